@@ -1,0 +1,101 @@
+//! The flags that are more than a number or a yes.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Type of arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32 bits.
+    Fp32,
+    /// 16 bits with fp32's range.
+    Bf16,
+    /// 16 bits.
+    Fp16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Dtype::Fp32 => 4,
+            Dtype::Bf16 | Dtype::Fp16 => 2,
+        }
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::Fp32 => "fp32",
+            Dtype::Bf16 => "bf16",
+            Dtype::Fp16 => "fp16",
+        }
+    }
+}
+
+/// Which attention kernel the transformer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttnType {
+    /// The one that PyTorch picks.
+    Sdpa,
+    /// Flash attention: no score matrix, 16-bit types only.
+    Flash,
+    /// Memory-efficient attention: no score matrix, any type.
+    MemEfficient,
+    /// Plain matrix products: the whole score matrix exists at once.
+    Math,
+}
+
+impl AttnType {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            AttnType::Sdpa => "sdpa",
+            AttnType::Flash => "flash",
+            AttnType::MemEfficient => "mem_efficient",
+            AttnType::Math => "math",
+        }
+    }
+}
+
+/// Where the text encoder runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffloadTextEncoder {
+    /// On the GPU, resident.
+    Off,
+    /// On the CPU; its prompt embeddings are copied once.
+    Cpu,
+}
+
+impl OffloadTextEncoder {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            OffloadTextEncoder::Off => "off",
+            OffloadTextEncoder::Cpu => "cpu",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OffloadTextEncoder {
+    /// The page writes `true` and `false`; `off` and `cpu` say more.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelling {
+            Yes(bool),
+            Word(String),
+        }
+        match Spelling::deserialize(deserializer)? {
+            Spelling::Yes(true) => Ok(OffloadTextEncoder::Cpu),
+            Spelling::Yes(false) => Ok(OffloadTextEncoder::Off),
+            Spelling::Word(word) => match word.as_str() {
+                "off" => Ok(OffloadTextEncoder::Off),
+                "cpu" => Ok(OffloadTextEncoder::Cpu),
+                other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off` or `cpu`"))),
+            },
+        }
+    }
+}

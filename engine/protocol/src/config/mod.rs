@@ -1,0 +1,9 @@
+//! The configuration of a case: settings as people give them, made complete by the memory level and checked.
+
+mod flags;
+mod resolve;
+mod settings;
+
+pub use flags::{AttnType, Dtype, OffloadTextEncoder};
+pub use resolve::{Config, ConfigError};
+pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

@@ -1,0 +1,265 @@
+//! From settings to a complete and legal configuration.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttnType, Dtype, OffloadTextEncoder, Settings, parse_resolution};
+use crate::ModelSpec;
+
+/// Why a configuration is refused, and what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {remedy}")]
+pub struct ConfigError {
+    /// What is wrong, with the key and its value.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl ConfigError {
+    /// A refusal and its remedy.
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+/// A complete configuration. What means nothing in it is empty, so two cases that are the same in effect are equal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The model definition's name.
+    pub model: String,
+    /// What the video shows.
+    pub prompt: String,
+    /// What it should not show: the prompt of the uncond prediction.
+    pub negative_prompt: String,
+    /// Seed of the starting noise, and of the weights where there is no checkpoint.
+    pub seed: i64,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Frames of the video.
+    pub frames: u32,
+    /// Sampler steps.
+    pub steps: u32,
+    /// Run only so many of the steps; memory is the same from the second step on.
+    pub steps_measured: Option<u32>,
+    /// Weight of the difference between the cond and the uncond prediction; at 1 there is no uncond pass.
+    pub guidance_scale: f64,
+    /// Shift of the sigma schedule.
+    pub flow_shift: f64,
+    /// The memory level that the flags below started from.
+    pub low_mem_level: u8,
+    /// Type of arithmetic and of the weights, the few kept in fp32 apart.
+    pub dtype: Dtype,
+    /// Attention kernel of the transformer.
+    pub attn_type: AttnType,
+    /// Where the text encoder runs.
+    pub offload_text_encoder: OffloadTextEncoder,
+    /// The VAE waits on the CPU until it decodes.
+    pub offload_vae: bool,
+    /// Transformer blocks live on the CPU and are streamed to the GPU.
+    pub offload_dit: bool,
+    /// With `offload_dit`: the first so many blocks stay on the GPU all the same.
+    pub resident_blocks: Option<u32>,
+    /// With `offload_dit`: blocks that are on their way while one computes.
+    pub prefetch_blocks: Option<u32>,
+    /// With `offload_dit`: the blocks wait in page-locked memory, which copies need to overlap with arithmetic.
+    pub pinned_memory: Option<bool>,
+    /// Tokens that the feed-forward layer takes at a time; empty for all at once.
+    pub sequence_chunk: Option<u32>,
+    /// Side of a VAE tile in latent pixels; empty for the whole frame at once.
+    pub vae_tile_size: Option<u32>,
+    /// Latent pixels that neighbouring tiles share.
+    pub vae_tile_overlap: Option<u32>,
+    /// Latent frames that the VAE decodes at a time.
+    pub vae_temporal_chunk: u32,
+}
+
+/// Latent positions (height x width x frames) of one VAE chunk by default, in tiles. A position's largest activation is 192 channels of
+/// 8 x 8 pixels in 4 frames, 96 KiB in bf16, so a chunk's is near 100 MiB: small beside the weights, large enough to fill a GPU.
+const TILED_CHUNK_POSITIONS: u32 = 1024;
+
+/// Tokens of one feed-forward slice at level 3: some hundreds of MiB for the widest published layer, and still enough to fill a GPU.
+const SEQUENCE_CHUNK: u32 = 8192;
+
+/// Tile side in latent pixels, the page's default.
+const TILE_SIZE: u32 = 8;
+
+impl Config {
+    /// The configuration that `settings` mean for `model`: what is not set comes from the memory level and the model's defaults.
+    ///
+    /// # Errors
+    /// A value out of range or a combination that makes no sense, with what to change.
+    pub fn resolve(settings: &Settings, model: &ModelSpec) -> Result<Self, ConfigError> {
+        let level = ranged("low_mem_level", settings.low_mem_level.unwrap_or(0), 0, 3)? as u8;
+        let [width, height] = match &settings.resolution {
+            Some(text) => parse_resolution(text)?,
+            None => model.sampling.resolution,
+        };
+        let [frames_patch, rows_patch, columns_patch] = model.transformer.patch_size;
+        let compression = model.vae.spatial_compression();
+        divisible("width", width, compression * columns_patch)?;
+        divisible("height", height, compression * rows_patch)?;
+        let frames = ranged("frames", settings.frames.unwrap_or(model.sampling.frames.into()), 1, 1 << 16)? as u32;
+        let span = (model.vae.temporal_compression() * frames_patch) as u32;
+        if frames % span != 1 % span {
+            let below = frames - (frames - 1) % span;
+            return Err(ConfigError::new(
+                format!("frames={frames} does not fit the VAE"),
+                format!("use 1 more than a multiple of {span}: {below} or {}", below + span),
+            ));
+        }
+        let latent_frames = (frames - 1) / model.vae.temporal_compression() as u32 + 1;
+
+        let steps = ranged("steps", settings.steps.unwrap_or(model.sampling.steps.into()), 1, 1000)? as u32;
+        let steps_measured = match settings.steps_measured {
+            Some(n) => Some(ranged("steps_measured", n, 1, i64::from(steps))? as u32).filter(|&n| n < steps),
+            None => None,
+        };
+        let guidance_scale = settings.guidance_scale.unwrap_or(model.sampling.guidance_scale);
+        let flow_shift = settings.flow_shift.unwrap_or(model.sampling.flow_shift);
+        if !guidance_scale.is_finite() || guidance_scale < 1.0 {
+            return Err(ConfigError::new(format!("guidance_scale={guidance_scale} is out of range"), "use 1 (no guidance) or more"));
+        }
+        if !flow_shift.is_finite() || flow_shift <= 0.0 {
+            return Err(ConfigError::new(format!("flow_shift={flow_shift} is out of range"), "use a number above 0"));
+        }
+        let dtype = settings.dtype.unwrap_or(Dtype::Bf16);
+        let attn_type = settings.attn_type.unwrap_or(AttnType::Sdpa);
+        if attn_type == AttnType::Flash && dtype == Dtype::Fp32 {
+            return Err(ConfigError::new(
+                "attn_type=flash has no fp32 kernel",
+                "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
+            ));
+        }
+        only("cp_size", settings.cp_size, 1, "splitting a video over GPUs is not built yet")?;
+        if let Some(cache) = settings.flexcache.as_deref().filter(|&cache| cache != "none") {
+            return Err(ConfigError::new(format!("flexcache={cache} is not built yet"), "leave it out, or use flexcache=none"));
+        }
+
+        let offload_dit = settings.offload_dit.unwrap_or(level >= 3);
+        let blocks = model.transformer.num_layers;
+        let streamed = |key: &str, value: Option<i64>, default: i64, low: i64, high: i64| {
+            let value = ranged(key, value.unwrap_or(default), low, high)? as u32;
+            Ok::<_, ConfigError>(offload_dit.then_some(value))
+        };
+        let resident_blocks = streamed("resident_blocks", settings.resident_blocks, 0, 0, blocks)?;
+        let prefetch_blocks = streamed("prefetch_blocks", settings.prefetch_blocks, 1, 0, blocks)?;
+        let pinned_memory = streamed("pinned_memory", settings.pinned_memory.map(i64::from), 1, 0, 1)?.map(|yes| yes == 1);
+        let sequence_chunk = match settings.sequence_chunk {
+            Some(0) => None,
+            Some(n) => Some(ranged("sequence_chunk", n, 1, 1 << 30)? as u32),
+            None => (level >= 3).then_some(SEQUENCE_CHUNK),
+        };
+
+        let tile = tile(settings, level)?;
+        let default_chunk = tile.map_or(1, |(size, _)| (TILED_CHUNK_POSITIONS / (size * size)).clamp(1, latent_frames));
+        let chunk = ranged("vae_temporal_chunk", settings.vae_temporal_chunk.unwrap_or(default_chunk.into()), 1, 1 << 16)? as u32;
+
+        Ok(Self {
+            model: model.name.clone(),
+            prompt: settings.prompt.clone().unwrap_or_else(|| "a cat".into()),
+            negative_prompt: settings.negative_prompt.clone().unwrap_or_default(),
+            seed: settings.seed.unwrap_or(0),
+            width,
+            height,
+            frames,
+            steps,
+            steps_measured,
+            guidance_scale,
+            flow_shift,
+            low_mem_level: level,
+            dtype,
+            attn_type,
+            offload_text_encoder: settings.offload_text_encoder.unwrap_or(if level >= 2 {
+                OffloadTextEncoder::Cpu
+            } else {
+                OffloadTextEncoder::Off
+            }),
+            offload_vae: settings.offload_vae.unwrap_or(false),
+            offload_dit,
+            resident_blocks,
+            prefetch_blocks,
+            pinned_memory,
+            sequence_chunk,
+            vae_tile_size: tile.map(|(size, _)| size),
+            vae_tile_overlap: tile.map(|(_, overlap)| overlap),
+            vae_temporal_chunk: chunk.min(latent_frames),
+        })
+    }
+
+    /// Keys of `settings` that have no effect in this configuration, and why.
+    pub fn without_effect(&self, settings: &Settings) -> Vec<String> {
+        let tiled = self.vae_tile_size.is_some();
+        let tiling = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
+        let streaming = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
+        let rows = [
+            ("vae_tile_size", settings.vae_tile_size.is_some(), tiled, tiling),
+            ("vae_tile_overlap", settings.vae_tile_overlap.is_some(), tiled, tiling),
+            ("resident_blocks", settings.resident_blocks.is_some(), self.offload_dit, streaming),
+            ("prefetch_blocks", settings.prefetch_blocks.is_some(), self.offload_dit, streaming),
+            ("pinned_memory", settings.pinned_memory.is_some(), self.offload_dit, streaming),
+            ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), "guidance_scale=1 has no uncond prediction"),
+        ];
+        let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
+        idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
+    }
+
+    /// Steps that a run takes.
+    pub fn steps_to_run(&self) -> u32 {
+        self.steps_measured.unwrap_or(self.steps)
+    }
+
+    /// Whether there is an uncond pass.
+    pub fn has_guidance(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+
+    /// Shape of the latents of one video: channels, frames, height, width.
+    pub fn latent_shape(&self, model: &ModelSpec) -> [i64; 4] {
+        let frames = (i64::from(self.frames) - 1) / model.vae.temporal_compression() + 1;
+        let side = |pixels: u32| i64::from(pixels) / model.vae.spatial_compression();
+        [model.vae.z_dim, frames, side(self.height), side(self.width)]
+    }
+
+    /// `1280x720`.
+    pub fn resolution(&self) -> String {
+        format!("{}x{}", self.width, self.height)
+    }
+}
+
+/// Side and overlap of a tile in latent pixels, where the VAE is tiled at all. A tile size by itself does not make it so.
+fn tile(settings: &Settings, level: u8) -> Result<Option<(u32, u32)>, ConfigError> {
+    let size = ranged("vae_tile_size", settings.vae_tile_size.unwrap_or(TILE_SIZE.into()), 2, 1 << 16)? as u32;
+    let overlap = ranged("vae_tile_overlap", settings.vae_tile_overlap.unwrap_or((size / 4).into()), 0, i64::from(size) / 2)? as u32;
+    Ok(settings.vae_tiling.unwrap_or(level >= 1).then_some((size, overlap)))
+}
+
+fn ranged(key: &str, value: i64, low: i64, high: i64) -> Result<i64, ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::new(format!("{key}={value} is out of range"), format!("use {low} to {high}")))
+}
+
+fn only(key: &str, value: Option<i64>, legal: i64, why: &str) -> Result<(), ConfigError> {
+    match value {
+        Some(other) if other != legal => {
+            Err(ConfigError::new(format!("{key}={other}: {why}"), format!("leave it out, or use {key}={legal}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn divisible(key: &str, pixels: u32, by: i64) -> Result<(), ConfigError> {
+    let by = by as u32;
+    if pixels > 0 && pixels.is_multiple_of(by) && pixels <= 1 << 14 {
+        return Ok(());
+    }
+    let near = (pixels.min(1 << 14) / by).max(1) * by;
+    Err(ConfigError::new(
+        format!("{key}={pixels} does not fit the model"),
+        format!("use a multiple of {by} up to 16384, {near} for example"),
+    ))
+}

@@ -1,0 +1,90 @@
+//! What a worker says while it runs, one JSON object a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Stage;
+
+/// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageMemory {
+    /// Bytes in live tensors when the stage ended, as the caching allocator rounds them.
+    pub allocated_bytes: u64,
+    /// Bytes that the caching allocator held from the driver when the stage ended.
+    pub reserved_bytes: u64,
+    /// The most bytes in live tensors at once.
+    pub peak_allocated_bytes: u64,
+    /// The most bytes held from the driver at once.
+    pub peak_reserved_bytes: u64,
+    /// `peak_reserved_bytes` and what the device holds beside it: the context and the libraries' own memory.
+    pub peak_device_bytes: u64,
+}
+
+/// Bytes that crossed between host and GPU, as the engine asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Transfers {
+    /// Host to device.
+    pub h2d_bytes: u64,
+    /// Device to host.
+    pub d2h_bytes: u64,
+    /// The most pinned host memory at once.
+    pub host_pinned_peak_bytes: u64,
+}
+
+/// One line of a worker's standard output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// libtorch is loaded and the device is there.
+    Started {
+        /// The name that the device reports.
+        device_name: String,
+        /// libtorch's version.
+        torch_version: String,
+    },
+    /// A stage begins.
+    StageBegun {
+        /// Which one.
+        stage: Stage,
+    },
+    /// A part of a stage is done: a sampler step, a row of tiles.
+    Progress {
+        /// Which stage.
+        stage: Stage,
+        /// Parts done.
+        done: u32,
+        /// Parts in all.
+        total: u32,
+    },
+    /// A stage is over.
+    StageEnded {
+        /// Which one.
+        stage: Stage,
+        /// How long it took; empty where nothing was computed.
+        secs: Option<f64>,
+        /// Its memory; empty on the CPU.
+        memory: Option<StageMemory>,
+    },
+    /// The case is done.
+    Finished {
+        /// What crossed between host and GPU; empty on the CPU.
+        transfers: Option<Transfers>,
+    },
+    /// The GPU's memory ran out: a result, after which the worker ends.
+    OutOfMemory {
+        /// In which stage.
+        stage: Stage,
+        /// The allocation that failed.
+        requested_bytes: Option<u64>,
+        /// The stage's memory until then.
+        memory: Option<StageMemory>,
+        /// libtorch's own words.
+        message: String,
+    },
+    /// Something else went wrong, after which the worker ends.
+    Failed {
+        /// In which stage, where one had begun.
+        stage: Option<Stage>,
+        /// What happened, where, and what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,71 @@
+//! GPU profiles: what a kind of GPU has, each figure with where it comes from.
+
+use serde::{Deserialize, Serialize};
+
+/// A figure and its source: a data sheet, a tool's output, or the rule that it was derived by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figure<T> {
+    /// The figure, in the unit that its field's name says.
+    pub value: T,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// One kind of GPU, as `sweeps/gpus/NAME.yaml` holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuProfile {
+    /// The name on the command line, `rtx-4090`.
+    pub name: String,
+    /// The name that its driver reports.
+    pub title: String,
+    /// Major and minor, `8.9`.
+    pub compute_capability: Figure<String>,
+    /// Streaming multiprocessors.
+    pub multiprocessors: Figure<u32>,
+    /// All of the memory, as `cudaMemGetInfo` reports it: less than the size on the box.
+    pub memory_bytes: Figure<u64>,
+    /// What one process's CUDA context takes of it before the first allocation.
+    pub context_bytes: Figure<u64>,
+    /// Device memory bandwidth.
+    pub memory_bytes_per_sec: Figure<f64>,
+    /// Level 2 cache.
+    pub l2_cache_bytes: Figure<u64>,
+    /// Boost clock.
+    pub clock_hz: Figure<f64>,
+    /// Dense peak rates.
+    pub flops: PeakFlops,
+    /// The link to the host.
+    pub pcie: Pcie,
+}
+
+/// Dense peak rates in operations a second, with fp32 accumulation for the 16-bit types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeakFlops {
+    /// fp32 outside the tensor cores.
+    pub fp32: Figure<f64>,
+    /// TF32 in the tensor cores.
+    pub tf32: Figure<f64>,
+    /// bf16 in the tensor cores.
+    pub bf16: Figure<f64>,
+    /// fp16 in the tensor cores.
+    pub fp16: Figure<f64>,
+    /// fp8 in the tensor cores, where the GPU has it.
+    pub fp8: Option<Figure<f64>>,
+    /// int8 in the tensor cores.
+    pub int8: Option<Figure<f64>>,
+}
+
+/// The link between host and GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pcie {
+    /// PCI Express generation.
+    pub generation: Figure<u32>,
+    /// Lanes that the GPU uses.
+    pub lanes: Figure<u32>,
+    /// What a large copy from pinned memory reaches in one direction.
+    pub pinned_bytes_per_sec: Figure<f64>,
+}

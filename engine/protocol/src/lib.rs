@@ -1,0 +1,29 @@
+//! What the harness asks of the engine and what the engine answers, as plain types.
+//!
+//! The harness starts one worker a case, writes a [`Request`] as JSON to its standard input and reads [`Event`]s as JSON lines
+//! from its standard output. Neither side knows more of the other than this crate.
+
+mod config;
+mod event;
+mod gpu;
+mod model;
+mod record;
+mod request;
+
+pub use config::{
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Settings, parse_resolution, parse_setting, setting_names,
+    short_key,
+};
+pub use event::{Event, StageMemory, Transfers};
+pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
+pub use model::{ModelSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
+pub use request::{Device, Request};
+
+/// Bytes of one GiB: what people see is always in GiB.
+pub const GIB: u64 = 1 << 30;
+
+/// Bytes as GiB.
+pub fn gib(bytes: u64) -> f64 {
+    bytes as f64 / GIB as f64
+}

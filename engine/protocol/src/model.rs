@@ -1,0 +1,123 @@
+//! Model definitions: the shapes of a published model's three parts, as `sweeps/models/NAME.yaml` holds them.
+
+use serde::{Deserialize, Serialize};
+
+/// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// The name on the command line, `wan2.1-t2v-14b`.
+    pub name: String,
+    /// The name that its authors use.
+    pub title: String,
+    /// Where the shapes come from.
+    pub source: String,
+    /// The umT5 text encoder.
+    pub text_encoder: TextEncoderSpec,
+    /// The diffusion transformer.
+    pub transformer: TransformerSpec,
+    /// The causal 3D VAE.
+    pub vae: VaeSpec,
+    /// The sampling defaults.
+    pub sampling: Sampling,
+}
+
+/// Shapes of a umT5 encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextEncoderSpec {
+    /// Rows of the embedding table.
+    pub vocab_size: i64,
+    /// Width of the hidden state, and of the prompt embedding.
+    pub d_model: i64,
+    /// Width of one attention head.
+    pub d_kv: i64,
+    /// Attention heads.
+    pub num_heads: i64,
+    /// Width of the gated feed-forward layer.
+    pub d_ff: i64,
+    /// Encoder layers, each with a relative position bias of its own.
+    pub num_layers: i64,
+    /// Buckets of the relative position bias.
+    pub relative_attention_num_buckets: i64,
+    /// Distance from which all positions share the last bucket.
+    pub relative_attention_max_distance: i64,
+    /// Epsilon of the RMS norms.
+    pub layer_norm_epsilon: f64,
+    /// Prompts are cut or padded to so many tokens.
+    pub max_tokens: i64,
+}
+
+/// Shapes of a Wan transformer (diffusers' `WanTransformer3DModel`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerSpec {
+    /// Transformer blocks.
+    pub num_layers: i64,
+    /// Attention heads.
+    pub num_attention_heads: i64,
+    /// Width of one attention head; the hidden state is heads times this.
+    pub attention_head_dim: i64,
+    /// Latent channels in.
+    pub in_channels: i64,
+    /// Latent channels out.
+    pub out_channels: i64,
+    /// Width of the feed-forward layer.
+    pub ffn_dim: i64,
+    /// Width of the prompt embedding.
+    pub text_dim: i64,
+    /// Width of the sinusoidal timestep embedding.
+    pub freq_dim: i64,
+    /// Frames, height and width of one patch.
+    pub patch_size: [i64; 3],
+    /// Epsilon of the norms.
+    pub eps: f64,
+}
+
+/// Shapes of a Wan VAE (diffusers' `AutoencoderKLWan`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaeSpec {
+    /// Channels at full resolution.
+    pub base_dim: i64,
+    /// Latent channels.
+    pub z_dim: i64,
+    /// Channels of each resolution, as multiples of `base_dim`, from full resolution down.
+    pub dim_mult: Vec<i64>,
+    /// Residual blocks a resolution in the encoder; the decoder has one more.
+    pub num_res_blocks: i64,
+    /// Which of the encoder's downsamplings halve time too; the decoder goes through them backwards.
+    pub temporal_downsample: Vec<bool>,
+    /// Mean of each latent channel.
+    pub latents_mean: Vec<f64>,
+    /// Standard deviation of each latent channel.
+    pub latents_std: Vec<f64>,
+}
+
+impl VaeSpec {
+    /// Pixels a latent pixel spans in height and width.
+    pub fn spatial_compression(&self) -> i64 {
+        1 << self.temporal_downsample.len()
+    }
+
+    /// Frames a latent frame spans, the first one apart.
+    pub fn temporal_compression(&self) -> i64 {
+        1 << self.temporal_downsample.iter().filter(|&&halves| halves).count()
+    }
+}
+
+/// How the model's authors sample from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// Sampler steps.
+    pub steps: u32,
+    /// Weight of the difference between the cond and the uncond prediction.
+    pub guidance_scale: f64,
+    /// Shift of the sigma schedule.
+    pub flow_shift: f64,
+    /// Width and height in pixels.
+    pub resolution: [u32; 2],
+    /// Frames of the video.
+    pub frames: u32,
+}

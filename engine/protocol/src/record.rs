@@ -1,0 +1,199 @@
+//! The record of one run: what `records.jsonl` holds, and what every table, plot and page is made from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Config, Device, StageMemory};
+
+/// A part of making a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Weights to where they live.
+    Load,
+    /// Prompt to prompt embedding.
+    Encode,
+    /// Noise to latents.
+    Denoise,
+    /// Latents to frames.
+    Decode,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Stage; 4] = [Stage::Load, Stage::Encode, Stage::Denoise, Stage::Decode];
+
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Load => "load",
+            Stage::Encode => "encode",
+            Stage::Denoise => "denoise",
+            Stage::Decode => "decode",
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All stages ran.
+    Ok,
+    /// The GPU's memory ran out.
+    Oom,
+    /// The worker said what went wrong.
+    Failed,
+    /// The worker ended by itself without saying why: a crash, or an exit in mid-run.
+    Crashed,
+    /// A signal from outside ended the worker.
+    Killed,
+    /// The worker was ended because its time was up.
+    Timeout,
+}
+
+impl Outcome {
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Oom => "oom",
+            Outcome::Failed => "failed",
+            Outcome::Crashed => "crashed",
+            Outcome::Killed => "killed",
+            Outcome::Timeout => "timeout",
+        }
+    }
+
+    /// Whether this is an answer about memory: everything else is a case to look into.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Outcome::Ok | Outcome::Oom)
+    }
+}
+
+/// Where a figure comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// On the real device.
+    Measured,
+    /// On the virtual GPU: libtorch's own counters.
+    Virtual,
+    /// By a model.
+    Modelled,
+}
+
+impl Source {
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Measured => "measured",
+            Source::Virtual => "virtual",
+            Source::Modelled => "modelled",
+        }
+    }
+}
+
+/// One stage of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Which one.
+    pub stage: Stage,
+    /// How long it took; empty where it is not known.
+    pub secs: Option<f64>,
+    /// Its memory; empty on the CPU.
+    pub memory: Option<StageMemory>,
+}
+
+/// One run of one case. What is not known is empty, never zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The case's name in its run.
+    pub case: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What went wrong, where the outcome is not `ok`.
+    pub error: Option<String>,
+    /// The stage in which it went wrong.
+    pub failed_stage: Option<Stage>,
+    /// The GPU profile's name; empty on the CPU.
+    pub gpu: Option<String>,
+    /// What ran it.
+    pub device: Device,
+    /// The name that the device reported.
+    pub device_name: Option<String>,
+    /// Where the memory figures come from; empty where there are none.
+    pub memory_source: Option<Source>,
+    /// Where the times come from; empty where there are none.
+    pub time_source: Option<Source>,
+    /// The configuration that ran.
+    pub config: Config,
+    /// Each stage that ran, in order, the one that failed included.
+    pub stages: Vec<StageRecord>,
+    /// Host to device bytes.
+    pub h2d_bytes: Option<u64>,
+    /// Device to host bytes.
+    pub d2h_bytes: Option<u64>,
+    /// The most pinned host memory at once.
+    pub host_pinned_peak_bytes: Option<u64>,
+    /// What the case itself took to run, from the worker's start to its end. Always measured, on this machine.
+    pub wall_secs: f64,
+    /// Calls that the virtual GPU does not support, by name, with how often each was made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unsupported_calls: BTreeMap<String, u64>,
+}
+
+impl RunRecord {
+    /// The memory of the stage with the largest `counter`, and that stage.
+    fn peak(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
+        let stages = self.stages.iter().filter_map(|s| Some((s.stage, counter(s.memory.as_ref()?))));
+        // The first of equals: the stage that set the peak, not one that only kept it.
+        stages.reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+
+    /// The largest peak of allocated bytes over the stages.
+    pub fn peak_allocated_bytes(&self) -> Option<u64> {
+        self.peak(|m| m.peak_allocated_bytes).map(|(_, bytes)| bytes)
+    }
+
+    /// The largest peak of reserved bytes over the stages.
+    pub fn peak_reserved_bytes(&self) -> Option<u64> {
+        self.peak(|m| m.peak_reserved_bytes).map(|(_, bytes)| bytes)
+    }
+
+    /// The largest peak of device bytes, context included, over the stages.
+    pub fn peak_device_bytes(&self) -> Option<u64> {
+        self.peak(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
+    }
+
+    /// The stage in which most was allocated.
+    pub fn peak_stage(&self) -> Option<Stage> {
+        self.peak(|m| m.peak_allocated_bytes).map(|(stage, _)| stage)
+    }
+
+    /// The counters when the last stage ended.
+    pub fn last_memory(&self) -> Option<StageMemory> {
+        self.stages.iter().rev().find_map(|s| s.memory)
+    }
+
+    /// How long a stage took.
+    pub fn stage_secs(&self, stage: Stage) -> Option<f64> {
+        self.stages.iter().find(|s| s.stage == stage)?.secs
+    }
+
+    /// Seconds of one sampler step.
+    pub fn step_secs(&self) -> Option<f64> {
+        Some(self.stage_secs(Stage::Denoise)? / f64::from(self.config.steps_to_run()))
+    }
+
+    /// Seconds of all sampler steps: of those that ran, scaled where fewer ran than were asked for.
+    pub fn denoise_secs(&self) -> Option<f64> {
+        Some(self.step_secs()? * f64::from(self.config.steps))
+    }
+
+    /// Seconds from prompt to video, loading apart.
+    pub fn total_secs(&self) -> Option<f64> {
+        Some(self.stage_secs(Stage::Encode)? + self.denoise_secs()? + self.stage_secs(Stage::Decode)?)
+    }
+}

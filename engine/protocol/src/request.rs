@@ -1,0 +1,53 @@
+//! What a worker is asked to do: one case.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Config, ModelSpec};
+
+/// What runs a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// A real GPU.
+    Cuda,
+    /// The virtual GPU: libtorch's CUDA path and caching allocator, no arithmetic.
+    Virtual,
+    /// Real arithmetic on the CPU.
+    Cpu,
+}
+
+impl Device {
+    /// The name on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Cuda => "cuda",
+            Device::Virtual => "virtual",
+            Device::Cpu => "cpu",
+        }
+    }
+
+    /// Whether libtorch sees a CUDA device.
+    pub fn is_cuda(self) -> bool {
+        self != Device::Cpu
+    }
+}
+
+/// One case for one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The case's name in its run.
+    pub case: String,
+    /// What runs it.
+    pub device: Device,
+    /// What the caching allocator may reserve at most, where the GPU has more than the budget.
+    pub memory_limit_bytes: Option<u64>,
+    /// The model's shapes.
+    pub model: ModelSpec,
+    /// The configuration, complete and legal.
+    pub config: Config,
+    /// Where the video goes; without it, finished frames are dropped.
+    pub output: Option<PathBuf>,
+}
