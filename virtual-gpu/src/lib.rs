@@ -1,1 +1,35 @@
-//! Skeleton.
+//! The virtual GPU: one shared object that answers for every CUDA library, so that an unmodified PyTorch runs its
+//! whole CUDA path (dispatcher, launch code, caching allocator) on a machine with no GPU.
+//!
+//! Device memory is address space that is reserved and accounted for; kernels are counted and not run. So the
+//! allocator's figures are real ones and the numbers in tensors mean nothing.
+//!
+//! - `device`: what a GPU is here, in safe Rust: memory, streams, events, properties. It knows nothing of C.
+//! - one module a library (`cudart`, `driver`, `cublas`, ...): its exported functions, thin, over `device`.
+//! - `unsupported`: every other function that PyTorch's libraries ask for. It says so, once, and is counted.
+//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the one device of this process.
+//!
+//! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
+//! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
+//! no device), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters) and `LOWMEM_VIRTUAL_GPU_QUIET` (no banner).
+
+#![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
+
+#[macro_use]
+mod ffi;
+
+mod cublas;
+mod cublaslt;
+mod cudart;
+mod cudnn;
+mod cupti;
+mod cusparse;
+mod driver;
+mod nccl;
+mod nvml;
+mod nvrtc;
+mod nvshmem;
+mod process;
+mod unsupported;
+
+pub mod device;

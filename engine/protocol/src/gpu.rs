@@ -20,6 +20,8 @@ pub struct GpuProfile {
     pub name: String,
     /// The name that its driver reports.
     pub title: String,
+    /// The size on the box, which `GPU=24GB` picks by.
+    pub nominal_gb: u32,
     /// Major and minor, `8.9`.
     pub compute_capability: Figure<String>,
     /// Streaming multiprocessors.

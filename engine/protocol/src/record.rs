@@ -117,6 +117,9 @@ pub struct RunRecord {
     pub error: Option<String>,
     /// The stage in which it went wrong.
     pub failed_stage: Option<Stage>,
+    /// The allocation that failed, where the GPU's memory ran out.
+    #[serde(default)]
+    pub requested_bytes: Option<u64>,
     /// The GPU profile's name; empty on the CPU.
     pub gpu: Option<String>,
     /// What ran it.

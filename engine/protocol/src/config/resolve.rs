@@ -66,7 +66,7 @@ pub struct Config {
     pub prefetch_blocks: Option<u32>,
     /// With `offload_dit`: the blocks wait in page-locked memory, which copies need to overlap with arithmetic.
     pub pinned_memory: Option<bool>,
-    /// Tokens that the feed-forward layer takes at a time; empty for all at once.
+    /// Tokens that norms, projections, queries and the feed-forward layer take at a time; empty for all at once. Keys and values are always whole.
     pub sequence_chunk: Option<u32>,
     /// Side of a VAE tile in latent pixels; empty for the whole frame at once.
     pub vae_tile_size: Option<u32>,
@@ -80,7 +80,8 @@ pub struct Config {
 /// 8 x 8 pixels in 4 frames, 96 KiB in bf16, so a chunk's is near 100 MiB: small beside the weights, large enough to fill a GPU.
 const TILED_CHUNK_POSITIONS: u32 = 1024;
 
-/// Tokens of one feed-forward slice at level 3: some hundreds of MiB for the widest published layer, and still enough to fill a GPU.
+/// Tokens that a transformer block takes at a time by default. Slices of this size fill a GPU, so they cost no time, and what a block needs in
+/// passing is then some hundreds of MiB for the widest published layer, whatever the length of the video.
 const SEQUENCE_CHUNK: u32 = 8192;
 
 /// Tile side in latent pixels, the page's default.
@@ -150,7 +151,7 @@ impl Config {
         let sequence_chunk = match settings.sequence_chunk {
             Some(0) => None,
             Some(n) => Some(ranged("sequence_chunk", n, 1, 1 << 30)? as u32),
-            None => (level >= 3).then_some(SEQUENCE_CHUNK),
+            None => Some(SEQUENCE_CHUNK),
         };
 
         let tile = tile(settings, level)?;

@@ -1,0 +1,86 @@
+//! Which devices there are and what they say of themselves.
+
+use super::CUDA_VERSION;
+use super::answer;
+use super::properties::{DeviceProperties, PCI_BUS_ID, attribute};
+use crate::device::{Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
+use crate::ffi::{GivenText, Out, OutText, own_function};
+use crate::process::{active_device, device, device_at};
+use crate::unsupported;
+
+/// `cudaDriverEntryPointSuccess`, and `cudaDriverEntryPointSymbolNotFound`.
+const FOUND: i32 = 0;
+const NOT_FOUND: i32 = 1;
+
+exports! { answer;
+    fn cudaGetDeviceCount(count: Out<i32>) {
+        count.set(i32::from(device().is_ok()))?;
+        device().map(drop)
+    }
+
+    fn cudaGetDevice(ordinal: Out<i32>) {
+        device()?;
+        ordinal.set(0)
+    }
+
+    fn cudaSetDevice(ordinal: i32) {
+        device_at(ordinal)?;
+        active_device().map(drop)
+    }
+
+    fn cudaDeviceSynchronize() {
+        active_device().map(drop)
+    }
+
+    fn cudaGetDeviceProperties(properties: Out<DeviceProperties>, ordinal: i32) {
+        properties.set(DeviceProperties::of(device_at(ordinal)?))
+    }
+
+    fn cudaDeviceGetAttribute(value: Out<i32>, number: i32, ordinal: i32) {
+        value.set(attribute(device_at(ordinal)?, number))
+    }
+
+    fn cudaDeviceGetPCIBusId(id: OutText, room: i32, ordinal: i32) {
+        device_at(ordinal)?;
+        id.set(PCI_BUS_ID, usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
+    }
+
+    fn cudaDeviceGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
+        device()?;
+        least.set_if_wanted(LEAST_PRIORITY);
+        greatest.set_if_wanted(GREATEST_PRIORITY);
+        Ok(())
+    }
+
+    fn cudaDeviceCanAccessPeer(can: Out<i32>, ordinal: i32, peer: i32) {
+        device_at(ordinal)?;
+        device_at(peer)?;
+        can.set(0)
+    }
+
+    fn cudaDeviceEnablePeerAccess(peer: i32, _flags: u32) {
+        device_at(peer)?;
+        Err(Fault::PeerAccess)
+    }
+
+    fn cudaDriverGetVersion(version: Out<i32>) {
+        version.set(if device().is_ok() { CUDA_VERSION } else { 0 })
+    }
+
+    fn cudaRuntimeGetVersion(version: Out<i32>) {
+        version.set(CUDA_VERSION)
+    }
+
+    fn cudaGetDriverEntryPointByVersion(name: GivenText, function: Out<u64>, _version: u32, _flags: u64, status: Out<i32>) {
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        let found = own_function(&name);
+        if found.is_none() {
+            unsupported::met(&name);
+        }
+        function.set(found.unwrap_or(0))?;
+        status.set_if_wanted(if found.is_some() { FOUND } else { NOT_FOUND });
+        Ok(())
+    }
+}
+
+succeed! { cudaProfilerStart cudaProfilerStop }

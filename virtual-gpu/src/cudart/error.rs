@@ -1,0 +1,94 @@
+//! Error codes, their names, and the last error of each thread.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+
+use crate::device::Fault;
+use crate::ffi::{StaticText, text};
+
+thread_local! {
+    static LAST_ERROR: Cell<i32> = const { Cell::new(0) };
+}
+
+/// A result as the runtime gives it; an error stays the thread's last error until it is asked for.
+pub(super) fn answer(result: Result<(), Fault>) -> i32 {
+    let Err(fault) = result else { return 0 };
+    let code = code_of(fault);
+    LAST_ERROR.set(code);
+    code
+}
+
+/// The driver has the same numbers.
+pub(crate) fn code_of(fault: Fault) -> i32 {
+    match fault {
+        Fault::InvalidValue => 1,
+        Fault::OutOfMemory => 2,
+        Fault::InvalidSymbol => 13,
+        Fault::MissingConfiguration => 52,
+        Fault::NoDevice => 100,
+        Fault::InvalidDevice => 101,
+        Fault::InvalidHandle => 400,
+        Fault::PeerAccess => 217,
+        Fault::AlreadyRegistered => 712,
+        Fault::NotRegistered => 713,
+        Fault::NotSupported => 801,
+    }
+}
+
+/// Code, the runtime's name, the driver's name, and what both say about it.
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
+    (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
+    (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
+    (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
+    (13, c"cudaErrorInvalidSymbol", c"CUDA_ERROR_INVALID_SYMBOL", c"invalid device symbol"),
+    (52, c"cudaErrorMissingConfiguration", c"CUDA_ERROR_MISSING_CONFIGURATION", c"__global__ function call is not configured"),
+    // Never answered here: PyTorch's own device code says it of a kernel for which it has no tuning.
+    (98, c"cudaErrorInvalidDeviceFunction", c"CUDA_ERROR_INVALID_DEVICE_FUNCTION", c"invalid device function"),
+    (100, c"cudaErrorNoDevice", c"CUDA_ERROR_NO_DEVICE", c"no CUDA-capable device is detected"),
+    (101, c"cudaErrorInvalidDevice", c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
+    (
+        217,
+        c"cudaErrorPeerAccessUnsupported",
+        c"CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
+        c"peer access is not supported between these two devices",
+    ),
+    (400, c"cudaErrorInvalidResourceHandle", c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
+    (
+        712,
+        c"cudaErrorHostMemoryAlreadyRegistered",
+        c"CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED",
+        c"part or all of the requested memory range is already mapped",
+    ),
+    (
+        713,
+        c"cudaErrorHostMemoryNotRegistered",
+        c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
+        c"pointer does not correspond to a registered memory region",
+    ),
+    (801, c"cudaErrorNotSupported", c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
+];
+
+/// The driver's name of a code, and what it means.
+pub(crate) fn driver_texts(code: i32) -> Option<(StaticText, StaticText)> {
+    ERRORS.iter().find(|error| error.0 == code).map(|error| (text(error.2), text(error.3)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaGetLastError() -> i32 {
+    LAST_ERROR.replace(0)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaPeekAtLastError() -> i32 {
+    LAST_ERROR.get()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaGetErrorName(code: i32) -> StaticText {
+    text(ERRORS.iter().find(|error| error.0 == code).map_or(c"unrecognized error code", |error| error.1))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cudaGetErrorString(code: i32) -> StaticText {
+    text(ERRORS.iter().find(|error| error.0 == code).map_or(c"unrecognized error code", |error| error.3))
+}

@@ -1,0 +1,249 @@
+//! Device memory, pinned host memory, and copies between them.
+//!
+//! # Note: which copies are done
+//! A copy or a fill of up to 64 KiB is done: time steps, sigmas, sizes and flags travel to the device and back, and
+//! programs decide by them. A larger one is skipped, because it is only data, and data means nothing here; doing it
+//! would put memory behind address space that must stay free of charge. Both are checked and counted alike.
+
+use super::answer;
+use crate::device::{Block, Device, Fault, Owner};
+use crate::ffi::{self, Out};
+use crate::process::active_device;
+
+/// The largest copy or fill that is done.
+const SMALL_COPY_BYTES: u64 = 64 << 10;
+
+/// `cudaMemcpyKind`.
+const HOST_TO_HOST: i32 = 0;
+const HOST_TO_DEVICE: i32 = 1;
+const DEVICE_TO_HOST: i32 = 2;
+const DEVICE_TO_DEVICE: i32 = 3;
+const BY_ADDRESS: i32 = 4;
+
+/// `cudaPointerAttributes`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PointerAttributes {
+    kind: i32,
+    device: i32,
+    device_pointer: u64,
+    host_pointer: u64,
+    reserved: [i64; 8],
+}
+
+/// Whether the address is the device's; if so all of the range must be inside one of its blocks.
+fn on_device(device: &Device, address: u64, bytes: u64) -> Result<bool, Fault> {
+    match device.owner_of(address) {
+        Owner::Device(Block { address: start, bytes: length }) => {
+            if bytes <= length - (address - start) {
+                Ok(true)
+            } else {
+                spans_mappings(device, address, bytes)
+            }
+        }
+        Owner::PinnedHost(_) | Owner::Unregistered => Ok(false),
+    }
+}
+
+/// An expandable segment is many mappings side by side, and a copy may cross from one to the next.
+fn spans_mappings(device: &Device, address: u64, bytes: u64) -> Result<bool, Fault> {
+    device.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes)).map(|()| true)
+}
+
+/// A copy of `rows` rows; one row is the plain copy.
+pub(crate) struct Copy2d {
+    pub(crate) destination: u64,
+    pub(crate) destination_pitch: u64,
+    pub(crate) source: u64,
+    pub(crate) source_pitch: u64,
+    pub(crate) row_bytes: u64,
+    pub(crate) rows: u64,
+    pub(crate) kind: i32,
+}
+
+/// Checks, counts and, where it is small, does a copy.
+pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
+    let device = active_device()?;
+    let bytes = copy.row_bytes.checked_mul(copy.rows).ok_or(Fault::InvalidValue)?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    let reach = |pitch: u64| (copy.rows - 1).checked_mul(pitch).and_then(|all| all.checked_add(copy.row_bytes)).ok_or(Fault::InvalidValue);
+    if copy.destination == 0 || copy.source == 0 {
+        return Err(Fault::InvalidValue);
+    }
+    let from_device = on_device(device, copy.source, reach(copy.source_pitch)?)?;
+    let to_device = on_device(device, copy.destination, reach(copy.destination_pitch)?)?;
+    let as_told = match copy.kind {
+        HOST_TO_HOST => !from_device && !to_device,
+        HOST_TO_DEVICE => to_device,
+        DEVICE_TO_HOST => from_device,
+        DEVICE_TO_DEVICE => from_device && to_device,
+        BY_ADDRESS => true,
+        _ => false,
+    };
+    if !as_told {
+        return Err(Fault::InvalidValue);
+    }
+    match (from_device, to_device) {
+        (false, true) => device.counters.copied_to_device(bytes),
+        (true, false) => device.counters.copied_to_host(bytes),
+        _ => {}
+    }
+    // Between two places of the host nothing is virtual.
+    if bytes <= SMALL_COPY_BYTES || (!from_device && !to_device) {
+        for row in 0..copy.rows {
+            let (destination, source) = (copy.destination + row * copy.destination_pitch, copy.source + row * copy.source_pitch);
+            ffi::move_bytes(destination, source, copy.row_bytes as usize);
+        }
+    }
+    Ok(())
+}
+
+/// A copy of bytes side by side.
+pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+    let bytes = bytes as u64;
+    copy(&Copy2d { destination, destination_pitch: bytes, source, source_pitch: bytes, row_bytes: bytes, rows: 1, kind })
+}
+
+/// Checks a fill. True where it is small enough to be done.
+fn may_fill(address: u64, bytes: u64) -> Result<bool, Fault> {
+    let device = active_device()?;
+    if bytes > 0 && !on_device(device, address, bytes)? && !matches!(device.owner_of(address), Owner::PinnedHost(_)) {
+        return Err(Fault::InvalidValue);
+    }
+    Ok(bytes <= SMALL_COPY_BYTES)
+}
+
+fn fill(address: u64, value: i32, bytes: usize) -> Result<(), Fault> {
+    if may_fill(address, bytes as u64)? {
+        // As with C's memset, only the low byte of the value counts.
+        ffi::fill(address, value as u8, bytes);
+    }
+    Ok(())
+}
+
+/// A fill by 32-bit words.
+pub(crate) fn fill_words(address: u64, value: u32, count: usize) -> Result<(), Fault> {
+    let bytes = (count as u64).checked_mul(4).filter(|_| address.is_multiple_of(4)).ok_or(Fault::InvalidValue)?;
+    if may_fill(address, bytes)? {
+        ffi::fill(address, value, count);
+    }
+    Ok(())
+}
+
+fn check_stream(stream: u64) -> Result<(), Fault> {
+    active_device()?.streams().check(stream)
+}
+
+exports! { answer;
+    fn cudaMalloc(address: Out<u64>, bytes: usize) {
+        let device = active_device()?;
+        if bytes == 0 {
+            return address.set(0);
+        }
+        if address.is_null() {
+            return Err(Fault::InvalidValue);
+        }
+        address.set(device.allocate(bytes as u64)?)
+    }
+
+    fn cudaFree(address: u64) {
+        let device = active_device()?;
+        if address == 0 { Ok(()) } else { device.free(address) }
+    }
+
+    fn cudaMemGetInfo(free: Out<usize>, total: Out<usize>) {
+        let (free_bytes, total_bytes) = active_device()?.free_and_total_bytes();
+        free.set(free_bytes as usize)?;
+        total.set(total_bytes as usize)
+    }
+
+    fn cudaHostAlloc(address: Out<u64>, bytes: usize, _flags: u32) {
+        pin_new(address, bytes)
+    }
+
+    fn cudaMallocHost(address: Out<u64>, bytes: usize) {
+        pin_new(address, bytes)
+    }
+
+    fn cudaFreeHost(address: u64) {
+        let device = active_device()?;
+        if address == 0 { Ok(()) } else { device.free_pinned(address) }
+    }
+
+    fn cudaHostRegister(address: u64, bytes: usize, _flags: u32) {
+        active_device()?.register_host(address, bytes as u64)
+    }
+
+    fn cudaHostUnregister(address: u64) {
+        active_device()?.unregister_host(address)
+    }
+
+    fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: u64, _flags: u32) {
+        match active_device()?.owner_of(on_host) {
+            Owner::PinnedHost(_) => on_device.set(on_host),
+            Owner::Device(_) | Owner::Unregistered => Err(Fault::InvalidValue),
+        }
+    }
+
+    fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: u64) {
+        // `cudaMemoryTypeUnregistered`, `Host` and `Device`; no device is -2 (`cudaInvalidDeviceId`).
+        let (kind, ordinal, device_pointer, host_pointer) = match active_device()?.owner_of(address) {
+            Owner::Unregistered => (0, -2, 0, address),
+            Owner::PinnedHost(_) => (1, 0, address, address),
+            Owner::Device(_) => (2, 0, address, 0),
+        };
+        attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer, reserved: [0; 8] })
+    }
+
+    fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
+        copy_flat(destination, source, bytes, kind)
+    }
+
+    fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {
+        check_stream(stream)?;
+        copy_flat(destination, source, bytes, kind)
+    }
+
+    fn cudaMemcpyPeerAsync(destination: u64, _to: i32, source: u64, _from: i32, bytes: usize, stream: u64) {
+        check_stream(stream)?;
+        copy_flat(destination, source, bytes, DEVICE_TO_DEVICE)
+    }
+
+    fn cudaMemcpy2DAsync(
+        destination: u64, destination_pitch: usize, source: u64, source_pitch: usize, row_bytes: usize, rows: usize, kind: i32,
+        stream: u64,
+    ) {
+        check_stream(stream)?;
+        if rows > 1 && (destination_pitch < row_bytes || source_pitch < row_bytes) {
+            return Err(Fault::InvalidValue);
+        }
+        copy(&Copy2d {
+            destination,
+            destination_pitch: destination_pitch as u64,
+            source,
+            source_pitch: source_pitch as u64,
+            row_bytes: row_bytes as u64,
+            rows: rows as u64,
+            kind,
+        })
+    }
+
+    fn cudaMemset(address: u64, value: i32, bytes: usize) {
+        fill(address, value, bytes)
+    }
+
+    fn cudaMemsetAsync(address: u64, value: i32, bytes: usize, stream: u64) {
+        check_stream(stream)?;
+        fill(address, value, bytes)
+    }
+}
+
+fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
+    let device = active_device()?;
+    if bytes == 0 {
+        return address.set(0);
+    }
+    address.set(device.pin_new(bytes as u64)?)
+}

@@ -1,0 +1,79 @@
+//! What a program with CUDA code in it says when it is loaded: its binaries, kernels and device variables. Binaries are
+//! not read and kernels are known by their host stub, so only the variables are kept.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::answer;
+use crate::device::{AddressSpace, Fault, lock};
+use crate::ffi::{self, Out};
+use crate::process::active_device;
+
+/// A `__device__` or `__constant__` variable. Its memory is part of what the context takes.
+struct Variable {
+    bytes: u64,
+    address: Option<u64>,
+}
+
+/// Variables by the address of their host shadow.
+static VARIABLES: Mutex<BTreeMap<u64, Variable>> = Mutex::new(BTreeMap::new());
+
+/// Where a variable is on the device, and its size.
+pub(super) fn variable(shadow: u64) -> Result<(u64, u64), Fault> {
+    let mut variables = lock(&VARIABLES);
+    let variable = variables.get_mut(&shadow).ok_or(Fault::InvalidSymbol)?;
+    let address = match variable.address {
+        Some(address) => address,
+        None => ffi::Mapped.reserve(variable.bytes.max(1), 4096).ok_or(Fault::OutOfMemory)?,
+    };
+    variable.address = Some(address);
+    Ok((address, variable.bytes))
+}
+
+/// What stands for every registered binary: programs only hand it back.
+static BINARY: u64 = 0;
+
+#[unsafe(no_mangle)]
+extern "C" fn __cudaRegisterFatBinary(_binary: u64) -> u64 {
+    &raw const BINARY as u64
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn __cudaRegisterVar(
+    _binary: u64,
+    shadow: u64,
+    _device_address: u64,
+    _name: u64,
+    _external: i32,
+    bytes: usize,
+    _constant: i32,
+    _global: i32,
+) {
+    lock(&VARIABLES).insert(shadow, Variable { bytes: bytes as u64, address: None });
+}
+
+/// True: the module is there.
+#[unsafe(no_mangle)]
+extern "C" fn __cudaInitModule(_binary: u64) -> u8 {
+    1
+}
+
+succeed! { __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterFunction }
+
+exports! { answer;
+    fn cudaGetSymbolAddress(address: Out<u64>, shadow: u64) {
+        active_device()?;
+        address.set(variable(shadow)?.0)
+    }
+
+    fn cudaMemcpyToSymbol(shadow: u64, source: u64, bytes: usize, offset: usize, _kind: i32) {
+        let device = active_device()?;
+        let (address, size) = variable(shadow)?;
+        if (offset as u64).checked_add(bytes as u64).is_none_or(|end| end > size) {
+            return Err(Fault::InvalidValue);
+        }
+        device.counters.copied_to_device(bytes as u64);
+        ffi::move_bytes(address + offset as u64, source, bytes);
+        Ok(())
+    }
+}

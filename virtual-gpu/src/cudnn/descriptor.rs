@@ -1,0 +1,221 @@
+//! The backend interface: descriptors that keep what is set on them and give it back.
+//!
+//! A descriptor that is set as an attribute of another one is kept as it was then: callers destroy the parts as soon as
+//! the whole is made. The answers that cuDNN itself would make are three: the heuristics know one engine
+//! configuration; its engine is number 0, without knobs or notes; a plan's workspace is what `workspace` says.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
+use super::answer;
+use super::workspace::{Operand, workspace_bytes};
+use crate::device::{Fault, Handles, lock};
+use crate::ffi::{Given, Out};
+use crate::process::active_device;
+
+/// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
+mod kind {
+    pub(super) const ENGINE: i32 = 2;
+    pub(super) const ENGINE_CONFIG: i32 = 3;
+    pub(super) const EXECUTION_PLAN: i32 = 5;
+    pub(super) const CONVOLUTION_FORWARD: i32 = 10;
+    pub(super) const CONVOLUTION_BACKWARD_FILTER: i32 = 11;
+    pub(super) const CONVOLUTION_BACKWARD_DATA: i32 = 12;
+}
+
+/// `cudnnBackendAttributeName_t`, as far as it is told apart here.
+mod attribute {
+    pub(super) const HEURISTICS_GRAPH: i32 = 201;
+    pub(super) const HEURISTICS_RESULTS: i32 = 202;
+    pub(super) const CONFIG_ENGINE: i32 = 300;
+    pub(super) const CONFIG_WORKSPACE_SIZE: i32 = 303;
+    pub(super) const CONFIG_SHARED_MEMORY: i32 = 304;
+    pub(super) const PLAN_CONFIG: i32 = 401;
+    pub(super) const PLAN_WORKSPACE_SIZE: i32 = 402;
+    pub(super) const FORWARD_W_X_Y: [i32; 3] = [703, 704, 705];
+    pub(super) const BACKWARD_DATA_W_DX_DY: [i32; 3] = [709, 710, 711];
+    pub(super) const BACKWARD_FILTER_DW_X_DY: [i32; 3] = [715, 716, 717];
+    pub(super) const GRAPH_OPERATIONS: i32 = 801;
+    pub(super) const TENSOR_DATA_TYPE: i32 = 901;
+    pub(super) const TENSOR_DIMENSIONS: i32 = 902;
+    pub(super) const TENSOR_STRIDES: i32 = 903;
+    pub(super) const ENGINE_GRAPH: i32 = 1300;
+    pub(super) const ENGINE_INDEX: i32 = 1301;
+}
+
+/// `CUDNN_TYPE_BACKEND_DESCRIPTOR`.
+const DESCRIPTOR_TYPE: i32 = 15;
+
+/// Bytes of one element of a `cudnnBackendAttributeType_t`; all others are enumerations.
+fn element_bytes(element_type: i32) -> usize {
+    match element_type {
+        2 | 24 => 1,             // boolean, character
+        0 | 3 | 5 | 6 | 15 => 8, // handle, int64, double, pointer, descriptor
+        26 => 16,                // fraction
+        _ => 4,
+    }
+}
+
+#[derive(Clone)]
+enum Value {
+    Bytes(Vec<u8>),
+    Descriptors(Vec<Arc<Descriptor>>),
+}
+
+impl Value {
+    fn int64(value: i64) -> Self {
+        Self::Bytes(value.to_ne_bytes().to_vec())
+    }
+}
+
+#[derive(Clone)]
+struct Descriptor {
+    kind: i32,
+    attributes: BTreeMap<i32, Value>,
+}
+
+impl Descriptor {
+    fn new(kind: i32) -> Self {
+        Self { kind, attributes: BTreeMap::new() }
+    }
+
+    fn with(mut self, attribute: i32, value: Value) -> Self {
+        self.attributes.insert(attribute, value);
+        self
+    }
+
+    fn descriptors(&self, attribute: i32) -> &[Arc<Self>] {
+        match self.attributes.get(&attribute) {
+            Some(Value::Descriptors(descriptors)) => descriptors,
+            _ => &[],
+        }
+    }
+
+    fn int64s(&self, attribute: i32) -> Vec<i64> {
+        match self.attributes.get(&attribute) {
+            Some(Value::Bytes(bytes)) => bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok()).map(i64::from_ne_bytes).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn enumeration(&self, attribute: i32) -> i32 {
+        match self.attributes.get(&attribute) {
+            Some(Value::Bytes(bytes)) => bytes.first_chunk().copied().map_or(0, i32::from_ne_bytes),
+            _ => 0,
+        }
+    }
+
+    /// What cuDNN makes of a finished descriptor: a plan has the workspace of its configuration.
+    fn finalize(&mut self) {
+        if self.kind == kind::EXECUTION_PLAN {
+            let workspace = self
+                .descriptors(attribute::PLAN_CONFIG)
+                .first()
+                .and_then(|config| config.attributes.get(&attribute::CONFIG_WORKSPACE_SIZE));
+            let workspace = workspace.cloned().unwrap_or_else(|| Value::int64(0));
+            self.attributes.insert(attribute::PLAN_WORKSPACE_SIZE, workspace);
+        }
+    }
+
+    /// The one result of the heuristics.
+    fn engine_configuration(&self) -> Self {
+        let graphs = self.descriptors(attribute::HEURISTICS_GRAPH);
+        let operations = graphs.iter().flat_map(|graph| graph.descriptors(attribute::GRAPH_OPERATIONS));
+        let workspace: u64 = operations.map(|operation| workspace_bytes(&operation.convolution_operands())).sum();
+        let engine = Self::new(kind::ENGINE)
+            .with(attribute::ENGINE_GRAPH, Value::Descriptors(graphs.to_vec()))
+            .with(attribute::ENGINE_INDEX, Value::int64(0));
+        Self::new(kind::ENGINE_CONFIG)
+            .with(attribute::CONFIG_ENGINE, Value::Descriptors(vec![Arc::new(engine)]))
+            .with(attribute::CONFIG_WORKSPACE_SIZE, Value::int64(workspace as i64))
+            .with(attribute::CONFIG_SHARED_MEMORY, Value::Bytes(0_i32.to_ne_bytes().to_vec()))
+    }
+
+    /// The tensors of a convolution; none for any other operation.
+    fn convolution_operands(&self) -> Vec<Operand> {
+        let attributes: &[i32] = match self.kind {
+            kind::CONVOLUTION_FORWARD => &attribute::FORWARD_W_X_Y,
+            kind::CONVOLUTION_BACKWARD_DATA => &attribute::BACKWARD_DATA_W_DX_DY,
+            kind::CONVOLUTION_BACKWARD_FILTER => &attribute::BACKWARD_FILTER_DW_X_DY,
+            _ => &[],
+        };
+        let tensors = attributes.iter().flat_map(|&attribute| self.descriptors(attribute));
+        tensors
+            .map(|tensor| Operand {
+                data_type: tensor.enumeration(attribute::TENSOR_DATA_TYPE),
+                sizes: tensor.int64s(attribute::TENSOR_DIMENSIONS),
+                strides: tensor.int64s(attribute::TENSOR_STRIDES),
+            })
+            .collect()
+    }
+}
+
+static DESCRIPTORS: Mutex<Handles<Descriptor>> = Mutex::new(Handles::new());
+
+exports! { answer;
+    fn cudnnBackendCreateDescriptor(kind: i32, handle: Out<u64>) {
+        handle.set(lock(&DESCRIPTORS).insert(Descriptor::new(kind)))
+    }
+
+    fn cudnnBackendDestroyDescriptor(handle: u64) {
+        lock(&DESCRIPTORS).remove(handle).map(drop)
+    }
+
+    fn cudnnBackendFinalize(handle: u64) {
+        lock(&DESCRIPTORS).get_mut(handle)?.finalize();
+        Ok(())
+    }
+
+    fn cudnnBackendSetAttribute(handle: u64, attribute: i32, element_type: i32, count: i64, elements: Given<u8>) {
+        let count = usize::try_from(count).map_err(|_| Fault::InvalidValue)?;
+        let bytes = elements.to_vec(count * element_bytes(element_type));
+        let mut descriptors = lock(&DESCRIPTORS);
+        let value = if element_type == DESCRIPTOR_TYPE {
+            let handles = bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok()).map(u64::from_ne_bytes);
+            Value::Descriptors(handles.map(|handle| Ok(Arc::new(descriptors.get(handle)?.clone()))).collect::<Result<_, Fault>>()?)
+        } else {
+            Value::Bytes(bytes)
+        };
+        descriptors.get_mut(handle)?.attributes.insert(attribute, value);
+        Ok(())
+    }
+
+    fn cudnnBackendGetAttribute(
+        handle: u64, attribute: i32, element_type: i32, wanted: i64, count: Out<i64>, elements: Out<c_void>,
+    ) {
+        let wanted = usize::try_from(wanted).map_err(|_| Fault::InvalidValue)?;
+        let mut descriptors = lock(&DESCRIPTORS);
+        let descriptor = descriptors.get(handle)?;
+        let value = if attribute == attribute::HEURISTICS_RESULTS {
+            Some(Value::Descriptors(vec![Arc::new(descriptor.engine_configuration())]))
+        } else {
+            descriptor.attributes.get(&attribute).cloned()
+        };
+        match value {
+            // Notes and knobs that no engine here has.
+            None => count.set_if_wanted(0),
+            Some(Value::Bytes(bytes)) => {
+                let size = element_bytes(element_type);
+                count.set_if_wanted((bytes.len() / size) as i64);
+                elements.of::<u8>().set_all(&bytes[..bytes.len().min(wanted * size)]);
+            }
+            // The caller has made the descriptors that are to be filled.
+            Some(Value::Descriptors(parts)) => {
+                count.set_if_wanted(parts.len() as i64);
+                let places = elements.of::<u64>().given().to_vec(wanted.min(parts.len()));
+                for (place, part) in places.into_iter().zip(parts) {
+                    *descriptors.get_mut(place)? = (*part).clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cudnnBackendExecute(_handle: u64, plan: u64, _variant_pack: u64) {
+        let device = active_device()?;
+        lock(&DESCRIPTORS).get(plan)?;
+        device.counters.launched();
+        Ok(())
+    }
+}

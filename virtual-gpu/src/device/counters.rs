@@ -1,0 +1,43 @@
+//! What has been asked of the device. Plain sums, so that the same program gives the same figures.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Sums since the start of the process. Relaxed: each stands alone, and they are read when all work is over.
+#[derive(Debug, Default)]
+pub struct Counters {
+    kernel_launches: AtomicU64,
+    h2d_bytes: AtomicU64,
+    d2h_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// One kernel, or one library call that would have run kernels.
+    pub fn launched(&self) {
+        self.kernel_launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A copy to the device, whether its bytes were moved or not.
+    pub fn copied_to_device(&self, bytes: u64) {
+        self.h2d_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A copy to the host, whether its bytes were moved or not.
+    pub fn copied_to_host(&self, bytes: u64) {
+        self.d2h_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Launches so far.
+    pub fn kernel_launches(&self) -> u64 {
+        self.kernel_launches.load(Ordering::Relaxed)
+    }
+
+    /// Bytes copied to the device so far.
+    pub fn h2d_bytes(&self) -> u64 {
+        self.h2d_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes copied to the host so far.
+    pub fn d2h_bytes(&self) -> u64 {
+        self.d2h_bytes.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,210 @@
+//! A GPU in safe Rust: what it holds, what runs on it in which order, and how it describes itself.
+//!
+//! Every operation that is put on a stream completes at once (there is no clock yet), so nothing here ever waits.
+
+mod architecture;
+mod counters;
+mod event;
+mod handles;
+mod host_memory;
+mod memory;
+mod profile;
+mod stream;
+mod virtual_memory;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use architecture::Architecture;
+pub use counters::Counters;
+pub use event::{EventKind, Events};
+pub use handles::Handles;
+pub use host_memory::HostMemory;
+pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
+pub use profile::GpuProfile;
+pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
+pub use virtual_memory::VirtualMemory;
+
+/// Why an operation was refused. Each library has its own code for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A null pointer, a size of zero where none may be, an address that was never handed out.
+    InvalidValue,
+    /// The device has not enough memory left.
+    OutOfMemory,
+    /// This process has no virtual GPU.
+    NoDevice,
+    /// The ordinal of a device that does not exist.
+    InvalidDevice,
+    /// A stream, event or descriptor that does not exist or was destroyed.
+    InvalidHandle,
+    /// Host memory that is pinned already.
+    AlreadyRegistered,
+    /// Host memory that was never pinned.
+    NotRegistered,
+    /// A launch without its configuration.
+    MissingConfiguration,
+    /// A symbol that no loaded module has.
+    InvalidSymbol,
+    /// Peer access from a device to itself or to one that does not exist.
+    PeerAccess,
+    /// Something that the virtual GPU does not do.
+    NotSupported,
+}
+
+/// What an address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Memory of the device.
+    Device(Block),
+    /// Pinned memory of the host.
+    PinnedHost(Block),
+    /// Neither: ordinary memory of the process.
+    Unregistered,
+}
+
+/// One virtual GPU with all of its state. Locks are held for one operation and never two at a time.
+pub struct Device {
+    /// What kind of GPU this is.
+    pub profile: GpuProfile,
+    /// What its compute capability says.
+    pub architecture: Architecture,
+    /// What has been asked of it.
+    pub counters: Counters,
+    space: Box<dyn AddressSpace>,
+    active: AtomicBool,
+    memory: Mutex<Memory>,
+    streams: Mutex<Streams>,
+    events: Mutex<Events>,
+}
+
+/// Both ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
+struct Memory {
+    ledger: Ledger,
+    allocated: DeviceMemory,
+    mapped: VirtualMemory,
+    host: HostMemory,
+}
+
+impl Device {
+    /// A device of this kind, unused: it holds nothing, not even a context.
+    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>) -> Self {
+        let memory = Memory {
+            ledger: Ledger::new(profile.memory_bytes.value),
+            allocated: DeviceMemory::default(),
+            mapped: VirtualMemory::default(),
+            host: HostMemory::default(),
+        };
+        Self {
+            architecture: Architecture::of(profile.capability()),
+            counters: Counters::default(),
+            space,
+            active: AtomicBool::new(false),
+            memory: Mutex::new(memory),
+            streams: Mutex::new(Streams::default()),
+            events: Mutex::new(Events::default()),
+            profile,
+        }
+    }
+
+    /// Makes the primary context where there is none yet, which takes the profile's `context_bytes`. True the first time.
+    pub fn activate(&self) -> Result<bool, Fault> {
+        if self.active.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let mut memory = lock(&self.memory);
+        if self.active.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        memory.ledger.take(self.profile.context_bytes.value)?;
+        self.active.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Whether the primary context exists.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// `cudaMalloc`.
+    pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)
+    }
+
+    /// `cudaFree` of an address that `allocate` gave.
+    pub fn free(&self, address: u64) -> Result<(), Fault> {
+        let memory = &mut *lock(&self.memory);
+        memory.allocated.free(address, &mut memory.ledger, &*self.space)
+    }
+
+    /// Free and total bytes, as the driver tells them: the context counts as used.
+    pub fn free_and_total_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.ledger.free_bytes(), memory.ledger.capacity_bytes())
+    }
+
+    /// Bytes in use and their peak, both with the context.
+    pub fn used_and_peak_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.ledger.used_bytes(), memory.ledger.peak_bytes())
+    }
+
+    /// The most host memory that was pinned at one time.
+    pub fn pinned_peak_bytes(&self) -> u64 {
+        lock(&self.memory).host.peak_bytes()
+    }
+
+    /// What the address belongs to; an address inside a block counts.
+    pub fn owner_of(&self, address: u64) -> Owner {
+        let memory = lock(&self.memory);
+        if let Some(block) = memory.allocated.block_at(address).or_else(|| memory.mapped.block_at(address)) {
+            Owner::Device(block)
+        } else if let Some(block) = memory.host.block_at(address) {
+            Owner::PinnedHost(block)
+        } else {
+            Owner::Unregistered
+        }
+    }
+
+    /// Pinned host memory, `cudaHostAlloc`.
+    pub fn pin_new(&self, bytes: u64) -> Result<u64, Fault> {
+        lock(&self.memory).host.allocate(bytes, &*self.space)
+    }
+
+    /// `cudaFreeHost`.
+    pub fn free_pinned(&self, address: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.free(address, &*self.space)
+    }
+
+    /// `cudaHostRegister`: pins memory that the process has already.
+    pub fn register_host(&self, address: u64, bytes: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.register(address, bytes)
+    }
+
+    /// `cudaHostUnregister`.
+    pub fn unregister_host(&self, address: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.unregister(address)
+    }
+
+    /// Streams.
+    pub fn streams(&self) -> MutexGuard<'_, Streams> {
+        lock(&self.streams)
+    }
+
+    /// Events.
+    pub fn events(&self) -> MutexGuard<'_, Events> {
+        lock(&self.events)
+    }
+
+    /// Does something with the driver's virtual-memory interface.
+    pub fn with_virtual_memory<T>(&self, work: impl FnOnce(&mut VirtualMemory, &mut Ledger, &dyn AddressSpace) -> T) -> T {
+        let memory = &mut *lock(&self.memory);
+        work(&mut memory.mapped, &mut memory.ledger, &*self.space)
+    }
+}
+
+/// A thread that panicked under a lock left valid state behind: every change here is made in one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

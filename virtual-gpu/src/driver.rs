@@ -1,0 +1,305 @@
+//! `libcuda.so.1`: the driver interface. PyTorch asks for most of it by name, through `cudaGetDriverEntryPointByVersion`.
+
+use std::ffi::c_void;
+use std::sync::Mutex;
+
+use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
+use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
+use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
+use crate::process::{active_device, device, device_at};
+use crate::unsupported;
+
+/// The one context.
+const CONTEXT: u64 = 0xC0DE_0000;
+
+/// Loaded modules and the functions that were asked for in them, by name. Images are not read: every name is found.
+static MODULES: Mutex<Handles<()>> = Mutex::new(Handles::new());
+static FUNCTIONS: Mutex<Handles<String>> = Mutex::new(Handles::new());
+
+fn answer(result: Result<(), Fault>) -> i32 {
+    result.map_or_else(code_of, |()| 0)
+}
+
+fn load_module(module: Out<u64>) -> Result<(), Fault> {
+    active_device()?;
+    module.set(lock(&MODULES).insert(()))
+}
+
+/// `CUmemLocation`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Location {
+    kind: i32,
+    id: i32,
+}
+
+/// `CUmemAllocationProp`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct AllocationProperties {
+    kind: i32,
+    handle_kinds: i32,
+    location: Location,
+    windows: u64,
+    flags: u64,
+}
+
+/// `CU_MEM_LOCATION_TYPE_DEVICE`: memory of the device, and not of the host.
+const ON_DEVICE: i32 = 1;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`: PyTorch always asks for memory that could be exported so; exporting it is
+/// what is unsupported.
+const AS_FILE: i32 = 1;
+
+fn check_properties(properties: Given<AllocationProperties>) -> Result<(), Fault> {
+    let properties = properties.get().ok_or(Fault::InvalidValue)?;
+    if properties.handle_kinds & !AS_FILE != 0 || properties.location.kind != ON_DEVICE {
+        return Err(Fault::NotSupported);
+    }
+    device_at(properties.location.id).map(drop)
+}
+
+exports! { answer;
+    fn cuInit(_flags: u32) {
+        device().map(drop)
+    }
+
+    fn cuDriverGetVersion(version: Out<i32>) {
+        version.set(CUDA_VERSION)
+    }
+
+    fn cuDeviceGetCount(count: Out<i32>) {
+        count.set(i32::from(device().is_ok()))
+    }
+
+    fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
+        device_at(ordinal)?;
+        device.set(ordinal)
+    }
+
+    fn cuDeviceGetName(name: OutText, room: i32, ordinal: i32) {
+        name.set(&device_at(ordinal)?.profile.device_name(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
+    }
+
+    fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, ordinal: i32) {
+        uuid.set(device_at(ordinal)?.profile.uuid())
+    }
+
+    fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, ordinal: i32) {
+        uuid.set(device_at(ordinal)?.profile.uuid())
+    }
+
+    fn cuDeviceTotalMem_v2(bytes: Out<usize>, ordinal: i32) {
+        bytes.set(device_at(ordinal)?.profile.memory_bytes.value as usize)
+    }
+
+    fn cuDeviceGetAttribute(value: Out<i32>, number: i32, ordinal: i32) {
+        value.set(attribute(device_at(ordinal)?, number))
+    }
+
+    fn cuDevicePrimaryCtxGetState(ordinal: i32, flags: Out<u32>, active: Out<i32>) {
+        let device = device_at(ordinal)?;
+        flags.set_if_wanted(0);
+        active.set(i32::from(device.is_active()))
+    }
+
+    fn cuDevicePrimaryCtxRetain(context: Out<u64>, ordinal: i32) {
+        device_at(ordinal)?;
+        active_device()?;
+        context.set(CONTEXT)
+    }
+
+    fn cuCtxGetCurrent(context: Out<u64>) {
+        context.set(if device()?.is_active() { CONTEXT } else { 0 })
+    }
+
+    fn cuCtxSetCurrent(context: u64) {
+        match context {
+            0 => Ok(()),
+            CONTEXT => active_device().map(drop),
+            _ => Err(Fault::InvalidValue),
+        }
+    }
+
+    fn cuCtxPushCurrent_v2(_context: u64) {
+        active_device().map(drop)
+    }
+
+    fn cuCtxPopCurrent_v2(context: Out<u64>) {
+        context.set_if_wanted(CONTEXT);
+        Ok(())
+    }
+
+    fn cuCtxGetDevice(ordinal: Out<i32>) {
+        active_device()?;
+        ordinal.set(0)
+    }
+
+    fn cuCtxSynchronize() {
+        active_device().map(drop)
+    }
+
+    fn cuGetErrorString(code: i32, string: Out<StaticText>) {
+        string.set(driver_texts(code).ok_or(Fault::InvalidValue)?.1)
+    }
+
+    fn cuGetErrorName(code: i32, name: Out<StaticText>) {
+        name.set(driver_texts(code).ok_or(Fault::InvalidValue)?.0)
+    }
+
+    fn cuGetProcAddress_v2(name: GivenText, function: Out<u64>, _version: i32, _flags: u64, status: Out<i32>) {
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        let found = own_function(&name);
+        if found.is_none() {
+            unsupported::met(&name);
+        }
+        function.set(found.unwrap_or(0))?;
+        status.set_if_wanted(i32::from(found.is_none()));
+        Ok(())
+    }
+
+    fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
+        address.set(active_device()?.allocate(bytes as u64)?)
+    }
+
+    fn cuMemFree_v2(address: u64) {
+        let device = active_device()?;
+        if address == 0 { Ok(()) } else { device.free(address) }
+    }
+
+    fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
+        let (free_bytes, total_bytes) = active_device()?.free_and_total_bytes();
+        free.set(free_bytes as usize)?;
+        total.set(total_bytes as usize)
+    }
+
+    fn cuMemGetAddressRange_v2(base: Out<u64>, bytes: Out<usize>, address: u64) {
+        let Owner::Device(block) = active_device()?.owner_of(address) else { return Err(Fault::InvalidValue) };
+        base.set_if_wanted(block.address);
+        bytes.set_if_wanted(block.bytes as usize);
+        Ok(())
+    }
+
+    fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: u64) {
+        active_device()?.streams().check(stream)?;
+        fill_words(address, value, count)
+    }
+
+    fn cuPointerGetAttribute(data: Out<c_void>, number: i32, address: u64) {
+        let (block, on_device) = match active_device()?.owner_of(address) {
+            Owner::Device(block) => (block, true),
+            Owner::PinnedHost(block) => (block, false),
+            Owner::Unregistered => return Err(Fault::InvalidValue),
+        };
+        let Block { address: start, bytes } = block;
+        match number {
+            1 => data.of::<u64>().set(CONTEXT),
+            2 => data.of::<u32>().set(if on_device { 2 } else { 1 }),
+            3 => data.of::<u64>().set(address),
+            4 if !on_device => data.of::<u64>().set(address),
+            6 | 8 | 10 | 15 => data.of::<u8>().set(0), // synchronous copies, managed, old IPC, RDMA
+            7 => data.of::<u64>().set(start),
+            9 => data.of::<i32>().set(0),
+            11 => data.of::<u64>().set(start),
+            12 => data.of::<u64>().set(bytes),
+            13 => data.of::<u8>().set(1),
+            14 => data.of::<u64>().set(0),
+            _ => Err(Fault::InvalidValue),
+        }
+    }
+
+    fn cuMemGetAllocationGranularity(bytes: Out<usize>, properties: Given<AllocationProperties>, _option: i32) {
+        check_properties(properties)?;
+        bytes.set(LARGE_GRANULE_BYTES as usize)
+    }
+
+    fn cuMemAddressReserve(address: Out<u64>, bytes: usize, alignment: usize, _wish: u64, _flags: u64) {
+        let reserved = active_device()?.with_virtual_memory(|memory, _, space| memory.reserve(bytes as u64, alignment as u64, space))?;
+        address.set(reserved)
+    }
+
+    fn cuMemAddressFree(address: u64, bytes: usize) {
+        active_device()?.with_virtual_memory(|memory, _, space| memory.free_reservation(address, bytes as u64, space))
+    }
+
+    fn cuMemCreate(handle: Out<u64>, bytes: usize, properties: Given<AllocationProperties>, _flags: u64) {
+        check_properties(properties)?;
+        let made = active_device()?.with_virtual_memory(|memory, ledger, _| memory.create(bytes as u64, ledger))?;
+        handle.set(made)
+    }
+
+    fn cuMemRetainAllocationHandle(handle: Out<u64>, address: u64) {
+        let held = active_device()?.with_virtual_memory(|memory, _, _| memory.retain(address))?;
+        handle.set(held)
+    }
+
+    fn cuMemRelease(handle: u64) {
+        active_device()?.with_virtual_memory(|memory, ledger, _| memory.release(handle, ledger))
+    }
+
+    fn cuMemMap(address: u64, bytes: usize, offset: usize, handle: u64, _flags: u64) {
+        active_device()?.with_virtual_memory(|memory, _, _| memory.map(address, bytes as u64, offset as u64, handle))
+    }
+
+    fn cuMemUnmap(address: u64, bytes: usize) {
+        active_device()?.with_virtual_memory(|memory, ledger, space| memory.unmap(address, bytes as u64, ledger, space))
+    }
+
+    fn cuMemSetAccess(address: u64, bytes: usize, _access: u64, _count: usize) {
+        active_device()?.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes as u64))
+    }
+
+    fn cuModuleLoad(module: Out<u64>, _path: u64) {
+        load_module(module)
+    }
+
+    fn cuModuleLoadData(module: Out<u64>, _image: u64) {
+        load_module(module)
+    }
+
+    fn cuModuleLoadDataEx(module: Out<u64>, _image: u64, _count: u32, _options: u64, _values: u64) {
+        load_module(module)
+    }
+
+    fn cuModuleUnload(module: u64) {
+        lock(&MODULES).remove(module)
+    }
+
+    fn cuModuleGetFunction(function: Out<u64>, module: u64, name: GivenText) {
+        lock(&MODULES).get(module)?;
+        function.set(lock(&FUNCTIONS).insert(name.get().ok_or(Fault::InvalidValue)?))
+    }
+
+    fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: u64) {
+        let architecture = &device()?.architecture;
+        value.set(match number {
+            0 => Architecture::THREADS_PER_BLOCK as i32,
+            4 => Architecture::REGISTERS_PER_THREAD as i32,
+            5 | 6 => architecture.kernel_version() as i32, // PTX and binary version
+            8 => Architecture::SHARED_BYTES_PER_BLOCK as i32,
+            9 => -1, // no preferred carve-out
+            _ => 0,
+        })
+    }
+
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize) {
+        blocks.set(active_blocks(threads, shared_bytes)?)
+    }
+
+    fn cuLaunchKernel(
+        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
+        _parameters: u64, _extra: u64,
+    ) {
+        launch(stream)
+    }
+
+    fn cuLaunchCooperativeKernel(
+        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
+        _parameters: u64,
+    ) {
+        launch(stream)
+    }
+}
+
+succeed! { cuFuncSetAttribute cuFuncSetCacheConfig cuTensorMapEncodeTiled }
+
+const _: () = assert!(size_of::<AllocationProperties>() == 32, "as in cuda.h");

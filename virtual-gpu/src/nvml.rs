@@ -1,0 +1,243 @@
+//! `libnvidia-ml.so.1`: the management library. It knows of the one device and of this process's use of it.
+
+use std::process;
+
+use crate::cudart::{CUDA_VERSION, PCI_ADDRESS, PCI_BUS_ID};
+use crate::device::{Device, Fault};
+use crate::ffi::{GivenText, Out, OutText, StaticText, text};
+use crate::process::device;
+
+/// The one device's handle.
+const DEVICE: u64 = 0x100;
+/// The driver that first had CUDA 13.0; "virtual" cannot stand in a version.
+const DRIVER_VERSION: &str = "580.65.06";
+const NVML_VERSION: &str = "13.580.65.06";
+
+fn answer(result: Result<(), Fault>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(Fault::NotSupported) => 3,
+        Err(Fault::InvalidDevice) => 6, // NVML_ERROR_NOT_FOUND
+        Err(Fault::OutOfMemory) => 7,   // NVML_ERROR_INSUFFICIENT_SIZE
+        Err(Fault::NoDevice) => 9,      // NVML_ERROR_DRIVER_NOT_LOADED
+        Err(_) => 2,                    // NVML_ERROR_INVALID_ARGUMENT
+    }
+}
+
+fn by_handle(handle: u64) -> Result<&'static Device, Fault> {
+    if handle == DEVICE { device() } else { Err(Fault::InvalidValue) }
+}
+
+/// The UUID as NVML spells it.
+fn uuid_text(device: &Device) -> String {
+    let hex: String = device.profile.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// `nvmlMemory_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MemoryBytes {
+    total: u64,
+    free: u64,
+    used: u64,
+}
+
+/// `nvmlMemory_v2_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MemoryBytesV2 {
+    version: u32,
+    total: u64,
+    reserved: u64,
+    free: u64,
+    used: u64,
+}
+
+/// `nvmlPciInfo_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PciAddress {
+    bus_id_legacy: [u8; 16],
+    domain: u32,
+    bus: u32,
+    device: u32,
+    pci_device_id: u32,
+    pci_subsystem_id: u32,
+    bus_id: [u8; 32],
+}
+
+/// `nvmlProcessInfo_v1_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProcessV1 {
+    pid: u32,
+    used_bytes: u64,
+}
+
+/// `nvmlProcessInfo_v2_t`, which is `nvmlProcessInfo_t` too.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProcessV2 {
+    pid: u32,
+    used_bytes: u64,
+    gpu_instance: u32,
+    compute_instance: u32,
+}
+
+/// `nvmlGpuFabricInfo_v2_t`; the third version begins with the same fields.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Fabric {
+    version: u32,
+    cluster: [u8; 16],
+    status: i32,
+    clique: u32,
+    state: u8,
+    health: u32,
+}
+
+impl ProcessV2 {
+    /// A process on a device that is not divided into instances.
+    fn whole_device(pid: u32, used_bytes: u64) -> Self {
+        Self { pid, used_bytes, gpu_instance: u32::MAX, compute_instance: u32::MAX }
+    }
+}
+
+/// This process, where it uses the device. Room for none is how callers ask for the number.
+fn list_processes<T>(handle: u64, count: Out<u32>, list: Out<T>, entry: impl FnOnce(u32, u64) -> T) -> Result<(), Fault> {
+    let device = by_handle(handle)?;
+    let room = count.get().ok_or(Fault::InvalidValue)?;
+    let number = u32::from(device.is_active());
+    count.set(number)?;
+    if number > room {
+        return Err(Fault::OutOfMemory);
+    }
+    if number == 1 { list.set(entry(process::id(), device.used_and_peak_bytes().0)) } else { Ok(()) }
+}
+
+exports! { answer;
+    fn nvmlInit_v2() {
+        device().map(drop)
+    }
+
+    fn nvmlInitWithFlags(_flags: u32) {
+        device().map(drop)
+    }
+
+    fn nvmlDeviceGetCount_v2(count: Out<u32>) {
+        device()?;
+        count.set(1)
+    }
+
+    fn nvmlDeviceGetHandleByIndex_v2(index: u32, handle: Out<u64>) {
+        device()?;
+        if index == 0 { handle.set(DEVICE) } else { Err(Fault::InvalidValue) }
+    }
+
+    fn nvmlDeviceGetHandleByUUID(uuid: GivenText, handle: Out<u64>) {
+        if uuid.get() == Some(uuid_text(device()?)) { handle.set(DEVICE) } else { Err(Fault::InvalidDevice) }
+    }
+
+    fn nvmlDeviceGetHandleByPciBusId_v2(id: GivenText, handle: Out<u64>) {
+        device()?;
+        // The domain may have four digits or eight.
+        let known = id.get().is_some_and(|id| id.trim_start_matches('0') == PCI_BUS_ID.trim_start_matches('0'));
+        if known { handle.set(DEVICE) } else { Err(Fault::InvalidDevice) }
+    }
+
+    fn nvmlDeviceGetIndex(handle: u64, index: Out<u32>) {
+        by_handle(handle)?;
+        index.set(0)
+    }
+
+    fn nvmlDeviceGetName(handle: u64, name: OutText, room: u32) {
+        name.set(&by_handle(handle)?.profile.device_name(), room as usize)
+    }
+
+    fn nvmlDeviceGetUUID(handle: u64, uuid: OutText, room: u32) {
+        uuid.set(&uuid_text(by_handle(handle)?), room as usize)
+    }
+
+    fn nvmlDeviceGetMemoryInfo(handle: u64, memory: Out<MemoryBytes>) {
+        let (free, total) = by_handle(handle)?.free_and_total_bytes();
+        memory.set(MemoryBytes { total, free, used: total - free })
+    }
+
+    fn nvmlDeviceGetMemoryInfo_v2(handle: u64, memory: Out<MemoryBytesV2>) {
+        let (free, total) = by_handle(handle)?.free_and_total_bytes();
+        let version = memory.get().ok_or(Fault::InvalidValue)?.version;
+        memory.set(MemoryBytesV2 { version, total, reserved: 0, free, used: total - free })
+    }
+
+    fn nvmlDeviceGetPciInfo_v3(handle: u64, pci: Out<PciAddress>) {
+        by_handle(handle)?;
+        let mut filled = PciAddress {
+            bus_id_legacy: [0; 16],
+            domain: PCI_ADDRESS.0 as u32,
+            bus: PCI_ADDRESS.1 as u32,
+            device: PCI_ADDRESS.2 as u32,
+            pci_device_id: 0,
+            pci_subsystem_id: 0,
+            bus_id: [0; 32],
+        };
+        filled.bus_id_legacy[..PCI_BUS_ID.len()].copy_from_slice(PCI_BUS_ID.as_bytes());
+        let long = format!("0000{PCI_BUS_ID}");
+        filled.bus_id[..long.len()].copy_from_slice(long.as_bytes());
+        pci.set(filled)
+    }
+
+    fn nvmlDeviceGetGpuFabricInfoV(handle: u64, fabric: Out<Fabric>) {
+        by_handle(handle)?;
+        let version = fabric.get().ok_or(Fault::InvalidValue)?.version;
+        // State 0: the device is on no fabric.
+        fabric.set(Fabric { version, cluster: [0; 16], status: 0, clique: 0, state: 0, health: 0 })
+    }
+
+    fn nvmlDeviceGetCudaComputeCapability(handle: u64, major: Out<i32>, minor: Out<i32>) {
+        let architecture = &by_handle(handle)?.architecture;
+        major.set(architecture.major as i32)?;
+        minor.set(architecture.minor as i32)
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses(handle: u64, count: Out<u32>, list: Out<ProcessV1>) {
+        list_processes(handle, count, list, |pid, used_bytes| ProcessV1 { pid, used_bytes })
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses_v2(handle: u64, count: Out<u32>, list: Out<ProcessV2>) {
+        list_processes(handle, count, list, ProcessV2::whole_device)
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses_v3(handle: u64, count: Out<u32>, list: Out<ProcessV2>) {
+        list_processes(handle, count, list, ProcessV2::whole_device)
+    }
+
+    fn nvmlSystemGetDriverVersion(version: OutText, room: u32) {
+        device()?;
+        version.set(DRIVER_VERSION, room as usize)
+    }
+
+    fn nvmlSystemGetNVMLVersion(version: OutText, room: u32) {
+        version.set(NVML_VERSION, room as usize)
+    }
+
+    fn nvmlSystemGetCudaDriverVersion_v2(version: Out<i32>) {
+        device()?;
+        version.set(CUDA_VERSION)
+    }
+}
+
+succeed! { nvmlShutdown }
+
+#[unsafe(no_mangle)]
+extern "C" fn nvmlErrorString(code: i32) -> StaticText {
+    text(match code {
+        0 => c"Success",
+        2 => c"Invalid Argument",
+        3 => c"Not Supported",
+        6 => c"Not Found",
+        7 => c"Insufficient Size",
+        9 => c"Driver Not Loaded",
+        _ => c"Unknown Error",
+    })
+}

@@ -1,0 +1,74 @@
+//! The shared object under test, and tests that run in a process of their own: it reads its environment once.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{env, fs, process};
+
+/// A CUDA library, opened by its soname as the loader finds it.
+pub(crate) struct Library(pub(crate) libloading::Library);
+
+/// Calls `name` in the library with its C signature: `call!(cudart, cudaFree(u64), address)`.
+macro_rules! call {
+    ($library:expr, $name:ident($($kind:ty),*) $(, $argument:expr)*) => {{
+        let library: &$crate::library::Library = &$library;
+        // SAFETY: the signature is the one in the library's header, and every pointer outlives the call.
+        unsafe {
+            let function = library.0.get::<unsafe extern "C" fn($($kind),*) -> i32>(stringify!($name).as_bytes());
+            function.expect(stringify!($name))($($argument),*)
+        }
+    }};
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is inside the workspace").to_path_buf()
+}
+
+/// `target/release`, or wherever this test was built to.
+pub(crate) fn build_folder() -> PathBuf {
+    let test = env::current_exe().expect("a test knows where it is");
+    test.ancestors().nth(2).expect("tests are built into `deps`").to_path_buf()
+}
+
+/// Opens a library by its soname.
+pub(crate) fn open(soname: &str) -> Library {
+    let path = build_folder().join("virtual-gpu").join(soname);
+    // SAFETY: loading our own shared object runs no code of ours.
+    Library(unsafe { libloading::Library::new(&path) }.unwrap_or_else(|error| panic!("{error} (`make build` first)")))
+}
+
+/// The profile that the sweeps use, as the worker hands it over.
+pub(crate) fn rtx_4090() -> serde_json::Value {
+    let text = fs::read_to_string(root().join("sweeps/gpus/rtx-4090.yaml")).expect("the profile is there");
+    serde_yaml::from_str(&text).expect("the profile is valid")
+}
+
+/// The profile with another amount of memory, of which the context takes a part.
+pub(crate) fn with_memory(memory_bytes: u64, context_bytes: u64) -> String {
+    let mut profile = rtx_4090();
+    profile["memory_bytes"]["value"] = memory_bytes.into();
+    profile["context_bytes"]["value"] = context_bytes.into();
+    profile.to_string()
+}
+
+/// Runs `body` in a process of its own: this test, started again with this environment. In that process it does not return.
+pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn()) -> Output {
+    const INSIDE: &str = "LOWMEM_TEST_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        body();
+        process::exit(0);
+    }
+    let mut command = Command::new(env::current_exe().expect("a test knows where it is"));
+    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    for name in ["LOWMEM_VIRTUAL_GPU", "LOWMEM_VIRTUAL_GPU_REPORT", "LOWMEM_VIRTUAL_GPU_QUIET"] {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().copied()).output().expect("the test starts itself")
+}
+
+/// What the process wrote to standard error, once it is known to have passed.
+pub(crate) fn passed(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}\n{errors}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    errors
+}

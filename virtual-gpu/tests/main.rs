@@ -1,0 +1,13 @@
+//! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
+//!
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `driver` and `report` call it as PyTorch does.
+
+#![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
+
+#[macro_use]
+mod library;
+
+mod driver;
+mod report;
+mod runtime;
+mod wheel;
