@@ -1,1 +1,19 @@
-//! Skeleton.
+//! The lowmem engine: Wan video diffusion on libtorch, in as little GPU memory as can be.
+
+pub mod attention;
+pub mod cuda;
+pub mod error;
+pub mod memory;
+pub mod pipeline;
+pub mod scheduler;
+pub mod stages;
+pub mod text_encoder;
+pub mod transformer;
+pub mod vae;
+pub mod video;
+pub mod weights;
+
+pub use error::{Error, Result};
+
+/// The libtorch that this engine is built against.
+pub const TORCH_VERSION: &str = "2.13.0";

@@ -1,2 +1,87 @@
-//! Skeleton.
-fn main() {}
+//! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
+//!
+//! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use engine::pipeline::{Pipeline, Sources, Target};
+use engine::stages::{Say, Stages};
+use engine::text_encoder::byte_tokens;
+use engine::video::{Discard, VideoCanvas};
+use engine::weights::Source;
+use engine::{Result, cuda};
+use engine_protocol::{Device, Event, Request, Stage};
+
+fn main() -> ExitCode {
+    let mut say = |event: Event| {
+        let line = serde_json::to_string(&event).expect("events are plain data");
+        // Nobody listens any more: there is nothing left to do for this process.
+        if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+            std::process::exit(1);
+        }
+    };
+    let ending = match read_request() {
+        Ok(request) => run(&request, &mut say).unwrap_or_else(|event| event),
+        Err(message) => Event::Failed { stage: None, message },
+    };
+    let failed = matches!(ending, Event::Failed { .. });
+    say(ending);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn read_request() -> std::result::Result<Request, String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("standard input is not a request: {error}"))
+}
+
+/// Runs the case; the event that ends it, either way.
+fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
+    let outside_stages = |error: engine::Error| Event::Failed { stage: None, message: error.to_string() };
+    let target = start(request, say).map_err(outside_stages)?;
+    let Request { model, config, .. } = request;
+    let stages = Stages::new(target);
+
+    let mut pipeline = stages.run(Stage::Load, say, |_| Pipeline::load(model, config, target, &sources(request)))?;
+    let prompts = stages.run(Stage::Encode, say, |_| {
+        let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
+        pipeline.encode(&tokens(&config.prompt), &tokens(&config.negative_prompt))
+    })?;
+    let latents = stages.run(Stage::Denoise, say, |say| {
+        let noise = pipeline.noise()?;
+        pipeline.denoise(&prompts, noise, |done, total| say(Event::Progress { stage: Stage::Denoise, done, total }))
+    })?;
+    drop(prompts);
+    stages.run(Stage::Decode, say, |say| {
+        let progress = |done, total| say(Event::Progress { stage: Stage::Decode, done: done as u32, total: total as u32 });
+        let Some(path) = &request.output else { return pipeline.decode(&latents, &mut Discard, progress) };
+        let mut video = VideoCanvas::new(config.frames, config.height, config.width);
+        pipeline.decode(&latents, &mut video, progress)?;
+        video.write(path)
+    })?;
+    Ok(Event::Finished { transfers: target.device.is_cuda().then(|| pipeline.transfers()) })
+}
+
+/// Makes the device ready.
+fn start(request: &Request, say: Say<'_>) -> Result<Target> {
+    let target = Target {
+        device: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
+        computes: request.device != Device::Virtual,
+    };
+    let device_name = if target.device.is_cuda() { cuda::allocator::start()? } else { "CPU".to_owned() };
+    if let (Some(limit), true) = (request.memory_limit_bytes, target.device.is_cuda()) {
+        cuda::allocator::set_limit(limit)?;
+    }
+    say(Event::Started { device_name, torch_version: engine::TORCH_VERSION.to_owned() });
+    Ok(target)
+}
+
+/// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.
+fn sources(request: &Request) -> Sources {
+    let source = |part: i64| match request.device {
+        Device::Virtual => Source::Empty,
+        Device::Cuda | Device::Cpu => Source::Seeded(request.config.seed.wrapping_mul(3).wrapping_add(part)),
+    };
+    Sources { text_encoder: source(0), transformer: source(1), vae: source(2) }
+}

@@ -1,0 +1,67 @@
+//! The device and its caching allocator: counters, peaks, limits.
+
+use engine_protocol::StageMemory;
+
+use super::ffi;
+use crate::error::Result;
+
+/// Makes the context, so that later figures hold it, and gives the device's name.
+///
+/// # Errors
+/// When there is no GPU, or it cannot be used.
+pub fn start() -> Result<String> {
+    ffi::start()?;
+    ffi::device_name()
+}
+
+/// Caps what the caching allocator may hold: what goes beyond is out of memory, as on a smaller GPU.
+///
+/// # Errors
+/// libtorch's.
+pub fn set_limit(bytes: u64) -> Result<()> {
+    let (_, total) = ffi::device_memory()?;
+    ffi::set_memory_fraction((bytes as f64 / total as f64).min(1.0))
+}
+
+/// Begins a new peak at what is held now.
+///
+/// # Errors
+/// libtorch's.
+pub fn reset_peaks() -> Result<()> {
+    ffi::reset_peaks()
+}
+
+/// Gives memory that no tensor uses back to the driver.
+///
+/// # Errors
+/// libtorch's.
+pub fn empty_cache() -> Result<()> {
+    ffi::empty_cache()
+}
+
+/// Waits until the device has done all that it was asked for.
+///
+/// # Errors
+/// libtorch's, and whatever went wrong on the device until now.
+pub fn synchronize() -> Result<()> {
+    ffi::synchronize()
+}
+
+/// The counters now, and their peaks since the last reset.
+///
+/// # Errors
+/// libtorch's.
+pub fn memory() -> Result<StageMemory> {
+    let counters = ffi::counters()?;
+    let (free, total) = ffi::device_memory()?;
+    let unsigned = |bytes: i64| bytes.max(0) as u64;
+    // The context and the libraries' own memory do not come and go with tensors: what they hold now they held at the peak.
+    let beside = (total - free).saturating_sub(unsigned(counters.reserved));
+    Ok(StageMemory {
+        allocated_bytes: unsigned(counters.allocated),
+        reserved_bytes: unsigned(counters.reserved),
+        peak_allocated_bytes: unsigned(counters.peak_allocated),
+        peak_reserved_bytes: unsigned(counters.peak_reserved),
+        peak_device_bytes: unsigned(counters.peak_reserved) + beside,
+    })
+}

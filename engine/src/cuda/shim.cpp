@@ -1,0 +1,143 @@
+// What tch lacks: the caching allocator's counters, streams, events, and page-locked memory.
+//
+// Every function answers 0, or 1 after an exception whose text `lowmem_error` then gives. No exception crosses into Rust.
+
+#include <ATen/Context.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <string>
+
+// The header that declares it includes the headers of every CUDA library. It lives in libtorch_cuda, and naming it keeps the linker from
+// leaving that library out: without it there is no CUDA device.
+namespace at::cuda {
+cudaDeviceProp* getDeviceProperties(c10::DeviceIndex device);
+}
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename Body>
+int guarded(Body body) {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error& error) {
+    last_error = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  } catch (...) {
+    last_error = "an exception that is not a std::exception";
+  }
+  return 1;
+}
+
+namespace allocator = c10::cuda::CUDACachingAllocator;
+constexpr size_t all_pools = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+c10::cuda::CUDAStream stream_of(int64_t id, int device) {
+  // Streams of the pool and the default one are named by their id alone.
+  return c10::cuda::CUDAStream::unpack3(id, static_cast<c10::DeviceIndex>(device), c10::DeviceType::CUDA);
+}
+
+} // namespace
+
+extern "C" {
+
+struct LowmemCounters {
+  int64_t allocated;
+  int64_t peak_allocated;
+  int64_t reserved;
+  int64_t peak_reserved;
+};
+
+const char* lowmem_error() {
+  return last_error.c_str();
+}
+
+// Makes the context and the allocator, so that later figures hold both.
+int lowmem_start(int device) {
+  return guarded([&] {
+    at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+    c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
+    C10_CUDA_CHECK(cudaFree(nullptr));
+  });
+}
+
+int lowmem_device_name(int device, const char** name) {
+  return guarded([&] { *name = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device))->name; });
+}
+
+int lowmem_counters(int device, LowmemCounters* out) {
+  return guarded([&] {
+    const auto stats = allocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
+    out->allocated = stats.allocated_bytes[all_pools].current;
+    out->peak_allocated = stats.allocated_bytes[all_pools].peak;
+    out->reserved = stats.reserved_bytes[all_pools].current;
+    out->peak_reserved = stats.reserved_bytes[all_pools].peak;
+  });
+}
+
+int lowmem_reset_peaks(int device) {
+  return guarded([&] { allocator::resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
+}
+
+int lowmem_empty_cache() {
+  return guarded([] { allocator::emptyCache(); });
+}
+
+int lowmem_set_memory_fraction(int device, double fraction) {
+  return guarded([&] { allocator::setMemoryFraction(fraction, static_cast<c10::DeviceIndex>(device)); });
+}
+
+int lowmem_device_memory(size_t* free, size_t* total) {
+  return guarded([&] { C10_CUDA_CHECK(cudaMemGetInfo(free, total)); });
+}
+
+int lowmem_synchronize() {
+  return guarded([] { c10::cuda::device_synchronize(); });
+}
+
+int lowmem_current_stream(int device, int64_t* id) {
+  return guarded([&] { *id = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).id(); });
+}
+
+int lowmem_stream_from_pool(int device, int64_t* id) {
+  return guarded([&] { *id = c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)).id(); });
+}
+
+int lowmem_event_new(cudaEvent_t* event) {
+  return guarded([&] { C10_CUDA_CHECK(cudaEventCreateWithFlags(event, cudaEventDisableTiming)); });
+}
+
+int lowmem_event_free(cudaEvent_t event) {
+  return guarded([&] { C10_CUDA_CHECK(cudaEventDestroy(event)); });
+}
+
+int lowmem_event_record(cudaEvent_t event, int device, int64_t stream) {
+  return guarded([&] { C10_CUDA_CHECK(cudaEventRecord(event, stream_of(stream, device).stream())); });
+}
+
+int lowmem_event_wait(cudaEvent_t event, int device, int64_t stream) {
+  return guarded([&] { C10_CUDA_CHECK(cudaStreamWaitEvent(stream_of(stream, device).stream(), event, 0)); });
+}
+
+int lowmem_copy_to_device(void* to, const void* from, size_t bytes, int device, int64_t stream) {
+  return guarded(
+      [&] { C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(stream, device).stream())); });
+}
+
+int lowmem_pinned_new(size_t bytes, void** memory) {
+  return guarded([&] { C10_CUDA_CHECK(cudaHostAlloc(memory, bytes, cudaHostAllocDefault)); });
+}
+
+int lowmem_pinned_free(void* memory) {
+  return guarded([&] { C10_CUDA_CHECK(cudaFreeHost(memory)); });
+}
+
+} // extern "C"

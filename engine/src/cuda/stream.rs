@@ -1,0 +1,68 @@
+//! Streams and events: the order between arithmetic and copies.
+
+use tch::Tensor;
+
+use super::ffi;
+use crate::error::Result;
+
+/// A queue of work on the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    id: i64,
+}
+
+impl Stream {
+    /// The one that libtorch computes on.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn current() -> Result<Self> {
+        Ok(Self { id: ffi::current_stream()? })
+    }
+
+    /// Another one, from libtorch's pool.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn from_pool() -> Result<Self> {
+        Ok(Self { id: ffi::stream_from_pool()? })
+    }
+
+    /// Puts a copy of the first `bytes` bytes of the host slab `from` to the GPU slab `to` into this stream. Both must live until it is done.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn copy_to_device(self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
+        ffi::copy_to_device(to, from, bytes, self.id)
+    }
+
+    /// Work put into this stream from now on waits for what `event` marks.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn wait(self, event: &Event) -> Result<()> {
+        event.0.wait(self.id)
+    }
+}
+
+/// A mark in a stream that another stream can wait for. One that was never recorded is passed at once.
+#[derive(Debug)]
+pub struct Event(ffi::OwnedEvent);
+
+impl Event {
+    /// An event that was never recorded.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn new() -> Result<Self> {
+        Ok(Self(ffi::OwnedEvent::new()?))
+    }
+
+    /// Marks what `stream` has been given until now.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn record(&self, stream: Stream) -> Result<()> {
+        self.0.record(stream.id)
+    }
+}

@@ -1,0 +1,8 @@
+//! Where weights live and how they get to the device: the memory levels, kept out of the models.
+
+mod plan;
+mod residency;
+mod staging;
+
+pub use plan::{Place, Plan};
+pub use residency::Residency;

@@ -1,0 +1,52 @@
+//! The placement plan: from a configuration to where each group of weights lives.
+
+use engine_protocol::{Config, ModelSpec, OffloadTextEncoder};
+
+/// Where a group of weights lives, and whether it moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the device that computes.
+    Resident,
+    /// On the host, where its stage computes too.
+    Host,
+    /// On the host, copied to the device each time that it is used.
+    Streamed {
+        /// Groups that are on their way while one computes.
+        prefetch: u32,
+        /// Whether it waits in page-locked memory.
+        pinned: bool,
+    },
+}
+
+/// Where all groups of a model live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// All groups of the text encoder.
+    pub text_encoder: Place,
+    /// The transformer's groups before and after its blocks.
+    pub transformer_ends: Place,
+    /// Each transformer block.
+    pub blocks: Vec<Place>,
+    /// The VAE.
+    pub vae: Place,
+}
+
+impl Plan {
+    /// The plan that `config` means for `model`.
+    pub fn new(config: &Config, model: &ModelSpec) -> Self {
+        let pinned = config.pinned_memory.unwrap_or(true);
+        let streamed = Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), pinned };
+        let resident = if config.offload_dit { config.resident_blocks.unwrap_or(0) as usize } else { usize::MAX };
+        let block = |index: usize| if index < resident { Place::Resident } else { streamed };
+        Self {
+            text_encoder: match config.offload_text_encoder {
+                OffloadTextEncoder::Off => Place::Resident,
+                OffloadTextEncoder::Cpu => Place::Host,
+            },
+            transformer_ends: Place::Resident,
+            blocks: (0..model.transformer.num_layers as usize).map(block).collect(),
+            // It is used once, after everything else: nothing to copy ahead, and no reason to lock pages.
+            vae: if config.offload_vae { Place::Streamed { prefetch: 0, pinned: false } } else { Place::Resident },
+        }
+    }
+}

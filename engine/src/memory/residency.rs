@@ -1,0 +1,170 @@
+//! Residency: a model's groups where the plan puts them, given to the model one after the other.
+
+use tch::{Device, Kind, Tensor};
+
+use super::plan::Place;
+use super::staging::Staging;
+use crate::cuda::PinnedSlab;
+use crate::error::Result;
+use crate::weights::{Group, GroupLayout, Groups, Source, Weights};
+
+/// A model's weights where they live.
+#[derive(Debug)]
+pub struct Residency {
+    device: Device,
+    groups: Vec<Placed>,
+    /// Indices of the streamed groups, in execution order.
+    streamed: Vec<usize>,
+    /// Groups that may be on their way while one computes.
+    prefetch: usize,
+    /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
+    staging: Option<Staging>,
+    traffic: Traffic,
+}
+
+/// Bytes that a residency moved and holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Copied to the device, at load and since.
+    pub h2d_bytes: u64,
+    /// Held in page-locked memory.
+    pub pinned_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Placed {
+    group: Group,
+    layout: GroupLayout,
+    home: Home,
+}
+
+#[derive(Debug)]
+enum Home {
+    Device(Weights),
+    Host(HostSlab),
+}
+
+#[derive(Debug)]
+enum HostSlab {
+    Pageable(Tensor),
+    Pinned(PinnedSlab),
+}
+
+impl HostSlab {
+    fn new(bytes: i64, pinned: bool) -> Result<Self> {
+        if pinned {
+            return Ok(Self::Pinned(PinnedSlab::new(bytes)?));
+        }
+        Ok(Self::Pageable(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?))
+    }
+
+    fn bytes(&self) -> &Tensor {
+        match self {
+            HostSlab::Pageable(bytes) => bytes,
+            HostSlab::Pinned(slab) => slab.bytes(),
+        }
+    }
+}
+
+impl Residency {
+    /// Puts each group where `places` says, with values from `source`. `compute` is the configuration's type.
+    ///
+    /// # Errors
+    /// Memory that runs out, on the device or the host, and what `source` cannot give.
+    pub fn new(groups: Vec<Group>, places: &[Place], compute: Kind, device: Device, source: &Source) -> Result<Self> {
+        assert_eq!(groups.len(), places.len(), "a place for each group");
+        let mut residency =
+            Self { device, groups: Vec::new(), streamed: Vec::new(), prefetch: 0, staging: None, traffic: Traffic::default() };
+        for (index, (group, &place)) in groups.into_iter().zip(places).enumerate() {
+            let layout = GroupLayout::new(&group, compute);
+            let home = match place {
+                Place::Resident => residency.resident(&group, &layout, device, source)?,
+                Place::Host => residency.resident(&group, &layout, Device::Cpu, source)?,
+                Place::Streamed { prefetch, pinned } => {
+                    residency.streamed.push(index);
+                    residency.prefetch = prefetch as usize;
+                    residency.on_host(&group, &layout, pinned && device.is_cuda(), source)?
+                }
+            };
+            residency.groups.push(Placed { group, layout, home });
+        }
+        let mut layouts = residency.streamed.iter().map(|&index| &residency.groups[index].layout);
+        let first = layouts.next();
+        assert!(layouts.all(|layout| Some(layout) == first), "streamed groups take turns in the same buffers, so they lie alike");
+        Ok(residency)
+    }
+
+    /// A group whose weights stay on `device`.
+    fn resident(&mut self, group: &Group, layout: &GroupLayout, device: Device, source: &Source) -> Result<Home> {
+        let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, device))?;
+        let weights = Weights::bind(group, layout, &slab)?;
+        for (param, &(_, kind)) in group.params.iter().zip(&layout.places) {
+            if matches!(source, Source::Empty) {
+                continue;
+            }
+            let mut value = Tensor::f_empty(param.shape.as_slice(), (kind, Device::Cpu))?;
+            source.fill(group, param, &mut value)?;
+            weights.get(&param.name).shallow_clone().f_copy_(&value)?;
+        }
+        if device.is_cuda() {
+            self.traffic.h2d_bytes += layout.bytes as u64;
+        }
+        Ok(Home::Device(weights))
+    }
+
+    /// A group whose weights wait on the host.
+    fn on_host(&mut self, group: &Group, layout: &GroupLayout, pinned: bool, source: &Source) -> Result<Home> {
+        let slab = HostSlab::new(layout.bytes, pinned)?;
+        let weights = Weights::bind(group, layout, slab.bytes())?;
+        for param in &group.params {
+            source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
+        }
+        if pinned {
+            self.traffic.pinned_bytes += layout.bytes as u64;
+        }
+        Ok(Home::Host(slab))
+    }
+
+    /// Gives the staging buffers back: the stage that used them is over.
+    pub fn release_staging(&mut self) {
+        self.staging = None;
+    }
+
+    /// Bytes moved and held so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
+    fn fetch_ahead(&mut self, index: usize) -> Result<()> {
+        let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
+        let ahead = self.prefetch.min(self.streamed.len() - 1);
+        if self.staging.is_none() {
+            let Placed { group, layout, .. } = &self.groups[index];
+            self.staging = Some(Staging::new(ahead + 1, group, layout, self.device)?);
+        }
+        let staging = self.staging.as_mut().expect("just made");
+        for step in 0..=ahead {
+            // After the last group comes the first one: the next pass begins there.
+            let wanted = self.streamed[(place + step) % self.streamed.len()];
+            let Placed { layout, home: Home::Host(slab), .. } = &self.groups[wanted] else {
+                unreachable!("streamed groups live on the host")
+            };
+            if !staging.holds(wanted) {
+                staging.fetch(wanted, slab.bytes(), layout.bytes)?;
+                self.traffic.h2d_bytes += if self.device.is_cuda() { layout.bytes as u64 } else { 0 };
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Groups for Residency {
+    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
+        if let Home::Device(weights) = &self.groups[index].home {
+            return run(weights);
+        }
+        self.fetch_ahead(index)?;
+        self.staging.as_mut().expect("made by the fetch").with(index, run)
+    }
+}

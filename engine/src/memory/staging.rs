@@ -1,0 +1,108 @@
+//! Staging buffers: device memory that streamed groups take turns in.
+//!
+//! Note: order of copies and arithmetic.
+//! Each buffer has two events. `arrived` is recorded in the copy stream after the copy into the buffer; arithmetic waits for it. `released` is
+//! recorded in the compute stream after the last arithmetic that reads the buffer; the next copy into it waits for that. So a copy never
+//! overwrites weights in use, and with n buffers n - 1 copies can be under way while one group computes. On the CPU a copy is done when the
+//! call returns, and there is nothing to wait for.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::cuda::{Event, Stream};
+use crate::error::Result;
+use crate::weights::{Group, GroupLayout, Weights};
+
+/// The buffers, allocated once, and the streams between which they pass.
+#[derive(Debug)]
+pub(super) struct Staging {
+    // The buffers go before the streams' other users: see `Drop`.
+    buffers: Vec<Buffer>,
+    streams: Option<Streams>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Streams {
+    copy: Stream,
+    compute: Stream,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    slab: Tensor,
+    weights: Weights,
+    /// The group that is in the buffer, or on its way there.
+    holds: Option<usize>,
+    events: Option<BufferEvents>,
+}
+
+#[derive(Debug)]
+struct BufferEvents {
+    arrived: Event,
+    released: Event,
+}
+
+impl Staging {
+    /// `count` buffers on `device` for groups that all lie as `layout` says.
+    pub(super) fn new(count: usize, group: &Group, layout: &GroupLayout, device: Device) -> Result<Self> {
+        let on_gpu = device.is_cuda();
+        let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
+        let mut buffers = Vec::with_capacity(count);
+        for _ in 0..count {
+            let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, device))?;
+            let weights = Weights::bind(group, layout, &slab)?;
+            let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
+            buffers.push(Buffer { slab, weights, holds: None, events });
+        }
+        if let Some(streams) = &streams {
+            // The allocator may hand out memory that arithmetic already queued still reads: the first copy must come after it.
+            for events in buffers.iter().filter_map(|buffer| buffer.events.as_ref()) {
+                events.released.record(streams.compute)?;
+            }
+        }
+        Ok(Self { buffers, streams, next: 0 })
+    }
+
+    /// Whether `index` is in a buffer or on its way.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        self.buffers.iter().any(|buffer| buffer.holds == Some(index))
+    }
+
+    /// Starts the copy of group `index` from `host` into the buffer whose turn it is.
+    pub(super) fn fetch(&mut self, index: usize, host: &Tensor, bytes: i64) -> Result<()> {
+        let turn = self.next;
+        self.next = (turn + 1) % self.buffers.len();
+        let buffer = &mut self.buffers[turn];
+        buffer.holds = Some(index);
+        match (&self.streams, &buffer.events) {
+            (Some(streams), Some(events)) => {
+                streams.copy.wait(&events.released)?;
+                streams.copy.copy_to_device(&buffer.slab, host, bytes)?;
+                events.arrived.record(streams.copy)
+            }
+            _ => Ok(buffer.slab.f_narrow(0, 0, bytes)?.f_copy_(host)?),
+        }
+    }
+
+    /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.
+    pub(super) fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
+        let buffer = self.buffers.iter().find(|buffer| buffer.holds == Some(index)).expect("fetched before it is used");
+        if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
+            streams.compute.wait(&events.arrived)?;
+        }
+        let result = run(&buffer.weights)?;
+        if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
+            events.released.record(streams.compute)?;
+        }
+        Ok(result)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // A copy may still be on its way into a buffer that libtorch is about to give to somebody else.
+        if self.streams.is_some() {
+            let _ = crate::cuda::allocator::synchronize();
+        }
+    }
+}

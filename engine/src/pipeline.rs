@@ -1,0 +1,218 @@
+//! From prompt to video: the only file that knows all stages.
+
+use std::sync::{Mutex, PoisonError};
+
+use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::memory::{Plan, Residency};
+use crate::scheduler::UniPc;
+use crate::text_encoder::TextEncoder;
+use crate::transformer::Transformer;
+use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
+use crate::weights::{Groups, Source, kind_of};
+
+/// Where the values of each part's weights come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// The text encoder's.
+    pub text_encoder: Source,
+    /// The transformer's.
+    pub transformer: Source,
+    /// The VAE's.
+    pub vae: Source,
+}
+
+/// What runs a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The device as libtorch names it.
+    pub device: Device,
+    /// Whether anything is computed there. On the virtual GPU nothing is, so a stage that a plan puts on the host hands on a tensor of the
+    /// right shape instead of computing for minutes.
+    pub computes: bool,
+}
+
+/// What the two passes of guidance are conditioned on.
+#[derive(Debug)]
+pub struct PromptEmbeddings {
+    cond: Tensor,
+    /// Empty where there is no guidance.
+    uncond: Option<Tensor>,
+}
+
+/// A model with its weights in place, and the configuration it was placed for.
+#[derive(Debug)]
+pub struct Pipeline {
+    config: Config,
+    model: ModelSpec,
+    target: Target,
+    text_encoder: (TextEncoder, Residency),
+    transformer: (Transformer, Residency),
+    vae: (VaeDecoder, Residency),
+    transfers: Transfers,
+}
+
+impl Pipeline {
+    /// Puts the weights where the plan of `config` has them.
+    ///
+    /// # Errors
+    /// Memory that runs out, and what the sources cannot give.
+    pub fn load(model: &ModelSpec, config: &Config, target: Target, sources: &Sources) -> Result<Self> {
+        let plan = Plan::new(config, model);
+        let kind = kind_of(config.dtype);
+        let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, kind, target.device, source);
+
+        let groups = TextEncoder::groups(&model.text_encoder);
+        let places = vec![plan.text_encoder; groups.len()];
+        let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
+
+        let mut places = vec![plan.transformer_ends];
+        places.extend(&plan.blocks);
+        places.push(plan.transformer_ends);
+        let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
+        let transformer = (network, place(Transformer::groups(&model.transformer), &places, &sources.transformer)?);
+
+        let groups = vae::groups(&model.vae);
+        let places = vec![plan.vae; groups.len()];
+        let vae = (VaeDecoder::new(&model.vae), place(groups, &places, &sources.vae)?);
+
+        let mut transfers = Transfers::default();
+        for residency in [&text_encoder.1, &transformer.1, &vae.1] {
+            transfers.host_pinned_peak_bytes += residency.traffic().pinned_bytes;
+        }
+        Ok(Self { config: config.clone(), model: model.clone(), target, text_encoder, transformer, vae, transfers })
+    }
+
+    /// Prompt embeddings of token ids, on the device. `uncond` is not looked at without guidance.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode(&mut self, cond: &[i64], uncond: &[i64]) -> Result<PromptEmbeddings> {
+        let cond = self.encode_one(cond)?;
+        let uncond = if self.config.has_guidance() { Some(self.encode_one(uncond)?) } else { None };
+        Ok(PromptEmbeddings { cond, uncond })
+    }
+
+    fn encode_one(&mut self, ids: &[i64]) -> Result<Tensor> {
+        let spec = &self.model.text_encoder;
+        let on_host = self.config.offload_text_encoder == OffloadTextEncoder::Cpu;
+        let device = if on_host { Device::Cpu } else { self.target.device };
+        let embedding = if on_host && !self.target.computes {
+            Tensor::f_empty([1, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
+        } else {
+            let (encoder, groups) = &mut self.text_encoder;
+            encoder.prompt_embedding(groups, &[ids.to_vec()], device)?
+        };
+        if on_host { self.upload(&embedding) } else { Ok(embedding) }
+    }
+
+    /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
+    ///
+    /// # Shapes
+    /// `[1, channels, frames, height, width]`, in latent pixels.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn noise(&self) -> Result<Tensor> {
+        // PyTorch's generator is one for the whole process.
+        static GENERATOR: Mutex<()> = Mutex::new(());
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed(self.config.seed);
+        let [channels, frames, height, width] = self.config.latent_shape(&self.model);
+        Ok(Tensor::f_randn([1, channels, frames, height, width], (Kind::Float, Device::Cpu))?)
+    }
+
+    /// Latents from noise. Both live on the CPU in fp32, where the sampler computes; `progress` hears of each step.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
+        let mut scheduler = UniPc::new(self.config.steps as usize, self.config.flow_shift);
+        let timesteps = scheduler.timesteps().to_vec();
+        let steps = self.config.steps_to_run();
+        let mut latents = noise;
+        for (done, &timestep) in (1..=steps).zip(&timesteps) {
+            let cond = self.predict(&latents, timestep, &prompts.cond)?;
+            let prediction = match &prompts.uncond {
+                None => cond,
+                Some(uncond) => {
+                    let uncond = self.predict(&latents, timestep, uncond)?;
+                    // uncond + scale * (cond - uncond)
+                    uncond.f_lerp(&cond, self.config.guidance_scale)?
+                }
+            };
+            latents = scheduler.step(&prediction, &latents)?;
+            progress(done, steps);
+        }
+        self.transformer.1.release_staging();
+        Ok(latents)
+    }
+
+    /// The transformer's prediction for `latents`, both on the CPU in fp32.
+    fn predict(&mut self, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
+        let input = self.upload(&latents.f_to_kind(kind_of(self.config.dtype))?)?;
+        let (transformer, groups) = &mut self.transformer;
+        let prediction = transformer.forward(groups, &input, timestep, prompt)?;
+        drop(input);
+        self.download(&prediction)?.f_to_kind(Kind::Float).map_err(Into::into)
+    }
+
+    /// Frames from latents, each part given to `sink` as it is done; `progress` hears of each.
+    ///
+    /// # Errors
+    /// libtorch's and the sink's.
+    pub fn decode(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, mut progress: impl FnMut(usize, usize)) -> Result<()> {
+        let latents = vae::denormalise(&self.model.vae, latents)?.f_to_kind(kind_of(self.config.dtype))?;
+        let latents = self.upload(&latents)?;
+        let tiling = self.config.vae_tile_size.zip(self.config.vae_tile_overlap);
+        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose()?;
+        let chunk = self.config.vae_temporal_chunk.into();
+        let mut counted = Counted { sink, bytes: 0 };
+        let (decoder, groups) = &mut self.vae;
+        groups.with(0, |weights| vae::decode_video(decoder, weights, &latents, tiling, chunk, &mut counted, &mut progress))?;
+        if self.target.device.is_cuda() {
+            self.transfers.d2h_bytes += counted.bytes;
+        }
+        self.vae.1.release_staging();
+        Ok(())
+    }
+
+    /// What crossed between host and device until now.
+    pub fn transfers(&self) -> Transfers {
+        let streamed = [&self.text_encoder.1, &self.transformer.1, &self.vae.1].map(|residency| residency.traffic().h2d_bytes);
+        Transfers { h2d_bytes: self.transfers.h2d_bytes + streamed.iter().sum::<u64>(), ..self.transfers }
+    }
+
+    fn upload(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        if self.target.device.is_cuda() {
+            self.transfers.h2d_bytes += bytes_of(tensor);
+        }
+        Ok(tensor.f_to_device(self.target.device)?)
+    }
+
+    fn download(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        if self.target.device.is_cuda() {
+            self.transfers.d2h_bytes += bytes_of(tensor);
+        }
+        Ok(tensor.f_to_device(Device::Cpu)?)
+    }
+}
+
+fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
+}
+
+/// A sink that counts the bytes that go through it.
+struct Counted<'a> {
+    sink: &'a mut dyn FrameSink,
+    bytes: u64,
+}
+
+impl FrameSink for Counted<'_> {
+    fn accept(&mut self, first_frame: i64, first_row: i64, pixels: &Tensor) -> Result<()> {
+        self.bytes += bytes_of(pixels);
+        self.sink.accept(first_frame, first_row, pixels)
+    }
+}

@@ -1,0 +1,96 @@
+//! Stages of a run: each with its own peaks and time, each told of as it begins and ends.
+
+use std::time::Instant;
+
+use engine_protocol::{Event, Stage, StageMemory};
+
+use crate::cuda::allocator;
+use crate::error::{Error, Result};
+use crate::pipeline::Target;
+
+/// Says what happens, to whoever listens.
+pub type Say<'a> = &'a mut dyn FnMut(Event);
+
+/// Runs stages on a target.
+#[derive(Debug, Clone, Copy)]
+pub struct Stages {
+    target: Target,
+}
+
+impl Stages {
+    /// Stages on `target`.
+    pub fn new(target: Target) -> Self {
+        Self { target }
+    }
+
+    /// Runs one stage. Its memory peaks begin at what is held when it begins.
+    ///
+    /// # Errors
+    /// The event that ends the run: out of memory, or what failed.
+    pub fn run<R>(self, stage: Stage, say: Say<'_>, body: impl FnOnce(Say<'_>) -> Result<R>) -> std::result::Result<R, Event> {
+        say(Event::StageBegun { stage });
+        let started = Instant::now();
+        let result = self.begin().and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
+        match result {
+            Ok((result, memory)) => {
+                // Where nothing is computed, how long it took says nothing.
+                let secs = self.target.computes.then(|| started.elapsed().as_secs_f64());
+                say(Event::StageEnded { stage, secs, memory });
+                Ok(result)
+            }
+            Err(error) => Err(self.failure(stage, &error)),
+        }
+    }
+
+    fn begin(self) -> Result<()> {
+        if self.target.device.is_cuda() { allocator::reset_peaks() } else { Ok(()) }
+    }
+
+    fn end(self) -> Result<Option<StageMemory>> {
+        if !self.target.device.is_cuda() {
+            return Ok(None);
+        }
+        allocator::synchronize()?;
+        let memory = allocator::memory()?;
+        // What one stage needed in passing is not held against the next one.
+        allocator::empty_cache()?;
+        Ok(Some(memory))
+    }
+
+    fn failure(self, stage: Stage, error: &Error) -> Event {
+        if !error.is_out_of_memory() {
+            return Event::Failed { stage: Some(stage), message: error.to_string() };
+        }
+        let message = error.to_string();
+        let memory = allocator::memory().ok();
+        Event::OutOfMemory { stage, requested_bytes: requested_bytes(&message), memory, message }
+    }
+}
+
+/// The bytes that an out-of-memory message of libtorch names (`Tried to allocate 20.00 GiB.`), as exact as it prints them.
+fn requested_bytes(message: &str) -> Option<u64> {
+    let (_, rest) = message.split_once("Tried to allocate ")?;
+    let mut words = rest.split_whitespace();
+    let number: f64 = words.next()?.parse().ok()?;
+    let unit = match words.next()?.trim_end_matches('.') {
+        "bytes" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    Some((number * unit) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::requested_bytes;
+
+    #[test]
+    fn the_size_is_read_from_libtorchs_message() {
+        let message = "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.65 GiB";
+        assert_eq!(requested_bytes(message), Some(3 << 29));
+        assert_eq!(requested_bytes("CUDA out of memory. Tried to allocate 512 bytes."), Some(512));
+        assert_eq!(requested_bytes("CUDA error: out of memory"), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! One transformer block: self-attention, cross-attention to the prompt, feed-forward.
+
+use engine_protocol::{AttnType, TransformerSpec};
+use tch::{Kind, Tensor};
+
+use super::embeddings::Condition;
+use super::rope;
+use super::slices::{Gathered, slice, slices};
+use crate::attention::attend;
+use crate::error::Result;
+use crate::weights::{Group, Weights};
+
+/// The group of block `index`. All blocks have the same tensors.
+pub(super) fn group(spec: &TransformerSpec, index: i64) -> Group {
+    let dim = spec.num_attention_heads * spec.attention_head_dim;
+    let attention = |group: Group, name: &str| {
+        group
+            .linear(&format!("{name}.to_q"), dim, dim)
+            .linear(&format!("{name}.to_k"), dim, dim)
+            .linear(&format!("{name}.to_v"), dim, dim)
+            .linear(&format!("{name}.to_out.0"), dim, dim)
+            .param(&format!("{name}.norm_q.weight"), &[dim])
+            .param(&format!("{name}.norm_k.weight"), &[dim])
+    };
+    let group = Group::new(format!("blocks.{index}.")).fp32("scale_shift_table", &[1, 6, dim]);
+    attention(attention(group, "attn1"), "attn2")
+        .fp32("norm2.weight", &[dim])
+        .fp32("norm2.bias", &[dim])
+        .linear("ffn.net.0.proj", dim, spec.ffn_dim)
+        .linear("ffn.net.2", spec.ffn_dim, dim)
+}
+
+/// What a block needs besides its weights; the same for all blocks of a forward pass.
+#[derive(Debug)]
+pub(super) struct Block<'a> {
+    pub(super) spec: &'a TransformerSpec,
+    pub(super) attn_type: AttnType,
+    pub(super) sequence_chunk: Option<i64>,
+    pub(super) condition: &'a Condition,
+    pub(super) rope: &'a Tensor,
+}
+
+/// Scale and shift of a norm, in the hidden state's type, as libtorch's kernel takes them.
+pub(super) struct Affine {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Affine {
+    /// `x (1 + scale) + shift` from fp32 rows.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn modulation(scale: &Tensor, shift: &Tensor, kind: Kind) -> Result<Self> {
+        Ok(Self { weight: scale.f_add_scalar(1.0)?.f_to_kind(kind)?, bias: shift.f_to_kind(kind)? })
+    }
+
+    /// The layer norm of `x` over its channels, then scale and shift: one kernel, fp32 inside and rounded once.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn layer_norm(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
+        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), eps, false)?)
+    }
+}
+
+impl Block<'_> {
+    /// Runs the block on `hidden`, in place.
+    ///
+    /// # Shapes
+    /// `hidden` is `[B, L, dim]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn forward(&self, w: &Weights, hidden: &Tensor) -> Result<()> {
+        let kind = hidden.kind();
+
+        // 1. Modulation in fp32: the timestep's, plus the block's own.
+        let own = w.get("scale_shift_table").f_squeeze_dim(0)?;
+        let rows = own.f_add(&self.condition.modulation.f_to_kind(Kind::Float)?)?.f_unbind(0)?;
+        let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = <[Tensor; 6]>::try_from(rows).expect("the table has six rows");
+
+        // 2. Self-attention.
+        self.self_attention(w, hidden, &Affine::modulation(&scale, &shift, kind)?, &gate)?;
+
+        // 3. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
+        let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
+        self.cross_attention(w, hidden, &norm)?;
+
+        // 4. Feed-forward.
+        self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate)
+    }
+
+    /// Adds `gate · attention(norm(hidden))`.
+    fn self_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor) -> Result<()> {
+        let tokens = hidden.size()[1];
+        // 1. Keys and values of all tokens.
+        let (mut keys, mut values) = (Gathered::new(tokens), Gathered::new(tokens));
+        for (start, length) in self.slices(tokens) {
+            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            values.put(start, w.linear("attn1.to_v", &normed)?)?;
+            let key = self.project_and_norm(w, "attn1.to_k", "attn1.norm_k.weight", normed)?;
+            rope::turn(&key, &self.rope.f_narrow(0, start, length)?)?;
+            keys.put(start, key)?;
+        }
+        let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
+
+        // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
+        for (start, length) in self.slices(tokens) {
+            let mut part = slice(hidden, start, length)?;
+            let normed = norm.layer_norm(&part, self.spec.eps)?;
+            let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
+            rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
+            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            drop(query);
+            let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
+            // fp32 inside, since the gate is: rounded once.
+            let _ = part.f_addcmul_(&out, gate)?;
+        }
+        Ok(())
+    }
+
+    /// Adds `attention(norm(hidden), prompt)`.
+    fn cross_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine) -> Result<()> {
+        let prompt = &self.condition.prompt;
+        let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
+        let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
+        for (start, length) in self.slices(hidden.size()[1]) {
+            let mut part = slice(hidden, start, length)?;
+            let normed = norm.layer_norm(&part, self.spec.eps)?;
+            let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", normed)?;
+            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            drop(query);
+            let _ = part.f_add_(&w.linear("attn2.to_out.0", &joined(attended)?)?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds `gate · ff(norm(hidden))`.
+    fn feed_forward(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor) -> Result<()> {
+        for (start, length) in self.slices(hidden.size()[1]) {
+            let mut part = slice(hidden, start, length)?;
+            let mut inner = w.linear("ffn.net.0.proj", &norm.layer_norm(&part, self.spec.eps)?)?;
+            let _ = inner.f_gelu_("tanh")?;
+            let out = w.linear("ffn.net.2", &inner)?;
+            drop(inner);
+            let _ = part.f_addcmul_(&out, gate)?;
+        }
+        Ok(())
+    }
+
+    fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
+        slices(tokens, self.sequence_chunk)
+    }
+
+    /// A projection of `x`, which is let go, and its RMS norm over all heads at once (qk norm).
+    fn project_and_norm(&self, w: &Weights, projection: &str, norm: &str, x: Tensor) -> Result<Tensor> {
+        let projected = w.linear(projection, &x)?;
+        drop(x);
+        let weight = w.get(norm);
+        Ok(projected.f_rms_norm(weight.size(), Some(weight), self.spec.eps)?)
+    }
+
+    /// `[B, L, dim]` as `[B, heads, L, D]`, a view.
+    fn heads(&self, x: &Tensor) -> Result<Tensor> {
+        let [batch, tokens] = [x.size()[0], x.size()[1]];
+        Ok(x.f_view([batch, tokens, self.spec.num_attention_heads, self.spec.attention_head_dim])?.f_transpose(1, 2)?)
+    }
+}
+
+/// `[B, heads, L, D]` as `[B, L, dim]`, a view for back ends that lay it out so.
+fn joined(attended: Tensor) -> Result<Tensor> {
+    let [batch, _, tokens, _] = [0, 1, 2, 3].map(|axis| attended.size()[axis]);
+    Ok(attended.f_transpose(1, 2)?.f_reshape([batch, tokens, -1])?)
+}

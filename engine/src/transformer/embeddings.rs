@@ -1,0 +1,123 @@
+//! From latents to tokens and back, and what conditions the blocks: the timestep's modulation and the projected prompt.
+
+use engine_protocol::TransformerSpec;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::weights::{Group, Weights};
+
+/// Period of the slowest wave of the timestep embedding, over 2π.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// What all blocks are conditioned on.
+#[derive(Debug)]
+pub(super) struct Condition {
+    /// Six rows of modulation, before each block's own table is added: `[6, dim]`, in the compute type.
+    pub(super) modulation: Tensor,
+    /// The timestep embedding, for the last norm: `[1, dim]`, in the compute type.
+    pub(super) timestep: Tensor,
+    /// The prompt, projected: `[B, Lt, dim]`, in the compute type.
+    pub(super) prompt: Tensor,
+}
+
+/// The group of everything before the first block.
+pub(super) fn group(spec: &TransformerSpec) -> Group {
+    let dim = spec.num_attention_heads * spec.attention_head_dim;
+    let [frames, height, width] = spec.patch_size;
+    Group::new("")
+        .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
+        .param("patch_embedding.bias", &[dim])
+        .fp32("condition_embedder.time_embedder.linear_1.weight", &[dim, spec.freq_dim])
+        .fp32("condition_embedder.time_embedder.linear_1.bias", &[dim])
+        .fp32("condition_embedder.time_embedder.linear_2.weight", &[dim, dim])
+        .fp32("condition_embedder.time_embedder.linear_2.bias", &[dim])
+        .linear("condition_embedder.time_proj", dim, 6 * dim)
+        .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
+        .linear("condition_embedder.text_embedder.linear_2", dim, dim)
+}
+
+/// How many patches lie along frames, height and width of latents `[B, C, T, H, W]`.
+///
+/// # Errors
+/// Latents of another rank, or that patches do not cover exactly.
+pub(super) fn patch_grid(spec: &TransformerSpec, latents: &Tensor) -> Result<[i64; 3]> {
+    let size = latents.size();
+    let patch = spec.patch_size;
+    let fits = size.len() == 5 && size[1] == spec.in_channels && (0..3).all(|axis| size[axis + 2] % patch[axis] == 0);
+    if !fits {
+        let wanted = format!("[batch, {}, frames, height, width] with multiples of {patch:?}", spec.in_channels);
+        return Err(Error::Input(format!("latents are {size:?}, the transformer takes {wanted}")));
+    }
+    Ok([0, 1, 2].map(|axis| size[axis + 2] / patch[axis]))
+}
+
+/// Latents to tokens. Patches do not overlap, so the reference's convolution is a matrix product over their values.
+///
+/// # Shapes
+/// `[B, C, T, H, W]` to `[B, L, dim]`, L counting columns first, then rows, then frames.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &Tensor) -> Result<Tensor> {
+    let weight = w.get("patch_embedding.weight");
+    let [batch, channels] = [latents.size()[0], latents.size()[1]];
+    let values = channels * patch.iter().product::<i64>();
+    let patches = latents
+        .f_to_kind(weight.kind())?
+        .f_reshape([batch, channels, grid[0], patch[0], grid[1], patch[1], grid[2], patch[2]])?
+        .f_permute([0, 2, 4, 6, 1, 3, 5, 7])?
+        .f_reshape([batch, grid.iter().product::<i64>(), values])?;
+    let weight = weight.f_view([weight.size()[0], values])?;
+    Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?)
+}
+
+/// Tokens' values to latents, `[B, L, pt·ph·pw·C]` to `[B, C, T, H, W]`.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn unpatchify(patch: [i64; 3], grid: [i64; 3], channels: i64, values: &Tensor) -> Result<Tensor> {
+    let batch = values.size()[0];
+    let [frames, height, width] = [0, 1, 2].map(|axis| grid[axis] * patch[axis]);
+    Ok(values
+        .f_reshape([batch, grid[0], grid[1], grid[2], patch[0], patch[1], patch[2], channels])?
+        .f_permute([0, 7, 1, 4, 2, 5, 3, 6])?
+        .f_reshape([batch, channels, frames, height, width])?)
+}
+
+/// What the blocks are conditioned on. `timestep` is the same for the whole batch.
+///
+/// # Shapes
+/// `prompt` is `[B, Lt, text_dim]`.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn condition(w: &Weights, freq_dim: i64, timestep: f64, prompt: &Tensor) -> Result<Condition> {
+    let time_proj = "condition_embedder.time_proj";
+    let compute = w.get("condition_embedder.time_proj.weight").kind();
+
+    // 1. The timestep's waves through two layers, in fp32 throughout; then the compute type.
+    let waves = timestep_waves(freq_dim, timestep)?.f_to_device(prompt.device())?;
+    let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
+    let timestep = w.linear("condition_embedder.time_embedder.linear_2", &inner)?.f_to_kind(compute)?;
+
+    // 2. Six modulations of every channel.
+    let modulation = w.linear(time_proj, &timestep.f_silu()?)?.f_view([6, -1])?;
+
+    // 3. The prompt, in the width of the hidden state.
+    let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(compute)?)?;
+    let _ = inner.f_gelu_("tanh")?;
+    let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
+
+    Ok(Condition { modulation, timestep, prompt })
+}
+
+/// Cosines, then sines, of `timestep` at geometrically spaced frequencies: `[1, freq_dim]`, fp32, on the CPU.
+///
+/// The product with the frequency is rounded to fp32 before it is an angle, as in the reference: at timestep 999 that is
+/// a visible part of the value.
+fn timestep_waves(freq_dim: i64, timestep: f64) -> Result<Tensor> {
+    let half = freq_dim / 2;
+    let exponents = Tensor::f_arange(half, (Kind::Float, Device::Cpu))?.f_mul_scalar(-MAX_PERIOD.ln())?.f_div_scalar(half)?;
+    let angles = exponents.f_exp()?.f_mul_scalar(timestep)?;
+    Ok(Tensor::f_cat(&[angles.f_cos()?, angles.f_sin()?], 0)?.f_unsqueeze(0)?)
+}

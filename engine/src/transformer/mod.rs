@@ -1,0 +1,13 @@
+//! The Wan diffusion transformer, as diffusers 0.42.1 computes it in `src/diffusers/models/transformers/transformer_wan.py`
+//! (`WanTransformer3DModel`, text to video).
+//!
+//! Beyond the hidden state a block holds keys and values of all tokens, and whatever one slice of tokens needs; without `sequence_chunk`
+//! the slice is all of them. The hidden state is updated in place.
+
+mod block;
+mod embeddings;
+mod model;
+mod rope;
+mod slices;
+
+pub use model::Transformer;

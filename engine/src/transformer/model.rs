@@ -1,0 +1,83 @@
+//! The whole transformer: from noisy latents, a timestep and a prompt to a prediction.
+
+use engine_protocol::{AttnType, TransformerSpec};
+use tch::{Kind, Tensor};
+
+use super::block::{self, Affine, Block};
+use super::embeddings::{self, Condition};
+use super::rope;
+use super::slices::{Gathered, slice, slices};
+use crate::error::Result;
+use crate::weights::{Group, Groups, Weights};
+
+/// A Wan transformer, without its weights.
+#[derive(Debug, Clone)]
+pub struct Transformer {
+    spec: TransformerSpec,
+    attn_type: AttnType,
+    sequence_chunk: Option<i64>,
+}
+
+impl Transformer {
+    /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
+    pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
+        Self { spec: spec.clone(), attn_type, sequence_chunk }
+    }
+
+    /// Its groups in execution order: embeddings, one group a block, the output layer. All blocks' groups have the same layout.
+    pub fn groups(spec: &TransformerSpec) -> Vec<Group> {
+        let dim = spec.num_attention_heads * spec.attention_head_dim;
+        let values = spec.out_channels * spec.patch_size.iter().product::<i64>();
+        let mut groups = vec![embeddings::group(spec)];
+        groups.extend((0..spec.num_layers).map(|index| block::group(spec, index)));
+        groups.push(Group::new("").fp32("scale_shift_table", &[1, 2, dim]).linear("proj_out", dim, values));
+        groups
+    }
+
+    /// The prediction for `latents`: the direction from the clean sample to noise.
+    ///
+    /// # Shapes
+    /// `latents` is `[B, C, T, H, W]`, `prompt` is `[B, Lt, text_dim]`; the result is `[B, C_out, T, H, W]`, in the weights' type.
+    /// `timestep` is one for the whole batch.
+    ///
+    /// # Errors
+    /// libtorch's, what `groups` ran into, and latents that patches do not cover.
+    pub fn forward(&self, groups: &mut impl Groups, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
+        let spec = &self.spec;
+        let grid = embeddings::patch_grid(spec, latents)?;
+
+        // 1. Tokens, conditions, and the turns of every token.
+        let (hidden, condition) = groups.with(0, |w| {
+            let condition = embeddings::condition(w, spec.freq_dim, timestep, prompt)?;
+            Ok((embeddings::patchify(w, spec.patch_size, grid, latents)?, condition))
+        })?;
+        let rope = rope::table(spec.attention_head_dim, grid, latents.device())?;
+
+        // 2. The blocks, which write into the hidden state.
+        let block = Block { spec, attn_type: self.attn_type, sequence_chunk: self.sequence_chunk, condition: &condition, rope: &rope };
+        for index in 0..spec.num_layers as usize {
+            groups.with(1 + index, |w| block.forward(w, &hidden))?;
+        }
+
+        // 3. The values of each patch, put in their places.
+        let values = groups.with(1 + spec.num_layers as usize, |w| self.output(w, &hidden, &condition))?;
+        drop(hidden);
+        embeddings::unpatchify(spec.patch_size, grid, spec.out_channels, &values)
+    }
+
+    /// The last norm and projection, `[B, L, dim]` to `[B, L, pt·ph·pw·C_out]`.
+    fn output(&self, w: &Weights, hidden: &Tensor, condition: &Condition) -> Result<Tensor> {
+        // 1. Modulation in fp32, from the timestep embedding itself.
+        let rows = w.get("scale_shift_table").f_squeeze_dim(0)?.f_add(&condition.timestep.f_to_kind(Kind::Float)?)?;
+        let norm = Affine::modulation(&rows.f_select(0, 1)?, &rows.f_select(0, 0)?, hidden.kind())?;
+
+        // 2. Norm and projection.
+        let tokens = hidden.size()[1];
+        let mut values = Gathered::new(tokens);
+        for (start, length) in slices(tokens, self.sequence_chunk) {
+            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            values.put(start, w.linear("proj_out", &normed)?)?;
+        }
+        Ok(values.whole())
+    }
+}

@@ -1,0 +1,89 @@
+//! Slices of the token sequence: everything but keys and values needs only some tokens at a time.
+
+use tch::Tensor;
+
+use crate::error::Result;
+
+/// Which dimension of a hidden state counts tokens.
+const TOKENS: i64 = 1;
+
+/// Start and length of each slice of at most `chunk` out of `tokens` tokens; one slice of all where `chunk` is nothing.
+pub(super) fn slices(tokens: i64, chunk: Option<i64>) -> impl Iterator<Item = (i64, i64)> {
+    let length = chunk.unwrap_or(tokens).max(1);
+    (0..tokens).step_by(length as usize).map(move |start| (start, length.min(tokens - start)))
+}
+
+/// The tokens from `start` on, a view.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn slice(x: &Tensor, start: i64, length: i64) -> Result<Tensor> {
+    Ok(x.f_narrow(TOKENS, start, length)?)
+}
+
+/// A sequence put together from its slices, without a copy where there is only one.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    tokens: i64,
+    whole: Option<Tensor>,
+}
+
+impl Gathered {
+    /// Of `tokens` tokens, none of them there yet.
+    pub(super) fn new(tokens: i64) -> Self {
+        Self { tokens, whole: None }
+    }
+
+    /// Puts in the slice that begins at `start`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn put(&mut self, start: i64, part: Tensor) -> Result<()> {
+        let mut shape = part.size();
+        if shape[TOKENS as usize] == self.tokens {
+            self.whole = Some(part);
+            return Ok(());
+        }
+        shape[TOKENS as usize] = self.tokens;
+        let whole = match self.whole.take() {
+            Some(whole) => whole,
+            None => part.f_new_empty(shape.as_slice(), (part.kind(), part.device()))?,
+        };
+        slice(&whole, start, part.size()[TOKENS as usize])?.f_copy_(&part)?;
+        self.whole = Some(whole);
+        Ok(())
+    }
+
+    /// The sequence.
+    ///
+    /// # Panics
+    /// When nothing was put in: a sequence has at least one token.
+    pub(super) fn whole(self) -> Tensor {
+        self.whole.expect("a sequence has at least one slice")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn slices_cover_all_tokens_once() {
+        assert_eq!(slices(7, Some(3)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
+        assert_eq!(slices(7, None).collect::<Vec<_>>(), [(0, 7)]);
+        assert_eq!(slices(7, Some(9)).collect::<Vec<_>>(), [(0, 7)]);
+    }
+
+    #[test]
+    fn gathering_gives_back_what_was_cut() {
+        let x = Tensor::rand([2, 7, 3], (Kind::Float, Device::Cpu));
+        for chunk in [None, Some(3)] {
+            let mut gathered = Gathered::new(7);
+            for (start, length) in slices(7, chunk) {
+                gathered.put(start, slice(&x, start, length).unwrap()).unwrap();
+            }
+            assert_eq!(gathered.whole(), x);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Tiles: how a frame is cut, and how much each tile counts where tiles overlap.
+
+use crate::error::{Error, Result};
+
+/// How a frame is cut into tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    size: i64,
+    overlap: i64,
+}
+
+/// A tile's extent along one side of the frame, in latent pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First pixel.
+    pub start: i64,
+    /// The pixel after the last one.
+    pub end: i64,
+}
+
+impl Span {
+    /// Pixels from start to end.
+    pub fn len(&self) -> i64 {
+        self.end - self.start
+    }
+
+    /// Whether there is no pixel.
+    pub fn is_empty(&self) -> bool {
+        self.len() <= 0
+    }
+}
+
+impl Tiling {
+    /// Square tiles of `size` latent pixels a side, of which neighbours share `overlap`.
+    ///
+    /// # Errors
+    /// A size below 1, or an overlap that is negative or not smaller than the size.
+    pub fn new(size: i64, overlap: i64) -> Result<Self> {
+        if size < 1 || !(0..size).contains(&overlap) {
+            return Err(Error::Input(format!(
+                "VAE tiles of {size} latent pixels cannot overlap by {overlap}: use a size of 1 or more, and an overlap below the size"
+            )));
+        }
+        Ok(Self { size, overlap })
+    }
+
+    /// The tiles along a side of `extent` latent pixels. All have the full size, so that every tile is the same work in the same memory: the
+    /// last one is moved back to the border and overlaps its neighbour by more. Where the side is shorter than a tile there is one, as long.
+    pub fn spans(&self, extent: i64) -> Vec<Span> {
+        let size = self.size.min(extent);
+        let last = extent - size;
+        let stride = self.size - self.overlap;
+        let mut starts: Vec<i64> = (0..last).step_by(stride as usize).collect();
+        starts.push(last);
+        starts.into_iter().map(|start| Span { start, end: start + size }).collect()
+    }
+}
+
+/// How much each of `spans` counts at each of its pixels, with `scale` pixels a latent pixel. Towards a neighbour the weight falls in a
+/// straight line; at every pixel the weights of all tiles sum to one. Weights of a frame are the product of those of its two sides.
+pub fn blend_weights(spans: &[Span], scale: i64) -> Vec<Vec<f32>> {
+    let pixels = |span: &Span| (span.start * scale, span.end * scale);
+    let mut sums = vec![0.0; spans.last().map_or(0, |last| pixels(last).1) as usize];
+    let mut weights = Vec::with_capacity(spans.len());
+    for (index, span) in spans.iter().enumerate() {
+        let (start, end) = pixels(span);
+        let before = index.checked_sub(1).map_or(start, |index| pixels(&spans[index]).1);
+        let after = spans.get(index + 1).map_or(end, |next| pixels(next).0);
+        let ramp = |pixel: i64| {
+            let centre = pixel as f64 + 0.5;
+            let rise = if pixel < before { (centre - start as f64) / (before - start) as f64 } else { 1.0 };
+            let fall = if pixel >= after { (end as f64 - centre) / (end - after) as f64 } else { 1.0 };
+            rise * fall
+        };
+        let ramp: Vec<f64> = (start..end).map(ramp).collect();
+        sums[start as usize..end as usize].iter_mut().zip(&ramp).for_each(|(sum, weight)| *sum += weight);
+        weights.push(ramp);
+    }
+    let normalised = |(span, ramp): (&Span, Vec<f64>)| {
+        let sums = &sums[pixels(span).0 as usize..];
+        ramp.iter().zip(sums).map(|(weight, sum)| (weight / sum) as f32).collect()
+    };
+    spans.iter().zip(weights).map(normalised).collect()
+}

@@ -1,0 +1,60 @@
+//! A group's tensors as a model uses them: by name.
+
+use std::collections::HashMap;
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::weights::{Group, GroupLayout};
+
+/// The tensors of one group, each a view into one slab.
+#[derive(Debug)]
+pub struct Weights {
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Weights {
+    /// Views of `group`'s tensors in `slab`, a one-dimensional tensor of bytes that `layout` describes.
+    ///
+    /// # Errors
+    /// libtorch's, where the slab is too small.
+    pub fn bind(group: &Group, layout: &GroupLayout, slab: &Tensor) -> Result<Self> {
+        let mut tensors = HashMap::with_capacity(group.params.len());
+        for (param, &(offset, kind)) in group.params.iter().zip(&layout.places) {
+            let bytes = param.shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
+            let flat = slab.f_narrow(0, offset, bytes)?.f_view_dtype(kind)?;
+            let tensor = match (param.channels_last, param.shape.as_slice()) {
+                (true, [outputs, inputs, kernel @ ..]) => {
+                    let last = kernel.len() as i64 + 1;
+                    let order: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
+                    flat.f_view([&[*outputs], kernel, &[*inputs]].concat().as_slice())?.f_permute(order)?
+                }
+                (_, shape) => flat.f_view(shape)?,
+            };
+            tensors.insert(param.name.clone(), tensor);
+        }
+        Ok(Self { tensors })
+    }
+
+    /// The tensor `name`, or nothing where the group has none of that name.
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor `name` of the group's own list.
+    ///
+    /// # Panics
+    /// When the group has no such tensor: model code asks for what its own `groups` listed.
+    pub fn get(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("the group lists no tensor `{name}`"))
+    }
+
+    /// `x` through the linear layer `name`, with its bias where it has one.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let weight = self.get(&format!("{name}.weight"));
+        Ok(x.f_linear(weight, self.find(&format!("{name}.bias")))?)
+    }
+}

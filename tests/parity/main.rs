@@ -1,0 +1,8 @@
+//! Parity with the reference implementations, from fixtures that `tests/fixtures/generate.py` made with them: `make reference` makes them anew.
+
+mod pipeline;
+mod resident;
+mod scheduler;
+mod text_encoder;
+mod transformer;
+mod vae;
