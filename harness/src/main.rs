@@ -1,2 +1,45 @@
-//! Skeleton.
-fn main() {}
+//! lowmem: measures every memory setting of a video diffusion model and tells which one to use.
+
+#[macro_use]
+mod print;
+
+mod autotune;
+mod cli;
+mod commands;
+mod data;
+mod error;
+mod exit_code;
+mod gpu_profile;
+mod host;
+mod interrupt;
+mod model;
+mod progress;
+mod real_gpu;
+mod run_store;
+mod sweep;
+mod target;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Sweep(arguments) => commands::sweep::run(arguments),
+        Command::Autotune(arguments) => commands::autotune::run(arguments),
+        Command::Generate(arguments) => commands::generate::run(arguments),
+        Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Gpus => commands::gpus::run(),
+        Command::Models => commands::models::run(),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(error) => {
+            tell!("lowmem: {error}");
+            error.exit_code().into()
+        }
+    }
+}

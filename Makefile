@@ -1,0 +1,49 @@
+# What people type. `make sweep GPU=24GB` needs Rust, a C++ compiler and Python 3 with pip, and does the rest by itself.
+
+GPU ?= 24GB
+MODEL ?= wan2.1-t2v-14b
+RESOLUTION ?= 720p
+FRAMES ?= 81
+SWEEP ?= sweeps/default.yaml
+DEVICE ?= auto
+ARGS ?=
+
+lowmem := target/release/lowmem
+
+.PHONY: help setup build sweep autotune test test-gpu lint format reference clean
+
+help: ## This list.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+
+setup: ## Fetches PyTorch once, into the user's cache folder.
+	@setup/libtorch.sh
+
+build: setup ## Builds everything.
+	@cargo build --release --workspace --quiet
+
+sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090) and writes a report.
+	@$(lowmem) sweep $(SWEEP) --gpu $(GPU) --device $(DEVICE) $(ARGS)
+
+autotune: build ## Prints the best level for GPU, MODEL, RESOLUTION and FRAMES.
+	@$(lowmem) autotune --gpu $(GPU) --model $(MODEL) --resolution $(RESOLUTION) --frames $(FRAMES) --device $(DEVICE) $(ARGS)
+
+test: build ## All tests that need no GPU.
+	cargo test --release --workspace
+
+test-gpu: setup ## On a machine with a real GPU: there, what the virtual one runs everywhere.
+	@setup/need-gpu.sh
+	@cargo build --release --workspace --quiet
+	LOWMEM_TEST_DEVICE=cuda cargo test --release --package lowmem-tests --test memory
+
+lint: setup ## Formatting and clippy, warnings as errors.
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+
+format: ## Formats the code.
+	cargo fmt --all
+
+reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
+	tests/fixtures/make.sh
+
+clean: ## Removes what was built here, not what was fetched.
+	cargo clean

@@ -1,0 +1,94 @@
+//! Which candidates to run, and what is best of those that ran.
+
+use std::cmp::Reverse;
+
+use engine_protocol::{Outcome, RunRecord, Stage};
+use reports::{Miss, Run};
+
+use crate::cli::Objective;
+use crate::sweep::Case;
+
+/// Of what a GPU holds, the share that `balanced` leaves free.
+const HEADROOM: f64 = 0.1;
+
+/// A search over candidates, the fastest first.
+#[derive(Debug)]
+pub(crate) struct Search {
+    candidates: Vec<Case>,
+    objective: Objective,
+    capacity_bytes: Option<u64>,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer<'a> {
+    /// The best case, where one fits.
+    pub(crate) best: Option<&'a RunRecord>,
+    /// The one after it.
+    pub(crate) second: Option<&'a RunRecord>,
+    /// Where nothing fits, the case that missed by least.
+    pub(crate) nearest: Option<Miss<'a>>,
+}
+
+impl Search {
+    /// A search for what `objective` calls best.
+    pub(crate) fn new(candidates: Vec<Case>, objective: Objective, capacity_bytes: Option<u64>) -> Self {
+        Self { candidates, objective, capacity_bytes }
+    }
+
+    /// The next candidates to run, at most `jobs`; none when more would not change the answer.
+    pub(crate) fn next(&self, records: &[RunRecord], jobs: usize) -> Vec<&Case> {
+        if self.is_settled(records) {
+            return Vec::new();
+        }
+        let open = self.candidates.iter().filter(|case| !has_run(records, case) && !is_hopeless(records, case));
+        open.take(jobs).collect()
+    }
+
+    /// Whether two candidates fit that nothing that has not run could beat: for the smallest peak all must run.
+    fn is_settled(&self, records: &[RunRecord]) -> bool {
+        let fits = |record: &&RunRecord| record.outcome == Outcome::Ok && (self.objective == Objective::Speed || self.has_headroom(record));
+        self.objective != Objective::Memory && records.iter().filter(fits).count() >= 2
+    }
+
+    fn has_headroom(&self, record: &RunRecord) -> bool {
+        let limit = self.capacity_bytes.map_or(f64::INFINITY, |bytes| bytes as f64 * (1.0 - HEADROOM));
+        record.peak_device_bytes().is_none_or(|peak| peak as f64 <= limit)
+    }
+
+    /// The best of the cases that ran.
+    pub(crate) fn answer<'a>(&self, run: &'a Run) -> Answer<'a> {
+        let place = |record: &RunRecord| self.candidates.iter().position(|case| case.name == record.case);
+        let mut fitting: Vec<&RunRecord> = run.records.iter().filter(|record| record.outcome == Outcome::Ok).collect();
+        match self.objective {
+            Objective::Speed => fitting.sort_by_key(|record| place(record)),
+            Objective::Memory => fitting.sort_by_key(|record| (record.peak_device_bytes(), place(record))),
+            // Those with headroom, the fastest first; then the rest, the smallest first.
+            Objective::Balanced => fitting.sort_by_key(|record| {
+                let roomy = self.has_headroom(record);
+                (Reverse(roomy), if roomy { None } else { record.peak_device_bytes() }, place(record))
+            }),
+        }
+        let best = fitting.first().copied();
+        let nearest = if best.is_none() { reports::nearest_miss(run.records.iter(), run.manifest.capacity_bytes) } else { None };
+        Answer { best, second: fitting.get(1).copied(), nearest }
+    }
+
+    /// All candidates.
+    pub(crate) fn candidates(&self) -> &[Case] {
+        &self.candidates
+    }
+}
+
+fn has_run(records: &[RunRecord], case: &Case) -> bool {
+    records.iter().any(|record| record.case == case.name)
+}
+
+/// Whether a case of the same level ran out before the VAE, which is all that a tile size changes.
+fn is_hopeless(records: &[RunRecord], case: &Case) -> bool {
+    records.iter().any(|record| {
+        record.outcome == Outcome::Oom
+            && record.config.low_mem_level == case.config.low_mem_level
+            && matches!(record.failed_stage, Some(Stage::Load | Stage::Encode | Stage::Denoise))
+    })
+}

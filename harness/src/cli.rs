@@ -1,0 +1,179 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine_protocol::parse_setting;
+use serde_json::Value;
+
+/// Runs video diffusion in as little GPU memory as can be, and measures every memory setting.
+#[derive(Debug, Parser)]
+#[command(name = "lowmem", version)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 our fault; 2 wrong usage or input; 3 nothing fits the budget; 4 some cases failed for another reason \
+                        than memory; 130 interrupted."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every case of a sweep definition and write a report
+    Sweep(SweepArguments),
+    /// Find the best memory level for a budget
+    Autotune(AutotuneArguments),
+    /// Make a video
+    Generate(GenerateArguments),
+    /// Write the report of a run directory anew, from its records
+    Report(ReportArguments),
+    /// List the GPU profiles, and the real GPUs that are here
+    Gpus,
+    /// List the models
+    Models,
+}
+
+/// Arguments of `lowmem sweep`.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArguments {
+    /// Sweep definition (a file, or a name in sweeps/) and key=value pairs, which fix a key
+    #[arg(value_name = "SWEEP.yaml | key=value")]
+    pub(crate) words: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) execution: ExecutionArguments,
+    /// Go on with the run in --out: cases that have an answer are not run again
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+}
+
+/// Where cases run.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArguments {
+    /// Budget (24GB) or profile (rtx-4090)
+    #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
+    pub(crate) gpu: Option<String>,
+    /// What runs the cases
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    pub(crate) device: DeviceChoice,
+}
+
+/// How cases run.
+#[derive(Debug, Args)]
+pub(crate) struct ExecutionArguments {
+    /// Run directory (by default a new one in reports/out)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Cases at once (by default one a processor on the virtual GPU, one elsewhere)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// Time limit of a case in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) case_timeout: u32,
+}
+
+/// Arguments of `lowmem autotune`.
+#[derive(Debug, Args)]
+pub(crate) struct AutotuneArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) execution: ExecutionArguments,
+    /// Model, as `lowmem models` lists it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// 480p, 720p or WIDTHxHEIGHT
+    #[arg(long)]
+    pub(crate) resolution: Option<String>,
+    /// Frames of the video
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) frames: Option<i64>,
+    /// What is best
+    #[arg(long, value_enum, default_value_t = Objective::Speed)]
+    pub(crate) objective: Objective,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// key=value pairs, which fix a key
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// Settings to begin with, such as a run's recommended.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Model, as `lowmem models` lists it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// What the video shows
+    #[arg(long)]
+    pub(crate) prompt: Option<String>,
+    /// Seed of the starting noise
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) seed: Option<i64>,
+    /// Where the video goes (.gif)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Time limit in seconds (none by default)
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: Option<u32>,
+    /// key=value pairs
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// Run directory
+    pub(crate) run_dir: PathBuf,
+}
+
+/// What runs cases, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    /// A real GPU where one is large enough, else the virtual one
+    Auto,
+    /// A real GPU
+    Cuda,
+    /// The virtual GPU: real memory figures, nothing computed
+    Virtual,
+    /// The CPU
+    Cpu,
+}
+
+/// What autotune takes for best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Objective {
+    /// The lowest level that fits
+    Speed,
+    /// The smallest peak
+    Memory,
+    /// The lowest level that leaves a tenth of the GPU free
+    Balanced,
+}
+
+/// Settings of `key=value` words.
+pub(crate) fn settings(words: &[String]) -> Result<Vec<(String, Value)>, crate::error::Error> {
+    Ok(words.iter().map(|word| parse_setting(word)).collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

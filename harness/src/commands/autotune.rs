@@ -1,0 +1,208 @@
+//! `lowmem autotune`.
+
+use std::time::Duration;
+
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, Settings, gib};
+use reports::{Miss, Run};
+use serde_json::{Value, json};
+
+use super::{shell_line, sweep};
+use crate::autotune::{Answer, Search, candidates};
+use crate::cli::{self, AutotuneArguments};
+use crate::data;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::progress::Progress;
+use crate::run_store::RunStore;
+use crate::sweep::{Definition, Limits, Rules, Schedule};
+use crate::target::Target;
+use crate::worker::Launcher;
+
+const NAME: &str = "autotune";
+/// Settings that a command says even where they are the defaults.
+const SAID: [&str; 5] = ["model", "resolution", "frames", "low_mem_level", "attn_type"];
+
+/// Finds the best memory level for a budget.
+pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
+    let target = Target::choose(&arguments.target)?;
+    if target.device == Device::Cpu {
+        return Err(Error::input("--device cpu: autotune looks for what fits a GPU: use --device virtual or cuda"));
+    }
+    let models = Models::load()?;
+    let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: target.device, may_shorten: true })?;
+    warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    let limits =
+        Limits { jobs: target.jobs(arguments.execution.jobs)?, case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()) };
+    let launcher = Launcher::find(target.device)?;
+    let interrupt = Interrupt::listen()?;
+    let mut manifest = sweep::manifest(&Definition::empty(NAME), &target, &models, &cases)?;
+    // Which candidates will run is not known yet.
+    manifest.cases.clear();
+    let mut store = RunStore::create(arguments.execution.out.clone(), target.run_dir(&data::runs(), NAME), manifest)?;
+
+    tell!("{}", target.choice);
+    let search = Search::new(cases, arguments.objective, target.capacity_bytes);
+    let progress = Progress::new(search.candidates().len(), "candidates at most");
+    let schedule = Schedule { target: &target, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
+    let ran = run_search(&search, &schedule, &mut store, &progress);
+    progress.finish();
+    let run = store.write_report()?;
+    ran?;
+    if interrupt.is_wanted() {
+        tell!("interrupted: no answer. What ran is in {}", store.dir().display());
+        return Ok(ExitCode::Interrupted);
+    }
+
+    let answer = search.answer(&run);
+    if arguments.json {
+        say!("{:#}", as_json(&answer, &run));
+    } else {
+        print(&answer, &run);
+        say!("\nReport: {}", store.report().display());
+    }
+    Ok(exit_code(&answer, &run))
+}
+
+/// Runs candidates until more would not change the answer.
+fn run_search(search: &Search, schedule: &Schedule<'_>, store: &mut RunStore, progress: &Progress) -> Result<(), Error> {
+    loop {
+        let batch = search.next(&store.run().records, schedule.limits.jobs);
+        if batch.is_empty() || schedule.interrupt.is_wanted() {
+            return Ok(());
+        }
+        store.add_cases(batch.iter().map(|case| case.name.clone()))?;
+        schedule.run(&batch, store, progress)?;
+    }
+}
+
+/// What the arguments fix.
+fn fixed(arguments: &AutotuneArguments) -> Result<Vec<(String, Value)>, Error> {
+    let flags = [
+        ("model", arguments.model.as_ref().map(|model| json!(model))),
+        ("resolution", arguments.resolution.as_ref().map(|resolution| json!(resolution))),
+        ("frames", arguments.frames.map(|frames| json!(frames))),
+    ];
+    let mut fixed: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    fixed.extend(cli::settings(&arguments.settings)?);
+    Ok(fixed)
+}
+
+fn exit_code(answer: &Answer<'_>, run: &Run) -> ExitCode {
+    match (answer.best, answer.nearest) {
+        (Some(_), _) => ExitCode::Done,
+        // Without an answer from any case, that nothing fits is not known.
+        (None, Some(_)) if !run.has_failures() => ExitCode::NothingFits,
+        _ => ExitCode::CasesFailed,
+    }
+}
+
+fn print(answer: &Answer<'_>, run: &Run) {
+    let subject = run.records.first().map(|record| &record.config);
+    let subject = subject.map(|c| format!("{} at {}, {} frames", c.model, c.resolution(), c.frames)).unwrap_or_default();
+    say!("{subject}, on {}\n", run.provenance());
+    match (answer.best, answer.nearest) {
+        (Some(best), _) => {
+            say!("Best: level {}", best.config.low_mem_level);
+            describe(best, run);
+            say!("  run it: {}", command(&best.config, run));
+            match answer.second {
+                Some(second) => {
+                    say!("\nSecond: level {}", second.config.low_mem_level);
+                    describe(second, run);
+                }
+                None => say!("\nSecond: nothing else fits."),
+            }
+            say!("\n{}.", reports::RANKING);
+        }
+        (None, Some(miss)) => {
+            say!("Nothing fits into {}.", held(run).trim_start_matches("of "));
+            say!(
+                "Nearest miss: {}, out of memory in {}: it needs at least {:.2} GiB, at least {:.2} GiB more.",
+                miss.record.case,
+                miss.record.failed_stage.map_or("an unknown stage", |stage| stage.name()),
+                gib(miss.needed_bytes),
+                gib(miss.missing_bytes)
+            );
+            say!("Try a smaller resolution, fewer frames, or a larger GPU.");
+        }
+        (None, None) => say!("No candidate has an answer."),
+    }
+    for record in run.records.iter().filter(|record| !record.outcome.is_answer()) {
+        say!("{}: {}: {}", record.case, record.outcome.name(), record.error.as_deref().unwrap_or_default());
+    }
+}
+
+fn describe(record: &RunRecord, run: &Run) {
+    say!("  flags: {}", reports::flags(&record.config));
+    say!(
+        "  peak: {} GiB allocated, {} GiB reserved, {} GiB of the device {} ({}), in {}",
+        reports::shown(record.peak_allocated_bytes()),
+        reports::shown(record.peak_reserved_bytes()),
+        reports::shown(record.peak_device_bytes()),
+        held(run),
+        reports::source(record),
+        record.peak_stage().map_or("an unknown stage", |stage| stage.name())
+    );
+    match (record.total_secs(), record.time_source) {
+        (Some(secs), Some(source)) => say!("  time: {secs:.1} s ({})", source.name()),
+        _ => say!("  time: not modelled yet"),
+    }
+}
+
+fn held(run: &Run) -> String {
+    run.manifest.capacity_bytes.map(|bytes| format!("of {:.2} GiB", gib(bytes))).unwrap_or_default()
+}
+
+/// The command that makes a video with these settings: those that the level and the model do not give anyway.
+fn command(config: &Config, run: &Run) -> String {
+    let mut words: Vec<String> =
+        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.gif"].map(Into::into).into();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut settings = reports::settings(config);
+    if let Some(model) = run.manifest.models.iter().find(|model| model.name == config.model) {
+        let whole = resolved(&settings, model);
+        for key in reports::settings(config).into_iter().map(|(key, _)| key).filter(|key| !SAID.contains(key)) {
+            let without: Vec<_> = settings.iter().filter(|(other, _)| *other != key).cloned().collect();
+            if whole.is_some() && resolved(&without, model) == whole {
+                settings = without;
+            }
+        }
+    }
+    words.extend(settings.iter().filter(|(key, _)| *key != "model").map(|(key, value)| format!("{key}={}", text(value))));
+    shell_line(words)
+}
+
+fn resolved(settings: &[(&str, Value)], model: &ModelSpec) -> Option<Config> {
+    let pairs = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    Config::resolve(&Settings::from_pairs(pairs).ok()?, model).ok()
+}
+
+fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
+    let case = |record: &RunRecord| {
+        let settings = reports::settings(&record.config).into_iter().map(|(key, value)| (key.to_owned(), value));
+        json!({
+            "case": record.case,
+            "low_mem_level": record.config.low_mem_level,
+            "settings": settings.collect::<serde_json::Map<_, _>>(),
+            "peak_allocated_bytes": record.peak_allocated_bytes(),
+            "peak_reserved_bytes": record.peak_reserved_bytes(),
+            "peak_device_bytes": record.peak_device_bytes(),
+            "peak_stage": record.peak_stage(),
+            "memory_source": record.memory_source,
+            "total_secs": record.total_secs(),
+            "time_source": record.time_source,
+            "command": command(&record.config, run),
+        })
+    };
+    let nearest = |miss: Miss<'_>| json!({ "case": miss.record.case, "failed_stage": miss.record.failed_stage, "needed_bytes": miss.needed_bytes, "missing_bytes": miss.missing_bytes });
+    json!({
+        "gpu": run.manifest.gpu.as_ref().map(|gpu| &gpu.name),
+        "device": run.manifest.device,
+        "capacity_bytes": run.manifest.capacity_bytes,
+        "best": answer.best.map(case),
+        "second": answer.second.map(case),
+        "nearest_miss": answer.nearest.map(nearest),
+    })
+}

@@ -1,0 +1,38 @@
+//! `lowmem gpus`.
+
+use engine_protocol::gib;
+
+use super::table;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::gpu_profile::GpuProfiles;
+use crate::real_gpu;
+
+/// Lists the profiles, and the real GPUs that are here.
+pub(crate) fn run() -> Result<ExitCode, Error> {
+    let profiles = GpuProfiles::load()?;
+    let titles = ["name", "title", "size", "memory GiB", "capability", "SMs", "bf16 TFLOP/s", "memory GB/s", "PCIe"];
+    let mut table = table(&titles, &[2, 3, 5, 6, 7]);
+    for profile in profiles.iter() {
+        table.add_row([
+            profile.name.clone(),
+            profile.title.clone(),
+            format!("{}GB", profile.nominal_gb),
+            format!("{:.2}", gib(profile.memory_bytes.value)),
+            profile.compute_capability.value.clone(),
+            profile.multiprocessors.value.to_string(),
+            format!("{:.1}", profile.flops.bf16.value / 1e12),
+            format!("{:.0}", profile.memory_bytes_per_sec.value / 1e9),
+            format!("{}.0 x{}", profile.pcie.generation.value, profile.pcie.lanes.value),
+        ]);
+    }
+    say!("{table}");
+    say!("Each figure's source stands in sweeps/gpus. A size picks the profile of that size with the highest bf16 rate.");
+    match real_gpu::list() {
+        Ok(gpus) => gpus.iter().for_each(|gpu| {
+            say!("Here: {}, {:.2} of {:.2} GiB free (as NVML counts)", gpu.title, gib(gpu.free_bytes), gib(gpu.memory_bytes));
+        }),
+        Err(why) => say!("There is no real GPU here ({why})."),
+    }
+    Ok(ExitCode::Done)
+}

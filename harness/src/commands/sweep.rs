@@ -1,0 +1,139 @@
+//! `lowmem sweep`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use engine_protocol::Device;
+use reports::{Manifest, Run};
+
+use super::{command_line, shell_line, table};
+use crate::cli::{self, SweepArguments};
+use crate::data;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::host;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::progress::Progress;
+use crate::run_store::RunStore;
+use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand};
+use crate::target::Target;
+use crate::worker::Launcher;
+
+/// What is run where nothing is named.
+const DEFAULT: &str = "default.yaml";
+
+/// Runs every case of a definition and writes the report.
+pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
+    let definition = definition(&arguments.words)?;
+    let target = Target::choose(&arguments.target)?;
+    let models = Models::load()?;
+    let (cases, warnings) = expand(&definition, &models, Rules { device: target.device, may_shorten: true })?;
+    let limits =
+        Limits { jobs: target.jobs(arguments.execution.jobs)?, case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()) };
+    let launcher = Launcher::find(target.device)?;
+    let interrupt = Interrupt::listen()?;
+
+    let manifest = manifest(&definition, &target, &models, &cases)?;
+    let default = target.run_dir(&data::runs(), &definition.name);
+    let mut store = match arguments.execution.out {
+        Some(dir) if arguments.resume => RunStore::resume(dir, manifest)?,
+        out => RunStore::create(out, default, manifest)?,
+    };
+    let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
+    warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    tell!("{}", target.choice);
+    tell!("{} cases, {} to run, {} at once, into {}", cases.len(), open.len(), limits.jobs, store.dir().display());
+
+    let progress = Progress::new(open.len(), "cases");
+    let schedule = Schedule { target: &target, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
+    let ran = schedule.run(&open, &mut store, &progress);
+    progress.finish();
+    // What is recorded gets its report, even where something went wrong.
+    let run = store.write_report()?;
+    ran?;
+    print(&run, &store.report());
+    if interrupt.is_wanted() && run.missing() > 0 {
+        tell!("interrupted: {} of {} cases are left. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
+        return Ok(ExitCode::Interrupted);
+    }
+    Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
+}
+
+/// The definition that the words name, with the keys that they fix.
+fn definition(words: &[String]) -> Result<Definition, Error> {
+    let (settings, names): (Vec<String>, Vec<String>) = words.iter().cloned().partition(|word| word.contains('='));
+    let name = match names.as_slice() {
+        [] => DEFAULT,
+        [name] => name,
+        [_, second, ..] => return Err(Error::input(format!("{second}: one sweep definition at a time; settings are written key=value"))),
+    };
+    let mut definition = Definition::load(name)?;
+    for (key, value) in cli::settings(&settings)? {
+        definition.fix(key, value);
+    }
+    Ok(definition)
+}
+
+/// What the run directory says about the run.
+pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models, cases: &[Case]) -> Result<Manifest, Error> {
+    let mut names: Vec<&str> = cases.iter().map(|case| case.config.model.as_str()).collect();
+    names.dedup();
+    let used = models.iter().filter(|model| names.contains(&model.name.as_str())).cloned().collect();
+    Ok(Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        begun: jiff::Zoned::now().to_string(),
+        command_line: command_line(),
+        sweep: definition.name.clone(),
+        definition: definition.text.clone(),
+        device: target.device,
+        gpu: target.profile.clone(),
+        choice: target.choice.clone(),
+        capacity_bytes: target.capacity_bytes,
+        memory_limit_bytes: target.memory_limit_bytes,
+        models: used,
+        cases: cases.iter().map(|case| case.name.clone()).collect(),
+        host: host::describe(),
+    })
+}
+
+/// Prints the table, the recommendation, and where the report is.
+pub(crate) fn print(run: &Run, report: &Path) {
+    let named = reports::rows_look_alike(run);
+    let titles: Vec<&str> = named.then_some("case").into_iter().chain(reports::TITLES).collect();
+    let first_number = reports::TEXT_COLUMNS + usize::from(named);
+    let numbers = if run.manifest.device == Device::Cpu { Vec::new() } else { (first_number..first_number + 3).collect() };
+    let mut table = table(&titles, &numbers);
+    for record in &run.records {
+        table.add_row(named.then(|| record.case.clone()).into_iter().chain(reports::row(record)));
+    }
+    say!("{table}");
+    say!("{}", run.provenance());
+    reports::notes(run).iter().for_each(|note| say!("{note}"));
+    let unsupported = reports::unsupported_calls(run);
+    if !unsupported.is_empty() {
+        let calls: Vec<_> = unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        say!("calls that the virtual GPU does not support: {}", calls.join(", "));
+    }
+    say!("\nRecommended ({}):", reports::RANKING);
+    reports::sentences(run).iter().for_each(|sentence| say!("  {sentence}"));
+    say!("\nReport: {}", report.display());
+}
+
+/// The command that goes on with the run in `dir`.
+fn resume_line(dir: &Path) -> String {
+    let mut words = command_line();
+    let mut kept = vec!["lowmem".to_owned()];
+    let mut skip = true;
+    for word in words.drain(..) {
+        if skip {
+            skip = false;
+        } else if word == "--out" {
+            skip = true;
+        } else if word != "--resume" && !word.starts_with("--out=") {
+            kept.push(word);
+        }
+    }
+    kept.extend(["--out".into(), dir.display().to_string(), "--resume".into()]);
+    shell_line(kept)
+}

@@ -1,0 +1,227 @@
+//! The GPU profiles in `sweeps/gpus/`, and which one a budget or a name means.
+
+use engine_protocol::{GIB, GpuProfile, gib};
+
+use crate::data;
+use crate::error::Error;
+
+/// All profiles, from the smallest memory to the largest.
+#[derive(Debug)]
+pub(crate) struct GpuProfiles(Vec<GpuProfile>);
+
+/// What `--gpu` means: a profile, and how much of it may be used.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Budget {
+    /// The profile.
+    pub(crate) profile: GpuProfile,
+    /// What may be used on the device, the context included: all of the profile's memory, or the budget where that is less.
+    pub(crate) capacity_bytes: u64,
+    /// Whether a kind of GPU was named, and not a size.
+    pub(crate) is_named: bool,
+    /// Which profile it is and why, in a sentence.
+    pub(crate) choice: String,
+}
+
+impl Budget {
+    /// What the caching allocator may reserve, where that is less than the profile has room for.
+    pub(crate) fn memory_limit_bytes(&self) -> Option<u64> {
+        (self.capacity_bytes < self.profile.memory_bytes.value).then(|| self.reservable_bytes())
+    }
+
+    /// What is left for the caching allocator beside the context.
+    pub(crate) fn reservable_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.profile.context_bytes.value)
+    }
+}
+
+impl GpuProfiles {
+    /// Reads all profiles.
+    pub(crate) fn load() -> Result<Self, Error> {
+        Ok(Self::new(data::load_all("gpus")?))
+    }
+
+    fn new(mut profiles: Vec<GpuProfile>) -> Self {
+        profiles.sort_by_key(|profile| (profile.nominal_gb, profile.name.clone()));
+        Self(profiles)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &GpuProfile> {
+        self.0.iter()
+    }
+
+    /// The profile of the GPU that its driver calls `title`.
+    pub(crate) fn titled(&self, title: &str) -> Option<&GpuProfile> {
+        self.0.iter().find(|profile| profile.title == title)
+    }
+
+    /// What `--gpu TEXT` means.
+    pub(crate) fn budget(&self, text: &str) -> Result<Budget, Error> {
+        match size(text) {
+            Some(size) if size.is_finite() && size > 0.0 => self.of_size(text, size),
+            Some(_) => Err(Error::input(format!("GPU={text} is no size: use a size above 0 such as 24GB, or a name. {}", self.known()))),
+            None => self.named(text),
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<Budget, Error> {
+        let wanted = name.to_ascii_lowercase();
+        let Some(profile) = self.0.iter().find(|profile| profile.name == wanted) else {
+            let nearest = data::nearest(self.0.iter().map(|profile| profile.name.as_str()), &wanted);
+            let nearest = nearest.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+            return Err(Error::input(format!("GPU={name} is neither a size nor a known GPU: {nearest}{}", self.known())));
+        };
+        Ok(Budget {
+            profile: profile.clone(),
+            capacity_bytes: profile.memory_bytes.value,
+            is_named: true,
+            choice: format!("GPU={name} is {}.", described(profile)),
+        })
+    }
+
+    /// The fastest profile of that size on the box, or of the next larger one with its memory capped to the budget.
+    fn of_size(&self, text: &str, size: f64) -> Result<Budget, Error> {
+        let Some(nominal) = self.0.iter().map(|profile| profile.nominal_gb).find(|&nominal| f64::from(nominal) >= size) else {
+            return Err(Error::input(format!("GPU={text} is more than any known GPU has: {}", self.known())));
+        };
+        let mut candidates: Vec<&GpuProfile> = self.0.iter().filter(|profile| profile.nominal_gb == nominal).collect();
+        candidates.sort_by(|a, b| b.flops.bf16.value.total_cmp(&a.flops.bf16.value).then_with(|| a.name.cmp(&b.name)));
+        let profile = candidates[0];
+        let among = match candidates.as_slice() {
+            [_] => String::new(),
+            all => format!(", the fastest in bf16 of {}", all.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ")),
+        };
+        let exact = f64::from(nominal) == size;
+        let capacity_bytes = if exact { profile.memory_bytes.value } else { profile.memory_bytes.value.min((size * GIB as f64) as u64) };
+        let budget = Budget {
+            profile: profile.clone(),
+            capacity_bytes,
+            is_named: false,
+            choice: if exact {
+                format!("GPU={text} is {}{among}.", described(profile))
+            } else {
+                format!(
+                    "GPU={text} is no size that a known GPU has: {}{among}, capped to {:.2} GiB.",
+                    described(profile),
+                    gib(capacity_bytes)
+                )
+            },
+        };
+        if budget.reservable_bytes() < GIB / 4 {
+            let context = profile.context_bytes.value / (1 << 20);
+            return Err(Error::input(format!("GPU={text} is too small: the CUDA context alone takes {context} MiB. {}", self.known())));
+        }
+        Ok(budget)
+    }
+
+    /// The sizes and names that there are.
+    fn known(&self) -> String {
+        let mut sizes: Vec<u32> = self.0.iter().map(|profile| profile.nominal_gb).collect();
+        sizes.dedup();
+        let sizes: Vec<_> = sizes.iter().map(|size| format!("{size}GB")).collect();
+        let names: Vec<_> = self.0.iter().map(|profile| profile.name.as_str()).collect();
+        format!("known sizes: {}; known GPUs: {}", sizes.join(", "), names.join(", "))
+    }
+}
+
+/// `rtx-4090 (NVIDIA GeForce RTX 4090, 23.65 GiB as CUDA reports it)`.
+fn described(profile: &GpuProfile) -> String {
+    format!("{} ({}, {:.2} GiB as CUDA reports it)", profile.name, profile.title, gib(profile.memory_bytes.value))
+}
+
+/// `24GB`, `24GiB`, `24G` and `24` as a number of GiB, which is what the size on a box means.
+fn size(text: &str) -> Option<f64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = ["gib", "gb", "g"].iter().find_map(|unit| lower.strip_suffix(unit)).unwrap_or(&lower).trim_end();
+    // `inf` and `nan` are numbers to Rust and names to people.
+    let is_number = digits.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    digits.parse().ok().filter(|_| is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profiles() -> GpuProfiles {
+        GpuProfiles::load().expect("profiles")
+    }
+
+    #[test]
+    fn a_size_picks_the_fastest_of_that_size() {
+        for (text, name) in
+            [("24GB", "rtx-4090"), ("24", "rtx-4090"), ("24GiB", "rtx-4090"), ("80gb", "h100"), ("40 GB", "a100-40gb"), ("8G", "rtx-4060")]
+        {
+            let budget = profiles().budget(text).expect(text);
+            assert_eq!((budget.profile.name.as_str(), budget.memory_limit_bytes()), (name, None), "{text}");
+        }
+        let choice = profiles().budget("24GB").expect("24GB").choice;
+        assert!(choice.ends_with(", the fastest in bf16 of rtx-4090, l4, rtx-3090."), "{choice}");
+    }
+
+    #[test]
+    fn a_size_between_caps_the_next_larger_one() {
+        let budget = profiles().budget("23GB").expect("23GB");
+        assert_eq!((budget.profile.name.as_str(), budget.capacity_bytes), ("rtx-4090", 23 * GIB));
+        assert_eq!(budget.memory_limit_bytes(), Some(23 * GIB - budget.profile.context_bytes.value));
+        // 23.9 GiB is more than the card has: nothing to cap.
+        assert_eq!(profiles().budget("23.9GB").expect("23.9GB").memory_limit_bytes(), None);
+    }
+
+    #[test]
+    fn a_name_is_that_gpu() {
+        let budget = profiles().budget("RTX-3090").expect("a name");
+        assert_eq!((budget.profile.name.as_str(), budget.is_named), ("rtx-3090", true));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_there_is() {
+        for (text, message) in [
+            ("0", "GPU=0 is no size"),
+            ("-24GB", "GPU=-24GB is no size"),
+            ("potato", "GPU=potato is neither a size nor a known GPU"),
+            ("nan", "GPU=nan is neither a size nor a known GPU"),
+            ("rtx-409", "did you mean `rtx-4090`?"),
+            ("1000GB", "more than any known GPU has"),
+            ("0.3GB", "too small"),
+            ("", "neither a size nor a known GPU"),
+        ] {
+            let error = profiles().budget(text).expect_err(text).to_string();
+            assert!(error.contains(message) && error.contains("24GB") && error.contains("rtx-4090"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_figure_has_a_source_and_a_sane_value() {
+        let profiles = profiles();
+        assert_eq!(profiles.iter().count(), 11);
+        for profile in profiles.iter() {
+            let text = serde_json::to_value(profile).expect("a profile is JSON");
+            check_sources(&profile.name, &text);
+            let memory = profile.memory_bytes.value;
+            let nominal = u64::from(profile.nominal_gb) * GIB;
+            assert!(memory <= nominal && memory * 100 > nominal * 90, "{}: {memory}", profile.name);
+            assert!((100 << 20..700 << 20).contains(&profile.context_bytes.value), "{}", profile.name);
+            assert!(profile.flops.bf16.value > profile.flops.tf32.value && profile.flops.tf32.value > 0.0, "{}", profile.name);
+            let lane = match profile.pcie.generation.value {
+                4 => 1.969e9,
+                5 => 3.938e9,
+                other => panic!("{}: PCIe {other}", profile.name),
+            };
+            let raw = lane * f64::from(profile.pcie.lanes.value);
+            assert!((0.7..0.95).contains(&(profile.pcie.pinned_bytes_per_sec.value / raw)), "{}", profile.name);
+            // Two operations a lane and clock, 128 lanes a multiprocessor (64 on the A100).
+            let lanes = if profile.compute_capability.value == "8.0" { 64.0 } else { 128.0 };
+            let peak = 2.0 * lanes * f64::from(profile.multiprocessors.value) * profile.clock_hz.value;
+            assert!((profile.flops.fp32.value / peak - 1.0).abs() < 0.13, "{}: {peak:e} {:e}", profile.name, profile.flops.fp32.value);
+        }
+    }
+
+    fn check_sources(name: &str, value: &serde_json::Value) {
+        let Some(fields) = value.as_object() else { return };
+        if fields.contains_key("value") {
+            let source = fields["source"].as_str().unwrap_or_default();
+            assert!(source.len() > 10, "{name}: {fields:?} has no source");
+        }
+        fields.values().for_each(|field| check_sources(name, field));
+    }
+}

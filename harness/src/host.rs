@@ -1,0 +1,51 @@
+//! The machine at hand.
+
+use std::fs;
+
+use engine_protocol::{Dtype, ModelSpec, gib};
+use reports::Host;
+
+use crate::error::Error;
+use crate::model::weight_bytes;
+
+/// What this machine is.
+pub(crate) fn describe() -> Host {
+    let name = rustix::system::uname();
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
+    Host {
+        system: format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy()),
+        processor,
+        cores: cores(),
+        memory_bytes: meminfo("MemTotal"),
+    }
+}
+
+/// Processors that may be used.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Refuses a model whose weights this machine's memory does not hold.
+pub(crate) fn check_weights_fit(model: &ModelSpec, dtype: Dtype) -> Result<(), Error> {
+    let (needed, available) = (weight_bytes(model, dtype), meminfo("MemAvailable").unwrap_or(u64::MAX));
+    if needed <= available {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "device=cpu: the weights of {} take {:.1} GiB in {}, and this machine has {:.1} GiB of memory available: use --device virtual or cuda, or a \
+         smaller model",
+        model.name,
+        gib(needed),
+        dtype.name(),
+        gib(available)
+    )))
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

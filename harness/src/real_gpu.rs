@@ -1,0 +1,34 @@
+//! Real GPUs, as NVML finds them.
+
+use nvml_wrapper::Nvml;
+
+/// A GPU of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RealGpu {
+    /// The name that its driver reports.
+    pub(crate) title: String,
+    /// What CUDA_VISIBLE_DEVICES takes.
+    pub(crate) uuid: String,
+    /// All of its memory, as NVML reports it: a little more than CUDA does.
+    pub(crate) memory_bytes: u64,
+    /// What of it nobody uses now.
+    pub(crate) free_bytes: u64,
+}
+
+/// The GPUs of this machine, or why there are none.
+pub(crate) fn list() -> Result<Vec<RealGpu>, String> {
+    // The virtual GPU answers for NVML too: what it says would pass for real.
+    if std::env::var_os("LOWMEM_VIRTUAL_GPU").is_some() {
+        return Err("LOWMEM_VIRTUAL_GPU is set: this process is on a virtual GPU".into());
+    }
+    let nvml = Nvml::init().map_err(|error| format!("NVML: {error}"))?;
+    let count = nvml.device_count().map_err(|error| format!("NVML: {error}"))?;
+    // A device that does not answer is passed over.
+    let device = |index| {
+        let device = nvml.device_by_index(index).ok()?;
+        let memory = device.memory_info().ok()?;
+        Some(RealGpu { title: device.name().ok()?, uuid: device.uuid().ok()?, memory_bytes: memory.total, free_bytes: memory.free })
+    };
+    let gpus: Vec<_> = (0..count).filter_map(device).collect();
+    if gpus.is_empty() { Err("NVML finds no GPU".into()) } else { Ok(gpus) }
+}

@@ -1,0 +1,249 @@
+//! A sweep definition as it is written, with the place of every key.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use engine_protocol::{ConfigError, short_key};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+use serde_yaml::{Location, Spanned};
+
+use crate::data;
+use crate::error::Error;
+
+/// The key whose lists are combined.
+const SWEEP: &str = "sweep";
+
+/// A definition: fixed values, and lists of which every combination is a case.
+#[derive(Debug, Clone)]
+pub(crate) struct Definition {
+    /// Its name: the file's, without the ending.
+    pub(crate) name: String,
+    /// The text that it was read from.
+    pub(crate) text: String,
+    path: PathBuf,
+    fixed: Vec<Entry>,
+    lists: Vec<(Entry, Vec<Value>)>,
+}
+
+/// A key with its place; its value, where it has one of its own.
+#[derive(Debug, Clone)]
+struct Entry {
+    key: String,
+    value: Value,
+    /// Line and column; empty where it came from the command line.
+    place: Option<(u64, u64)>,
+}
+
+impl Definition {
+    /// Reads the definition in the file `word`, or of that name in `sweeps/`.
+    pub(crate) fn load(word: &str) -> Result<Self, Error> {
+        let here = PathBuf::from(word);
+        let named = data::root().join("sweeps").join(word);
+        let with_ending = named.with_extension("yaml");
+        let found = [&here, &named, &with_ending].into_iter().find(|path| path.is_file());
+        let path = found.ok_or_else(|| Error::input(format!("{word}: no such sweep definition, here or in sweeps/")))?;
+        let text = data::read(path)?;
+        Self::parse(path, text)
+    }
+
+    /// A definition of fixed values alone.
+    pub(crate) fn empty(name: &str) -> Self {
+        Self { name: name.into(), text: String::new(), path: PathBuf::new(), fixed: Vec::new(), lists: Vec::new() }
+    }
+
+    fn parse(path: &Path, text: String) -> Result<Self, Error> {
+        let written: Written = data::parse(path, &text)?;
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut definition = Self { name, text, path: path.to_owned(), fixed: Vec::new(), lists: Vec::new() };
+        for (key, value) in written.fixed {
+            let entry = definition.entry(key, value)?;
+            if entry.value.is_array() || entry.value.is_object() {
+                return Err(definition.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
+            }
+            definition.fixed.push(entry);
+        }
+        for (key, value) in written.lists {
+            let entry = definition.entry(key, value)?;
+            match &entry.value {
+                Value::Array(values) if values.is_empty() => {
+                    return Err(definition.at(&entry, &format!("{} has no values: an empty list has no combinations", entry.key)));
+                }
+                Value::Array(values) => {
+                    let values = values.clone();
+                    definition.lists.push((entry, values));
+                }
+                other => return Err(definition.at(&entry, &format!("{0} takes a list here: write `{0}: [{other}]`", entry.key))),
+            }
+        }
+        definition.check_twice()?;
+        Ok(definition)
+    }
+
+    fn entry(&self, key: Spanned<String>, value: Value) -> Result<Entry, Error> {
+        let place = place(&key.referenced);
+        let entry = Entry { key: key.value.clone(), value, place };
+        match short_key(&key.value) {
+            Ok(short) => Ok(Entry { key: short, ..entry }),
+            Err(error) => Err(self.at(&entry, &error.to_string())),
+        }
+    }
+
+    /// The same key in both spellings, or fixed and in a list, is a mistake.
+    fn check_twice(&self) -> Result<(), Error> {
+        let entries: Vec<&Entry> = self.fixed.iter().chain(self.lists.iter().map(|(entry, _)| entry)).collect();
+        for (index, entry) in entries.iter().enumerate() {
+            if entries[..index].iter().any(|earlier| earlier.key == entry.key) {
+                return Err(self.at(entry, &format!("{} is given twice: remove one", entry.key)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fixes a key, whatever the definition says about it.
+    pub(crate) fn fix(&mut self, key: String, value: Value) {
+        self.lists.retain(|(entry, _)| entry.key != key);
+        self.fixed.retain(|entry| entry.key != key);
+        self.fixed.push(Entry { key, value, place: None });
+    }
+
+    /// The fixed keys and values, in order.
+    pub(crate) fn fixed(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.fixed.iter().map(|entry| (entry.key.as_str(), &entry.value))
+    }
+
+    /// The keys of the lists and their values, in order.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &[Value])> {
+        self.lists.iter().map(|(entry, values)| (entry.key.as_str(), values.as_slice()))
+    }
+
+    /// A refusal with the place of the key that it is about, where the refusal begins with one.
+    pub(crate) fn refuse(&self, error: &ConfigError) -> Error {
+        let is_about = |entry: &&Entry| {
+            let rest = error.reason.strip_prefix(&entry.key);
+            // A resolution is refused by its sides.
+            rest.is_some_and(|rest| rest.starts_with('=')) || (entry.key == "resolution" && is_about_a_side(error))
+        };
+        let mut entries = self.fixed.iter().chain(self.lists.iter().map(|(entry, _)| entry));
+        match entries.find(is_about) {
+            Some(entry) => self.at(entry, &error.to_string()),
+            None if self.path.as_os_str().is_empty() => Error::input(error.to_string()),
+            None => Error::input(format!("{}: {error}", self.path.display())),
+        }
+    }
+
+    fn at(&self, entry: &Entry, message: &str) -> Error {
+        match entry.place {
+            Some((line, column)) => Error::input(format!("{}:{line}:{column}: {message}", self.path.display())),
+            None => Error::input(message),
+        }
+    }
+}
+
+fn is_about_a_side(error: &ConfigError) -> bool {
+    error.reason.starts_with("width=") || error.reason.starts_with("height=")
+}
+
+fn place(location: &Location) -> Option<(u64, u64)> {
+    (location.line() > 0).then(|| (location.line(), location.column()))
+}
+
+/// The file as it is written.
+struct Written {
+    fixed: Vec<(Spanned<String>, Value)>,
+    lists: Vec<(Spanned<String>, Value)>,
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Top;
+        impl<'de> Visitor<'de> for Top {
+            type Value = Written;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys and values, `model: wan2.1-t2v-14b` for example")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
+                let mut written = Written { fixed: Vec::new(), lists: Vec::new() };
+                let mut has_lists = false;
+                while let Some(key) = map.next_key::<Spanned<String>>()? {
+                    if key.value != SWEEP {
+                        written.fixed.push((key, map.next_value()?));
+                    } else if has_lists {
+                        return Err(A::Error::custom("`sweep` is given twice"));
+                    } else {
+                        has_lists = true;
+                        written.lists = map.next_value::<Entries>()?.0;
+                    }
+                }
+                Ok(written)
+            }
+        }
+        deserializer.deserialize_map(Top)
+    }
+}
+
+/// Keys and values in order, with their places.
+struct Entries(Vec<(Spanned<String>, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Under;
+        impl<'de> Visitor<'de> for Under {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys and lists under `sweep`, `low_mem_level: [0, 1]` for example")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Under)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Definition::parse(Path::new("s.yaml"), text.into()).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn keys_are_read_in_order_and_in_both_spellings() {
+        let text = "model: wan-tiny\ninfer.diffusion.low_mem_level: 2\nsweep:\n  vae_tile_size: [4, 8]\n  infer.attn_type: [sdpa]\n";
+        let mut definition = Definition::parse(Path::new("a/s.yaml"), text.into()).expect("a definition");
+        assert_eq!(definition.name, "s");
+        assert_eq!(
+            definition.lists().map(|(key, values)| (key, values.len())).collect::<Vec<_>>(),
+            [("vae_tile_size", 2), ("attn_type", 1)]
+        );
+        definition.fix("vae_tile_size".into(), Value::from(16));
+        definition.fix("low_mem_level".into(), Value::from(3));
+        let fixed: Vec<_> = definition.fixed().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(fixed, ["model=\"wan-tiny\"", "vae_tile_size=16", "low_mem_level=3"]);
+        assert_eq!(definition.lists().count(), 1);
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_place() {
+        for (text, message) in [
+            ("model: a\nlow_mem_levle: 1\n", "s.yaml:2:1: unknown key `low_mem_levle`: did you mean `low_mem_level`?"),
+            ("sweep:\n  vae_tile_siez: [4]\n", "s.yaml:2:3: unknown key `vae_tile_siez`: did you mean `vae_tile_size`?"),
+            ("sweep:\n  vae_tile_size: 4\n", "s.yaml:2:3: vae_tile_size takes a list here: write `vae_tile_size: [4]`"),
+            ("vae_tile_size: [4]\n", "s.yaml:1:1: vae_tile_size takes one value: lists stand under `sweep:`"),
+            ("sweep:\n  vae_tile_size: []\n", "s.yaml:2:3: vae_tile_size has no values"),
+            ("frames: 9\nsweep:\n  frames: [9]\n", "s.yaml:3:3: frames is given twice"),
+            ("model: a\nsweep:\n  x: [1, 2\n", "s.yaml:3:6: unclosed bracket"),
+            ("frames: 1\nframes: 2\n", "s.yaml:2:1: duplicate mapping key"),
+            ("- a\n", "s.yaml:1:1: "),
+        ] {
+            let error = refused(text);
+            assert!(error.starts_with(message), "{text:?}: {error}");
+        }
+    }
+}

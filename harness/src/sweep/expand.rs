@@ -1,0 +1,196 @@
+//! From a definition to cases: every combination, each distinct configuration once, all checked before the first one runs.
+
+use std::collections::{HashMap, HashSet};
+
+use engine_protocol::{AttnType, Config, ConfigError, Device, Dtype, Settings};
+use serde_json::Value;
+
+use super::Definition;
+use crate::error::Error;
+use crate::host;
+use crate::model::Models;
+
+/// Steps that are run on the virtual GPU unless the definition says otherwise: memory is the same from the second step on.
+const STEPS_ON_VIRTUAL: i64 = 2;
+
+/// Keys that name a case where nothing is swept.
+const NAMING: [&str; 4] = ["low_mem_level", "vae_tile_size", "attn_type", "resolution"];
+
+/// One case.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Case {
+    /// Its name in the run: `level3-tile8-sdpa-1280x720`.
+    pub(crate) name: String,
+    /// Its configuration.
+    pub(crate) config: Config,
+}
+
+/// What the device adds to a configuration's own rules.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// What runs the cases.
+    pub(crate) device: Device,
+    /// Whether a run may stop after a few steps: a sweep may, a video may not.
+    pub(crate) may_shorten: bool,
+}
+
+/// The cases of a definition, and what in it has no effect on any of them.
+pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> Result<(Vec<Case>, Vec<String>), Error> {
+    let keys: Vec<&str> = definition.lists().map(|(key, _)| key).collect();
+    let naming = if keys.is_empty() { &NAMING[..] } else { &keys };
+    let mut cases: Vec<Case> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut idle: Option<Vec<String>> = None;
+    for combination in combinations(definition) {
+        let mut settings = Settings::default();
+        for (key, value) in definition.fixed().chain(combination) {
+            settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
+        }
+        let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
+        match &mut idle {
+            Some(idle) => idle.retain(|warning| warnings.contains(warning)),
+            None => idle = Some(warnings),
+        }
+        // Equal configurations have equal texts.
+        let text = serde_json::to_string(&config).map_err(|error| Error::Fault(format!("a configuration is no JSON: {error}")))?;
+        if seen.insert(text) {
+            cases.push(Case { name: name(naming, &config), config });
+        }
+    }
+    number_equal_names(&mut cases);
+    Ok((cases, idle.unwrap_or_default()))
+}
+
+/// One configuration from settings, with the device's rules, and what in them has no effect.
+pub(crate) fn resolve_one(
+    settings: &Settings,
+    models: &Models,
+    rules: Rules,
+    refuse: impl Fn(&ConfigError) -> Error,
+) -> Result<(Config, Vec<String>), Error> {
+    let Some(model) = &settings.model else {
+        return Err(refuse(&ConfigError::new("no model is given", "add model: NAME to the definition or model=NAME to the command")));
+    };
+    let model = models.get(model)?;
+    let mut settings = settings.clone();
+    match rules.device {
+        Device::Cpu => {
+            settings.dtype.get_or_insert(Dtype::Fp32);
+            if settings.attn_type == Some(AttnType::MemEfficient) {
+                return Err(refuse(&ConfigError::new(
+                    "attn_type=mem_efficient has no CPU kernel",
+                    "use attn_type=sdpa or math on the CPU",
+                )));
+            }
+        }
+        Device::Virtual if rules.may_shorten => {
+            let steps = settings.steps.unwrap_or(model.sampling.steps.into());
+            settings.steps_measured.get_or_insert(STEPS_ON_VIRTUAL.min(steps.max(1)));
+        }
+        Device::Virtual | Device::Cuda => {}
+    }
+    let config = Config::resolve(&settings, model).map_err(|error| refuse(&error))?;
+    if rules.device == Device::Cpu {
+        host::check_weights_fit(model, config.dtype)?;
+    }
+    let warnings = config.without_effect(&settings);
+    Ok((config, warnings))
+}
+
+/// Every combination of the lists, the last key changing fastest.
+fn combinations(definition: &Definition) -> Vec<Vec<(&str, &Value)>> {
+    definition.lists().fold(vec![Vec::new()], |combinations, (key, values)| {
+        let with = |combination: &Vec<_>| {
+            let combination = combination.clone();
+            values.iter().map(move |value| [combination.clone(), vec![(key, value)]].concat())
+        };
+        combinations.iter().flat_map(with).collect()
+    })
+}
+
+/// The name of a configuration by some of its keys; a key that means nothing in it is left out.
+fn name(keys: &[&str], config: &Config) -> String {
+    let all = serde_json::to_value(config).unwrap_or_default();
+    let part = |key: &&str| match *key {
+        "low_mem_level" => Some(format!("level{}", config.low_mem_level)),
+        "vae_tile_size" => config.vae_tile_size.map(|size| format!("tile{size}")),
+        "resolution" => Some(config.resolution()),
+        "frames" => Some(format!("{}frames", config.frames)),
+        "steps" => Some(format!("{}steps", config.steps)),
+        other => match &all[other] {
+            Value::String(text) if ["attn_type", "dtype", "model"].contains(&other) => Some(text.clone()),
+            Value::Null => None,
+            Value::String(text) => Some(format!("{other}-{text}")),
+            value => Some(format!("{other}{value}")),
+        },
+    };
+    let parts: Vec<_> = keys.iter().filter_map(part).collect();
+    // A prompt may hold anything; a name is one word.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    parts.join("-").replace(|c| !is_plain(c), "-")
+}
+
+/// Tells apart what the keys' names do not: prompts that differ in their punctuation, say.
+fn number_equal_names(cases: &mut [Case]) {
+    let mut counts = HashMap::<String, usize>::new();
+    for case in cases {
+        let count = counts.entry(case.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            case.name = format!("{}-{count}", case.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cases(definition: &Definition, device: Device) -> Result<Vec<Case>, Error> {
+        expand(definition, &Models::load()?, Rules { device, may_shorten: true }).map(|(cases, _)| cases)
+    }
+
+    #[test]
+    fn the_default_sweep_has_80_distinct_cases() {
+        let definition = Definition::load("default").expect("the default sweep");
+        let cases = cases(&definition, Device::Virtual).expect("legal");
+        let at_level_0 = cases.iter().filter(|case| case.config.low_mem_level == 0).count();
+        // 4 kernels at 2 resolutions; and with 3 tile sizes at each other level.
+        assert_eq!((at_level_0, cases.len()), (8, 8 + 72));
+        assert_eq!(cases[0].name, "level0-sdpa-832x480");
+        assert_eq!(cases[79].name, "level3-tile16-math-1280x720");
+        let names: HashSet<_> = cases.iter().map(|case| &case.name).collect();
+        assert_eq!(names.len(), cases.len());
+        assert!(cases.iter().all(|case| case.config.steps_measured == Some(2)));
+        assert_eq!(cases, self::cases(&definition, Device::Virtual).expect("legal"));
+    }
+
+    #[test]
+    fn a_fixed_key_replaces_its_list() {
+        let mut definition = Definition::load("default").expect("the default sweep");
+        definition.fix("attn_type".into(), "sdpa".into());
+        definition.fix("resolution".into(), "480p".into());
+        let cases = cases(&definition, Device::Virtual).expect("legal");
+        assert_eq!(cases.len(), 1 + 9);
+        assert_eq!(cases[1].name, "level1-tile4");
+    }
+
+    #[test]
+    fn one_case_is_named_by_what_matters() {
+        let mut definition = Definition::empty("one");
+        definition.fix("model".into(), "wan-tiny".into());
+        definition.fix("low_mem_level".into(), 2.into());
+        let cases = cases(&definition, Device::Cpu).expect("legal");
+        assert_eq!(cases[0].name, "level2-tile8-sdpa-96x64");
+        assert_eq!((cases[0].config.dtype, cases[0].config.steps_measured), (Dtype::Fp32, None));
+    }
+
+    #[test]
+    fn what_the_cpu_cannot_do_is_refused() {
+        let mut definition = Definition::empty("one");
+        definition.fix("model".into(), "wan-tiny".into());
+        definition.fix("attn_type".into(), "mem_efficient".into());
+        let error = cases(&definition, Device::Cpu).expect_err("no such kernel").to_string();
+        assert!(error.contains("attn_type=mem_efficient has no CPU kernel"), "{error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Sweeps: what a definition says, the cases that it means, and running them.
+
+mod definition;
+mod expand;
+mod schedule;
+
+pub(crate) use definition::Definition;
+pub(crate) use expand::{Case, Rules, expand, resolve_one};
+pub(crate) use schedule::{Limits, Schedule};

@@ -1,0 +1,85 @@
+//! Running cases, several at once, each record written down as its case ends.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine_protocol::{Request, RunRecord};
+
+use super::Case;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::progress::Progress;
+use crate::run_store::RunStore;
+use crate::target::Target;
+use crate::worker::{self, Launcher};
+
+/// How much at once, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Cases at once.
+    pub(crate) jobs: usize,
+    /// Time of one case.
+    pub(crate) case_timeout: Duration,
+}
+
+/// Runs cases.
+pub(crate) struct Schedule<'a> {
+    /// Where they run.
+    pub(crate) target: &'a Target,
+    /// What starts them.
+    pub(crate) launcher: &'a Launcher,
+    /// The models that they name.
+    pub(crate) models: &'a Models,
+    /// How much at once, and how long.
+    pub(crate) limits: Limits,
+    /// Ctrl-C.
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Schedule<'_> {
+    /// Runs `cases`, as many at once as may be, in order of their beginning. Ends early, and leaves no worker, where the user wants to end.
+    pub(crate) fn run(&self, cases: &[&Case], store: &mut RunStore, progress: &Progress) -> Result<(), Error> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.limits.jobs).build();
+        let pool = pool.map_err(|error| Error::Fault(format!("no threads to run cases on: {error}")))?;
+        let shared = Mutex::new((store, Ok(())));
+        pool.scope_fifo(|scope| {
+            for case in cases {
+                scope.spawn_fifo(|_| {
+                    let may_begin = !self.interrupt.is_wanted() && locked(&shared).1.is_ok();
+                    let Some(ended) = may_begin.then(|| self.run_case(case)) else { return };
+                    // On disk before this thread begins another case.
+                    let (store, result) = &mut *locked(&shared);
+                    let written = ended.and_then(|record| match record {
+                        Some(record) => {
+                            progress.case_ended(&record);
+                            store.append(record)
+                        }
+                        None => Ok(()),
+                    });
+                    if result.is_ok() {
+                        *result = written;
+                    }
+                });
+            }
+        });
+        shared.into_inner().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
+        let request = Request {
+            case: case.name.clone(),
+            device: self.target.device,
+            memory_limit_bytes: self.target.memory_limit_bytes,
+            model: self.models.get(&case.config.model)?.clone(),
+            config: case.config.clone(),
+            output: None,
+        };
+        worker::run_case(self.launcher, self.target, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
+    }
+}
+
+/// Locks. A thread that died has left nothing half done: a record is appended in one go.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

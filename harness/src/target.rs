@@ -1,0 +1,183 @@
+//! Where cases run: which device, as which GPU, with how much memory.
+
+use std::path::Path;
+
+use engine_protocol::{Device, GpuProfile, gib};
+
+use crate::cli::{DeviceChoice, TargetArguments};
+use crate::error::Error;
+use crate::gpu_profile::{Budget, GpuProfiles};
+use crate::real_gpu::{self, RealGpu};
+
+/// Where cases run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Target {
+    /// What runs them.
+    pub(crate) device: Device,
+    /// The GPU's profile, where there is one.
+    pub(crate) profile: Option<GpuProfile>,
+    /// What may be used on the device, the context included; empty on the CPU.
+    pub(crate) capacity_bytes: Option<u64>,
+    /// What the caching allocator may reserve at most, where that is less than the device has.
+    pub(crate) memory_limit_bytes: Option<u64>,
+    /// The real GPU to use.
+    pub(crate) uuid: Option<String>,
+    /// How all this came about, in a sentence or two.
+    pub(crate) choice: String,
+    /// A short name for files: `rtx-4090`, `23gb`, `cpu`.
+    pub(crate) label: String,
+}
+
+impl Target {
+    /// What `--gpu` and `--device` mean on this machine.
+    pub(crate) fn choose(arguments: &TargetArguments) -> Result<Self, Error> {
+        let profiles = GpuProfiles::load()?;
+        let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
+        match arguments.device {
+            DeviceChoice::Cpu => Ok(Self::cpu(arguments.gpu.as_deref())),
+            DeviceChoice::Virtual => Self::on_virtual(budget, "--device virtual was asked for."),
+            DeviceChoice::Cuda => {
+                let gpus = real_gpu::list()
+                    .map_err(|why| Error::input(format!("--device cuda: no real GPU here ({why}): use --device virtual")))?;
+                match large_enough(&gpus, budget.as_ref()) {
+                    Some(gpu) => Ok(Self::on_real(gpu, budget, &profiles)),
+                    None => Err(Error::input(format!(
+                        "--device cuda: none of the real GPUs here is large enough ({}): use --device virtual",
+                        titles(&gpus)
+                    ))),
+                }
+            }
+            DeviceChoice::Auto => match real_gpu::list() {
+                Ok(gpus) => match large_enough(&gpus, budget.as_ref()) {
+                    Some(gpu) => Ok(Self::on_real(gpu, budget, &profiles)),
+                    None => Self::on_virtual(budget, &format!("None of the real GPUs here is what was asked for ({}).", titles(&gpus))),
+                },
+                Err(_) => Self::on_virtual(budget, "There is no real GPU here."),
+            },
+        }
+    }
+
+    fn cpu(gpu: Option<&str>) -> Self {
+        let idle = gpu.map(|gpu| format!(" GPU={gpu} has no effect there.")).unwrap_or_default();
+        Self {
+            device: Device::Cpu,
+            profile: None,
+            capacity_bytes: None,
+            memory_limit_bytes: None,
+            uuid: None,
+            choice: format!("--device cpu was asked for.{idle}"),
+            label: "cpu".into(),
+        }
+    }
+
+    fn on_virtual(budget: Option<Budget>, why: &str) -> Result<Self, Error> {
+        let Some(budget) = budget else {
+            return Err(Error::input(format!("{why} Say which GPU the virtual one stands in for: --gpu 24GB or --gpu rtx-4090")));
+        };
+        Ok(Self {
+            device: Device::Virtual,
+            capacity_bytes: Some(budget.capacity_bytes),
+            memory_limit_bytes: budget.memory_limit_bytes(),
+            uuid: None,
+            choice: format!("{} {why}", budget.choice),
+            label: label(&budget),
+            profile: Some(budget.profile),
+        })
+    }
+
+    fn on_real(gpu: &RealGpu, budget: Option<Budget>, profiles: &GpuProfiles) -> Self {
+        let profile = profiles.titled(&gpu.title).cloned();
+        let limited =
+            budget.filter(|budget| gpu.memory_bytes > budget.capacity_bytes && !(budget.is_named && budget.profile.title == gpu.title));
+        let own = profile.as_ref().map_or(gpu.memory_bytes, |profile| profile.memory_bytes.value);
+        let choice = match &limited {
+            Some(budget) => {
+                format!("{} A real GPU is large enough: {}, capped to {:.2} GiB.", budget.choice, gpu.title, gib(budget.capacity_bytes))
+            }
+            None => format!("A real GPU is here: {}.", gpu.title),
+        };
+        Self {
+            device: Device::Cuda,
+            capacity_bytes: Some(limited.as_ref().map_or(own, |budget| budget.capacity_bytes)),
+            memory_limit_bytes: limited.as_ref().map(Budget::reservable_bytes),
+            uuid: Some(gpu.uuid.clone()),
+            choice,
+            label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
+            profile,
+        }
+    }
+
+    /// Cases at once unless the user says otherwise: on the virtual GPU nothing is computed, elsewhere cases would disturb each other.
+    pub(crate) fn jobs(&self, asked_for: Option<u16>) -> Result<usize, Error> {
+        match (self.device, asked_for) {
+            (Device::Virtual, None) => Ok(crate::host::cores()),
+            (Device::Cuda, Some(2..)) => Err(Error::input("--jobs: cases at once on a real GPU would measure each other: use --jobs 1")),
+            (_, asked_for) => Ok(asked_for.map_or(1, usize::from)),
+        }
+    }
+
+    /// The run directory's place under `runs`, for a run that begins now.
+    pub(crate) fn run_dir(&self, runs: &Path, sweep: &str) -> std::path::PathBuf {
+        let begun = jiff::Zoned::now().strftime("%Y-%m-%d-%H%M%S");
+        runs.join(format!("{begun}-{sweep}-{}", self.label))
+    }
+}
+
+/// The smallest real GPU that is what the budget asks for: of that kind where it names one, else at least as large.
+fn large_enough<'a>(gpus: &'a [RealGpu], budget: Option<&Budget>) -> Option<&'a RealGpu> {
+    let fits = |gpu: &&RealGpu| match budget {
+        Some(budget) if budget.is_named => gpu.title == budget.profile.title,
+        Some(budget) => gpu.memory_bytes >= budget.capacity_bytes,
+        None => true,
+    };
+    gpus.iter().filter(fits).min_by_key(|gpu| (gpu.memory_bytes, std::cmp::Reverse(gpu.free_bytes)))
+}
+
+fn label(budget: &Budget) -> String {
+    match budget.memory_limit_bytes() {
+        Some(_) => format!("{}-{:.1}gib", budget.profile.name, gib(budget.capacity_bytes)),
+        None => budget.profile.name.clone(),
+    }
+}
+
+/// `NVIDIA H100 80GB HBM3` as `nvidia-h100-80gb-hbm3`.
+fn short(title: &str) -> String {
+    title.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+fn titles(gpus: &[RealGpu]) -> String {
+    let titles: Vec<_> = gpus.iter().map(|gpu| format!("{}, {:.2} GiB", gpu.title, gib(gpu.memory_bytes))).collect();
+    titles.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(title: &str, gigabytes: u64) -> RealGpu {
+        RealGpu { title: title.into(), uuid: format!("GPU-{title}"), memory_bytes: gigabytes << 30, free_bytes: gigabytes << 30 }
+    }
+
+    #[test]
+    fn a_larger_real_gpu_is_capped_to_the_budget() {
+        let profiles = GpuProfiles::load().expect("profiles");
+        let budget = profiles.budget("24GB").expect("a budget");
+        let gpus = [real("NVIDIA Big", 140), real("NVIDIA H100 80GB HBM3", 80), real("NVIDIA GeForce RTX 3060", 12)];
+        let gpu = large_enough(&gpus, Some(&budget)).expect("a GPU");
+        assert_eq!(gpu.title, "NVIDIA H100 80GB HBM3");
+        let target = Target::on_real(gpu, Some(budget.clone()), &profiles);
+        assert_eq!(target.memory_limit_bytes, Some(budget.reservable_bytes()));
+        assert_eq!(target.capacity_bytes, Some(budget.capacity_bytes));
+        assert_eq!(target.profile.map(|p| p.name).as_deref(), Some("h100"));
+    }
+
+    #[test]
+    fn a_named_gpu_is_only_that_kind() {
+        let profiles = GpuProfiles::load().expect("profiles");
+        let budget = profiles.budget("rtx-4090").expect("a budget");
+        assert_eq!(large_enough(&[real("NVIDIA H100 80GB HBM3", 80)], Some(&budget)), None);
+        let own = real("NVIDIA GeForce RTX 4090", 24);
+        let target = Target::on_real(&own, Some(budget), &profiles);
+        assert_eq!((target.memory_limit_bytes, target.label.as_str()), (None, "nvidia-geforce-rtx-4090"));
+    }
+}

@@ -1,0 +1,45 @@
+//! One case in one process: started, watched, ended, and turned into a run record.
+
+mod environment;
+mod outcome;
+mod process;
+
+use std::time::{Duration, Instant};
+
+use engine_protocol::{Event, Request, RunRecord};
+
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::target::Target;
+
+pub(crate) use environment::Launcher;
+use outcome::Transcript;
+use process::End;
+
+/// Runs one case to its end. Whatever becomes of the worker is a record; nothing is recorded where the user ended it.
+///
+/// `on_event` sees each event as it comes.
+pub(crate) fn run_case(
+    launcher: &Launcher,
+    target: &Target,
+    request: &Request,
+    limit: Option<Duration>,
+    interrupt: &Interrupt,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Option<RunRecord>, Error> {
+    let begun = Instant::now();
+    let report = launcher.report_file()?;
+    let command = launcher.command(target, report.path())?;
+    let mut transcript = Transcript::default();
+    let mut on_line = |line: &str| {
+        if let Some(event) = transcript.line(line) {
+            on_event(event);
+        }
+    };
+    let ended = process::run(command, request, limit, interrupt, &mut on_line)?;
+    if ended.end == End::Interrupted {
+        return Ok(None);
+    }
+    let wall_secs = begun.elapsed().as_secs_f64();
+    Ok(Some(transcript.into_record(target, request, &ended, &environment::read_report(report.path()), wall_secs)))
+}

@@ -1,0 +1,216 @@
+//! From what a worker said and how it ended to a run record.
+
+use engine_protocol::{Device, Event, Outcome, Request, RunRecord, Source, Stage, StageMemory, StageRecord, Transfers};
+
+use super::environment::DeviceReport;
+use super::process::{End, Ended};
+use crate::target::Target;
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+const SIGINT: i32 = 2;
+const SIGHUP: i32 = 1;
+
+/// What a worker has said so far.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    lines: usize,
+    last: Option<Event>,
+    device_name: Option<String>,
+    open_stage: Option<Stage>,
+    stages: Vec<StageRecord>,
+    verdict: Option<Verdict>,
+    /// The first line that is no event, and why.
+    malformed: Option<String>,
+}
+
+/// A worker's own last word.
+#[derive(Debug)]
+enum Verdict {
+    Finished(Option<Transfers>),
+    OutOfMemory { stage: Stage, requested_bytes: Option<u64>, message: String },
+    Failed { stage: Option<Stage>, message: String },
+}
+
+impl Transcript {
+    /// Takes in a line of output, and gives the event that it is.
+    pub(super) fn line(&mut self, line: &str) -> Option<&Event> {
+        self.lines += 1;
+        match serde_json::from_str::<Event>(line) {
+            Ok(event) => {
+                self.event(event.clone());
+                Some(self.last.insert(event))
+            }
+            Err(error) => {
+                if self.malformed.is_none() {
+                    let start: String = line.chars().take(200).collect();
+                    self.malformed = Some(format!("line {} of the worker's output is not an event ({error}): {start}", self.lines));
+                }
+                None
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Started { device_name, .. } => self.device_name = Some(device_name),
+            Event::StageBegun { stage } => self.open_stage = Some(stage),
+            Event::Progress { .. } => {}
+            Event::StageEnded { stage, secs, memory } => {
+                self.open_stage = None;
+                self.stages.push(StageRecord { stage, secs, memory });
+            }
+            Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
+            Event::OutOfMemory { stage, requested_bytes, memory, message } => {
+                self.ran_out(stage, memory);
+                self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, message });
+            }
+            Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
+        }
+    }
+
+    /// The stage that ran out is a stage of the run too.
+    fn ran_out(&mut self, stage: Stage, memory: Option<StageMemory>) {
+        self.open_stage = Some(stage);
+        self.stages.push(StageRecord { stage, secs: None, memory });
+    }
+
+    /// The record of the case.
+    pub(super) fn into_record(self, target: &Target, request: &Request, ended: &Ended, report: &DeviceReport, wall_secs: f64) -> RunRecord {
+        let ending = self.judge(ended);
+        let has_memory = self.stages.iter().any(|stage| stage.memory.is_some());
+        let has_times = self.stages.iter().any(|stage| stage.secs.is_some());
+        let transfers = match self.verdict {
+            Some(Verdict::Finished(transfers)) => transfers,
+            _ => None,
+        };
+        RunRecord {
+            case: request.case.clone(),
+            outcome: ending.outcome,
+            error: ending.error,
+            failed_stage: ending.stage,
+            requested_bytes: ending.requested_bytes,
+            gpu: target.profile.as_ref().map(|profile| profile.name.clone()),
+            device: request.device,
+            device_name: self.device_name,
+            memory_source: match request.device {
+                Device::Virtual => has_memory.then_some(Source::Virtual),
+                Device::Cuda => has_memory.then_some(Source::Measured),
+                Device::Cpu => None,
+            },
+            time_source: match request.device {
+                Device::Virtual => has_times.then_some(Source::Modelled),
+                Device::Cuda | Device::Cpu => has_times.then_some(Source::Measured),
+            },
+            config: request.config.clone(),
+            stages: self.stages,
+            h2d_bytes: transfers.map(|t| t.h2d_bytes),
+            d2h_bytes: transfers.map(|t| t.d2h_bytes),
+            host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.pinned_peak_bytes),
+            wall_secs,
+            unsupported_calls: report.unsupported.clone(),
+        }
+    }
+
+    /// How the case ended. What happened to the process from outside comes first, then what the worker said, then how it left.
+    fn judge(&self, ended: &Ended) -> Ending {
+        let stage = self.open_stage;
+        let words = |what: String| Some(with_last_words(what, &ended.last_words));
+        let ending = |outcome, error| Ending { outcome, error, stage, requested_bytes: None };
+        match ended.end {
+            End::TimedOut | End::Interrupted => {
+                return ending(Outcome::Timeout, words(format!("not done within its time limit{}", in_stage(stage))));
+            }
+            End::Signalled(signal @ (SIGKILL | SIGTERM | SIGINT | SIGHUP)) => {
+                let hint = if signal == SIGKILL { " (the kernel does this when the machine's memory runs out: see `dmesg`)" } else { "" };
+                return ending(Outcome::Killed, words(format!("ended from outside by {}{}{hint}", name(signal), in_stage(stage))));
+            }
+            End::Signalled(_) | End::Exited(_) => {}
+        }
+        if let Some(malformed) = &self.malformed {
+            return ending(Outcome::Crashed, words(malformed.clone()));
+        }
+        match (&self.verdict, ended.end) {
+            (Some(Verdict::OutOfMemory { stage, requested_bytes, message }), _) => {
+                Ending { outcome: Outcome::Oom, error: Some(message.clone()), stage: Some(*stage), requested_bytes: *requested_bytes }
+            }
+            (Some(Verdict::Failed { stage, message }), _) => {
+                Ending { outcome: Outcome::Failed, error: Some(message.clone()), stage: stage.or(self.open_stage), requested_bytes: None }
+            }
+            (Some(Verdict::Finished(_)), End::Exited(0)) => ending(Outcome::Ok, None),
+            (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {}", left(end)))),
+            (None, end) => ending(Outcome::Crashed, words(format!("{}{} without a result", left(end), in_stage(stage)))),
+        }
+    }
+}
+
+/// How a case ended.
+struct Ending {
+    outcome: Outcome,
+    error: Option<String>,
+    stage: Option<Stage>,
+    requested_bytes: Option<u64>,
+}
+
+fn in_stage(stage: Option<Stage>) -> String {
+    stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default()
+}
+
+fn left(end: End) -> String {
+    match end {
+        End::Exited(code) => format!("exited with code {code}"),
+        End::Signalled(signal) => format!("crashed with {}", name(signal)),
+        End::TimedOut | End::Interrupted => "was ended".into(),
+    }
+}
+
+fn name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+fn with_last_words(what: String, last_words: &[String]) -> String {
+    if last_words.is_empty() { what } else { format!("{what}; its last words:\n{}", last_words.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(lines: &[&str], end: End) -> (Outcome, Option<Stage>, String) {
+        let mut transcript = Transcript::default();
+        lines.iter().for_each(|line| drop(transcript.line(line).cloned()));
+        let ending = transcript.judge(&Ended { end, last_words: vec!["the end".into()] });
+        (ending.outcome, ending.stage, ending.error.unwrap_or_default())
+    }
+
+    /// What a worker says, how it ends, and what that is: outcome, stage and a part of the error.
+    type Row = (&'static [&'static str], End, Outcome, Option<Stage>, &'static str);
+
+    const BEGUN: &str = r#"{"event":"stage_begun","stage":"denoise"}"#;
+    const FINISHED: &str = r#"{"event":"finished","transfers":null}"#;
+    const OOM: &str = r#"{"event":"out_of_memory","stage":"decode","requested_bytes":5,"memory":null,"message":"tried"}"#;
+    const FAILED: &str = r#"{"event":"failed","stage":null,"message":"why"}"#;
+
+    #[test]
+    fn every_end_is_an_outcome() {
+        let cases: [Row; 12] = [
+            (&[FINISHED], End::Exited(0), Outcome::Ok, None, ""),
+            (&[BEGUN, OOM], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
+            (&[OOM], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
+            (&[BEGUN, FAILED], End::Exited(1), Outcome::Failed, Some(Stage::Denoise), "why"),
+            (&[BEGUN], End::Exited(0), Outcome::Crashed, Some(Stage::Denoise), "exited with code 0 in denoise without a result"),
+            (&[BEGUN], End::Signalled(11), Outcome::Crashed, Some(Stage::Denoise), "crashed with SIGSEGV in denoise"),
+            (&[FINISHED], End::Signalled(6), Outcome::Crashed, None, "finished, and then crashed with SIGABRT"),
+            (&[BEGUN], End::Signalled(9), Outcome::Killed, Some(Stage::Denoise), "ended from outside by SIGKILL in denoise"),
+            (&[BEGUN, "{\"event\":\"stage_e"], End::Signalled(15), Outcome::Killed, Some(Stage::Denoise), "by SIGTERM"),
+            (&[BEGUN], End::TimedOut, Outcome::Timeout, Some(Stage::Denoise), "not done within its time limit in denoise"),
+            (&["hello", FINISHED], End::Exited(0), Outcome::Crashed, None, "line 1 of the worker's output is not an event"),
+            (&[], End::Exited(127), Outcome::Crashed, None, "exited with code 127 without a result; its last words:\nthe end"),
+        ];
+        for (lines, end, outcome, stage, message) in cases {
+            let (got, at, text) = judged(lines, end);
+            assert_eq!((got, at), (outcome, stage), "{lines:?} {end:?}");
+            assert!(text.contains(message), "{lines:?} {end:?}: {text}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `results.csv`: every record with every column. What is not known is empty.
+
+use engine_protocol::{Device, Outcome, RunRecord, Stage};
+
+use crate::{Error, Run, summary};
+
+/// A column: its name and its text for a record.
+type Column = (&'static str, fn(&RunRecord) -> String);
+
+/// All columns, in order.
+const COLUMNS: [Column; 61] = [
+    ("case", |r| r.case.clone()),
+    ("model", |r| r.config.model.clone()),
+    ("gpu", |r| text(r.gpu.as_ref())),
+    ("device", |r| r.device.name().into()),
+    ("device_name", |r| text(r.device_name.as_ref())),
+    ("memory_source", |r| text(r.memory_source.map(|source| source.name()))),
+    ("time_source", |r| text(r.time_source.map(|source| source.name()))),
+    ("outcome", |r| r.outcome.name().into()),
+    ("failed_stage", |r| text(r.failed_stage.map(Stage::name))),
+    ("low_mem_level", |r| r.config.low_mem_level.to_string()),
+    ("vae_tile_size", |r| text(r.config.vae_tile_size)),
+    ("vae_tile_overlap", |r| text(r.config.vae_tile_overlap)),
+    ("vae_temporal_chunk", |r| r.config.vae_temporal_chunk.to_string()),
+    ("attn_type", |r| r.config.attn_type.name().into()),
+    ("width", |r| r.config.width.to_string()),
+    ("height", |r| r.config.height.to_string()),
+    ("frames", |r| r.config.frames.to_string()),
+    ("steps", |r| r.config.steps.to_string()),
+    ("steps_measured", |r| r.config.steps_to_run().to_string()),
+    ("guidance_scale", |r| r.config.guidance_scale.to_string()),
+    ("flow_shift", |r| r.config.flow_shift.to_string()),
+    ("seed", |r| r.config.seed.to_string()),
+    ("dtype", |r| r.config.dtype.name().into()),
+    // What cannot be set yet has one value, which is said all the same.
+    ("weight_dtype", |_| "as_stored".into()),
+    ("offload_text_encoder", |r| r.config.offload_text_encoder.name().into()),
+    ("offload_vae", |r| r.config.offload_vae.to_string()),
+    ("offload_dit", |r| r.config.offload_dit.to_string()),
+    ("resident_blocks", |r| text(r.config.resident_blocks)),
+    ("prefetch_blocks", |r| text(r.config.prefetch_blocks)),
+    ("pinned_memory", |r| text(r.config.pinned_memory)),
+    ("sequence_chunk", |r| text(r.config.sequence_chunk)),
+    ("flexcache", |_| "none".into()),
+    ("cp_size", |_| "1".into()),
+    ("allocator", |_| "native".into()),
+    ("allocated_bytes", |r| text(r.last_memory().map(|m| m.allocated_bytes))),
+    ("reserved_bytes", |r| text(r.last_memory().map(|m| m.reserved_bytes))),
+    ("peak_allocated_bytes", |r| text(r.peak_allocated_bytes())),
+    ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
+    ("peak_device_bytes", |r| text(r.peak_device_bytes())),
+    ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),
+    ("encode_peak_allocated_bytes", |r| text(stage_peak(r, Stage::Encode, false))),
+    ("encode_peak_reserved_bytes", |r| text(stage_peak(r, Stage::Encode, true))),
+    ("denoise_peak_allocated_bytes", |r| text(stage_peak(r, Stage::Denoise, false))),
+    ("denoise_peak_reserved_bytes", |r| text(stage_peak(r, Stage::Denoise, true))),
+    ("decode_peak_allocated_bytes", |r| text(stage_peak(r, Stage::Decode, false))),
+    ("decode_peak_reserved_bytes", |r| text(stage_peak(r, Stage::Decode, true))),
+    ("requested_bytes", |r| text(r.requested_bytes)),
+    ("needed_bytes", |r| text(summary::needed_bytes(r))),
+    ("host_pinned_peak_bytes", |r| text(r.host_pinned_peak_bytes)),
+    ("text_encode_secs", |r| text(r.stage_secs(Stage::Encode))),
+    ("denoise_secs", |r| text(r.denoise_secs())),
+    ("step_secs", |r| text(r.step_secs())),
+    ("vae_decode_secs", |r| text(r.stage_secs(Stage::Decode))),
+    ("total_secs", |r| text(complete(r).and_then(RunRecord::total_secs))),
+    // Needs the clock: empty until then.
+    ("copy_stall_secs", |_| String::new()),
+    ("h2d_bytes", |r| text(r.h2d_bytes)),
+    ("d2h_bytes", |r| text(r.d2h_bytes)),
+    ("wall_secs", |r| format!("{:.3}", r.wall_secs)),
+    ("unsupported_calls", |r| text((r.device == Device::Virtual).then(|| r.unsupported_calls.values().sum::<u64>()))),
+    ("unsupported_names", |r| r.unsupported_calls.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
+    ("error", |r| text(r.error.as_ref())),
+];
+
+/// The records of `run` as CSV, one row a record.
+///
+/// # Errors
+/// None that a healthy machine has: the table is written to memory.
+pub(crate) fn results(run: &Run) -> Result<String, Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS.iter().map(|(name, _)| name))?;
+    for record in &run.records {
+        writer.write_record(COLUMNS.iter().map(|(_, cell)| cell(record)))?;
+    }
+    let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
+    // Every cell is text.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn complete(record: &RunRecord) -> Option<&RunRecord> {
+    (record.outcome == Outcome::Ok).then_some(record)
+}
+
+fn stage_peak(record: &RunRecord, stage: Stage, reserved: bool) -> Option<u64> {
+    let memory = record.stages.iter().find(|s| s.stage == stage)?.memory?;
+    Some(if reserved { memory.peak_reserved_bytes } else { memory.peak_allocated_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn an_out_of_memory_is_a_row_and_what_is_not_known_is_empty() {
+        let run = samples::run(vec![samples::ok("a", 0, 10), samples::oom("b", 3, 20)]);
+        let text = results(&run).expect("a table");
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let header = reader.headers().expect("a header").clone();
+        let column = |name: &str| header.iter().position(|h| h == name).unwrap_or_else(|| panic!("no column {name}"));
+        let rows: Vec<_> = reader.records().collect::<Result<_, _>>().expect("rows");
+        assert_eq!(rows.len(), 2);
+        let cell = |row: usize, name: &str| rows[row].get(column(name)).unwrap_or_default();
+        assert_eq!(cell(1, "outcome"), "oom");
+        assert_eq!(cell(1, "failed_stage"), "denoise");
+        assert_eq!(cell(1, "needed_bytes"), (31u64 << 30).to_string());
+        assert_eq!(cell(1, "error"), "out of memory, \"quoted\" <b>");
+        for name in ["time_source", "total_secs", "step_secs", "copy_stall_secs", "vae_tile_size", "needed_bytes"] {
+            assert_eq!(cell(0, name), "", "{name}");
+        }
+        assert_eq!(cell(0, "unsupported_calls"), "2");
+        assert_eq!(cell(0, "peak_device_bytes"), (10u64 << 30).to_string());
+        assert_eq!(cell(0, "memory_source"), "virtual");
+    }
+}

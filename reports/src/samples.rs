@@ -1,0 +1,99 @@
+//! Records for this crate's tests.
+
+use engine_protocol::{
+    Config, Device, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, RunRecord, Settings, Source, Stage, StageMemory,
+    StageRecord,
+};
+
+use crate::{Host, Manifest, Run};
+
+const TINY: &str = include_str!("../../sweeps/models/wan-tiny.yaml");
+
+/// A run of these records on a GPU of 24 GiB.
+pub(crate) fn run(records: Vec<RunRecord>) -> Run {
+    let manifest = Manifest {
+        version: "0.1.0".into(),
+        begun: "2026-11-24T12:00:00+00:00[UTC]".into(),
+        command_line: vec!["lowmem".into(), "sweep".into()],
+        sweep: "sample".into(),
+        definition: "model: wan-tiny\n".into(),
+        device: Device::Virtual,
+        gpu: Some(gpu()),
+        choice: "the only one".into(),
+        capacity_bytes: Some(24 * GIB),
+        memory_limit_bytes: None,
+        models: vec![model()],
+        cases: records.iter().map(|record| record.case.clone()).collect(),
+        host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
+    };
+    Run::new(manifest, records)
+}
+
+/// A case that fits, with its peak of device bytes in GiB.
+pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
+    let settings = Settings { low_mem_level: Some(level), ..Settings::default() };
+    let memory = StageMemory {
+        allocated_bytes: GIB,
+        reserved_bytes: 2 * GIB,
+        peak_allocated_bytes: peak.saturating_sub(2) * GIB,
+        peak_reserved_bytes: peak.saturating_sub(1) * GIB,
+        peak_device_bytes: peak * GIB,
+    };
+    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory) };
+    RunRecord {
+        case: case.into(),
+        outcome: Outcome::Ok,
+        error: None,
+        failed_stage: None,
+        requested_bytes: None,
+        gpu: Some("rtx-4090".into()),
+        device: Device::Virtual,
+        device_name: Some("Virtual".into()),
+        memory_source: Some(Source::Virtual),
+        time_source: None,
+        config: Config::resolve(&settings, &model()).expect("a legal configuration"),
+        stages: vec![stage(Stage::Load), stage(Stage::Encode), stage(Stage::Denoise), stage(Stage::Decode)],
+        h2d_bytes: Some(1),
+        d2h_bytes: Some(2),
+        host_pinned_peak_bytes: Some(0),
+        wall_secs: 0.5,
+        unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
+    }
+}
+
+/// A case that ran out in denoise with so many GiB allocated, asking for 10 more.
+pub(crate) fn oom(case: &str, level: i64, allocated: u64) -> RunRecord {
+    let mut record = ok(case, level, allocated + 2);
+    record.outcome = Outcome::Oom;
+    record.error = Some("out of memory, \"quoted\" <b>".into());
+    record.failed_stage = Some(Stage::Denoise);
+    record.requested_bytes = Some(10 * GIB);
+    record.stages.truncate(3);
+    let memory = record.stages[2].memory.as_mut().expect("memory");
+    memory.peak_allocated_bytes = allocated * GIB;
+    record
+}
+
+fn model() -> ModelSpec {
+    serde_yaml::from_str(TINY).expect("the model definition")
+}
+
+fn gpu() -> GpuProfile {
+    fn figure<T>(value: T) -> Figure<T> {
+        Figure { value, source: "sample".into() }
+    }
+    GpuProfile {
+        name: "rtx-4090".into(),
+        title: "NVIDIA GeForce RTX 4090".into(),
+        nominal_gb: 24,
+        compute_capability: figure("8.9".into()),
+        multiprocessors: figure(128),
+        memory_bytes: figure(24 * GIB),
+        context_bytes: figure(GIB),
+        memory_bytes_per_sec: figure(1e12),
+        l2_cache_bytes: figure(1 << 20),
+        clock_hz: figure(1e9),
+        flops: PeakFlops { fp32: figure(1e12), tf32: figure(1e12), bf16: figure(1e12), fp16: figure(1e12), fp8: None, int8: None },
+        pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(2e10) },
+    }
+}

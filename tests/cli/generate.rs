@@ -1,0 +1,72 @@
+//! `lowmem generate`: what it refuses, and what it makes of its worker.
+
+use crate::command::{Place, stderr, stdout};
+
+/// A worker that writes its output.
+const WRITES: &str = r#"begun denoise
+echo '{"event":"progress","stage":"denoise","done":1,"total":1}'
+echo '{"event":"stage_ended","stage":"denoise","secs":1.5,"memory":null}'
+printf '%s' "$request" > request.json
+finished
+"#;
+
+fn refused(arguments: &[&str]) -> String {
+    let place = Place::new();
+    let assert = place.lowmem_with(WRITES).arg("generate").args(arguments).assert().code(2);
+    assert!(!place.path("request.json").exists(), "a worker was started");
+    stderr(&assert)
+}
+
+#[test]
+fn what_cannot_be_written_or_computed_is_refused() {
+    let cpu = ["--model", "wan-tiny", "--device", "cpu"];
+    let with = |more: &[&str]| refused(&[&cpu[..], more].concat());
+    for (said, part) in [
+        (with(&["--output", "cat.mp4"]), "only .gif can be written for now: name it cat.gif"),
+        (with(&["--output", "nowhere/cat.gif"]), "there is no folder nowhere"),
+        (with(&[]), "--output is missing"),
+        (with(&["--output", "cat.gif", "attn_type=mem_efficient"]), "attn_type=mem_efficient has no CPU kernel"),
+        (with(&["--output", "cat.gif", "attn_type=flash"]), "attn_type=flash has no fp32 kernel"),
+        (with(&["--output", "cat.gif", "cp_size=2"]), "cp_size=2"),
+        (with(&["--output", "cat.gif", "--config", "smoke"]), "it is a sweep over low_mem_level"),
+        (refused(&["--device", "cpu", "--output", "cat.gif"]), "no model is given"),
+        (
+            refused(&["--model", "wan-tiny", "--device", "virtual", "--gpu", "24GB", "--output", "cat.gif"]),
+            "nothing is computed on the virtual GPU",
+        ),
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+#[test]
+fn settings_come_from_the_file_then_the_flags_then_the_words() {
+    let place = Place::new();
+    place.file("c.yaml", "model: wan-tiny\nseed: 1\nsteps: 3\nlow_mem_level: 1\n");
+    let arguments = ["generate", "--config", "c.yaml", "--device", "cpu", "--prompt", "a dog", "--seed", "2", "--output", "cat.gif"];
+    let assert =
+        place.lowmem_with(WRITES).args(arguments).args(["infer.diffusion.low_mem_level=2", "resident_blocks=1"]).assert().success();
+    let request = std::fs::read_to_string(place.path("request.json")).expect("the request");
+    let request: serde_json::Value = serde_json::from_str(&request).expect("JSON");
+    let config = &request["config"];
+    assert_eq!((&config["seed"], &config["steps"], &config["low_mem_level"]), (&2.into(), &3.into(), &2.into()));
+    assert_eq!(
+        (&config["prompt"], &config["dtype"], &config["steps_measured"]),
+        (&"a dog".into(), &"fp32".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(request["output"], "cat.gif");
+    assert!(stderr(&assert).contains("warning: resident_blocks has no effect"), "{}", stderr(&assert));
+    let said = stdout(&assert);
+    assert!(said.contains("1.50") && said.contains("Written: cat.gif") && said.contains("times are measured"), "{said}");
+}
+
+#[test]
+fn a_failed_run_is_no_success() {
+    let place = Place::new();
+    let arguments = ["generate", "--model", "wan-tiny", "--device", "cpu", "--output", "cat.gif"];
+    let assert = place.lowmem_with("begun denoise\nkill -11 $$\n").args(arguments).assert().code(1);
+    assert!(stderr(&assert).contains("crashed with SIGSEGV in denoise"), "{}", stderr(&assert));
+    let virtually = ["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "8GB"];
+    let assert = place.lowmem_with("begun denoise\noom denoise\n").args(virtually).assert().code(3);
+    assert!(stderr(&assert).contains("out of memory in denoise of 7.75 GiB, at least 51.00 GiB are needed"), "{}", stderr(&assert));
+}

@@ -1,0 +1,14 @@
+//! The command line as people meet it: what it refuses, what it makes of a worker's end, what it writes.
+//!
+//! Most of these put a small script in the worker's place (`LOWMEM_WORKER`), which is how faults are made; `real_worker` uses the real one.
+
+mod autotune;
+mod command;
+mod generate;
+mod interrupt;
+mod real_worker;
+mod report;
+mod resume;
+mod sweep;
+mod worker_ends;
+mod wrong_input;

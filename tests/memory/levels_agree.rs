@@ -1,0 +1,71 @@
+//! Where weights live changes nothing of what is computed: wan-tiny on the CPU, every level and flag against level 0.
+
+use engine::pipeline::{Pipeline, Sources, Target};
+use engine::text_encoder::byte_tokens;
+use engine::video::VideoCanvas;
+use engine::weights::Source;
+use engine_protocol::{Config, ModelSpec, Settings, parse_setting};
+use rstest::rstest;
+use tch::{Device, Tensor};
+
+fn wan_tiny() -> ModelSpec {
+    let path = lowmem_tests::root().join("sweeps/models/wan-tiny.yaml");
+    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model definition")).expect("a model definition")
+}
+
+/// Latents and pixels of a run in fp32.
+fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
+    let model = wan_tiny();
+    let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
+    let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
+    let config = Config::resolve(&settings, &model).expect("a legal configuration");
+    let target = Target { device: Device::Cpu, computes: true };
+    let sources = Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), vae: Source::Seeded(3) };
+    let mut pipeline = Pipeline::load(&model, &config, target, &sources).expect("loads");
+    let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
+    let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
+    let noise = pipeline.noise().expect("noise");
+    let latents = pipeline.denoise(&prompts, noise, |_, _| ()).expect("denoises");
+    let mut video = VideoCanvas::new(config.frames, config.height, config.width);
+    pipeline.decode(&latents, &mut video, |_, _| ()).expect("decodes");
+    (latents, video.frames().flatten().copied().collect())
+}
+
+/// Largest difference, relative to the largest value.
+fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
+    let difference = (ours - reference).abs().max().double_value(&[]);
+    difference / reference.abs().max().double_value(&[])
+}
+
+#[rstest]
+#[case::level_1(&["low_mem_level=1", "vae_tiling=false"], 0.0)]
+#[case::level_2(&["low_mem_level=2", "vae_tiling=false"], 0.0)]
+#[case::level_3(&["low_mem_level=3", "vae_tiling=false"], 1e-5)]
+#[case::streamed_without_prefetch(&["offload_dit=true", "prefetch_blocks=0"], 0.0)]
+#[case::streamed_two_ahead(&["offload_dit=true", "prefetch_blocks=2"], 0.0)]
+#[case::more_buffers_than_blocks(&["offload_dit=true", "prefetch_blocks=4"], 0.0)]
+#[case::some_blocks_resident(&["offload_dit=true", "resident_blocks=2"], 0.0)]
+#[case::one_block_streamed(&["offload_dit=true", "resident_blocks=3"], 0.0)]
+#[case::pageable_memory(&["offload_dit=true", "pinned_memory=false"], 0.0)]
+#[case::vae_on_the_host(&["offload_vae=true"], 0.0)]
+#[case::text_encoder_on_the_host(&["offload_text_encoder=true"], 0.0)]
+#[case::sliced_sequence(&["sequence_chunk=5"], 1e-5)]
+#[case::all_latent_frames_at_once(&["vae_temporal_chunk=3"], 0.0)]
+fn the_latents_are_those_of_level_0(#[case] settings: &[&str], #[case] tolerance: f64) {
+    let (reference, video) = run(&["low_mem_level=0"]);
+    let (latents, ours) = run(settings);
+    let error = relative_error(&latents, &reference);
+    assert!(error <= tolerance, "{settings:?}: latents differ by {error:e}");
+    // 8 bits a channel: arithmetic in another order may move a value over a rounding border, and no further.
+    let furthest = ours.iter().zip(&video).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest <= Some(1) && ours.len() == video.len(), "{settings:?}: pixels differ by {furthest:?}");
+}
+
+#[test]
+fn the_seed_and_the_prompt_matter() {
+    let (reference, _) = run(&[]);
+    let (other_guidance, _) = run(&["guidance_scale=3"]);
+    assert!(relative_error(&other_guidance, &reference) > 1e-3, "guidance changes nothing: these tests could not fail");
+    let (other_steps, _) = run(&["steps=3"]);
+    assert!(relative_error(&other_steps, &reference) > 1e-3, "steps change nothing: these tests could not fail");
+}

@@ -1,0 +1,5 @@
+//! Memory levels: the same result at every one, and the peaks in the promised order.
+
+mod levels_agree;
+mod peaks;
+mod staging_order;

@@ -1,0 +1,93 @@
+//! Peaks on the virtual GPU, or on a real one where LOWMEM_TEST_DEVICE=cuda: what the levels promise, through the command that people use.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use lowmem_tests::built;
+
+/// A row of results.csv: column to text.
+type Row = HashMap<String, String>;
+
+/// Runs a sweep of `definition` and gives its rows. What is on standard output and error does not matter here.
+fn sweep(definition: &str, gpu: &str) -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sweep.yaml");
+    std::fs::write(&file, definition).expect("written");
+    let device = std::env::var("LOWMEM_TEST_DEVICE").unwrap_or_else(|_| "virtual".into());
+    let out = folder.path().join("run");
+    let run = Command::new(built("lowmem")).arg("sweep").arg(&file).args(["--gpu", gpu, "--device", &device, "--out"]).arg(&out).output();
+    let run = run.expect("lowmem starts");
+    assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    read_rows(&out.join("results.csv"))
+}
+
+fn read_rows(path: &Path) -> Vec<Row> {
+    let mut reader = csv::Reader::from_path(path).expect("results.csv");
+    reader.deserialize().map(|row| row.expect("a row")).collect()
+}
+
+fn bytes(row: &Row, column: &str) -> u64 {
+    row[column].parse().unwrap_or_else(|_| panic!("{column} is `{}` in {}", row[column], row["case"]))
+}
+
+const GIB: u64 = 1 << 30;
+
+#[test]
+fn a_higher_level_never_holds_more() {
+    let rows =
+        sweep("model: wan2.1-t2v-14b\nframes: 81\nsweep:\n  resolution: [832x480, 1280x720]\n  low_mem_level: [0, 1, 2, 3]\n", "a100-80gb");
+    assert_eq!(rows.len(), 8);
+    for resolution in ["832", "1280"] {
+        let mut levels: Vec<&Row> = rows.iter().filter(|row| row["width"] == resolution).collect();
+        levels.sort_by_key(|row| row["low_mem_level"].clone());
+        let peaks: Vec<u64> = levels.iter().map(|row| bytes(row, "peak_reserved_bytes")).collect();
+        assert!(peaks.is_sorted_by(|a, b| a >= b), "{resolution}: {peaks:?}");
+        for row in &levels {
+            assert_eq!(row["outcome"], "ok");
+            assert!(bytes(row, "peak_allocated_bytes") <= bytes(row, "peak_reserved_bytes"));
+            assert!(bytes(row, "peak_reserved_bytes") < bytes(row, "peak_device_bytes"));
+        }
+        let first = levels[0];
+        if resolution == "832" {
+            assert!(bytes(first, "peak_allocated_bytes") <= 45 * GIB, "level 0 at 832x480");
+        } else {
+            assert!(bytes(levels[3], "peak_reserved_bytes") <= 14 * GIB, "level 3 at 1280x720");
+        }
+    }
+}
+
+#[test]
+fn the_same_case_twice_gives_the_same_bytes() {
+    let definition = "model: wan2.1-t2v-1.3b\nresolution: 832x480\nsweep:\n  low_mem_level: [1, 3]\n";
+    let (first, second) = (sweep(definition, "rtx-4090"), sweep(definition, "rtx-4090"));
+    assert_eq!(first.len(), 2);
+    for (one, other) in first.iter().zip(&second) {
+        for (column, value) in one {
+            if column != "wall_secs" && !column.ends_with("_secs") {
+                assert_eq!(Some(value), other.get(column), "{column} of {}", one["case"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_a_row_with_its_stage() {
+    let rows = sweep("model: wan2.1-t2v-14b\nresolution: 1280x720\nsweep:\n  low_mem_level: [0, 3]\n", "24GB");
+    let outcome: Vec<(&str, &str)> = rows.iter().map(|row| (row["low_mem_level"].as_str(), row["outcome"].as_str())).collect();
+    assert_eq!(outcome, [("0", "oom"), ("3", "ok")]);
+    assert_eq!(rows[0]["failed_stage"], "load");
+    assert!(rows[0]["error"].contains("out of memory"), "{}", rows[0]["error"]);
+    assert!(bytes(&rows[0], "peak_reserved_bytes") <= 24 * GIB);
+}
+
+#[test]
+fn streaming_copies_each_block_once_a_pass() {
+    let rows = sweep("model: wan2.1-t2v-1.3b\nresolution: 832x480\nlow_mem_level: 3\nsweep:\n  steps_measured: [1, 2, 3]\n", "rtx-4090");
+    let copied: Vec<u64> = rows.iter().map(|row| bytes(row, "h2d_bytes")).collect();
+    assert_eq!(copied[1] - copied[0], copied[2] - copied[1], "each step copies the same: {copied:?}");
+    // Two passes a step over the bf16 weights of 30 blocks of 46,422,272 parameters each in linear layers; then norms and latents.
+    let blocks = 2 * 30 * 2 * 46_422_272_u64;
+    let step = copied[1] - copied[0];
+    assert!(step > blocks && step < blocks + blocks / 100, "{step} bytes a step, {blocks} of weights");
+}

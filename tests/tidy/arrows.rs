@@ -1,0 +1,68 @@
+//! Which crate may know which.
+
+use std::collections::BTreeSet;
+
+use lowmem_tests::root;
+
+/// What a crate's manifest depends on, tests and build scripts included.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let path = root().join(manifest).join("Cargo.toml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut inside = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(section) = line.strip_prefix('[') {
+            inside = section.trim_end_matches(']').ends_with("dependencies");
+        } else if inside && let Some((name, _)) = line.split_once(['=', '.']) {
+            found.insert(name.trim().to_owned());
+        }
+    }
+    found
+}
+
+fn ours(manifest: &str) -> Vec<String> {
+    let members = ["engine", "engine-protocol", "harness", "reports", "virtual-gpu"];
+    dependencies(manifest).into_iter().filter(|name| members.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn arrows_point_as_the_architecture_says() {
+    assert_eq!(ours("engine/protocol"), [""; 0]);
+    assert_eq!(ours("engine"), ["engine-protocol"]);
+    assert_eq!(ours("reports"), ["engine-protocol"]);
+    assert_eq!(ours("harness"), ["engine-protocol", "reports"]);
+    assert_eq!(ours("virtual-gpu"), [""; 0]);
+}
+
+#[test]
+fn only_the_engine_knows_libtorch() {
+    for manifest in ["engine/protocol", "harness", "reports", "virtual-gpu"] {
+        let known = dependencies(manifest);
+        assert!(!known.contains("tch") && !known.contains("torch-sys"), "{manifest} depends on libtorch");
+    }
+    assert!(dependencies("engine").contains("tch"));
+}
+
+#[test]
+fn models_know_nothing_of_memory_levels() {
+    for folder in ["text_encoder", "transformer", "vae", "attention", "scheduler"] {
+        let folder = root().join("engine/src").join(folder);
+        for entry in std::fs::read_dir(&folder).expect("a model's folder") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("a source file is text");
+            for known in ["low_mem_level", "crate::memory", "crate::cuda", "crate::pipeline"] {
+                assert!(!text.contains(known), "{}: a model that knows of {known}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_virtual_device_is_safe_rust_without_c() {
+    let folder = root().join("virtual-gpu/src/device");
+    for entry in std::fs::read_dir(&folder).expect("the device's folder") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a source file is text");
+        assert!(!text.contains("extern \"C\""), "{}: C in the device's own logic", path.display());
+    }
+}

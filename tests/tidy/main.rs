@@ -1,0 +1,5 @@
+//! The invariants of docs/architecture.md, held against the tree.
+
+mod arrows;
+mod files;
+mod tree;
