@@ -90,7 +90,7 @@ pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
     let memory = record.stages.iter().find(|stage| Some(stage.stage) == record.failed_stage)?.memory?;
     let beside = memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes);
     let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + beside);
-    Some(asked_for.max(record.peak_device_bytes()?))
+    Some(asked_for.max(record.reached_device_bytes()?))
 }
 
 #[cfg(test)]

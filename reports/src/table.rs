@@ -62,8 +62,8 @@ pub fn notes(run: &Run) -> Vec<String> {
     }
     if run.count(Outcome::Oom) > 0 {
         notes.push(
-            "oom: the case did not fit. Its peaks are those until then; `needs at least` adds the allocation that failed, and what would have come after \
-             it is not known."
+            "oom: the case did not fit, so its peak is not known. `needs at least` is what it held by then and the allocation that failed; what would have \
+             come after it is not known."
                 .to_owned(),
         );
     }

@@ -6,6 +6,7 @@ mod autotune;
 mod command;
 mod generate;
 mod interrupt;
+mod readme;
 mod real_worker;
 mod report;
 mod resume;

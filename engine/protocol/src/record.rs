@@ -148,31 +148,41 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
-    /// The memory of the stage with the largest `counter`, and that stage.
-    fn peak(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
+    /// The largest `counter` over the stages that ran, and its stage.
+    fn largest(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
         let stages = self.stages.iter().filter_map(|s| Some((s.stage, counter(s.memory.as_ref()?))));
         // The first of equals: the stage that set the peak, not one that only kept it.
         stages.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
-    /// The largest peak of allocated bytes over the stages.
+    /// As [`RunRecord::largest`], for a run that came to its end: the peak of one that did not is not known.
+    fn peak(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
+        if self.outcome == Outcome::Ok { self.largest(counter) } else { None }
+    }
+
+    /// The largest peak of allocated bytes over the stages of a run that came to its end.
     pub fn peak_allocated_bytes(&self) -> Option<u64> {
         self.peak(|m| m.peak_allocated_bytes).map(|(_, bytes)| bytes)
     }
 
-    /// The largest peak of reserved bytes over the stages.
+    /// The largest peak of reserved bytes over the stages of a run that came to its end.
     pub fn peak_reserved_bytes(&self) -> Option<u64> {
         self.peak(|m| m.peak_reserved_bytes).map(|(_, bytes)| bytes)
     }
 
-    /// The largest peak of device bytes, context included, over the stages.
+    /// The largest peak of device bytes, context included, over the stages of a run that came to its end.
     pub fn peak_device_bytes(&self) -> Option<u64> {
         self.peak(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
     }
 
-    /// The stage in which most was allocated.
+    /// The stage in which most was allocated, of a run that came to its end.
     pub fn peak_stage(&self) -> Option<Stage> {
         self.peak(|m| m.peak_allocated_bytes).map(|(stage, _)| stage)
+    }
+
+    /// The most device bytes that were held, context included, whether or not the run came to its end.
+    pub fn reached_device_bytes(&self) -> Option<u64> {
+        self.largest(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
     }
 
     /// The counters when the last stage ended.

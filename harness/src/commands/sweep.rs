@@ -82,7 +82,7 @@ pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models
     let used = models.iter().filter(|model| names.contains(&model.name.as_str())).cloned().collect();
     Ok(Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
-        begun: jiff::Zoned::now().to_string(),
+        begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
         command_line: command_line(),
         sweep: definition.name.clone(),
         definition: definition.text.clone(),

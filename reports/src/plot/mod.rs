@@ -25,7 +25,7 @@ pub(crate) struct Plot {
 /// A plot that cannot be drawn.
 pub(crate) fn all(run: &Run) -> Result<Vec<Plot>, Error> {
     // On the CPU there is no GPU memory, so there is nothing to plot.
-    if run.records.iter().all(|record| record.peak_device_bytes().is_none()) {
+    if run.records.iter().all(|record| record.reached_device_bytes().is_none()) {
         return Ok(Vec::new());
     }
     Ok(vec![peak_by_level::plot(run)?, peak_by_stage::plot(run)?])

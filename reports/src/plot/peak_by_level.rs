@@ -21,7 +21,7 @@ pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
     };
     let bar = |verdict: &crate::Verdict<'_>, level: u8| {
         let case = shown_case(verdict.records.iter().copied().filter(|record| record.config.low_mem_level == level))?;
-        let bytes = needed_bytes(case).or_else(|| case.peak_device_bytes())?;
+        let bytes = needed_bytes(case).or_else(|| case.reached_device_bytes())?;
         Some(Bar { gib: gib(bytes), fits: needed_bytes(case).is_none() })
     };
     let bars = Bars {
