@@ -47,10 +47,7 @@ mod tests {
     fn an_out_of_memory_is_a_row_with_what_it_needs() {
         let run = samples::run(vec![samples::ok("level1", 1, 10), samples::oom("level0", 0, 20)]);
         let text = tables(&run);
-        assert!(
-            text.contains("| level0 | 0 |  | sdpa | 96x64 | oom in denoise (needs at least 31.00 GiB) | 20.00 | 21.00 | 22.00 | load |"),
-            "{text}"
-        );
+        assert!(text.contains("| level0 | 0 |  | sdpa | 96x64 | oom in denoise (needs at least 31.00 GiB) |  |  |  |  |"), "{text}");
         assert!(text.contains("`cudaThing`: 4"), "{text}");
     }
 }
