@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use engine::pipeline::{Pipeline, Sources, Target};
 use engine::stages::{Say, Stages};
 use engine::text_encoder::byte_tokens;
-use engine::video::{Discard, VideoCanvas};
+use engine::video::{Discard, VideoFile, VideoShape};
 use engine::weights::Source;
 use engine::{Result, cuda};
 use engine_protocol::{Device, Event, Request, Stage};
@@ -56,9 +56,9 @@ fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
     stages.run(Stage::Decode, say, |say| {
         let progress = |done, total| say(Event::Progress { stage: Stage::Decode, done: done as u32, total: total as u32 });
         let Some(path) = &request.output else { return pipeline.decode(&latents, &mut Discard, progress) };
-        let mut video = VideoCanvas::new(config.frames, config.height, config.width);
+        let mut video = VideoFile::create(path, VideoShape::of(config, model), &latents)?;
         pipeline.decode(&latents, &mut video, progress)?;
-        video.write(path)
+        video.finish()
     })?;
     Ok(Event::Finished { transfers: target.device.is_cuda().then(|| pipeline.transfers()) })
 }
@@ -81,7 +81,12 @@ fn start(request: &Request, say: Say<'_>) -> Result<Target> {
 fn sources(request: &Request) -> Sources {
     let source = |part: i64| match request.device {
         Device::Virtual => Source::Empty,
-        Device::Cuda | Device::Cpu => Source::Seeded(request.config.seed.wrapping_mul(3).wrapping_add(part)),
+        Device::Cuda | Device::Cpu => Source::Seeded(request.config.seed.wrapping_mul(4).wrapping_add(part)),
     };
-    Sources { text_encoder: source(0), transformer: source(1), vae: source(2) }
+    Sources {
+        text_encoder: source(0),
+        transformer: source(1),
+        low_noise_transformer: request.model.pool.as_ref().map(|_| source(3)),
+        vae: source(2),
+    }
 }

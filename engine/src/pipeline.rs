@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
-use crate::scheduler::UniPc;
+use crate::scheduler::{TRAIN_TIMESTEPS, UniPc};
 use crate::text_encoder::TextEncoder;
 use crate::transformer::Transformer;
 use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
@@ -18,8 +18,10 @@ use crate::weights::{Groups, Source, kind_of};
 pub struct Sources {
     /// The text encoder's.
     pub text_encoder: Source,
-    /// The transformer's.
+    /// The transformer's; of a pool, the high-noise one's.
     pub transformer: Source,
+    /// Of a pool, the low-noise transformer's.
+    pub low_noise_transformer: Option<Source>,
     /// The VAE's.
     pub vae: Source,
 }
@@ -49,7 +51,8 @@ pub struct Pipeline {
     model: ModelSpec,
     target: Target,
     text_encoder: (TextEncoder, Residency),
-    transformer: (Transformer, Residency),
+    /// One, or of a pool the high-noise and the low-noise one.
+    transformers: Vec<(Transformer, Residency)>,
     vae: (VaeDecoder, Residency),
     transfers: Transfers,
 }
@@ -71,18 +74,21 @@ impl Pipeline {
         let mut places = vec![plan.transformer_ends];
         places.extend(&plan.blocks);
         places.push(plan.transformer_ends);
-        let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
-        let transformer = (network, place(Transformer::groups(&model.transformer), &places, &sources.transformer)?);
+        let mut transformers = Vec::new();
+        for source in [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten() {
+            let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
+            transformers.push((network, place(Transformer::groups(&model.transformer), &places, source)?));
+        }
+        if transformers.len() != if model.pool.is_some() { 2 } else { 1 } {
+            return Err(Error::Input(format!("{}: the weights of {} transformer(s) were given", model.name, transformers.len())));
+        }
 
         let groups = vae::groups(&model.vae);
         let places = vec![plan.vae; groups.len()];
         let vae = (VaeDecoder::new(&model.vae), place(groups, &places, &sources.vae)?);
 
-        let mut transfers = Transfers::default();
-        for residency in [&text_encoder.1, &transformer.1, &vae.1] {
-            transfers.host_pinned_peak_bytes += residency.traffic().pinned_bytes;
-        }
-        Ok(Self { config: config.clone(), model: model.clone(), target, text_encoder, transformer, vae, transfers })
+        let (config, model, transfers) = (config.clone(), model.clone(), Transfers::default());
+        Ok(Self { config, model, target, text_encoder, transformers, vae, transfers })
     }
 
     /// Prompt embeddings of token ids, on the device. `uncond` is not looked at without guidance.
@@ -90,22 +96,22 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn encode(&mut self, cond: &[i64], uncond: &[i64]) -> Result<PromptEmbeddings> {
-        let cond = self.encode_one(cond)?;
-        let uncond = if self.config.has_guidance() { Some(self.encode_one(uncond)?) } else { None };
-        Ok(PromptEmbeddings { cond, uncond })
-    }
-
-    fn encode_one(&mut self, ids: &[i64]) -> Result<Tensor> {
+        let mut prompts = vec![cond.to_vec()];
+        if self.config.has_guidance() {
+            prompts.push(uncond.to_vec());
+        }
         let spec = &self.model.text_encoder;
         let on_host = self.config.offload_text_encoder == OffloadTextEncoder::Cpu;
         let device = if on_host { Device::Cpu } else { self.target.device };
-        let embedding = if on_host && !self.target.computes {
-            Tensor::f_empty([1, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
+        let both = if on_host && !self.target.computes {
+            Tensor::f_empty([prompts.len() as i64, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
         } else {
             let (encoder, groups) = &mut self.text_encoder;
-            encoder.prompt_embedding(groups, &[ids.to_vec()], device)?
+            encoder.prompt_embedding(groups, &prompts, device)?
         };
-        if on_host { self.upload(&embedding) } else { Ok(embedding) }
+        let both = if on_host { self.upload(&both)? } else { both };
+        let uncond = if self.config.has_guidance() { Some(both.f_narrow(0, 1, 1)?) } else { None };
+        Ok(PromptEmbeddings { cond: both.f_narrow(0, 0, 1)?, uncond })
     }
 
     /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
@@ -130,30 +136,42 @@ impl Pipeline {
     /// libtorch's.
     pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
         let mut scheduler = UniPc::new(self.config.steps as usize, self.config.flow_shift);
-        let timesteps = scheduler.timesteps().to_vec();
-        let steps = self.config.steps_to_run();
+        let steps = steps_to_run(self.config.steps as usize, self.config.steps_to_run() as usize);
+        let timesteps: Vec<f64> = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
         let mut latents = noise;
-        for (done, &timestep) in (1..=steps).zip(&timesteps) {
-            let cond = self.predict(&latents, timestep, &prompts.cond)?;
+        for (done, &timestep) in (1..).zip(&timesteps) {
+            let (expert, guidance_scale) = self.expert(timestep);
+            let cond = self.predict(expert, &latents, timestep, &prompts.cond)?;
             let prediction = match &prompts.uncond {
-                None => cond,
-                Some(uncond) => {
-                    let uncond = self.predict(&latents, timestep, uncond)?;
+                Some(uncond) if guidance_scale > 1.0 => {
+                    let uncond = self.predict(expert, &latents, timestep, uncond)?;
                     // uncond + scale * (cond - uncond)
-                    uncond.f_lerp(&cond, self.config.guidance_scale)?
+                    uncond.f_lerp(&cond, guidance_scale)?
                 }
+                _ => cond,
             };
             latents = scheduler.step(&prediction, &latents)?;
-            progress(done, steps);
+            progress(done, timesteps.len() as u32);
         }
-        self.transformer.1.release_staging();
+        self.transformers.iter_mut().for_each(|(_, residency)| residency.release_staging());
         Ok(latents)
     }
 
-    /// The transformer's prediction for `latents`, both on the CPU in fp32.
-    fn predict(&mut self, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
+    /// Which transformer predicts at `timestep`, and with which guidance scale. One that has done its part gives its staging buffers back.
+    fn expert(&mut self, timestep: f64) -> (usize, f64) {
+        match (&self.model.pool, self.config.low_noise_guidance_scale) {
+            (Some(pool), Some(low_noise_scale)) if timestep < pool.boundary * TRAIN_TIMESTEPS => {
+                self.transformers[0].1.release_staging();
+                (1, low_noise_scale)
+            }
+            _ => (0, self.config.guidance_scale),
+        }
+    }
+
+    /// The prediction of transformer `expert` for `latents`, both on the CPU in fp32.
+    fn predict(&mut self, expert: usize, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
         let input = self.upload(&latents.f_to_kind(kind_of(self.config.dtype))?)?;
-        let (transformer, groups) = &mut self.transformer;
+        let (transformer, groups) = &mut self.transformers[expert];
         let prediction = transformer.forward(groups, &input, timestep, prompt)?;
         drop(input);
         self.download(&prediction)?.f_to_kind(Kind::Float).map_err(Into::into)
@@ -179,10 +197,15 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What crossed between host and device until now.
+    /// What crossed between host and device until now, and what is page-locked.
     pub fn transfers(&self) -> Transfers {
-        let streamed = [&self.text_encoder.1, &self.transformer.1, &self.vae.1].map(|residency| residency.traffic().h2d_bytes);
-        Transfers { h2d_bytes: self.transfers.h2d_bytes + streamed.iter().sum::<u64>(), ..self.transfers }
+        let mut transfers = self.transfers;
+        let residencies = self.transformers.iter().map(|(_, residency)| residency).chain([&self.text_encoder.1, &self.vae.1]);
+        for traffic in residencies.map(Residency::traffic) {
+            transfers.h2d_bytes += traffic.h2d_bytes;
+            transfers.host_pinned_peak_bytes += traffic.pinned_bytes;
+        }
+        transfers
     }
 
     fn upload(&mut self, tensor: &Tensor) -> Result<Tensor> {
@@ -200,6 +223,13 @@ impl Pipeline {
     }
 }
 
+/// Which of `all` steps a run of `wanted` steps takes: all, or the first, the last, and some evenly between, so that each transformer of a pool
+/// is among what is measured.
+fn steps_to_run(all: usize, wanted: usize) -> Vec<usize> {
+    let gaps = wanted.saturating_sub(1).max(1);
+    (0..wanted.min(all)).map(|step| step * (all - 1) / gaps).collect()
+}
+
 fn bytes_of(tensor: &Tensor) -> u64 {
     (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }
@@ -214,5 +244,23 @@ impl FrameSink for Counted<'_> {
     fn accept(&mut self, first_frame: i64, first_row: i64, pixels: &Tensor) -> Result<()> {
         self.bytes += bytes_of(pixels);
         self.sink.accept(first_frame, first_row, pixels)
+    }
+
+    fn takes_colours(&self) -> bool {
+        self.sink.takes_colours()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::steps_to_run;
+
+    #[test]
+    fn a_part_of_the_steps_holds_the_first_and_the_last() {
+        assert_eq!(steps_to_run(4, 4), [0, 1, 2, 3]);
+        assert_eq!(steps_to_run(50, 2), [0, 49]);
+        assert_eq!(steps_to_run(50, 3), [0, 24, 49]);
+        assert_eq!(steps_to_run(50, 1), [0]);
+        assert_eq!(steps_to_run(1, 1), [0]);
     }
 }

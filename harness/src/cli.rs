@@ -116,16 +116,34 @@ pub(crate) struct GenerateArguments {
     /// What the video shows
     #[arg(long)]
     pub(crate) prompt: Option<String>,
+    /// What it does not show
+    #[arg(long, value_name = "PROMPT")]
+    pub(crate) negative_prompt: Option<String>,
     /// Seed of the starting noise
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) seed: Option<i64>,
-    /// Where the video goes (.gif)
-    #[arg(long, value_name = "FILE")]
+    /// Sampler steps
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) steps: Option<i64>,
+    /// Guidance scale; 1 is no guidance
+    #[arg(long, value_name = "SCALE", allow_hyphen_values = true)]
+    pub(crate) guidance: Option<f64>,
+    /// 480p, 720p or WIDTHxHEIGHT
+    #[arg(long, visible_alias = "resolution")]
+    pub(crate) size: Option<String>,
+    /// Frames of the video
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) frames: Option<i64>,
+    /// Folder with the model's weights (without it they come from the seed)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Where the video goes: a file .mp4, .gif or .safetensors (latents and video as numbers), or a folder for PNGs (ends in / or has no extension)
+    #[arg(long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
-    /// key=value pairs
+    /// key=value pairs, for every key that has no option
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
 }

@@ -1,33 +1,54 @@
-//! How far a command is: a bar on a terminal, a line now and then elsewhere.
+//! How far a command is: a bar on a terminal, a line now and then elsewhere, both with the time left.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use engine_protocol::{Outcome, RunRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Of how many parts a line tells where there is no terminal.
 const LINES: u64 = 10;
+/// How often a bar moves while nothing happens.
+const TICK: Duration = Duration::from_millis(200);
 
 /// How far a command is, on standard error.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    total: u64,
+    total: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
     unit: &'static str,
+    begun: Instant,
     is_terminal: bool,
 }
 
 impl Progress {
-    /// Of `total` units: cases, steps.
+    /// Of `total` units, cases for example.
     pub(crate) fn new(total: usize, unit: &'static str) -> Self {
+        let progress = Self::unknown(unit);
+        progress.set_total(total as u64);
+        progress
+    }
+
+    /// Of something that may tell later how much it is.
+    pub(crate) fn unknown(unit: &'static str) -> Self {
         let is_terminal = stderr().is_terminal();
-        let bar = if is_terminal { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = if is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        bar.set_style(style("{spinner} {msg} {elapsed}"));
         bar.set_message(unit);
-        Self { bar, total: total as u64, done: AtomicU64::new(0), failed: AtomicU64::new(0), unit, is_terminal }
+        if is_terminal {
+            bar.enable_steady_tick(TICK);
+        }
+        let [total, done, failed] = [0; 3].map(AtomicU64::new);
+        Self { bar, total, done, failed, unit, begun: Instant::now(), is_terminal }
+    }
+
+    fn set_total(&self, total: u64) {
+        if self.total.swap(total, Ordering::Relaxed) != total {
+            self.bar.set_length(total);
+            self.bar.set_style(style("{bar:30} {pos}/{len} {msg} {elapsed}, {eta} left"));
+        }
     }
 
     /// A case has ended.
@@ -42,20 +63,23 @@ impl Progress {
             let first = record.error.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
             self.line(&format!("{}: {}: {first}", record.case, record.outcome.name()));
         }
-        self.advance(&suffix);
-    }
-
-    /// A unit is done.
-    pub(crate) fn step(&self) {
-        self.advance("");
-    }
-
-    fn advance(&self, suffix: &str) {
-        self.bar.inc(1);
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let tenth = |n: u64| n * LINES / self.total.max(1);
-        if !self.is_terminal && tenth(done) > tenth(done - 1) {
-            tell!("{done}/{} {}{suffix}", self.total, self.unit);
+        self.show(done - 1, done, &suffix);
+    }
+
+    /// So many units of so many are done.
+    pub(crate) fn reach(&self, done: u64, total: u64) {
+        self.set_total(total);
+        self.show(self.done.swap(done, Ordering::Relaxed), done, "");
+    }
+
+    fn show(&self, before: u64, done: u64, suffix: &str) {
+        self.bar.set_position(done);
+        let total = self.total.load(Ordering::Relaxed);
+        let tenth = |n: u64| n * LINES / total.max(1);
+        if !self.is_terminal && tenth(done) > tenth(before) {
+            let left = time_left(self.begun.elapsed(), done, total).map(|left| format!(", about {left} left")).unwrap_or_default();
+            tell!("{done}/{total} {}{suffix}{left}", self.unit);
         }
     }
 
@@ -66,5 +90,34 @@ impl Progress {
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// What is left at the pace until now; nothing where nothing is left, and where it is too little to speak of.
+fn time_left(elapsed: Duration, done: u64, total: u64) -> Option<String> {
+    let left = elapsed.as_secs_f64() / done.max(1) as f64 * total.saturating_sub(done) as f64;
+    match left.round() as u64 {
+        0 => None,
+        secs @ 1..=99 => Some(format!("{secs} s")),
+        secs @ 100..=5_999 => Some(format!("{} min", (secs + 30) / 60)),
+        secs => Some(format!("{:.1} h", secs as f64 / 3600.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_follows_the_pace() {
+        let left = |elapsed, done, total| time_left(Duration::from_secs(elapsed), done, total);
+        assert_eq!(left(10, 1, 5).as_deref(), Some("40 s"));
+        assert_eq!(left(60, 2, 10).as_deref(), Some("4 min"));
+        assert_eq!(left(3_600, 1, 3).as_deref(), Some("2.0 h"));
+        assert_eq!((left(10, 5, 5), left(0, 1, 5)), (None, None));
     }
 }

@@ -20,7 +20,8 @@ fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
     let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
     let config = Config::resolve(&settings, &model).expect("a legal configuration");
     let target = Target { device: Device::Cpu, computes: true };
-    let sources = Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), vae: Source::Seeded(3) };
+    let sources =
+        Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) };
     let mut pipeline = Pipeline::load(&model, &config, target, &sources).expect("loads");
     let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");

@@ -25,7 +25,8 @@ fn prompt_to_video(#[case] settings: &[&str]) {
     let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
     let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), &model).unwrap();
     let part = |name: &str| Source::open(&path(&format!("pipeline.{name}"))).unwrap();
-    let sources = Sources { text_encoder: part("text_encoder"), transformer: part("transformer"), vae: part("vae") };
+    let sources =
+        Sources { text_encoder: part("text_encoder"), transformer: part("transformer"), low_noise_transformer: None, vae: part("vae") };
     let mut pipeline = Pipeline::load(&model, &config, Target { device: Device::Cpu, computes: true }, &sources).unwrap();
 
     let prompts = pipeline.encode(&tokens(&fixture, "input.prompt_ids"), &tokens(&fixture, "input.negative_prompt_ids")).unwrap();

@@ -7,16 +7,18 @@ mod config;
 mod event;
 mod gpu;
 mod model;
+mod output;
 mod record;
 mod request;
 
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Settings, parse_resolution, parse_setting, setting_names,
-    short_key,
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Sampler, Settings, parse_resolution, parse_setting,
+    setting_names, short_key,
 };
 pub use event::{Event, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
-pub use model::{ModelSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+pub use output::{OutputFormat, unfinished};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
 pub use request::{Device, Request};
 

@@ -14,8 +14,11 @@ pub struct ModelSpec {
     pub source: String,
     /// The umT5 text encoder.
     pub text_encoder: TextEncoderSpec,
-    /// The diffusion transformer.
+    /// The diffusion transformer: of a pool, each of the two.
     pub transformer: TransformerSpec,
+    /// Where the model has two transformers, when each of them is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolSpec>,
     /// The causal 3D VAE.
     pub vae: VaeSpec,
     /// The sampling defaults.
@@ -74,6 +77,16 @@ pub struct TransformerSpec {
     pub eps: f64,
 }
 
+/// A pool of two transformers of the same shapes: one for high noise, one for low noise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// The high-noise transformer predicts at timesteps from this share of all on, the low-noise one below.
+    pub boundary: f64,
+    /// Guidance scale of the low-noise transformer; the high-noise one's is the model's.
+    pub low_noise_guidance_scale: f64,
+}
+
 /// Shapes of a Wan VAE (diffusers' `AutoencoderKLWan`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,12 +105,29 @@ pub struct VaeSpec {
     pub latents_mean: Vec<f64>,
     /// Standard deviation of each latent channel.
     pub latents_std: Vec<f64>,
+    /// Channels at full resolution in the decoder, where they differ from the encoder's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_base_dim: Option<i64>,
+    /// Whether each resolution has a shortcut that averages or repeats (the VAE of Wan2.2 TI2V-5B).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub residual: bool,
+    /// Side of the pixel patches that become channels before the encoder and pixels again after the decoder.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub patch_size: i64,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn is_one(value: &i64) -> bool {
+    *value == 1
 }
 
 impl VaeSpec {
     /// Pixels a latent pixel spans in height and width.
     pub fn spatial_compression(&self) -> i64 {
-        1 << self.temporal_downsample.len()
+        self.patch_size << self.temporal_downsample.len()
     }
 
     /// Frames a latent frame spans, the first one apart.
@@ -120,4 +150,11 @@ pub struct Sampling {
     pub resolution: [u32; 2],
     /// Frames of the video.
     pub frames: u32,
+    /// Frames a second.
+    #[serde(default = "sixteen")]
+    pub fps: u32,
+}
+
+fn sixteen() -> u32 {
+    16
 }

@@ -48,6 +48,9 @@ pub struct Request {
     pub model: ModelSpec,
     /// The configuration, complete and legal.
     pub config: Config,
+    /// The folder that holds the model's weights; without it they come from the seed.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
     /// Where the video goes; without it, finished frames are dropped.
     pub output: Option<PathBuf>,
 }

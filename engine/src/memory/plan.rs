@@ -43,7 +43,8 @@ impl Plan {
                 OffloadTextEncoder::Off => Place::Resident,
                 OffloadTextEncoder::Cpu => Place::Host,
             },
-            transformer_ends: Place::Resident,
+            // They compute at the two ends of a pass and wait in between, while a block's own buffers are needed.
+            transformer_ends: if config.offload_dit { streamed } else { Place::Resident },
             blocks: (0..model.transformer.num_layers as usize).map(block).collect(),
             // It is used once, after everything else: nothing to copy ahead, and no reason to lock pages.
             vae: if config.offload_vae { Place::Streamed { prefetch: 0, pinned: false } } else { Place::Resident },

@@ -88,9 +88,6 @@ impl Residency {
             };
             residency.groups.push(Placed { group, layout, home });
         }
-        let mut layouts = residency.streamed.iter().map(|&index| &residency.groups[index].layout);
-        let first = layouts.next();
-        assert!(layouts.all(|layout| Some(layout) == first), "streamed groups take turns in the same buffers, so they lie alike");
         Ok(residency)
     }
 
@@ -140,18 +137,18 @@ impl Residency {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
         let ahead = self.prefetch.min(self.streamed.len() - 1);
         if self.staging.is_none() {
-            let Placed { group, layout, .. } = &self.groups[index];
-            self.staging = Some(Staging::new(ahead + 1, group, layout, self.device)?);
+            let largest = self.streamed.iter().map(|&streamed| self.groups[streamed].layout.bytes).max().unwrap_or(0);
+            self.staging = Some(Staging::new(ahead + 1, largest, self.device)?);
         }
         let staging = self.staging.as_mut().expect("just made");
         for step in 0..=ahead {
             // After the last group comes the first one: the next pass begins there.
             let wanted = self.streamed[(place + step) % self.streamed.len()];
-            let Placed { layout, home: Home::Host(slab), .. } = &self.groups[wanted] else {
+            let Placed { group, layout, home: Home::Host(slab) } = &self.groups[wanted] else {
                 unreachable!("streamed groups live on the host")
             };
             if !staging.holds(wanted) {
-                staging.fetch(wanted, slab.bytes(), layout.bytes)?;
+                staging.fetch(wanted, group, layout, slab.bytes())?;
                 self.traffic.h2d_bytes += if self.device.is_cuda() { layout.bytes as u64 } else { 0 };
             }
         }

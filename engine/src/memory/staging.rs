@@ -30,10 +30,15 @@ struct Streams {
 #[derive(Debug)]
 struct Buffer {
     slab: Tensor,
-    weights: Weights,
-    /// The group that is in the buffer, or on its way there.
-    holds: Option<usize>,
+    /// The group that is in the buffer or on its way there, and its tensors.
+    holds: Option<(usize, Weights)>,
     events: Option<BufferEvents>,
+}
+
+impl Buffer {
+    fn group(&self) -> Option<usize> {
+        self.holds.as_ref().map(|(index, _)| *index)
+    }
 }
 
 #[derive(Debug)]
@@ -43,16 +48,15 @@ struct BufferEvents {
 }
 
 impl Staging {
-    /// `count` buffers on `device` for groups that all lie as `layout` says.
-    pub(super) fn new(count: usize, group: &Group, layout: &GroupLayout, device: Device) -> Result<Self> {
+    /// `count` buffers on `device`, each for groups of at most `bytes`.
+    pub(super) fn new(count: usize, bytes: i64, device: Device) -> Result<Self> {
         let on_gpu = device.is_cuda();
         let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
         let mut buffers = Vec::with_capacity(count);
         for _ in 0..count {
-            let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, device))?;
-            let weights = Weights::bind(group, layout, &slab)?;
+            let slab = Tensor::f_empty([bytes], (Kind::Uint8, device))?;
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
-            buffers.push(Buffer { slab, weights, holds: None, events });
+            buffers.push(Buffer { slab, holds: None, events });
         }
         if let Some(streams) = &streams {
             // The allocator may hand out memory that arithmetic already queued still reads: the first copy must come after it.
@@ -65,15 +69,15 @@ impl Staging {
 
     /// Whether `index` is in a buffer or on its way.
     pub(super) fn holds(&self, index: usize) -> bool {
-        self.buffers.iter().any(|buffer| buffer.holds == Some(index))
+        self.buffers.iter().any(|buffer| buffer.group() == Some(index))
     }
 
-    /// Starts the copy of group `index` from `host` into the buffer whose turn it is.
-    pub(super) fn fetch(&mut self, index: usize, host: &Tensor, bytes: i64) -> Result<()> {
+    /// Starts the copy of group `index`, which lies in `host` as `layout` says, into the buffer whose turn it is.
+    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, host: &Tensor) -> Result<()> {
         let turn = self.next;
         self.next = (turn + 1) % self.buffers.len();
-        let buffer = &mut self.buffers[turn];
-        buffer.holds = Some(index);
+        let (buffer, bytes) = (&mut self.buffers[turn], layout.bytes);
+        buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
         match (&self.streams, &buffer.events) {
             (Some(streams), Some(events)) => {
                 streams.copy.wait(&events.released)?;
@@ -86,11 +90,12 @@ impl Staging {
 
     /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.
     pub(super) fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
-        let buffer = self.buffers.iter().find(|buffer| buffer.holds == Some(index)).expect("fetched before it is used");
+        let buffer = self.buffers.iter().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
+        let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
             streams.compute.wait(&events.arrived)?;
         }
-        let result = run(&buffer.weights)?;
+        let result = run(weights)?;
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
             events.released.record(streams.compute)?;
         }

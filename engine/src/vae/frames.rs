@@ -13,11 +13,16 @@ pub trait FrameSink {
     /// Takes `pixels`, of which the first are in frame `first_frame` and row `first_row`.
     ///
     /// # Shapes
-    /// `pixels`: `[frames, rows, width, 3]`, uint8, contiguous, on the CPU.
+    /// `pixels`: `[frames, rows, width, 3]`, on the CPU: uint8 and contiguous, or colours (see [`FrameSink::takes_colours`]).
     ///
     /// # Errors
     /// What keeps the sink from taking them.
     fn accept(&mut self, first_frame: i64, first_row: i64, pixels: &Tensor) -> Result<()>;
+
+    /// Whether the sink takes pixels as the decoder has them, in its type and around -1 to 1, instead of bytes. They are good during the call alone.
+    fn takes_colours(&self) -> bool {
+        false
+    }
 }
 
 /// Decodes a whole video into `sink`, at most `temporal_chunk` latent frames at a time, in tiles where there is a `tiling`. After each chunk (of each
@@ -77,7 +82,7 @@ impl Video<'_> {
     }
 
     fn decode_whole(&self, latents: &Tensor, sink: &mut dyn FrameSink, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
-        let quantiser = Quantiser::new(latents)?;
+        let quantiser = Quantiser::new(latents, sink.takes_colours())?;
         let (mut first_frame, mut done) = (0, 0);
         self.decode_chunks(latents, |pixels| {
             let pixels = quantiser.quantise(pixels)?;
@@ -99,7 +104,7 @@ impl Video<'_> {
         sink: &mut dyn FrameSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        let quantiser = Quantiser::new(latents)?;
+        let quantiser = Quantiser::new(latents, sink.takes_colours())?;
         let scale = self.decoder.spatial_compression();
         let row_weights = upload(&blend_weights(rows, scale), &[-1, 1, 1], latents.device())?;
         let column_weights = upload(&blend_weights(columns, scale), &[1, -1, 1], latents.device())?;
@@ -151,23 +156,27 @@ fn upload(weights: &[Vec<f32>], shape: &[i64], device: Device) -> Result<Vec<Ten
     weights.iter().map(|weights| Ok(Tensor::f_from_slice(weights)?.f_view(shape)?.f_to_device(device)?)).collect()
 }
 
-/// Turns colours between -1 and 1 into bytes.
+/// Turns colours between -1 and 1 into what a sink takes: bytes, or the colours themselves.
 struct Quantiser {
+    keeps_colours: bool,
     /// 127.5 as a tensor on the device, exact in every type: the middle, and what it is to either end.
     half: Tensor,
 }
 
 impl Quantiser {
     /// For pixels of the type and on the device of `like`.
-    fn new(like: &Tensor) -> Result<Self> {
-        Ok(Self { half: Tensor::f_full([] as [i64; 0], 127.5, (like.kind(), like.device()))? })
+    fn new(like: &Tensor, keeps_colours: bool) -> Result<Self> {
+        Ok(Self { keeps_colours, half: Tensor::f_full([] as [i64; 0], 127.5, (like.kind(), like.device()))? })
     }
 
-    /// Bytes on the CPU. The only new tensors are those of bytes: the arithmetic overwrites `pixels`.
+    /// Bytes on the CPU, unless colours are kept. The only new tensors are those of bytes: the arithmetic overwrites `pixels`.
     ///
     /// # Shapes
     /// `pixels`: `[1, frames, rows, width, 3]`; result: `[frames, rows, width, 3]`.
     fn quantise(&self, pixels: Tensor) -> Result<Tensor> {
+        if self.keeps_colours {
+            return Ok(pixels.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?);
+        }
         // In one operation, so that 16-bit types round once.
         let mut scaled = self.half.f_addcmul_out(&pixels, &pixels, &self.half)?;
         let _ = scaled.f_round_()?;

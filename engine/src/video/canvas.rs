@@ -1,10 +1,8 @@
-//! Where finished frames go as they are decoded.
-
-use std::path::Path;
+//! Sinks that write no file: one drops all frames, one keeps them.
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::vae::FrameSink;
 
 /// Drops all frames: for runs that measure.
@@ -36,17 +34,6 @@ impl VideoCanvas {
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
         self.pixels.chunks_exact(self.height * self.width * 3)
     }
-
-    /// Writes the video to `path`, in the format of its extension.
-    ///
-    /// # Errors
-    /// An extension that is not known, and a file that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("gif") => super::gif::write(path, self.width, self.height, self.frames()),
-            _ => Err(Error::Input(format!("{}: unknown kind of video: name it .gif", path.display()))),
-        }
-    }
 }
 
 impl FrameSink for VideoCanvas {
@@ -56,9 +43,15 @@ impl FrameSink for VideoCanvas {
         let bytes = (rows * width * 3) as usize;
         for frame in 0..frames {
             let start = ((first_frame + frame) as usize * self.height + first_row as usize) * self.width * 3;
-            let rows = pixels.f_select(0, frame)?.f_contiguous()?.f_to_kind(Kind::Uint8)?;
-            rows.f_copy_data_u8(&mut self.pixels[start..start + bytes], bytes)?;
+            copy_frame(pixels, frame, &mut self.pixels[start..start + bytes])?;
         }
         Ok(())
     }
+}
+
+/// Copies the rows of one frame of `pixels`, as a sink gets them, into `bytes`.
+pub(super) fn copy_frame(pixels: &Tensor, frame: i64, bytes: &mut [u8]) -> Result<()> {
+    let rows = pixels.f_select(0, frame)?.f_contiguous()?.f_to_kind(Kind::Uint8)?;
+    let count = bytes.len();
+    Ok(rows.f_copy_data_u8(bytes, count)?)
 }

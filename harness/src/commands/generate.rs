@@ -1,12 +1,14 @@
 //! `lowmem generate`.
 
+mod ending;
+mod output;
+
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, Outcome, Request, RunRecord, Settings, gib};
-use serde_json::json;
+use engine_protocol::{Config, Device, Event, Outcome, Request, Settings};
+use serde_json::{Value, json};
 
-use super::table;
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -17,11 +19,15 @@ use crate::sweep::{Definition, Rules, resolve_one};
 use crate::target::Target;
 use crate::worker::{self, Launcher};
 
+/// The model that has no checkpoint.
+const WITHOUT_CHECKPOINT: &str = "wan-tiny";
+
 /// Makes a video.
 pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     let definition = definition(&arguments)?;
-    if let Some(output) = &arguments.output {
-        check_output(output)?;
+    let format = arguments.output.as_deref().map(output::check).transpose()?;
+    if let Some(checkpoint) = &arguments.checkpoint {
+        check_checkpoint(checkpoint)?;
     }
     let target = Target::choose(&arguments.target)?;
     match (target.device, &arguments.output) {
@@ -37,12 +43,19 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     }
     let models = Models::load()?;
     let (config, warnings) = config(&definition, &models, target.device)?;
+    if let Some(format) = format {
+        output::check_size(format, &config)?;
+    }
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    if arguments.checkpoint.is_none() && target.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
+        tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
+    }
     let launcher = Launcher::find(target.device)?;
     let interrupt = Interrupt::listen()?;
     tell!("{}", target.choice);
 
     let request = Request {
+        checkpoint: arguments.checkpoint.clone(),
         case: "generate".into(),
         device: target.device,
         memory_limit_bytes: target.memory_limit_bytes,
@@ -54,8 +67,11 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     let mut watcher = Watcher::default();
     let record = worker::run_case(&launcher, &target, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
+    if let Some(output) = arguments.output.as_deref().filter(|_| record.as_ref().is_none_or(|record| record.outcome != Outcome::Ok)) {
+        output::remove_unfinished(output);
+    }
     match record {
-        Some(record) => Ok(finish(&record, &target, arguments.output.as_deref())),
+        Some(record) => Ok(ending::tell_of(&record, &target, arguments.output.as_deref())),
         None => {
             tell!("interrupted: no video was made");
             Ok(ExitCode::Interrupted)
@@ -72,16 +88,42 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
     if let Some((key, _)) = definition.lists().next() {
         return Err(Error::input(format!("--config {}: it is a sweep over {key}; a video has one value for each key", definition.name)));
     }
-    let flags = [
-        ("model", arguments.model.as_ref().map(|model| json!(model))),
-        ("prompt", arguments.prompt.as_ref().map(|prompt| json!(prompt))),
-        ("seed", arguments.seed.map(|seed| json!(seed))),
-    ];
-    flags.into_iter().filter_map(|(key, value)| Some((key, value?))).for_each(|(key, value)| definition.fix(key.into(), value));
-    for (key, value) in cli::settings(&arguments.settings)? {
+    let words = cli::settings(&arguments.settings)?;
+    for (key, option, value) in flags(arguments) {
+        if let Some((_, word)) = words.iter().find(|(other, _)| other == key) {
+            return Err(Error::input(format!("{key} is given twice, as --{option} {value} and as {key}={word}: leave one out")));
+        }
+        definition.fix(key.into(), value);
+    }
+    for (key, value) in words {
         definition.fix(key, value);
     }
     Ok(definition)
+}
+
+/// The options that stand for a key: the key, the option's name and its value.
+fn flags(arguments: &GenerateArguments) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+    let all = [
+        ("model", "model", arguments.model.as_ref().map(|model| json!(model))),
+        ("prompt", "prompt", arguments.prompt.as_ref().map(|prompt| json!(prompt))),
+        ("negative_prompt", "negative-prompt", arguments.negative_prompt.as_ref().map(|prompt| json!(prompt))),
+        ("seed", "seed", arguments.seed.map(|seed| json!(seed))),
+        ("steps", "steps", arguments.steps.map(|steps| json!(steps))),
+        ("guidance_scale", "guidance", arguments.guidance.map(|scale| json!(scale))),
+        ("resolution", "size", arguments.size.as_ref().map(|size| json!(size))),
+        ("frames", "frames", arguments.frames.map(|frames| json!(frames))),
+    ];
+    all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?)))
+}
+
+/// Refuses a checkpoint that is no folder; what is in it, the worker looks at.
+fn check_checkpoint(checkpoint: &Path) -> Result<(), Error> {
+    let shown = checkpoint.display();
+    match (checkpoint.exists(), checkpoint.is_dir()) {
+        (_, true) => Ok(()),
+        (true, false) => Err(Error::input(format!("--checkpoint {shown}: that is a file: name the folder that it is in"))),
+        (false, _) => Err(Error::input(format!("--checkpoint {shown}: there is no such folder: name the one that holds the model's weights"))),
+    }
 }
 
 fn config(definition: &Definition, models: &Models, device: Device) -> Result<(Config, Vec<String>), Error> {
@@ -97,74 +139,7 @@ fn config(definition: &Definition, models: &Models, device: Device) -> Result<(C
     resolve_one(&settings, models, rules, |error| definition.refuse(error))
 }
 
-/// Refuses an output that could not be written, before anything runs.
-fn check_output(output: &Path) -> Result<(), Error> {
-    let shown = output.display();
-    if output.extension().is_none_or(|extension| extension != "gif") {
-        return Err(Error::input(format!(
-            "--output {shown}: only .gif can be written for now: name it {}",
-            output.with_extension("gif").display()
-        )));
-    }
-    let folder = match output.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::input(format!("--output {shown}: there is no folder {}: make it first", folder.display())));
-    }
-    if output.is_dir() {
-        return Err(Error::input(format!("--output {shown}: that is a folder: name a file in it")));
-    }
-    Ok(())
-}
-
-/// Prints each stage, and what became of it all.
-fn finish(record: &RunRecord, target: &Target, output: Option<&Path>) -> ExitCode {
-    let mut table = table(&["stage", "time s", "peak allocated GiB", "peak reserved GiB", "peak device GiB"], &[1, 2, 3, 4]);
-    for stage in &record.stages {
-        let memory = |counter: fn(&engine_protocol::StageMemory) -> u64| reports::shown(stage.memory.as_ref().map(counter));
-        table.add_row([
-            stage.stage.name().to_owned(),
-            stage.secs.map(|secs| format!("{secs:.2}")).unwrap_or_default(),
-            memory(|m| m.peak_allocated_bytes),
-            memory(|m| m.peak_reserved_bytes),
-            memory(|m| m.peak_device_bytes),
-        ]);
-    }
-    say!("{table}");
-    let memory = record.memory_source.map_or("not there on the CPU", |source| source.name());
-    let times = record.time_source.map_or("not modelled yet", |source| source.name());
-    say!(
-        "{} of {} steps, on {}: memory is {memory}, times are {times}",
-        record.config.steps_to_run(),
-        record.config.steps,
-        record.device.name()
-    );
-    let error = record.error.as_deref().unwrap_or_default();
-    match record.outcome {
-        Outcome::Ok => {
-            if let Some(output) = output {
-                say!("Written: {}", output.display());
-            }
-            ExitCode::Done
-        }
-        Outcome::Oom => {
-            let needed =
-                reports::needed_bytes(record).map(|bytes| format!(", at least {:.2} GiB are needed", gib(bytes))).unwrap_or_default();
-            let held = target.capacity_bytes.map(|bytes| format!(" of {:.2} GiB", gib(bytes))).unwrap_or_default();
-            let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
-            tell!("lowmem: out of memory in {stage}{held}{needed}: use a higher low_mem_level. {error}");
-            ExitCode::NothingFits
-        }
-        other => {
-            tell!("lowmem: {}: {error}", other.name());
-            ExitCode::Fault
-        }
-    }
-}
-
-/// Shows how far the stage that runs is.
+/// Shows which stage runs and how far it is.
 #[derive(Default)]
 struct Watcher {
     progress: Option<Progress>,
@@ -173,10 +148,13 @@ struct Watcher {
 impl Watcher {
     fn see(&mut self, event: &Event) {
         match event {
-            Event::StageBegun { .. } => self.finish(),
-            Event::Progress { stage, total, .. } => {
-                let progress = self.progress.get_or_insert_with(|| Progress::new(*total as usize, stage.name()));
-                progress.step();
+            Event::StageBegun { stage } => {
+                self.finish();
+                self.progress = Some(Progress::unknown(stage.name()));
+            }
+            Event::Progress { stage, done, total } => {
+                let progress = self.progress.get_or_insert_with(|| Progress::unknown(stage.name()));
+                progress.reach(u64::from(*done), u64::from(*total));
             }
             _ => {}
         }

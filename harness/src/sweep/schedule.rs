@@ -68,6 +68,7 @@ impl Schedule<'_> {
 
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
         let request = Request {
+            checkpoint: None,
             case: case.name.clone(),
             device: self.target.device,
             memory_limit_bytes: self.target.memory_limit_bytes,

@@ -59,6 +59,29 @@ impl AttnType {
     }
 }
 
+/// Which sampler walks the sigma schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampler {
+    /// UniPC of order 2: predictor and corrector.
+    Unipc,
+    /// Euler: one straight line a step.
+    Euler,
+    /// DPM++ 2M: multistep of order 2.
+    Dpmpp,
+}
+
+impl Sampler {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sampler::Unipc => "unipc",
+            Sampler::Euler => "euler",
+            Sampler::Dpmpp => "dpmpp",
+        }
+    }
+}
+
 /// Where the text encoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,6 +4,6 @@ mod flags;
 mod resolve;
 mod settings;
 
-pub use flags::{AttnType, Dtype, OffloadTextEncoder};
+pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler};
 pub use resolve::{Config, ConfigError};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

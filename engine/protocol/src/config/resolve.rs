@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttnType, Dtype, OffloadTextEncoder, Settings, parse_resolution};
+use super::{AttnType, Dtype, OffloadTextEncoder, Sampler, Settings, parse_resolution};
 use crate::ModelSpec;
 
 /// Why a configuration is refused, and what to change.
@@ -44,8 +44,12 @@ pub struct Config {
     pub steps: u32,
     /// Run only so many of the steps; memory is the same from the second step on.
     pub steps_measured: Option<u32>,
+    /// Which sampler walks the sigma schedule.
+    pub sampler: Sampler,
     /// Weight of the difference between the cond and the uncond prediction; at 1 there is no uncond pass.
     pub guidance_scale: f64,
+    /// With a pool of transformers: the low-noise one's guidance scale.
+    pub low_noise_guidance_scale: Option<f64>,
     /// Shift of the sigma schedule.
     pub flow_shift: f64,
     /// The memory level that the flags below started from.
@@ -120,9 +124,10 @@ impl Config {
         };
         let guidance_scale = settings.guidance_scale.unwrap_or(model.sampling.guidance_scale);
         let flow_shift = settings.flow_shift.unwrap_or(model.sampling.flow_shift);
-        if !guidance_scale.is_finite() || guidance_scale < 1.0 {
-            return Err(ConfigError::new(format!("guidance_scale={guidance_scale} is out of range"), "use 1 (no guidance) or more"));
-        }
+        scale("guidance_scale", guidance_scale)?;
+        let low_noise_guidance_scale =
+            model.pool.as_ref().map(|pool| settings.low_noise_guidance_scale.unwrap_or(pool.low_noise_guidance_scale));
+        low_noise_guidance_scale.map_or(Ok(()), |value| scale("low_noise_guidance_scale", value))?;
         if !flow_shift.is_finite() || flow_shift <= 0.0 {
             return Err(ConfigError::new(format!("flow_shift={flow_shift} is out of range"), "use a number above 0"));
         }
@@ -168,7 +173,9 @@ impl Config {
             frames,
             steps,
             steps_measured,
+            sampler: settings.sampler.unwrap_or(Sampler::Unipc),
             guidance_scale,
+            low_noise_guidance_scale,
             flow_shift,
             low_mem_level: level,
             dtype,
@@ -178,7 +185,7 @@ impl Config {
             } else {
                 OffloadTextEncoder::Off
             }),
-            offload_vae: settings.offload_vae.unwrap_or(false),
+            offload_vae: settings.offload_vae.unwrap_or(level >= 3),
             offload_dit,
             resident_blocks,
             prefetch_blocks,
@@ -201,6 +208,12 @@ impl Config {
             ("resident_blocks", settings.resident_blocks.is_some(), self.offload_dit, streaming),
             ("prefetch_blocks", settings.prefetch_blocks.is_some(), self.offload_dit, streaming),
             ("pinned_memory", settings.pinned_memory.is_some(), self.offload_dit, streaming),
+            (
+                "low_noise_guidance_scale",
+                settings.low_noise_guidance_scale.is_some(),
+                self.low_noise_guidance_scale.is_some(),
+                "this model has one transformer",
+            ),
             ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), "guidance_scale=1 has no uncond prediction"),
         ];
         let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
@@ -214,7 +227,7 @@ impl Config {
 
     /// Whether there is an uncond pass.
     pub fn has_guidance(&self) -> bool {
-        self.guidance_scale > 1.0
+        self.guidance_scale > 1.0 || self.low_noise_guidance_scale.is_some_and(|scale| scale > 1.0)
     }
 
     /// Shape of the latents of one video: channels, frames, height, width.
@@ -242,6 +255,13 @@ fn ranged(key: &str, value: i64, low: i64, high: i64) -> Result<i64, ConfigError
         return Ok(value);
     }
     Err(ConfigError::new(format!("{key}={value} is out of range"), format!("use {low} to {high}")))
+}
+
+fn scale(key: &str, value: f64) -> Result<(), ConfigError> {
+    if value.is_finite() && value >= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::new(format!("{key}={value} is out of range"), "use 1 (no guidance) or more"))
 }
 
 fn only(key: &str, value: Option<i64>, legal: i64, why: &str) -> Result<(), ConfigError> {

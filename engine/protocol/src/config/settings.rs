@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder};
+use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, Sampler};
 
 /// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
 pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
@@ -21,7 +21,9 @@ pub struct Settings {
     pub frames: Option<i64>,
     pub steps: Option<i64>,
     pub steps_measured: Option<i64>,
+    pub sampler: Option<Sampler>,
     pub guidance_scale: Option<f64>,
+    pub low_noise_guidance_scale: Option<f64>,
     pub flow_shift: Option<f64>,
     pub low_mem_level: Option<i64>,
     pub dtype: Option<Dtype>,

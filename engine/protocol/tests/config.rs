@@ -1,0 +1,119 @@
+//! From settings to a configuration: what each memory level means, and what is refused with which words.
+
+use std::path::Path;
+
+use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, Settings, parse_setting};
+use rstest::rstest;
+
+fn model(name: &str) -> ModelSpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../sweeps/models/{name}.yaml"));
+    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model definition")).expect("a model definition")
+}
+
+fn settings(texts: &[&str]) -> Result<Settings, ConfigError> {
+    Settings::from_pairs(texts.iter().map(|text| parse_setting(text)).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn resolve(texts: &[&str]) -> Result<Config, ConfigError> {
+    Config::resolve(&settings(texts)?, &model("wan2.1-t2v-14b"))
+}
+
+#[test]
+fn a_level_is_a_preset_of_the_flags() {
+    let level = |n: u8| resolve(&[&format!("low_mem_level={n}")]).expect("legal");
+    let flags = |c: &Config| (c.vae_tile_size.is_some(), c.offload_text_encoder == OffloadTextEncoder::Cpu, c.offload_dit);
+    assert_eq!(flags(&level(0)), (false, false, false));
+    assert_eq!(flags(&level(1)), (true, false, false));
+    assert_eq!(flags(&level(2)), (true, true, false));
+    assert_eq!(flags(&level(3)), (true, true, true));
+    assert_eq!(level(3).prefetch_blocks, Some(1));
+    assert_eq!(level(1).vae_tile_size, Some(8), "the page's default");
+}
+
+#[test]
+fn each_flag_can_be_set_by_itself() {
+    let config = resolve(&["low_mem_level=3", "offload_text_encoder=off", "vae_tiling=false"]).expect("legal");
+    assert_eq!((config.offload_text_encoder, config.vae_tile_size, config.offload_dit), (OffloadTextEncoder::Off, None, true));
+    let config = resolve(&["offload_dit=true", "resident_blocks=7", "vae_tiling=true", "vae_tile_size=12"]).expect("legal");
+    assert_eq!((config.low_mem_level, config.resident_blocks, config.vae_tile_size), (0, Some(7), Some(12)));
+}
+
+#[test]
+fn the_pages_spelling_means_the_same() {
+    let long = ["infer.diffusion.low_mem_level=2", "infer.attn_type=flash", "infer.vae_tile_size=4", "infer.offload_text_encoder=true"];
+    let short = ["low_mem_level=2", "attn_type=flash", "vae_tile_size=4", "offload_text_encoder=cpu"];
+    assert_eq!(resolve(&long), resolve(&short));
+    assert!(resolve(&long).is_ok());
+}
+
+#[test]
+fn cases_that_are_the_same_in_effect_are_equal() {
+    assert_eq!(resolve(&["low_mem_level=0", "vae_tile_size=4"]), resolve(&["low_mem_level=0", "vae_tile_size=16"]));
+    assert_ne!(resolve(&["low_mem_level=1", "vae_tile_size=4"]), resolve(&["low_mem_level=1", "vae_tile_size=16"]));
+}
+
+#[test]
+fn what_has_no_effect_is_named() {
+    let given = settings(&["vae_tile_size=4", "prefetch_blocks=2", "guidance_scale=1", "negative_prompt=rain"]).expect("known keys");
+    let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
+    let idle = config.without_effect(&given);
+    assert_eq!(idle.len(), 3, "{idle:?}");
+    for (key, text) in ["vae_tile_size", "prefetch_blocks", "negative_prompt"].iter().zip(&idle) {
+        assert!(text.starts_with(key), "{text}");
+    }
+}
+
+#[test]
+fn latents_have_the_shape_of_the_published_models() {
+    let shape = |name: &str, texts: &[&str]| {
+        let model = model(name);
+        Config::resolve(&settings(texts).expect("known"), &model).expect("legal").latent_shape(&model)
+    };
+    assert_eq!(shape("wan2.1-t2v-14b", &["resolution=720p", "frames=81"]), [16, 21, 90, 160]);
+    assert_eq!(shape("wan2.1-t2v-1.3b", &["resolution=480p", "frames=1"]), [16, 1, 60, 104]);
+}
+
+#[rstest]
+#[case("low_mem_level=4", "low_mem_level=4 is out of range: use 0 to 3")]
+#[case("low_mem_level=-1", "low_mem_level=-1 is out of range")]
+#[case("low_mem_level=two", "low_mem_level=\"two\"")]
+#[case("vae_tile_size=-3", "vae_tile_size=-3 is out of range: use 2 to")]
+#[case("vae_tile_overlap=5", "vae_tile_overlap=5 is out of range: use 0 to 4")]
+#[case("vae_temporal_chunk=0", "vae_temporal_chunk=0 is out of range")]
+#[case("frames=80", "use 1 more than a multiple of 4: 77 or 81")]
+#[case("frames=0", "frames=0 is out of range")]
+#[case("resolution=1280x721", "height=721 does not fit the model: use a multiple of 16")]
+#[case("resolution=0x480", "width=0 does not fit the model")]
+#[case("resolution=big", "resolution=`big` is not WIDTHxHEIGHT")]
+#[case("steps=0", "steps=0 is out of range")]
+#[case("steps_measured=51", "steps_measured=51 is out of range: use 1 to 50")]
+#[case("guidance_scale=0.5", "guidance_scale=0.5 is out of range")]
+#[case("flow_shift=0", "flow_shift=0 is out of range")]
+#[case("resident_blocks=41", "resident_blocks=41 is out of range: use 0 to 40")]
+#[case("cp_size=2", "cp_size=2: splitting a video over GPUs is not built yet")]
+#[case("flexcache=teacache", "flexcache=teacache is not built yet")]
+#[case("attn_type=sage", "unknown variant `sage`, expected one of `sdpa`")]
+#[case("offload_text_encoder=gpu", "unknown place `gpu`, expected `off` or `cpu`")]
+#[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]
+#[case("infer.low_mem_levl=3", "did you mean `low_mem_level`?")]
+#[case("low_mem_level", "is not key=value")]
+fn what_is_wrong_is_said(#[case] setting: &str, #[case] message: &str) {
+    let error = resolve(&[setting]).expect_err("refused").to_string();
+    assert!(error.contains(message), "{error}");
+}
+
+#[test]
+fn flash_attention_needs_sixteen_bits() {
+    let error = resolve(&["attn_type=flash", "dtype=fp32"]).expect_err("refused").to_string();
+    assert!(error.contains("attn_type=flash has no fp32 kernel: use dtype=bf16"), "{error}");
+}
+
+#[test]
+fn a_pool_has_a_guidance_scale_each() {
+    let model = model("wan2.2-t2v-a14b");
+    let config = |texts: &[&str]| Config::resolve(&settings(texts).expect("known"), &model).expect("legal");
+    assert_eq!((config(&[]).guidance_scale, config(&[]).low_noise_guidance_scale), (4.0, Some(3.0)));
+    assert!(config(&["guidance_scale=1"]).has_guidance(), "the low-noise transformer still guides");
+    assert!(!config(&["guidance_scale=1", "low_noise_guidance_scale=1"]).has_guidance());
+    assert_eq!(resolve(&["low_noise_guidance_scale=2"]).expect("legal").low_noise_guidance_scale, None);
+}

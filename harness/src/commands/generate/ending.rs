@@ -1,0 +1,92 @@
+//! What is said after a video was made, or was not.
+
+use std::path::Path;
+
+use engine_protocol::{Outcome, RunRecord, Source, StageMemory, gib};
+
+use super::super::table;
+use crate::exit_code::ExitCode;
+use crate::target::Target;
+
+/// Prints each stage, and what became of it all.
+pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>) -> ExitCode {
+    print_stages(record);
+    let error = record.error.as_deref().unwrap_or_default();
+    match record.outcome {
+        Outcome::Ok => {
+            if let Some(output) = output {
+                say!("Written: {}", output.display());
+            }
+            ExitCode::Done
+        }
+        Outcome::Oom => {
+            let needed =
+                reports::needed_bytes(record).map(|bytes| format!(", at least {:.2} GiB are needed", gib(bytes))).unwrap_or_default();
+            let held = target.capacity_bytes.map(|bytes| format!(" of {:.2} GiB", gib(bytes))).unwrap_or_default();
+            let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
+            tell!("lowmem: out of memory in {stage}{held}{needed}: {}. {error}", remedies(record));
+            ExitCode::NothingFits
+        }
+        Outcome::Timeout => {
+            tell!("lowmem: timeout: {error}: give it a longer --timeout, or fewer --steps or --frames");
+            ExitCode::Fault
+        }
+        other => {
+            tell!("lowmem: {}: {error}", other.name());
+            ExitCode::Fault
+        }
+    }
+}
+
+fn print_stages(record: &RunRecord) {
+    let has_memory = record.stages.iter().any(|stage| stage.memory.is_some());
+    let titles = ["stage", "time s", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
+    // On the CPU there is no GPU memory to tell of.
+    let columns = if has_memory { titles.len() } else { 2 };
+    let mut table = table(&titles[..columns], &[1, 2, 3, 4]);
+    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 3]| {
+        let secs = secs.map(|secs| format!("{secs:.2}")).unwrap_or_default();
+        let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::shown));
+        table.add_row(cells.take(columns));
+    };
+    for stage in &record.stages {
+        let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
+        let peaks = [memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
+        add(stage.stage.name(), stage.secs, peaks);
+    }
+    if record.outcome == Outcome::Ok && !record.stages.is_empty() {
+        // Of stages of which one has no time there is no sum.
+        let secs = record.stages.iter().map(|stage| stage.secs).sum::<Option<f64>>();
+        add("all", secs, [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
+    }
+    say!("{table}");
+    let device = record.device_name.as_deref().unwrap_or(record.device.name());
+    let memory = match record.memory_source {
+        Some(source) => format!("GPU memory is {}", source.name()),
+        None => "no GPU memory was used, only the host's".into(),
+    };
+    let times = match record.time_source {
+        Some(Source::Measured) => "times are measured".into(),
+        Some(source) => format!("times are {}", source.name()),
+        None => "times are not known".to_owned(),
+    };
+    say!("{} of {} steps on {device}: {memory}, {times}", record.config.steps_to_run(), record.config.steps);
+}
+
+/// What to try after an out-of-memory, the least loss first.
+fn remedies(record: &RunRecord) -> String {
+    let config = &record.config;
+    let mut remedies = Vec::new();
+    if config.low_mem_level < 3 {
+        remedies.push(format!("low_mem_level={}", config.low_mem_level + 1));
+    }
+    if config.resident_blocks.is_some_and(|blocks| blocks > 0) {
+        remedies.push("resident_blocks=0".into());
+    }
+    remedies.push("a smaller --size".into());
+    if config.frames > 1 {
+        remedies.push("fewer --frames".into());
+    }
+    let autotune = "or let `lowmem autotune` find what fits";
+    format!("try {}, {autotune}", remedies.join(", "))
+}
