@@ -1,5 +1,8 @@
 //! What can go wrong in the engine.
 
+use std::path::Path;
+
+use engine_protocol::ConfigError;
 use tch::TchError;
 
 /// The engine's result.
@@ -25,10 +28,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file that could not be read or written.
+    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
+        Self::File { path: path.display().to_string(), source }
+    }
+
+    /// A file or folder that cannot be used, and why.
+    pub(crate) fn at(path: &Path, what: &str) -> Self {
+        Self::Input(format!("{}: {what}", path.display()))
+    }
+
     /// Whether the GPU's memory ran out. libtorch says so in the text of its error alone.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Torch(TchError::Torch(text)) if text.contains("CUDA out of memory"))
             || matches!(self, Error::Torch(TchError::Torch(text)) if text.contains("CUDA error: out of memory"))
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::Input(error.to_string())
     }
 }
 

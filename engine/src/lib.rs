@@ -1,6 +1,7 @@
 //! The lowmem engine: Wan video diffusion on libtorch, in as little GPU memory as can be.
 
 pub mod attention;
+pub mod checkpoint;
 pub mod cuda;
 pub mod error;
 pub mod memory;
@@ -13,7 +14,9 @@ pub mod vae;
 pub mod video;
 pub mod weights;
 
+pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
+pub use pipeline::{Pipeline, Target};
 
 /// The libtorch that this engine is built against.
 pub const TORCH_VERSION: &str = "2.13.0";

@@ -1,19 +1,51 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
+//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead.
+//!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use engine::pipeline::{Pipeline, Sources, Target};
+use engine::pipeline::Sources;
 use engine::stages::{Say, Stages};
-use engine::text_encoder::byte_tokens;
 use engine::video::{Discard, VideoFile, VideoShape};
 use engine::weights::Source;
-use engine::{Result, cuda};
+use engine::{Checkpoint, Pipeline, Result, Target, cuda};
 use engine_protocol::{Device, Event, Request, Stage};
 
+/// Exit code for a checkpoint that cannot be opened and for wrong usage.
+const BAD_INPUT: u8 = 2;
+
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    match words.as_slice() {
+        [] => run_request(),
+        [command, folder] if command == "inspect" => inspect(Path::new(folder)),
+        _ => {
+            eprintln!("lowmem-worker: takes a request on standard input, or `inspect FOLDER`");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Prints what the checkpoint in `folder` holds.
+fn inspect(folder: &Path) -> ExitCode {
+    match Checkpoint::open(folder) {
+        Ok(checkpoint) => {
+            println!("{}", serde_json::to_string(&checkpoint.inventory()).expect("an inventory is plain data"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Runs the case that standard input asks for.
+fn run_request() -> ExitCode {
     let mut say = |event: Event| {
         let line = serde_json::to_string(&event).expect("events are plain data");
         // Nobody listens any more: there is nothing left to do for this process.
@@ -40,14 +72,10 @@ fn read_request() -> std::result::Result<Request, String> {
 fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
     let outside_stages = |error: engine::Error| Event::Failed { stage: None, message: error.to_string() };
     let target = start(request, say).map_err(outside_stages)?;
-    let Request { model, config, .. } = request;
     let stages = Stages::new(target);
 
-    let mut pipeline = stages.run(Stage::Load, say, |_| Pipeline::load(model, config, target, &sources(request)))?;
-    let prompts = stages.run(Stage::Encode, say, |_| {
-        let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
-        pipeline.encode(&tokens(&config.prompt), &tokens(&config.negative_prompt))
-    })?;
+    let mut pipeline = stages.run(Stage::Load, say, |_| load(request, target))?;
+    let prompts = stages.run(Stage::Encode, say, |_| pipeline.encode_prompts())?;
     let latents = stages.run(Stage::Denoise, say, |say| {
         let noise = pipeline.noise()?;
         pipeline.denoise(&prompts, noise, |done, total| say(Event::Progress { stage: Stage::Denoise, done, total }))
@@ -56,7 +84,7 @@ fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
     stages.run(Stage::Decode, say, |say| {
         let progress = |done, total| say(Event::Progress { stage: Stage::Decode, done: done as u32, total: total as u32 });
         let Some(path) = &request.output else { return pipeline.decode(&latents, &mut Discard, progress) };
-        let mut video = VideoFile::create(path, VideoShape::of(config, model), &latents)?;
+        let mut video = VideoFile::create(path, VideoShape::of(&request.config, &request.model), &latents)?;
         pipeline.decode(&latents, &mut video, progress)?;
         video.finish()
     })?;
@@ -75,6 +103,19 @@ fn start(request: &Request, say: Say<'_>) -> Result<Target> {
     }
     say(Event::Started { device_name, torch_version: engine::TORCH_VERSION.to_owned() });
     Ok(target)
+}
+
+/// Puts the weights where the plan has them.
+fn load(request: &Request, target: Target) -> Result<Pipeline> {
+    let Some(folder) = &request.checkpoint else {
+        return Pipeline::load(&request.model, &request.config, target, &sources(request));
+    };
+    let checkpoint = Checkpoint::open(folder)?;
+    if target.computes {
+        return Pipeline::from_checkpoint(&checkpoint, &request.config, target);
+    }
+    let pipeline = Pipeline::load(checkpoint.model(), &request.config, target, &sources(request))?;
+    Ok(pipeline.with_tokenizer(checkpoint.open_tokenizer()?))
 }
 
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.

@@ -1,16 +1,38 @@
 //! From prompt to video: the only file that knows all stages.
+//!
+//! # Example
+//! A video from a checkpoint, on the CPU:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use engine::{Checkpoint, Pipeline, Target};
+//! use engine_protocol::{Config, Settings};
+//!
+//! # fn main() -> engine::Result<()> {
+//! let checkpoint = Checkpoint::open(Path::new("Wan2.1-T2V-1.3B-Diffusers"))?;
+//! let settings = [("prompt", "a cat".into()), ("low_mem_level", 3.into()), ("dtype", "fp32".into())];
+//! let settings = Settings::from_pairs(settings.map(|(key, value)| (key.to_owned(), value)))?;
+//! let config = Config::resolve(&settings, checkpoint.model())?;
+//! let mut pipeline = Pipeline::from_checkpoint(&checkpoint, &config, Target::cpu())?;
+//! pipeline.generate(Path::new("cat.mp4"))
+//! # }
+//! ```
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
 use crate::scheduler::{TRAIN_TIMESTEPS, UniPc};
-use crate::text_encoder::TextEncoder;
+use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::transformer::Transformer;
 use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
+use crate::video::{VideoFile, VideoShape};
 use crate::weights::{Groups, Source, kind_of};
 
 /// Where the values of each part's weights come from.
@@ -36,6 +58,18 @@ pub struct Target {
     pub computes: bool,
 }
 
+impl Target {
+    /// The CPU, where everything is computed.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, computes: true }
+    }
+
+    /// The GPU of that number.
+    pub fn cuda(index: usize) -> Self {
+        Self { device: Device::Cuda(index), computes: true }
+    }
+}
+
 /// What the two passes of guidance are conditioned on.
 #[derive(Debug)]
 pub struct PromptEmbeddings {
@@ -50,6 +84,7 @@ pub struct Pipeline {
     config: Config,
     model: ModelSpec,
     target: Target,
+    tokenizer: Tokenizer,
     text_encoder: (TextEncoder, Residency),
     /// One, or of a pool the high-noise and the low-noise one.
     transformers: Vec<(Transformer, Residency)>,
@@ -88,7 +123,46 @@ impl Pipeline {
         let vae = (VaeDecoder::new(&model.vae), place(groups, &places, &sources.vae)?);
 
         let (config, model, transfers) = (config.clone(), model.clone(), Transfers::default());
-        Ok(Self { config, model, target, text_encoder, transformers, vae, transfers })
+        Ok(Self { config, model, target, tokenizer: Tokenizer::bytes(), text_encoder, transformers, vae, transfers })
+    }
+
+    /// As [`Pipeline::load`], from a checkpoint and with its tokenizer. All of it is found to be what the model needs before any of it is loaded.
+    ///
+    /// # Errors
+    /// Memory that runs out, and what the checkpoint lacks.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config, target: Target) -> Result<Self> {
+        let (sources, tokenizer) = (checkpoint.sources()?, checkpoint.open_tokenizer()?);
+        Ok(Self::load(checkpoint.model(), config, target, &sources)?.with_tokenizer(tokenizer))
+    }
+
+    /// The same pipeline with another tokenizer. Without this, tokens are bytes.
+    #[must_use]
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer, ..self }
+    }
+
+    /// All stages: makes the video that the configuration means and writes it to `output`, in the format that its name says.
+    ///
+    /// # Errors
+    /// libtorch's, and an output that cannot be written.
+    pub fn generate(&mut self, output: &Path) -> Result<()> {
+        let prompts = self.encode_prompts()?;
+        let noise = self.noise()?;
+        let latents = self.denoise(&prompts, noise, |_, _| ())?;
+        drop(prompts);
+        let mut video = VideoFile::create(output, VideoShape::of(&self.config, &self.model), &latents)?;
+        self.decode(&latents, &mut video, |_, _| ())?;
+        video.finish()
+    }
+
+    /// Prompt embeddings of the configuration's prompts, on the device.
+    ///
+    /// # Errors
+    /// libtorch's, and a prompt that the tokenizer cannot take.
+    pub fn encode_prompts(&mut self) -> Result<PromptEmbeddings> {
+        let tokens = |prompt: &str| self.tokenizer.tokens(prompt, self.model.text_encoder.max_tokens);
+        let (cond, uncond) = (tokens(&self.config.prompt)?, tokens(&self.config.negative_prompt)?);
+        self.encode(&cond, &uncond)
     }
 
     /// Prompt embeddings of token ids, on the device. `uncond` is not looked at without guidance.

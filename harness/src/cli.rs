@@ -31,8 +31,8 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// List the GPU profiles, and the real GPUs that are here
     Gpus,
-    /// List the models
-    Models,
+    /// List the models, or look into a checkpoint
+    Models(ModelsArguments),
 }
 
 /// Arguments of `lowmem sweep`.
@@ -153,6 +153,27 @@ pub(crate) struct GenerateArguments {
 pub(crate) struct ReportArguments {
     /// Run directory
     pub(crate) run_dir: PathBuf,
+}
+
+/// Arguments of `lowmem models`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ModelsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<ModelsCommand>,
+}
+
+/// What can be done with models besides listing them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Print what a checkpoint holds: components, parameters, types and GiB, and what is missing or unexpected
+    Inspect {
+        /// Folder of the checkpoint, in diffusers' layout or in Wan's own
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What runs cases, as it is asked for.

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Gpus => commands::gpus::run(),
-        Command::Models => commands::models::run(),
+        Command::Models(arguments) => commands::models::run(arguments),
     };
     match result {
         Ok(code) => code.into(),

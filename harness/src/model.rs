@@ -15,6 +15,13 @@ impl Models {
         Ok(Self(data::load_all("models")?))
     }
 
+    /// These and a checkpoint's model, which comes before a known one of its name.
+    pub(crate) fn with(mut self, model: ModelSpec) -> Self {
+        self.0.retain(|known| known.name != model.name);
+        self.0.push(model);
+        self
+    }
+
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ModelSpec> {
         self.0.iter()

@@ -6,6 +6,7 @@
 mod config;
 mod event;
 mod gpu;
+mod inventory;
 mod model;
 mod output;
 mod record;
@@ -17,6 +18,7 @@ pub use config::{
 };
 pub use event::{Event, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
+pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Sampler;
+
 /// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,8 +85,9 @@ pub struct TransformerSpec {
 pub struct PoolSpec {
     /// The high-noise transformer predicts at timesteps from this share of all on, the low-noise one below.
     pub boundary: f64,
-    /// Guidance scale of the low-noise transformer; the high-noise one's is the model's.
-    pub low_noise_guidance_scale: f64,
+    /// Guidance scale of the low-noise transformer, where it is another than the high-noise one's, which is the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_noise_guidance_scale: Option<f64>,
 }
 
 /// Shapes of a Wan VAE (diffusers' `AutoencoderKLWan`).
@@ -146,6 +149,9 @@ pub struct Sampling {
     pub guidance_scale: f64,
     /// Shift of the sigma schedule.
     pub flow_shift: f64,
+    /// Which sampler walks the sigma schedule.
+    #[serde(default)]
+    pub sampler: Sampler,
     /// Width and height in pixels.
     pub resolution: [u32; 2],
     /// Frames of the video.

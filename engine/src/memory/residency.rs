@@ -95,14 +95,7 @@ impl Residency {
     fn resident(&mut self, group: &Group, layout: &GroupLayout, device: Device, source: &Source) -> Result<Home> {
         let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, device))?;
         let weights = Weights::bind(group, layout, &slab)?;
-        for (param, &(_, kind)) in group.params.iter().zip(&layout.places) {
-            if matches!(source, Source::Empty) {
-                continue;
-            }
-            let mut value = Tensor::f_empty(param.shape.as_slice(), (kind, Device::Cpu))?;
-            source.fill(group, param, &mut value)?;
-            weights.get(&param.name).shallow_clone().f_copy_(&value)?;
-        }
+        fill(group, &weights, source)?;
         if device.is_cuda() {
             self.traffic.h2d_bytes += layout.bytes as u64;
         }
@@ -113,9 +106,7 @@ impl Residency {
     fn on_host(&mut self, group: &Group, layout: &GroupLayout, pinned: bool, source: &Source) -> Result<Home> {
         let slab = HostSlab::new(layout.bytes, pinned)?;
         let weights = Weights::bind(group, layout, slab.bytes())?;
-        for param in &group.params {
-            source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
-        }
+        fill(group, &weights, source)?;
         if pinned {
             self.traffic.pinned_bytes += layout.bytes as u64;
         }
@@ -154,6 +145,14 @@ impl Residency {
         }
         Ok(())
     }
+}
+
+/// Writes each tensor's values where it lives.
+fn fill(group: &Group, weights: &Weights, source: &Source) -> Result<()> {
+    for param in &group.params {
+        source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
+    }
+    Ok(())
 }
 
 impl Groups for Residency {

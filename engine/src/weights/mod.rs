@@ -2,8 +2,16 @@
 
 mod bound;
 mod group;
+mod mapped;
+mod pickle;
+mod pth;
+mod safetensors;
 mod source;
+mod store;
 
 pub use bound::Weights;
 pub use group::{Group, GroupLayout, Groups, Param, Precision};
+pub use mapped::StoredTensor;
+pub(crate) use source::check_stored;
 pub use source::{Source, kind_of};
+pub use store::TensorStore;

@@ -1,4 +1,4 @@
-//! Where the values of weights come from: a checkpoint file, a seed, or nowhere.
+//! Where the values of weights come from: a checkpoint's files, a seed, or nowhere.
 
 use std::path::Path;
 
@@ -6,11 +6,10 @@ use engine_protocol::Dtype;
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
-use safetensors::SafeTensors;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::weights::{Group, Param};
+use crate::weights::{Group, Param, StoredTensor, TensorStore};
 
 /// libtorch's name of a type.
 pub fn kind_of(dtype: Dtype) -> Kind {
@@ -28,35 +27,33 @@ pub enum Source {
     Empty,
     /// A seed and the tensor's name: the same tensor whatever else is loaded, in whichever order.
     Seeded(i64),
-    /// One safetensors file.
-    File {
-        /// Its path, for messages.
-        path: String,
-        /// Its bytes.
-        bytes: Vec<u8>,
-    },
+    /// Files. They were held against the model before: see `checkpoint`.
+    Stored(TensorStore),
 }
 
 impl Source {
-    /// The safetensors file at `path`.
+    /// The file at `path`, as [`TensorStore::open`] reads it.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Its errors.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::File { path: path.display().to_string(), source })?;
-        Ok(Self::File { path: path.display().to_string(), bytes })
+        Ok(Self::Stored(TensorStore::open(path)?))
     }
 
-    /// Writes the values of `param` of `group` into `tensor`, which has its shape and lives on the CPU.
+    /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.
     ///
     /// # Errors
-    /// A tensor that the file lacks, or that has another shape or a type that is not floating point there.
+    /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
     pub fn fill(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
         let key = format!("{}{}", group.prefix, param.name);
         match self {
             Source::Empty => Ok(()),
             Source::Seeded(seed) => fill_seeded(*seed, &key, tensor),
-            Source::File { path, bytes } => fill_from_file(path, bytes, &key, tensor),
+            Source::Stored(store) => {
+                let stored = store.get(&key).ok_or_else(|| Error::Input(format!("{key}: no such tensor among the weights")))?;
+                check_stored(param, stored)?;
+                Ok(tensor.f_copy_(&stored.tensor()?.f_view(tensor.size().as_slice())?)?)
+            }
         }
     }
 }
@@ -79,24 +76,21 @@ fn norm_centre(key: &str) -> f64 {
     if key.ends_with("bias") { 0.0 } else { 1.0 }
 }
 
-fn fill_from_file(path: &str, bytes: &[u8], key: &str, tensor: &mut Tensor) -> Result<()> {
-    let bad = |what: String| Error::Input(format!("{path}: {key}: {what}"));
-    let file = SafeTensors::deserialize(bytes).map_err(|error| Error::Input(format!("{path}: not a safetensors file: {error}")))?;
-    let view = file.tensor(key).map_err(|error| bad(error.to_string()))?;
-    let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+/// Refuses a stored tensor that cannot be the values of `param`.
+///
+/// # Errors
+/// Another shape, or a type that is no floating-point type.
+pub(crate) fn check_stored(param: &Param, stored: &StoredTensor) -> Result<()> {
     // A norm's weight may have sides of one in the checkpoint (`[C, 1, 1, 1]`) that mean nothing.
-    if shape.iter().product::<i64>() != tensor.size().iter().product::<i64>() {
-        return Err(bad(format!("shape is {shape:?}, expected {:?}", tensor.size())));
+    let meant = |shape: &[i64]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
+    if meant(stored.shape()) != meant(&param.shape) {
+        return Err(stored.error(&format!("shape is {:?}, expected {:?}", stored.shape(), param.shape)));
     }
-    let kind = match view.dtype() {
-        safetensors::Dtype::F32 => Kind::Float,
-        safetensors::Dtype::F16 => Kind::Half,
-        safetensors::Dtype::BF16 => Kind::BFloat16,
-        other => return Err(bad(format!("type is {other:?}, expected a floating-point type of 16 or 32 bits"))),
-    };
-    let stored = Tensor::f_from_data_size(view.data(), &shape, kind)?;
-    tensor.f_copy_(&stored.f_view(tensor.size().as_slice())?)?;
-    Ok(())
+    let is_float = matches!(
+        stored.kind(),
+        Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2
+    );
+    if is_float { Ok(()) } else { Err(stored.error(&format!("type is {:?}, expected a floating-point type", stored.kind()))) }
 }
 
 /// Hash of a name (Fowler, Noll, Vo, 1a, 64 bits).

@@ -6,7 +6,7 @@ mod output;
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, Outcome, Request, Settings};
+use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, Settings};
 use serde_json::{Value, json};
 
 use crate::cli::{self, GenerateArguments};
@@ -24,11 +24,12 @@ const WITHOUT_CHECKPOINT: &str = "wan-tiny";
 
 /// Makes a video.
 pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
-    let definition = definition(&arguments)?;
+    let mut definition = definition(&arguments)?;
     let format = arguments.output.as_deref().map(output::check).transpose()?;
-    if let Some(checkpoint) = &arguments.checkpoint {
-        check_checkpoint(checkpoint)?;
-    }
+    let models = match &arguments.checkpoint {
+        Some(folder) => Models::load()?.with(model_of(folder, &mut definition)?),
+        None => Models::load()?,
+    };
     let target = Target::choose(&arguments.target)?;
     match (target.device, &arguments.output) {
         (Device::Virtual, Some(_)) => {
@@ -41,7 +42,6 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
         _ => {}
     }
-    let models = Models::load()?;
     let (config, warnings) = config(&definition, &models, target.device)?;
     if let Some(format) = format {
         output::check_size(format, &config)?;
@@ -116,14 +116,22 @@ fn flags(arguments: &GenerateArguments) -> impl Iterator<Item = (&'static str, &
     all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?)))
 }
 
-/// Refuses a checkpoint that is no folder; what is in it, the worker looks at.
-fn check_checkpoint(checkpoint: &Path) -> Result<(), Error> {
-    let shown = checkpoint.display();
-    match (checkpoint.exists(), checkpoint.is_dir()) {
-        (_, true) => Ok(()),
-        (true, false) => Err(Error::input(format!("--checkpoint {shown}: that is a file: name the folder that it is in"))),
-        (false, _) => Err(Error::input(format!("--checkpoint {shown}: there is no such folder: name the one that holds the model's weights"))),
+/// The model of a checkpoint, which the definition then means. One from which no video can be made is refused.
+fn model_of(folder: &Path, definition: &mut Definition) -> Result<ModelSpec, Error> {
+    let inventory = worker::inspect(folder).map_err(|error| match error {
+        Error::BadInput(what) => Error::input(format!("--checkpoint {what}")),
+        other => other,
+    })?;
+    if let Some(refusal) = inventory.refusal {
+        return Err(Error::input(format!("--checkpoint {}: no video can be made from it: {refusal}", folder.display())));
     }
+    let model = inventory.model;
+    let asked_for = definition.fixed().find(|(key, _)| *key == "model").map(|(_, value)| value.clone());
+    if let Some(name) = asked_for.filter(|name| *name != *model.name) {
+        return Err(Error::input(format!("--checkpoint {}: that is {}, not {name}: leave the model out", folder.display(), model.name)));
+    }
+    definition.fix("model".into(), json!(model.name));
+    Ok(model)
 }
 
 fn config(definition: &Definition, models: &Models, device: Device) -> Result<(Config, Vec<String>), Error> {

@@ -1,14 +1,28 @@
-//! `lowmem models`.
+//! `lowmem models`: the known ones, or what a checkpoint holds.
 
-use engine_protocol::{Dtype, gib};
+use std::path::Path;
+
+use engine_protocol::{ComponentInventory, Dtype, Inventory, gib};
 
 use super::table;
+use crate::cli::{ModelsArguments, ModelsCommand};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::worker;
 use crate::model::{Models, text_encoder_parameters, transformer_parameters, weight_bytes};
 
-/// Lists the models.
-pub(crate) fn run() -> Result<ExitCode, Error> {
+/// Names of tensors that are listed of each kind before the rest is only counted.
+const LISTED: usize = 5;
+
+/// Lists the models, or what a checkpoint holds.
+pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Error> {
+    match arguments.command {
+        None => list(),
+        Some(ModelsCommand::Inspect { dir, json }) => inspect(&dir, json),
+    }
+}
+
+fn list() -> Result<ExitCode, Error> {
     let titles = ["name", "title", "transformer", "text encoder", "weights in bf16 GiB", "resolution", "frames", "steps"];
     let mut table = table(&titles, &[2, 3, 4, 6, 7]);
     for model in Models::load()?.iter() {
@@ -27,6 +41,52 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
     say!("{table}");
     say!("Weights are those of the text encoder and the transformer, counted from their shapes; the VAE is small beside them.");
     Ok(ExitCode::Done)
+}
+
+fn inspect(dir: &Path, as_json: bool) -> Result<ExitCode, Error> {
+    let inventory = worker::inspect(dir)?;
+    if as_json {
+        let text = serde_json::to_string_pretty(&inventory).map_err(|error| Error::Fault(format!("the inventory is no JSON: {error}")))?;
+        say!("{text}");
+    } else {
+        print_inventory(dir, &inventory);
+    }
+    match &inventory.refusal {
+        None => Ok(ExitCode::Done),
+        Some(refusal) => Err(Error::input(format!("no video can be made from this checkpoint: {refusal}"))),
+    }
+}
+
+fn print_inventory(dir: &Path, inventory: &Inventory) {
+    let layout = if inventory.layout == "original" { "Wan's own layout" } else { "diffusers' layout" };
+    say!("{}: {} ({}), {layout}", dir.display(), inventory.model.title, inventory.model.name);
+    let mut table = table(&["component", "tensors", "parameters", "types", "weights GiB", "files"], &[1, 2, 4, 5]);
+    for component in &inventory.components {
+        table.add_row([
+            component.name.clone(),
+            component.tensors.to_string(),
+            millions(component.parameters),
+            component.types.keys().cloned().collect::<Vec<_>>().join(", "),
+            format!("{:.2}", gib(component.bytes)),
+            component.files.len().to_string(),
+        ]);
+    }
+    let total = |of: fn(&ComponentInventory) -> u64| inventory.components.iter().map(of).sum::<u64>();
+    let [tensors, files] = [total(|c| c.tensors), total(|c| c.files.len() as u64)].map(|count| count.to_string());
+    table.add_row(["all".into(), tensors, millions(total(|c| c.parameters)), String::new(), format!("{:.2}", gib(total(|c| c.bytes))), files]);
+    say!("{table}");
+    say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
+    for component in &inventory.components {
+        // A fault says itself which file it is in.
+        component.faults.iter().for_each(|fault| say!("{}: {fault}", component.name));
+        for (what, names) in [("missing", &component.missing), ("unexpected", &component.unexpected)] {
+            if !names.is_empty() {
+                let more = names.len().saturating_sub(LISTED);
+                let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+                say!("{}: {} {what}: {}{rest}", component.name, names.len(), names[..names.len().min(LISTED)].join(", "));
+            }
+        }
+    }
 }
 
 fn millions(parameters: u64) -> String {

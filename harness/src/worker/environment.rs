@@ -65,10 +65,16 @@ impl Launcher {
         tempfile::NamedTempFile::with_prefix("lowmem-").map_err(|error| Error::Fault(format!("no temporary file: {error}")))
     }
 
+    /// The worker's command for work on the CPU, for which libtorch needs the CUDA libraries too.
+    pub(super) fn host_command(&self) -> Command {
+        let mut command = Command::new(&self.worker);
+        command.env_remove(VIRTUAL_GPU).env(LIBRARY_PATH, self.library_path());
+        command
+    }
+
     /// The worker's command with its environment.
     pub(super) fn command(&self, target: &Target, report: &Path) -> Result<Command, Error> {
-        let mut command = Command::new(&self.worker);
-        command.env_remove(VIRTUAL_GPU);
+        let mut command = self.host_command();
         match target.device {
             Device::Virtual => {
                 let profile = target.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;
@@ -78,14 +84,10 @@ impl Launcher {
                 if self.virtual_gpu().is_file() {
                     command.env("LD_PRELOAD", self.virtual_gpu());
                 }
-                command.env(LIBRARY_PATH, self.library_path());
                 // Nothing is computed, so more threads only get in each other's way.
                 command.env("OMP_NUM_THREADS", "1");
             }
-            // libtorch needs the CUDA libraries even for work on the CPU.
-            Device::Cpu => {
-                command.env(LIBRARY_PATH, self.library_path());
-            }
+            Device::Cpu => {}
             Device::Cuda => {
                 if let Some(uuid) = &target.uuid {
                     command.env("CUDA_VISIBLE_DEVICES", uuid);

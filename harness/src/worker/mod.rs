@@ -1,6 +1,7 @@
 //! One case in one process: started, watched, ended, and turned into a run record.
 
 mod environment;
+mod inspect;
 mod outcome;
 mod process;
 
@@ -13,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::target::Target;
 
 pub(crate) use environment::Launcher;
+pub(crate) use inspect::inspect;
 use outcome::Transcript;
 use process::End;
 

@@ -60,10 +60,11 @@ impl AttnType {
 }
 
 /// Which sampler walks the sigma schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampler {
     /// UniPC of order 2: predictor and corrector.
+    #[default]
     Unipc,
     /// Euler: one straight line a step.
     Euler,

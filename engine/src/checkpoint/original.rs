@@ -1,0 +1,128 @@
+//! Wan's own layout: safetensors and a `config.json` for the transformer (of a pool, in a folder each), `.pth` files for text encoder and VAE.
+//!
+//! Facts from Wan-Video/Wan2.1 and Wan2.2, `wan/configs/*.py` and `wan/modules/{model,t5,vae,vae2_1,vae2_2}.py`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engine_protocol::{PoolSpec, TransformerSpec};
+
+use super::json::Json;
+use super::published::{self, Shapes};
+use super::{Checkpoint, Component, Part, diffusers, original_names, original_shapes};
+use crate::error::{Error, Result};
+use crate::weights::TensorStore;
+
+/// A pool's two folders.
+const POOL: [&str; 2] = ["high_noise_model", "low_noise_model"];
+
+/// From which share of all timesteps on the high-noise transformer predicts (`boundary` in `wan_t2v_A14B.py`).
+const BOUNDARY: f64 = 0.875;
+
+/// Width of the prompt embedding, and sides of a patch: no key of `config.json`.
+const PATCH_SIZE: [i64; 3] = [1, 2, 2];
+
+/// Whether `root` looks like a checkpoint of this layout.
+pub(super) fn is_one(root: &Path) -> bool {
+    has_config(root) || POOL.iter().any(|folder| has_config(&root.join(folder)))
+}
+
+fn has_config(folder: &Path) -> bool {
+    folder.join("config.json").is_file()
+}
+
+/// Opens the checkpoint in `root`.
+pub(super) fn open(root: &Path) -> Result<Checkpoint> {
+    // 1. The weights, under the models' names.
+    let (text_encoder_file, vae_file) = (pth(root, "models_t5")?, pth(root, "Wan")?);
+    let text_encoder = component(Part::TextEncoder, &text_encoder_file, &text_encoder_file)?;
+    let vae = TensorStore::open(&vae_file)?;
+    let vae_shapes = original_shapes::VaeShapes::of(&vae).map_err(|what| Error::at(&vae_file, &what))?;
+    let vae = Component { part: Part::Vae, name: file_name(&vae_file), tensors: vae.renamed(|name| original_names::vae(name, &vae_shapes))? };
+    let folders = if has_config(root) { vec![root.to_owned()] } else { POOL.map(|folder| root.join(folder)).to_vec() };
+    let parts = [Part::Transformer, Part::LowNoiseTransformer];
+    let transformers = folders.iter().zip(parts).map(|(folder, part)| component(part, folder, &diffusers::weights_file(folder)?));
+    let transformers = transformers.collect::<Result<Vec<_>>>()?;
+
+    // 2. Their shapes: of the transformer as its config says, of the others as their tensors are.
+    let text_encoder_spec =
+        original_shapes::text_encoder(&text_encoder.tensors).map_err(|what| Error::at(&text_encoder_file, &what))?;
+    let spec = |folder: &PathBuf| {
+        let config = Json::read(&folder.join("config.json"))?;
+        Ok::<_, Error>((transformer_spec(&config, text_encoder_spec.d_model)?, config))
+    };
+    let (transformer, _) = spec(&folders[0])?;
+    if let Some(folder) = folders.get(1) {
+        let (second, config) = spec(folder)?;
+        if second != transformer {
+            return Err(config.error("dim", &format!("other shapes than in {}: a pool of two alike is supported", POOL[0])));
+        }
+    }
+    let pool = (folders.len() == 2).then_some(PoolSpec { boundary: BOUNDARY, low_noise_guidance_scale: None });
+    let vae_spec = vae_shapes.spec().map_err(|what| Error::at(&vae_file, &what))?;
+    published::check_vae(&vae_spec).map_err(|(key, what)| Error::at(&vae_file, &format!("{key}: {what}")))?;
+    let shapes = Shapes { text_encoder: text_encoder_spec, transformer, pool, vae: vae_spec };
+
+    let model = published::complete(root, shapes, "Wan's own layout");
+    let tokenizer = root.join("google/umt5-xxl/tokenizer.json");
+    let components = [text_encoder].into_iter().chain(transformers).chain([vae]).collect();
+    Ok(Checkpoint { root: root.to_owned(), layout: "original", model, tokenizer, components })
+}
+
+/// The weights in `file`, under the models' names. `place` is what people know them by: a folder or a file.
+fn component(part: Part, place: &Path, file: &Path) -> Result<Component> {
+    let rename = match part {
+        Part::TextEncoder => original_names::text_encoder,
+        _ => original_names::transformer,
+    };
+    let name = match file_name(place) {
+        name if POOL.contains(&name.as_str()) || name.ends_with(".pth") => name,
+        _ => "transformer".to_owned(),
+    };
+    Ok(Component { part, name, tensors: TensorStore::open(file)?.renamed(rename)? })
+}
+
+/// The only `.pth` file in `root` whose name starts so.
+fn pth(root: &Path, start: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(root).map_err(|error| Error::file(root, error))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| file_name(path).starts_with(start) && file_name(path).ends_with(".pth"));
+    match files.as_slice() {
+        [file] => Ok(file.clone()),
+        [] => Err(Error::at(root, &format!("no file {start}*.pth in this folder: fetch the checkpoint again"))),
+        _ => Err(Error::at(root, &format!("several files {start}*.pth: keep the one that belongs to this checkpoint"))),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {
+    // A model for text to video and for images alike is `ti2v`.
+    let kind: Option<String> = config.find("model_type")?;
+    if let Some(kind) = kind.filter(|kind| kind != "t2v" && kind != "ti2v") {
+        return Err(config.error("model_type", &format!("is `{kind}`, and only text to video is supported")));
+    }
+    let (dim, heads) = (config.size("dim")?, config.size("num_heads")?);
+    if dim % heads != 0 {
+        return Err(config.error("dim", &format!("{dim} cannot be split over {heads} heads")));
+    }
+    let spec = TransformerSpec {
+        num_layers: config.size("num_layers")?,
+        num_attention_heads: heads,
+        attention_head_dim: dim / heads,
+        in_channels: config.size("in_dim")?,
+        out_channels: config.size("out_dim")?,
+        ffn_dim: config.size("ffn_dim")?,
+        text_dim,
+        freq_dim: config.size("freq_dim")?,
+        patch_size: PATCH_SIZE,
+        eps: config.positive("eps")?.unwrap_or(1e-6),
+    };
+    if spec.in_channels != spec.out_channels {
+        return Err(config.error("in_dim", &format!("is {} with {} out, and only text to video is supported", spec.in_channels, spec.out_channels)));
+    }
+    published::check_transformer(&spec).map_err(|(key, what)| config.error(key, &what))?;
+    Ok(spec)
+}

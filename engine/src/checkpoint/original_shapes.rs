@@ -1,0 +1,124 @@
+//! Shapes of the text encoder and the VAE in Wan's own layout, which has no config for them: the tensors say them.
+
+use engine_protocol::{TextEncoderSpec, VaeSpec};
+
+use super::published;
+use crate::weights::TensorStore;
+
+/// Tokens that a prompt is cut or padded to (`text_len` in Wan's configs).
+const MAX_TOKENS: i64 = 512;
+
+/// The text encoder whose tensors `store` has, under the model's names.
+pub(super) fn text_encoder(store: &TensorStore) -> Result<TextEncoderSpec, String> {
+    let sides = |name: &str| sides::<2>(store, name);
+    let [vocab_size, d_model] = sides("shared.weight")?;
+    let [buckets, num_heads] = sides("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")?;
+    let [inner, _] = sides("encoder.block.0.layer.0.SelfAttention.q.weight")?;
+    let [d_ff, _] = sides("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
+    let spec = TextEncoderSpec {
+        vocab_size,
+        d_model,
+        d_kv: inner / num_heads.max(1),
+        num_heads,
+        d_ff,
+        num_layers: count(store, "encoder.block."),
+        relative_attention_num_buckets: buckets,
+        relative_attention_max_distance: 128,
+        layer_norm_epsilon: 1e-6,
+        max_tokens: MAX_TOKENS,
+    };
+    published::check_text_encoder(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
+    Ok(spec)
+}
+
+/// What the tensors of a VAE say about it, under their original names.
+#[derive(Debug)]
+pub(super) struct VaeShapes {
+    residual: bool,
+    num_res_blocks: usize,
+    /// Channels of each resolution in the encoder.
+    widths: Vec<i64>,
+    temporal_downsample: Vec<bool>,
+    base_dim: i64,
+    decoder_base_dim: i64,
+    z_dim: i64,
+    patch_size: i64,
+}
+
+impl VaeShapes {
+    /// Reads them.
+    pub(super) fn of(store: &TensorStore) -> Result<Self, String> {
+        let [base_dim, colours, ..] = sides::<5>(store, "encoder.conv1.weight")?;
+        let [z_dim, ..] = sides::<5>(store, "conv2.weight")?;
+        // A resolution's residual blocks stand in a list of their own in Wan2.2, in one list with all others in Wan2.1.
+        let residual = store.iter().any(|(name, _)| name.starts_with("encoder.downsamples.0.downsamples."));
+        let list = |place: usize| if residual { format!("encoder.downsamples.0.downsamples.{place}") } else { format!("encoder.downsamples.{place}") };
+        let num_res_blocks = (0..64).take_while(|&place| has(store, &format!("{}.residual.2.weight", list(place)))).count();
+        let level = |level: usize, place: usize| match residual {
+            true => format!("encoder.downsamples.{level}.downsamples.{place}"),
+            false => format!("encoder.downsamples.{}", level * (num_res_blocks + 1) + place),
+        };
+        let mut widths = Vec::new();
+        while let Ok([width, ..]) = sides::<5>(store, &format!("{}.residual.2.weight", level(widths.len(), 0))) {
+            widths.push(width);
+            if widths.len() > 8 {
+                return Err("it has more than eight resolutions".into());
+            }
+        }
+        let temporal = |index: usize| has(store, &format!("{}.time_conv.weight", level(index, num_res_blocks)));
+        let temporal_downsample = (0..widths.len().saturating_sub(1)).map(temporal).collect();
+        let decoder_width = store.get("decoder.head.0.gamma").map(|gamma| gamma.parameters() as i64);
+        let decoder_base_dim = decoder_width.ok_or("decoder.head.0.gamma: is missing")?;
+        let patch_size = (1..=8).find(|side| 3 * side * side == colours);
+        let patch_size = patch_size.ok_or_else(|| format!("encoder.conv1.weight: {colours} channels are no patch of colours"))?;
+        if num_res_blocks == 0 || widths.is_empty() || base_dim < 1 {
+            return Err("it has no residual blocks".into());
+        }
+        Ok(Self { residual, num_res_blocks, widths, temporal_downsample, base_dim, decoder_base_dim, z_dim, patch_size })
+    }
+
+    /// Residual blocks of a resolution in the encoder.
+    pub(super) fn num_res_blocks(&self) -> usize {
+        self.num_res_blocks
+    }
+
+    /// Whether it is the VAE of Wan2.2 TI2V-5B.
+    pub(super) fn is_residual(&self) -> bool {
+        self.residual
+    }
+
+    /// The shapes, with the latents' statistics of the published VAE with as many channels: they are in no file of this layout.
+    pub(super) fn spec(&self) -> Result<VaeSpec, String> {
+        let published = published::all().find(|model| model.vae.z_dim == self.z_dim);
+        let published = published.ok_or_else(|| format!("mean and deviation of {} latent channels are not known: use the checkpoint in diffusers' layout", self.z_dim))?;
+        let dim_mult = self.widths.iter().map(|width| width / self.base_dim).collect();
+        Ok(VaeSpec {
+            base_dim: self.base_dim,
+            z_dim: self.z_dim,
+            dim_mult,
+            num_res_blocks: self.num_res_blocks as i64,
+            temporal_downsample: self.temporal_downsample.clone(),
+            latents_mean: published.vae.latents_mean,
+            latents_std: published.vae.latents_std,
+            decoder_base_dim: (self.decoder_base_dim != self.base_dim).then_some(self.decoder_base_dim),
+            residual: self.residual,
+            patch_size: self.patch_size,
+        })
+    }
+}
+
+fn has(store: &TensorStore, name: &str) -> bool {
+    store.get(name).is_some()
+}
+
+/// The sides of a tensor of so many dimensions.
+fn sides<const N: usize>(store: &TensorStore, name: &str) -> Result<[i64; N], String> {
+    let tensor = store.get(name).ok_or_else(|| format!("{name}: is missing"))?;
+    tensor.shape().try_into().map_err(|_| format!("{name}: shape is {:?}, expected {N} sides", tensor.shape()))
+}
+
+/// How many entries a list of layers has: one more than the highest number behind `list`.
+fn count(store: &TensorStore, list: &str) -> i64 {
+    let indices = store.iter().filter_map(|(name, _)| name.strip_prefix(list)?.split('.').next()?.parse::<i64>().ok());
+    indices.max().map_or(0, |last| last.saturating_add(1))
+}

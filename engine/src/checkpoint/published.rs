@@ -1,0 +1,119 @@
+//! The published models, which say how to sample from a checkpoint of their shapes, and what shapes are possible at all.
+
+use std::path::Path;
+
+use engine_protocol::{ModelSpec, PoolSpec, Sampler, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+
+/// The model definitions that people see in `sweeps/models/`.
+const DEFINITIONS: [&str; 3] = [
+    include_str!("../../../sweeps/models/wan2.1-t2v-1.3b.yaml"),
+    include_str!("../../../sweeps/models/wan2.1-t2v-14b.yaml"),
+    include_str!("../../../sweeps/models/wan2.2-t2v-a14b.yaml"),
+];
+
+/// Most layers, resolutions and blocks of a resolution that a model may have: far above any, and few enough to list.
+const MOST_LAYERS: i64 = 1024;
+
+/// What a checkpoint's configs say.
+pub(super) struct Shapes {
+    pub(super) text_encoder: TextEncoderSpec,
+    pub(super) transformer: TransformerSpec,
+    pub(super) pool: Option<PoolSpec>,
+    pub(super) vae: VaeSpec,
+}
+
+/// All published models.
+pub(super) fn all() -> impl Iterator<Item = ModelSpec> {
+    DEFINITIONS.into_iter().map(|text| serde_yaml::from_str(text).expect("a test reads all definitions"))
+}
+
+/// The model of these shapes: sampled from as the published one of the same transformer is, where there is one. Otherwise it is named after its folder.
+pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
+    let Shapes { text_encoder, transformer, pool, vae } = shapes;
+    let published = all().find(|model| model.transformer == transformer && model.pool.is_some() == pool.is_some());
+    let folder = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let folder = folder.unwrap_or_else(|| "checkpoint".into());
+    let source = format!("a checkpoint in {layout}");
+    let guidance = published.as_ref().and_then(|model| model.pool.as_ref()).and_then(|pool| pool.low_noise_guidance_scale);
+    let pool = pool.map(|pool| PoolSpec { low_noise_guidance_scale: pool.low_noise_guidance_scale.or(guidance), ..pool });
+    let (name, title, sampling) = match published {
+        Some(model) => (model.name, model.title, model.sampling),
+        None => (folder.clone(), folder, Sampling {
+            steps: 50,
+            guidance_scale: 5.0,
+            flow_shift: 3.0,
+            sampler: Sampler::Unipc,
+            resolution: [832, 480],
+            frames: 81,
+            fps: 16,
+        }),
+    };
+    ModelSpec { name, title, source, text_encoder, transformer, pool, vae, sampling }
+}
+
+/// What is wrong with a shape: its key, and what.
+type Fault = (&'static str, String);
+
+/// Refuses a transformer that cannot be.
+pub(super) fn check_transformer(spec: &TransformerSpec) -> Result<(), Fault> {
+    at_most("num_layers", spec.num_layers, MOST_LAYERS)?;
+    at_most("num_attention_heads", spec.num_attention_heads, MOST_LAYERS)?;
+    if spec.attention_head_dim % 2 != 0 || !(6..=4096).contains(&spec.attention_head_dim) {
+        return Err(("attention_head_dim", format!("{} cannot be split over three axes in pairs: 6 to 4096, even", spec.attention_head_dim)));
+    }
+    if spec.freq_dim % 2 != 0 {
+        return Err(("freq_dim", format!("{} is odd: half of it is cosines", spec.freq_dim)));
+    }
+    Ok(())
+}
+
+/// Refuses a text encoder that cannot be.
+pub(super) fn check_text_encoder(spec: &TextEncoderSpec) -> Result<(), Fault> {
+    at_most("num_layers", spec.num_layers, MOST_LAYERS)?;
+    at_most("num_heads", spec.num_heads, MOST_LAYERS)?;
+    if spec.relative_attention_num_buckets % 4 != 0 || spec.relative_attention_max_distance <= spec.relative_attention_num_buckets / 4 {
+        return Err(("relative_attention_num_buckets", format!("{} cannot be split in four", spec.relative_attention_num_buckets)));
+    }
+    Ok(())
+}
+
+/// Refuses a VAE that cannot be.
+pub(super) fn check_vae(spec: &VaeSpec) -> Result<(), Fault> {
+    let levels = spec.dim_mult.len();
+    at_most("num_res_blocks", spec.num_res_blocks, 64)?;
+    at_most("z_dim", spec.z_dim, 4096)?;
+    at_most("base_dim", spec.base_dim, 1 << 14)?;
+    at_most("decoder_base_dim", spec.decoder_base_dim.unwrap_or(1), 1 << 14)?;
+    at_most("patch_size", spec.patch_size, 64)?;
+    if !(1..=8).contains(&levels) || spec.dim_mult.iter().any(|multiple| !(1..=64).contains(multiple)) {
+        return Err(("dim_mult", format!("{:?} are not one to eight multiples", spec.dim_mult)));
+    }
+    if spec.temporal_downsample.len() + 1 != levels {
+        return Err(("temperal_downsample", format!("has {} entries for {levels} resolutions: one fewer is needed", spec.temporal_downsample.len())));
+    }
+    for (key, values) in [("latents_mean", &spec.latents_mean), ("latents_std", &spec.latents_std)] {
+        if values.len() as i64 != spec.z_dim {
+            return Err((key, format!("has {} values for {} channels", values.len(), spec.z_dim)));
+        }
+    }
+    Ok(())
+}
+
+fn at_most(key: &'static str, value: i64, most: i64) -> Result<(), Fault> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err((key, format!("{value} is out of range: 1 to {most}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_is_read_and_possible() {
+        for model in all() {
+            check_transformer(&model.transformer).unwrap();
+            check_text_encoder(&model.text_encoder).unwrap();
+            check_vae(&model.vae).unwrap();
+        }
+        assert_eq!(all().count(), DEFINITIONS.len());
+    }
+}

@@ -1,0 +1,165 @@
+//! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// A file mapped into memory.
+#[derive(Debug)]
+pub(super) struct MappedFile {
+    path: PathBuf,
+    bytes: Tensor,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, that is empty, or whose name libtorch cannot be given.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let length = File::open(path).and_then(|file| file.metadata()).map_err(|error| Error::file(path, error))?.len();
+        let name = path.to_str().ok_or_else(|| Error::at(path, "its name is not UTF-8: rename it"))?;
+        if length == 0 {
+            return Err(Error::at(path, "the file is empty: fetch it again"));
+        }
+        // A private mapping: what would be written to it stays in this process.
+        let bytes = Tensor::f_from_file(name, false, length as i64, (Kind::Uint8, Device::Cpu))?;
+        Ok(Self { path: path.to_owned(), bytes })
+    }
+
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.numel() as u64
+    }
+
+    /// The first `count` bytes, copied.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is shorter.
+    pub(super) fn head(&self, count: usize) -> Result<Vec<u8>> {
+        let mut head = vec![0; count];
+        File::open(&self.path).and_then(|mut file| file.read_exact(&mut head)).map_err(|error| Error::file(&self.path, error))?;
+        Ok(head)
+    }
+}
+
+/// One tensor of a mapped file.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
+    file: Rc<MappedFile>,
+    /// Its name in the file.
+    key: String,
+    /// Where it starts, in bytes from the file's beginning.
+    offset: u64,
+    kind: Kind,
+    shape: Vec<i64>,
+    /// Elements from one to the next along each side; empty where they lie in order.
+    strides: Vec<i64>,
+}
+
+impl StoredTensor {
+    /// A tensor whose elements lie in order from `offset` on.
+    ///
+    /// # Errors
+    /// One that is not wholly in the file.
+    pub(super) fn in_order(file: &Rc<MappedFile>, key: &str, kind: Kind, shape: Vec<i64>, offset: u64) -> Result<Self> {
+        Self::strided(file, key, kind, (shape, Vec::new()), offset)
+    }
+
+    /// A tensor with `strides` between its elements, or none where they lie in order.
+    ///
+    /// # Errors
+    /// One that is not wholly in the file.
+    pub(super) fn strided(
+        file: &Rc<MappedFile>,
+        key: &str,
+        kind: Kind,
+        (shape, strides): (Vec<i64>, Vec<i64>),
+        offset: u64,
+    ) -> Result<Self> {
+        let tensor = Self { file: Rc::clone(file), key: key.to_owned(), offset, kind, shape, strides };
+        let elements = tensor.shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
+        match tensor.span().and_then(|bytes| bytes.checked_add(offset)) {
+            Some(end) if end <= file.len() && elements.is_some() => Ok(tensor),
+            _ => Err(tensor.error("lies beyond the end of the file: it is truncated or damaged, fetch it again")),
+        }
+    }
+
+    /// Bytes from its first element to the end of its last; nothing where that is no number of bytes.
+    fn span(&self) -> Option<u64> {
+        let size = self.kind.elt_size_in_bytes() as u64;
+        let sides = || self.shape.iter().map(|&side| u64::try_from(side).ok());
+        if self.strides.is_empty() {
+            return sides().try_fold(size, |bytes, side| bytes.checked_mul(side?));
+        }
+        if self.shape.contains(&0) {
+            return Some(0);
+        }
+        let steps = sides().zip(&self.strides).map(|(side, &stride)| side?.checked_sub(1)?.checked_mul(u64::try_from(stride).ok()?));
+        steps.into_iter().try_fold(0u64, |last, step| last.checked_add(step?))?.checked_add(1)?.checked_mul(size)
+    }
+
+    /// Bytes from its first element to the end of its last.
+    pub(super) fn span_bytes(&self) -> u64 {
+        self.span().unwrap_or(u64::MAX)
+    }
+
+    /// Its sides.
+    pub fn shape(&self) -> &[i64] {
+        &self.shape
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many elements it has.
+    pub fn parameters(&self) -> u64 {
+        self.shape.iter().product::<i64>() as u64
+    }
+
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> u64 {
+        self.parameters() * self.kind.elt_size_in_bytes() as u64
+    }
+
+    /// The file that it is in.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// What is wrong with it, with its file and its name there.
+    pub fn error(&self, what: &str) -> Error {
+        Error::at(&self.file.path, &format!("{}: {what}", self.key))
+    }
+
+    /// The tensor itself, a view of the mapped file wherever its place in the file allows one.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let size = self.kind.elt_size_in_bytes() as u64;
+        let span = self.span().unwrap_or(0);
+        let bytes = self.file.bytes.f_narrow(0, self.offset as i64, span as i64)?;
+        // A view of another type must start at a multiple of its size; a writer that does not see to that costs a copy.
+        let bytes = if self.offset.is_multiple_of(size) { bytes } else { copied(&bytes)? };
+        let flat = bytes.f_view_dtype(self.kind)?;
+        if self.strides.is_empty() {
+            return Ok(flat.f_view(self.shape.as_slice())?);
+        }
+        let start = flat.storage_offset();
+        Ok(flat.f_as_strided(self.shape.as_slice(), self.strides.as_slice(), start)?)
+    }
+}
+
+fn copied(bytes: &Tensor) -> Result<Tensor> {
+    let mut copy = bytes.f_empty_like()?;
+    copy.f_copy_(bytes)?;
+    Ok(copy)
+}

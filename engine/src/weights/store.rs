@@ -1,0 +1,75 @@
+//! The tensors of a component's files, by name.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+
+use super::mapped::StoredTensor;
+use super::{pth, safetensors};
+use crate::error::{Error, Result};
+
+/// The tensors of one or several files, by name. Cheap to open: nothing is read until a tensor is used.
+#[derive(Debug, Clone, Default)]
+pub struct TensorStore {
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl TensorStore {
+    /// Opens a file by its extension: `.safetensors`, the `.json` index of several of them, or PyTorch's `.pth`, `.pt` and `.bin`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is truncated, or is none of these.
+    pub fn open(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension {
+            Some("safetensors") => Ok(Self { tensors: safetensors::open_file(path)? }),
+            Some("json") => safetensors::open_index(path),
+            Some("pth" | "pt" | "bin") => Ok(Self { tensors: pth::open_file(path)? }),
+            _ => Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
+        }
+    }
+
+    /// Takes in the tensors of another file.
+    ///
+    /// # Errors
+    /// A name that is there already.
+    pub(super) fn extend(&mut self, tensors: BTreeMap<String, StoredTensor>) -> Result<()> {
+        for (name, tensor) in tensors {
+            match self.tensors.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(tensor)),
+                Entry::Occupied(place) => return Err(tensor.error(&format!("{} has it too", place.get().path().display()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same tensors under other names. `rename` may leave a name as it is.
+    ///
+    /// # Errors
+    /// Two that would get the same name.
+    pub fn renamed(self, rename: impl Fn(&str) -> String) -> Result<Self> {
+        let mut store = Self::default();
+        for (name, tensor) in self.tensors {
+            store.extend(BTreeMap::from([(rename(&name), tensor)]))?;
+        }
+        Ok(store)
+    }
+
+    /// The tensor `name`.
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.get(name)
+    }
+
+    /// All names and tensors, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The files that the tensors are in, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = self.tensors.values().map(|tensor| tensor.path().to_owned()).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+}
