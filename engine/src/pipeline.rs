@@ -28,7 +28,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
-use crate::scheduler::{TRAIN_TIMESTEPS, UniPc};
+use crate::scheduler::{Scheduler, TRAIN_TIMESTEPS};
 use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::transformer::Transformer;
 use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
@@ -209,7 +209,7 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
-        let mut scheduler = UniPc::new(self.config.steps as usize, self.config.flow_shift);
+        let mut scheduler = Scheduler::new(self.config.sampler, self.config.steps as usize, self.config.flow_shift);
         let steps = steps_to_run(self.config.steps as usize, self.config.steps_to_run() as usize);
         let timesteps: Vec<f64> = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
         let mut latents = noise;

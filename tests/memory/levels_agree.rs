@@ -70,3 +70,16 @@ fn the_seed_and_the_prompt_matter() {
     let (other_steps, _) = run(&["steps=3"]);
     assert!(relative_error(&other_steps, &reference) > 1e-3, "steps change nothing: these tests could not fail");
 }
+
+#[rstest]
+#[case::euler("sampler=euler")]
+#[case::dpmpp("infer.diffusion.sampler=dpmpp")]
+fn each_sampler_goes_its_own_way(#[case] setting: &str) {
+    let (unipc, _) = run(&[]);
+    let (named, _) = run(&["sampler=unipc"]);
+    assert_eq!(named, unipc, "UniPC is the default");
+    let (other, _) = run(&[setting]);
+    assert!(relative_error(&other, &unipc) > 1e-3, "{setting} changes nothing");
+    let (again, _) = run(&[setting, "low_mem_level=3", "vae_tiling=false"]);
+    assert!(relative_error(&again, &other) <= 1e-5, "{setting}: level 3 is not level 0");
+}

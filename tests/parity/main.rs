@@ -4,5 +4,6 @@ mod pipeline;
 mod resident;
 mod scheduler;
 mod text_encoder;
+mod tokenizer;
 mod transformer;
 mod vae;

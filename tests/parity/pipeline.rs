@@ -3,7 +3,7 @@
 use engine::pipeline::{Pipeline, Sources, Target};
 use engine::video::VideoCanvas;
 use engine::weights::Source;
-use engine_protocol::{Config, ModelSpec, Settings, parse_setting};
+use engine_protocol::{Config, ModelSpec, PoolSpec, Settings, parse_setting};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
@@ -15,22 +15,34 @@ fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
     padded.into_iter().take_while(|&token| token != 0).collect()
 }
 
+/// The fixture's weights in a pipeline for `model`, which may have a second transformer.
+fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
+    let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
+    let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), model).unwrap();
+    let part = |name: &str| Source::open(&path(&format!("pipeline.{name}"))).unwrap();
+    let sources = Sources {
+        text_encoder: part("text_encoder"),
+        transformer: part("transformer"),
+        low_noise_transformer: model.pool.as_ref().map(|_| part("low_noise_transformer")),
+        vae: part("vae"),
+    };
+    (Pipeline::load(model, &config, Target { device: Device::Cpu, computes: true }, &sources).unwrap(), config)
+}
+
+/// Latents of the fixture's prompts and noise.
+fn latents(pipeline: &mut Pipeline, fixture: &Fixture) -> Tensor {
+    let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();
+    pipeline.denoise(&prompts, fixture.tensor("input.noise"), |_, _| ()).unwrap()
+}
+
 #[rstest]
 #[case::level_0(&["low_mem_level=0"])]
 #[case::level_2(&["low_mem_level=2", "vae_tiling=false"])]
 #[case::level_3(&["low_mem_level=3", "vae_tiling=false"])]
 fn prompt_to_video(#[case] settings: &[&str]) {
     let fixture = Fixture::open("pipeline");
-    let model: ModelSpec = fixture.fact("spec");
-    let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
-    let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), &model).unwrap();
-    let part = |name: &str| Source::open(&path(&format!("pipeline.{name}"))).unwrap();
-    let sources =
-        Sources { text_encoder: part("text_encoder"), transformer: part("transformer"), low_noise_transformer: None, vae: part("vae") };
-    let mut pipeline = Pipeline::load(&model, &config, Target { device: Device::Cpu, computes: true }, &sources).unwrap();
-
-    let prompts = pipeline.encode(&tokens(&fixture, "input.prompt_ids"), &tokens(&fixture, "input.negative_prompt_ids")).unwrap();
-    let latents = pipeline.denoise(&prompts, fixture.tensor("input.noise"), |_, _| ()).unwrap();
+    let (mut pipeline, config) = load(&fixture.fact("spec"), settings);
+    let latents = latents(&mut pipeline, &fixture);
     assert_close("latents", &latents, &fixture.tensor("output.latents"), 1e-4);
 
     let mut video = VideoCanvas::new(config.frames, config.height, config.width);
@@ -41,4 +53,46 @@ fn prompt_to_video(#[case] settings: &[&str]) {
     let reference = fixture.tensor("output.video").squeeze_dim(0).permute([0, 2, 3, 1]);
     // 8 bits a channel round by half a step of 1/255, and 1e-4 on top.
     assert_close("video in 8 bits", &ours, &reference, 0.5 / 255.0 + 1e-4);
+}
+
+#[rstest]
+#[case::euler("euler")]
+#[case::dpmpp("dpmpp")]
+fn the_other_samplers(#[case] sampler: &str) {
+    let fixture = Fixture::open("pipeline");
+    let (mut pipeline, _) = load(&fixture.fact("spec"), &[&format!("sampler={sampler}")]);
+    let wanted = fixture.tensor(&format!("output.{sampler}_latents"));
+    assert_close(&format!("latents, {sampler}"), &latents(&mut pipeline, &fixture), &wanted, 1e-4);
+}
+
+/// Wan2.2 A14B: the fixture's four steps are two above the boundary and two below.
+#[rstest]
+#[case::level_0("low_mem_level=0")]
+#[case::level_3("low_mem_level=3")]
+fn a_pool_of_two_transformers(#[case] level: &str) {
+    let fixture = Fixture::open("pipeline");
+    let pool: PoolSpec = fixture.fact("pool");
+    let wanted = fixture.tensor("output.pool_latents");
+    let run = |pool: PoolSpec| {
+        let model = ModelSpec { pool: Some(pool), ..fixture.fact("spec") };
+        latents(&mut load(&model, &[level]).0, &fixture)
+    };
+    assert_close("latents, pool", &run(pool.clone()), &wanted, 1e-4);
+
+    // Each transformer, and each guidance scale, has its part in that.
+    let different = |what: &str, other: &Tensor| {
+        let distance = (other - &wanted).abs().max().double_value(&[]) / wanted.abs().max().double_value(&[]);
+        assert!(distance > 1e-2, "{what} changes the latents by {distance:e}");
+    };
+    different("only the high-noise one", &run(PoolSpec { boundary: 0.0, ..pool.clone() }));
+    different("only the low-noise one", &run(PoolSpec { boundary: 1.0, ..pool.clone() }));
+    different("another guidance scale", &run(PoolSpec { low_noise_guidance_scale: 5.0, ..pool }));
+}
+
+/// Wan2.2 TI2V-5B gives every token a timestep of its own; from text to video all are the same, and the one that we pass means that.
+#[test]
+fn a_timestep_for_every_token() {
+    let fixture = Fixture::open("pipeline");
+    let (mut pipeline, _) = load(&fixture.fact("spec"), &[]);
+    assert_close("latents, expanded timesteps", &latents(&mut pipeline, &fixture), &fixture.tensor("output.expanded_latents"), 1e-4);
 }

@@ -2,7 +2,7 @@
 
 use engine::transformer::Transformer;
 use engine_protocol::{AttnType, TransformerSpec};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::resident::{Fixture, Resident, assert_close};
 
@@ -48,6 +48,59 @@ fn prediction_in_16_bits() {
             let got = run(kind, AttnType::Sdpa, None, timestep);
             assert_eq!(got.kind(), kind);
             assert_close(&format!("transformer, {kind:?}, timestep {timestep}"), &got, &wanted(timestep), tolerance);
+        }
+    }
+}
+
+#[test]
+fn each_block_alone() {
+    let fixture = Fixture::open(FIXTURE);
+    let spec: TransformerSpec = fixture.fact("spec");
+    let [ends, blocks @ .., output] = &Transformer::groups(&spec)[..] else { panic!("a transformer has two ends") };
+    assert_eq!(blocks.len(), 2);
+    let transformer = Transformer::new(&TransformerSpec { num_layers: 1, ..spec.clone() }, AttnType::Sdpa, None);
+    for (index, block) in blocks.iter().enumerate() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
+            let mut groups = Resident::load(FIXTURE, &[ends.clone(), block.clone(), output.clone()], kind);
+            let (latents, prompt) = (fixture.tensor("input.latents"), fixture.tensor("input.prompt"));
+            let got = transformer.forward(&mut groups, &latents, TIMESTEPS[0] as f64, &prompt).unwrap();
+            assert_close(&format!("block {index} alone, {kind:?}"), &got, &fixture.tensor(&format!("output.block.{index}")), tolerance);
+        }
+    }
+}
+
+#[test]
+fn frames_sides_prompts_and_batches_of_other_sizes() {
+    let fixture = Fixture::open(FIXTURE);
+    let spec: TransformerSpec = fixture.fact("spec");
+    let (shapes, timestep): (Vec<String>, f64) = (fixture.fact("shapes"), fixture.fact("shapes_timestep"));
+    assert_eq!(shapes.len(), 4);
+    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
+        let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), kind);
+        for (shape, chunk) in shapes.iter().flat_map(|shape| [(shape, None), (shape, Some(16))]) {
+            let input = |name: &str| fixture.tensor(&format!("input.{shape}.{name}"));
+            let transformer = Transformer::new(&spec, AttnType::Sdpa, chunk);
+            let got = transformer.forward(&mut groups, &input("latents"), timestep, &input("prompt")).unwrap();
+            let what = format!("transformer, {shape}, {kind:?}, slices of {chunk:?}");
+            assert_close(&what, &got, &fixture.tensor(&format!("output.{shape}")), tolerance);
+        }
+    }
+}
+
+/// Latent frames of videos of 5, 9, 17 and 81 frames.
+#[test]
+fn a_prediction_has_the_shape_of_its_latents() {
+    let fixture = Fixture::open(FIXTURE);
+    let spec: TransformerSpec = fixture.fact("spec");
+    let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), Kind::Float);
+    let transformer = Transformer::new(&spec, AttnType::Sdpa, None);
+    let prompt = fixture.tensor("input.prompt").narrow(0, 0, 1);
+    for (frames, latent_frames) in [(5, 2), (9, 3), (17, 5), (81, 21)] {
+        for [height, width] in [[2, 2], [6, 10], [10, 14]] {
+            let latents = Tensor::zeros([1, spec.in_channels, latent_frames, height, width], (Kind::Float, Device::Cpu));
+            let got = transformer.forward(&mut groups, &latents, 500.0, &prompt).unwrap();
+            assert_eq!(got.size(), [1, spec.out_channels, latent_frames, height, width], "{frames} frames");
+            assert_eq!(got.isfinite().all().int64_value(&[]), 1, "{frames} frames");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, Settings, parse_setting};
+use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, Sampler, Settings, parse_setting};
 use rstest::rstest;
 
 fn model(name: &str) -> ModelSpec {
@@ -44,6 +44,25 @@ fn the_pages_spelling_means_the_same() {
     let short = ["low_mem_level=2", "attn_type=flash", "vae_tile_size=4", "offload_text_encoder=cpu"];
     assert_eq!(resolve(&long), resolve(&short));
     assert!(resolve(&long).is_ok());
+}
+
+#[rstest]
+#[case("unipc", Sampler::Unipc)]
+#[case("euler", Sampler::Euler)]
+#[case("dpmpp", Sampler::Dpmpp)]
+fn a_sampler_is_named_on_the_command_line_and_in_yaml(#[case] name: &str, #[case] sampler: Sampler) {
+    for key in ["sampler", "infer.sampler", "infer.diffusion.sampler"] {
+        assert_eq!(resolve(&[&format!("{key}={name}")]).expect("legal").sampler, sampler);
+    }
+    let from_yaml: Settings = serde_yaml::from_str(&format!("sampler: {name}")).expect("settings");
+    assert_eq!(from_yaml.sampler, Some(sampler));
+    assert_eq!(sampler.name(), name);
+}
+
+#[test]
+fn an_unknown_sampler_is_refused_with_those_that_there_are() {
+    let message = settings(&["sampler=heun"]).expect_err("no such sampler").to_string();
+    assert!(message.contains("`unipc`, `euler`, `dpmpp`"), "{message}");
 }
 
 #[test]

@@ -1,8 +1,109 @@
 //! Samplers. They run on the CPU, in fp32 for tensors and in fp64 for coefficients: a step costs microseconds there, and nothing is decided
 //! by a value that lives on the device.
 
+mod dpmpp;
+mod euler;
+mod multistep;
 mod sigma_schedule;
 mod unipc;
 
-pub use sigma_schedule::{TRAIN_TIMESTEPS, sigma_schedule, timesteps};
-pub use unipc::UniPc;
+use engine_protocol::Sampler;
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+pub use sigma_schedule::{SigmaSchedule, TRAIN_TIMESTEPS};
+
+/// A sampler on its way from noise to a clean sample.
+#[derive(Debug)]
+pub struct Scheduler {
+    schedule: SigmaSchedule,
+    /// Steps done.
+    index: usize,
+    method: Method,
+}
+
+/// How a step is taken, with what it remembers of those before.
+#[derive(Debug)]
+enum Method {
+    UniPc(unipc::UniPc),
+    Euler,
+    DpmPp(dpmpp::DpmPp),
+}
+
+impl Scheduler {
+    /// `sampler` with `steps` steps and the sigma schedule shifted by `shift`.
+    pub fn new(sampler: Sampler, steps: usize, shift: f64) -> Self {
+        let method = match sampler {
+            Sampler::Unipc => Method::UniPc(unipc::UniPc::default()),
+            Sampler::Euler => Method::Euler,
+            Sampler::Dpmpp => Method::DpmPp(dpmpp::DpmPp::default()),
+        };
+        Self { schedule: SigmaSchedule::new(sampler, steps, shift), index: 0, method }
+    }
+
+    /// What the transformer is told at each step.
+    pub fn timesteps(&self) -> &[f64] {
+        &self.schedule.timesteps
+    }
+
+    /// The noise level at each step, and the last zero, rounded to fp32.
+    pub fn sigmas(&self) -> &[f64] {
+        &self.schedule.sigmas
+    }
+
+    /// The sample after the next step, from the transformer's prediction for `sample`. Both are fp32 and on the CPU.
+    ///
+    /// The sampler may keep `sample` until the next step: do not write into it.
+    ///
+    /// # Errors
+    /// libtorch's, and a step after the last.
+    pub fn step(&mut self, prediction: &Tensor, sample: &Tensor) -> Result<Tensor> {
+        let (schedule, index) = (&self.schedule, self.index);
+        if index >= schedule.steps() {
+            return Err(Error::Input(format!("the sampler has done all of its {} steps: start a new one", schedule.steps())));
+        }
+        let next = match &mut self.method {
+            Method::UniPc(method) => method.step(schedule, index, prediction, sample)?,
+            Method::Euler => euler::step(schedule, index, prediction, sample)?,
+            Method::DpmPp(method) => method.step(schedule, index, prediction, sample)?,
+        };
+        self.index += 1;
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    const SAMPLERS: [Sampler; 3] = [Sampler::Unipc, Sampler::Euler, Sampler::Dpmpp];
+
+    #[test]
+    fn a_true_prediction_arrives_at_the_clean_sample() {
+        let clean = Tensor::from_slice(&[0.5f32, -2.0]);
+        let noise = Tensor::from_slice(&[1.0f32, 0.25]);
+        for sampler in SAMPLERS {
+            for steps in [1, 2, 6, 40] {
+                let mut scheduler = Scheduler::new(sampler, steps, 3.0);
+                let mut sample = clean.lerp(&noise, scheduler.sigmas()[0]);
+                for _ in 0..steps {
+                    sample = scheduler.step(&(&noise - &clean), &sample).unwrap();
+                }
+                let error = (sample - &clean).abs().max().double_value(&[]);
+                assert!(error < 1e-5, "{sampler:?}, {steps} steps: off by {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_too_many_is_refused() {
+        let zero = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        for sampler in SAMPLERS {
+            let mut scheduler = Scheduler::new(sampler, 1, 1.0);
+            let _ = scheduler.step(&zero, &zero).unwrap();
+            let message = scheduler.step(&zero, &zero).unwrap_err().to_string();
+            assert_eq!(message, "the sampler has done all of its 1 steps: start a new one");
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! The umT5 text encoder: from a prompt to the embedding that the transformer attends to.
 
+mod prompt;
 mod tokenizer;
 mod umt5;
 
-pub use tokenizer::byte_tokens;
+pub use prompt::prompt_clean;
+pub use tokenizer::{Tokenizer, byte_tokens};
 pub use umt5::TextEncoder;

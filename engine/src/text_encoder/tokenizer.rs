@@ -1,17 +1,88 @@
-//! Tokens for models without a tokenizer of their own.
+//! From a prompt to tokens: by a checkpoint's `tokenizer.json`, or byte by byte for models without one.
+
+use std::path::Path;
+
+use super::prompt_clean;
+use crate::error::{Error, Result};
 
 /// Padding, and the first of three special tokens; bytes follow them.
 const BYTE_OFFSET: i64 = 3;
 
-/// Ends every prompt.
+/// Ends every prompt of a model without a tokenizer.
 const END_OF_SEQUENCE: i64 = 1;
+
+/// What ends every prompt of umT5, in words.
+const END_PIECE: &str = "</s>";
+
+/// Cuts prompts into tokens, as diffusers 0.42.1's `WanPipeline` does for its text encoder (`_get_t5_prompt_embeds` of
+/// `src/diffusers/pipelines/wan/pipeline_wan.py`, ftfy not installed).
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// The checkpoint's, if it has one.
+    pieces: Option<Box<tokenizers::Tokenizer>>,
+    end: i64,
+}
+
+impl Tokenizer {
+    /// The scheme of [`byte_tokens`], for models without a tokenizer of their own.
+    pub fn bytes() -> Self {
+        Self { pieces: None, end: END_OF_SEQUENCE }
+    }
+
+    /// Reads a `tokenizer.json` as transformers saves it.
+    ///
+    /// # Errors
+    /// A file that is not there, cannot be read, or is not a umT5 tokenizer's: named, with what to do.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        if !path.exists() && path.with_file_name("spiece.model").exists() {
+            return Err(Error::Input(format!(
+                "{shown} is not there, and the spiece.model beside it cannot be read: save the tokenizer with transformers \
+                 (`T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)`), which writes tokenizer.json"
+            )));
+        }
+        let bytes = std::fs::read(path).map_err(|source| Error::File { path: shown.to_string(), source })?;
+        let not_one =
+            |why: String| Error::Input(format!("{shown} is not a umT5 tokenizer: {why}: take tokenizer.json from the checkpoint"));
+        let mut pieces = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| not_one(error.to_string()))?;
+        // What the file may say of lengths is for other uses: here the caller says it.
+        let _ = pieces.with_padding(None).with_truncation(None).map_err(|error| not_one(error.to_string()))?;
+        let nothing = pieces.encode("", true).map_err(|error| not_one(error.to_string()))?;
+        match nothing.get_ids() {
+            [end] if nothing.get_tokens() == [END_PIECE] => Ok(Self { end: i64::from(*end), pieces: Some(Box::new(pieces)) }),
+            _ => Err(not_one(format!("it does not end a prompt with {END_PIECE}"))),
+        }
+    }
+
+    /// How many tokens there are, so that a text encoder's embedding table can be held against it. None for bytes.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.pieces.as_ref().map(|pieces| pieces.get_vocab_size(true))
+    }
+
+    /// The tokens of `prompt`, cleaned ([`prompt_clean`]), with the end of the sequence and without padding.
+    ///
+    /// At most `max_tokens` of them: a longer prompt is cut, its end kept.
+    ///
+    /// # Errors
+    /// What the tokenizer cannot cut.
+    pub fn tokens(&self, prompt: &str, max_tokens: i64) -> Result<Vec<i64>> {
+        let prompt = prompt_clean(prompt);
+        let Some(pieces) = &self.pieces else { return Ok(byte_tokens(&prompt, max_tokens)) };
+        let found = pieces.encode_fast(prompt, false).map_err(|error| Error::Input(format!("the prompt cannot be tokenized: {error}")))?;
+        Ok(cut(found.get_ids().iter().map(|&id| i64::from(id)), self.end, max_tokens))
+    }
+}
 
 /// `prompt` as tokens in ByT5's scheme: each byte of its UTF-8 plus three, then the end of the sequence (1). 0 would be padding.
 ///
 /// At most `max_tokens` of them: a longer prompt is cut, its end kept.
 pub fn byte_tokens(prompt: &str, max_tokens: i64) -> Vec<i64> {
-    let bytes = prompt.bytes().take((max_tokens - 1).max(0) as usize);
-    bytes.map(|byte| i64::from(byte) + BYTE_OFFSET).chain([END_OF_SEQUENCE]).collect()
+    cut(prompt.bytes().map(|byte| i64::from(byte) + BYTE_OFFSET), END_OF_SEQUENCE, max_tokens)
+}
+
+/// At most `max_tokens` of `tokens`, `end` included.
+fn cut(tokens: impl Iterator<Item = i64>, end: i64, max_tokens: i64) -> Vec<i64> {
+    tokens.take((max_tokens - 1).max(0) as usize).chain([end]).collect()
 }
 
 #[cfg(test)]
@@ -27,5 +98,10 @@ mod tests {
     fn a_prompt_is_cut_and_an_empty_one_has_an_end() {
         assert_eq!(byte_tokens("abcdef", 3), [100, 101, 1]);
         assert_eq!(byte_tokens("", 3), [1]);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_clean_prompt() {
+        assert_eq!(Tokenizer::bytes().tokens(" a&amp;\n", 16).unwrap(), byte_tokens("a&", 16));
     }
 }
