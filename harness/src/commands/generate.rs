@@ -122,7 +122,9 @@ fn check_checkpoint(checkpoint: &Path) -> Result<(), Error> {
     match (checkpoint.exists(), checkpoint.is_dir()) {
         (_, true) => Ok(()),
         (true, false) => Err(Error::input(format!("--checkpoint {shown}: that is a file: name the folder that it is in"))),
-        (false, _) => Err(Error::input(format!("--checkpoint {shown}: there is no such folder: name the one that holds the model's weights"))),
+        (false, _) => {
+            Err(Error::input(format!("--checkpoint {shown}: there is no such folder: name the one that holds the model's weights")))
+        }
     }
 }
 
