@@ -133,6 +133,14 @@ impl VaeSpec {
         self.patch_size << self.temporal_downsample.len()
     }
 
+    /// Values that a latent position becomes where the decoder's activations are largest: at full resolution (patches of pixels apart), with the
+    /// channels of the resolution before.
+    pub fn largest_activation(&self) -> i64 {
+        let side = 1 << self.temporal_downsample.len();
+        let channels = self.decoder_base_dim.unwrap_or(self.base_dim) * self.dim_mult.get(1).copied().unwrap_or(1);
+        channels * side * side * self.temporal_compression()
+    }
+
     /// Frames a latent frame spans, the first one apart.
     pub fn temporal_compression(&self) -> i64 {
         1 << self.temporal_downsample.iter().filter(|&&halves| halves).count()

@@ -80,7 +80,7 @@ fn needed(component: &Component, model: &ModelSpec) -> impl Iterator<Item = (Str
 /// The tensors that only the way back needs, from a video to latents.
 fn optional(component: &Component, model: &ModelSpec) -> impl Iterator<Item = (String, Param)> {
     named(match component.part {
-        Part::Vae => Vec::new()/*ENC*/,
+        Part::Vae => vae::encoder_groups(&model.vae),
         _ => Vec::new(),
     })
 }

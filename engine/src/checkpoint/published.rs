@@ -5,10 +5,11 @@ use std::path::Path;
 use engine_protocol::{ModelSpec, PoolSpec, Sampler, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 
 /// The model definitions that people see in `sweeps/models/`.
-const DEFINITIONS: [&str; 3] = [
+const DEFINITIONS: [&str; 4] = [
     include_str!("../../../sweeps/models/wan2.1-t2v-1.3b.yaml"),
     include_str!("../../../sweeps/models/wan2.1-t2v-14b.yaml"),
     include_str!("../../../sweeps/models/wan2.2-t2v-a14b.yaml"),
+    include_str!("../../../sweeps/models/wan2.2-ti2v-5b.yaml"),
 ];
 
 /// Most layers, resolutions and blocks of a resolution that a model may have: far above any, and few enough to list.

@@ -1,6 +1,6 @@
-//! The decoder's building blocks: residual block, attention block, upsampler.
+//! What encoder and decoder are built of: residual block, attention block, and the two of them as the middle.
 //!
-//! Follows `WanResidualBlock`, `WanAttentionBlock` and `WanResample` in diffusers 0.42.x
+//! Follows `WanResidualBlock`, `WanAttentionBlock` and `WanMidBlock` in diffusers 0.42.x
 //! `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`.
 
 use tch::Tensor;
@@ -114,95 +114,30 @@ impl AttentionBlock {
     }
 }
 
-/// Doubles height and width and halves the channels; where it has a convolution for it, doubles all frames but the video's first too.
+/// What lies between the way down and the latents, and between the latents and the way up: two residual blocks, attention between them.
 #[derive(Debug)]
-pub(super) struct Upsampler {
-    time_conv: Option<CausalConv>,
-    conv: String,
-    weight: String,
-    bias: String,
-    channels: i64,
+pub(super) struct MidBlock {
+    resnets: [ResidualBlock; 2],
+    attention: AttentionBlock,
 }
 
-impl Upsampler {
-    /// The upsampler `name`, which doubles frames where `temporal`, by the next convolution of `slots`.
-    pub(super) fn new(name: &str, channels: i64, temporal: bool, slots: &mut Slots) -> Self {
-        let conv = format!("{name}.resample.1");
-        let time_conv = temporal.then(|| CausalConv::new(format!("{name}.time_conv"), channels, 2 * channels, 1, slots));
-        slots.double(channels, temporal);
-        Self { time_conv, weight: format!("{conv}.weight"), bias: format!("{conv}.bias"), conv, channels }
+impl MidBlock {
+    /// The block `name`, its convolutions the next ones of `slots`.
+    pub(super) fn new(name: &str, channels: i64, slots: &mut Slots) -> Self {
+        let resnets = [0, 1].map(|i| ResidualBlock::new(&format!("{name}.resnets.{i}"), channels, channels, slots));
+        Self { resnets, attention: AttentionBlock::new(&format!("{name}.attentions.0"), channels) }
     }
 
-    /// Adds the layer's tensors.
+    /// Adds the block's tensors.
     pub(super) fn params(&self, group: Group) -> Group {
-        let group = match &self.time_conv {
-            Some(time_conv) => time_conv.params(group),
-            None => group,
-        };
-        group.conv(&self.conv, self.channels, self.channels / 2, &[3, 3])
+        self.resnets[1].params(self.attention.params(self.resnets[0].params(group)))
     }
 
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, channels]`; result: `[batch, frames', 2 height, 2 width, channels / 2]`, where `frames'` is
-    /// `frames`, or `2 frames`, or `2 frames - 1` where `x` starts with the video's first frame.
+    /// `x` and result: `[batch, frames, height, width, channels]`.
     pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        let (batch, frames, height, width, channels) = x.size5()?;
-
-        // 1. In time, where there is a convolution for it: `[batch, frames, n, height, 1, width, 1, channels]`.
-        let x = match &self.time_conv {
-            Some(time_conv) if cache.is_started() => doubled_frames(time_conv, w, x, cache)?,
-            Some(time_conv) if frames > 1 => {
-                // The video's first frame goes by the convolution, and is no history for those after it.
-                let first = x.f_narrow(1, 0, 1)?;
-                let rest = doubled_frames(time_conv, w, x.f_narrow(1, 1, frames - 1)?, cache)?;
-                let rest = rest.f_reshape([batch, 2 * (frames - 1), height, width, channels])?;
-                let all = Tensor::f_cat(&[first, rest], 1)?;
-                drop(x);
-                all.f_reshape([batch, 2 * frames - 1, 1, height, 1, width, 1, channels])?
-            }
-            _ => x.f_reshape([batch, frames, 1, height, 1, width, 1, channels])?,
-        };
-
-        // 2. In space, as many frames at a time as the buffer takes.
-        let (frames, n) = (x.size()[1], x.size()[2]);
-        let at_most = cache.buffer_len() / (batch * n * 4 * height * width * channels);
-        if frames <= at_most {
-            return self.enlarged(w, &x, cache);
-        }
-        let slices = (frames + at_most - 1) / at_most;
-        let step = (frames + slices - 1) / slices;
-        let y = Tensor::f_empty([batch, frames * n, 2 * height, 2 * width, channels / 2], (x.kind(), x.device()))?;
-        for start in (0..frames).step_by(step as usize) {
-            let len = step.min(frames - start);
-            let slice = self.enlarged(w, &x.f_narrow(1, start, len)?, cache)?;
-            y.f_narrow(1, start * n, len * n)?.f_copy_(&slice)?;
-        }
-        Ok(y)
+        let x = self.resnets[0].forward(w, x, cache)?;
+        let x = self.attention.forward(w, x)?;
+        self.resnets[1].forward(w, x, cache)
     }
-
-    /// Every pixel two by two times, then half the channels by a convolution over each frame. Repeating pixels is what nearest neighbours at a
-    /// factor of two amounts to, and one copy does it whichever way the sides of `x` lie.
-    ///
-    /// # Shapes
-    /// `x`: `[batch, frames, n, height, 1, width, 1, channels]`; result: `[batch, frames x n, 2 height, 2 width, channels / 2]`.
-    fn enlarged(&self, w: &Weights, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
-        let mut sides = x.size();
-        (sides[4], sides[6]) = (2, 2);
-        let (batch, height, width) = (sides[0], 2 * sides[3], 2 * sides[5]);
-        let mut large = cache.in_buffer(&sides)?;
-        large.f_copy_(x)?;
-        let large = large.f_view([-1, height, width, self.channels])?.f_permute([0, 3, 1, 2])?;
-        let y = large.f_conv2d(w.get(&self.weight), Some(w.get(&self.bias)), [1, 1], [1, 1], [1, 1], 1)?;
-        Ok(y.f_permute([0, 2, 3, 1])?.f_reshape([batch, -1, height, width, self.channels / 2])?)
-    }
-}
-
-/// Two frames for each frame of `x`, which the convolution returns as two halves of its channels.
-///
-/// # Shapes
-/// `x`: `[batch, frames, height, width, channels]`; result, a view: `[batch, frames, 2, height, 1, width, 1, channels]`.
-fn doubled_frames(time_conv: &CausalConv, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-    let (batch, frames, height, width, channels) = x.size5()?;
-    let halves = time_conv.forward(w, x, None, cache)?;
-    Ok(halves.f_reshape([batch, frames, height, 1, width, 1, 2, channels])?.f_permute([0, 1, 6, 2, 3, 4, 5, 7])?)
 }

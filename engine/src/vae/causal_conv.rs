@@ -2,14 +2,14 @@
 //!
 //! Follows `WanCausalConv3d` and its `feat_cache` in diffusers 0.42.x `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::norm::Norm;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
-/// Frames that a kernel of three sees besides the current one. Before the first frame they are zero.
-const HISTORY: i64 = 2;
+/// Frames that a convolution sees at once.
+const KERNEL: i64 = 3;
 
 /// What one convolution reads: so many channels, at so many times the frames, height and width of the latents.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,10 @@ struct Slot {
     channels: i64,
     temporal_scale: i64,
     spatial_scale: i64,
+    /// Pixels that height and width are padded by.
+    edge: i64,
+    /// Frames that it remembers.
+    history: i64,
 }
 
 /// The causal convolutions of a model in execution order, each with its slot in the feature cache.
@@ -25,14 +29,14 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     temporal_scale: i64,
     spatial_scale: i64,
-    /// Per upsampler the least that its convolution reads: the frames that one frame becomes, at their new size.
-    enlarged: Vec<Slot>,
+    /// Per resampler the least that its convolution over pixels reads: the frames that one frame becomes before it.
+    resampled: Vec<Slot>,
 }
 
 impl Slots {
-    /// No convolution yet, at the resolution of the latents.
-    pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), temporal_scale: 1, spatial_scale: 1, enlarged: Vec::new() }
+    /// No convolution yet, at so many times the frames, height and width of the latents.
+    pub(super) fn new(temporal_scale: i64, spatial_scale: i64) -> Self {
+        Self { slots: Vec::new(), temporal_scale, spatial_scale, resampled: Vec::new() }
     }
 
     /// Says that an upsampler of `channels` doubles height and width for the convolutions to come, and where `temporal` the frames.
@@ -40,19 +44,40 @@ impl Slots {
         let frames = if temporal { 2 } else { 1 };
         self.spatial_scale *= 2;
         self.temporal_scale *= frames;
-        self.enlarged.push(Slot { channels, temporal_scale: frames, spatial_scale: self.spatial_scale });
+        self.resampled.push(Slot { channels, temporal_scale: frames, spatial_scale: self.spatial_scale, edge: 0, history: 0 });
     }
 
-    fn add(&mut self, channels: i64) -> usize {
-        self.slots.push(Slot { channels, temporal_scale: self.temporal_scale, spatial_scale: self.spatial_scale });
+    /// Says that a downsampler of `channels` halves height and width for the convolutions to come.
+    pub(super) fn halve(&mut self, channels: i64) {
+        self.resampled.push(Slot { channels, temporal_scale: 1, spatial_scale: self.spatial_scale, edge: 1, history: 0 });
+        self.spatial_scale /= 2;
+    }
+
+    /// Says that a downsampler halves the frames for the convolutions to come.
+    pub(super) fn halve_frames(&mut self) {
+        self.temporal_scale /= 2;
+    }
+
+    fn add(&mut self, channels: i64, history: i64) -> usize {
+        let (temporal_scale, spatial_scale) = (self.temporal_scale, self.spatial_scale);
+        self.slots.push(Slot { channels, temporal_scale, spatial_scale, edge: 0, history });
         self.slots.len() - 1
     }
 }
 
-/// What the causal convolutions remember between the chunks of one video (of one tile): the last two frames of each one's input.
+/// The size of one chunk of a video, as latents.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chunk {
+    pub(super) batch: i64,
+    pub(super) latent_frames: i64,
+    pub(super) latent_height: i64,
+    pub(super) latent_width: i64,
+}
+
+/// What the causal convolutions remember between the chunks of one video (of one tile): the last frames of each one's input.
 #[derive(Debug, Default)]
 pub struct FeatureCache {
-    /// Per convolution `[batch, 2, height, width, channels]`, in storage of its own, so that the activation it came from is freed.
+    /// Per convolution `[batch, history, height, width, channels]`, in storage of its own, so that the activation it came from is freed.
     frames: Vec<Option<Tensor>>,
     /// Elements in one row, where each convolution in turn finds its padded or enlarged input.
     buffer: Option<Tensor>,
@@ -76,27 +101,29 @@ impl FeatureCache {
         self.started
     }
 
-    /// Makes room for the inputs of `slots` when `latents`, `[batch, z_dim, frames, height, width]`, are decoded, and for what is remembered.
+    /// Makes room for the inputs of `slots` in the chunk that `chunk` says, and for what is remembered.
     ///
     /// All of it before the first activation. Made as they are needed, the remembered frames would settle in gaps that activations leave, and
     /// each padded input, larger than its activation by two frames, would want a gap of its own: libtorch's allocator then reserves half as
     /// much again. With one buffer for them all, what is left are activations of equal size, which take each other's places.
-    pub(super) fn begin_chunk(&mut self, slots: &Slots, latents: &Tensor) -> Result<()> {
-        let (batch, _, latent_frames, height, width) = latents.size5()?;
-        let options = (latents.kind(), latents.device());
-        let sides = |slot: &Slot, frames| [batch, frames, height * slot.spatial_scale, width * slot.spatial_scale, slot.channels];
+    pub(super) fn begin_chunk(&mut self, slots: &Slots, chunk: Chunk, options: (Kind, Device)) -> Result<()> {
+        let Chunk { batch, latent_frames, latent_height, latent_width } = chunk;
+        let sides = |slot: &Slot, frames| {
+            let side = |latent: i64| latent * slot.spatial_scale + slot.edge;
+            [batch, frames, side(latent_height), side(latent_width), slot.channels]
+        };
         if !self.started && !self.last {
             self.frames.clear();
             for slot in &slots.slots {
-                self.frames.push(Some(Tensor::f_zeros(sides(slot, HISTORY), options)?));
+                self.frames.push(Some(Tensor::f_zeros(sides(slot, slot.history), options)?));
             }
         }
         let padded = |slot: &Slot| {
             let missing = if self.started { 0 } else { slot.temporal_scale - 1 };
-            sides(slot, HISTORY + latent_frames * slot.temporal_scale - missing).iter().product::<i64>()
+            sides(slot, slot.history + latent_frames * slot.temporal_scale - missing).iter().product::<i64>()
         };
-        let enlarged = |slot: &Slot| sides(slot, slot.temporal_scale).iter().product::<i64>();
-        let largest = slots.slots.iter().map(padded).chain(slots.enlarged.iter().map(enlarged)).max().unwrap_or(0);
+        let resampled = |slot: &Slot| sides(slot, slot.temporal_scale).iter().product::<i64>();
+        let largest = slots.slots.iter().map(padded).chain(slots.resampled.iter().map(resampled)).max().unwrap_or(0);
         if self.buffer.as_ref().is_none_or(|buffer| (buffer.numel() as i64) < largest) {
             self.buffer = None;
             self.buffer = Some(Tensor::f_empty([largest], options)?);
@@ -132,10 +159,11 @@ impl FeatureCache {
         Ok(())
     }
 
-    /// Keeps the last frames of `input`, which has `frames`, for convolution `slot`.
-    fn remember(&mut self, slot: usize, input: &Tensor, frames: i64) -> Result<()> {
+    /// Keeps the last frames of `input` for convolution `slot`.
+    fn remember(&mut self, slot: usize, input: &Tensor) -> Result<()> {
         if let Some(Some(kept)) = self.frames.get_mut(slot) {
-            kept.f_copy_(&input.f_narrow(1, frames - HISTORY, HISTORY)?)?;
+            let (frames, history) = (input.size()[1], kept.size()[1]);
+            kept.f_copy_(&input.f_narrow(1, frames - history, history)?)?;
         }
         Ok(())
     }
@@ -151,6 +179,10 @@ pub(super) struct CausalConv {
     outputs: i64,
     /// Pixels of the kernel in height and width.
     side: i64,
+    /// Frames that it remembers from the chunk before.
+    history: i64,
+    /// Frames from one result to the next.
+    stride: i64,
     /// Its place in the feature cache.
     slot: usize,
 }
@@ -158,40 +190,65 @@ pub(super) struct CausalConv {
 impl CausalConv {
     /// The convolution `name`, the next one of `slots`.
     pub(super) fn new(name: String, inputs: i64, outputs: i64, side: i64, slots: &mut Slots) -> Self {
-        let slot = slots.add(inputs);
-        Self { weight: format!("{name}.weight"), bias: format!("{name}.bias"), name, inputs, outputs, side, slot }
+        Self::with_stride(name, inputs, outputs, side, 1, slots)
+    }
+
+    /// The convolution `name` over frames alone, the next one of `slots`, with one result for every two frames.
+    pub(super) fn halving(name: String, channels: i64, slots: &mut Slots) -> Self {
+        Self::with_stride(name, channels, channels, 1, 2, slots)
+    }
+
+    fn with_stride(name: String, inputs: i64, outputs: i64, side: i64, stride: i64, slots: &mut Slots) -> Self {
+        // The frames that a result sees before those that are its own.
+        let history = KERNEL - stride;
+        let slot = slots.add(inputs, history);
+        Self { weight: format!("{name}.weight"), bias: format!("{name}.bias"), name, inputs, outputs, side, history, stride, slot }
     }
 
     /// Adds the layer's tensors.
     pub(super) fn params(&self, group: Group) -> Group {
-        group.conv(&self.name, self.inputs, self.outputs, &[HISTORY + 1, self.side, self.side])
+        group.conv(&self.name, self.inputs, self.outputs, &[KERNEL, self.side, self.side])
     }
 
     /// The convolution of `x`, or where there is a `norm` of the SiLU of its norm. `x` comes by value, to be freed before the convolution runs.
     ///
     /// Height and width are padded by the convolution itself. Time is not, as it would be padded at the end too and computed for nothing.
-    /// The floor is thus one copy of the input with two frames more, in the cache's buffer. Where there is a SiLU, that is what writes the copy.
+    /// The floor is thus one copy of the input with the remembered frames before it, in the cache's buffer. Where there is a SiLU, that is what writes the copy.
     ///
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames, height, width, outputs]`.
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames / stride, height, width, outputs]`.
     pub(super) fn forward(&self, w: &Weights, x: Tensor, norm: Option<&Norm>, cache: &mut FeatureCache) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
 
         // 1. The remembered frames, and the input behind them.
-        let padded = cache.in_buffer(&[batch, HISTORY + frames, height, width, channels])?;
-        cache.recall(self.slot, padded.f_narrow(1, 0, HISTORY)?)?;
-        let mut current = padded.f_narrow(1, HISTORY, frames)?;
+        let padded = cache.in_buffer(&[batch, self.history + frames, height, width, channels])?;
+        cache.recall(self.slot, padded.f_narrow(1, 0, self.history)?)?;
+        let mut current = padded.f_narrow(1, self.history, frames)?;
         match norm {
             Some(norm) => norm.silu_into(w, &x, &current)?,
             None => current.f_copy_(&x)?,
         }
         drop((x, current));
-        cache.remember(self.slot, &padded, HISTORY + frames)?;
 
-        // 2. The convolution, which counts sides as batch, channels, frames, height, width.
-        let padding = [0, self.side / 2, self.side / 2];
-        let y =
-            padded.f_permute([0, 4, 1, 2, 3])?.f_conv3d(w.get(&self.weight), Some(w.get(&self.bias)), [1, 1, 1], padding, [1, 1, 1], 1)?;
+        // 2. The convolution.
+        self.forward_padded(w, &padded, cache)
+    }
+
+    /// Keeps the last frames of `x` for the next chunk, where nothing is to be computed yet.
+    pub(super) fn remember(&self, x: &Tensor, cache: &mut FeatureCache) -> Result<()> {
+        cache.remember(self.slot, x)
+    }
+
+    /// The convolution of frames that lie behind those that it would remember.
+    ///
+    /// # Shapes
+    /// `padded`: `[batch, history + frames, height, width, inputs]`; result: `[batch, frames / stride, height, width, outputs]`.
+    pub(super) fn forward_padded(&self, w: &Weights, padded: &Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+        cache.remember(self.slot, padded)?;
+        // It counts sides as batch, channels, frames, height, width.
+        let padded = padded.f_permute([0, 4, 1, 2, 3])?;
+        let (stride, padding) = ([self.stride, 1, 1], [0, self.side / 2, self.side / 2]);
+        let y = padded.f_conv3d(w.get(&self.weight), Some(w.get(&self.bias)), stride, padding, [1, 1, 1], 1)?;
         Ok(y.f_permute([0, 2, 3, 4, 1])?)
     }
 }

@@ -6,35 +6,18 @@
 use engine_protocol::VaeSpec;
 use tch::Tensor;
 
-use super::blocks::{AttentionBlock, ResidualBlock, Upsampler};
-use super::causal_conv::{CausalConv, FeatureCache, Slots};
+use super::COLOURS;
+use super::blocks::{MidBlock, ResidualBlock};
+use super::causal_conv::{CausalConv, Chunk, FeatureCache, Slots};
 use super::norm::Norm;
+use super::resample::Upsampler;
+use super::shortcut::{add_repeated, unpatchify};
 use crate::error::Result;
 use crate::weights::{Group, Weights};
-
-/// Channels of a frame: red, green, blue.
-const COLOURS: i64 = 3;
 
 /// The decoder's tensors: one group, since every chunk runs through all of it.
 pub fn groups(spec: &VaeSpec) -> Vec<Group> {
     vec![VaeDecoder::new(spec).params()]
-}
-
-/// The latents as the decoder wants them, from the transformer's, whose channels each have mean 0 and deviation 1.
-///
-/// # Shapes
-/// `latents` and result: `[batch, channels, frames, height, width]`.
-///
-/// # Errors
-/// libtorch's.
-pub fn denormalise(spec: &VaeSpec, latents: &Tensor) -> Result<Tensor> {
-    let per_channel = |values: &[f64]| -> Result<Tensor> {
-        let values = Tensor::f_from_slice(values)?.f_view([1, -1, 1, 1, 1])?;
-        Ok(values.f_to_kind(latents.kind())?.f_to_device(latents.device())?)
-    };
-    let mut scaled = latents.f_mul(&per_channel(&spec.latents_std)?)?;
-    let _ = scaled.f_add_(&per_channel(&spec.latents_mean)?)?;
-    Ok(scaled)
 }
 
 /// The decoder: layers and their names, no weights.
@@ -44,19 +27,12 @@ pub struct VaeDecoder {
     spatial_compression: i64,
     temporal_compression: i64,
     conv_in: CausalConv,
-    mid_resnets: [ResidualBlock; 2],
-    mid_attention: AttentionBlock,
+    mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
     norm_out: Norm,
     conv_out: CausalConv,
+    patch_size: i64,
     slots: Slots,
-}
-
-/// Residual blocks of one resolution, and the way to the next.
-#[derive(Debug)]
-struct UpBlock {
-    resnets: Vec<ResidualBlock>,
-    upsampler: Option<Upsampler>,
 }
 
 const POST_QUANT_CONV: &str = "post_quant_conv";
@@ -64,35 +40,28 @@ const POST_QUANT_CONV: &str = "post_quant_conv";
 impl VaeDecoder {
     /// The decoder of the model that `spec` describes.
     pub fn new(spec: &VaeSpec) -> Self {
-        let mut slots = Slots::new();
-        let widths: Vec<i64> = spec.dim_mult.iter().rev().map(|multiple| spec.base_dim * multiple).collect();
-        let widest = widths.first().copied().unwrap_or(spec.base_dim);
+        let mut slots = Slots::new(1, 1);
+        let base_dim = spec.decoder_base_dim.unwrap_or(spec.base_dim);
+        let widths: Vec<i64> = spec.dim_mult.iter().rev().map(|multiple| base_dim * multiple).collect();
+        let widest = widths.first().copied().unwrap_or(base_dim);
 
         let conv_in = CausalConv::new("decoder.conv_in".into(), spec.z_dim, widest, 3, &mut slots);
-        let mid_resnets = [0, 1].map(|i| ResidualBlock::new(&format!("decoder.mid_block.resnets.{i}"), widest, widest, &mut slots));
-        let mid_attention = AttentionBlock::new("decoder.mid_block.attentions.0", widest);
+        let mid_block = MidBlock::new("decoder.mid_block", widest, &mut slots);
 
         let mut channels = widest;
         let mut up_blocks = Vec::with_capacity(widths.len());
         for (level, &width) in widths.iter().enumerate() {
             let name = format!("decoder.up_blocks.{level}");
-            let mut resnets = Vec::new();
-            for i in 0..=spec.num_res_blocks {
-                resnets.push(ResidualBlock::new(&format!("{name}.resnets.{i}"), channels, width, &mut slots));
-                channels = width;
-            }
-            let temporal = spec.temporal_downsample.iter().rev().nth(level);
-            let upsampler = temporal.map(|&temporal| Upsampler::new(&format!("{name}.upsamplers.0"), width, temporal, &mut slots));
-            if upsampler.is_some() {
-                channels = width / 2;
-            }
-            up_blocks.push(UpBlock { resnets, upsampler });
+            let temporal = spec.temporal_downsample.iter().rev().nth(level).copied();
+            up_blocks.push(UpBlock::new(&name, spec, [channels, width], temporal, &mut slots));
+            channels = if temporal.is_some() && !spec.residual { width / 2 } else { width };
         }
 
         let norm_out = Norm::new("decoder.norm_out", channels);
-        let conv_out = CausalConv::new("decoder.conv_out".into(), channels, COLOURS, 3, &mut slots);
+        let patch_size = spec.patch_size;
+        let conv_out = CausalConv::new("decoder.conv_out".into(), channels, COLOURS * patch_size * patch_size, 3, &mut slots);
         let (z_dim, spatial_compression, temporal_compression) = (spec.z_dim, spec.spatial_compression(), spec.temporal_compression());
-        Self { z_dim, spatial_compression, temporal_compression, conv_in, mid_resnets, mid_attention, up_blocks, norm_out, conv_out, slots }
+        Self { z_dim, spatial_compression, temporal_compression, conv_in, mid_block, up_blocks, norm_out, conv_out, patch_size, slots }
     }
 
     /// Pixels that a latent pixel becomes in height and in width.
@@ -108,13 +77,8 @@ impl VaeDecoder {
     fn params(&self) -> Group {
         let mut group = Group::new("").linear(POST_QUANT_CONV, self.z_dim, self.z_dim);
         group = self.conv_in.params(group);
-        group = self.mid_resnets[0].params(group);
-        group = self.mid_attention.params(group);
-        group = self.mid_resnets[1].params(group);
-        for block in &self.up_blocks {
-            group = block.resnets.iter().fold(group, |group, resnet| resnet.params(group));
-            group = block.upsampler.iter().fold(group, |group, upsampler| upsampler.params(group));
-        }
+        group = self.mid_block.params(group);
+        group = self.up_blocks.iter().fold(group, |group, block| block.params(group));
         self.conv_out.params(self.norm_out.params(group))
     }
 
@@ -122,8 +86,9 @@ impl VaeDecoder {
     /// is of no more use.
     ///
     /// # Shapes
-    /// `latents`, as [`denormalise`] returns them: `[batch, z_dim, frames, height, width]`; result, a view of channels-last storage:
-    /// `[batch, 3, frames', 8 height, 8 width]`, where `frames'` is `4 frames`, and three fewer where the chunk holds the video's first one.
+    /// `latents`, as [`super::denormalise`] returns them: `[batch, z_dim, frames, height, width]`; result, a view of channels-last storage:
+    /// `[batch, 3, frames', n height, n width]`, where `n` is the spec's spatial compression and `frames'` is `4 frames`, and three fewer
+    /// where the chunk holds the video's first one.
     ///
     /// # Errors
     /// libtorch's.
@@ -131,33 +96,74 @@ impl VaeDecoder {
         Ok(self.decode_channels_last(w, latents, cache)?.f_permute([0, 4, 1, 2, 3])?)
     }
 
-    /// As [`VaeDecoder::decode_chunk`], with the result as it lies in memory: `[batch, frames', 8 height, 8 width, 3]`.
+    /// As [`VaeDecoder::decode_chunk`], with the result as it lies in memory: `[batch, frames', n height, n width, 3]`.
     pub(super) fn decode_channels_last(&self, w: &Weights, latents: &Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        cache.begin_chunk(&self.slots, latents)?;
+        let (batch, _, latent_frames, latent_height, latent_width) = latents.size5()?;
+        let chunk = Chunk { batch, latent_frames, latent_height, latent_width };
+        cache.begin_chunk(&self.slots, chunk, (latents.kind(), latents.device()))?;
 
         // 1. Channels last from here on.
         let z = w.linear(POST_QUANT_CONV, &latents.f_permute([0, 2, 3, 4, 1])?.f_contiguous()?)?;
         let x = self.conv_in.forward(w, z, None, cache)?;
 
         // 2. Middle.
-        let x = self.mid_resnets[0].forward(w, x, cache)?;
-        let x = self.mid_attention.forward(w, x)?;
-        let mut x = self.mid_resnets[1].forward(w, x, cache)?;
+        let mut x = self.mid_block.forward(w, x, cache)?;
 
         // 3. Up to full resolution.
         for block in &self.up_blocks {
-            for resnet in &block.resnets {
-                x = resnet.forward(w, x, cache)?;
-            }
-            if let Some(upsampler) = &block.upsampler {
-                x = upsampler.forward(w, x, cache)?;
-            }
+            x = block.forward(w, x, cache)?;
         }
 
         // 4. Colours.
-        let mut pixels = self.conv_out.forward(w, x, Some(&self.norm_out), cache)?;
+        let pixels = self.conv_out.forward(w, x, Some(&self.norm_out), cache)?;
+        let mut pixels = unpatchify(pixels, self.patch_size)?;
         let _ = pixels.f_clamp_(-1.0, 1.0)?;
         cache.end_chunk();
         Ok(pixels)
+    }
+}
+
+/// Residual blocks of one resolution, and the way to the next.
+#[derive(Debug)]
+struct UpBlock {
+    resnets: Vec<ResidualBlock>,
+    upsampler: Option<Upsampler>,
+    /// Whether the input goes around all of it too.
+    shortcut: bool,
+    temporal: bool,
+}
+
+impl UpBlock {
+    /// The block `name`, its convolutions the next ones of `slots`. `temporal` says whether it doubles frames; where it is empty, nothing is
+    /// enlarged.
+    fn new(name: &str, spec: &VaeSpec, [inputs, width]: [i64; 2], temporal: Option<bool>, slots: &mut Slots) -> Self {
+        let resnet = |i| ResidualBlock::new(&format!("{name}.resnets.{i}"), if i == 0 { inputs } else { width }, width, slots);
+        let resnets = (0..=spec.num_res_blocks).map(resnet).collect();
+        let (upsampler, outputs) = if spec.residual { ("upsampler", width) } else { ("upsamplers.0", width / 2) };
+        let upsampler = temporal.map(|temporal| Upsampler::new(&format!("{name}.{upsampler}"), width, outputs, temporal, slots));
+        let shortcut = spec.residual && upsampler.is_some();
+        Self { resnets, upsampler, shortcut, temporal: temporal.unwrap_or(false) }
+    }
+
+    fn params(&self, group: Group) -> Group {
+        let group = self.resnets.iter().fold(group, |group, resnet| resnet.params(group));
+        self.upsampler.iter().fold(group, |group, upsampler| upsampler.params(group))
+    }
+
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', height', width', outputs]`.
+    fn forward(&self, w: &Weights, mut x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+        // Kept as it is, and repeated only as it is added.
+        let input = self.shortcut.then(|| x.shallow_clone());
+        for resnet in &self.resnets {
+            x = resnet.forward(w, x, cache)?;
+        }
+        if let Some(upsampler) = &self.upsampler {
+            x = upsampler.forward(w, x, cache)?;
+        }
+        if let Some(input) = input {
+            add_repeated(&x, &input, self.temporal, !cache.is_started())?;
+        }
+        Ok(x)
     }
 }

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::causal_conv::FeatureCache;
 use super::decoder::VaeDecoder;
-use super::tiling::{Span, Tiling, blend_weights};
+use super::tiling::{Span, Tiling, blend_weights, even_spans};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
@@ -49,10 +49,7 @@ pub fn decode_video(
             latents.size()
         )));
     }
-    // As many chunks as it takes, as even as can be.
-    let count = (latent_frames + temporal_chunk - 1) / temporal_chunk;
-    let start = |chunk: i64| (chunk * latent_frames + count - 1) / count;
-    let chunks = (0..count).map(|chunk| Span { start: start(chunk), end: start(chunk + 1) }).collect();
+    let chunks = even_spans(latent_frames, temporal_chunk);
     let video = Video { decoder, w, chunks };
     match tiling {
         None => video.decode_whole(latents, sink, progress),

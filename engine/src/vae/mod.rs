@@ -1,4 +1,4 @@
-//! The causal 3D VAE of Wan2.1: latents to frames, in chunks of time and tiles of space.
+//! The causal 3D VAEs of Wan2.1 and Wan2.2: latents to frames in chunks of time and tiles of space, and frames to latents in chunks of time.
 //!
 //! Follows diffusers 0.42.x `src/diffusers/models/autoencoders/autoencoder_kl_wan.py` (`AutoencoderKLWan`), whose checkpoint keys the layers
 //! have as names. Inside the VAE activations are `[batch, frames, height, width, channels]` and contiguous, for four reasons: the norms run
@@ -8,11 +8,20 @@
 mod blocks;
 mod causal_conv;
 mod decoder;
+mod encoder;
 mod frames;
+mod latents;
 mod norm;
+mod resample;
+mod shortcut;
 mod tiling;
 
 pub use causal_conv::FeatureCache;
-pub use decoder::{VaeDecoder, denormalise, groups};
+pub use decoder::{VaeDecoder, groups};
+pub use encoder::{VaeEncoder, encode_video, encoder_groups};
 pub use frames::{FrameSink, decode_video};
+pub use latents::{denormalise, normalise};
 pub use tiling::{Span, Tiling, blend_weights};
+
+/// Channels of a frame: red, green, blue.
+const COLOURS: i64 = 3;

@@ -1,4 +1,4 @@
-//! Tiles: how a frame is cut, and how much each tile counts where tiles overlap.
+//! Tiles and chunks: how a frame and a video are cut, and how much each tile counts where tiles overlap.
 
 use crate::error::{Error, Result};
 
@@ -54,6 +54,13 @@ impl Tiling {
         starts.push(last);
         starts.into_iter().map(|start| Span { start, end: start + size }).collect()
     }
+}
+
+/// `extent` in as many spans of at most `size` as it takes, as even as can be.
+pub(super) fn even_spans(extent: i64, size: i64) -> Vec<Span> {
+    let count = (extent + size - 1) / size;
+    let start = |index: i64| (index * extent + count - 1) / count;
+    (0..count).map(|index| Span { start: start(index), end: start(index + 1) }).collect()
 }
 
 /// How much each of `spans` counts at each of its pixels, with `scale` pixels a latent pixel. Towards a neighbour the weight falls in a

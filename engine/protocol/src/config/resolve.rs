@@ -80,9 +80,9 @@ pub struct Config {
     pub vae_temporal_chunk: u32,
 }
 
-/// Latent positions (height x width x frames) of one VAE chunk by default, in tiles. A position's largest activation is 192 channels of
-/// 8 x 8 pixels in 4 frames, 96 KiB in bf16, so a chunk's is near 100 MiB: small beside the weights, large enough to fill a GPU.
-const TILED_CHUNK_POSITIONS: u32 = 1024;
+/// Values of the largest activation that the VAE may make of one chunk by default, in tiles: 96 MiB in bf16, which is small beside the weights and
+/// large enough to fill a GPU. Of Wan2.1's VAE that are 1024 latent positions (height x width x frames).
+const TILED_CHUNK_VALUES: i64 = 48 << 20;
 
 /// Tokens that a transformer block takes at a time by default. Slices of this size fill a GPU, so they cost no time, and what a block needs in
 /// passing is then some hundreds of MiB for the widest published layer, whatever the length of the video.
@@ -162,7 +162,10 @@ impl Config {
         };
 
         let tile = tile(settings, level)?;
-        let default_chunk = tile.map_or(1, |(size, _)| (TILED_CHUNK_POSITIONS / (size * size)).clamp(1, latent_frames));
+        let default_chunk = tile.map_or(1, |(size, _)| {
+            let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
+            (TILED_CHUNK_VALUES / tile_values).clamp(1, latent_frames.into()) as u32
+        });
         let chunk = ranged("vae_temporal_chunk", settings.vae_temporal_chunk.unwrap_or(default_chunk.into()), 1, 1 << 16)? as u32;
 
         Ok(Self {

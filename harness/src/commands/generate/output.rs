@@ -31,7 +31,10 @@ pub(super) fn check(output: &Path) -> Result<OutputFormat, Error> {
         }
         let half = unfinished(output);
         if half.exists() {
-            return refuse(format!("{} is left over from a run that was cut off, or a run is writing it now: remove it first", half.display()));
+            return refuse(format!(
+                "{} is left over from a run that was cut off, or a run is writing it now: remove it first",
+                half.display()
+            ));
         }
     } else if output.is_dir() {
         return refuse("that is a folder: name a file in it".into());

@@ -1,0 +1,210 @@
+//! The ways from one resolution to the next: upsampler and downsampler.
+//!
+//! Follows `WanResample` in diffusers 0.42.x `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`.
+
+use tch::Tensor;
+
+use super::causal_conv::{CausalConv, FeatureCache, Slots};
+use crate::error::Result;
+use crate::weights::{Group, Weights};
+
+/// Doubles height and width; where it has a convolution for it, doubles all frames but the video's first too.
+#[derive(Debug)]
+pub(super) struct Upsampler {
+    time_conv: Option<CausalConv>,
+    conv: FrameConv,
+}
+
+impl Upsampler {
+    /// The upsampler `name`, which doubles frames where `temporal`, by the next convolution of `slots`.
+    pub(super) fn new(name: &str, inputs: i64, outputs: i64, temporal: bool, slots: &mut Slots) -> Self {
+        let time_conv = temporal.then(|| CausalConv::new(format!("{name}.time_conv"), inputs, 2 * inputs, 1, slots));
+        slots.double(inputs, temporal);
+        Self { time_conv, conv: FrameConv::new(name, inputs, outputs) }
+    }
+
+    /// Adds the layer's tensors.
+    pub(super) fn params(&self, group: Group) -> Group {
+        let group = match &self.time_conv {
+            Some(time_conv) => time_conv.params(group),
+            None => group,
+        };
+        self.conv.params(group)
+    }
+
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', 2 height, 2 width, outputs]`, where `frames'` is
+    /// `frames`, or `2 frames`, or `2 frames - 1` where `x` starts with the video's first frame.
+    pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+        let (batch, frames, height, width, channels) = x.size5()?;
+
+        // 1. In time, where there is a convolution for it: `[batch, frames, n, height, 1, width, 1, channels]`.
+        let x = match &self.time_conv {
+            Some(time_conv) if cache.is_started() => doubled_frames(time_conv, w, x, cache)?,
+            Some(time_conv) if frames > 1 => {
+                // The video's first frame goes by the convolution, and is no history for those after it.
+                let first = x.f_narrow(1, 0, 1)?;
+                let rest = doubled_frames(time_conv, w, x.f_narrow(1, 1, frames - 1)?, cache)?;
+                let rest = rest.f_reshape([batch, 2 * (frames - 1), height, width, channels])?;
+                let all = Tensor::f_cat(&[first, rest], 1)?;
+                drop(x);
+                all.f_reshape([batch, 2 * frames - 1, 1, height, 1, width, 1, channels])?
+            }
+            _ => x.f_reshape([batch, frames, 1, height, 1, width, 1, channels])?,
+        };
+
+        // 2. In space.
+        let (frames, n) = (x.size()[1], x.size()[2]);
+        let at_most = cache.buffer_len() / (batch * n * 4 * height * width * channels);
+        let result = [batch, frames * n, 2 * height, 2 * width, self.conv.outputs];
+        in_slices(&x, at_most, &result, |slice| self.enlarged(w, slice, cache))
+    }
+
+    /// Every pixel two by two times, then a convolution over each frame. Repeating pixels is what nearest neighbours at a
+    /// factor of two amounts to, and one copy does it whichever way the sides of `x` lie.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, frames, n, height, 1, width, 1, inputs]`; result: `[batch, frames x n, 2 height, 2 width, outputs]`.
+    fn enlarged(&self, w: &Weights, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
+        let mut sides = x.size();
+        (sides[4], sides[6]) = (2, 2);
+        let mut large = cache.in_buffer(&sides)?;
+        large.f_copy_(x)?;
+        let large = large.f_view([sides[0], sides[1] * sides[2], 2 * sides[3], 2 * sides[5], sides[7]])?;
+        self.conv.forward(w, &large, 1, 1)
+    }
+}
+
+/// Two frames for each frame of `x`, which the convolution returns as two halves of its channels.
+///
+/// # Shapes
+/// `x`: `[batch, frames, height, width, channels]`; result, a view: `[batch, frames, 2, height, 1, width, 1, channels]`.
+fn doubled_frames(time_conv: &CausalConv, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+    let (batch, frames, height, width, channels) = x.size5()?;
+    let halves = time_conv.forward(w, x, None, cache)?;
+    Ok(halves.f_reshape([batch, frames, height, 1, width, 1, 2, channels])?.f_permute([0, 1, 6, 2, 3, 4, 5, 7])?)
+}
+
+/// Halves height and width; where it has a convolution for it, halves all frames but the video's first too.
+#[derive(Debug)]
+pub(super) struct Downsampler {
+    conv: FrameConv,
+    time_conv: Option<CausalConv>,
+}
+
+impl Downsampler {
+    /// The downsampler `name`, which halves frames where `temporal`, by the next convolution of `slots`.
+    pub(super) fn new(name: &str, channels: i64, temporal: bool, slots: &mut Slots) -> Self {
+        slots.halve(channels);
+        let time_conv = temporal.then(|| CausalConv::halving(format!("{name}.time_conv"), channels, slots));
+        if temporal {
+            slots.halve_frames();
+        }
+        Self { conv: FrameConv::new(name, channels, channels), time_conv }
+    }
+
+    /// Adds the layer's tensors.
+    pub(super) fn params(&self, group: Group) -> Group {
+        let group = self.conv.params(group);
+        match &self.time_conv {
+            Some(time_conv) => time_conv.params(group),
+            None => group,
+        }
+    }
+
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, channels]`, height and width even; result: `[batch, frames', height / 2, width / 2, channels]`,
+    /// where `frames'` is `frames`, or `frames / 2`, rounded up where `x` starts with the video's first frame.
+    pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+        let (batch, frames, height, width, channels) = x.size5()?;
+
+        // 1. In space.
+        let at_most = cache.buffer_len() / (batch * (height + 1) * (width + 1) * channels);
+        let result = [batch, frames, height / 2, width / 2, channels];
+        let small = in_slices(&x, at_most, &result, |slice| self.reduced(w, slice, cache))?;
+        drop(x);
+
+        // 2. In time, where there is a convolution for it.
+        match &self.time_conv {
+            None => Ok(small),
+            Some(time_conv) if cache.is_started() => time_conv.forward(w, small, None, cache),
+            Some(time_conv) => {
+                // The video's first frame goes by the convolution, and is the history of those after it.
+                if frames == 1 {
+                    time_conv.remember(&small, cache)?;
+                    return Ok(small);
+                }
+                let rest = time_conv.forward_padded(w, &small, cache)?;
+                Ok(Tensor::f_cat(&[small.f_narrow(1, 0, 1)?, rest], 1)?)
+            }
+        }
+    }
+
+    /// A convolution over each frame that moves on by two pixels, with zeros to the right and below.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, channels]`; result: `[batch, frames, height / 2, width / 2, channels]`.
+    fn reduced(&self, w: &Weights, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
+        let (batch, frames, height, width, channels) = x.size5()?;
+        let padded = cache.in_buffer(&[batch, frames, height + 1, width + 1, channels])?;
+        let _ = padded.f_narrow(2, height, 1)?.f_zero_()?;
+        let _ = padded.f_narrow(3, width, 1)?.f_zero_()?;
+        padded.f_narrow(2, 0, height)?.f_narrow(3, 0, width)?.f_copy_(x)?;
+        self.conv.forward(w, &padded, 2, 0)
+    }
+}
+
+/// The convolution of a resampler, over three by three pixels of each frame.
+#[derive(Debug)]
+struct FrameConv {
+    name: String,
+    weight: String,
+    bias: String,
+    inputs: i64,
+    outputs: i64,
+}
+
+impl FrameConv {
+    /// The convolution of the resampler `name`.
+    fn new(name: &str, inputs: i64, outputs: i64) -> Self {
+        let name = format!("{name}.resample.1");
+        Self { weight: format!("{name}.weight"), bias: format!("{name}.bias"), name, inputs, outputs }
+    }
+
+    fn params(&self, group: Group) -> Group {
+        group.conv(&self.name, self.inputs, self.outputs, &[3, 3])
+    }
+
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames, height', width', outputs]`.
+    fn forward(&self, w: &Weights, x: &Tensor, stride: i64, padding: i64) -> Result<Tensor> {
+        let (batch, frames, height, width, _) = x.size5()?;
+        let x = x.f_view([-1, height, width, self.inputs])?.f_permute([0, 3, 1, 2])?;
+        let (stride, padding) = ([stride, stride], [padding, padding]);
+        let y = x.f_conv2d(w.get(&self.weight), Some(w.get(&self.bias)), stride, padding, [1, 1], 1)?;
+        let y = y.f_permute([0, 2, 3, 1])?;
+        let (_, height, width, _) = y.size4()?;
+        Ok(y.f_reshape([batch, frames, height, width, self.outputs])?)
+    }
+}
+
+/// What `resample` makes of all frames of `x`, some frames at a time where there are more than `at_most`.
+///
+/// # Shapes
+/// `x`: `[batch, frames, ..]`; result: `sides`, whose frames are a multiple of those of `x`.
+fn in_slices(x: &Tensor, at_most: i64, sides: &[i64], resample: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let frames = x.size()[1];
+    let n = sides[1] / frames;
+    if frames <= at_most {
+        return resample(x);
+    }
+    let slices = (frames + at_most - 1) / at_most;
+    let step = (frames + slices - 1) / slices;
+    let y = Tensor::f_empty(sides, (x.kind(), x.device()))?;
+    for start in (0..frames).step_by(step as usize) {
+        let len = step.min(frames - start);
+        let slice = resample(&x.f_narrow(1, start, len)?)?;
+        y.f_narrow(1, start * n, len * n)?.f_copy_(&slice)?;
+    }
+    Ok(y)
+}

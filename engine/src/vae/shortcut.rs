@@ -1,0 +1,122 @@
+//! Moving pixels into channels and back: the shortcuts around the resolutions of Wan2.2's VAE, and its patches of pixels.
+//!
+//! Follows `AvgDown3D`, `DupUp3D`, `patchify` and `unpatchify` in diffusers 0.42.x
+//! `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`. In all four, of what lies side by side in channels, the channel that there was
+//! before changes slowest.
+
+use tch::Tensor;
+
+use super::causal_conv::FeatureCache;
+use crate::error::Result;
+
+/// The way around the residual blocks and the downsampler of one resolution.
+#[derive(Debug)]
+pub(super) struct AverageShortcut {
+    outputs: i64,
+    /// Frames, and pixels a side, that become channels.
+    frames: i64,
+    side: i64,
+}
+
+impl AverageShortcut {
+    /// The way to `outputs` channels and a resolution that is halved in space where `spatial` and in time where `temporal`.
+    pub(super) fn new(outputs: i64, spatial: bool, temporal: bool) -> Self {
+        Self { outputs, frames: 1 + i64::from(temporal), side: 1 + i64::from(spatial) }
+    }
+
+    /// The frames and pixels that become one are channels first, then so many neighbouring channels are averaged as leaves the right number.
+    /// The video's first frame has a black one before it.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', height', width', outputs]`.
+    pub(super) fn forward(&self, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
+        let (batch, frames, height, width, channels) = x.size5()?;
+        let (n, side) = (self.frames, self.side);
+        if n * side == 1 && channels == self.outputs {
+            return Ok(x.shallow_clone());
+        }
+        let (steps, height, width) = ((frames + n - 1) / n, height / side, width / side);
+
+        // 1. Frames and pixels into channels.
+        let packed = cache.in_buffer(&[batch, steps, height, width, channels, n, side, side])?;
+        let spread = packed.f_permute([0, 1, 5, 2, 6, 3, 7, 4])?;
+        let missing = steps * n - frames;
+        if missing > 0 {
+            let first = spread.f_narrow(1, 0, 1)?;
+            let _ = first.f_narrow(2, 0, missing)?.f_zero_()?;
+            let there = x.f_narrow(1, 0, n - missing)?.f_view([batch, 1, n - missing, height, side, width, side, channels].as_slice())?;
+            first.f_narrow(2, missing, n - missing)?.f_copy_(&there)?;
+        }
+        let whole = frames / n;
+        if whole > 0 {
+            let there = x.f_narrow(1, frames - whole * n, whole * n)?;
+            let there = there.f_view([batch, whole, n, height, side, width, side, channels].as_slice())?;
+            spread.f_narrow(1, steps - whole, whole)?.f_copy_(&there)?;
+        }
+
+        // 2. Fewer channels.
+        let groups = packed.f_view([batch, steps, height, width, self.outputs, -1])?;
+        Ok(groups.f_mean_dim([-1].as_slice(), false, x.kind())?)
+    }
+}
+
+/// Adds each position of `x` to the positions of `y` that it became in an upsampler. Where `y` has fewer channels than `x`, a channel's neighbours
+/// go to different positions: as many of the frames, rows and columns as there are neighbours, in this order. `starts` says that `x` has the
+/// video's first frame, which did not become two.
+///
+/// # Shapes
+/// `x`: `[batch, frames, height, width, inputs]`; `y`: `[batch, frames', 2 height, 2 width, outputs]`.
+pub(super) fn add_repeated(y: &Tensor, x: &Tensor, temporal: bool, starts: bool) -> Result<()> {
+    let (batch, frames, height, width, inputs) = x.size5()?;
+    let outputs = y.size()[4];
+    let n = 1 + i64::from(temporal);
+
+    // 1. Neighbouring channels as frames, rows and columns: `[batch, frames, frames of one, height, rows of one, width, columns of one, outputs]`.
+    let neighbours = inputs / outputs;
+    let of_frames = neighbours.min(n);
+    let of_rows = (neighbours / of_frames).min(2);
+    let of_columns = neighbours / (of_frames * of_rows);
+    let x = x
+        .f_view([batch, frames, height, width, outputs, of_frames, of_rows, of_columns].as_slice())?
+        .f_permute([0, 1, 5, 2, 6, 3, 7, 4])?;
+
+    // 2. The first frame by itself, as the last of those that it would have become.
+    let alone = i64::from(starts && temporal);
+    let places = |start: i64, steps: i64, n: i64| {
+        y.f_narrow(1, start, steps * n)?.f_view([batch, steps, n, height, 2, width, 2, outputs].as_slice())
+    };
+    if alone > 0 {
+        let _ = places(0, 1, 1)?.f_add_(&x.f_narrow(1, 0, 1)?.f_narrow(2, of_frames - 1, 1)?)?;
+    }
+
+    // 3. The others.
+    if frames > alone {
+        let _ = places(alone, frames - alone, n)?.f_add_(&x.f_narrow(1, alone, frames - alone)?)?;
+    }
+    Ok(())
+}
+
+/// A video with patches of `patch` x `patch` pixels as channels, of which rows change fastest.
+///
+/// # Shapes
+/// `video`: `[batch, colours, frames, height, width]`; result: `[batch, frames, height / patch, width / patch, colours x patch x patch]`.
+pub(super) fn patchify(video: &Tensor, patch: i64) -> Result<Tensor> {
+    let (batch, colours, frames, height, width) = video.size5()?;
+    let (height, width) = (height / patch, width / patch);
+    let patches = video.f_view([batch, colours, frames, height, patch, width, patch].as_slice())?.f_permute([0, 2, 3, 5, 1, 6, 4])?;
+    Ok(patches.f_reshape([batch, frames, height, width, colours * patch * patch])?.f_contiguous()?)
+}
+
+/// The video from what [`patchify`] makes of it, channels last.
+///
+/// # Shapes
+/// `x`: `[batch, frames, height, width, colours x patch x patch]`; result: `[batch, frames, patch x height, patch x width, colours]`.
+pub(super) fn unpatchify(x: Tensor, patch: i64) -> Result<Tensor> {
+    if patch == 1 {
+        return Ok(x);
+    }
+    let (batch, frames, height, width, channels) = x.size5()?;
+    let colours = channels / (patch * patch);
+    let pixels = x.f_reshape([batch, frames, height, width, colours, patch, patch])?.f_permute([0, 1, 2, 6, 3, 5, 4])?;
+    Ok(pixels.f_reshape([batch, frames, height * patch, width * patch, colours])?)
+}
