@@ -1,8 +1,10 @@
-//! The C side of `shim.cpp`, made safe. The engine's only unsafe code.
+//! The C side of `shim.cpp` and memory that libtorch did not allocate, made safe. The engine's only unsafe code.
 #![expect(unsafe_code, reason = "calls into the C++ shim, and tensors over memory that libtorch did not allocate")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
 
+use memmap2::Mmap;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::DEVICE;
@@ -171,6 +173,28 @@ impl Drop for OwnedPinned {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` and freed once. `cudaFreeHost` waits for copies that still read it.
         let _ = unsafe { lowmem_pinned_free(self.memory) };
+    }
+}
+
+/// A file mapped for reading, and a tensor of its bytes. The tensor is a view: it must not be used once this is gone, and never be written to.
+#[derive(Debug)]
+pub(crate) struct FileMapping(Mmap);
+
+impl FileMapping {
+    pub(crate) fn new(file: &File) -> std::io::Result<Self> {
+        // SAFETY: bytes may change under us when somebody writes to the file meanwhile; they are numbers to us, any of which is a valid weight.
+        // A file that is cut shorter meanwhile ends this process, which is one case's own.
+        Ok(Self(unsafe { Mmap::map(file) }?))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The file as a tensor; the caller keeps `self` for as long as the tensor, and reads only.
+    pub(crate) fn tensor(&self) -> Tensor {
+        // SAFETY: the mapping has so many bytes and outlives the tensor, as the caller promises.
+        unsafe { Tensor::from_blob(self.0.as_ptr(), &[self.0.len() as i64], &[1], Kind::Uint8, Device::Cpu) }
     }
 }
 

@@ -5,6 +5,7 @@ mod ffi;
 mod pinned;
 mod stream;
 
+pub(crate) use ffi::FileMapping;
 pub use pinned::PinnedSlab;
 pub use stream::{Event, Stream};
 

@@ -1,50 +1,46 @@
 //! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use crate::cuda::FileMapping;
 use crate::error::{Error, Result};
 
 /// A file mapped into memory.
 #[derive(Debug)]
 pub(super) struct MappedFile {
     path: PathBuf,
-    bytes: Tensor,
+    // Before the mapping that it looks into, so dropped before it. It is not handed out.
+    tensor: Tensor,
+    mapping: FileMapping,
 }
 
 impl MappedFile {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// A file that cannot be opened, that is empty, or whose name libtorch cannot be given.
+    /// A file that cannot be opened, and one that is empty.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let length = File::open(path).and_then(|file| file.metadata()).map_err(|error| Error::file(path, error))?.len();
-        let name = path.to_str().ok_or_else(|| Error::at(path, "its name is not UTF-8: rename it"))?;
-        if length == 0 {
-            return Err(Error::at(path, "the file is empty: fetch it again"));
+        let file = File::open(path).map_err(|error| Error::file(path, error))?;
+        let metadata = file.metadata().map_err(|error| Error::file(path, error))?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Err(Error::at(path, if metadata.is_file() { "the file is empty: fetch it again" } else { "that is no file" }));
         }
-        // A private mapping: what would be written to it stays in this process.
-        let bytes = Tensor::f_from_file(name, false, length as i64, (Kind::Uint8, Device::Cpu))?;
-        Ok(Self { path: path.to_owned(), bytes })
+        let mapping = FileMapping::new(&file).map_err(|error| Error::file(path, error))?;
+        Ok(Self { path: path.to_owned(), tensor: mapping.tensor(), mapping })
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.mapping.bytes()
     }
 
     /// Its length in bytes.
     pub(super) fn len(&self) -> u64 {
-        self.bytes.numel() as u64
-    }
-
-    /// The first `count` bytes, copied.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or is shorter.
-    pub(super) fn head(&self, count: usize) -> Result<Vec<u8>> {
-        let mut head = vec![0; count];
-        File::open(&self.path).and_then(|mut file| file.read_exact(&mut head)).map_err(|error| Error::file(&self.path, error))?;
-        Ok(head)
+        self.bytes().len() as u64
     }
 }
 
@@ -139,22 +135,21 @@ impl StoredTensor {
         Error::at(&self.file.path, &format!("{}: {what}", self.key))
     }
 
-    /// The tensor itself, a view of the mapped file wherever its place in the file allows one.
+    /// Writes its values into `target`, which has as many elements, may have another type and may lie on the GPU: straight from the mapped file.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn tensor(&self) -> Result<Tensor> {
+    pub fn copy_to(&self, target: &mut Tensor) -> Result<()> {
         let size = self.kind.elt_size_in_bytes() as u64;
-        let span = self.span().unwrap_or(0);
-        let bytes = self.file.bytes.f_narrow(0, self.offset as i64, span as i64)?;
+        let bytes = self.file.tensor.f_narrow(0, self.offset as i64, self.span_bytes() as i64)?;
         // A view of another type must start at a multiple of its size; a writer that does not see to that costs a copy.
         let bytes = if self.offset.is_multiple_of(size) { bytes } else { copied(&bytes)? };
         let flat = bytes.f_view_dtype(self.kind)?;
-        if self.strides.is_empty() {
-            return Ok(flat.f_view(self.shape.as_slice())?);
-        }
-        let start = flat.storage_offset();
-        Ok(flat.f_as_strided(self.shape.as_slice(), self.strides.as_slice(), start)?)
+        let values = match self.strides.as_slice() {
+            [] => flat,
+            strides => flat.f_as_strided(self.shape.as_slice(), strides, flat.storage_offset())?,
+        };
+        Ok(target.f_copy_(&values.f_reshape(target.size().as_slice())?)?)
     }
 }
 

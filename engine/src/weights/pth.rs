@@ -4,8 +4,7 @@
 //! (`_rebuild_tensor_v2`).
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -29,8 +28,7 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
     let again = "(a truncated download, or a file from before PyTorch 1.6): fetch it again, or save it anew";
 
     // 1. The archive: where each entry's bytes lie.
-    let reader = File::open(path).map_err(|error| Error::file(path, error))?;
-    let mut archive = ZipArchive::new(reader).map_err(|error| damaged(&format!("{error} {again}")))?;
+    let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|error| damaged(&format!("{error} {again}")))?;
     let (mut entries, mut pickle, mut order) = (BTreeMap::new(), None, None);
     for index in 0..archive.len() {
         let mut entry = archive.by_index_raw(index).map_err(|error| damaged(&format!("{error} {again}")))?;

@@ -29,16 +29,14 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
     let damaged = |what: &str| Error::at(path, &format!("not a whole safetensors file: {what}: fetch it again"));
 
     // 1. The header.
-    if file.len() < LENGTH_BYTES as u64 {
-        return Err(damaged(&format!("it has {} bytes", file.len())));
-    }
-    let length = u64::from_le_bytes(file.head(LENGTH_BYTES)?.try_into().expect("as many bytes as were asked for"));
-    if length > MAX_HEADER_BYTES || length + LENGTH_BYTES as u64 > file.len() {
+    let first = file.bytes().first_chunk::<LENGTH_BYTES>().ok_or_else(|| damaged(&format!("it has {} bytes", file.len())))?;
+    let length = u64::from_le_bytes(*first);
+    let data = length.saturating_add(LENGTH_BYTES as u64);
+    if length > MAX_HEADER_BYTES || data > file.len() {
         return Err(damaged(&format!("its header should have {length} bytes, and the file has {}", file.len())));
     }
-    let data = length + LENGTH_BYTES as u64;
-    let header = file.head(data as usize)?;
-    let metadata: Metadata = serde_json::from_slice(&header[LENGTH_BYTES..]).map_err(|error| damaged(&format!("its header is damaged ({error})")))?;
+    let header = &file.bytes()[LENGTH_BYTES..data as usize];
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| damaged(&format!("its header is damaged ({error})")))?;
 
     // 2. The tensors, which fill the rest of the file exactly.
     let (mut tensors, mut end) = (BTreeMap::new(), data);

@@ -52,7 +52,7 @@ impl Source {
             Source::Stored(store) => {
                 let stored = store.get(&key).ok_or_else(|| Error::Input(format!("{key}: no such tensor among the weights")))?;
                 check_stored(param, stored)?;
-                Ok(tensor.f_copy_(&stored.tensor()?.f_view(tensor.size().as_slice())?)?)
+                stored.copy_to(tensor)
             }
         }
     }
