@@ -55,7 +55,9 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
         "UniPCMultistepScheduler" => (Sampler::Unipc, "flow_shift"),
         "DPMSolverMultistepScheduler" => (Sampler::Dpmpp, "flow_shift"),
         "FlowMatchEulerDiscreteScheduler" => (Sampler::Euler, "shift"),
-        other => return Err(scheduler.error("_class_name", &format!("`{other}` is not supported: UniPC, DPM++ 2M and flow-match Euler are"))),
+        other => {
+            return Err(scheduler.error("_class_name", &format!("`{other}` is not supported: UniPC, DPM++ 2M and flow-match Euler are")));
+        }
     };
     model.sampling.sampler = sampler;
     model.sampling.flow_shift = scheduler.positive(shift)?.unwrap_or(1.0);
@@ -84,7 +86,9 @@ pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
             let all = if indices.is_empty() { files } else { indices };
             let plain = all.iter().find(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                ["diffusion_pytorch_model.safetensors", "model.safetensors"].iter().any(|plain| name == *plain || name == format!("{plain}.index.json"))
+                ["diffusion_pytorch_model.safetensors", "model.safetensors"]
+                    .iter()
+                    .any(|plain| name == *plain || name == format!("{plain}.index.json"))
             });
             plain.cloned().ok_or_else(|| Error::at(folder, "several .safetensors files and no index of them: fetch the checkpoint again"))
         }
@@ -113,7 +117,8 @@ fn transformer_spec(config: &Json) -> Result<TransformerSpec> {
         eps: config.positive("eps")?.unwrap_or(1e-6),
     };
     if spec.in_channels != spec.out_channels {
-        let what = format!("is {} with {} out: an image-to-video model, and only text to video is supported", spec.in_channels, spec.out_channels);
+        let what =
+            format!("is {} with {} out: an image-to-video model, and only text to video is supported", spec.in_channels, spec.out_channels);
         return Err(config.error("in_channels", &what));
     }
     published::check_transformer(&spec).map_err(|(key, what)| config.error(key, &what))?;

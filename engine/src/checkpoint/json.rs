@@ -74,7 +74,9 @@ impl Json {
     pub(super) fn only(&self, key: &str, wanted: impl Into<Value>, why: &str) -> Result<()> {
         let wanted = wanted.into();
         match self.value.get(key) {
-            Some(value) if !value.is_null() && *value != wanted => Err(self.error(key, &format!("is {value}, and only {wanted} is supported ({why})"))),
+            Some(value) if !value.is_null() && *value != wanted => {
+                Err(self.error(key, &format!("is {value}, and only {wanted} is supported ({why})")))
+            }
             _ => Ok(()),
         }
     }

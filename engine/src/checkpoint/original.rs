@@ -38,15 +38,15 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     let text_encoder = component(Part::TextEncoder, &text_encoder_file, &text_encoder_file)?;
     let vae = TensorStore::open(&vae_file)?;
     let vae_shapes = original_shapes::VaeShapes::of(&vae).map_err(|what| Error::at(&vae_file, &what))?;
-    let vae = Component { part: Part::Vae, name: file_name(&vae_file), tensors: vae.renamed(|name| original_names::vae(name, &vae_shapes))? };
+    let vae =
+        Component { part: Part::Vae, name: file_name(&vae_file), tensors: vae.renamed(|name| original_names::vae(name, &vae_shapes))? };
     let folders = if has_config(root) { vec![root.to_owned()] } else { POOL.map(|folder| root.join(folder)).to_vec() };
     let parts = [Part::Transformer, Part::LowNoiseTransformer];
     let transformers = folders.iter().zip(parts).map(|(folder, part)| component(part, folder, &diffusers::weights_file(folder)?));
     let transformers = transformers.collect::<Result<Vec<_>>>()?;
 
     // 2. Their shapes: of the transformer as its config says, of the others as their tensors are.
-    let text_encoder_spec =
-        original_shapes::text_encoder(&text_encoder.tensors).map_err(|what| Error::at(&text_encoder_file, &what))?;
+    let text_encoder_spec = original_shapes::text_encoder(&text_encoder.tensors).map_err(|what| Error::at(&text_encoder_file, &what))?;
     let spec = |folder: &PathBuf| {
         let config = Json::read(&folder.join("config.json"))?;
         Ok::<_, Error>((transformer_spec(&config, text_encoder_spec.d_model)?, config))
@@ -121,7 +121,9 @@ fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {
         eps: config.positive("eps")?.unwrap_or(1e-6),
     };
     if spec.in_channels != spec.out_channels {
-        return Err(config.error("in_dim", &format!("is {} with {} out, and only text to video is supported", spec.in_channels, spec.out_channels)));
+        return Err(
+            config.error("in_dim", &format!("is {} with {} out, and only text to video is supported", spec.in_channels, spec.out_channels))
+        );
     }
     published::check_transformer(&spec).map_err(|(key, what)| config.error(key, &what))?;
     Ok(spec)

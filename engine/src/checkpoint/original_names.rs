@@ -33,13 +33,8 @@ const TEXT_ENCODER_LAYER: [(&str, &str); 10] = [
     ("ffn.fc2", "layer.1.DenseReluDense.wo"),
 ];
 
-const RESIDUAL_BLOCK: [(&str, &str); 5] = [
-    ("residual.0", "norm1"),
-    ("residual.2", "conv1"),
-    ("residual.3", "norm2"),
-    ("residual.6", "conv2"),
-    ("shortcut", "conv_shortcut"),
-];
+const RESIDUAL_BLOCK: [(&str, &str); 5] =
+    [("residual.0", "norm1"), ("residual.2", "conv1"), ("residual.3", "norm2"), ("residual.6", "conv2"), ("shortcut", "conv_shortcut")];
 
 /// The transformer's name of the tensor that the original calls `name`.
 pub(super) fn transformer(name: &str) -> String {

@@ -52,7 +52,9 @@ impl VaeShapes {
         let [z_dim, ..] = sides::<5>(store, "conv2.weight")?;
         // A resolution's residual blocks stand in a list of their own in Wan2.2, in one list with all others in Wan2.1.
         let residual = store.iter().any(|(name, _)| name.starts_with("encoder.downsamples.0.downsamples."));
-        let list = |place: usize| if residual { format!("encoder.downsamples.0.downsamples.{place}") } else { format!("encoder.downsamples.{place}") };
+        let list = |place: usize| {
+            if residual { format!("encoder.downsamples.0.downsamples.{place}") } else { format!("encoder.downsamples.{place}") }
+        };
         let num_res_blocks = (0..64).take_while(|&place| has(store, &format!("{}.residual.2.weight", list(place)))).count();
         let level = |level: usize, place: usize| match residual {
             true => format!("encoder.downsamples.{level}.downsamples.{place}"),
@@ -90,7 +92,9 @@ impl VaeShapes {
     /// The shapes, with the latents' statistics of the published VAE with as many channels: they are in no file of this layout.
     pub(super) fn spec(&self) -> Result<VaeSpec, String> {
         let published = published::all().find(|model| model.vae.z_dim == self.z_dim);
-        let published = published.ok_or_else(|| format!("mean and deviation of {} latent channels are not known: use the checkpoint in diffusers' layout", self.z_dim))?;
+        let published = published.ok_or_else(|| {
+            format!("mean and deviation of {} latent channels are not known: use the checkpoint in diffusers' layout", self.z_dim)
+        })?;
         let dim_mult = self.widths.iter().map(|width| width / self.base_dim).collect();
         Ok(VaeSpec {
             base_dim: self.base_dim,

@@ -39,15 +39,19 @@ pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
     let pool = pool.map(|pool| PoolSpec { low_noise_guidance_scale: pool.low_noise_guidance_scale.or(guidance), ..pool });
     let (name, title, sampling) = match published {
         Some(model) => (model.name, model.title, model.sampling),
-        None => (folder.clone(), folder, Sampling {
-            steps: 50,
-            guidance_scale: 5.0,
-            flow_shift: 3.0,
-            sampler: Sampler::Unipc,
-            resolution: [832, 480],
-            frames: 81,
-            fps: 16,
-        }),
+        None => (
+            folder.clone(),
+            folder,
+            Sampling {
+                steps: 50,
+                guidance_scale: 5.0,
+                flow_shift: 3.0,
+                sampler: Sampler::Unipc,
+                resolution: [832, 480],
+                frames: 81,
+                fps: 16,
+            },
+        ),
     };
     ModelSpec { name, title, source, text_encoder, transformer, pool, vae, sampling }
 }
@@ -60,7 +64,10 @@ pub(super) fn check_transformer(spec: &TransformerSpec) -> Result<(), Fault> {
     at_most("num_layers", spec.num_layers, MOST_LAYERS)?;
     at_most("num_attention_heads", spec.num_attention_heads, MOST_LAYERS)?;
     if spec.attention_head_dim % 2 != 0 || !(6..=4096).contains(&spec.attention_head_dim) {
-        return Err(("attention_head_dim", format!("{} cannot be split over three axes in pairs: 6 to 4096, even", spec.attention_head_dim)));
+        return Err((
+            "attention_head_dim",
+            format!("{} cannot be split over three axes in pairs: 6 to 4096, even", spec.attention_head_dim),
+        ));
     }
     if spec.freq_dim % 2 != 0 {
         return Err(("freq_dim", format!("{} is odd: half of it is cosines", spec.freq_dim)));
@@ -90,7 +97,10 @@ pub(super) fn check_vae(spec: &VaeSpec) -> Result<(), Fault> {
         return Err(("dim_mult", format!("{:?} are not one to eight multiples", spec.dim_mult)));
     }
     if spec.temporal_downsample.len() + 1 != levels {
-        return Err(("temperal_downsample", format!("has {} entries for {levels} resolutions: one fewer is needed", spec.temporal_downsample.len())));
+        return Err((
+            "temperal_downsample",
+            format!("has {} entries for {levels} resolutions: one fewer is needed", spec.temporal_downsample.len()),
+        ));
     }
     for (key, values) in [("latents_mean", &spec.latents_mean), ("latents_std", &spec.latents_std)] {
         if values.len() as i64 != spec.z_dim {

@@ -1,5 +1,6 @@
 //! From a prompt to tokens: by a checkpoint's `tokenizer.json`, or byte by byte for models without one.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use super::prompt_clean;
@@ -44,10 +45,14 @@ impl Tokenizer {
         let bytes = std::fs::read(path).map_err(|source| Error::File { path: shown.to_string(), source })?;
         let not_one =
             |why: String| Error::Input(format!("{shown} is not a umT5 tokenizer: {why}: take tokenizer.json from the checkpoint"));
-        let mut pieces = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| not_one(error.to_string()))?;
-        // What the file may say of lengths is for other uses: here the caller says it.
-        let _ = pieces.with_padding(None).with_truncation(None).map_err(|error| not_one(error.to_string()))?;
-        let nothing = pieces.encode("", true).map_err(|error| not_one(error.to_string()))?;
+        let read = guarded(|| {
+            let mut pieces = tokenizers::Tokenizer::from_bytes(bytes)?;
+            // What the file may say of lengths is for other uses: here the caller says it.
+            let _ = pieces.with_padding(None).with_truncation(None)?;
+            let nothing = pieces.encode("", true)?;
+            Ok((pieces, nothing))
+        });
+        let (pieces, nothing) = read.map_err(not_one)?;
         match nothing.get_ids() {
             [end] if nothing.get_tokens() == [END_PIECE] => Ok(Self { end: i64::from(*end), pieces: Some(Box::new(pieces)) }),
             _ => Err(not_one(format!("it does not end a prompt with {END_PIECE}"))),
@@ -68,8 +73,22 @@ impl Tokenizer {
     pub fn tokens(&self, prompt: &str, max_tokens: i64) -> Result<Vec<i64>> {
         let prompt = prompt_clean(prompt);
         let Some(pieces) = &self.pieces else { return Ok(byte_tokens(&prompt, max_tokens)) };
-        let found = pieces.encode_fast(prompt, false).map_err(|error| Error::Input(format!("the prompt cannot be tokenized: {error}")))?;
+        let found = guarded(|| pieces.encode_fast(prompt, false));
+        let found = found.map_err(|error| Error::Input(format!("the prompt cannot be tokenized: {error}")))?;
         Ok(cut(found.get_ids().iter().map(|&id| i64::from(id)), self.end, max_tokens))
+    }
+}
+
+/// What `run` gives, or why it gives nothing: also where the tokenizers crate panics, which it does on a damaged character map.
+fn guarded<R>(run: impl FnOnce() -> tokenizers::Result<R>) -> std::result::Result<R, String> {
+    // The message of such a panic would reach people beside ours.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = std::panic::catch_unwind(AssertUnwindSafe(run));
+    std::panic::set_hook(hook);
+    match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its character map is damaged".into()),
     }
 }
 

@@ -115,7 +115,8 @@ impl<'a> Machine<'a> {
                 }
                 b'X' => {
                     let length = u32::from_le_bytes(self.array()?) as usize;
-                    let text = std::str::from_utf8(self.take(length)?).map_err(|error| format!("a text that is none ({error})"))?.to_owned();
+                    let text =
+                        std::str::from_utf8(self.take(length)?).map_err(|error| format!("a text that is none ({error})"))?.to_owned();
                     self.push(Value::Text(text));
                 }
                 b'c' => {
@@ -162,7 +163,8 @@ impl<'a> Machine<'a> {
                 b'R' => {
                     let arguments = self.pop()?;
                     let function = self.pop()?;
-                    let is_dict = matches!(&self.values[function], Value::Global(module, name) if module == "collections" && name == "OrderedDict");
+                    let is_dict =
+                        matches!(&self.values[function], Value::Global(module, name) if module == "collections" && name == "OrderedDict");
                     self.push(if is_dict { Value::Dict(Vec::new()) } else { Value::Call(function, arguments) });
                 }
                 // What an object is given beside its items: torch's state dictionaries carry their version there.

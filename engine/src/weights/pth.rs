@@ -60,7 +60,8 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
         let refuse = |what: &str| Error::at(path, &format!("{key}: {what}"));
         let described = describe(&pickle, value).map_err(|what| refuse(&what))?;
         let &(start, size) = entries.get(&format!("data/{}", described.storage)).ok_or_else(|| refuse("its values are not in the file"))?;
-        let offset = (described.offset as u64).checked_mul(described.kind.elt_size_in_bytes() as u64).and_then(|bytes| start.checked_add(bytes));
+        let offset =
+            (described.offset as u64).checked_mul(described.kind.elt_size_in_bytes() as u64).and_then(|bytes| start.checked_add(bytes));
         let offset = offset.ok_or_else(|| refuse("its place is beyond any file"))?;
         let stored = StoredTensor::strided(&file, key, described.kind, (described.shape, described.strides), offset)?;
         if offset.saturating_add(stored.span_bytes()) > start.saturating_add(size) {

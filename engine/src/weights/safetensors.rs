@@ -61,14 +61,18 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
 pub(super) fn open_index(path: &Path) -> Result<TensorStore> {
     // 1. The index.
     let text = fs::read(path).map_err(|error| Error::file(path, error))?;
-    let index: Value = serde_json::from_slice(&text).map_err(|error| Error::at(path, &format!("not an index of shards: {error}: fetch it again")))?;
+    let index: Value =
+        serde_json::from_slice(&text).map_err(|error| Error::at(path, &format!("not an index of shards: {error}: fetch it again")))?;
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| Error::at(path, "not an index of shards: it has no `weight_map`: fetch it again"))?;
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (key, shard) in map {
         let shard = shard.as_str().ok_or_else(|| Error::at(path, &format!("{key}: its file is no name but {shard}")))?;
         if !Path::new(shard).components().all(|part| matches!(part, Component::Normal(_))) || shard.is_empty() {
-            return Err(Error::at(path, &format!("{key}: its file `{shard}` lies outside the folder: only files beside the index are read")));
+            return Err(Error::at(
+                path,
+                &format!("{key}: its file `{shard}` lies outside the folder: only files beside the index are read"),
+            ));
         }
         shards.entry(shard).or_default().push(key);
     }

@@ -86,10 +86,8 @@ pub(crate) fn check_stored(param: &Param, stored: &StoredTensor) -> Result<()> {
     if meant(stored.shape()) != meant(&param.shape) {
         return Err(stored.error(&format!("shape is {:?}, expected {:?}", stored.shape(), param.shape)));
     }
-    let is_float = matches!(
-        stored.kind(),
-        Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2
-    );
+    let is_float =
+        matches!(stored.kind(), Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2);
     if is_float { Ok(()) } else { Err(stored.error(&format!("type is {:?}, expected a floating-point type", stored.kind()))) }
 }
 

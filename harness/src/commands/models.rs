@@ -8,8 +8,8 @@ use super::table;
 use crate::cli::{ModelsArguments, ModelsCommand};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::worker;
 use crate::model::{Models, text_encoder_parameters, transformer_parameters, weight_bytes};
+use crate::worker;
 
 /// Names of tensors that are listed of each kind before the rest is only counted.
 const LISTED: usize = 5;
@@ -73,7 +73,14 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     }
     let total = |of: fn(&ComponentInventory) -> u64| inventory.components.iter().map(of).sum::<u64>();
     let [tensors, files] = [total(|c| c.tensors), total(|c| c.files.len() as u64)].map(|count| count.to_string());
-    table.add_row(["all".into(), tensors, millions(total(|c| c.parameters)), String::new(), format!("{:.2}", gib(total(|c| c.bytes))), files]);
+    table.add_row([
+        "all".into(),
+        tensors,
+        millions(total(|c| c.parameters)),
+        String::new(),
+        format!("{:.2}", gib(total(|c| c.bytes))),
+        files,
+    ]);
     say!("{table}");
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
     for component in &inventory.components {

@@ -125,10 +125,8 @@ impl Config {
         let guidance_scale = settings.guidance_scale.unwrap_or(model.sampling.guidance_scale);
         let flow_shift = settings.flow_shift.unwrap_or(model.sampling.flow_shift);
         scale("guidance_scale", guidance_scale)?;
-        let low_noise_guidance_scale = model
-            .pool
-            .as_ref()
-            .map(|pool| settings.low_noise_guidance_scale.or(pool.low_noise_guidance_scale).unwrap_or(guidance_scale));
+        let low_noise_guidance_scale =
+            model.pool.as_ref().map(|pool| settings.low_noise_guidance_scale.or(pool.low_noise_guidance_scale).unwrap_or(guidance_scale));
         low_noise_guidance_scale.map_or(Ok(()), |value| scale("low_noise_guidance_scale", value))?;
         if !flow_shift.is_finite() || flow_shift <= 0.0 {
             return Err(ConfigError::new(format!("flow_shift={flow_shift} is out of range"), "use a number above 0"));

@@ -1,0 +1,7 @@
+//! Checkpoints as people have them on disk: both layouts opened, run against the reference, and refused where something is wrong with them.
+
+mod folder;
+mod fuzz;
+mod layouts;
+mod refusals;
+mod video;
