@@ -22,7 +22,10 @@ fn what_cannot_be_written_or_computed_is_refused() {
     let cpu = ["--model", "wan-tiny", "--device", "cpu"];
     let with = |more: &[&str]| refused(&[&cpu[..], more].concat());
     for (said, part) in [
-        (with(&["--output", "cat.mp4"]), "only .gif can be written for now: name it cat.gif"),
+        (with(&["--output", "cat.avi"]), "unknown kind of video `.avi`: name it .mp4, .gif or .safetensors"),
+        (with(&["--output", "cat.mp4", "--size", "4096x2304"]), "4096x2304 is too large for the H.264 encoder"),
+        (with(&["--output", "cat.gif", "--steps", "2", "steps=3"]), "steps is given twice, as --steps 2 and as steps=3"),
+        (with(&["--output", "cat.gif", "sampler=ddim"]), "sampler=\"ddim\""),
         (with(&["--output", "nowhere/cat.gif"]), "there is no folder nowhere"),
         (with(&[]), "--output is missing"),
         (with(&["--output", "cat.gif", "attn_type=mem_efficient"]), "attn_type=mem_efficient has no CPU kernel"),

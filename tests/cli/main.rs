@@ -4,6 +4,7 @@
 
 mod autotune;
 mod command;
+mod formats;
 mod generate;
 mod interrupt;
 mod readme;

@@ -86,7 +86,7 @@ fn a_pool_of_two_transformers(#[case] level: &str) {
     };
     different("only the high-noise one", &run(PoolSpec { boundary: 0.0, ..pool.clone() }));
     different("only the low-noise one", &run(PoolSpec { boundary: 1.0, ..pool.clone() }));
-    different("another guidance scale", &run(PoolSpec { low_noise_guidance_scale: 5.0, ..pool }));
+    different("another guidance scale", &run(PoolSpec { low_noise_guidance_scale: Some(5.0), ..pool }));
 }
 
 /// Wan2.2 TI2V-5B gives every token a timestep of its own; from text to video all are the same, and the one that we pass means that.

@@ -48,7 +48,8 @@ impl Mp4 {
             .bitrate(BitRate::from_bps(100_000_000))
             .max_frame_rate(FrameRate::from_hz(shape.fps as f32))
             .intra_frame_period(IntraFramePeriod::from_num_frames(KEY_FRAME_SECS * shape.fps))
-            .usage_type(UsageType::CameraVideoNonRealTime)
+            // Its other kinds of camera video are declared and refused.
+            .usage_type(UsageType::CameraVideoRealTime)
             .complexity(Complexity::High)
             .skip_frames(false)
             .num_threads(1)
