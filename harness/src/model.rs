@@ -61,9 +61,14 @@ pub(crate) fn transformer_parameters(spec: &TransformerSpec) -> u64 {
     (spec.num_layers * block + patch_embed + text + timestep + head) as u64
 }
 
-/// Bytes of the weights in one place: text encoder and transformer. The VAE is small beside them.
+/// Bytes of the weights in one place: text encoder and transformer, of a pool both. The VAE is small beside them.
 pub(crate) fn weight_bytes(model: &ModelSpec, dtype: Dtype) -> u64 {
-    (text_encoder_parameters(&model.text_encoder) + transformer_parameters(&model.transformer)) * dtype.bytes()
+    (text_encoder_parameters(&model.text_encoder) + transformers(model) * transformer_parameters(&model.transformer)) * dtype.bytes()
+}
+
+/// How many transformers a model has.
+pub(crate) fn transformers(model: &ModelSpec) -> u64 {
+    if model.pool.is_some() { 2 } else { 1 }
 }
 
 #[cfg(test)]
@@ -77,6 +82,9 @@ mod tests {
         // The published checkpoints: 14.29 and 1.42 billion parameters, the encoder 5.68.
         assert_eq!(transformer_parameters(&large.transformer) / 10_000_000, 1428);
         assert_eq!(text_encoder_parameters(&large.text_encoder) / 10_000_000, 568);
+        let pool = models.get("wan2.2-t2v-a14b").expect("A14B");
+        let more = weight_bytes(pool, Dtype::Bf16) - weight_bytes(large, Dtype::Bf16);
+        assert_eq!(more, 2 * transformer_parameters(&large.transformer), "a second transformer");
         let small = models.get("wan2.1-t2v-1.3b").expect("1.3B");
         assert_eq!(transformer_parameters(&small.transformer) / 10_000_000, 141);
     }

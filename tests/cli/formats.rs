@@ -184,7 +184,8 @@ fn a_checkpoint_that_cannot_be_used_is_refused_before_anything_runs() {
         let assert = lowmem().args(["models", "inspect"]).arg(&folder).assert().code(2);
         let why = stderr(&assert).trim().trim_start_matches("lowmem: ").to_owned();
         assert!(why.contains(folder.to_str().expect("a name")), "{why}");
-        let assert = lowmem().args(["generate", "--device", "cpu", "--output"]).arg(&output).arg("--checkpoint").arg(&folder).assert().code(2);
+        let assert =
+            lowmem().args(["generate", "--device", "cpu", "--output"]).arg(&output).arg("--checkpoint").arg(&folder).assert().code(2);
         assert!(stderr(&assert).contains(&why) && stderr(&assert).contains("--checkpoint"), "{}", stderr(&assert));
     }
     let assert = lowmem()

@@ -4,6 +4,9 @@ use std::process::Command;
 
 use lowmem_tests::{built, root};
 
+/// The checkpoint that the README speaks of.
+const CHECKPOINT: &str = "Wan2.1-T2V-1.3B-Diffusers";
+
 /// The lines of the README's shell blocks.
 fn commands() -> Vec<String> {
     let text = std::fs::read_to_string(root().join("README.md")).expect("the README");
@@ -18,9 +21,12 @@ fn the_commands_of_the_readme_work() {
     let lowmem = built("lowmem");
     let path = format!("{}:{}", lowmem.parent().expect("a folder").display(), std::env::var("PATH").expect("a path"));
     for command in commands {
-        // The one that writes into the current folder writes into one of its own.
+        // Those about a person's own files run in a folder that holds some: a checkpoint, which stands for the published one of that name.
         let folder = tempfile::tempdir().expect("a folder");
-        let here = if command.contains("--output") { folder.path().to_owned() } else { root() };
+        let checkpoint = root().join("tests/fixtures/checkpoint/diffusers");
+        std::os::unix::fs::symlink(checkpoint, folder.path().join(CHECKPOINT)).expect("a link");
+        let is_about_files = command.contains("--output") || command.contains(CHECKPOINT);
+        let here = if is_about_files { folder.path().to_owned() } else { root() };
         let run = Command::new("sh").args(["-c", &command]).current_dir(here).env("PATH", &path).env_remove("LD_LIBRARY_PATH").output();
         let run = run.expect("a shell");
         let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));

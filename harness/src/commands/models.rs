@@ -8,7 +8,7 @@ use super::table;
 use crate::cli::{ModelsArguments, ModelsCommand};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::model::{Models, text_encoder_parameters, transformer_parameters, weight_bytes};
+use crate::model::{Models, text_encoder_parameters, transformer_parameters, transformers, weight_bytes};
 use crate::worker;
 
 /// Names of tensors that are listed of each kind before the rest is only counted.
@@ -30,7 +30,10 @@ fn list() -> Result<ExitCode, Error> {
         table.add_row([
             model.name.clone(),
             model.title.clone(),
-            millions(transformer_parameters(&model.transformer)),
+            match transformers(model) {
+                1 => millions(transformer_parameters(&model.transformer)),
+                n => format!("{n} x {}", millions(transformer_parameters(&model.transformer))),
+            },
             millions(text_encoder_parameters(&model.text_encoder)),
             format!("{:.2}", gib(weight_bytes(model, Dtype::Bf16))),
             format!("{width}x{height}"),
