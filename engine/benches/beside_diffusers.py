@@ -27,7 +27,7 @@ def main():
     options.add_argument("--part", nargs="+", choices=["transformer", "vae"], default=["transformer", "vae"])
     options.add_argument("--dtype", nargs="+", choices=["bf16", "fp32"], default=["bf16", "fp32"])
     options.add_argument("--threads", type=int, default=os.cpu_count())
-    options.add_argument("--repetitions", type=int, default=7, help="after one that is not counted")
+    options.add_argument("--repetitions", type=int, default=5, help="a side, after one that is not counted")
     options.add_argument("--layers", type=int, help="fewer transformer blocks than the model has, for a quick look")
     options.add_argument("--transformer-latents", type=int, nargs=3, default=[3, 32, 32], metavar=("FRAMES", "HEIGHT", "WIDTH"))
     options.add_argument("--vae-latents", type=int, nargs=3, default=[3, 16, 16], metavar=("FRAMES", "HEIGHT", "WIDTH"))
@@ -40,7 +40,7 @@ def main():
     for dtype in options.dtype:
         for part in options.part:
             rows.append(compare(options, part, dtype))
-            print(rows[-1], file=sys.stderr)
+            print(f"{part}, {dtype}: done", file=sys.stderr)
     text = table(options, rows)
     print(text)
     if options.write:
@@ -63,7 +63,8 @@ def compare(options, part, dtype):
     }
     # Ours first: it makes the weights.
     sides = [Side(command + [json.dumps(case)]) for command in ([options.ours], [sys.executable, __file__])]
-    times = [side.run("run") for side in sides]
+    for side in sides:
+        side.run("run")
     times = [[], []]
     for repetition in range(options.repetitions):
         for index in (0, 1) if repetition % 2 == 0 else (1, 0):
@@ -74,6 +75,8 @@ def compare(options, part, dtype):
     wall, cpu = ([[time[kind] for time in side] for side in times] for kind in (0, 1))
     row = {"part": part, "dtype": dtype, "layers": options.layers, "pixels": [4 * (frames - 1) + 1, 8 * height, 8 * width]}
     row |= {"median": [statistics.median(side) for side in wall], "least": [min(side) for side in wall]}
+    # Neighbours in time share what else the machine does: their ratio says more than the medians'.
+    row["turns"] = statistics.median(ours / theirs for ours, theirs in zip(*wall))
     row |= {"cpu": [statistics.median(side) for side in cpu], "difference": difference(options.work)}
     shutil.rmtree(options.work)
     return row
@@ -129,7 +132,10 @@ def table(options, rows):
         f"torch {torch.__version__}, the same library for both. {options.repetitions} runs a side, by turns, after one that is not counted. "
         "Refreshed by `make bench`.",
         "",
-        "| what | type | frames x height x width | ours, median s (least) | diffusers, median s (least) | wall, ours / diffusers | least | CPU time "
+        "A ratio below one: ours is faster. By turns: the median of each turn's ratio of wall times. Least: the ratio of the shortest runs. CPU time: the "
+        "ratio of the median CPU times, all threads together, which other work on the machine disturbs least. Results differ by so much of the largest value.",
+        "",
+        "| what | type | frames x height x width | ours, median s (least) | diffusers, median s (least) | ratio, by turns | ratio, least | ratio, CPU time "
         "| results differ by |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -138,7 +144,8 @@ def table(options, rows):
         if row["layers"] and row["part"] == "transformer":
             what += f", {row['layers']} blocks"
         times = [f"{median:.2f} ({least:.2f})" for median, least in zip(row["median"], row["least"])]
-        ratios = [f"{row[kind][0] / row[kind][1]:.2f}" for kind in ("median", "least", "cpu")]
+        ratios = [row["turns"], *(row[kind][0] / row[kind][1] for kind in ("least", "cpu"))]
+        ratios = [f"{ratio:.2f}" for ratio in ratios]
         cells = [what, row["dtype"], "x".join(map(str, row["pixels"])), *times, *ratios, f"{row['difference']:.1e}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
