@@ -40,11 +40,12 @@ def main():
     for dtype in options.dtype:
         for part in options.part:
             rows.append(compare(options, part, dtype))
-            print(f"{part}, {dtype}: done", file=sys.stderr)
-    text = table(options, rows)
+            text = table(options, rows)
+            # After each case: a later one that fails takes nothing with it.
+            if options.write:
+                (HERE / "beside_diffusers.md").write_text(text)
+            print(text.splitlines()[-1], file=sys.stderr)
     print(text)
-    if options.write:
-        (HERE / "beside_diffusers.md").write_text(text)
 
 
 def compare(options, part, dtype):
