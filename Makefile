@@ -10,7 +10,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune test test-gpu lint format reference clean
+.PHONY: help setup build sweep autotune test test-gpu lint format reference bench clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -44,6 +44,9 @@ format: ## Formats the code.
 
 reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
 	tests/fixtures/make.sh
+
+bench: build ## Times our transformer and VAE beside diffusers' on the CPU; writes engine/benches/beside_diffusers.md.
+	@engine/benches/beside_diffusers.sh --write $(ARGS)
 
 clean: ## Removes what was built here, not what was fetched.
 	cargo clean

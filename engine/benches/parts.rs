@@ -1,0 +1,97 @@
+//! `cargo bench -p engine`: our own parts at small sizes, to see what a change does to one of them. Random weights, all cores, no other side.
+
+use std::hint::black_box;
+
+use criterion::Criterion;
+use engine::scheduler::Scheduler;
+use engine::transformer::Transformer;
+use engine::vae::{FeatureCache, VaeDecoder};
+use engine::weights::{Group, GroupLayout, Groups, Source, Weights};
+use engine_protocol::{AttnType, ModelSpec, Sampler};
+use tch::{Device, Kind, Tensor};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan2.1-t2v-1.3b.yaml");
+const SEED: i64 = 41;
+const TYPES: [(&str, Kind); 2] = [("fp32", Kind::Float), ("bf16", Kind::BFloat16)];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(MODEL)?)?;
+    // One block and a narrow VAE: what a run of them costs is their sum.
+    model.transformer.num_layers = 1;
+    model.vae.base_dim = 32;
+    let _guard = tch::no_grad_guard();
+    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    for (name, kind) in TYPES {
+        transformer_block(&mut criterion, &model, name, kind)?;
+        vae_chunk(&mut criterion, &model, name, kind)?;
+    }
+    unipc_step(&mut criterion);
+    criterion.final_summary();
+    Ok(())
+}
+
+/// A transformer of one block, with its embeddings and its output layer: 256 tokens.
+fn transformer_block(criterion: &mut Criterion, model: &ModelSpec, name: &str, kind: Kind) -> engine::Result<()> {
+    let spec = &model.transformer;
+    let mut groups = Seeded::new(&Transformer::groups(spec), kind)?;
+    let transformer = Transformer::new(spec, AttnType::Sdpa, None);
+    let latents = Tensor::randn([1, spec.in_channels, 1, 32, 32], (kind, Device::Cpu));
+    let prompt = Tensor::randn([1, model.text_encoder.max_tokens, spec.text_dim], (kind, Device::Cpu));
+    criterion.bench_function(&format!("transformer, one block, {name}"), |bencher| {
+        bencher.iter(|| black_box(transformer.forward(&mut groups, &latents, 500.0, &prompt).expect("it runs")));
+    });
+    Ok(())
+}
+
+/// The first latent frame of a video, and the second, which becomes four.
+fn vae_chunk(criterion: &mut Criterion, model: &ModelSpec, name: &str, kind: Kind) -> engine::Result<()> {
+    let weights = Seeded::new(&engine::vae::groups(&model.vae), kind)?;
+    let decoder = VaeDecoder::new(&model.vae);
+    let latents = Tensor::randn([1, model.vae.z_dim, 1, 8, 8], (kind, Device::Cpu));
+    criterion.bench_function(&format!("vae, two chunks, {name}"), |bencher| {
+        bencher.iter(|| {
+            let mut cache = FeatureCache::new();
+            for _ in 0..2 {
+                let _ = black_box(decoder.decode_chunk(&weights.groups[0], &latents, &mut cache).expect("it runs"));
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Four steps on the latents of five seconds of 480p, so that first, second and last order are all there.
+fn unipc_step(criterion: &mut Criterion) {
+    let sample = Tensor::randn([1, 16, 21, 60, 104], (Kind::Float, Device::Cpu));
+    criterion.bench_function("unipc, four steps", |bencher| {
+        bencher.iter(|| {
+            let mut sampler = Scheduler::new(Sampler::Unipc, 4, 5.0);
+            (0..4).fold(sample.shallow_clone(), |current, _| sampler.step(&sample, &current).expect("it runs"))
+        });
+    });
+}
+
+/// All groups of a model, on the CPU, with seeded values.
+struct Seeded {
+    groups: Vec<Weights>,
+}
+
+impl Seeded {
+    fn new(groups: &[Group], kind: Kind) -> engine::Result<Self> {
+        let source = Source::Seeded(SEED);
+        let fill = |group: &Group| {
+            let layout = GroupLayout::new(group, kind);
+            let weights = Weights::bind(group, &layout, &Tensor::f_zeros([layout.bytes], (Kind::Uint8, Device::Cpu))?)?;
+            for param in &group.params {
+                source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
+            }
+            Ok(weights)
+        };
+        Ok(Self { groups: groups.iter().map(fill).collect::<engine::Result<_>>()? })
+    }
+}
+
+impl Groups for Seeded {
+    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
+        run(&self.groups[index])
+    }
+}
