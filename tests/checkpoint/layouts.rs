@@ -108,6 +108,31 @@ fn what_is_unexpected_is_named_and_harms_nothing() {
     assert_eq!(inventory.refusal, None);
 }
 
+/// Writes a safetensors file anew, a tensor under each of the names that `names` gives for its own.
+fn rename(path: &std::path::Path, names: impl Fn(&str) -> Vec<String>) {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let all = file
+        .tensors()
+        .into_iter()
+        .flat_map(|(name, view)| names(&name).into_iter().map(move |name| (name, view.clone())).collect::<Vec<_>>());
+    safetensors::serialize_to_file(all.collect::<Vec<_>>(), None, path).unwrap();
+}
+
+#[test]
+fn the_embedding_table_under_either_name_or_both() {
+    for names in [&["shared.weight"][..], &["encoder.embed_tokens.weight"], &["shared.weight", "encoder.embed_tokens.weight"]] {
+        let folder = Folder::of("diffusers");
+        rename(&folder.file("text_encoder/model.safetensors"), |name| match name {
+            "shared.weight" => names.iter().map(|&name| name.to_owned()).collect(),
+            other => vec![other.to_owned()],
+        });
+        let inventory = Checkpoint::open(folder.path()).unwrap().inventory();
+        assert_eq!(inventory.refusal, None, "{names:?}");
+        assert!(is_whole(&inventory.components[0]), "{names:?}: {:?}", inventory.components[0]);
+    }
+}
+
 /// Bytes that the kernel counts as this process's own: not those of files that are mapped and never read.
 fn resident_bytes() -> u64 {
     let statistics = fs::read_to_string("/proc/self/statm").unwrap();

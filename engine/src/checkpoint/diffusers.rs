@@ -19,6 +19,10 @@ pub(super) const INDEX: &str = "model_index.json";
 /// Tokens that `WanPipeline` cuts or pads a prompt to.
 const MAX_TOKENS: i64 = 512;
 
+/// The text encoder's embedding table, and its second name: transformers writes it under either, or under both.
+const TABLE: &str = "shared.weight";
+pub(super) const TIED_TABLE: &str = "encoder.embed_tokens.weight";
+
 /// Opens the checkpoint in `root`.
 pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     // 1. Which components there are.
@@ -64,7 +68,11 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
 
     // 4. Their weights.
     let open = |(name, part): (&str, Part)| {
-        Ok(Component { part, name: name.to_owned(), tensors: TensorStore::open(&weights_file(&root.join(name))?)? })
+        let mut tensors = TensorStore::open(&weights_file(&root.join(name))?)?;
+        if part == Part::TextEncoder && tensors.get(TABLE).is_none() {
+            tensors = tensors.renamed(|name| if name == TIED_TABLE { TABLE } else { name }.to_owned())?;
+        }
+        Ok(Component { part, name: name.to_owned(), tensors })
     };
     let components = parts.into_iter().map(open).collect::<Result<_>>()?;
     let tokenizer = root.join("tokenizer/tokenizer.json");

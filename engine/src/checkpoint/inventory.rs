@@ -4,15 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine_protocol::{ComponentInventory, Inventory, ModelSpec};
 
-use super::{Checkpoint, Component, Part};
+use super::{Checkpoint, Component, Part, diffusers};
 use crate::error::{Error, Result};
 use crate::text_encoder::TextEncoder;
 use crate::transformer::Transformer;
 use crate::vae;
 use crate::weights::{Group, Param, check_stored};
-
-/// transformers writes the embedding table under its second name too, in some versions under that alone.
-const TIED: &str = "encoder.embed_tokens.weight";
 
 /// What all components hold.
 pub(super) fn take(checkpoint: &Checkpoint) -> Inventory {
@@ -93,7 +90,7 @@ fn named(groups: Vec<Group>) -> impl Iterator<Item = (String, Param)> {
 }
 
 fn is_tied(component: &Component, name: &str) -> bool {
-    component.part == Part::TextEncoder && name == TIED
+    component.part == Part::TextEncoder && name == diffusers::TIED_TABLE
 }
 
 /// The name of a type as people write it.

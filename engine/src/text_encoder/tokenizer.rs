@@ -49,12 +49,15 @@ impl Tokenizer {
             let mut pieces = tokenizers::Tokenizer::from_bytes(bytes)?;
             // What the file may say of lengths is for other uses: here the caller says it.
             let _ = pieces.with_padding(None).with_truncation(None)?;
-            let nothing = pieces.encode("", true)?;
-            Ok((pieces, nothing))
+            let (nothing, end) = (pieces.encode("", true)?, pieces.token_to_id(END_PIECE));
+            Ok((pieces, nothing, end))
         });
-        let (pieces, nothing) = read.map_err(not_one)?;
-        match nothing.get_ids() {
-            [end] if nothing.get_tokens() == [END_PIECE] => Ok(Self { end: i64::from(*end), pieces: Some(Box::new(pieces)) }),
+        let (pieces, nothing, end) = read.map_err(not_one)?;
+        // The file says itself that a prompt ends so, or says nothing about it and leaves that to transformers.
+        match end {
+            Some(end) if nothing.get_ids().is_empty() || nothing.get_ids() == [end] => {
+                Ok(Self { end: end.into(), pieces: Some(Box::new(pieces)) })
+            }
             _ => Err(not_one(format!("it does not end a prompt with {END_PIECE}"))),
         }
     }
