@@ -26,6 +26,7 @@ use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
 use crate::scheduler::{Scheduler, TRAIN_TIMESTEPS};
@@ -64,9 +65,13 @@ impl Target {
         Self { device: Device::Cpu, computes: true }
     }
 
-    /// The GPU of that number.
-    pub fn cuda(index: usize) -> Self {
-        Self { device: Device::Cuda(index), computes: true }
+    /// The GPU: the first that `CUDA_VISIBLE_DEVICES` names.
+    ///
+    /// # Errors
+    /// No GPU.
+    pub fn gpu() -> Result<Self> {
+        cuda::allocator::start()?;
+        Ok(Self { device: Device::Cuda(cuda::DEVICE as usize), computes: true })
     }
 }
 
@@ -98,6 +103,11 @@ impl Pipeline {
     /// # Errors
     /// Memory that runs out, and what the sources cannot give.
     pub fn load(model: &ModelSpec, config: &Config, target: Target, sources: &Sources) -> Result<Self> {
+        if model.pool.is_some() != sources.low_noise_transformer.is_some() {
+            let count =
+                if model.pool.is_some() { "two transformers, and the weights of one" } else { "one transformer, and the weights of two" };
+            return Err(Error::Input(format!("{}: it has {count} were given", model.name)));
+        }
         let plan = Plan::new(config, model);
         let kind = kind_of(config.dtype);
         let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, kind, target.device, source);
@@ -113,9 +123,6 @@ impl Pipeline {
         for source in [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten() {
             let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
             transformers.push((network, place(Transformer::groups(&model.transformer), &places, source)?));
-        }
-        if transformers.len() != if model.pool.is_some() { 2 } else { 1 } {
-            return Err(Error::Input(format!("{}: the weights of {} transformer(s) were given", model.name, transformers.len())));
         }
 
         let groups = vae::groups(&model.vae);
