@@ -45,7 +45,7 @@ format: ## Formats the code.
 reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
 	tests/fixtures/make.sh
 
-bench: build ## Times our transformer and VAE beside diffusers' on the CPU; writes engine/benches/beside_diffusers.md.
+bench: build ## Times our transformer and VAE beside diffusers' on the CPU; adds the result to engine/benches/beside_diffusers.md.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 
 clean: ## Removes what was built here, not what was fetched.

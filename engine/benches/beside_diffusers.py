@@ -19,6 +19,16 @@ import time
 HERE = pathlib.Path(__file__).parent
 MODELS = HERE.parent.parent / "sweeps" / "models"
 TIMESTEP = 500.0
+HEAD = """# Our models beside diffusers' on the CPU
+
+One forward of the transformer and one untiled decode of the VAE: the same libtorch, threads, type, weights and inputs. `make bench` adds a run.
+
+A ratio below one: ours is faster. By turns: the median of each turn's ratio of wall times. Least: the ratio of the shortest runs. CPU time: the
+ratio of the median CPU times, all threads together. Results differ by so much of the largest value.
+
+Where other work shares the cores, threads wait for each other at the end of every parallel loop, and both wall and CPU time of one side swing by a
+third and more from run to run. `ARGS="--threads 1"` has no such waits: then the three ratios must agree.
+"""
 
 
 def main():
@@ -31,19 +41,22 @@ def main():
     options.add_argument("--layers", type=int, help="fewer transformer blocks than the model has, for a quick look")
     options.add_argument("--transformer-latents", type=int, nargs=3, default=[3, 32, 32], metavar=("FRAMES", "HEIGHT", "WIDTH"))
     options.add_argument("--vae-latents", type=int, nargs=3, default=[3, 16, 16], metavar=("FRAMES", "HEIGHT", "WIDTH"))
-    options.add_argument("--write", action="store_true", help="write the result to beside_diffusers.md too")
+    options.add_argument("--write", action="store_true", help="add the result to beside_diffusers.md too")
     options.add_argument("--ours", required=True, help=argparse.SUPPRESS)
     options.add_argument("--work", required=True, type=pathlib.Path, help=argparse.SUPPRESS)
     options = options.parse_args()
 
     rows = []
+    # Runs are kept, one below the other: on a machine with other work they differ, and the reader should see by how much.
+    file = HERE / "beside_diffusers.md"
+    before = file.read_text() if file.exists() else HEAD
     for dtype in options.dtype:
         for part in options.part:
             rows.append(compare(options, part, dtype))
             text = table(options, rows)
             # After each case: a later one that fails takes nothing with it.
             if options.write:
-                (HERE / "beside_diffusers.md").write_text(text)
+                file.write_text(before + text)
             print(text.splitlines()[-1], file=sys.stderr)
     print(text)
 
@@ -126,15 +139,13 @@ def table(options, rows):
     import torch
 
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1].strip()
+    threads = "1 thread" if options.threads == 1 else f"{options.threads} threads"
     lines = [
-        "# Our models beside diffusers' on the CPU",
         "",
-        f"`{options.model}`, {datetime.date.today()}, {cpu}, {options.threads} threads; diffusers {diffusers.__version__}; "
-        f"torch {torch.__version__}, the same library for both. {options.repetitions} runs a side, by turns, after one that is not counted. "
-        "Refreshed by `make bench`.",
+        f"## {datetime.date.today()}, `{options.model}`, {threads}",
         "",
-        "A ratio below one: ours is faster. By turns: the median of each turn's ratio of wall times. Least: the ratio of the shortest runs. CPU time: the "
-        "ratio of the median CPU times, all threads together, which other work on the machine disturbs least. Results differ by so much of the largest value.",
+        f"{cpu}; diffusers {diffusers.__version__}; torch {torch.__version__}. {options.repetitions} runs a side, after one that is not counted. "
+        f"Other work on the machine: load average {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores.",
         "",
         "| what | type | frames x height x width | ours, median s (least) | diffusers, median s (least) | ratio, by turns | ratio, least | ratio, CPU time "
         "| results differ by |",
