@@ -51,8 +51,10 @@ pub fn flags(config: &Config) -> String {
         flags.push(format!("vae_tile_size={size}"));
     }
     flags.push(format!("offload_text_encoder={}", config.offload_text_encoder.name()));
-    if config.offload_dit {
-        flags.push("offload_dit=true".into());
+    for (name, is_on) in [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit)] {
+        if is_on {
+            flags.push(format!("{name}=true"));
+        }
     }
     flags.join(", ")
 }
@@ -64,6 +66,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("resolution", json!(config.resolution())),
         ("frames", json!(config.frames)),
         ("steps", json!(config.steps)),
+        ("sampler", json!(config.sampler.name())),
         ("guidance_scale", json!(config.guidance_scale)),
         ("flow_shift", json!(config.flow_shift)),
         ("low_mem_level", json!(config.low_mem_level)),
@@ -76,14 +79,15 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("vae_tiling", json!(config.vae_tile_size.is_some())),
         ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),
     ];
-    let streamed = [
+    let where_it_has_meaning = [
+        ("low_noise_guidance_scale", config.low_noise_guidance_scale.map(|scale| json!(scale))),
         ("resident_blocks", config.resident_blocks.map(|n| json!(n))),
         ("prefetch_blocks", config.prefetch_blocks.map(|n| json!(n))),
         ("pinned_memory", config.pinned_memory.map(|yes| json!(yes))),
         ("vae_tile_size", config.vae_tile_size.map(|n| json!(n))),
         ("vae_tile_overlap", config.vae_tile_overlap.map(|n| json!(n))),
     ];
-    settings.extend(streamed.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    settings.extend(where_it_has_meaning.into_iter().filter_map(|(key, value)| Some((key, value?))));
     settings
 }
 
@@ -97,7 +101,7 @@ pub fn recommended_yaml(run: &Run) -> String {
     let verdicts = summary::verdicts(run);
     match summary::overall(&verdicts) {
         Some(chosen) => {
-            text += "# Use it: lowmem generate --config recommended.yaml --prompt TEXT --output FILE.gif, or lowmem sweep recommended.yaml --gpu GPU\n";
+            text += "# Use it: lowmem generate --config recommended.yaml --prompt TEXT --output FILE.mp4, or lowmem sweep recommended.yaml --gpu GPU\n";
             // A JSON scalar is a YAML scalar.
             settings(&chosen.config).iter().for_each(|(key, value)| text += &format!("{key}: {value}\n"));
         }

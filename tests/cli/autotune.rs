@@ -15,7 +15,7 @@ fn the_lowest_level_that_fits_is_best() {
         "vae_tile_size=16",
         "peak: 20.00 GiB allocated, 20.00 GiB reserved, 21.00 GiB of the device of 23.65 GiB (virtual), in denoise",
         "time: not modelled yet",
-        "run it: lowmem generate --model wan-tiny --prompt 'a cat' --output video.gif",
+        "run it: lowmem generate --model wan-tiny --prompt 'a cat' --output video.mp4",
         "low_mem_level=1",
         "Second: level 1",
     ] {

@@ -158,7 +158,7 @@ fn held(run: &Run) -> String {
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
 fn command(config: &Config, run: &Run) -> String {
     let mut words: Vec<String> =
-        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.gif"].map(Into::into).into();
+        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut settings = reports::settings(config);
     if let Some(model) = run.manifest.models.iter().find(|model| model.name == config.model) {
