@@ -10,7 +10,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune test test-gpu lint format reference bench clean
+.PHONY: help setup build sweep autotune test test-gpu lint format reference bench peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -47,6 +47,9 @@ reference: build ## Makes the fixtures of the parity tests anew, from diffusers 
 
 bench: build ## Times our transformer and VAE beside diffusers' on the CPU; adds the result to engine/benches/beside_diffusers.md.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
+
+peaks: build ## Measures the peaks of each level on the virtual GPU; writes tests/memory/peaks.csv.
+	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table
 
 clean: ## Removes what was built here, not what was fetched.
 	cargo clean

@@ -1,5 +1,6 @@
 //! Memory levels: the same result at every one, and the peaks in the promised order.
 
 mod levels_agree;
+mod peak_table;
 mod peaks;
 mod staging_order;
