@@ -1,6 +1,7 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
-//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead.
+//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes a request and prints what will live where
+//! and the predicted peaks, and runs nothing.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
@@ -15,7 +16,7 @@ use engine::weights::Source;
 use engine::{Checkpoint, Pipeline, Result, Target, cuda};
 use engine_protocol::{Device, Event, Request, Stage};
 
-/// Exit code for a checkpoint that cannot be opened and for wrong usage.
+/// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
@@ -23,8 +24,9 @@ fn main() -> ExitCode {
     match words.as_slice() {
         [] => run_request(),
         [command, folder] if command == "inspect" => inspect(Path::new(folder)),
+        [command] if command == "plan" => plan(),
         _ => {
-            eprintln!("lowmem-worker: takes a request on standard input, or `inspect FOLDER`");
+            eprintln!("lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or `inspect FOLDER`");
             ExitCode::from(BAD_INPUT)
         }
     }
@@ -39,6 +41,21 @@ fn inspect(folder: &Path) -> ExitCode {
         }
         Err(error) => {
             eprintln!("{error}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Prints what will live where in the case that standard input asks for, and the predicted peaks.
+fn plan() -> ExitCode {
+    match read_request() {
+        Ok(request) => {
+            let report = engine::memory::predict(&request.model, &request.config);
+            println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("{message}");
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -116,9 +116,7 @@ impl Pipeline {
         let places = vec![plan.text_encoder; groups.len()];
         let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
 
-        let mut places = vec![plan.transformer_ends];
-        places.extend(&plan.blocks);
-        places.push(plan.transformer_ends);
+        let places = plan.transformer();
         let mut transformers = Vec::new();
         for source in [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten() {
             let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));

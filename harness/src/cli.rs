@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Autotune(AutotuneArguments),
     /// Make a video
     Generate(GenerateArguments),
+    /// Print what will live where and the predicted peaks, before anything is allocated
+    Plan(PlanArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
     /// List the GPU profiles, and the real GPUs that are here
@@ -144,6 +146,23 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
     /// key=value pairs, for every key that has no option
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// Model, as `lowmem models` lists it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
+    #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
+    pub(crate) gpu: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// key=value pairs: low_mem_level=3 resolution=720p
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
 }

@@ -7,6 +7,7 @@ mod command;
 mod formats;
 mod generate;
 mod interrupt;
+mod plan;
 mod readme;
 mod real_worker;
 mod report;

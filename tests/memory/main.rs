@@ -3,4 +3,5 @@
 mod levels_agree;
 mod peak_table;
 mod peaks;
+mod predicted;
 mod staging_order;

@@ -63,15 +63,19 @@ fn table() -> String {
     text
 }
 
-/// The records of a sweep over `resolutions` and all levels. Always on the virtual GPU: a real one's peaks depend on its kernels.
+/// The records of a sweep over `resolutions` and all levels.
 fn records(model: &str, resolutions: &[&str]) -> Vec<RunRecord> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (definition, out) = (folder.path().join("peaks.yaml"), folder.path().join("run"));
     let resolutions = resolutions.join(", ");
-    let text = format!("model: {model}\nsteps_measured: 2\nsweep:\n  resolution: [{resolutions}]\n  low_mem_level: [0, 1, 2, 3]\n");
-    std::fs::write(&definition, text).expect("written");
+    sweep(&format!("model: {model}\nsteps_measured: 2\nsweep:\n  resolution: [{resolutions}]\n  low_mem_level: [0, 1, 2, 3]\n"))
+}
+
+/// The records of a sweep. Always on the virtual GPU: a real one's peaks depend on its kernels.
+pub(crate) fn sweep(definition: &str) -> Vec<RunRecord> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, out) = (folder.path().join("peaks.yaml"), folder.path().join("run"));
+    std::fs::write(&file, definition).expect("written");
     let mut lowmem = Command::new(built("lowmem"));
-    let run = lowmem.arg("sweep").arg(&definition).args(["--gpu", GPU, "--device", "virtual", "--out"]).arg(&out).output();
+    let run = lowmem.arg("sweep").arg(&file).args(["--gpu", GPU, "--device", "virtual", "--out"]).arg(&out).output();
     let run = run.expect("lowmem starts");
     assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     read_records(&out.join("records.jsonl"))

@@ -9,6 +9,7 @@ mod gpu;
 mod inventory;
 mod model;
 mod output;
+mod plan;
 mod record;
 mod request;
 
@@ -21,6 +22,7 @@ pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
+pub use plan::{Home, Moves, PlanReport, PlannedGroups, PlannedStage, PlannedStaging};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
 pub use request::{Device, Request};
 

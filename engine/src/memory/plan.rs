@@ -50,4 +50,16 @@ impl Plan {
             vae: if config.offload_vae { Place::Streamed { prefetch: 0, pinned: false } } else { Place::Resident },
         }
     }
+
+    /// The place of each of the transformer's groups, in execution order.
+    pub fn transformer(&self) -> Vec<Place> {
+        let ends = std::slice::from_ref(&self.transformer_ends);
+        [ends, &self.blocks, ends].concat()
+    }
+}
+
+/// How many staging buffers streamed groups of these bytes take turns in, and the bytes of each: one buffer for the group that computes, others for
+/// those that are on their way. There is at least one group.
+pub(super) fn staging_buffers(prefetch: usize, groups: &[i64]) -> (usize, i64) {
+    (prefetch.min(groups.len() - 1) + 1, groups.iter().copied().max().unwrap_or(0))
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::plan::Place;
+use super::plan::{Place, staging_buffers};
 use super::staging::Staging;
 use crate::cuda::PinnedSlab;
 use crate::error::Result;
@@ -126,13 +126,13 @@ impl Residency {
     /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
     fn fetch_ahead(&mut self, index: usize) -> Result<()> {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
-        let ahead = self.prefetch.min(self.streamed.len() - 1);
+        let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].layout.bytes).collect();
+        let (count, largest) = staging_buffers(self.prefetch, &bytes);
         if self.staging.is_none() {
-            let largest = self.streamed.iter().map(|&streamed| self.groups[streamed].layout.bytes).max().unwrap_or(0);
-            self.staging = Some(Staging::new(ahead + 1, largest, self.device)?);
+            self.staging = Some(Staging::new(count, largest, self.device)?);
         }
         let staging = self.staging.as_mut().expect("just made");
-        for step in 0..=ahead {
+        for step in 0..count {
             // After the last group comes the first one: the next pass begins there.
             let wanted = self.streamed[(place + step) % self.streamed.len()];
             let Placed { group, layout, home: Home::Host(slab) } = &self.groups[wanted] else {

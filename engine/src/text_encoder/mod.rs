@@ -1,5 +1,6 @@
 //! The umT5 text encoder: from a prompt to the embedding that the transformer attends to.
 
+mod footprint;
 mod prompt;
 mod tokenizer;
 mod umt5;

@@ -17,7 +17,7 @@ const FP16_BOUND: f64 = 64504.0;
 /// A umT5 encoder, without its weights.
 #[derive(Debug, Clone)]
 pub struct TextEncoder {
-    spec: TextEncoderSpec,
+    pub(super) spec: TextEncoderSpec,
 }
 
 impl TextEncoder {

@@ -6,6 +6,7 @@
 
 mod block;
 mod embeddings;
+mod footprint;
 mod model;
 mod rope;
 mod slices;

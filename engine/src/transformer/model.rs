@@ -13,9 +13,9 @@ use crate::weights::{Group, Groups, Weights};
 /// A Wan transformer, without its weights.
 #[derive(Debug, Clone)]
 pub struct Transformer {
-    spec: TransformerSpec,
-    attn_type: AttnType,
-    sequence_chunk: Option<i64>,
+    pub(super) spec: TransformerSpec,
+    pub(super) attn_type: AttnType,
+    pub(super) sequence_chunk: Option<i64>,
 }
 
 impl Transformer {

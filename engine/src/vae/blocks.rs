@@ -19,8 +19,8 @@ pub(super) struct ResidualBlock {
     conv2: CausalConv,
     /// Where the number of channels changes: the linear layer that takes the input along.
     shortcut: Option<String>,
-    inputs: i64,
-    outputs: i64,
+    pub(super) inputs: i64,
+    pub(super) outputs: i64,
 }
 
 impl ResidualBlock {
@@ -117,7 +117,7 @@ impl AttentionBlock {
 /// What lies between the way down and the latents, and between the latents and the way up: two residual blocks, attention between them.
 #[derive(Debug)]
 pub(super) struct MidBlock {
-    resnets: [ResidualBlock; 2],
+    pub(super) resnets: [ResidualBlock; 2],
     attention: AttentionBlock,
 }
 

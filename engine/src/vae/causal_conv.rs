@@ -63,6 +63,29 @@ impl Slots {
         self.slots.push(Slot { channels, temporal_scale, spatial_scale, edge: 0, history });
         self.slots.len() - 1
     }
+
+    /// Elements that each convolution remembers between chunks as high and wide as `chunk`.
+    pub(super) fn remembered(&self, chunk: Chunk) -> Vec<i64> {
+        self.slots.iter().map(|slot| slot.sides(chunk, slot.history).iter().product()).collect()
+    }
+
+    /// Elements of the largest input, padded or enlarged, in `chunk`. `started` says that it is not the video's first.
+    pub(super) fn largest_input(&self, chunk: Chunk, started: bool) -> i64 {
+        let padded = |slot: &Slot| {
+            let missing = if started { 0 } else { slot.temporal_scale - 1 };
+            slot.sides(chunk, slot.history + chunk.latent_frames * slot.temporal_scale - missing).iter().product::<i64>()
+        };
+        let resampled = |slot: &Slot| slot.sides(chunk, slot.temporal_scale).iter().product::<i64>();
+        self.slots.iter().map(padded).chain(self.resampled.iter().map(resampled)).max().unwrap_or(0)
+    }
+}
+
+impl Slot {
+    /// What it reads of so many frames: `[batch, frames, height, width, channels]`.
+    fn sides(&self, chunk: Chunk, frames: i64) -> [i64; 5] {
+        let side = |latent: i64| latent * self.spatial_scale + self.edge;
+        [chunk.batch, frames, side(chunk.latent_height), side(chunk.latent_width), self.channels]
+    }
 }
 
 /// The size of one chunk of a video, as latents.
@@ -107,23 +130,13 @@ impl FeatureCache {
     /// each padded input, larger than its activation by two frames, would want a gap of its own: libtorch's allocator then reserves half as
     /// much again. With one buffer for them all, what is left are activations of equal size, which take each other's places.
     pub(super) fn begin_chunk(&mut self, slots: &Slots, chunk: Chunk, options: (Kind, Device)) -> Result<()> {
-        let Chunk { batch, latent_frames, latent_height, latent_width } = chunk;
-        let sides = |slot: &Slot, frames| {
-            let side = |latent: i64| latent * slot.spatial_scale + slot.edge;
-            [batch, frames, side(latent_height), side(latent_width), slot.channels]
-        };
         if !self.started && !self.last {
             self.frames.clear();
             for slot in &slots.slots {
-                self.frames.push(Some(Tensor::f_zeros(sides(slot, slot.history), options)?));
+                self.frames.push(Some(Tensor::f_zeros(slot.sides(chunk, slot.history), options)?));
             }
         }
-        let padded = |slot: &Slot| {
-            let missing = if self.started { 0 } else { slot.temporal_scale - 1 };
-            sides(slot, slot.history + latent_frames * slot.temporal_scale - missing).iter().product::<i64>()
-        };
-        let resampled = |slot: &Slot| sides(slot, slot.temporal_scale).iter().product::<i64>();
-        let largest = slots.slots.iter().map(padded).chain(slots.resampled.iter().map(resampled)).max().unwrap_or(0);
+        let largest = slots.largest_input(chunk, self.started);
         if self.buffer.as_ref().is_none_or(|buffer| (buffer.numel() as i64) < largest) {
             self.buffer = None;
             self.buffer = Some(Tensor::f_empty([largest], options)?);

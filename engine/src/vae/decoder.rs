@@ -27,12 +27,12 @@ pub struct VaeDecoder {
     spatial_compression: i64,
     temporal_compression: i64,
     conv_in: CausalConv,
-    mid_block: MidBlock,
-    up_blocks: Vec<UpBlock>,
+    pub(super) mid_block: MidBlock,
+    pub(super) up_blocks: Vec<UpBlock>,
     norm_out: Norm,
     conv_out: CausalConv,
-    patch_size: i64,
-    slots: Slots,
+    pub(super) patch_size: i64,
+    pub(super) slots: Slots,
 }
 
 const POST_QUANT_CONV: &str = "post_quant_conv";
@@ -125,11 +125,11 @@ impl VaeDecoder {
 
 /// Residual blocks of one resolution, and the way to the next.
 #[derive(Debug)]
-struct UpBlock {
-    resnets: Vec<ResidualBlock>,
-    upsampler: Option<Upsampler>,
+pub(super) struct UpBlock {
+    pub(super) resnets: Vec<ResidualBlock>,
+    pub(super) upsampler: Option<Upsampler>,
     /// Whether the input goes around all of it too.
-    shortcut: bool,
+    pub(super) shortcut: bool,
     temporal: bool,
 }
 

@@ -9,6 +9,7 @@ mod blocks;
 mod causal_conv;
 mod decoder;
 mod encoder;
+mod footprint;
 mod frames;
 mod latents;
 mod norm;

@@ -13,7 +13,7 @@ const NORM_EPSILON: f64 = 1e-24;
 
 /// Bytes that are normalised at a time. Reading and writing 16 MiB takes a GPU with 1 TB/s some 30 microseconds, several times what it takes to
 /// launch a kernel.
-const SLICE_BYTES: i64 = 16 << 20;
+pub(super) const SLICE_BYTES: i64 = 16 << 20;
 
 /// RMS norm over channels.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use crate::weights::{Group, Weights};
 /// Doubles height and width; where it has a convolution for it, doubles all frames but the video's first too.
 #[derive(Debug)]
 pub(super) struct Upsampler {
-    time_conv: Option<CausalConv>,
-    conv: FrameConv,
+    pub(super) time_conv: Option<CausalConv>,
+    pub(super) conv: FrameConv,
 }
 
 impl Upsampler {
@@ -156,12 +156,12 @@ impl Downsampler {
 
 /// The convolution of a resampler, over three by three pixels of each frame.
 #[derive(Debug)]
-struct FrameConv {
+pub(super) struct FrameConv {
     name: String,
     weight: String,
     bias: String,
     inputs: i64,
-    outputs: i64,
+    pub(super) outputs: i64,
 }
 
 impl FrameConv {

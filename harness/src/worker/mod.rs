@@ -1,7 +1,7 @@
 //! One case in one process: started, watched, ended, and turned into a run record.
 
+mod ask;
 mod environment;
-mod inspect;
 mod outcome;
 mod process;
 
@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::target::Target;
 
+pub(crate) use ask::{inspect, plan};
 pub(crate) use environment::Launcher;
-pub(crate) use inspect::inspect;
 use outcome::Transcript;
 use process::End;
 

@@ -1,0 +1,106 @@
+//! What a configuration means for memory before anything is allocated: the answer to `lowmem plan`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Stage;
+
+/// Where weights live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Home {
+    /// On the GPU.
+    Gpu,
+    /// On the host, where they compute too.
+    Cpu,
+    /// On the host in page-locked memory, to be copied to the GPU.
+    Pinned,
+    /// On the host in ordinary memory, to be copied to the GPU.
+    Pageable,
+}
+
+/// When weights are copied to the GPU after loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moves {
+    /// They stay where they are.
+    Never,
+    /// In each pass through the transformer, of which a step with guidance has two.
+    EachPass,
+    /// Once.
+    BeforeDecode,
+}
+
+/// Groups of one part that lie next to each other in execution order, and are alike in size and place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedGroups {
+    /// Part of the model: `text encoder`, `transformer`, `VAE`.
+    pub part: String,
+    /// Which of its groups: `embeddings`, `blocks 0-39`.
+    pub name: String,
+    /// How many they are.
+    pub count: u64,
+    /// Bytes of them all, as they lie in memory.
+    pub bytes: u64,
+    /// Where they live.
+    pub home: Home,
+    /// When they are copied to the GPU.
+    pub moves: Moves,
+}
+
+/// Staging buffers on the GPU, in which streamed groups take turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStaging {
+    /// Part of the model that streams through them.
+    pub part: String,
+    /// The stage that they are there for.
+    pub stage: Stage,
+    /// How many.
+    pub count: u64,
+    /// Bytes of each.
+    pub buffer_bytes: u64,
+}
+
+/// What one stage will hold on the GPU at its peak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStage {
+    /// Which one.
+    pub stage: Stage,
+    /// Weights that are resident throughout, as the caching allocator counts them.
+    pub resident_bytes: u64,
+    /// Its staging buffers, counted likewise.
+    pub staging_bytes: u64,
+    /// Everything else at the peak, estimated from shapes; empty where there is no estimate.
+    pub activation_bytes: Option<u64>,
+}
+
+impl PlannedStage {
+    /// The predicted peak of allocated bytes; empty where there is no estimate.
+    pub fn peak_allocated_bytes(&self) -> Option<u64> {
+        Some(self.resident_bytes + self.staging_bytes + self.activation_bytes?)
+    }
+}
+
+/// What will live where, and the predicted peak of each stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// All weights, in execution order.
+    pub groups: Vec<PlannedGroups>,
+    /// All staging buffers, in execution order.
+    pub staging: Vec<PlannedStaging>,
+    /// All stages, in order.
+    pub stages: Vec<PlannedStage>,
+}
+
+impl PlanReport {
+    /// Bytes of the weights that live in `home`.
+    pub fn bytes_in(&self, home: Home) -> u64 {
+        self.groups.iter().filter(|groups| groups.home == home).map(|groups| groups.bytes).sum()
+    }
+
+    /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.
+    pub fn peak(&self) -> Option<(Stage, u64)> {
+        let peaks: Option<Vec<_>> = self.stages.iter().map(|stage| Some((stage.stage, stage.peak_allocated_bytes()?))).collect();
+        // The first of equals, as in a run record.
+        peaks?.into_iter().reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+}

@@ -1,0 +1,227 @@
+//! What a plan comes to in bytes, before anything is allocated: exact for weights and staging buffers, estimated from shapes for activations.
+
+use engine_protocol::{Config, Home, ModelSpec, Moves, OffloadTextEncoder, PlanReport, PlannedGroups, PlannedStage, PlannedStaging, Stage};
+
+use super::plan::{Place, Plan, staging_buffers};
+use crate::text_encoder::{TextEncoder, byte_tokens};
+use crate::transformer::Transformer;
+use crate::vae::{self, Tiling, VaeDecoder};
+use crate::weights::{Group, GroupLayout, kind_of};
+
+/// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
+/// and a prediction is that much too high there.
+const CUBLAS_WORKSPACE_BYTES: i64 = 32 << 20;
+
+/// What will live where under `config` on a GPU, and the predicted peak of each stage.
+///
+/// Counted is what libtorch's caching allocator calls allocated; what it reserves beyond that and the context are not.
+pub fn predict(model: &ModelSpec, config: &Config) -> PlanReport {
+    let parts = parts(model, config);
+    let activations = Activations { model, config };
+    let stages = Stage::ALL.map(|stage| PlannedStage {
+        stage,
+        resident_bytes: parts.iter().map(Part::resident_bytes).sum(),
+        // Transformers of a pool come one after the other, each with buffers of its own.
+        staging_bytes: parts.iter().filter(|part| part.stage == stage).map(Part::staging_bytes).max().unwrap_or(0),
+        activation_bytes: activations.of(stage).map(|bytes| bytes as u64),
+    });
+    PlanReport {
+        groups: parts.iter().flat_map(Part::rows).collect(),
+        staging: parts.iter().filter_map(Part::staging).collect(),
+        stages: stages.into(),
+    }
+}
+
+/// A part of the model: its groups in execution order, each with where it lives.
+struct Part {
+    name: &'static str,
+    /// The stage that uses it.
+    stage: Stage,
+    /// When its streamed groups are copied.
+    moves: Moves,
+    groups: Vec<Placed>,
+}
+
+struct Placed {
+    name: Name,
+    bytes: i64,
+    place: Place,
+}
+
+/// What people call a group.
+enum Name {
+    One(&'static str),
+    /// One of many, `blocks` for example, with its number.
+    Numbered(&'static str, usize),
+}
+
+/// The model's parts in execution order.
+fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
+    let plan = Plan::new(config, model);
+    let part = |name, stage, moves, groups: Vec<Group>, places: Vec<Place>, names: [&'static str; 3]| {
+        let last = groups.len() - 1;
+        let named = |index| match index {
+            0 => Name::One(names[0]),
+            index if index == last => Name::One(names[2]),
+            index => Name::Numbered(names[1], index - 1),
+        };
+        let placed = groups.iter().zip(places).enumerate().map(|(index, (group, place))| Placed {
+            name: named(index),
+            bytes: GroupLayout::new(group, kind_of(config.dtype)).bytes,
+            place,
+        });
+        Part { name, stage, moves, groups: placed.collect() }
+    };
+
+    let groups = TextEncoder::groups(&model.text_encoder);
+    let places = vec![plan.text_encoder; groups.len()];
+    let mut parts = vec![part("text encoder", Stage::Encode, Moves::Never, groups, places, ["embedding table", "layers", "last norm"])];
+
+    let transformers: &[&str] = if model.pool.is_some() { &["high-noise transformer", "low-noise transformer"] } else { &["transformer"] };
+    for name in transformers {
+        let groups = Transformer::groups(&model.transformer);
+        parts.push(part(name, Stage::Denoise, Moves::EachPass, groups, plan.transformer(), ["embeddings", "blocks", "output layer"]));
+    }
+
+    let groups = vae::groups(&model.vae);
+    let places = vec![plan.vae; groups.len()];
+    parts.push(part("VAE", Stage::Decode, Moves::BeforeDecode, groups, places, ["decoder", "", ""]));
+    parts
+}
+
+impl Part {
+    fn resident_bytes(&self) -> u64 {
+        self.groups.iter().filter(|group| group.place == Place::Resident).map(|group| block_bytes(group.bytes)).sum()
+    }
+
+    /// Its staging buffers, where it streams at all.
+    fn staging(&self) -> Option<PlannedStaging> {
+        let streamed = self.groups.iter().filter_map(|group| match group.place {
+            Place::Streamed { prefetch, .. } => Some((prefetch as usize, group.bytes)),
+            Place::Resident | Place::Host => None,
+        });
+        let (prefetch, bytes): (Vec<usize>, Vec<i64>) = streamed.unzip();
+        let (count, largest) = staging_buffers(*prefetch.last()?, &bytes);
+        Some(PlannedStaging { part: self.name.into(), stage: self.stage, count: count as u64, buffer_bytes: block_bytes(largest) })
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        self.staging().map_or(0, |staging| staging.count * staging.buffer_bytes)
+    }
+
+    /// Its groups, neighbours that are alike in one row.
+    fn rows(&self) -> Vec<PlannedGroups> {
+        let alike = |a: &Placed, b: &Placed| match (&a.name, &b.name) {
+            (Name::Numbered(..), Name::Numbered(..)) => (a.bytes, a.place) == (b.bytes, b.place),
+            _ => false,
+        };
+        self.groups.chunk_by(alike).map(|groups| self.row(groups)).collect()
+    }
+
+    fn row(&self, groups: &[Placed]) -> PlannedGroups {
+        let (first, last) = (&groups[0], &groups[groups.len() - 1]);
+        let (home, moves) = match first.place {
+            Place::Resident => (Home::Gpu, Moves::Never),
+            Place::Host => (Home::Cpu, Moves::Never),
+            Place::Streamed { pinned: true, .. } => (Home::Pinned, self.moves),
+            Place::Streamed { pinned: false, .. } => (Home::Pageable, self.moves),
+        };
+        let name = match (&first.name, &last.name) {
+            (Name::Numbered(word, first), Name::Numbered(_, last)) if first < last => format!("{word} {first}-{last}"),
+            (Name::Numbered(word, number), _) => format!("{word} {number}"),
+            (Name::One(word), _) => (*word).to_owned(),
+        };
+        let (count, bytes) = (groups.len() as u64, groups.iter().map(|group| group.bytes as u64).sum());
+        PlannedGroups { part: self.name.into(), name, count, bytes, home, moves }
+    }
+}
+
+/// Estimates of everything but weights and staging buffers.
+struct Activations<'a> {
+    model: &'a ModelSpec,
+    config: &'a Config,
+}
+
+impl Activations<'_> {
+    /// Bytes at the peak of `stage`; empty where there is no estimate.
+    fn of(&self, stage: Stage) -> Option<i64> {
+        match stage {
+            Stage::Load => Some(0),
+            Stage::Encode => Some(self.encode()),
+            Stage::Denoise => self.denoise(),
+            Stage::Decode => self.decode(),
+        }
+    }
+
+    /// Bytes of one number in the compute type.
+    fn bytes(&self) -> i64 {
+        self.config.dtype.bytes() as i64
+    }
+
+    /// Where the text encoder runs on the host, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as
+    /// without a checkpoint; real tokenizers make fewer.
+    fn encode(&self) -> i64 {
+        if self.config.offload_text_encoder == OffloadTextEncoder::Cpu {
+            return self.prompt_embeddings();
+        }
+        let uncond = self.config.has_guidance().then_some(&self.config.negative_prompt);
+        let prompts = [Some(&self.config.prompt), uncond].into_iter().flatten();
+        let spec = &self.model.text_encoder;
+        let longest = prompts.map(|prompt| byte_tokens(prompt, spec.max_tokens).len()).max().unwrap_or(0);
+        CUBLAS_WORKSPACE_BYTES + TextEncoder::new(spec).activation_bytes(self.prompts(), longest as i64, self.bytes())
+    }
+
+    /// Prompts: for the cond prediction, and for the uncond one where there is guidance.
+    fn prompts(&self) -> i64 {
+        if self.config.has_guidance() { 2 } else { 1 }
+    }
+
+    fn prompt_embeddings(&self) -> i64 {
+        self.prompts() * self.model.text_encoder.max_tokens * self.model.text_encoder.d_model * self.bytes()
+    }
+
+    /// The latents, on the GPU in the compute type.
+    fn latents(&self) -> i64 {
+        self.config.latent_shape(self.model).iter().product::<i64>() * self.bytes()
+    }
+
+    /// The prompt embeddings, the latents of a pass, and what the pass holds.
+    fn denoise(&self) -> Option<i64> {
+        let transformer = Transformer::new(&self.model.transformer, self.config.attn_type, self.config.sequence_chunk.map(i64::from));
+        let latents = self.config.latent_shape(self.model);
+        let pass = transformer.activation_bytes(latents, self.model.text_encoder.max_tokens, self.bytes())?;
+        Some(CUBLAS_WORKSPACE_BYTES + self.prompt_embeddings() + self.latents() + pass)
+    }
+
+    /// The latents, and what the decoder holds.
+    fn decode(&self) -> Option<i64> {
+        let tiling = self.config.vae_tile_size.zip(self.config.vae_tile_overlap);
+        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose().ok()?;
+        let latents = self.config.latent_shape(self.model);
+        let decoder = VaeDecoder::new(&self.model.vae);
+        let held = decoder.activation_bytes(latents, tiling, self.config.vae_temporal_chunk.into(), self.bytes());
+        Some(CUBLAS_WORKSPACE_BYTES + self.latents() + held)
+    }
+}
+
+/// What an allocation of `bytes` counts for in libtorch's caching allocator (`c10/cuda/CUDACachingAllocator.cpp`, torch 2.13): a multiple of 512
+/// bytes, and from 10 MiB on all of its own segment, which is a multiple of 2 MiB, unless more than 1 MiB of that would be left for others.
+fn block_bytes(bytes: i64) -> u64 {
+    const MIB: u64 = 1 << 20;
+    let rounded = (bytes as u64).max(1).next_multiple_of(512);
+    let segment = rounded.next_multiple_of(2 * MIB);
+    if rounded >= 10 * MIB && segment - rounded <= MIB { segment } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_counts_as_libtorch_counts_it() {
+        assert_eq!(block_bytes(1), 512);
+        assert_eq!(block_bytes(3 << 20), 3 << 20);
+        assert_eq!(block_bytes((20 << 20) - 100), 20 << 20);
+        assert_eq!(block_bytes((20 << 20) + 1), (20 << 20) + 512);
+    }
+}

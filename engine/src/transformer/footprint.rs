@@ -1,0 +1,48 @@
+//! What a forward pass holds beside the weights, computed from shapes alone.
+//!
+//! Note: what exists at once.
+//! A pass holds the hidden state, the turns of every token and what the blocks are conditioned on. On top of that comes the largest of three
+//! moments in a block, each with the tensors of one slice of tokens. Self-attention has keys and values of all tokens and two tensors as wide as
+//! the hidden state: a projection's input and result, or attention's. Turning the channels has a projection and its fp32 copy instead of those
+//! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys.
+//! Left out are tensors of one row, under a MiB together.
+
+use engine_protocol::AttnType;
+
+use super::model::Transformer;
+use super::rope;
+
+/// Bytes of an fp32 number.
+const FP32: i64 = 4;
+
+impl Transformer {
+    /// The most bytes that [`Transformer::forward`] holds at once beside weights, latents and prompt embedding. `bytes` are those of one number in
+    /// the compute type. Empty for attention that keeps its scores, which libtorch computes in copies that are its own affair.
+    ///
+    /// # Shapes
+    /// `latents` is `[C, T, H, W]`.
+    pub fn activation_bytes(&self, latents: [i64; 4], prompt_tokens: i64, bytes: i64) -> Option<i64> {
+        if self.attn_type == AttnType::Math {
+            return None;
+        }
+        let spec = &self.spec;
+        let dim = spec.num_attention_heads * spec.attention_head_dim;
+        let tokens: i64 = (0..3).map(|axis| latents[axis + 1] / spec.patch_size[axis]).product();
+        let slice = self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1));
+        // One number of every channel, for so many tokens.
+        let wide = |tokens: i64| tokens * dim * bytes;
+
+        // 1. Throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt.
+        let turns = tokens * spec.attention_head_dim * FP32;
+        let throughout = wide(tokens) + turns + wide(7) + wide(prompt_tokens);
+
+        // 2. The moments.
+        let keys_and_values = 2 * wide(tokens);
+        // fp32 is turned where it lies.
+        let turned = if bytes == FP32 { 0 } else { slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
+        let row_sums = slice * spec.num_attention_heads * FP32;
+        let self_attention = keys_and_values + (wide(slice) + turned).max(2 * wide(slice) + row_sums);
+        let feed_forward = wide(slice) + slice * spec.ffn_dim * bytes;
+        Some(throughout + self_attention.max(feed_forward))
+    }
+}

@@ -1,0 +1,51 @@
+//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, and what a plan comes to.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use engine_protocol::{Device, Inventory, PlanReport, Request};
+use serde::de::DeserializeOwned;
+
+use super::Launcher;
+use crate::error::Error;
+
+/// The worker's exit code for what it cannot take, after a message on standard error.
+const BAD_INPUT: i32 = 2;
+
+/// What the checkpoint in `folder` holds.
+pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
+    ask(&[OsStr::new("inspect"), folder.as_os_str()], "")
+}
+
+/// What will live where in the case of `request`, and the predicted peaks.
+pub(crate) fn plan(request: &Request) -> Result<PlanReport, Error> {
+    let request = serde_json::to_string(request).map_err(|error| Error::Fault(format!("the request is no JSON: {error}")))?;
+    ask(&[OsStr::new("plan")], &request)
+}
+
+/// The worker's answer to `words` and `input`.
+fn ask<T: DeserializeOwned>(words: &[&OsStr], input: &str) -> Result<T, Error> {
+    let mut command = Launcher::find(Device::Cpu)?.host_command();
+    command.args(words);
+    let output = run(&mut command, input).map_err(|error| Error::Fault(format!("{}: {error}", command.get_program().display())))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match output.status.code() {
+        Some(0) => serde_json::from_slice(&output.stdout).map_err(|error| Error::Fault(format!("the worker's answer is none: {error}"))),
+        Some(BAD_INPUT) => Err(Error::input(said)),
+        _ => {
+            let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+            Err(Error::Fault(format!("the worker did not answer `{}` ({}): {said}", words.join(" "), output.status)))
+        }
+    }
+}
+
+fn run(command: &mut Command, input: &str) -> std::io::Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A worker that ended without reading says why itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}

@@ -1,0 +1,89 @@
+//! What `lowmem plan` predicts, held against what the virtual GPU counts.
+
+use engine::memory::predict;
+use engine_protocol::{Config, ModelSpec, RunRecord, Settings, Stage};
+use lowmem_tests::root;
+
+use super::peak_table::sweep;
+
+/// How far a predicted peak may be off, in percent of the count.
+const PEAK_TOLERANCE: f64 = 0.5;
+/// How far what is predicted beside weights and staging buffers may be off, in percent of what was counted beside them: at low levels the peak is mostly
+/// weights, which are no prediction.
+const ACTIVATIONS_TOLERANCE: f64 = 2.0;
+/// Below this, tensors of one row and the allocator's rounding are what counts, and those are left out.
+const SMALL: u64 = 32 << 20;
+
+fn model(name: &str) -> ModelSpec {
+    let path = root().join("sweeps/models").join(format!("{name}.yaml"));
+    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model")).expect("a model definition")
+}
+
+/// Holds what is predicted for each of the records' stages against what it counted; one line for each that is off.
+fn faults(records: &[RunRecord]) -> String {
+    let mut faults = String::new();
+    for record in records {
+        for stage in &record.stages {
+            let counted = stage.memory.expect("the virtual GPU counts memory").peak_allocated_bytes;
+            faults.extend(fault(&record.config, stage.stage, counted));
+        }
+    }
+    faults
+}
+
+fn fault(config: &Config, stage: Stage, counted: u64) -> Option<String> {
+    let report = predict(&model(&config.model), config);
+    let planned = report.stages.iter().find(|planned| planned.stage == stage).expect("each stage is planned");
+    let predicted = planned.peak_allocated_bytes().expect("an estimate");
+    let off = predicted.abs_diff(counted) as f64;
+    let activations = counted.saturating_sub(planned.resident_bytes + planned.staging_bytes);
+    let [of_peak, of_activations] = [counted, activations].map(|bytes| 100.0 * off / bytes.max(1) as f64);
+    let line = format!(
+        "{} at {}, level {}, {}: {predicted} bytes predicted, {counted} counted ({of_peak:.2}%, {of_activations:.2}% of activations)\n",
+        config.model,
+        config.resolution(),
+        config.low_mem_level,
+        stage.name()
+    );
+    print!("{line}");
+    let is_off = of_peak > PEAK_TOLERANCE || activations > SMALL && of_activations > ACTIVATIONS_TOLERANCE;
+    is_off.then_some(line)
+}
+
+/// All models and levels, from the table that `peak_table` keeps true.
+#[test]
+fn predicted_peaks_are_what_the_virtual_gpu_counts() {
+    let mut reader = csv::Reader::from_path(root().join("tests/memory/peaks.csv")).expect("the table of peaks");
+    let (mut faults, mut compared) = (String::new(), 0);
+    for row in reader.records() {
+        let row = row.expect("a row");
+        let level: u8 = row[2].parse().expect("a level");
+        let settings = [("resolution", row[1].into()), ("low_mem_level", level.into())];
+        let settings = Settings::from_pairs(settings.map(|(key, value)| (key.to_owned(), value))).expect("settings");
+        let config = Config::resolve(&settings, &model(&row[0])).expect("a configuration");
+        let stage = Stage::ALL.into_iter().find(|stage| stage.name() == &row[3]).expect("a stage");
+        faults.extend(fault(&config, stage, row[4].parse().expect("bytes")));
+        compared += 1;
+    }
+    assert_eq!(compared, 96, "a row for each stage of 24 cases");
+    assert!(faults.is_empty(), "predictions are off:\n{faults}");
+}
+
+/// Flags that the levels leave alone, so that no estimate is right by luck of the defaults.
+#[test]
+fn predictions_follow_the_flags() {
+    let base = "model: wan2.1-t2v-1.3b\nresolution: 480p\nsteps_measured: 2\n";
+    let long_prompt = format!("prompt: {}\n", "a cat and ".repeat(40));
+    for flags in [
+        long_prompt.as_str(),
+        "sequence_chunk: 0\n",
+        "sequence_chunk: 1000\nlow_mem_level: 3\n",
+        "dtype: fp32\nlow_mem_level: 2\n",
+        "guidance_scale: 1\nlow_mem_level: 3\nresident_blocks: 10\nprefetch_blocks: 3\n",
+        "frames: 33\nlow_mem_level: 1\nvae_tile_size: 24\nvae_temporal_chunk: 3\n",
+        "frames: 9\noffload_vae: true\nvae_temporal_chunk: 3\n",
+    ] {
+        let faults = faults(&sweep(&format!("{base}{flags}")));
+        assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
+    }
+}
