@@ -8,6 +8,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
@@ -54,7 +55,7 @@ impl Staging {
         let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
         let mut buffers = Vec::with_capacity(count);
         for _ in 0..count {
-            let slab = Tensor::f_empty([bytes], (Kind::Uint8, device))?;
+            let slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, device)))?;
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
             buffers.push(Buffer { slab, holds: None, events });
         }
