@@ -27,19 +27,22 @@ pub(super) struct Bar {
     pub fits: bool,
 }
 
-const SIZE: (u32, u32) = (860, 380);
-const COLOURS: [RGBColor; 6] = [
+/// Width and height of a picture.
+pub(super) const SIZE: (u32, u32) = (860, 380);
+/// Colours of the series, in order.
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0x48, 0x78, 0xcf),
     RGBColor(0xe0, 0x82, 0x14),
     RGBColor(0x3a, 0x9d, 0x5d),
     RGBColor(0x94, 0x67, 0xbd),
     RGBColor(0xb8, 0x5c, 0x5c),
     RGBColor(0x2b, 0x9c, 0xa8),
+    RGBColor(0xc9, 0xa2, 0x27),
 ];
 /// Text and axes: readable on white and on black, since the picture has no background of its own.
-const GREY: RGBColor = RGBColor(0x80, 0x86, 0x8c);
+pub(super) const GREY: RGBColor = RGBColor(0x80, 0x86, 0x8c);
 /// Share of a group's width that its bars take.
-const FILL: f64 = 0.8;
+pub(super) const FILL: f64 = 0.8;
 
 /// Draws the bars as SVG.
 pub(super) fn draw(bars: &Bars) -> Result<String, String> {
