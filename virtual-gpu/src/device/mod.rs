@@ -10,6 +10,7 @@ mod host_memory;
 mod memory;
 mod profile;
 mod stream;
+mod trace;
 mod virtual_memory;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,7 @@ pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
 pub use profile::GpuProfile;
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
+pub use trace::{Matrix, Operation, Range, Trace};
 pub use virtual_memory::VirtualMemory;
 
 /// Why an operation was refused. Each library has its own code for it.
@@ -71,6 +73,8 @@ pub struct Device {
     pub architecture: Architecture,
     /// What has been asked of it.
     pub counters: Counters,
+    /// In which order.
+    pub trace: Trace,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     memory: Mutex<Memory>,
@@ -88,7 +92,7 @@ struct Memory {
 
 impl Device {
     /// A device of this kind, unused: it holds nothing, not even a context.
-    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>) -> Self {
+    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>, trace: Trace) -> Self {
         let memory = Memory {
             ledger: Ledger::new(profile.memory_bytes.value),
             allocated: DeviceMemory::default(),
@@ -98,6 +102,7 @@ impl Device {
         Self {
             architecture: Architecture::of(profile.capability()),
             counters: Counters::default(),
+            trace,
             space,
             active: AtomicBool::new(false),
             memory: Mutex::new(memory),
