@@ -5,5 +5,6 @@ mod happens_before;
 mod levels_agree;
 mod peak_table;
 mod peaks;
+mod poisoned_buffers;
 mod predicted;
 mod staging_order;
