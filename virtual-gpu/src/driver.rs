@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 
 use crate::cudart::{CUDA_VERSION, active_blocks, allocate, attribute, code_of, driver_texts, fill_words, free, launch};
-use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Operation, Owner, lock};
+use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
 use crate::process::{active_device, device, device_at};
 use crate::unsupported;
@@ -135,7 +135,7 @@ exports! { answer;
     }
 
     fn cuCtxSynchronize() {
-        active_device()?.trace.note(|| Operation::SynchronizeDevice);
+        active_device()?.synchronize();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::CUDA_VERSION;
 use super::answer;
 use super::properties::{DeviceProperties, PCI_BUS_ID, attribute};
-use crate::device::{Fault, GREATEST_PRIORITY, LEAST_PRIORITY, Operation};
+use crate::device::{Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
 use crate::ffi::{GivenText, Out, OutText, own_function};
 use crate::process::{active_device, device, device_at};
 use crate::unsupported;
@@ -29,7 +29,7 @@ exports! { answer;
     }
 
     fn cudaDeviceSynchronize() {
-        active_device()?.trace.note(|| Operation::SynchronizeDevice);
+        active_device()?.synchronize();
         Ok(())
     }
 

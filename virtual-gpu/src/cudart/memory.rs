@@ -215,7 +215,7 @@ exports! { answer;
 
     fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
         copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
-        active_device()?.trace.note(|| Operation::SynchronizeStream { stream: DEFAULT_STREAM });
+        active_device()?.synchronize_stream(DEFAULT_STREAM);
         Ok(())
     }
 

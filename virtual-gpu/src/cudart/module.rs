@@ -75,7 +75,7 @@ exports! { answer;
         device.counters.copied_to_device(bytes as u64);
         let writes = [(address + offset as u64, bytes as u64)];
         device.trace.note(|| Operation::CopyToDevice { stream: 0, writes });
-        device.trace.note(|| Operation::SynchronizeStream { stream: 0 });
+        device.synchronize_stream(0);
         ffi::move_bytes(address + offset as u64, source, bytes);
         Ok(())
     }

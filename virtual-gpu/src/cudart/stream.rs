@@ -50,7 +50,7 @@ exports! { answer;
     fn cudaStreamSynchronize(stream: u64) {
         let device = active_device()?;
         device.streams().check(stream)?;
-        device.trace.note(|| Operation::SynchronizeStream { stream });
+        device.synchronize_stream(stream);
         Ok(())
     }
 
