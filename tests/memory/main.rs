@@ -1,7 +1,10 @@
 //! Memory levels: the same result at every one, and the peaks in the promised order.
 
+mod buffer_order;
+mod happens_before;
 mod levels_agree;
 mod peak_table;
 mod peaks;
+mod poisoned_buffers;
 mod predicted;
 mod staging_order;
