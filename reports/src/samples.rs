@@ -38,14 +38,16 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         peak_allocated_bytes: peak.saturating_sub(2) * GIB,
         peak_reserved_bytes: peak.saturating_sub(1) * GIB,
         peak_device_bytes: peak * GIB,
+        parts: None,
     };
-    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory) };
+    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), steps: Vec::new() };
     RunRecord {
         case: case.into(),
         outcome: Outcome::Ok,
         error: None,
         failed_stage: None,
         requested_bytes: None,
+        parts_at_failure: None,
         gpu: Some("rtx-4090".into()),
         device: Device::Virtual,
         device_name: Some("Virtual".into()),

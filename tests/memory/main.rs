@@ -3,6 +3,7 @@
 mod buffer_order;
 mod happens_before;
 mod levels_agree;
+mod parts;
 mod peak_table;
 mod peaks;
 mod poisoned_buffers;

@@ -55,6 +55,8 @@ fn table() -> String {
                 for stage in &record.stages {
                     let memory = stage.memory.expect("the virtual GPU counts memory");
                     let (allocated, reserved) = (memory.peak_allocated_bytes, memory.peak_reserved_bytes);
+                    let parts = memory.parts.map(|parts| (parts.allocated_bytes(), parts.reserved_bytes()));
+                    assert_eq!(parts, Some((allocated, reserved)), "{model} at {resolution}, level {level}: the parts are not the peak");
                     writeln!(text, "{model},{resolution},{level},{},{allocated},{reserved}", stage.stage.name()).expect("a string");
                 }
             }
@@ -69,13 +71,18 @@ fn records(model: &str, resolutions: &[&str]) -> Vec<RunRecord> {
     sweep(&format!("model: {model}\nsteps_measured: 2\nsweep:\n  resolution: [{resolutions}]\n  low_mem_level: [0, 1, 2, 3]\n"))
 }
 
-/// The records of a sweep. Always on the virtual GPU: a real one's peaks depend on its kernels.
+/// The records of a sweep, on a GPU large enough for level 0 of each model.
 pub(crate) fn sweep(definition: &str) -> Vec<RunRecord> {
+    sweep_on(GPU, definition)
+}
+
+/// The records of a sweep. Always on the virtual GPU: a real one's peaks depend on its kernels.
+pub(crate) fn sweep_on(gpu: &str, definition: &str) -> Vec<RunRecord> {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, out) = (folder.path().join("peaks.yaml"), folder.path().join("run"));
     std::fs::write(&file, definition).expect("written");
     let mut lowmem = Command::new(built("lowmem"));
-    let run = lowmem.arg("sweep").arg(&file).args(["--gpu", GPU, "--device", "virtual", "--out"]).arg(&out).output();
+    let run = lowmem.arg("sweep").arg(&file).args(["--gpu", gpu, "--device", "virtual", "--out"]).arg(&out).output();
     let run = run.expect("lowmem starts");
     assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     read_records(&out.join("records.jsonl"))

@@ -3,6 +3,7 @@
 //! The harness starts one worker a case, writes a [`Request`] as JSON to its standard input and reads [`Event`]s as JSON lines
 //! from its standard output. Neither side knows more of the other than this crate.
 
+mod attribution;
 mod config;
 mod event;
 mod gpu;
@@ -13,6 +14,7 @@ mod plan;
 mod record;
 mod request;
 
+pub use attribution::{Component, PeakParts};
 pub use config::{
     AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Sampler, Settings, parse_resolution, parse_setting,
     setting_names, short_key,

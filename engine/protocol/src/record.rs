@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, StageMemory};
+use crate::{Config, Device, PeakParts, StageMemory};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +104,9 @@ pub struct StageRecord {
     pub secs: Option<f64>,
     /// Its memory; empty on the CPU.
     pub memory: Option<StageMemory>,
+    /// Of denoise, what the peak of each sampler step that ran was made of; none on the CPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<PeakParts>,
 }
 
 /// One run of one case. What is not known is empty, never zero.
@@ -120,6 +123,9 @@ pub struct RunRecord {
     /// The allocation that failed, where the GPU's memory ran out.
     #[serde(default)]
     pub requested_bytes: Option<u64>,
+    /// What was allocated and reserved when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts_at_failure: Option<PeakParts>,
     /// The GPU profile's name; empty on the CPU.
     pub gpu: Option<String>,
     /// What ran it.
@@ -178,6 +184,12 @@ impl RunRecord {
     /// The stage in which most was allocated, of a run that came to its end.
     pub fn peak_stage(&self) -> Option<Stage> {
         self.peak(|m| m.peak_allocated_bytes).map(|(stage, _)| stage)
+    }
+
+    /// What the peak of allocated bytes was made of, of a run that came to its end: of the stage in which most was allocated.
+    pub fn peak_parts(&self) -> Option<PeakParts> {
+        let stage = self.peak_stage()?;
+        self.stages.iter().find(|record| record.stage == stage)?.memory?.parts
     }
 
     /// The most device bytes that were held, context included, whether or not the run came to its end.

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::plan::{Place, staging_buffers};
 use super::staging::Staging;
+use crate::attribution::{Component, within};
 use crate::cuda::PinnedSlab;
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Groups, Source, Weights};
@@ -94,7 +95,7 @@ impl Residency {
 
     /// A group whose weights stay on `device`.
     fn resident(&mut self, group: &Group, layout: &GroupLayout, device: Device, source: &Source) -> Result<Home> {
-        let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, device))?;
+        let slab = within(Component::Weights, || Tensor::f_empty([layout.bytes], (Kind::Uint8, device)))?;
         let weights = Weights::bind(group, layout, &slab)?;
         fill(group, &weights, source)?;
         if device.is_cuda() {

@@ -11,6 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
@@ -61,7 +62,7 @@ impl Staging {
         let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
         let mut buffers = Vec::with_capacity(count);
         for _ in 0..count {
-            let mut slab = Tensor::f_empty([bytes], (Kind::Uint8, device))?;
+            let mut slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, device)))?;
             if poisoned {
                 let _ = slab.f_fill_(POISON)?;
             }

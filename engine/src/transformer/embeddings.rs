@@ -3,6 +3,7 @@
 use engine_protocol::TransformerSpec;
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::operation;
 use crate::error::{Error, Result};
 use crate::weights::{Group, Weights};
 
@@ -68,7 +69,7 @@ pub(super) fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &T
         .f_permute([0, 2, 4, 6, 1, 3, 5, 7])?
         .f_reshape([batch, grid.iter().product::<i64>(), values])?;
     let weight = weight.f_view([weight.size()[0], values])?;
-    Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?)
+    operation(|| Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?))
 }
 
 /// Tokens' values to latents, `[B, L, pt·ph·pw·C]` to `[B, C, T, H, W]`.

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::causal_conv::{CausalConv, FeatureCache, Slots};
 use super::norm::Norm;
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -104,7 +105,8 @@ impl AttentionBlock {
         let qkv = qkv.f_reshape([batch * frames, 1, height * width, 3 * channels])?.f_chunk(3, -1)?;
 
         // 2. Attention.
-        let attended = Tensor::f_scaled_dot_product_attention(&qkv[0], &qkv[1], &qkv[2], None::<&Tensor>, 0.0, false, None, false)?;
+        let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
+        let attended = operation(|| Ok(Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)?))?;
         drop(qkv);
 
         // 3. Projection, and the input.

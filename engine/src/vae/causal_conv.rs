@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::norm::Norm;
+use crate::attribution::{Component, operation, within};
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -133,13 +134,14 @@ impl FeatureCache {
         if !self.started && !self.last {
             self.frames.clear();
             for slot in &slots.slots {
-                self.frames.push(Some(Tensor::f_zeros(slot.sides(chunk, slot.history), options)?));
+                let kept = within(Component::FeatureCache, || Tensor::f_zeros(slot.sides(chunk, slot.history), options))?;
+                self.frames.push(Some(kept));
             }
         }
         let largest = slots.largest_input(chunk, self.started);
         if self.buffer.as_ref().is_none_or(|buffer| (buffer.numel() as i64) < largest) {
             self.buffer = None;
-            self.buffer = Some(Tensor::f_empty([largest], options)?);
+            self.buffer = Some(within(Component::FeatureCache, || Tensor::f_empty([largest], options))?);
         }
         Ok(())
     }
@@ -261,7 +263,8 @@ impl CausalConv {
         // It counts sides as batch, channels, frames, height, width.
         let padded = padded.f_permute([0, 4, 1, 2, 3])?;
         let (stride, padding) = ([self.stride, 1, 1], [0, self.side / 2, self.side / 2]);
-        let y = padded.f_conv3d(w.get(&self.weight), Some(w.get(&self.bias)), stride, padding, [1, 1, 1], 1)?;
+        let (weight, bias) = (w.get(&self.weight), Some(w.get(&self.bias)));
+        let y = operation(|| Ok(padded.f_conv3d(weight, bias, stride, padding, [1, 1, 1], 1)?))?;
         Ok(y.f_permute([0, 2, 3, 4, 1])?)
     }
 }
