@@ -147,6 +147,18 @@ impl Pipeline {
         Self { tokenizer, ..self }
     }
 
+    /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`Residency::with_poisoned_buffers`].
+    #[must_use]
+    pub fn with_poisoned_buffers(self) -> Self {
+        let poisoned = |(model, residency): (Transformer, Residency)| (model, residency.with_poisoned_buffers());
+        Self {
+            text_encoder: (self.text_encoder.0, self.text_encoder.1.with_poisoned_buffers()),
+            transformers: self.transformers.into_iter().map(poisoned).collect(),
+            vae: (self.vae.0, self.vae.1.with_poisoned_buffers()),
+            ..self
+        }
+    }
+
     /// All stages: makes the video that the configuration means and writes it to `output`, in the format that its name says.
     ///
     /// # Errors

@@ -15,6 +15,11 @@ fn wan_tiny() -> ModelSpec {
 
 /// Latents and pixels of a run in fp32.
 fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
+    run_as(settings, |pipeline| pipeline)
+}
+
+/// Latents and pixels of a run in fp32, of a pipeline that `change` has had its way with.
+pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Tensor, Vec<u8>) {
     let model = wan_tiny();
     let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
     let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
@@ -22,7 +27,7 @@ fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
     let target = Target { device: Device::Cpu, computes: true };
     let sources =
         Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) };
-    let mut pipeline = Pipeline::load(&model, &config, target, &sources).expect("loads");
+    let mut pipeline = change(Pipeline::load(&model, &config, target, &sources).expect("loads"));
     let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
     let noise = pipeline.noise().expect("noise");

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Mutex;
 
-use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
+use crate::cudart::{CUDA_VERSION, active_blocks, allocate, attribute, code_of, driver_texts, fill_words, free, launch};
 use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
 use crate::process::{active_device, device, device_at};
@@ -135,7 +135,8 @@ exports! { answer;
     }
 
     fn cuCtxSynchronize() {
-        active_device().map(drop)
+        active_device()?.synchronize();
+        Ok(())
     }
 
     fn cuGetErrorString(code: i32, string: Out<StaticText>) {
@@ -158,12 +159,11 @@ exports! { answer;
     }
 
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
-        address.set(active_device()?.allocate(bytes as u64)?)
+        address.set(allocate(bytes)?)
     }
 
     fn cuMemFree_v2(address: u64) {
-        let device = active_device()?;
-        if address == 0 { Ok(()) } else { device.free(address) }
+        free(address)
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
@@ -181,7 +181,7 @@ exports! { answer;
 
     fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: u64) {
         active_device()?.streams().check(stream)?;
-        fill_words(address, value, count)
+        fill_words(address, value, count, stream)
     }
 
     fn cuPointerGetAttribute(data: Out<c_void>, number: i32, address: u64) {

@@ -20,6 +20,7 @@ pub struct Residency {
     prefetch: usize,
     /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
     staging: Option<Staging>,
+    poisoned: bool,
     traffic: Traffic,
 }
 
@@ -74,8 +75,8 @@ impl Residency {
     /// Memory that runs out, on the device or the host, and what `source` cannot give.
     pub fn new(groups: Vec<Group>, places: &[Place], compute: Kind, device: Device, source: &Source) -> Result<Self> {
         assert_eq!(groups.len(), places.len(), "a place for each group");
-        let mut residency =
-            Self { device, groups: Vec::new(), streamed: Vec::new(), prefetch: 0, staging: None, traffic: Traffic::default() };
+        let (traffic, poisoned) = (Traffic::default(), false);
+        let mut residency = Self { device, groups: Vec::new(), streamed: Vec::new(), prefetch: 0, staging: None, poisoned, traffic };
         for (index, (group, &place)) in groups.into_iter().zip(places).enumerate() {
             let layout = GroupLayout::new(&group, compute);
             let home = match place {
@@ -114,6 +115,13 @@ impl Residency {
         Ok(Home::Host(slab))
     }
 
+    /// Has each staging buffer written over with NaN whenever a group lets go of it, so that whoever reads what was not copied there for it is found out. For
+    /// tests: each group is then copied anew each time.
+    #[must_use]
+    pub fn with_poisoned_buffers(self) -> Self {
+        Self { poisoned: true, staging: None, ..self }
+    }
+
     /// Gives the staging buffers back: the stage that used them is over.
     pub fn release_staging(&mut self) {
         self.staging = None;
@@ -130,17 +138,17 @@ impl Residency {
         let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].layout.bytes).collect();
         let (count, largest) = staging_buffers(self.prefetch, &bytes);
         if self.staging.is_none() {
-            self.staging = Some(Staging::new(count, largest, self.device)?);
+            self.staging = Some(Staging::new(count, largest, self.device, self.poisoned)?);
         }
         let staging = self.staging.as_mut().expect("just made");
         for step in 0..count {
             // After the last group comes the first one: the next pass begins there.
-            let wanted = self.streamed[(place + step) % self.streamed.len()];
-            let Placed { group, layout, home: Home::Host(slab) } = &self.groups[wanted] else {
+            let next = self.streamed[(place + step) % self.streamed.len()];
+            let Placed { group, layout, home: Home::Host(slab) } = &self.groups[next] else {
                 unreachable!("streamed groups live on the host")
             };
-            if !staging.holds(wanted) {
-                staging.fetch(wanted, group, layout, slab.bytes())?;
+            if !staging.holds(next) {
+                staging.fetch(next, group, layout, slab.bytes(), index)?;
                 self.traffic.h2d_bytes += if self.device.is_cuda() { layout.bytes as u64 } else { 0 };
             }
         }
