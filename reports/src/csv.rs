@@ -107,7 +107,7 @@ fn complete(record: &RunRecord) -> Option<&RunRecord> {
 }
 
 fn stage_peak(record: &RunRecord, stage: Stage, reserved: bool) -> Option<u64> {
-    let memory = record.stages.iter().find(|s| s.stage == stage)?.memory?;
+    let memory = record.stage_memory(stage)?;
     Some(if reserved { memory.peak_reserved_bytes } else { memory.peak_allocated_bytes })
 }
 

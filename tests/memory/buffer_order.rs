@@ -4,12 +4,11 @@
 //! asked for, and that must be enough for the order.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
-use lowmem_tests::built;
 use rstest::rstest;
 
 use super::happens_before::{Findings, Operation, check, parse};
+use super::sweep::Swept;
 
 /// The stream that libtorch computes on.
 const COMPUTE: u64 = 0;
@@ -22,13 +21,9 @@ const PASSES: usize = 4;
 /// The operations of a case at level 3.
 fn trace(settings: &str) -> Vec<Operation> {
     let folder = tempfile::tempdir().expect("a folder");
-    let (file, path) = (folder.path().join("order.yaml"), folder.path().join("trace"));
+    let path = folder.path().join("trace");
     let definition = format!("model: wan2.1-t2v-1.3b\nresolution: 832x480\nframes: 9\nlow_mem_level: 3\nsteps_measured: 2\n{settings}\n");
-    std::fs::write(&file, definition).expect("written");
-    let mut lowmem = Command::new(built("lowmem"));
-    lowmem.arg("sweep").arg(&file).args(["--gpu", "rtx-4090", "--device", "virtual", "--out"]).arg(folder.path().join("run"));
-    let run = lowmem.env("LOWMEM_VIRTUAL_GPU_TRACE", &path).output().expect("lowmem starts");
-    assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    Swept::new(&definition, "rtx-4090", "virtual", &[("LOWMEM_VIRTUAL_GPU_TRACE", path.clone())]);
     let operations = parse(&std::fs::read_to_string(&path).expect("the trace"));
     assert!(
         operations.iter().all(|operation| operation.thread == operations[0].thread),

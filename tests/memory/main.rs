@@ -9,3 +9,4 @@ mod peaks;
 mod poisoned_buffers;
 mod predicted;
 mod staging_order;
+mod sweep;

@@ -1,18 +1,15 @@
 //! Peaks on the virtual GPU taken apart: each allocation is counted once, and for what it is.
 
-use engine::memory::predict;
-use engine_protocol::{AttnType, Config, ModelSpec, Outcome, PeakParts, RunRecord, Stage, StageRecord};
-use lowmem_tests::root;
+use std::sync::LazyLock;
 
-use super::peak_table::{sweep, sweep_on};
+use engine::memory::predict;
+use engine_protocol::{AttnType, Outcome, PeakParts, RunRecord, Stage, StageRecord};
+use lowmem_tests::model;
+
+use super::sweep::{sweep, sweep_on};
 
 /// libtorch 2.13's cuBLAS workspace on GPUs of compute capability 9 and up.
 const CUBLAS_WORKSPACE_BYTES: u64 = 32 << 20;
-
-fn model(config: &Config) -> ModelSpec {
-    let path = root().join("sweeps/models").join(format!("{}.yaml", config.model));
-    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model")).expect("a model definition")
-}
 
 fn parts(stage: &StageRecord) -> PeakParts {
     stage.memory.and_then(|memory| memory.parts).expect("every allocation was seen")
@@ -23,16 +20,16 @@ fn stage(record: &RunRecord, stage: Stage) -> PeakParts {
 }
 
 /// A small case of every level.
-fn levels() -> Vec<RunRecord> {
+static LEVELS: LazyLock<Vec<RunRecord>> = LazyLock::new(|| {
     let records = sweep("model: wan2.1-t2v-1.3b\nresolution: 480p\nsteps_measured: 4\nsweep:\n  low_mem_level: [0, 1, 2, 3]\n");
     assert_eq!(records.len(), 4);
     records
-}
+});
 
 #[test]
 fn the_parts_come_to_the_peaks_and_are_what_was_planned() {
-    for record in levels() {
-        let planned = predict(&model(&record.config), &record.config);
+    for record in LEVELS.iter() {
+        let planned = predict(&model(&record.config.model), &record.config);
         for (stage, planned) in record.stages.iter().zip(&planned.stages) {
             let (memory, parts) = (stage.memory.expect("counted"), parts(stage));
             let what = format!("level {}, {}: {parts:?}", record.config.low_mem_level, stage.stage.name());
@@ -59,19 +56,19 @@ fn the_parts_come_to_the_peaks_and_are_what_was_planned() {
 
 #[test]
 fn a_pass_begins_with_the_same_latents_and_prompts_at_each_level() {
-    for record in levels() {
-        let model = model(&record.config);
+    for record in LEVELS.iter() {
+        let model = model(&record.config.model);
         let latents = record.config.latent_shape(&model).iter().product::<i64>();
         let prompts = 2 * model.text_encoder.max_tokens * model.text_encoder.d_model;
         // bf16, and both a multiple of the allocator's 512 bytes.
-        assert_eq!(stage(&record, Stage::Denoise).latents_bytes, 2 * (latents + prompts) as u64);
-        assert_eq!(stage(&record, Stage::Decode).latents_bytes, 2 * latents as u64);
+        assert_eq!(stage(record, Stage::Denoise).latents_bytes, 2 * (latents + prompts) as u64);
+        assert_eq!(stage(record, Stage::Decode).latents_bytes, 2 * latents as u64);
     }
 }
 
 #[test]
 fn steps_are_alike_from_the_second_on_and_one_of_them_is_the_peak() {
-    for record in levels() {
+    for record in LEVELS.iter() {
         for of in &record.stages {
             let steps = &of.steps;
             assert_eq!(steps.len(), if of.stage == Stage::Denoise { 4 } else { 0 });

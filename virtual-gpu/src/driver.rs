@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Mutex;
 
-use crate::cudart::{CUDA_VERSION, active_blocks, allocate, attribute, code_of, driver_texts, fill_words, free, launch};
+use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
 use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
 use crate::process::{active_device, device, device_at};
@@ -159,11 +159,12 @@ exports! { answer;
     }
 
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
-        address.set(allocate(bytes)?)
+        address.set(active_device()?.allocate(bytes as u64)?)
     }
 
     fn cuMemFree_v2(address: u64) {
-        free(address)
+        let device = active_device()?;
+        if address == 0 { Ok(()) } else { device.free(address) }
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {

@@ -1,11 +1,8 @@
 //! Memory in the order of a stream, as PyTorch's cudaMallocAsync backend asks for it.
 
-use crate::library::{Library, in_own_process, open, passed, with_memory};
+use crate::library::{HOST_TO_DEVICE, INVALID_HANDLE, INVALID_VALUE, Library, OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
 
 const MIB: u64 = 1 << 20;
-const INVALID_VALUE: i32 = 1;
-const OUT_OF_MEMORY: i32 = 2;
-const INVALID_HANDLE: i32 = 400;
 const RELEASE_THRESHOLD: i32 = 4;
 const RESERVED: i32 = 5;
 const RESERVED_HIGH: i32 = 6;
@@ -47,9 +44,25 @@ fn the_pool_says_what_it_holds_and_gives_it_back_when_told() {
             assert_eq!(free_bytes(&cudart), 36 * MIB);
             // The memory is the device's like any other.
             let host = [7_u8; 16];
-            let copied = call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), address + 40 * MIB - 16, host.as_ptr() as u64, 16, 1, 0);
+            let copied = call!(
+                cudart,
+                cudaMemcpyAsync(u64, u64, usize, i32, u64),
+                address + 40 * MIB - 16,
+                host.as_ptr() as u64,
+                16,
+                HOST_TO_DEVICE,
+                0
+            );
             assert_eq!(copied, 0);
-            let beyond = call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), address + 40 * MIB - 15, host.as_ptr() as u64, 16, 1, 0);
+            let beyond = call!(
+                cudart,
+                cudaMemcpyAsync(u64, u64, usize, i32, u64),
+                address + 40 * MIB - 15,
+                host.as_ptr() as u64,
+                16,
+                HOST_TO_DEVICE,
+                0
+            );
             assert_eq!(beyond, INVALID_VALUE);
             assert_eq!(call!(cudart, cudaGetLastError()), INVALID_VALUE);
 

@@ -4,11 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::library::{in_own_process, open, passed, rtx_4090};
+use crate::library::{DEVICE_TO_HOST, HOST_TO_DEVICE, in_own_process, open, passed, rtx_4090};
 
 const BF16: i32 = 14;
-const HOST_TO_DEVICE: i32 = 1;
-const DEVICE_TO_HOST: i32 = 2;
 
 /// Copies, products and waits of two streams, as PyTorch would ask for them.
 fn two_streams() {

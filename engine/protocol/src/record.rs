@@ -188,8 +188,7 @@ impl RunRecord {
 
     /// What the peak of allocated bytes was made of, of a run that came to its end: of the stage in which most was allocated.
     pub fn peak_parts(&self) -> Option<PeakParts> {
-        let stage = self.peak_stage()?;
-        self.stages.iter().find(|record| record.stage == stage)?.memory?.parts
+        self.stage_memory(self.peak_stage()?)?.parts
     }
 
     /// The most device bytes that were held, context included, whether or not the run came to its end.
@@ -200,6 +199,11 @@ impl RunRecord {
     /// The counters when the last stage ended.
     pub fn last_memory(&self) -> Option<StageMemory> {
         self.stages.iter().rev().find_map(|s| s.memory)
+    }
+
+    /// Memory of a stage; empty where it did not run, and on the CPU.
+    pub fn stage_memory(&self, stage: Stage) -> Option<StageMemory> {
+        self.stages.iter().find(|s| s.stage == stage)?.memory
     }
 
     /// How long a stage took.

@@ -61,23 +61,23 @@ impl Transcript {
             Event::StepEnded { parts } => self.steps.push(parts),
             Event::StageEnded { stage, secs, memory } => {
                 self.open_stage = None;
-                let steps = std::mem::take(&mut self.steps);
-                self.stages.push(StageRecord { stage, secs, memory, steps });
+                self.keep(stage, secs, memory);
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
-                self.ran_out(stage, memory);
+                // The stage that ran out is a stage of the run too.
+                self.open_stage = Some(stage);
+                self.keep(stage, None, memory);
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
         }
     }
 
-    /// The stage that ran out is a stage of the run too.
-    fn ran_out(&mut self, stage: Stage, memory: Option<StageMemory>) {
-        self.open_stage = Some(stage);
+    /// Keeps a stage that is over, with the steps that were told of in it.
+    fn keep(&mut self, stage: Stage, secs: Option<f64>, memory: Option<StageMemory>) {
         let steps = std::mem::take(&mut self.steps);
-        self.stages.push(StageRecord { stage, secs: None, memory, steps });
+        self.stages.push(StageRecord { stage, secs, memory, steps });
     }
 
     /// The record of the case.

@@ -1,10 +1,13 @@
 //! Plots as SVG, one file a plot.
 
 mod bars;
+mod frame;
 mod peak_by_level;
 mod peak_by_stage;
 mod peak_parts;
 mod stacks;
+
+use std::collections::BTreeSet;
 
 use engine_protocol::RunRecord;
 
@@ -46,11 +49,14 @@ fn largest_video<'a, 'run>(verdicts: &'a [Verdict<'run>]) -> Option<&'a Verdict<
 
 /// Each memory level of a model and resolution, lowest first, with the case to show for it.
 fn shown_cases<'run>(verdict: &Verdict<'run>) -> Vec<(u8, Option<&'run RunRecord>)> {
-    let mut levels: Vec<u8> = verdict.records.iter().map(|record| record.config.low_mem_level).collect();
-    levels.sort_unstable();
-    levels.dedup();
     let of = |level| shown_case(verdict.records.iter().copied().filter(move |record| record.config.low_mem_level == level));
-    levels.into_iter().map(|level| (level, of(level))).collect()
+    levels(verdict.records.iter().copied()).into_iter().map(|level| (level, of(level))).collect()
+}
+
+/// The memory levels of some cases, each once, lowest first.
+fn levels<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<u8> {
+    let levels: BTreeSet<u8> = records.map(|record| record.config.low_mem_level).collect();
+    levels.into_iter().collect()
 }
 
 /// Of some cases, the one to show for all of them: the one with the smallest peak that fits, else the one that missed by least.

@@ -16,7 +16,7 @@ pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
     let row = |&(_, case): &(u8, Option<&RunRecord>)| {
         let bar = |stage: Stage| {
             let case = case?;
-            let memory = case.stages.iter().find(|record| record.stage == stage)?.memory?;
+            let memory = case.stage_memory(stage)?;
             Some(Bar { gib: gib(memory.peak_device_bytes), fits: case.failed_stage != Some(stage) })
         };
         Stage::ALL.into_iter().map(bar).collect()

@@ -35,7 +35,7 @@ pub(super) fn plot(run: &Run) -> Result<Option<Plot>, Error> {
 
 fn stack(case: &RunRecord, stage: Stage) -> Option<Stack> {
     let ran_out = case.failed_stage == Some(stage);
-    let peak = || case.stages.iter().find(|record| record.stage == stage)?.memory?.parts;
+    let peak = || case.stage_memory(stage)?.parts;
     let parts = if ran_out { case.parts_at_failure.or_else(peak)? } else { peak()? };
     let label = if ran_out { "oom".into() } else { format!("{:.1}", gib(parts.reserved_bytes())) };
     Some(Stack { gib: parts.bytes().map(gib).into(), label })

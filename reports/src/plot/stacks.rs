@@ -4,7 +4,7 @@ use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::bars::{COLOURS, FILL, GREY, SIZE};
+use super::frame::{COLOURS, Drawn, FILL, GREY, Picture, axes, legend, svg, text};
 
 /// Stacks in groups: a group a value of the horizontal axis, a stack a name, a layer a series.
 pub(super) struct Stacks {
@@ -31,35 +31,14 @@ pub(super) struct Stack {
 
 /// Draws the stacks as SVG.
 pub(super) fn draw(stacks: &Stacks) -> Result<String, String> {
-    let mut svg = String::new();
-    try_draw(stacks, &mut svg).map_err(|error| error.to_string())?;
-    Ok(svg)
+    svg(|picture| try_draw(stacks, picture))
 }
 
-fn try_draw(stacks: &Stacks, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn try_draw(stacks: &Stacks, root: &Picture<'_>) -> Drawn<()> {
     let all = stacks.stacks.iter().flatten().flatten();
     let tallest = all.clone().map(|stack| stack.gib.iter().sum::<f64>()).fold(0.0, f64::max);
     let top = if tallest > 0.0 { tallest * 1.12 } else { 1.0 };
-    let text = |size: u32| ("sans-serif", size).into_font().color(&GREY);
-
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let mut chart = ChartBuilder::on(&root)
-        .margin(8)
-        .margin_top(34)
-        .x_label_area_size(46)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..stacks.groups.len().max(1) as f64, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_desc(format!("{} [GiB]", stacks.counter))
-        .y_label_formatter(&|gib| if top < 4.0 { format!("{gib:.1}") } else { format!("{gib:.0}") })
-        .label_style(text(16))
-        .axis_style(GREY)
-        .bold_line_style(GREY.mix(0.35))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
+    let mut chart = axes(root, stacks.groups.len(), top, 46, stacks.counter, usize::from(top < 4.0))?;
 
     let colour = |layer: usize| if layer + 1 == stacks.layers.len() { GREY.mix(0.45) } else { COLOURS[layer % COLOURS.len()].mix(1.0) };
     let width = FILL / stacks.names.len().max(1) as f64;
@@ -92,14 +71,6 @@ fn try_draw(stacks: &Stacks, svg: &mut String) -> Result<(), Box<dyn std::error:
 
     // Only what can be seen somewhere.
     let is_there = |layer: &usize| all.clone().any(|stack| stack.gib.get(*layer).is_some_and(|gib| *gib > 0.0));
-    let mut x = 68;
-    for layer in (0..stacks.layers.len()).filter(is_there) {
-        let name = &stacks.layers[layer];
-        root.draw(&Rectangle::new([(x, 12), (x + 12, 24)], colour(layer).filled()))?;
-        root.draw(&Text::new(name.clone(), (x + 18, 11), text(16)))?;
-        // A letter is about 7 pixels wide at this size.
-        x += 34 + 7 * name.len() as i32;
-    }
-    root.present()?;
-    Ok(())
+    let shown = (0..stacks.layers.len()).filter(is_there);
+    legend(root, shown.map(|layer| (stacks.layers[layer].clone(), colour(layer))), 34)
 }

@@ -21,7 +21,7 @@ const DEVICE_TO_DEVICE: i32 = 3;
 const BY_ADDRESS: i32 = 4;
 
 /// The stream of what is put on none. A copy there is over when the call returns.
-const DEFAULT_STREAM: u64 = 0;
+pub(super) const DEFAULT_STREAM: u64 = 0;
 
 /// `cudaPointerAttributes`.
 #[repr(C)]
@@ -155,18 +155,19 @@ fn check_stream(stream: u64) -> Result<(), Fault> {
 
 exports! { answer;
     fn cudaMalloc(address: Out<u64>, bytes: usize) {
-        active_device()?;
+        let device = active_device()?;
         if bytes == 0 {
             return address.set(0);
         }
         if address.is_null() {
             return Err(Fault::InvalidValue);
         }
-        address.set(allocate(bytes)?)
+        address.set(device.allocate(bytes as u64)?)
     }
 
     fn cudaFree(address: u64) {
-        free(address)
+        let device = active_device()?;
+        if address == 0 { Ok(()) } else { device.free(address) }
     }
 
     fn cudaMemGetInfo(free: Out<usize>, total: Out<usize>) {
@@ -257,25 +258,6 @@ exports! { answer;
         check_stream(stream)?;
         fill(address, value, bytes, stream)
     }
-}
-
-/// Device memory of that many bytes.
-pub(crate) fn allocate(bytes: usize) -> Result<u64, Fault> {
-    let (device, bytes) = (active_device()?, bytes as u64);
-    let address = device.allocate(bytes)?;
-    device.trace.note(|| Operation::Allocate { address, bytes, stream: None });
-    Ok(address)
-}
-
-/// Gives device memory back; nothing is given back as 0.
-pub(crate) fn free(address: u64) -> Result<(), Fault> {
-    let device = active_device()?;
-    if address == 0 {
-        return Ok(());
-    }
-    device.free(address)?;
-    device.trace.note(|| Operation::Free { address, stream: None });
-    Ok(())
 }
 
 fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {

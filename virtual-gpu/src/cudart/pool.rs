@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{Fault, MemoryPool, Operation};
+use crate::device::{Fault, Ledger, MemoryPool};
 use crate::ffi::Out;
 use crate::process::{active_device, device_at};
 
@@ -19,11 +19,11 @@ const USED_CURRENT: i32 = 7;
 const USED_HIGH: i32 = 8;
 
 /// Does something with the pool, if `handle` is its.
-fn with_pool<T>(handle: u64, work: impl FnOnce(&mut MemoryPool) -> Result<T, Fault>) -> Result<T, Fault> {
+fn with_pool<T>(handle: u64, work: impl FnOnce(&mut MemoryPool, &mut Ledger) -> Result<T, Fault>) -> Result<T, Fault> {
     if handle != DEFAULT_POOL {
         return Err(Fault::InvalidValue);
     }
-    active_device()?.with_pool(|pool, _| work(pool))
+    active_device()?.with_pool(work)
 }
 
 exports! { answer;
@@ -34,7 +34,7 @@ exports! { answer;
     }
 
     fn cudaMallocAsync(address: Out<u64>, bytes: usize, stream: u64) {
-        let (device, bytes) = (active_device()?, bytes as u64);
+        let device = active_device()?;
         device.streams().check(stream)?;
         if address.is_null() {
             return Err(Fault::InvalidValue);
@@ -42,35 +42,29 @@ exports! { answer;
         if bytes == 0 {
             return address.set(0);
         }
-        let given = device.allocate_async(bytes, stream)?;
-        device.trace.note(|| Operation::Allocate { address: given, bytes, stream: Some(stream) });
-        address.set(given)
+        address.set(device.allocate_async(bytes as u64, stream)?)
     }
 
     fn cudaFreeAsync(address: u64, stream: u64) {
         let device = active_device()?;
         device.streams().check(stream)?;
-        if address == 0 {
-            return Ok(());
-        }
-        device.free_async(address, stream)?;
-        device.trace.note(|| Operation::Free { address, stream: Some(stream) });
-        Ok(())
+        if address == 0 { Ok(()) } else { device.free_async(address, stream) }
     }
 
     fn cudaMemPoolTrimTo(pool: u64, bytes: usize) {
-        with_pool(pool, |_| Ok(()))?;
-        active_device()?.with_pool(|pool, ledger| pool.trim(bytes as u64, ledger));
-        Ok(())
+        with_pool(pool, |pool, ledger| {
+            pool.trim(bytes as u64, ledger);
+            Ok(())
+        })
     }
 
     fn cudaMemPoolSetAccess(pool: u64, _access: u64, _count: usize) {
         // There is no other device that could have access.
-        with_pool(pool, |_| Ok(()))
+        with_pool(pool, |_, _| Ok(()))
     }
 
     fn cudaMemPoolGetAttribute(pool: u64, number: i32, value: Out<c_void>) {
-        with_pool(pool, |pool| match number {
+        with_pool(pool, |pool, _| match number {
             // All kinds of reuse are allowed, which is the default.
             number if REUSE.contains(&number) => value.of::<i32>().set(1),
             RELEASE_THRESHOLD => value.of::<u64>().set(pool.release_threshold_bytes),
@@ -84,7 +78,7 @@ exports! { answer;
 
     fn cudaMemPoolSetAttribute(pool: u64, number: i32, value: Out<c_void>) {
         let number_given = || value.of::<u64>().get().ok_or(Fault::InvalidValue);
-        with_pool(pool, |pool| match number {
+        with_pool(pool, |pool, _| match number {
             number if REUSE.contains(&number) => match value.of::<i32>().get() {
                 Some(1) => Ok(()),
                 Some(_) => Err(Fault::NotSupported),

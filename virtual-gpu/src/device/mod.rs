@@ -23,7 +23,7 @@ pub use event::{EventKind, Events};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
-pub use pool::{Amount, MemoryPool, POOL_GROWTH_BYTES};
+pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
 pub use trace::{Matrix, Operation, Range, Trace};
@@ -146,27 +146,36 @@ impl Device {
     /// `cudaMalloc`.
     pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)
+        let address = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: None });
+        Ok(address)
     }
 
     /// `cudaFree` of an address that `allocate` or `allocate_async` gave.
     pub fn free(&self, address: u64) -> Result<(), Fault> {
         let memory = &mut *lock(&self.memory);
         if memory.pool.block_at(address).is_some() {
-            return memory.pool.free(address, None, &*self.space);
+            memory.pool.free(address, None, &*self.space)?;
+        } else {
+            memory.allocated.free(address, &mut memory.ledger, &*self.space)?;
         }
-        memory.allocated.free(address, &mut memory.ledger, &*self.space)
+        self.trace.note(|| Operation::Free { address, stream: None });
+        Ok(())
     }
 
     /// `cudaMallocAsync`.
     pub fn allocate_async(&self, bytes: u64, stream: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space)
+        let address = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: Some(stream) });
+        Ok(address)
     }
 
     /// `cudaFreeAsync`.
     pub fn free_async(&self, address: u64, stream: u64) -> Result<(), Fault> {
-        lock(&self.memory).pool.free(address, Some(stream), &*self.space)
+        lock(&self.memory).pool.free(address, Some(stream), &*self.space)?;
+        self.trace.note(|| Operation::Free { address, stream: Some(stream) });
+        Ok(())
     }
 
     /// Does something with the memory pool.

@@ -13,7 +13,7 @@ use super::memory::{LARGE_GRANULE_BYTES, SMALL_GRANULE_BYTES, block_at};
 use super::{AddressSpace, Block, DeviceMemory, Fault, Ledger};
 
 /// What the pool takes from the device at a time.
-pub const POOL_GROWTH_BYTES: u64 = 32 << 20;
+const POOL_GROWTH_BYTES: u64 = 32 << 20;
 
 /// An amount and its highest value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
