@@ -16,8 +16,8 @@ mod request;
 
 pub use attribution::{Component, PeakParts};
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Sampler, Settings, parse_resolution, parse_setting,
-    setting_names, short_key,
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, PARTS_OF_A_BLOCK, Sampler, Settings, parse_resolution,
+    parse_setting, setting_names, short_key,
 };
 pub use event::{Event, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
