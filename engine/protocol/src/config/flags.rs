@@ -83,6 +83,27 @@ impl Sampler {
     }
 }
 
+/// How the weights of the transformer's blocks are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightDtype {
+    /// In the type of arithmetic.
+    #[default]
+    AsStored,
+    /// Linear layers in 8 bits, 4 of exponent and 3 of mantissa, with a scale for each output; made the type of arithmetic again as they are used.
+    Fp8E4m3,
+}
+
+impl WeightDtype {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightDtype::AsStored => "as_stored",
+            WeightDtype::Fp8E4m3 => "fp8_e4m3",
+        }
+    }
+}
+
 /// Where the text encoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
