@@ -123,7 +123,7 @@ impl Pipeline {
         let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, types, target.device, source);
 
         let groups = TextEncoder::groups(&model.text_encoder);
-        let places = vec![plan.text_encoder; groups.len()];
+        let places = plan.text_encoder(groups.len());
         let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
 
         let places = plan.transformer();
@@ -208,7 +208,9 @@ impl Pipeline {
             Tensor::f_empty([prompts.len() as i64, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
         } else {
             let (encoder, groups) = &mut self.text_encoder;
-            encoder.prompt_embedding(groups, &prompts, device)?
+            let both = encoder.prompt_embedding(groups, &prompts, device)?;
+            groups.release_staging();
+            both
         };
         let both = if on_host { self.upload(&both)? } else { both };
         retag(&both, Component::Latents);

@@ -25,7 +25,7 @@ fn maybe<V: ToString + Clone + std::fmt::Debug + 'static>(key: &'static str, val
 fn flags() -> impl Strategy<Value = Vec<String>> {
     let level = (0..=3).prop_map(|level| Some(format!("low_mem_level={level}")));
     let places = (
-        maybe("offload_text_encoder", vec!["off", "cpu"]),
+        maybe("offload_text_encoder", vec!["off", "cpu", "stream"]),
         maybe("offload_vae", vec![true, false]),
         maybe("offload_dit", vec![true, false]),
         maybe("resident_blocks", vec![0, 1, 3, 4]),

@@ -50,6 +50,7 @@ pub(crate) fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
 #[case::pageable_memory(&["offload_dit=true", "pinned_memory=false"], 0.0)]
 #[case::vae_on_the_host(&["offload_vae=true"], 0.0)]
 #[case::text_encoder_on_the_host(&["offload_text_encoder=true"], 0.0)]
+#[case::text_encoder_streamed(&["offload_text_encoder=stream"], 0.0)]
 #[case::guidance_in_one_batch(&["guidance_batch=true"], 1e-5)]
 #[case::sliced_sequence(&["sequence_chunk=5"], 1e-5)]
 #[case::all_latent_frames_at_once(&["vae_temporal_chunk=3"], 0.0)]

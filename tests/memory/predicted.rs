@@ -71,6 +71,7 @@ fn predictions_follow_the_flags() {
     let long_prompt = format!("prompt: {}\n", "a cat and ".repeat(40));
     for flags in [
         long_prompt.as_str(),
+        "offload_text_encoder: stream\nlow_mem_level: 3\n",
         "sequence_chunk: 0\n",
         "sequence_chunk: 1000\nlow_mem_level: 3\n",
         "dtype: fp32\nlow_mem_level: 2\n",

@@ -24,6 +24,8 @@ pub enum Home {
 pub enum Moves {
     /// They stay where they are.
     Never,
+    /// Once, as prompts are encoded.
+    DuringEncode,
     /// In each pass through the transformer, of which a step with guidance has two.
     EachPass,
     /// Once.

@@ -96,9 +96,9 @@ fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
     };
 
     let groups = TextEncoder::groups(&model.text_encoder);
-    let places = vec![plan.text_encoder; groups.len()];
+    let places = plan.text_encoder(groups.len());
     let names = Names { first: "embedding table", before: 1, many: "layers", each: 1, last: "last norm" };
-    let mut parts = vec![part("text encoder", Stage::Encode, Moves::Never, groups, places, names)];
+    let mut parts = vec![part("text encoder", Stage::Encode, Moves::DuringEncode, groups, places, names)];
 
     let transformers: &[&str] = if model.pool.is_some() { &["high-noise transformer", "low-noise transformer"] } else { &["transformer"] };
     for name in transformers {

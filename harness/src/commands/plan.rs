@@ -132,6 +132,7 @@ fn moves(groups: &PlannedGroups) -> &'static str {
         Moves::Never if groups.home == Home::Cpu => "never: it computes on the CPU",
         Moves::Never => "never",
         Moves::EachPass => "in each pass of each step",
+        Moves::DuringEncode => "once, during encode",
         Moves::BeforeDecode => "once, before decode",
     }
 }

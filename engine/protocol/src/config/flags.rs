@@ -112,6 +112,8 @@ pub enum OffloadTextEncoder {
     Off,
     /// On the CPU; its prompt embeddings are copied once.
     Cpu,
+    /// On the GPU, layer by layer from the host; tokens are looked up on the host, where the table of embeddings stays.
+    Stream,
 }
 
 impl OffloadTextEncoder {
@@ -120,12 +122,13 @@ impl OffloadTextEncoder {
         match self {
             OffloadTextEncoder::Off => "off",
             OffloadTextEncoder::Cpu => "cpu",
+            OffloadTextEncoder::Stream => "stream",
         }
     }
 }
 
 impl<'de> Deserialize<'de> for OffloadTextEncoder {
-    /// The page writes `true` and `false`; `off` and `cpu` say more.
+    /// The page writes `true` and `false`; `off`, `cpu` and `stream` say more.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -139,7 +142,8 @@ impl<'de> Deserialize<'de> for OffloadTextEncoder {
             Spelling::Word(word) => match word.as_str() {
                 "off" => Ok(OffloadTextEncoder::Off),
                 "cpu" => Ok(OffloadTextEncoder::Cpu),
-                other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off` or `cpu`"))),
+                "stream" => Ok(OffloadTextEncoder::Stream),
+                other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off`, `cpu` or `stream`"))),
             },
         }
     }
