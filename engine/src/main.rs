@@ -9,12 +9,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use engine::memory::{Room, predict, settle};
 use engine::pipeline::Sources;
 use engine::stages::{Say, Stages};
 use engine::video::{Discard, VideoFile, VideoShape};
 use engine::weights::Source;
 use engine::{Checkpoint, Pipeline, Result, Target, cuda};
-use engine_protocol::{Device, Event, Request, Stage};
+use engine_protocol::{Config, Device, Event, PlanReport, Request, Settled, Stage};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
 const BAD_INPUT: u8 = 2;
@@ -50,7 +51,9 @@ fn inspect(folder: &Path) -> ExitCode {
 fn plan() -> ExitCode {
     match read_request() {
         Ok(request) => {
-            let report = engine::memory::predict(&request.model, &request.config);
+            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes };
+            let (config, settled) = settle(&request.config, &request.model, room);
+            let report = PlanReport { settled, ..predict(&request.model, &config) };
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
             ExitCode::SUCCESS
         }
@@ -89,9 +92,14 @@ fn read_request() -> std::result::Result<Request, String> {
 fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
     let outside_stages = |error: engine::Error| Box::new(Event::Failed { stage: None, message: error.to_string() });
     let target = start(request, say).map_err(outside_stages)?;
+    let room = room(request, target).map_err(outside_stages)?;
+    let (config, settled) = settle(&request.config, &request.model, room);
+    if settled != Settled::default() {
+        say(Event::Settled(settled));
+    }
     let stages = Stages::new(target);
 
-    let mut pipeline = stages.run(Stage::Load, say, |_| load(request, target))?;
+    let mut pipeline = stages.run(Stage::Load, say, |_| load(request, &config, target))?;
     let prompts = stages.run(Stage::Encode, say, |_| pipeline.encode_prompts())?;
     let latents = stages.run(Stage::Denoise, say, |say| {
         let noise = pipeline.noise()?;
@@ -125,16 +133,23 @@ fn start(request: &Request, say: Say<'_>) -> Result<Target> {
     Ok(target)
 }
 
-/// Puts the weights where the plan has them.
-fn load(request: &Request, target: Target) -> Result<Pipeline> {
+/// What there is room for.
+fn room(request: &Request, target: Target) -> Result<Room> {
+    let limit = request.memory_limit_bytes.unwrap_or(u64::MAX);
+    let gpu_bytes = if target.device.is_cuda() { Some(cuda::allocator::free_bytes()?.min(limit)) } else { None };
+    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes })
+}
+
+/// Puts the weights where the plan of `config` has them.
+fn load(request: &Request, config: &Config, target: Target) -> Result<Pipeline> {
     let Some(folder) = &request.checkpoint else {
-        return Pipeline::load(&request.model, &request.config, target, &sources(request));
+        return Pipeline::load(&request.model, config, target, &sources(request));
     };
     let checkpoint = Checkpoint::open(folder)?;
     if target.computes {
-        return Pipeline::from_checkpoint(&checkpoint, &request.config, target);
+        return Pipeline::from_checkpoint(&checkpoint, config, target);
     }
-    let pipeline = Pipeline::load(checkpoint.model(), &request.config, target, &sources(request))?;
+    let pipeline = Pipeline::load(checkpoint.model(), config, target, &sources(request))?;
     Ok(pipeline.with_tokenizer(checkpoint.open_tokenizer()?))
 }
 

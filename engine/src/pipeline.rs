@@ -123,19 +123,16 @@ impl Pipeline {
         let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, types, target.device, source);
 
         let groups = TextEncoder::groups(&model.text_encoder);
-        let places = plan.text_encoder(groups.len());
-        let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
+        let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &plan.text_encoder, &sources.text_encoder)?);
 
-        let places = plan.transformer();
         let mut transformers = Vec::new();
-        for source in [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten() {
+        let transformer_sources = [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten();
+        for (source, places) in transformer_sources.zip(&plan.transformers) {
             let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
-            transformers.push((network, place(Transformer::groups(&model.transformer), &places, source)?));
+            transformers.push((network, place(Transformer::groups(&model.transformer), places, source)?));
         }
 
-        let groups = vae::groups(&model.vae);
-        let places = vec![plan.vae; groups.len()];
-        let vae = (VaeDecoder::new(&model.vae), place(groups, &places, &sources.vae)?);
+        let vae = (VaeDecoder::new(&model.vae), place(vae::groups(&model.vae), &plan.vae, &sources.vae)?);
 
         let (config, model, transfers) = (config.clone(), model.clone(), Transfers::default());
         Ok(Self { config, model, target, tokenizer: Tokenizer::bytes(), text_encoder, transformers, vae, transfers })

@@ -180,6 +180,7 @@ mod tests {
             memory_source: None,
             time_source: None,
             config,
+            settled: Default::default(),
             stages: Vec::new(),
             h2d_bytes: None,
             d2h_bytes: None,

@@ -54,6 +54,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         memory_source: Some(Source::Virtual),
         time_source: None,
         config: Config::resolve(&settings, &model()).expect("a legal configuration"),
+        settled: Default::default(),
         stages: vec![stage(Stage::Load), stage(Stage::Encode), stage(Stage::Denoise), stage(Stage::Decode)],
         h2d_bytes: Some(1),
         d2h_bytes: Some(2),

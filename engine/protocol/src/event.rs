@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PeakParts, Stage};
+use crate::{PeakParts, Stage, StreamFrom};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +33,17 @@ pub struct Transfers {
     pub host_pinned_peak_bytes: u64,
 }
 
+/// What a configuration leaves to the machine, as the worker settled it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Of `resident_blocks=auto`: how many stay on the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_blocks: Option<u32>,
+    /// Of `stream_from=auto`: where streamed weights come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_from: Option<StreamFrom>,
+}
+
 /// One line of a worker's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -44,6 +55,8 @@ pub enum Event {
         /// libtorch's version.
         torch_version: String,
     },
+    /// What the configuration left to the machine is settled.
+    Settled(Settled),
     /// A stage begins.
     StageBegun {
         /// Which one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, PeakParts, StageMemory};
+use crate::{Config, Device, PeakParts, Settled, StageMemory};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,6 +138,9 @@ pub struct RunRecord {
     pub time_source: Option<Source>,
     /// The configuration that ran.
     pub config: Config,
+    /// What it left to the machine, as that was settled.
+    #[serde(default)]
+    pub settled: Settled,
     /// Each stage that ran, in order, the one that failed included.
     pub stages: Vec<StageRecord>,
     /// Host to device bytes.

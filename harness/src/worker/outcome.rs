@@ -1,6 +1,6 @@
 //! From what a worker said and how it ended to a run record.
 
-use engine_protocol::{Device, Event, Outcome, PeakParts, Request, RunRecord, Source, Stage, StageMemory, StageRecord, Transfers};
+use engine_protocol::{Device, Event, Outcome, PeakParts, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord, Transfers};
 
 use super::environment::DeviceReport;
 use super::process::{End, Ended};
@@ -17,6 +17,7 @@ pub(super) struct Transcript {
     lines: usize,
     last: Option<Event>,
     device_name: Option<String>,
+    settled: Settled,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
     /// Of the open stage.
@@ -56,6 +57,7 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
+            Event::Settled(settled) => self.settled = settled,
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
             Event::StepEnded { parts } => self.steps.push(parts),
@@ -109,6 +111,7 @@ impl Transcript {
                 Device::Cuda | Device::Cpu => has_times.then_some(Source::Measured),
             },
             config: request.config.clone(),
+            settled: self.settled,
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),

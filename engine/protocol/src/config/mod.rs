@@ -5,6 +5,6 @@ mod flags;
 mod resolve;
 mod settings;
 
-pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler, WeightDtype};
+pub use flags::{AttnType, Dtype, OffloadTextEncoder, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 pub use resolve::{Config, ConfigError, PARTS_OF_A_BLOCK};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

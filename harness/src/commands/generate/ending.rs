@@ -83,7 +83,7 @@ fn remedies(record: &RunRecord) -> String {
     if config.low_mem_level < 3 {
         remedies.push(format!("low_mem_level={}", config.low_mem_level + 1));
     }
-    if config.resident_blocks.is_some_and(|blocks| blocks > 0) {
+    if config.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0)) {
         remedies.push("resident_blocks=0".into());
     }
     remedies.push("a smaller --size".into());
