@@ -181,6 +181,7 @@ mod tests {
             time_source: None,
             config,
             settled: Default::default(),
+            lowered: Vec::new(),
             stages: Vec::new(),
             h2d_bytes: None,
             d2h_bytes: None,

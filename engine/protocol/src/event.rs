@@ -44,6 +44,23 @@ pub struct Settled {
     pub stream_from: Option<StreamFrom>,
 }
 
+/// A run that was out of memory and went on at a lower level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lowered {
+    /// The stage in which memory ran out.
+    pub stage: Stage,
+    /// Sampler steps that were done, and are not done again.
+    pub steps_done: u32,
+    /// The level at which it ran out.
+    pub from_level: u8,
+    /// The level at which it went on.
+    pub to_level: u8,
+    /// The allocation that failed.
+    pub requested_bytes: Option<u64>,
+    /// The stage's memory until then.
+    pub memory: Option<StageMemory>,
+}
+
 /// One line of a worker's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -57,6 +74,8 @@ pub enum Event {
     },
     /// What the configuration left to the machine is settled.
     Settled(Settled),
+    /// The GPU's memory ran out, and the run goes on at a lower level.
+    Lowered(Lowered),
     /// A stage begins.
     StageBegun {
         /// Which one.

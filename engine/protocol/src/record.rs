@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, PeakParts, Settled, StageMemory};
+use crate::{Config, Device, Lowered, PeakParts, Settled, StageMemory};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,7 +141,10 @@ pub struct RunRecord {
     /// What it left to the machine, as that was settled.
     #[serde(default)]
     pub settled: Settled,
-    /// Each stage that ran, in order, the one that failed included.
+    /// Each time that it was out of memory and went on at a lower level.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<Lowered>,
+    /// Each stage that ran, in order, the one that failed included; of one that ran again at a lower level, the last time.
     pub stages: Vec<StageRecord>,
     /// Host to device bytes.
     pub h2d_bytes: Option<u64>,

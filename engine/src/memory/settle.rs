@@ -1,6 +1,6 @@
 //! What a configuration leaves to the machine: as many resident blocks as there is room for, and whether streamed weights wait in memory.
 
-use engine_protocol::{Config, ModelSpec, PlanReport, ResidentBlocks, Settled, Stage, StreamFrom};
+use engine_protocol::{Config, ModelSpec, PlanReport, ResidentBlocks, Settled, Stage, StreamFrom, WeightDtype};
 
 use super::prediction::predict;
 
@@ -58,6 +58,10 @@ fn reserved_bytes(report: &PlanReport) -> Option<u64> {
 
 /// From memory, unless the host has too little of it.
 fn stream_from(config: &Config, model: &ModelSpec, room: Option<u64>) -> StreamFrom {
+    // Files do not hold weights in our 8 bits.
+    if config.weight_dtype != WeightDtype::AsStored {
+        return StreamFrom::Memory;
+    }
     let report = predict(model, &Config { stream_from: Some(StreamFrom::Memory), ..config.clone() });
     if room.is_some_and(|room| report.host_bytes() > room) { StreamFrom::File } else { StreamFrom::Memory }
 }

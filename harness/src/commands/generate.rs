@@ -167,6 +167,10 @@ impl Watcher {
                 let progress = self.progress.get_or_insert_with(|| Progress::unknown(stage.name()));
                 progress.reach(u64::from(*done), u64::from(*total));
             }
+            Event::Lowered(lowered) => {
+                self.finish();
+                tell!("{}", ending::lowered_in_words(lowered));
+            }
             Event::Settled(settled) => {
                 if let Some(count) = settled.resident_blocks {
                     tell!("resident_blocks=auto: {count} blocks stay on the GPU");

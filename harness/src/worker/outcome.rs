@@ -1,6 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
-use engine_protocol::{Device, Event, Outcome, PeakParts, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord, Transfers};
+use engine_protocol::{
+    Device, Event, Lowered, Outcome, PeakParts, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord, Transfers,
+};
 
 use super::environment::DeviceReport;
 use super::process::{End, Ended};
@@ -18,6 +20,7 @@ pub(super) struct Transcript {
     last: Option<Event>,
     device_name: Option<String>,
     settled: Settled,
+    lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
     /// Of the open stage.
@@ -58,6 +61,10 @@ impl Transcript {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
             Event::Settled(settled) => self.settled = settled,
+            Event::Lowered(lowered) => {
+                self.open_stage = None;
+                self.lowered.push(lowered);
+            }
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
             Event::StepEnded { parts } => self.steps.push(parts),
@@ -79,7 +86,10 @@ impl Transcript {
     /// Keeps a stage that is over, with the steps that were told of in it.
     fn keep(&mut self, stage: Stage, secs: Option<f64>, memory: Option<StageMemory>) {
         let steps = std::mem::take(&mut self.steps);
+        // Of one that runs again at a lower level, this is what counts.
+        self.stages.retain(|earlier| earlier.stage != stage);
         self.stages.push(StageRecord { stage, secs, memory, steps });
+        self.stages.sort_by_key(|record| record.stage);
     }
 
     /// The record of the case.
@@ -112,6 +122,7 @@ impl Transcript {
             },
             config: request.config.clone(),
             settled: self.settled,
+            lowered: self.lowered,
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),

@@ -1,6 +1,7 @@
 //! Settings that change nothing in the configuration that they became part of: said, never silent.
 
-use super::{Config, Settings, StreamFrom};
+use super::resolve::LAST_LEVEL;
+use super::{Config, OnOom, Settings, StreamFrom};
 
 impl Config {
     /// Keys of `settings` that have no effect in this configuration, and why.
@@ -31,7 +32,14 @@ impl Config {
             ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), GUIDANCE),
             ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
         ];
-        let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
+        let has_lower = self.low_mem_level < LAST_LEVEL || self.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0));
+        let rows = rows.into_iter().chain([(
+            "on_oom",
+            self.on_oom == OnOom::Lower,
+            has_lower,
+            "level 3 without resident blocks takes least already",
+        )]);
+        let idle = rows.filter(|(_, set, has_effect, _)| *set && !has_effect);
         idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
     }
 }

@@ -104,6 +104,17 @@ impl WeightDtype {
     }
 }
 
+/// What becomes of a run that is out of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOom {
+    /// It ends.
+    #[default]
+    Fail,
+    /// It goes on at the next lower level, from the last finished step.
+    Lower,
+}
+
 /// Where the text encoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

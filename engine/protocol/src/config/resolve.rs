@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttnType, Dtype, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, StreamFrom, WeightDtype, parse_resolution};
+use super::{AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, Settings, StreamFrom, WeightDtype, parse_resolution};
 use crate::ModelSpec;
 
 /// Why a configuration is refused, and what to change.
@@ -56,6 +56,9 @@ pub struct Config {
     pub guidance_batch: Option<bool>,
     /// The memory level that the flags below started from.
     pub low_mem_level: u8,
+    /// What becomes of a run that is out of memory.
+    #[serde(default)]
+    pub on_oom: OnOom,
     /// Type of arithmetic and of the weights, the few kept in fp32 apart.
     pub dtype: Dtype,
     /// How the weights of the transformer's blocks are stored.
@@ -100,7 +103,10 @@ const TILED_CHUNK_VALUES: i64 = 48 << 20;
 const SEQUENCE_CHUNK: u32 = 4096;
 
 /// Tile side in latent pixels, the page's default.
-const TILE_SIZE: u32 = 8;
+pub(super) const TILE_SIZE: u32 = 8;
+
+/// The memory level that takes least of the GPU.
+pub(super) const LAST_LEVEL: u8 = 3;
 
 impl Config {
     /// The configuration that `settings` mean for `model`: what is not set comes from the memory level and the model's defaults.
@@ -108,7 +114,7 @@ impl Config {
     /// # Errors
     /// A value out of range or a combination that makes no sense, with what to change.
     pub fn resolve(settings: &Settings, model: &ModelSpec) -> Result<Self, ConfigError> {
-        let level = ranged("low_mem_level", settings.low_mem_level.unwrap_or(0), 0, 3)? as u8;
+        let level = ranged("low_mem_level", settings.low_mem_level.unwrap_or(0), 0, LAST_LEVEL.into())? as u8;
         let [width, height] = match &settings.resolution {
             Some(text) => parse_resolution(text)?,
             None => model.sampling.resolution,
@@ -165,10 +171,7 @@ impl Config {
         };
 
         let tile = tile(settings, level)?;
-        let default_chunk = tile.map_or(1, |(size, _)| {
-            let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
-            (TILED_CHUNK_VALUES / tile_values).clamp(1, latent_frames.into()) as u32
-        });
+        let default_chunk = tile.map_or(1, |(size, _)| tiled_chunk(model, size).min(latent_frames));
         let is_guided = guidance_scale > 1.0 || low_noise_guidance_scale.is_some_and(|scale| scale > 1.0);
         let chunk = ranged("vae_temporal_chunk", settings.vae_temporal_chunk.unwrap_or(default_chunk.into()), 1, 1 << 16)? as u32;
 
@@ -188,6 +191,7 @@ impl Config {
             flow_shift,
             guidance_batch: is_guided.then_some(settings.guidance_batch.unwrap_or(false)),
             low_mem_level: level,
+            on_oom: settings.on_oom.unwrap_or_default(),
             dtype,
             weight_dtype,
             attn_type,
@@ -234,17 +238,17 @@ impl Config {
 }
 
 /// The flags of a transformer whose blocks are streamed; empty where they are not.
-struct Streaming {
-    offload_dit: bool,
-    resident_blocks: Option<ResidentBlocks>,
-    prefetch_blocks: Option<u32>,
-    pinned_memory: Option<bool>,
-    max_pinned_gib: Option<f64>,
-    stream_from: Option<StreamFrom>,
+pub(super) struct Streaming {
+    pub(super) offload_dit: bool,
+    pub(super) resident_blocks: Option<ResidentBlocks>,
+    pub(super) prefetch_blocks: Option<u32>,
+    pub(super) pinned_memory: Option<bool>,
+    pub(super) max_pinned_gib: Option<f64>,
+    pub(super) stream_from: Option<StreamFrom>,
 }
 
 impl Streaming {
-    fn resolve(settings: &Settings, level: u8, blocks: i64) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(settings: &Settings, level: u8, blocks: i64) -> Result<Self, ConfigError> {
         let offload_dit = settings.offload_dit.unwrap_or(level >= 3);
         let resident_blocks = settings.resident_blocks.unwrap_or(ResidentBlocks::Count(0));
         if let ResidentBlocks::Count(count) = resident_blocks {
@@ -281,6 +285,12 @@ impl Streaming {
         }
         Ok(())
     }
+}
+
+/// Latent frames that the VAE decodes at a time by default in tiles of this side.
+pub(super) fn tiled_chunk(model: &ModelSpec, size: u32) -> u32 {
+    let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
+    (TILED_CHUNK_VALUES / tile_values).clamp(1, u32::MAX.into()) as u32
 }
 
 /// Side and overlap of a tile in latent pixels, where the VAE is tiled at all. A tile size by itself does not make it so.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
+use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 
 /// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
 pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
@@ -27,6 +27,7 @@ pub struct Settings {
     pub flow_shift: Option<f64>,
     pub guidance_batch: Option<bool>,
     pub low_mem_level: Option<i64>,
+    pub on_oom: Option<OnOom>,
     pub dtype: Option<Dtype>,
     pub weight_dtype: Option<WeightDtype>,
     pub attn_type: Option<AttnType>,

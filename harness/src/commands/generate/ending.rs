@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Outcome, RunRecord, Source, StageMemory, gib};
+use engine_protocol::{Lowered, Outcome, RunRecord, Source, Stage, StageMemory, gib};
 
 use super::super::table;
 use crate::exit_code::ExitCode;
@@ -73,17 +73,29 @@ fn print_stages(record: &RunRecord) {
     if let Some(parts) = reports::parts_in_words(record) {
         say!("{parts}");
     }
+    for lowered in &record.lowered {
+        say!("{}", lowered_in_words(lowered));
+    }
     say!("{} of {} steps on {device}: {memory}, {times}", record.config.steps_to_run(), record.config.steps);
+}
+
+/// Where memory ran out, and how the run goes on.
+pub(super) fn lowered_in_words(lowered: &Lowered) -> String {
+    let Lowered { stage, steps_done, from_level, to_level, .. } = lowered;
+    let steps = if *stage == Stage::Denoise { format!(" after {steps_done} steps") } else { String::new() };
+    let on = if from_level == to_level { "without resident blocks".into() } else { format!("at level {to_level}") };
+    format!("{} ran out of memory at level {from_level}{steps}: going on {on}", stage.name())
 }
 
 /// What to try after an out-of-memory, the least loss first.
 fn remedies(record: &RunRecord) -> String {
     let config = &record.config;
     let mut remedies = Vec::new();
-    if config.low_mem_level < 3 {
-        remedies.push(format!("low_mem_level={}", config.low_mem_level + 1));
+    let level = record.lowered.last().map_or(config.low_mem_level, |lowered| lowered.to_level);
+    if level < 3 {
+        remedies.push(format!("low_mem_level={}", level + 1));
     }
-    if config.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0)) {
+    if record.lowered.is_empty() && config.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0)) {
         remedies.push("resident_blocks=0".into());
     }
     remedies.push("a smaller --size".into());
