@@ -22,10 +22,7 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     let target = start(request, say).map_err(outside_stages)?;
     let room = room(request, target).map_err(outside_stages)?;
     let (config, settled) = settle(&request.config, &request.model, room);
-    if settled != Settled::default() {
-        say(Event::Settled(settled));
-    }
-    let mut case = Case { request, target, room, config, prompts: None, denoising: None };
+    let mut case = Case { request, target, room, config, settled, prompts: None, denoising: None };
     loop {
         match case.attempt(say) {
             Ok(ending) => return Ok(ending),
@@ -40,6 +37,8 @@ struct Case<'a> {
     target: Target,
     room: Room,
     config: Config,
+    /// What it was settled by.
+    settled: Settled,
     /// On the CPU, where the case may go on without the pipeline that made them.
     prompts: Option<PromptEmbeddings>,
     denoising: Option<Denoising>,
@@ -48,6 +47,8 @@ struct Case<'a> {
 impl Case<'_> {
     /// Runs what is not done yet, under the configuration as it is now.
     fn attempt(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+        let planned = if self.target.device.is_cuda() { predict(&self.request.model, &self.config).stages } else { Vec::new() };
+        say(Event::Planned { settled: self.settled, stages: planned });
         let stages = Stages::new(self.target);
         let first = match (&self.prompts, &self.denoising) {
             (_, Some(denoising)) if denoising.is_over() => Stage::Decode,
@@ -122,7 +123,7 @@ impl Case<'_> {
     fn lower(&mut self, ending: Box<Event>, say: Say<'_>) -> std::result::Result<(), Box<Event>> {
         let Event::OutOfMemory { stage, requested_bytes, memory, .. } = *ending else { return Err(ending) };
         let next = if self.config.on_oom == OnOom::Lower { self.next_level(stage) } else { None };
-        let Some(config) = next else { return Err(ending) };
+        let Some((config, settled)) = next else { return Err(ending) };
         // The pipeline is gone; what it held goes back to the driver before the next one begins.
         if allocator::empty_cache().is_err() {
             return Err(ending);
@@ -130,12 +131,12 @@ impl Case<'_> {
         let steps_done = self.denoising.as_ref().map_or(0, Denoising::done);
         let (from_level, to_level) = (self.config.low_mem_level, config.low_mem_level);
         say(Event::Lowered(Lowered { stage, steps_done, from_level, to_level, requested_bytes, memory }));
-        self.config = config;
+        (self.config, self.settled) = (config, settled);
         Ok(())
     }
 
     /// The next level at which `stage` and those after it are predicted to fit; where none is, the last level. Where a stage has no prediction, the next.
-    fn next_level(&self, stage: Stage) -> Option<Config> {
+    fn next_level(&self, stage: Stage) -> Option<(Config, Settled)> {
         let model = &self.request.model;
         let mut next = self.config.lowered(model)?;
         loop {
@@ -144,7 +145,7 @@ impl Case<'_> {
             let fits = peaks.flatten().max() <= self.room.gpu_bytes;
             match next.lowered(model) {
                 Some(lower) if !fits => next = lower,
-                _ => return Some(settle(&next, model, self.room).0),
+                _ => return Some(settle(&next, model, self.room)),
             }
         }
     }

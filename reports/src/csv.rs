@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 72] = [
+const COLUMNS: [Column; 73] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -50,6 +50,7 @@ const COLUMNS: [Column; 72] = [
     ("allocated_bytes", |r| text(r.last_memory().map(|m| m.allocated_bytes))),
     ("reserved_bytes", |r| text(r.last_memory().map(|m| m.reserved_bytes))),
     ("peak_allocated_bytes", |r| text(r.peak_allocated_bytes())),
+    ("predicted_peak_allocated_bytes", |r| text(r.predicted_peak_allocated_bytes())),
     ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
     ("peak_device_bytes", |r| text(r.peak_device_bytes())),
     ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),

@@ -40,7 +40,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         peak_device_bytes: peak * GIB,
         parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
-    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), steps: Vec::new() };
+    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), predicted_peak_allocated_bytes: None, steps: Vec::new() };
     RunRecord {
         case: case.into(),
         outcome: Outcome::Ok,

@@ -81,6 +81,7 @@ fn a_run_that_is_out_of_memory_goes_on_at_a_lower_level() {
     let assert = lowmem().args(words).arg("on_oom=lower").assert().success();
     let words_of_it = "denoise ran out of memory at level 0 after 0 steps: going on at level 2";
     assert!(stderr(&assert).contains(words_of_it) && stdout(&assert).contains(words_of_it), "{}", stderr(&assert));
+    assert!(stdout(&assert).contains("predicted allocated"), "{}", stdout(&assert));
     let said = stderr(&lowmem().args(words).assert().code(3));
     assert!(said.contains("out of memory in denoise") && said.contains("low_mem_level=1"), "{said}");
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PeakParts, Stage, StreamFrom};
+use crate::{PeakParts, PlannedStage, Stage, StreamFrom};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,8 +72,13 @@ pub enum Event {
         /// libtorch's version.
         torch_version: String,
     },
-    /// What the configuration left to the machine is settled.
-    Settled(Settled),
+    /// What is about to run: again at each lower level.
+    Planned {
+        /// What the configuration left to the machine.
+        settled: Settled,
+        /// Predictions for each stage; none on the CPU.
+        stages: Vec<PlannedStage>,
+    },
     /// The GPU's memory ran out, and the run goes on at a lower level.
     Lowered(Lowered),
     /// A stage begins.

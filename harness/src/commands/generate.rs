@@ -171,7 +171,7 @@ impl Watcher {
                 self.finish();
                 tell!("{}", ending::lowered_in_words(lowered));
             }
-            Event::Settled(settled) => {
+            Event::Planned { settled, .. } => {
                 if let Some(count) = settled.resident_blocks {
                     tell!("resident_blocks=auto: {count} blocks stay on the GPU");
                 }

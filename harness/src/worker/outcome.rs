@@ -1,7 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, Outcome, PeakParts, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord, Transfers,
+    Device, Event, Lowered, Outcome, PeakParts, PlannedStage, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord,
+    Transfers,
 };
 
 use super::environment::DeviceReport;
@@ -20,6 +21,7 @@ pub(super) struct Transcript {
     last: Option<Event>,
     device_name: Option<String>,
     settled: Settled,
+    planned: Vec<PlannedStage>,
     lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
@@ -60,7 +62,10 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
-            Event::Settled(settled) => self.settled = settled,
+            Event::Planned { settled, stages } => {
+                self.settled = settled;
+                self.planned = stages;
+            }
             Event::Lowered(lowered) => {
                 self.open_stage = None;
                 self.lowered.push(lowered);
@@ -88,7 +93,9 @@ impl Transcript {
         let steps = std::mem::take(&mut self.steps);
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
-        self.stages.push(StageRecord { stage, secs, memory, steps });
+        let planned = self.planned.iter().find(|planned| planned.stage == stage);
+        let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
+        self.stages.push(StageRecord { stage, secs, memory, predicted_peak_allocated_bytes, steps });
         self.stages.sort_by_key(|record| record.stage);
     }
 

@@ -40,24 +40,26 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
 
 fn print_stages(record: &RunRecord) {
     let has_memory = record.stages.iter().any(|stage| stage.memory.is_some());
-    let titles = ["stage", "time s", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
+    let titles = ["stage", "time s", "predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
     // On the CPU there is no GPU memory to tell of.
     let columns = if has_memory { titles.len() } else { 2 };
-    let mut table = table(&titles[..columns], &[1, 2, 3, 4]);
-    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 3]| {
+    let mut table = table(&titles[..columns], &[1, 2, 3, 4, 5]);
+    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 4]| {
         let secs = secs.map(|secs| format!("{secs:.2}")).unwrap_or_default();
         let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::shown));
         table.add_row(cells.take(columns));
     };
     for stage in &record.stages {
         let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
-        let peaks = [memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
+        let predicted = stage.predicted_peak_allocated_bytes;
+        let peaks = [predicted, memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
         add(stage.stage.name(), stage.secs, peaks);
     }
     if record.outcome == Outcome::Ok && !record.stages.is_empty() {
         // Of stages of which one has no time there is no sum.
         let secs = record.stages.iter().map(|stage| stage.secs).sum::<Option<f64>>();
-        add("all", secs, [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
+        let predicted = record.predicted_peak_allocated_bytes();
+        add("all", secs, [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
     }
     say!("{table}");
     let device = record.device_name.as_deref().unwrap_or(record.device.name());
