@@ -40,6 +40,7 @@ pub struct Settings {
     pub max_pinned_gib: Option<f64>,
     pub stream_from: Option<StreamFrom>,
     pub sequence_chunk: Option<i64>,
+    pub head_chunk: Option<i64>,
     pub allocator: Option<Allocator>,
     pub vae_tiling: Option<bool>,
     pub vae_tile_size: Option<i64>,
@@ -47,6 +48,7 @@ pub struct Settings {
     pub vae_temporal_chunk: Option<i64>,
     pub cp_size: Option<i64>,
     pub flexcache: Option<String>,
+    pub gradient_checkpointing: Option<bool>,
 }
 
 impl Settings {
