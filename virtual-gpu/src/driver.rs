@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
 use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
-use crate::process::{active_device, device, device_at};
+use crate::process::{active_device, device, device_at, noted};
 use crate::unsupported;
 
 /// The one context.
@@ -159,7 +159,8 @@ exports! { answer;
     }
 
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
-        address.set(active_device()?.allocate(bytes as u64)?)
+        let device = active_device()?;
+        address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
     fn cuMemFree_v2(address: u64) {
@@ -224,8 +225,8 @@ exports! { answer;
 
     fn cuMemCreate(handle: Out<u64>, bytes: usize, properties: Given<AllocationProperties>, _flags: u64) {
         check_properties(properties)?;
-        let made = active_device()?.with_virtual_memory(|memory, ledger, _| memory.create(bytes as u64, ledger))?;
-        handle.set(made)
+        let device = active_device()?;
+        handle.set(noted(device, device.create(bytes as u64))?)
     }
 
     fn cuMemRetainAllocationHandle(handle: Out<u64>, address: u64) {

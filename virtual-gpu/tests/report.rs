@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::library::{in_own_process, open, passed, with_memory};
+use crate::library::{OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
 
 const MIB: usize = 1 << 20;
 
@@ -37,12 +37,16 @@ fn the_same_calls_leave_the_same_report() {
     assert_eq!(fs::read(&first).expect("written"), fs::read(second).expect("written"));
     let expected = serde_json::json!({
         "unsupported": {"cufftCreate": 2},
-        "peak_device_bytes": 40 * MIB,
-        "memory_bytes": 100 * MIB,
         "pinned_peak_bytes": 5 * MIB,
-        "h2d_bytes": 5 * MIB,
-        "d2h_bytes": 3,
-        "kernel_launches": 1,
+        "devices": {"0": {
+            "peak_device_bytes": 40 * MIB,
+            "context_bytes": 10 * MIB,
+            "memory_bytes": 100 * MIB,
+            "h2d_bytes": 5 * MIB,
+            "d2h_bytes": 3,
+            "kernel_launches": 1,
+            "refusals": {"refused": 0, "met_later": 0, "last": null},
+        }},
     });
     assert_eq!(read(&first), expected);
 }
@@ -62,4 +66,30 @@ fn what_is_unsupported_is_on_disk_before_a_program_dies() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(errors.matches("not supported: cufftCreate").count(), 1, "{errors}");
     assert_eq!(read(&path)["unsupported"], serde_json::json!({"cufftCreate": 1}));
+}
+
+#[test]
+fn in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = with_memory(100 << 20, 10 << 20);
+    let environment =
+        [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", folder.path().to_str().expect("a plain path"))];
+    let output = in_own_process("report::in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused", &environment, || {
+        let cudart = open("libcudart.so.13");
+        let (mut first, mut second) = (0, 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut first, 30 * MIB), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut second, 80 * MIB), OUT_OF_MEMORY);
+        assert_eq!(call!(cudart, cudaFree(u64), first), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut second, 80 * MIB), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut first, 15 * MIB), OUT_OF_MEMORY);
+        std::process::abort();
+    });
+    assert!(!output.status.success());
+    let reports: Vec<_> = fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    let device = &read(&reports[0])["devices"]["0"];
+    assert_eq!(device["peak_device_bytes"], 90 * MIB);
+    // The first request that failed was met after something was freed; the second one never was.
+    let last = serde_json::json!({"requested_bytes": 16 * MIB, "free_bytes": 10 * MIB});
+    assert_eq!(device["refusals"], serde_json::json!({"refused": 1, "met_later": 1, "last": last}));
 }

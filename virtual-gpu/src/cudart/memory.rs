@@ -8,7 +8,7 @@
 use super::answer;
 use crate::device::{Block, Device, Fault, Operation, Owner};
 use crate::ffi::{self, Out};
-use crate::process::active_device;
+use crate::process::{active_device, noted};
 
 /// The largest copy or fill that is done.
 const SMALL_COPY_BYTES: u64 = 64 << 10;
@@ -162,7 +162,7 @@ exports! { answer;
         if address.is_null() {
             return Err(Fault::InvalidValue);
         }
-        address.set(device.allocate(bytes as u64)?)
+        address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
     fn cudaFree(address: u64) {

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use super::answer;
 use crate::device::{Fault, Ledger, MemoryPool};
 use crate::ffi::Out;
-use crate::process::{active_device, device_at};
+use crate::process::{active_device, device_at, noted};
 
 /// The handle of the default pool.
 const DEFAULT_POOL: u64 = 0xB00_0000;
@@ -42,7 +42,7 @@ exports! { answer;
         if bytes == 0 {
             return address.set(0);
         }
-        address.set(device.allocate_async(bytes as u64, stream)?)
+        address.set(noted(device, device.allocate_async(bytes as u64, stream))?)
     }
 
     fn cudaFreeAsync(address: u64, stream: u64) {

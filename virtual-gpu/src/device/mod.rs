@@ -10,6 +10,7 @@ mod host_memory;
 mod memory;
 mod pool;
 mod profile;
+mod refusals;
 mod stream;
 mod trace;
 mod virtual_memory;
@@ -25,6 +26,7 @@ pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
 pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
+pub use refusals::{Refusal, Refusals};
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
 pub use trace::{Matrix, Operation, Range, Trace};
 pub use virtual_memory::VirtualMemory;
@@ -91,9 +93,20 @@ struct Memory {
     pool: MemoryPool,
     mapped: VirtualMemory,
     host: HostMemory,
+    refusals: Refusals,
 }
 
 impl Memory {
+    /// Notes what became of a request for device memory.
+    fn note<T>(&mut self, bytes: u64, result: Result<T, Fault>) -> Result<T, Fault> {
+        match &result {
+            Ok(_) => self.refusals.met(bytes),
+            Err(Fault::OutOfMemory) => self.refusals.refuse(bytes, self.ledger.free_bytes()),
+            Err(_) => {}
+        }
+        result
+    }
+
     /// The block of device memory that holds this address.
     fn block_at(&self, address: u64) -> Option<Block> {
         let by_address = [self.allocated.block_at(address), self.pool.block_at(address), self.mapped.block_at(address)];
@@ -110,6 +123,7 @@ impl Device {
             pool: MemoryPool::default(),
             mapped: VirtualMemory::default(),
             host: HostMemory::default(),
+            refusals: Refusals::default(),
         };
         Self {
             architecture: Architecture::of(profile.capability()),
@@ -146,7 +160,8 @@ impl Device {
     /// `cudaMalloc`.
     pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        let address = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)?;
+        let result = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space);
+        let address = memory.note(bytes, result)?;
         self.trace.note(|| Operation::Allocate { address, bytes, stream: None });
         Ok(address)
     }
@@ -166,7 +181,8 @@ impl Device {
     /// `cudaMallocAsync`.
     pub fn allocate_async(&self, bytes: u64, stream: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        let address = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space)?;
+        let result = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space);
+        let address = memory.note(bytes, result)?;
         self.trace.note(|| Operation::Allocate { address, bytes, stream: Some(stream) });
         Ok(address)
     }
@@ -206,6 +222,11 @@ impl Device {
     pub fn used_and_peak_bytes(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.ledger.used_bytes(), memory.ledger.peak_bytes())
+    }
+
+    /// What became of the requests that did not fit.
+    pub fn refusals(&self) -> Refusals {
+        lock(&self.memory).refusals.settled()
     }
 
     /// The most host memory that was pinned at one time.
@@ -253,6 +274,13 @@ impl Device {
     /// Events.
     pub fn events(&self) -> MutexGuard<'_, Events> {
         lock(&self.events)
+    }
+
+    /// `cuMemCreate`: memory without an address.
+    pub fn create(&self, bytes: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let result = memory.mapped.create(bytes, &mut memory.ledger);
+        memory.note(bytes, result)
     }
 
     /// Does something with the driver's virtual-memory interface.
