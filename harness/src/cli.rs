@@ -172,7 +172,10 @@ pub(crate) struct PlanArguments {
 
 /// Arguments of `lowmem on`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: the program's own, or 128 and the signal that ended it; 2 where it could not be started; 1 our fault.")]
+#[command(
+    after_help = "Exit codes: the program's own, or 128 and the signal that ended it; 2 where it could not be started; 1 our fault, or \
+                        with --strict something unsupported."
+)]
 pub(crate) struct OnArguments {
     /// Profile (rtx-4090) or size (24GB) of the virtual GPU
     #[arg(allow_hyphen_values = true)]
@@ -183,6 +186,9 @@ pub(crate) struct OnArguments {
     /// Let it go by the real GPU's name: for programs that choose by it
     #[arg(long)]
     pub(crate) mask_name: bool,
+    /// Let the first call of something that the virtual GPU does not support fail for good
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,

@@ -12,7 +12,8 @@
 //! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
 //! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
 //! no device), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
-//! operations), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner) and `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name).
+//! operations), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner), `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name) and
+//! `LOWMEM_VIRTUAL_GPU_STRICT` (what is unsupported fails for good).
 
 #![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
 

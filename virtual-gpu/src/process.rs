@@ -18,6 +18,7 @@ const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 const REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 const TRACE: &str = "LOWMEM_VIRTUAL_GPU_TRACE";
 const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 
 static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
     let text = env::var(PROFILE).ok()?;
@@ -36,6 +37,11 @@ static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
 /// Whether the environment says yes, which is spelt 1.
 fn is_set(name: &str) -> bool {
     env::var(name).as_deref() == Ok("1")
+}
+
+/// Whether something unsupported shall fail for good.
+pub(crate) fn is_strict() -> bool {
+    is_set(STRICT)
 }
 
 /// The trace that the environment asks for.
@@ -63,6 +69,7 @@ pub(crate) fn device_at(ordinal: i32) -> Result<&'static Device, Fault> {
 
 /// The device with its context: for everything that a real one could not do without.
 pub(crate) fn active_device() -> Result<&'static Device, Fault> {
+    unsupported::check()?;
     let device = device()?;
     if device.activate()? {
         report_at_exit();
@@ -91,6 +98,8 @@ pub(crate) fn noted<T>(device: &Device, result: Result<T, Fault>) -> Result<T, F
 #[derive(Serialize)]
 struct Report {
     unsupported: BTreeMap<String, u64>,
+    /// Whether one of them made everything fail that came after it.
+    stopped: bool,
     pinned_peak_bytes: u64,
     /// Those that were used, by ordinal.
     devices: BTreeMap<usize, DeviceReport>,
@@ -174,6 +183,7 @@ pub(crate) fn write_report() {
     let devices = device().ok().into_iter().enumerate().filter(|(_, device)| device.is_active());
     let report = Report {
         unsupported: unsupported::calls(),
+        stopped: unsupported::check().is_err(),
         pinned_peak_bytes: device().map_or(0, Device::pinned_peak_bytes),
         devices: devices.map(|(ordinal, device)| (ordinal, DeviceReport::of(device))).collect(),
     };

@@ -37,6 +37,7 @@ fn the_same_calls_leave_the_same_report() {
     assert_eq!(fs::read(&first).expect("written"), fs::read(second).expect("written"));
     let expected = serde_json::json!({
         "unsupported": {"cufftCreate": 2},
+        "stopped": false,
         "pinned_peak_bytes": 5 * MIB,
         "devices": {"0": {
             "peak_device_bytes": 40 * MIB,
@@ -92,4 +93,33 @@ fn in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused() {
     // The first request that failed was met after something was freed; the second one never was.
     let last = serde_json::json!({"requested_bytes": 16 * MIB, "free_bytes": 10 * MIB});
     assert_eq!(device["refusals"], serde_json::json!({"refused": 1, "met_later": 1, "last": last}));
+}
+
+#[test]
+fn strictness_makes_the_first_unsupported_call_fail_for_good() {
+    let profile = with_memory(100 << 20, 10 << 20);
+    let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_STRICT", "1"), ("LOWMEM_VIRTUAL_GPU_QUIET", "1")];
+    let output = in_own_process("report::strictness_makes_the_first_unsupported_call_fail_for_good", &environment, || {
+        const NOT_SUPPORTED: i32 = 801;
+        let (cudart, nvml) = (open("libcudart.so.13"), open("libnvidia-ml.so.1"));
+        let mut address = 0;
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, MIB), 0);
+        // A device may lack a sensor: no program stumbles over that.
+        assert_eq!(call!(nvml, nvmlDeviceGetTemperature()), 3);
+        assert_eq!(call!(cudart, cudaGetLastError()), 0);
+        assert_eq!(call!(open("libnccl.so.2"), ncclCommInitAll()), 5);
+        assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId()), 5);
+        for _ in 0..2 {
+            assert_eq!(call!(cudart, cudaGetLastError()), NOT_SUPPORTED);
+            assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, MIB), NOT_SUPPORTED);
+        }
+    });
+    let said = passed(&output);
+    let strict = "lowmem: virtual GPU: not supported: ncclCommInitAll. Since --strict was asked for, the GPU fails from here on\n";
+    assert_eq!(
+        said,
+        format!(
+            "lowmem: virtual GPU: not supported: nvmlDeviceGetTemperature\n{strict}lowmem: virtual GPU: not supported: ncclGetUniqueId\n"
+        )
+    );
 }

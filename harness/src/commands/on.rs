@@ -41,8 +41,10 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
 
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
     let status = wait(command)?;
-    verdict::tell(&need::Need::read(&reports), &profile, &profiles, &arguments.program, status);
-    Ok(exit_code(status))
+    let need = need::Need::read(&reports);
+    verdict::tell(&need, &profile, &profiles, &arguments.program, status);
+    // A program that got over it must not look as if all had been well.
+    Ok(if need.stopped && status.success() { ExitCode::FAILURE } else { exit_code(status) })
 }
 
 /// The program, in an environment that leads it to the virtual GPU.
@@ -50,7 +52,7 @@ fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, hook: 
     let [program, words @ ..] = arguments.program.as_slice() else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
-    onto_virtual_gpu(&mut command, profile, Guise { masks_name: arguments.mask_name }, reports)?;
+    onto_virtual_gpu(&mut command, profile, Guise { masks_name: arguments.mask_name, is_strict: arguments.strict }, reports)?;
     fs::create_dir(hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(hook, error))?;
     command.env("PYTHONPATH", before(hook, env::var_os("PYTHONPATH")));
     Ok(command)

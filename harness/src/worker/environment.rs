@@ -23,6 +23,8 @@ const VIRTUAL_GPU_REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 /// 1: the device goes by the real GPU's name.
 const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+/// 1: the first call of something unsupported fails for good.
+const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
 
@@ -104,6 +106,8 @@ impl Launcher {
 pub(crate) struct Guise {
     /// It goes by the real GPU's name.
     pub(crate) masks_name: bool,
+    /// What it does not support fails for good.
+    pub(crate) is_strict: bool,
 }
 
 /// Sees to it that `command`, any program at all, and all that it starts find the virtual GPU of this profile wherever they look for CUDA. Each
@@ -112,7 +116,10 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     let folder = own_folder()?;
     must_be_built(&virtual_gpu(&folder))?;
     give_virtual_gpu(command, &folder, profile, reports)?;
-    command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_MASK_NAME, if guise.masks_name { "1" } else { "0" });
+    command.env(LIBRARY_PATH, library_path(&folder));
+    for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
+        command.env(name, if wanted { "1" } else { "0" });
+    }
     Ok(())
 }
 

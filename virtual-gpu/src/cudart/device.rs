@@ -76,7 +76,7 @@ exports! { answer;
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let found = own_function(&name);
         if found.is_none() {
-            unsupported::met(&name);
+            unsupported::declined(&name);
         }
         function.set(found.unwrap_or(0))?;
         status.set_if_wanted(if found.is_some() { FOUND } else { NOT_FOUND });

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use crate::device::Fault;
 use crate::ffi::{StaticText, text};
+use crate::unsupported;
 
 thread_local! {
     static LAST_ERROR: Cell<i32> = const { Cell::new(0) };
@@ -16,6 +17,11 @@ pub(super) fn answer(result: Result<(), Fault>) -> i32 {
     let code = code_of(fault);
     LAST_ERROR.set(code);
     code
+}
+
+/// An error that stays however often it is asked for.
+fn lasting() -> Option<i32> {
+    unsupported::check().err().map(code_of)
 }
 
 /// The driver has the same numbers.
@@ -75,12 +81,12 @@ pub(crate) fn driver_texts(code: i32) -> Option<(StaticText, StaticText)> {
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaGetLastError() -> i32 {
-    LAST_ERROR.replace(0)
+    lasting().unwrap_or_else(|| LAST_ERROR.replace(0))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaPeekAtLastError() -> i32 {
-    LAST_ERROR.get()
+    lasting().unwrap_or_else(|| LAST_ERROR.get())
 }
 
 #[unsafe(no_mangle)]

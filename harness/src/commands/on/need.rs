@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, Default, Deserialize)]
 struct ProcessReport {
     unsupported: BTreeMap<String, u64>,
+    stopped: bool,
     devices: BTreeMap<u32, DeviceReport>,
 }
 
@@ -112,6 +113,8 @@ pub(super) struct Need {
     pub(super) shares: Vec<Share>,
     /// Calls that the virtual GPU does not support, and how often each was made.
     pub(super) unsupported: BTreeMap<String, u64>,
+    /// Whether one of them made everything fail that came after it.
+    pub(super) stopped: bool,
     /// A PyTorch that was met, whether it used the GPU or not.
     pub(super) torch: Option<Torch>,
 }
@@ -123,6 +126,7 @@ impl Need {
         for process in processes(folder) {
             let report: ProcessReport = read(&folder.join(format!("{process}.json"))).unwrap_or_default();
             let torch: Option<Torch> = read(&folder.join(format!("{process}.torch.json")));
+            need.stopped |= report.stopped;
             for (name, count) in report.unsupported {
                 *need.unsupported.entry(name).or_default() += count;
             }
@@ -198,7 +202,7 @@ mod tests {
 
     fn device(peak: u64, last: &str) -> String {
         format!(
-            r#"{{"unsupported": {{"cufftCreate": 2}}, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
+            r#"{{"unsupported": {{"cufftCreate": 2}}, "stopped": false, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
             "memory_bytes": {}, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
             24 * GIB,
             u64::from(last != "null")
