@@ -7,7 +7,7 @@ use crate::command::{Place, lowmem, stderr, stdout};
 use crate::python::{PYTHON, path_to_torch};
 
 /// `lowmem on ARGUMENTS -- python program.py WORDS`, with PyTorch on the path.
-fn on(place: &Place, arguments: &[&str], program: &str, words: &[&str]) -> Option<Command> {
+pub(crate) fn on(place: &Place, arguments: &[&str], program: &str, words: &[&str]) -> Option<Command> {
     place.file("program.py", program);
     let mut command = lowmem();
     command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()?).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::device::{Fault, Handles, Matrix, Operation, lock};
 use crate::ffi::Out;
-use crate::process::{active_device, launched};
+use crate::process::active_device;
 
 #[derive(Default)]
 struct Settings {
@@ -60,8 +60,9 @@ impl Product {
     /// Counts it, and notes what it reads and writes.
     fn run(self, handle: u64) -> Result<(), Fault> {
         let stream = lock(&HANDLES).get(handle)?.stream;
-        launched();
-        active_device()?.trace.note(|| {
+        let device = active_device()?;
+        device.launch(stream)?;
+        device.trace.note(|| {
             let [a, b, c] = self.matrices();
             Operation::Product { stream, reads: vec![a.range(), b.range()], writes: vec![c.range()] }
         });

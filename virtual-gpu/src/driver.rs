@@ -135,8 +135,7 @@ exports! { answer;
     }
 
     fn cuCtxSynchronize() {
-        active_device()?.synchronize();
-        Ok(())
+        active_device()?.synchronize()
     }
 
     fn cuGetErrorString(code: i32, string: Out<StaticText>) {

@@ -85,7 +85,7 @@ pub(crate) fn active_device() -> Result<&'static Device, Fault> {
 /// Counts a library call that would have run kernels.
 pub(crate) fn launched() {
     if let Ok(device) = active_device() {
-        device.counters.launched();
+        device.counters.launched(1);
     }
 }
 

@@ -12,6 +12,11 @@ pub(crate) const INVALID_HANDLE: i32 = 400;
 pub(crate) const HOST_TO_DEVICE: i32 = 1;
 pub(crate) const DEVICE_TO_HOST: i32 = 2;
 
+/// `dim3`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Dim3(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
 /// A CUDA library, opened by its soname as the loader finds it.
 pub(crate) struct Library(pub(crate) libloading::Library);
 

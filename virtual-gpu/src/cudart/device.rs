@@ -29,8 +29,7 @@ exports! { answer;
     }
 
     fn cudaDeviceSynchronize() {
-        active_device()?.synchronize();
-        Ok(())
+        active_device()?.synchronize()
     }
 
     fn cudaGetDeviceProperties(properties: Out<DeviceProperties>, ordinal: i32) {

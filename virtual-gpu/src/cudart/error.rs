@@ -38,11 +38,15 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::AlreadyRegistered => 712,
         Fault::NotRegistered => 713,
         Fault::NotSupported => 801,
+        Fault::IllegalState => 401,
+        Fault::NotWhileCapturing => 900,
+        Fault::CaptureBroken => 901,
+        Fault::CaptureUnmatched => 903,
     }
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 17] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
@@ -71,7 +75,21 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
         c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
         c"pointer does not correspond to a registered memory region",
     ),
+    (401, c"cudaErrorIllegalState", c"CUDA_ERROR_ILLEGAL_STATE", c"the operation cannot be performed in the present state"),
     (801, c"cudaErrorNotSupported", c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
+    (
+        900,
+        c"cudaErrorStreamCaptureUnsupported",
+        c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+        c"operation not permitted when stream is capturing",
+    ),
+    (
+        901,
+        c"cudaErrorStreamCaptureInvalidated",
+        c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+        c"operation failed due to a previous error during capture",
+    ),
+    (903, c"cudaErrorStreamCaptureUnmatched", c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", c"capture was not initiated in this stream"),
 ];
 
 /// The driver's name of a code, and what it means.

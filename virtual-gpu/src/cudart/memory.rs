@@ -216,8 +216,7 @@ exports! { answer;
 
     fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
         copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
-        active_device()?.synchronize_stream(DEFAULT_STREAM);
-        Ok(())
+        active_device()?.synchronize_stream(DEFAULT_STREAM)
     }
 
     fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {

@@ -10,14 +10,6 @@ use crate::process::active_device;
 /// `cudaEventDisableTiming`.
 const DISABLE_TIMING: u32 = 2;
 
-fn record(event: u64, stream: u64) -> Result<(), Fault> {
-    let device = active_device()?;
-    device.streams().check(stream)?;
-    device.events().record(event)?;
-    device.trace.note(|| Operation::RecordEvent { event, stream });
-    Ok(())
-}
-
 exports! { answer;
     fn cudaStreamCreate(stream: Out<u64>) {
         stream.set(active_device()?.streams().create(0, LEAST_PRIORITY))
@@ -44,22 +36,19 @@ exports! { answer;
     }
 
     fn cudaStreamQuery(stream: u64) {
-        active_device()?.streams().check(stream)
+        let device = active_device()?;
+        device.streams().check(stream)?;
+        device.graphs().wait(Some(stream))
     }
 
     fn cudaStreamSynchronize(stream: u64) {
         let device = active_device()?;
         device.streams().check(stream)?;
-        device.synchronize_stream(stream);
-        Ok(())
+        device.synchronize_stream(stream)
     }
 
     fn cudaStreamWaitEvent(stream: u64, event: u64, _flags: u32) {
-        let device = active_device()?;
-        device.streams().check(stream)?;
-        device.events().check(event)?;
-        device.trace.note(|| Operation::WaitEvent { stream, event });
-        Ok(())
+        active_device()?.wait_event(stream, event)
     }
 
     fn cudaLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
@@ -89,11 +78,11 @@ exports! { answer;
     }
 
     fn cudaEventRecord(event: u64, stream: u64) {
-        record(event, stream)
+        active_device()?.record_event(event, stream)
     }
 
     fn cudaEventRecordWithFlags(event: u64, stream: u64, _flags: u32) {
-        record(event, stream)
+        active_device()?.record_event(event, stream)
     }
 
     fn cudaEventQuery(event: u64) {

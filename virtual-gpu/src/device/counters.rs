@@ -11,9 +11,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// One kernel, or one library call that would have run kernels.
-    pub fn launched(&self) {
-        self.kernel_launches.fetch_add(1, Ordering::Relaxed);
+    /// So many kernels, or library calls that would have run kernels.
+    pub fn launched(&self, count: u64) {
+        self.kernel_launches.fetch_add(count, Ordering::Relaxed);
     }
 
     /// A copy to the device, whether its bytes were moved or not.

@@ -5,6 +5,7 @@
 mod architecture;
 mod counters;
 mod event;
+mod graph;
 mod handles;
 mod host_memory;
 mod memory;
@@ -21,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use architecture::Architecture;
 pub use counters::Counters;
 pub use event::{EventKind, Events};
+pub use graph::{Captured, Graphs};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
@@ -56,6 +58,14 @@ pub enum Fault {
     PeerAccess,
     /// Something that the virtual GPU does not do.
     NotSupported,
+    /// Waiting for a stream that is being captured, or capturing the default stream.
+    NotWhileCapturing,
+    /// A capture that was spoilt.
+    CaptureBroken,
+    /// A capture that is ended on another stream than it began on.
+    CaptureUnmatched,
+    /// Ending what never began, beginning what was begun.
+    IllegalState,
 }
 
 /// What an address belongs to.
@@ -84,6 +94,7 @@ pub struct Device {
     memory: Mutex<Memory>,
     streams: Mutex<Streams>,
     events: Mutex<Events>,
+    graphs: Mutex<Graphs>,
 }
 
 /// All three ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
@@ -134,6 +145,7 @@ impl Device {
             memory: Mutex::new(memory),
             streams: Mutex::new(Streams::default()),
             events: Mutex::new(Events::default()),
+            graphs: Mutex::new(Graphs::default()),
             profile,
         }
     }
@@ -201,15 +213,58 @@ impl Device {
     }
 
     /// The host waits for what the stream was given, which is over already.
-    pub fn synchronize_stream(&self, stream: u64) {
+    pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.graphs().wait(Some(stream))?;
         self.trace.note(|| Operation::SynchronizeStream { stream });
         self.with_pool(|pool, ledger| pool.synchronized(Some(stream), ledger));
+        Ok(())
     }
 
     /// The host waits for what all streams were given.
-    pub fn synchronize(&self) {
+    pub fn synchronize(&self) -> Result<(), Fault> {
+        self.graphs().wait(None)?;
         self.trace.note(|| Operation::SynchronizeDevice);
         self.with_pool(|pool, ledger| pool.synchronized(None, ledger));
+        Ok(())
+    }
+
+    /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
+    pub fn launch(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        if !self.graphs().capture(stream, 1) {
+            self.counters.launched(1);
+        }
+        Ok(())
+    }
+
+    /// `cudaGraphLaunch`.
+    pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let operations = self.graphs().launched_operations(executable)?;
+        if !self.graphs().capture(stream, operations) {
+            self.counters.launched(operations);
+        }
+        Ok(())
+    }
+
+    /// `cudaEventRecord`.
+    pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let capture = self.graphs().captured(stream).map(|captured| captured.id);
+        self.events().record(event, capture)?;
+        self.trace.note(|| Operation::RecordEvent { event, stream });
+        Ok(())
+    }
+
+    /// `cudaStreamWaitEvent`.
+    pub fn wait_event(&self, stream: u64, event: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let capture = self.events().capture(event)?;
+        if let Some(id) = capture {
+            self.graphs().join(stream, id)?;
+        }
+        self.trace.note(|| Operation::WaitEvent { stream, event });
+        Ok(())
     }
 
     /// Free and total bytes, as the driver tells them: the context counts as used.
@@ -281,6 +336,11 @@ impl Device {
         let memory = &mut *lock(&self.memory);
         let result = memory.mapped.create(bytes, &mut memory.ledger);
         memory.note(bytes, result)
+    }
+
+    /// Graphs and captures.
+    pub fn graphs(&self) -> MutexGuard<'_, Graphs> {
+        lock(&self.graphs)
     }
 
     /// Does something with the driver's virtual-memory interface.
