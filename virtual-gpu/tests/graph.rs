@@ -62,7 +62,7 @@ fn waiting_inside_a_capture_spoils_it() {
         const UNSUPPORTED: i32 = 900;
         const INVALIDATED: i32 = 901;
         let cudart = open("libcudart.so.13");
-        let (mut stream, mut graph, mut mode) = (0, 0, 2);
+        let (mut stream, mut graph) = (0, 0);
         assert_eq!(call!(cudart, cudaStreamCreateWithFlags(*mut u64, u32), &mut stream, 1), 0);
         assert_eq!(call!(cudart, cudaStreamBeginCapture(u64, i32), 0, 0), UNSUPPORTED, "the default stream");
         assert_eq!(call!(cudart, cudaStreamEndCapture(u64, *mut u64), stream, &mut graph), ILLEGAL_STATE);
@@ -74,7 +74,7 @@ fn waiting_inside_a_capture_spoils_it() {
         assert_eq!(call!(cudart, cudaDeviceSynchronize()), 0);
         // Each thread has a mode, which is exchanged.
         for (given, before) in [(2, 0), (0, 2)] {
-            mode = given;
+            let mut mode = given;
             assert_eq!(call!(cudart, cudaThreadExchangeStreamCaptureMode(*mut i32), &mut mode), 0);
             assert_eq!(mode, before);
         }

@@ -1,6 +1,6 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `graph`, `pool`, `driver`, `report` and `trace` call it as PyTorch does.
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `graph`, `pool`, `driver`, `report`, `solvers` and `trace` call it as PyTorch does.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
 
@@ -12,5 +12,6 @@ mod graph;
 mod pool;
 mod report;
 mod runtime;
+mod solvers;
 mod trace;
 mod wheel;

@@ -1,7 +1,8 @@
 //! `libcudnn.so.9`: handles and the backend (graph) interface, which is how PyTorch reaches convolutions and attention.
-//! The functions of the older interface (batch norm, recurrent networks, CTC) are unsupported.
+//! Of the older interface there are batch norms and dropout states; recurrent networks and CTC are unsupported.
 
 mod descriptor;
+mod legacy;
 mod workspace;
 
 use std::sync::Mutex;
