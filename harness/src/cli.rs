@@ -181,7 +181,7 @@ pub(crate) struct OnArguments {
     #[arg(allow_hyphen_values = true)]
     pub(crate) gpu: String,
     /// How many such GPUs there are
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) gpus: u16,
     /// Let it go by the real GPU's name: for programs that choose by it
     #[arg(long)]

@@ -163,8 +163,7 @@ if __name__ == '__main__':
         &assert,
         &[
             "Allocated and reserved are counters of PyTorch's",
-            "It may not fit: each process had the GPU to itself here, and if all peaks come at the same time 26.92 of 23.65 GiB are needed, 3.27 are \
-             missing.",
+            "It may not fit: each process had the GPU to itself here, and 26.92 of 23.65 GiB are needed (all peaks at the same time): 3.27 are missing.",
         ],
     );
     // The one that was killed told nothing itself.

@@ -7,7 +7,7 @@ use crate::on::on;
 fn printed(program: &str) -> Option<String> {
     let place = Place::new();
     let program = format!("import torch\nfrom torch import nn\nd = torch.device('cuda')\n{program}\ntorch.cuda.synchronize()\n");
-    let assert = on(&place, &["rtx-4090", "--strict"], &program, &[])?.assert().success();
+    let assert = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], &program, &[])?.assert().success();
     assert!(!stderr(&assert).contains("not supported"), "{}", stderr(&assert));
     Some(stdout(&assert))
 }
@@ -108,4 +108,27 @@ print(int(cudart.cudaHostUnregister(host.data_ptr())), host.is_pinned())",
         return;
     };
     assert_eq!(said, "0 -3 -3 False True\n0 True\n0 False\n");
+}
+
+#[test]
+fn a_model_is_spread_over_two_devices() {
+    let Some(said) = printed(
+        "
+print(torch.cuda.device_count(), torch.cuda.can_device_access_peer(0, 1), torch.cuda.get_device_properties(1).pci_bus_id)
+front, back = nn.Linear(4096, 16384, device='cuda:0'), nn.Linear(16384, 4096, device='cuda:1')
+hidden = front(torch.zeros(8, 4096, device='cuda:0')).to('cuda:1', non_blocking=True)
+back(hidden).sum().backward()
+with torch.cuda.device(1):
+    stream = torch.cuda.Stream()
+    torch.cuda.current_stream().wait_stream(torch.cuda.current_stream(0))
+    with torch.cuda.stream(stream):
+        graph, y = torch.cuda.CUDAGraph(), torch.zeros(4, device='cuda:1')
+        with torch.cuda.graph(graph):
+            y + 1
+graph.replay()
+print(front.weight.grad.device, hidden.device, torch.cuda.memory_allocated(0) > 2 << 28, torch.cuda.memory_allocated(1) > 2 << 28)",
+    ) else {
+        return;
+    };
+    assert_eq!(said, "2 False 2\ncuda:0 cuda:1 True True\n");
 }

@@ -76,6 +76,7 @@ pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn(
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOWMEM_VIRTUAL_GPU")) {
         command.env_remove(name);
     }
+    command.env_remove("CUDA_VISIBLE_DEVICES");
     command.envs(environment.iter().copied()).output().expect("the test starts itself")
 }
 

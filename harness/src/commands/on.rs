@@ -25,9 +25,6 @@ const HOOK: &str = include_str!("on/sitecustomize.py");
 
 /// Runs the program, and says what it needed.
 pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
-    if arguments.gpus > 1 {
-        return Err(Error::input("--gpus: the virtual GPU is one device so far: leave it out"));
-    }
     let profiles = GpuProfiles::load()?;
     let budget = profiles.budget(&arguments.gpu)?;
     // A GPU of the budget's size is what the program shall see.
@@ -52,7 +49,12 @@ fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, hook: 
     let [program, words @ ..] = arguments.program.as_slice() else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
-    onto_virtual_gpu(&mut command, profile, Guise { masks_name: arguments.mask_name, is_strict: arguments.strict }, reports)?;
+    onto_virtual_gpu(
+        &mut command,
+        profile,
+        Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict },
+        reports,
+    )?;
     fs::create_dir(hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(hook, error))?;
     command.env("PYTHONPATH", before(hook, env::var_os("PYTHONPATH")));
     Ok(command)

@@ -25,6 +25,8 @@ const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 /// 1: the first call of something unsupported fails for good.
 const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+/// How many devices there are; one by default.
+const VIRTUAL_GPU_COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
 
@@ -102,8 +104,10 @@ impl Launcher {
 }
 
 /// How `lowmem on` wants the virtual GPU to be.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Guise {
+    /// How many devices there are.
+    pub(crate) devices: u16,
     /// It goes by the real GPU's name.
     pub(crate) masks_name: bool,
     /// What it does not support fails for good.
@@ -116,7 +120,7 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     let folder = own_folder()?;
     must_be_built(&virtual_gpu(&folder))?;
     give_virtual_gpu(command, &folder, profile, reports)?;
-    command.env(LIBRARY_PATH, library_path(&folder));
+    command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_COUNT, guise.devices.to_string());
     for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
         command.env(name, if wanted { "1" } else { "0" });
     }

@@ -35,6 +35,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::InvalidDevice => 101,
         Fault::InvalidHandle => 400,
         Fault::PeerAccess => 217,
+        Fault::PeerAccessEnabled => 704,
         Fault::AlreadyRegistered => 712,
         Fault::NotRegistered => 713,
         Fault::NotSupported => 801,
@@ -46,7 +47,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 17] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 18] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
@@ -63,6 +64,7 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 17] = [
         c"peer access is not supported between these two devices",
     ),
     (400, c"cudaErrorInvalidResourceHandle", c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
+    (704, c"cudaErrorPeerAccessAlreadyEnabled", c"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", c"peer access is already enabled"),
     (
         712,
         c"cudaErrorHostMemoryAlreadyRegistered",

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::answer;
 use crate::device::Fault;
 use crate::ffi::Out;
-use crate::process::active_device;
+use crate::process::device_of;
 
 /// `cudaStreamCaptureStatus`.
 const NOT_CAPTURING: i32 = 0;
@@ -25,28 +25,28 @@ fn status_of(is_broken: bool) -> i32 {
 
 exports! { answer;
     fn cudaStreamBeginCapture(stream: u64, _mode: i32) {
-        let device = active_device()?;
+        let device = device_of(stream)?;
         device.streams().check(stream)?;
         device.graphs().begin(stream)
     }
 
     fn cudaStreamEndCapture(stream: u64, graph: Out<u64>) {
         graph.set(0)?;
-        let device = active_device()?;
+        let device = device_of(stream)?;
         device.streams().check(stream)?;
         let made = device.graphs().end(stream)?;
         graph.set(made)
     }
 
     fn cudaStreamIsCapturing(stream: u64, status: Out<i32>) {
-        let captured = active_device()?.graphs().captured(stream);
+        let captured = device_of(stream)?.graphs().captured(stream);
         status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))
     }
 
     fn cudaStreamGetCaptureInfo(
         stream: u64, status: Out<i32>, id: Out<u64>, graph: Out<u64>, dependencies: Out<u64>, edges: Out<u64>, count: Out<usize>,
     ) {
-        let captured = active_device()?.graphs().captured(stream);
+        let captured = device_of(stream)?.graphs().captured(stream);
         status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))?;
         id.set_if_wanted(captured.map_or(0, |captured| captured.id));
         graph.set_if_wanted(captured.map_or(0, |captured| captured.graph));
@@ -64,25 +64,25 @@ exports! { answer;
     }
 
     fn cudaGraphGetNodes(graph: u64, nodes: Out<u64>, count: Out<usize>) {
-        let operations = active_device()?.graphs().operations(graph)?;
+        let operations = device_of(graph)?.graphs().operations(graph)?;
         // They can be counted and not looked at.
         if nodes.is_null() { count.set(operations as usize) } else { Err(Fault::NotSupported) }
     }
 
     fn cudaGraphInstantiateWithFlags(executable: Out<u64>, graph: u64, _flags: u64) {
-        let made = active_device()?.graphs().instantiate(graph)?;
+        let made = device_of(graph)?.graphs().instantiate(graph)?;
         executable.set(made)
     }
 
     fn cudaGraphLaunch(executable: u64, stream: u64) {
-        active_device()?.launch_graph(executable, stream)
+        device_of(executable)?.launch_graph(executable, stream)
     }
 
     fn cudaGraphDestroy(graph: u64) {
-        active_device()?.graphs().destroy(graph)
+        device_of(graph)?.graphs().destroy(graph)
     }
 
     fn cudaGraphExecDestroy(executable: u64) {
-        active_device()?.graphs().destroy_executable(executable)
+        device_of(executable)?.graphs().destroy_executable(executable)
     }
 }

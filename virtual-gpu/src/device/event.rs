@@ -28,6 +28,11 @@ pub struct Events {
 }
 
 impl Events {
+    /// The events of that device.
+    pub fn of_device(ordinal: u32) -> Self {
+        Self { made: Handles::of_device(ordinal) }
+    }
+
     /// Makes an event that was never recorded.
     pub fn create(&mut self, kind: EventKind) -> u64 {
         self.made.insert(Event { kind, recorded: false, capture: None })

@@ -42,6 +42,11 @@ pub struct Graphs {
 }
 
 impl Graphs {
+    /// The graphs of that device.
+    pub fn of_device(ordinal: u32) -> Self {
+        Self { graphs: Handles::of_device(ordinal), executables: Handles::of_device(ordinal), ..Self::default() }
+    }
+
     /// `cudaStreamBeginCapture`. The default stream cannot be captured.
     pub fn begin(&mut self, stream: u64) -> Result<(), Fault> {
         if stream == 0 {

@@ -16,8 +16,9 @@ mod stream;
 mod trace;
 mod virtual_memory;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use architecture::Architecture;
 pub use counters::Counters;
@@ -54,8 +55,10 @@ pub enum Fault {
     MissingConfiguration,
     /// A symbol that no loaded module has.
     InvalidSymbol,
-    /// Peer access from a device to itself or to one that does not exist.
+    /// Peer access between devices that have none.
     PeerAccess,
+    /// Peer access that was enabled before.
+    PeerAccessEnabled,
     /// Something that the virtual GPU does not do.
     NotSupported,
     /// Waiting for a stream that is being captured, or capturing the default stream.
@@ -81,6 +84,8 @@ pub enum Owner {
 
 /// One virtual GPU with all of its state. Locks are held for one operation and never two at a time.
 pub struct Device {
+    /// Its number among the devices of the machine.
+    pub ordinal: u32,
     /// What kind of GPU this is.
     pub profile: GpuProfile,
     /// What its compute capability says.
@@ -88,13 +93,14 @@ pub struct Device {
     /// What has been asked of it.
     pub counters: Counters,
     /// In which order.
-    pub trace: Trace,
+    pub trace: Arc<Trace>,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     memory: Mutex<Memory>,
     streams: Mutex<Streams>,
     events: Mutex<Events>,
     graphs: Mutex<Graphs>,
+    peers: Mutex<BTreeSet<u32>>,
 }
 
 /// All three ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
@@ -127,25 +133,27 @@ impl Memory {
 
 impl Device {
     /// A device of this kind, unused: it holds nothing, not even a context.
-    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>, trace: Trace) -> Self {
+    pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, trace: Arc<Trace>) -> Self {
         let memory = Memory {
             ledger: Ledger::new(profile.memory_bytes.value),
             allocated: DeviceMemory::default(),
             pool: MemoryPool::default(),
-            mapped: VirtualMemory::default(),
+            mapped: VirtualMemory::of_device(ordinal),
             host: HostMemory::default(),
             refusals: Refusals::default(),
         };
         Self {
+            ordinal,
             architecture: Architecture::of(profile.capability()),
             counters: Counters::default(),
             trace,
             space,
             active: AtomicBool::new(false),
             memory: Mutex::new(memory),
-            streams: Mutex::new(Streams::default()),
-            events: Mutex::new(Events::default()),
-            graphs: Mutex::new(Graphs::default()),
+            streams: Mutex::new(Streams::of_device(ordinal)),
+            events: Mutex::new(Events::of_device(ordinal)),
+            graphs: Mutex::new(Graphs::of_device(ordinal)),
+            peers: Mutex::new(BTreeSet::new()),
             profile,
         }
     }
@@ -162,6 +170,40 @@ impl Device {
         memory.ledger.take(self.profile.context_bytes.value)?;
         self.active.store(true, Ordering::Release);
         Ok(true)
+    }
+
+    /// Sixteen bytes that no other device has, the same in every run.
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut uuid = self.profile.uuid();
+        uuid[15] ^= self.ordinal as u8;
+        uuid
+    }
+
+    /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
+    pub fn pci_address(&self) -> (i32, i32, i32) {
+        (0, 1 + i32::try_from(self.ordinal).unwrap_or(0), 0)
+    }
+
+    /// The same as text.
+    pub fn pci_bus_id(&self) -> String {
+        let (domain, bus, device) = self.pci_address();
+        format!("{domain:04X}:{bus:02X}:{device:02X}.0")
+    }
+
+    /// Whether it can reach the memory of that device, which is of its kind: cards for data centres can, others have to go through the host.
+    pub fn can_access(&self, peer: &Self) -> bool {
+        self.architecture.has_peer_access() && peer.ordinal != self.ordinal
+    }
+
+    /// `cudaDeviceEnablePeerAccess`.
+    pub fn enable_peer(&self, peer: &Self) -> Result<(), Fault> {
+        if peer.ordinal == self.ordinal {
+            return Err(Fault::InvalidDevice);
+        }
+        if !self.can_access(peer) {
+            return Err(Fault::PeerAccess);
+        }
+        if lock(&self.peers).insert(peer.ordinal) { Ok(()) } else { Err(Fault::PeerAccessEnabled) }
     }
 
     /// Whether the primary context exists.
@@ -256,11 +298,11 @@ impl Device {
         Ok(())
     }
 
-    /// `cudaStreamWaitEvent`.
-    pub fn wait_event(&self, stream: u64, event: u64) -> Result<(), Fault> {
+    /// `cudaStreamWaitEvent`: an event of any device.
+    pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
         self.streams().check(stream)?;
-        let capture = self.events().capture(event)?;
-        if let Some(id) = capture {
+        let capture = of.events().capture(event)?;
+        if let Some(id) = capture.filter(|_| of.ordinal == self.ordinal) {
             self.graphs().join(stream, id)?;
         }
         self.trace.note(|| Operation::WaitEvent { stream, event });
@@ -299,6 +341,11 @@ impl Device {
         } else {
             Owner::Unregistered
         }
+    }
+
+    /// Whether the address is part of a reservation of the driver's virtual-memory interface, mapped or not.
+    pub fn has_reserved(&self, address: u64) -> bool {
+        lock(&self.memory).mapped.has_reserved(address)
     }
 
     /// Pinned host memory, `cudaHostAlloc`.

@@ -76,12 +76,18 @@ fn tell_shares(need: &Need) {
 
 fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     let needed = need.bytes_on(profile);
-    let (capacity, among) = (profile.memory_bytes.value, if need.shares.len() > 1 { " (all peaks at the same time)" } else { "" });
+    let capacity = profile.memory_bytes.value;
+    let several = |of: fn(&Share) -> u32| need.shares.iter().any(|share| of(share) != of(&need.shares[0]));
+    let among = match (several(|share| share.process), several(|share| share.device)) {
+        (false, false) => "",
+        (true, false) => " (all peaks at the same time)",
+        (false, true) => " on the device that is fullest",
+        (true, true) => " on the device that is fullest (all peaks at the same time)",
+    };
     match capacity.checked_sub(needed) {
         Some(spare) => tell!("It fits: {:.2} of {:.2} GiB are needed{among}, {:.2} are left.", gib(needed), gib(capacity), gib(spare)),
         None => tell!(
-            "It may not fit: each process had the GPU to itself here, and if all peaks come at the same time {:.2} of {:.2} GiB are needed, \
-             {:.2} are missing.",
+            "It may not fit: each process had the GPU to itself here, and {:.2} of {:.2} GiB are needed{among}: {:.2} are missing.",
             gib(needed),
             gib(capacity),
             gib(needed - capacity)
