@@ -1,6 +1,6 @@
 //! `results.csv`: every record with every column. What is not known is empty.
 
-use engine_protocol::{Device, Outcome, RunRecord, Stage};
+use engine_protocol::{Device, Outcome, ResidentBlocks, RunRecord, Stage, StreamFrom};
 
 use crate::{Error, Run, summary};
 
@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 69] = [
+const COLUMNS: [Column; 73] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -32,21 +32,25 @@ const COLUMNS: [Column; 69] = [
     ("flow_shift", |r| r.config.flow_shift.to_string()),
     ("seed", |r| r.config.seed.to_string()),
     ("dtype", |r| r.config.dtype.name().into()),
-    // What cannot be set yet has one value, which is said all the same.
-    ("weight_dtype", |_| "as_stored".into()),
+    ("weight_dtype", |r| r.config.weight_dtype.name().into()),
     ("offload_text_encoder", |r| r.config.offload_text_encoder.name().into()),
     ("offload_vae", |r| r.config.offload_vae.to_string()),
     ("offload_dit", |r| r.config.offload_dit.to_string()),
-    ("resident_blocks", |r| text(r.config.resident_blocks)),
+    ("resident_blocks", |r| text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(ResidentBlocks::count)))),
     ("prefetch_blocks", |r| text(r.config.prefetch_blocks)),
     ("pinned_memory", |r| text(r.config.pinned_memory)),
+    ("max_pinned_gib", |r| text(r.config.max_pinned_gib)),
+    ("stream_from", |r| text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))),
     ("sequence_chunk", |r| text(r.config.sequence_chunk)),
+    ("guidance_batch", |r| text(r.config.guidance_batch)),
+    // What cannot be set yet has one value, which is said all the same.
     ("flexcache", |_| "none".into()),
     ("cp_size", |_| "1".into()),
-    ("allocator", |_| "native".into()),
+    ("allocator", |r| r.config.allocator.name().into()),
     ("allocated_bytes", |r| text(r.last_memory().map(|m| m.allocated_bytes))),
     ("reserved_bytes", |r| text(r.last_memory().map(|m| m.reserved_bytes))),
     ("peak_allocated_bytes", |r| text(r.peak_allocated_bytes())),
+    ("predicted_peak_allocated_bytes", |r| text(r.predicted_peak_allocated_bytes())),
     ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
     ("peak_device_bytes", |r| text(r.peak_device_bytes())),
     ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),

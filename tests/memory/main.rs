@@ -1,7 +1,10 @@
 //! Memory levels: the same result at every one, and the peaks in the promised order.
 
+mod allocators;
+mod any_flags;
 mod buffer_order;
 mod happens_before;
+mod left_to_the_machine;
 mod levels_agree;
 mod parts;
 mod peak_table;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Stage;
+use crate::{Settled, Stage};
 
 /// Where weights live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Home {
     Pinned,
     /// On the host in ordinary memory, to be copied to the GPU.
     Pageable,
+    /// In the checkpoint's files, to be read and copied to the GPU.
+    File,
 }
 
 /// When weights are copied to the GPU after loading.
@@ -24,13 +26,15 @@ pub enum Home {
 pub enum Moves {
     /// They stay where they are.
     Never,
+    /// Once, as prompts are encoded.
+    DuringEncode,
     /// In each pass through the transformer, of which a step with guidance has two.
     EachPass,
     /// Once.
     BeforeDecode,
 }
 
-/// Groups of one part that lie next to each other in execution order, and are alike in size and place.
+/// Groups of one part that are alike in size and place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedGroups {
     /// Part of the model: `text encoder`, `transformer`, `VAE`.
@@ -47,13 +51,25 @@ pub struct PlannedGroups {
     pub moves: Moves,
 }
 
-/// Staging buffers on the GPU, in which streamed groups take turns.
+/// What a buffer on the GPU is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BufferUse {
+    /// Streamed groups take turns in it.
+    Staging,
+    /// Groups that wait in 8 bits are made the type of arithmetic in it, one at a time.
+    Unpacking,
+}
+
+/// Buffers on the GPU that a part of the model needs while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedStaging {
-    /// Part of the model that streams through them.
+pub struct PlannedBuffers {
+    /// Part of the model that uses them.
     pub part: String,
     /// The stage that they are there for.
     pub stage: Stage,
+    /// What for.
+    pub purpose: BufferUse,
     /// How many.
     pub count: u64,
     /// Bytes of each.
@@ -67,7 +83,7 @@ pub struct PlannedStage {
     pub stage: Stage,
     /// Weights that are resident throughout, as the caching allocator counts them.
     pub resident_bytes: u64,
-    /// Its staging buffers, counted likewise.
+    /// Its buffers, counted likewise.
     pub staging_bytes: u64,
     /// Everything else at the peak, estimated from shapes; empty where there is no estimate.
     pub activation_bytes: Option<u64>,
@@ -83,10 +99,12 @@ impl PlannedStage {
 /// What will live where, and the predicted peak of each stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanReport {
+    /// What the configuration leaves to the machine, as it was settled.
+    pub settled: Settled,
     /// All weights, in execution order.
     pub groups: Vec<PlannedGroups>,
-    /// All staging buffers, in execution order.
-    pub staging: Vec<PlannedStaging>,
+    /// All buffers, in execution order.
+    pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
 }
@@ -95,6 +113,11 @@ impl PlanReport {
     /// Bytes of the weights that live in `home`.
     pub fn bytes_in(&self, home: Home) -> u64 {
         self.groups.iter().filter(|groups| groups.home == home).map(|groups| groups.bytes).sum()
+    }
+
+    /// Bytes of the weights that take memory of the host.
+    pub fn host_bytes(&self) -> u64 {
+        [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| self.bytes_in(home)).sum()
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.
