@@ -132,3 +132,26 @@ print(front.weight.grad.device, hidden.device, torch.cuda.memory_allocated(0) > 
     };
     assert_eq!(said, "2 False 2\ncuda:0 cuda:1 True True\n");
 }
+
+#[test]
+fn what_cannot_be_done_is_an_error_of_pytorchs_with_the_calls_name() {
+    let place = Place::new();
+    let program = "
+import torch
+x = torch.zeros(4, 4, device='cuda')
+for attempt in x.untyped_storage()._share_cuda_, lambda: torch.nn.LSTM(4, 4, device='cuda')(x):
+    try:
+        attempt()
+    except RuntimeError as error:
+        print(str(error).splitlines()[0])
+torch.backends.cudnn.enabled = False
+print(torch.nn.LSTM(4, 4, device='cuda')(x)[0].shape)
+";
+    let Some(mut command) = on(&place, &["rtx-4090"], program, &[]) else { return };
+    let assert = command.assert().success();
+    let said = stdout(&assert);
+    assert!(said.starts_with("CUDA error: operation not supported\ncuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), "{said}");
+    assert!(said.ends_with("torch.Size([4, 4])\n"), "{said}");
+    let listed = "how often it was asked for: cudaIpcGetMemHandle (1), cudnn";
+    assert!(stderr(&assert).contains(listed), "{}", stderr(&assert));
+}

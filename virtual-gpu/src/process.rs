@@ -212,6 +212,8 @@ struct DeviceReport {
     h2d_bytes: u64,
     d2h_bytes: u64,
     kernel_launches: u64,
+    /// Small copies to the host: values that the program may decide by.
+    values_read: u64,
     /// Requests for memory that failed.
     refusals: Refusals,
 }
@@ -225,6 +227,7 @@ impl DeviceReport {
             h2d_bytes: device.counters.h2d_bytes(),
             d2h_bytes: device.counters.d2h_bytes(),
             kernel_launches: device.counters.kernel_launches(),
+            values_read: device.counters.values_read(),
             refusals: device.refusals(),
         }
     }

@@ -46,6 +46,7 @@ fn the_same_calls_leave_the_same_report() {
             "h2d_bytes": 5 * MIB,
             "d2h_bytes": 3,
             "kernel_launches": 1,
+            "values_read": 1,
             "refusals": {"refused": 0, "met_later": 0, "last": null},
         }},
     });

@@ -98,6 +98,9 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
         }
         (true, false) => {
             device.counters.copied_to_host(bytes);
+            if bytes <= SMALL_COPY_BYTES {
+                device.counters.value_read();
+            }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }
         (true, true) => device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes }),

@@ -25,6 +25,8 @@ pub(super) struct DeviceReport {
     pub(super) context_bytes: u64,
     /// All that there was.
     pub(super) memory_bytes: u64,
+    /// Small copies to the host, which the program may decide by.
+    pub(super) values_read: u64,
     /// Requests for memory that failed.
     pub(super) refusals: Refusals,
 }
@@ -152,6 +154,11 @@ impl Need {
         self.shares.iter().find(|share| share.report.refusals.refused > 0)
     }
 
+    /// Values that the program read back from the GPU.
+    pub(super) fn values_read(&self) -> u64 {
+        self.shares.iter().map(|share| share.report.values_read).sum()
+    }
+
     /// Allocations that were met only after something had been freed.
     pub(super) fn met_later(&self) -> u64 {
         self.shares.iter().map(|share| share.report.refusals.met_later).sum()
@@ -203,7 +210,7 @@ mod tests {
     fn device(peak: u64, last: &str) -> String {
         format!(
             r#"{{"unsupported": {{"cufftCreate": 2}}, "stopped": false, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
-            "memory_bytes": {}, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
+            "memory_bytes": {}, "values_read": 3, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
             24 * GIB,
             u64::from(last != "null")
         )
@@ -218,7 +225,7 @@ mod tests {
         // Two contexts of the other GPU's size, and what was held beside the first one's.
         assert_eq!(need.bytes_on(&profile), 2 * GIB + 4 * GIB + GIB);
         assert_eq!(need.shares.iter().map(|share| share.process).collect::<Vec<_>>(), [7, 12]);
-        assert_eq!((need.unsupported["cufftCreate"], need.met_later(), need.failed()), (4, 2, None));
+        assert_eq!((need.unsupported["cufftCreate"], need.met_later(), need.values_read(), need.failed()), (4, 2, 6, None));
     }
 
     #[test]

@@ -36,6 +36,13 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
             );
         }
     }
+    if need.values_read() > 0 {
+        tell!(
+            "Values that the program read back from the GPU, where they are mostly zeros: {}. If it decides by them (a mask, a stop of its own), it may \
+             have gone another way than on a real one.",
+            need.values_read()
+        );
+    }
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!("Not supported by the virtual GPU, and how often it was asked for: {}.", calls.join(", "));
