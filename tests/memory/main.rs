@@ -5,6 +5,7 @@ mod any_flags;
 mod buffer_order;
 mod flag_effects;
 mod happens_before;
+mod host_memory;
 mod left_to_the_machine;
 mod levels_agree;
 mod parts;

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::DEVICE;
@@ -214,6 +214,14 @@ impl FileMapping {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Says that these bytes are not needed for now, so that their pages are not this process's any more. Who reads them again gets them from the file.
+    pub(crate) fn let_go(&self, offset: u64, bytes: u64) {
+        // SAFETY: the mapping is only ever read and is of a file, so a page that is dropped comes back with what it had.
+        let advised = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, offset as usize, bytes as usize) };
+        // It is advice: where the system takes none, memory is held for longer.
+        drop(advised);
     }
 
     /// The file as a tensor; the caller keeps `self` for as long as the tensor, and reads only.

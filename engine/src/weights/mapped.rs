@@ -149,7 +149,10 @@ impl StoredTensor {
             [] => flat,
             strides => flat.f_as_strided(self.shape.as_slice(), strides, flat.storage_offset())?,
         };
-        Ok(target.f_copy_(&values.f_reshape(target.size().as_slice())?)?)
+        target.f_copy_(&values.f_reshape(target.size().as_slice())?)?;
+        // The value is where it will live: the host holds weights once, and not once more as pages of their file.
+        self.file.mapping.let_go(self.offset, self.span_bytes());
+        Ok(())
     }
 }
 
