@@ -199,7 +199,8 @@ impl Activations<'_> {
         let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose().ok()?;
         let latents = self.config.latent_shape(self.model);
         let decoder = VaeDecoder::new(&self.model.vae);
-        let held = decoder.activation_bytes(latents, tiling, self.config.vae_temporal_chunk.into(), self.bytes());
+        let held = decoder
+            .activation_bytes(latents, tiling, self.config.vae_temporal_chunk.into(), self.bytes(), &|bytes| block_bytes(bytes) as i64);
         Some(CUBLAS_WORKSPACE_BYTES + self.latents() + held)
     }
 }

@@ -2,8 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::causal_conv::FeatureCache;
 use super::decoder::VaeDecoder;
+use super::feature_cache::FeatureCache;
 use super::tiling::{Span, Tiling, blend_weights, even_spans};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
@@ -66,14 +66,16 @@ struct Video<'a> {
 }
 
 impl Video<'_> {
-    /// Decodes all chunks of `latents` in order and gives each one's pixels, `[1, frames, height, width, 3]`, to `take`.
-    fn decode_chunks(&self, latents: &Tensor, mut take: impl FnMut(Tensor) -> Result<()>) -> Result<()> {
+    /// Decodes all chunks of `latents` in order and gives their pixels as they are done, `[1, frames, height, width, 3]`, to `take`. After each chunk
+    /// `done` is called.
+    fn decode_chunks(&self, latents: &Tensor, mut take: impl FnMut(Tensor) -> Result<()>, mut done: impl FnMut()) -> Result<()> {
         let mut cache = FeatureCache::new();
         for (index, chunk) in self.chunks.iter().enumerate() {
             if index + 1 == self.chunks.len() {
                 cache.expect_last();
             }
-            take(self.decoder.decode_channels_last(self.w, &latents.f_narrow(2, chunk.start, chunk.len())?, &mut cache)?)?;
+            self.decoder.decode_slices(self.w, &latents.f_narrow(2, chunk.start, chunk.len())?, &mut cache, &mut take)?;
+            done();
         }
         Ok(())
     }
@@ -81,13 +83,15 @@ impl Video<'_> {
     fn decode_whole(&self, latents: &Tensor, sink: &mut dyn FrameSink, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
         let quantiser = Quantiser::new(latents, sink.takes_colours())?;
         let (mut first_frame, mut done) = (0, 0);
-        self.decode_chunks(latents, |pixels| {
+        let take = |pixels| {
             let pixels = quantiser.quantise(pixels)?;
             sink.accept(first_frame, 0, &pixels)?;
             first_frame += pixels.size()[0];
+            Ok(())
+        };
+        self.decode_chunks(latents, take, || {
             done += 1;
             progress(done, self.chunks.len());
-            Ok(())
         })
     }
 
@@ -121,13 +125,15 @@ impl Video<'_> {
                 let place = canvas.f_narrow(3, column.start * scale, column.len() * scale)?;
                 let weight = row_weights[row].f_mul(column_weight)?;
                 let mut first_frame = 0;
-                self.decode_chunks(&tile, |pixels| {
+                let take = |pixels: Tensor| {
                     let frames = pixels.size()[1];
                     let _ = place.f_narrow(1, first_frame, frames)?.f_addcmul_(&pixels, &weight)?;
                     first_frame += frames;
+                    Ok(())
+                };
+                self.decode_chunks(&tile, take, || {
                     done += 1;
                     progress(done, total);
-                    Ok(())
                 })?;
             }
 

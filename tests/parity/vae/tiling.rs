@@ -9,11 +9,12 @@ use tch::{Device, Kind, Tensor};
 use super::{Parts, decode, published, residual, seeded, smooth_latents};
 
 /// Collects a video and counts how often each pixel came.
-struct Collected {
+pub(super) struct Collected {
     /// `[frames, height, width, 3]`.
-    pixels: Tensor,
+    pub(super) pixels: Tensor,
     times: Tensor,
-    calls: usize,
+    /// How often pixels came.
+    pub(super) calls: usize,
 }
 
 impl FrameSink for Collected {
@@ -29,7 +30,7 @@ impl FrameSink for Collected {
 }
 
 /// The video as it reaches a sink.
-fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
+pub(super) fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
     let [_, _, frames, height, width] = <[i64; 5]>::try_from(latents.size()).unwrap();
     let scale = spec.spatial_compression();
     let shape = [(frames - 1) * spec.temporal_compression() + 1, height * scale, width * scale, 3];
@@ -47,7 +48,7 @@ fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<
 }
 
 /// The largest difference of two videos of bytes.
-fn largest_difference(a: &Tensor, b: &Tensor) -> i64 {
+pub(super) fn largest_difference(a: &Tensor, b: &Tensor) -> i64 {
     (a.to_kind(Kind::Int) - b.to_kind(Kind::Int)).abs().max().int64_value(&[])
 }
 
