@@ -1,6 +1,8 @@
-//! Where the tests find things: the checkout, and the programs that were built.
+//! Where the tests find things: the checkout, its model definitions, and the programs that were built.
 
 use std::path::{Path, PathBuf};
+
+use engine_protocol::ModelSpec;
 
 /// The root of the checkout.
 ///
@@ -8,6 +10,16 @@ use std::path::{Path, PathBuf};
 /// When the checkout has moved since it was built.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout is where it was built")
+}
+
+/// The model definition of that name.
+///
+/// # Panics
+/// When there is none.
+pub fn model(name: &str) -> ModelSpec {
+    let path = root().join(format!("sweeps/models/{name}.yaml"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Something in the folder that holds the built programs, two folders above `deps/TEST-HASH`: `lowmem`, `libvirtual_gpu.so`.

@@ -1,6 +1,7 @@
 //! The lowmem engine: Wan video diffusion on libtorch, in as little GPU memory as can be.
 
 pub mod attention;
+pub mod attribution;
 pub mod checkpoint;
 pub mod cuda;
 pub mod error;

@@ -71,7 +71,7 @@ fn run_request() -> ExitCode {
         }
     };
     let ending = match read_request() {
-        Ok(request) => run(&request, &mut say).unwrap_or_else(|event| event),
+        Ok(request) => run(&request, &mut say).unwrap_or_else(|event| *event),
         Err(message) => Event::Failed { stage: None, message },
     };
     let failed = matches!(ending, Event::Failed { .. });
@@ -86,8 +86,8 @@ fn read_request() -> std::result::Result<Request, String> {
 }
 
 /// Runs the case; the event that ends it, either way.
-fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
-    let outside_stages = |error: engine::Error| Event::Failed { stage: None, message: error.to_string() };
+fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    let outside_stages = |error: engine::Error| Box::new(Event::Failed { stage: None, message: error.to_string() });
     let target = start(request, say).map_err(outside_stages)?;
     let stages = Stages::new(target);
 
@@ -95,7 +95,10 @@ fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Event> {
     let prompts = stages.run(Stage::Encode, say, |_| pipeline.encode_prompts())?;
     let latents = stages.run(Stage::Denoise, say, |say| {
         let noise = pipeline.noise()?;
-        pipeline.denoise(&prompts, noise, |done, total| say(Event::Progress { stage: Stage::Denoise, done, total }))
+        pipeline.denoise(&prompts, noise, |done, total| {
+            stages.end_step(say);
+            say(Event::Progress { stage: Stage::Denoise, done, total });
+        })
     })?;
     drop(prompts);
     stages.run(Stage::Decode, say, |say| {

@@ -25,6 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::{Component, retag, within};
 use crate::checkpoint::Checkpoint;
 use crate::cuda;
 use crate::error::{Error, Result};
@@ -146,6 +147,18 @@ impl Pipeline {
         Self { tokenizer, ..self }
     }
 
+    /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`Residency::with_poisoned_buffers`].
+    #[must_use]
+    pub fn with_poisoned_buffers(self) -> Self {
+        let poisoned = |(model, residency): (Transformer, Residency)| (model, residency.with_poisoned_buffers());
+        Self {
+            text_encoder: (self.text_encoder.0, self.text_encoder.1.with_poisoned_buffers()),
+            transformers: self.transformers.into_iter().map(poisoned).collect(),
+            vae: (self.vae.0, self.vae.1.with_poisoned_buffers()),
+            ..self
+        }
+    }
+
     /// All stages: makes the video that the configuration means and writes it to `output`, in the format that its name says.
     ///
     /// # Errors
@@ -189,6 +202,7 @@ impl Pipeline {
             encoder.prompt_embedding(groups, &prompts, device)?
         };
         let both = if on_host { self.upload(&both)? } else { both };
+        retag(&both, Component::Latents);
         let uncond = if self.config.has_guidance() { Some(both.f_narrow(0, 1, 1)?) } else { None };
         Ok(PromptEmbeddings { cond: both.f_narrow(0, 0, 1)?, uncond })
     }
@@ -291,7 +305,7 @@ impl Pipeline {
         if self.target.device.is_cuda() {
             self.transfers.h2d_bytes += bytes_of(tensor);
         }
-        Ok(tensor.f_to_device(self.target.device)?)
+        Ok(within(Component::Latents, || tensor.f_to_device(self.target.device))?)
     }
 
     fn download(&mut self, tensor: &Tensor) -> Result<Tensor> {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use engine_protocol::{Event, Stage, StageMemory};
 
+use crate::attribution;
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
 use crate::pipeline::Target;
@@ -27,7 +28,7 @@ impl Stages {
     ///
     /// # Errors
     /// The event that ends the run: out of memory, or what failed.
-    pub fn run<R>(self, stage: Stage, say: Say<'_>, body: impl FnOnce(Say<'_>) -> Result<R>) -> std::result::Result<R, Event> {
+    pub fn run<R>(self, stage: Stage, say: Say<'_>, body: impl FnOnce(Say<'_>) -> Result<R>) -> std::result::Result<R, Box<Event>> {
         say(Event::StageBegun { stage });
         let started = Instant::now();
         let result = self.begin().and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
@@ -38,7 +39,17 @@ impl Stages {
                 say(Event::StageEnded { stage, secs, memory });
                 Ok(result)
             }
-            Err(error) => Err(self.failure(stage, &error)),
+            Err(error) => Err(Box::new(self.failure(stage, &error))),
+        }
+    }
+
+    /// Tells of a step's own peak as the step ends. There is none on the CPU.
+    pub fn end_step(self, say: Say<'_>) {
+        // Where libtorch cannot count, the stage's end says so.
+        if self.target.device.is_cuda()
+            && let Ok(Some(parts)) = allocator::end_step()
+        {
+            say(Event::StepEnded { parts });
         }
     }
 
@@ -63,7 +74,13 @@ impl Stages {
         }
         let message = error.to_string();
         let memory = allocator::memory().ok();
-        Event::OutOfMemory { stage, requested_bytes: requested_bytes(&message), memory, message }
+        Event::OutOfMemory {
+            stage,
+            requested_bytes: requested_bytes(&message),
+            memory,
+            parts_at_failure: attribution::parts_at_failure(),
+            message,
+        }
     }
 }
 

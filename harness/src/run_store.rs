@@ -173,6 +173,7 @@ mod tests {
             error: None,
             failed_stage: None,
             requested_bytes: None,
+            parts_at_failure: None,
             gpu: None,
             device: Device::Cpu,
             device_name: None,

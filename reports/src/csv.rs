@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 61] = [
+const COLUMNS: [Column; 69] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -50,6 +50,15 @@ const COLUMNS: [Column; 61] = [
     ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
     ("peak_device_bytes", |r| text(r.peak_device_bytes())),
     ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),
+    // What the peak of allocated bytes was made of, in the stage that the column before names.
+    ("peak_weights_bytes", |r| text(r.peak_parts().map(|p| p.weights_bytes))),
+    ("peak_staging_bytes", |r| text(r.peak_parts().map(|p| p.staging_bytes))),
+    ("peak_activations_bytes", |r| text(r.peak_parts().map(|p| p.activations_bytes))),
+    ("peak_workspace_bytes", |r| text(r.peak_parts().map(|p| p.workspace_bytes))),
+    ("peak_feature_cache_bytes", |r| text(r.peak_parts().map(|p| p.feature_cache_bytes))),
+    ("peak_frames_bytes", |r| text(r.peak_parts().map(|p| p.frames_bytes))),
+    ("peak_latents_bytes", |r| text(r.peak_parts().map(|p| p.latents_bytes))),
+    ("peak_slack_bytes", |r| text(r.peak_parts().map(|p| p.slack_bytes))),
     ("encode_peak_allocated_bytes", |r| text(stage_peak(r, Stage::Encode, false))),
     ("encode_peak_reserved_bytes", |r| text(stage_peak(r, Stage::Encode, true))),
     ("denoise_peak_allocated_bytes", |r| text(stage_peak(r, Stage::Denoise, false))),
@@ -98,7 +107,7 @@ fn complete(record: &RunRecord) -> Option<&RunRecord> {
 }
 
 fn stage_peak(record: &RunRecord, stage: Stage, reserved: bool) -> Option<u64> {
-    let memory = record.stages.iter().find(|s| s.stage == stage)?.memory?;
+    let memory = record.stage_memory(stage)?;
     Some(if reserved { memory.peak_reserved_bytes } else { memory.peak_allocated_bytes })
 }
 
@@ -127,5 +136,7 @@ mod tests {
         assert_eq!(cell(0, "unsupported_calls"), "2");
         assert_eq!(cell(0, "peak_device_bytes"), (10u64 << 30).to_string());
         assert_eq!(cell(0, "memory_source"), "virtual");
+        assert_eq!([cell(0, "peak_weights_bytes"), cell(0, "peak_staging_bytes")], [(8u64 << 30).to_string(), "0".into()]);
+        assert_eq!(cell(1, "peak_weights_bytes"), "", "the peak of a run that did not end is not known");
     }
 }

@@ -6,6 +6,7 @@ mod advice;
 mod csv;
 mod html;
 mod markdown;
+mod parts;
 mod plot;
 mod run;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::Path;
 
 pub use advice::{flags, recommended_yaml, sentence, sentences, settings, source};
+pub use parts::parts_in_words;
 pub use run::{Error, Host, MANIFEST, Manifest, RECORDS, Run, load_manifest, load_records};
 pub use summary::{Miss, RANKING, Verdict, best, nearest_miss, needed_bytes, overall, verdicts};
 pub use table::{TEXT_COLUMNS, TITLES, notes, row, rows_look_alike, shown, unsupported_calls};
@@ -53,7 +55,15 @@ mod tests {
         for dir in &dirs {
             write(&run, dir.path()).expect("written");
         }
-        for file in ["results.csv", "tables.md", "recommended.yaml", "report.html", "plots/peak-by-level.svg", "plots/peak-by-stage.svg"] {
+        for file in [
+            "results.csv",
+            "tables.md",
+            "recommended.yaml",
+            "report.html",
+            "plots/peak-by-level.svg",
+            "plots/peak-by-stage.svg",
+            "plots/peak-parts.svg",
+        ] {
             let [first, second] = dirs.each_ref().map(|dir| fs::read(dir.path().join(file)).expect(file));
             assert_eq!(first, second, "{file}");
             assert!(!first.is_empty(), "{file}");

@@ -1,8 +1,8 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, RunRecord, Settings, Source, Stage, StageMemory,
-    StageRecord,
+    Config, Device, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, Settings, Source, Stage,
+    StageMemory, StageRecord,
 };
 
 use crate::{Host, Manifest, Run};
@@ -38,14 +38,16 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         peak_allocated_bytes: peak.saturating_sub(2) * GIB,
         peak_reserved_bytes: peak.saturating_sub(1) * GIB,
         peak_device_bytes: peak * GIB,
+        parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
-    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory) };
+    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), steps: Vec::new() };
     RunRecord {
         case: case.into(),
         outcome: Outcome::Ok,
         error: None,
         failed_stage: None,
         requested_bytes: None,
+        parts_at_failure: None,
         gpu: Some("rtx-4090".into()),
         device: Device::Virtual,
         device_name: Some("Virtual".into()),
@@ -71,6 +73,7 @@ pub(crate) fn oom(case: &str, level: i64, allocated: u64) -> RunRecord {
     record.stages.truncate(3);
     let memory = record.stages[2].memory.as_mut().expect("memory");
     memory.peak_allocated_bytes = allocated * GIB;
+    record.parts_at_failure = Some(PeakParts::new([(allocated - 1) * GIB, 0, 0, 0, 0, 0, 0], allocated * GIB));
     record
 }
 

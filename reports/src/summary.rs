@@ -87,7 +87,7 @@ pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
     if record.outcome != Outcome::Oom {
         return None;
     }
-    let memory = record.stages.iter().find(|stage| Some(stage.stage) == record.failed_stage)?.memory?;
+    let memory = record.stage_memory(record.failed_stage?)?;
     let beside = memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes);
     let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + beside);
     Some(asked_for.max(record.reached_device_bytes()?))

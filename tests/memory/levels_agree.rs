@@ -4,25 +4,25 @@ use engine::pipeline::{Pipeline, Sources, Target};
 use engine::text_encoder::byte_tokens;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
-use engine_protocol::{Config, ModelSpec, Settings, parse_setting};
+use engine_protocol::{Config, Settings, parse_setting};
 use rstest::rstest;
 use tch::{Device, Tensor};
 
-fn wan_tiny() -> ModelSpec {
-    let path = lowmem_tests::root().join("sweeps/models/wan-tiny.yaml");
-    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model definition")).expect("a model definition")
-}
-
 /// Latents and pixels of a run in fp32.
 fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
-    let model = wan_tiny();
+    run_as(settings, |pipeline| pipeline)
+}
+
+/// Latents and pixels of a run in fp32, of a pipeline that `change` has had its way with.
+pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Tensor, Vec<u8>) {
+    let model = lowmem_tests::model("wan-tiny");
     let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
     let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
     let config = Config::resolve(&settings, &model).expect("a legal configuration");
     let target = Target { device: Device::Cpu, computes: true };
     let sources =
         Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) };
-    let mut pipeline = Pipeline::load(&model, &config, target, &sources).expect("loads");
+    let mut pipeline = change(Pipeline::load(&model, &config, target, &sources).expect("loads"));
     let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
     let noise = pipeline.noise().expect("noise");

@@ -1,7 +1,12 @@
 //! Memory levels: the same result at every one, and the peaks in the promised order.
 
+mod buffer_order;
+mod happens_before;
 mod levels_agree;
+mod parts;
 mod peak_table;
 mod peaks;
+mod poisoned_buffers;
 mod predicted;
 mod staging_order;
+mod sweep;

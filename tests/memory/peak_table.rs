@@ -3,11 +3,12 @@
 //! A change that makes one tensor live longer changes a row, and so is seen by whoever makes it. `make peaks` writes the table anew.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use engine_protocol::{Outcome, RunRecord};
-use lowmem_tests::{built, root};
+use lowmem_tests::root;
+
+use super::sweep::sweep;
 
 /// Each model with the resolutions that it was made for.
 const MODELS: [(&str, &[&str]); 4] = [
@@ -18,8 +19,6 @@ const MODELS: [(&str, &[&str]); 4] = [
 ];
 
 const LEVELS: u8 = 4;
-/// Large enough for level 0 of each.
-const GPU: &str = "h100";
 /// Set, the table is written instead of held against.
 const RENEW: &str = "LOWMEM_RENEW_PEAKS";
 const REMEDY: &str = "if that is meant, `make peaks` writes the table anew";
@@ -55,6 +54,8 @@ fn table() -> String {
                 for stage in &record.stages {
                     let memory = stage.memory.expect("the virtual GPU counts memory");
                     let (allocated, reserved) = (memory.peak_allocated_bytes, memory.peak_reserved_bytes);
+                    let parts = memory.parts.map(|parts| (parts.allocated_bytes(), parts.reserved_bytes()));
+                    assert_eq!(parts, Some((allocated, reserved)), "{model} at {resolution}, level {level}: the parts are not the peak");
                     writeln!(text, "{model},{resolution},{level},{},{allocated},{reserved}", stage.stage.name()).expect("a string");
                 }
             }
@@ -67,23 +68,6 @@ fn table() -> String {
 fn records(model: &str, resolutions: &[&str]) -> Vec<RunRecord> {
     let resolutions = resolutions.join(", ");
     sweep(&format!("model: {model}\nsteps_measured: 2\nsweep:\n  resolution: [{resolutions}]\n  low_mem_level: [0, 1, 2, 3]\n"))
-}
-
-/// The records of a sweep. Always on the virtual GPU: a real one's peaks depend on its kernels.
-pub(crate) fn sweep(definition: &str) -> Vec<RunRecord> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (file, out) = (folder.path().join("peaks.yaml"), folder.path().join("run"));
-    std::fs::write(&file, definition).expect("written");
-    let mut lowmem = Command::new(built("lowmem"));
-    let run = lowmem.arg("sweep").arg(&file).args(["--gpu", GPU, "--device", "virtual", "--out"]).arg(&out).output();
-    let run = run.expect("lowmem starts");
-    assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    read_records(&out.join("records.jsonl"))
-}
-
-fn read_records(path: &Path) -> Vec<RunRecord> {
-    let text = std::fs::read_to_string(path).expect("records");
-    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
 }
 
 /// What each row is about, and its two peaks.

@@ -1,29 +1,17 @@
 //! Peaks on the virtual GPU, or on a real one where LOWMEM_TEST_DEVICE=cuda: what the levels promise, through the command that people use.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Command;
 
-use lowmem_tests::built;
+use super::sweep::Swept;
 
 /// A row of results.csv: column to text.
 type Row = HashMap<String, String>;
 
 /// Runs a sweep of `definition` and gives its rows. What is on standard output and error does not matter here.
 fn sweep(definition: &str, gpu: &str) -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("sweep.yaml");
-    std::fs::write(&file, definition).expect("written");
     let device = std::env::var("LOWMEM_TEST_DEVICE").unwrap_or_else(|_| "virtual".into());
-    let out = folder.path().join("run");
-    let run = Command::new(built("lowmem")).arg("sweep").arg(&file).args(["--gpu", gpu, "--device", &device, "--out"]).arg(&out).output();
-    let run = run.expect("lowmem starts");
-    assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    read_rows(&out.join("results.csv"))
-}
-
-fn read_rows(path: &Path) -> Vec<Row> {
-    let mut reader = csv::Reader::from_path(path).expect("results.csv");
+    let swept = Swept::new(definition, gpu, &device, &[]);
+    let mut reader = csv::Reader::from_path(swept.path("results.csv")).expect("results.csv");
     reader.deserialize().map(|row| row.expect("a row")).collect()
 }
 

@@ -1,10 +1,10 @@
 //! What `lowmem plan` predicts, held against what the virtual GPU counts.
 
 use engine::memory::predict;
-use engine_protocol::{Config, ModelSpec, RunRecord, Settings, Stage};
-use lowmem_tests::root;
+use engine_protocol::{Config, RunRecord, Settings, Stage};
+use lowmem_tests::{model, root};
 
-use super::peak_table::sweep;
+use super::sweep::sweep;
 
 /// How far a predicted peak may be off, in percent of the count.
 const PEAK_TOLERANCE: f64 = 0.5;
@@ -13,11 +13,6 @@ const PEAK_TOLERANCE: f64 = 0.5;
 const ACTIVATIONS_TOLERANCE: f64 = 2.0;
 /// Below this, tensors of one row and the allocator's rounding are what counts, and those are left out.
 const SMALL: u64 = 32 << 20;
-
-fn model(name: &str) -> ModelSpec {
-    let path = root().join("sweeps/models").join(format!("{name}.yaml"));
-    serde_yaml::from_str(&std::fs::read_to_string(path).expect("the model")).expect("a model definition")
-}
 
 /// Holds what is predicted for each of the records' stages against what it counted; one line for each that is off.
 fn faults(records: &[RunRecord]) -> String {

@@ -1,11 +1,12 @@
 //! `libcublas.so.13`: handles with their settings, and the products, which succeed without computing.
+//! What the products that PyTorch uses most read and write goes into the trace, from their shapes.
 //! Workspaces are PyTorch's own, given with `cublasSetWorkspace`; nothing is allocated here.
 
 use std::sync::Mutex;
 
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Matrix, Operation, lock};
 use crate::ffi::Out;
-use crate::process::active_device;
+use crate::process::{active_device, launched};
 
 #[derive(Default)]
 struct Settings {
@@ -30,6 +31,109 @@ pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
 fn change(handle: u64, change: impl FnOnce(&mut Settings)) -> Result<(), Fault> {
     change(lock(&HANDLES).get_mut(handle)?);
     Ok(())
+}
+
+/// Bytes of an element of a `cudaDataType`; one for the types that are smaller.
+pub(crate) fn element_bytes(data_type: i32) -> u64 {
+    match data_type {
+        2 | 14 | 20 | 22 => 2,               // fp16, bf16, 16-bit integers
+        0 | 6 | 10 | 12 | 15 | 21 | 23 => 4, // fp32, 32-bit integers, complex numbers of two 16-bit ones
+        1 | 4 | 11 | 13 | 24 | 26 => 8,      // fp64, 64-bit integers, complex numbers of two 32-bit ones
+        5 | 25 | 27 => 16,
+        _ => 1,
+    }
+}
+
+/// One of the three matrices of a product: address, `cudaDataType`, distance of columns, distance of matrices.
+type Operand = (u64, i32, i32, i64);
+
+/// C = A B + C, `count` times, A and B each as it lies (operation 0) or the other way round.
+struct Product {
+    operations: [i32; 2],
+    /// Rows of C, columns of C, columns of A.
+    shape: [i32; 3],
+    operands: [Operand; 3],
+    count: i32,
+}
+
+impl Product {
+    /// Counts it, and notes what it reads and writes.
+    fn run(self, handle: u64) -> Result<(), Fault> {
+        let stream = lock(&HANDLES).get(handle)?.stream;
+        launched();
+        active_device()?.trace.note(|| {
+            let [a, b, c] = self.matrices();
+            Operation::Product { stream, reads: vec![a.range(), b.range()], writes: vec![c.range()] }
+        });
+        Ok(())
+    }
+
+    fn matrices(&self) -> [Matrix; 3] {
+        let unsigned = |number: i32| number.max(0) as u64;
+        let [m, n, k] = self.shape.map(unsigned);
+        let as_lies = |operation: i32, rows: u64, columns: u64| if operation == 0 { (rows, columns) } else { (columns, rows) };
+        let shapes = [as_lies(self.operations[0], m, k), as_lies(self.operations[1], k, n), (m, n)];
+        std::array::from_fn(|index| {
+            let (address, data_type, leading, distance) = self.operands[index];
+            Matrix {
+                address,
+                rows: shapes[index].0,
+                columns: shapes[index].1,
+                leading: unsigned(leading),
+                element_bytes: element_bytes(data_type),
+                count: unsigned(self.count),
+                distance: distance.max(0) as u64,
+            }
+        })
+    }
+}
+
+/// `CUDA_R_32F` and `CUDA_R_64F`.
+const FP32: i32 = 0;
+const FP64: i32 = 1;
+
+/// The products whose type is in their name.
+macro_rules! products_of {
+    ($data_type:expr, $one:ident, $strided:ident) => {
+        exports! { answer;
+            fn $one(
+                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, b: u64, ldb: i32, _beta: u64,
+                c: u64, ldc: i32,
+            ) {
+                let operands = [(a, $data_type, lda, 0), (b, $data_type, ldb, 0), (c, $data_type, ldc, 0)];
+                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1 }.run(handle)
+            }
+
+            fn $strided(
+                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, next_a: i64, b: u64, ldb: i32,
+                next_b: i64, _beta: u64, c: u64, ldc: i32, next_c: i64, count: i32,
+            ) {
+                let operands = [(a, $data_type, lda, next_a), (b, $data_type, ldb, next_b), (c, $data_type, ldc, next_c)];
+                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count }.run(handle)
+            }
+        }
+    };
+}
+
+products_of! { FP32, cublasSgemm_v2, cublasSgemmStridedBatched }
+products_of! { FP64, cublasDgemm_v2, cublasDgemmStridedBatched }
+
+exports! { answer;
+    fn cublasGemmEx(
+        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, b: u64, type_b: i32,
+        ldb: i32, _beta: u64, c: u64, type_c: i32, ldc: i32,
+    ) {
+        let operands = [(a, type_a, lda, 0), (b, type_b, ldb, 0), (c, type_c, ldc, 0)];
+        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1 }.run(handle)
+    }
+
+    fn cublasGemmStridedBatchedEx(
+        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, next_a: i64, b: u64,
+        type_b: i32, ldb: i32, next_b: i64, _beta: u64, c: u64, type_c: i32, ldc: i32, next_c: i64, count: i32,
+    ) {
+        let operands = [(a, type_a, lda, next_a), (b, type_b, ldb, next_b), (c, type_c, ldc, next_c)];
+        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count }.run(handle)
+    }
 }
 
 exports! { answer;
@@ -76,11 +180,11 @@ exports! { answer;
     }
 }
 
-// Products of matrices with matrices and vectors, and triangular solves: their results are on the device.
+// Other products of matrices with matrices and vectors, and triangular solves: their results are on the device.
 count_as_launch! {
-    cublasSgemm_v2 cublasDgemm_v2 cublasCgemm_v2 cublasZgemm_v2 cublasSgemmEx cublasGemmEx
+    cublasCgemm_v2 cublasZgemm_v2 cublasSgemmEx
     cublasSgemmBatched cublasDgemmBatched cublasCgemmBatched cublasZgemmBatched
-    cublasSgemmStridedBatched cublasDgemmStridedBatched cublasCgemmStridedBatched cublasZgemmStridedBatched cublasGemmStridedBatchedEx
+    cublasCgemmStridedBatched cublasZgemmStridedBatched
     cublasSgemv_v2 cublasDgemv_v2 cublasCgemv_v2 cublasZgemv_v2
     cublasStrsm_v2 cublasDtrsm_v2 cublasCtrsm_v2 cublasZtrsm_v2
     cublasStrsmBatched cublasDtrsmBatched cublasCtrsmBatched cublasZtrsmBatched

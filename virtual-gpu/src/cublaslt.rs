@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::cublas::answer;
-use crate::device::{Fault, Handles, lock};
+use crate::cublas::{answer, element_bytes};
+use crate::device::{Fault, Handles, Matrix, Operation, lock};
 use crate::ffi::{Given, Out};
 use crate::process::{active_device, launched};
 
@@ -15,10 +15,44 @@ use crate::process::{active_device, launched};
 const VERSION: usize = 130_000;
 
 /// A description of a product, a matrix or a preference: what it was made with, and its attributes by number.
-#[expect(dead_code, reason = "kept for the clock, which costs a product by its shape and types")]
 struct Description {
     made_with: [u64; 4],
     attributes: BTreeMap<i32, Vec<u8>>,
+}
+
+/// `CUBLASLT_MATMUL_DESC_BIAS_POINTER`, and `CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT` and `_STRIDED_BATCH_OFFSET`.
+const BIAS_POINTER: i32 = 8;
+const BATCH_COUNT: i32 = 5;
+const BATCH_DISTANCE: i32 = 6;
+
+impl Description {
+    /// An attribute that is a number of up to 64 bits.
+    fn number(&self, attribute: i32) -> Option<u64> {
+        let given = self.attributes.get(&attribute)?;
+        let mut bytes = [0; 8];
+        bytes.get_mut(..given.len())?.copy_from_slice(given);
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// The matrix at `address`, where this describes how one lies.
+    fn matrix(&self, address: u64) -> Matrix {
+        let [data_type, rows, columns, leading] = self.made_with;
+        let count = self.number(BATCH_COUNT).unwrap_or(1);
+        let distance = self.number(BATCH_DISTANCE).unwrap_or(0);
+        Matrix { address, rows, columns, leading, element_bytes: element_bytes(data_type as i32), count, distance }
+    }
+}
+
+/// What a product reads and writes: the factors, what is added where it is another matrix than the result, the bias of its rows.
+/// A matrix without a layout is left out.
+fn product(description: u64, stream: u64, operands: [(u64, u64); 4]) -> Operation {
+    let descriptions = lock(&DESCRIPTIONS);
+    let [a, b, added, result] = operands.map(|(address, layout)| Some(descriptions.get(layout).ok()?.matrix(address)));
+    let added = added.filter(|added| added.address != operands[3].0 && added.address != 0);
+    let bias = descriptions.get(description).ok().and_then(|product| product.number(BIAS_POINTER)).filter(|&address| address != 0);
+    let bias = bias.and_then(|address| Some(Matrix { address, columns: 1, count: 1, ..result? }));
+    let ranges = |matrices: &[Option<Matrix>]| matrices.iter().flatten().map(Matrix::range).collect();
+    Operation::Product { stream, reads: ranges(&[a, b, added, bias]), writes: ranges(&[result]) }
 }
 
 static DESCRIPTIONS: Mutex<Handles<Description>> = Mutex::new(Handles::new());
@@ -116,9 +150,14 @@ exports! { answer;
         count.set(1)
     }
 
-    fn cublasLtMatmul(_handle: u64, product: u64) {
-        lock(&DESCRIPTIONS).get(product)?;
+    fn cublasLtMatmul(
+        _handle: u64, description: u64, _alpha: u64, a: u64, layout_a: u64, b: u64, layout_b: u64, _beta: u64, c: u64, layout_c: u64,
+        d: u64, layout_d: u64, _algorithm: u64, _workspace: u64, _workspace_bytes: usize, stream: u64,
+    ) {
+        lock(&DESCRIPTIONS).get(description)?;
         launched();
+        let operands = [(a, layout_a), (b, layout_b), (c, layout_c), (d, layout_d)];
+        active_device()?.trace.note(|| product(description, stream, operands));
         Ok(())
     }
 }

@@ -135,7 +135,8 @@ exports! { answer;
     }
 
     fn cuCtxSynchronize() {
-        active_device().map(drop)
+        active_device()?.synchronize();
+        Ok(())
     }
 
     fn cuGetErrorString(code: i32, string: Out<StaticText>) {
@@ -181,7 +182,7 @@ exports! { answer;
 
     fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: u64) {
         active_device()?.streams().check(stream)?;
-        fill_words(address, value, count)
+        fill_words(address, value, count, stream)
     }
 
     fn cuPointerGetAttribute(data: Out<c_void>, number: i32, address: u64) {

@@ -11,7 +11,8 @@
 //!
 //! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
 //! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
-//! no device), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters) and `LOWMEM_VIRTUAL_GPU_QUIET` (no banner).
+//! no device), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
+//! operations) and `LOWMEM_VIRTUAL_GPU_QUIET` (no banner).
 
 #![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
 

@@ -1,29 +1,44 @@
 //! The device of this process: made from the environment when it is first asked for, reported on at the end.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::{env, fs, process};
 
 use serde::Serialize;
 
-use crate::device::{Device, Fault, GpuProfile, lock};
+use crate::device::{Device, Fault, GpuProfile, Trace, lock};
 use crate::{ffi, unsupported};
 
 const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
 const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 const REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
+const TRACE: &str = "LOWMEM_VIRTUAL_GPU_TRACE";
 
 static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
     let text = env::var(PROFILE).ok()?;
     match GpuProfile::from_json(&text) {
-        Ok(profile) => Some(Device::new(profile, Box::new(ffi::Mapped))),
+        Ok(profile) => Some(Device::new(profile, Box::new(ffi::Mapped), trace())),
         Err(error) => {
             eprintln!("lowmem: virtual GPU: {PROFILE} is not a GPU profile, so there is no device: {error}");
             None
         }
     }
 });
+
+/// The trace that the environment asks for.
+fn trace() -> Trace {
+    let Some(path) = env::var_os(TRACE) else { return Trace::default() };
+    match File::create(&path) {
+        Ok(file) => Trace::to(Box::new(BufWriter::new(file))),
+        Err(error) => {
+            eprintln!("lowmem: virtual GPU: no trace, since {} cannot be written: {error}", path.display());
+            Trace::default()
+        }
+    }
+}
 
 /// The device, which may be unused yet.
 pub(crate) fn device() -> Result<&'static Device, Fault> {
@@ -70,11 +85,12 @@ struct Report {
 /// The process that the device was first used in: a forked child inherits the state and must not write over the report.
 static OWNER: LazyLock<u32> = LazyLock::new(process::id);
 
-/// Has the report written when the process ends. Only a process that used the device or met something unsupported
-/// writes one: with `LD_PRELOAD` the library is in every shell around it too.
+/// Has the report and the end of the trace written when the process ends. Only a process that used the device or met
+/// something unsupported writes them: with `LD_PRELOAD` the library is in every shell around it too.
 pub(crate) fn report_at_exit() {
     static ARRANGED: AtomicBool = AtomicBool::new(false);
-    if env::var_os(REPORT).is_some() && !ARRANGED.swap(true, Ordering::Relaxed) {
+    let is_wanted = [REPORT, TRACE].iter().any(|name| env::var_os(name).is_some());
+    if is_wanted && !ARRANGED.swap(true, Ordering::Relaxed) {
         LazyLock::force(&OWNER);
         ffi::at_exit(report_at_end);
     }
@@ -82,6 +98,9 @@ pub(crate) fn report_at_exit() {
 
 extern "C" fn report_at_end() {
     write_report();
+    if let (Ok(device), true) = (device(), *OWNER == process::id()) {
+        device.trace.flush();
+    }
 }
 
 /// Writes the report where one is wanted.

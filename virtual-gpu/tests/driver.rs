@@ -1,9 +1,8 @@
 //! The libraries beside the runtime: they share its state, and are found by name as PyTorch finds them.
 
-use crate::library::{Library, in_own_process, open, passed, with_memory};
+use crate::library::{Library, OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
 
 const MIB: u64 = 1 << 20;
-const OUT_OF_MEMORY: i32 = 2;
 
 fn free_bytes(cuda: &Library) -> u64 {
     let (mut free, mut total) = (0, 0);

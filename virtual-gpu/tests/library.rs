@@ -4,6 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs, process};
 
+/// `cudaError_t`, where the driver has the same numbers.
+pub(crate) const INVALID_VALUE: i32 = 1;
+pub(crate) const OUT_OF_MEMORY: i32 = 2;
+pub(crate) const INVALID_HANDLE: i32 = 400;
+/// `cudaMemcpyKind`.
+pub(crate) const HOST_TO_DEVICE: i32 = 1;
+pub(crate) const DEVICE_TO_HOST: i32 = 2;
+
 /// A CUDA library, opened by its soname as the loader finds it.
 pub(crate) struct Library(pub(crate) libloading::Library);
 
@@ -60,7 +68,7 @@ pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn(
     }
     let mut command = Command::new(env::current_exe().expect("a test knows where it is"));
     command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    for name in ["LOWMEM_VIRTUAL_GPU", "LOWMEM_VIRTUAL_GPU_REPORT", "LOWMEM_VIRTUAL_GPU_QUIET"] {
+    for name in ["LOWMEM_VIRTUAL_GPU", "LOWMEM_VIRTUAL_GPU_REPORT", "LOWMEM_VIRTUAL_GPU_TRACE", "LOWMEM_VIRTUAL_GPU_QUIET"] {
         command.env_remove(name);
     }
     command.envs(environment.iter().copied()).output().expect("the test starts itself")

@@ -1,6 +1,6 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `driver` and `report` call it as PyTorch does.
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `pool`, `driver`, `report` and `trace` call it as PyTorch does.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
 
@@ -8,6 +8,8 @@
 mod library;
 
 mod driver;
+mod pool;
 mod report;
 mod runtime;
+mod trace;
 mod wheel;

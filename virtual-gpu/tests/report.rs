@@ -29,7 +29,7 @@ fn the_same_calls_leave_the_same_report() {
             for _ in 0..2 {
                 assert_eq!(call!(open("libcufft.so.12"), cufftCreate(*mut i32), &mut plan), 16);
             }
-            assert_eq!(call!(open("libcublas.so.13"), cublasSgemm_v2()), 0);
+            assert_eq!(call!(open("libcublas.so.13"), cublasCgemm_v2()), 0);
         }));
         path
     };

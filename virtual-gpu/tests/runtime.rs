@@ -1,15 +1,12 @@
 //! The runtime interface: devices, memory, copies, streams and events, with the error codes that CUDA documents.
 
-use crate::library::{in_own_process, open, passed, rtx_4090, with_memory};
+use crate::library::{
+    DEVICE_TO_HOST, HOST_TO_DEVICE, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, in_own_process, open, passed, rtx_4090, with_memory,
+};
 
 const MIB: usize = 1 << 20;
-const INVALID_VALUE: i32 = 1;
-const OUT_OF_MEMORY: i32 = 2;
 const NO_DEVICE: i32 = 100;
 const INVALID_DEVICE: i32 = 101;
-const INVALID_HANDLE: i32 = 400;
-const HOST_TO_DEVICE: i32 = 1;
-const DEVICE_TO_HOST: i32 = 2;
 const DEVICE_TO_DEVICE: i32 = 3;
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Stage;
+use crate::{PeakParts, Stage};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct StageMemory {
     pub peak_reserved_bytes: u64,
     /// `peak_reserved_bytes` and what the device holds beside it: the context and the libraries' own memory.
     pub peak_device_bytes: u64,
+    /// What the peaks of allocated and of reserved bytes are made of; empty where not every allocation was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PeakParts>,
 }
 
 /// Bytes that crossed between host and GPU, as the engine asked for them.
@@ -55,6 +58,11 @@ pub enum Event {
         /// Parts in all.
         total: u32,
     },
+    /// A sampler step is over. There is none on the CPU.
+    StepEnded {
+        /// What the step's own peak was made of.
+        parts: PeakParts,
+    },
     /// A stage is over.
     StageEnded {
         /// Which one.
@@ -77,6 +85,9 @@ pub enum Event {
         requested_bytes: Option<u64>,
         /// The stage's memory until then.
         memory: Option<StageMemory>,
+        /// What was allocated and reserved when the allocation failed; empty where it was not the caching allocator's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parts_at_failure: Option<PeakParts>,
         /// libtorch's own words.
         message: String,
     },

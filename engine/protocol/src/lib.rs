@@ -3,6 +3,7 @@
 //! The harness starts one worker a case, writes a [`Request`] as JSON to its standard input and reads [`Event`]s as JSON lines
 //! from its standard output. Neither side knows more of the other than this crate.
 
+mod attribution;
 mod config;
 mod event;
 mod gpu;
@@ -13,9 +14,10 @@ mod plan;
 mod record;
 mod request;
 
+pub use attribution::{Component, PeakParts};
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, Sampler, Settings, parse_resolution, parse_setting,
-    setting_names, short_key,
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, PARTS_OF_A_BLOCK, Sampler, Settings, parse_resolution,
+    parse_setting, setting_names, short_key,
 };
 pub use event::{Event, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};

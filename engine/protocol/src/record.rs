@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, StageMemory};
+use crate::{Config, Device, PeakParts, StageMemory};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +104,9 @@ pub struct StageRecord {
     pub secs: Option<f64>,
     /// Its memory; empty on the CPU.
     pub memory: Option<StageMemory>,
+    /// Of denoise, what the peak of each sampler step that ran was made of; none on the CPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<PeakParts>,
 }
 
 /// One run of one case. What is not known is empty, never zero.
@@ -120,6 +123,9 @@ pub struct RunRecord {
     /// The allocation that failed, where the GPU's memory ran out.
     #[serde(default)]
     pub requested_bytes: Option<u64>,
+    /// What was allocated and reserved when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts_at_failure: Option<PeakParts>,
     /// The GPU profile's name; empty on the CPU.
     pub gpu: Option<String>,
     /// What ran it.
@@ -180,6 +186,11 @@ impl RunRecord {
         self.peak(|m| m.peak_allocated_bytes).map(|(stage, _)| stage)
     }
 
+    /// What the peak of allocated bytes was made of, of a run that came to its end: of the stage in which most was allocated.
+    pub fn peak_parts(&self) -> Option<PeakParts> {
+        self.stage_memory(self.peak_stage()?)?.parts
+    }
+
     /// The most device bytes that were held, context included, whether or not the run came to its end.
     pub fn reached_device_bytes(&self) -> Option<u64> {
         self.largest(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
@@ -188,6 +199,11 @@ impl RunRecord {
     /// The counters when the last stage ended.
     pub fn last_memory(&self) -> Option<StageMemory> {
         self.stages.iter().rev().find_map(|s| s.memory)
+    }
+
+    /// Memory of a stage; empty where it did not run, and on the CPU.
+    pub fn stage_memory(&self, stage: Stage) -> Option<StageMemory> {
+        self.stages.iter().find(|s| s.stage == stage)?.memory
     }
 
     /// How long a stage took.

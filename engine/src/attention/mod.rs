@@ -12,6 +12,7 @@ mod sdpa;
 use engine_protocol::AttnType;
 use tch::Tensor;
 
+use crate::attribution::operation;
 use crate::error::Result;
 
 /// Attention of `q` over all of `k` and `v`, without a mask.
@@ -23,12 +24,12 @@ use crate::error::Result;
 /// # Errors
 /// libtorch's, and a back end that has no kernel for the device.
 pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    match kind {
+    operation(|| match kind {
         AttnType::Sdpa => sdpa::attend(q, k, v),
         AttnType::Flash => flash::attend(q, k, v),
         AttnType::MemEfficient => mem_efficient::attend(q, k, v),
         AttnType::Math => math::attend(q, k, v),
-    }
+    })
 }
 
 #[cfg(test)]

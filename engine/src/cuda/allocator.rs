@@ -1,16 +1,18 @@
 //! The device and its caching allocator: counters, peaks, limits.
 
-use engine_protocol::StageMemory;
+use engine_protocol::{PeakParts, StageMemory};
 
 use super::ffi;
+use crate::attribution;
 use crate::error::Result;
 
-/// Makes the context, so that later figures hold it, and gives the device's name.
+/// Makes the context, so that later figures hold it, has what this thread allocates attributed, and gives the device's name.
 ///
 /// # Errors
 /// When there is no GPU, or it cannot be used.
 pub fn start() -> Result<String> {
     ffi::start()?;
+    ffi::observe()?;
     ffi::device_name()
 }
 
@@ -28,7 +30,18 @@ pub fn set_limit(bytes: u64) -> Result<()> {
 /// # Errors
 /// libtorch's.
 pub fn reset_peaks() -> Result<()> {
-    ffi::reset_peaks()
+    ffi::reset_peaks()?;
+    attribution::begin_stage(unsigned(ffi::counters()?.reserved));
+    Ok(())
+}
+
+/// What the peak since the last reset, or since this was last called, was made of. Empty where not every allocation was seen.
+///
+/// # Errors
+/// libtorch's.
+pub fn end_step() -> Result<Option<PeakParts>> {
+    let counters = ffi::counters()?;
+    Ok(attribution::end_step(unsigned(counters.allocated), unsigned(counters.reserved)))
 }
 
 /// Gives memory that no tensor uses back to the driver.
@@ -54,7 +67,6 @@ pub fn synchronize() -> Result<()> {
 pub fn memory() -> Result<StageMemory> {
     let counters = ffi::counters()?;
     let (free, total) = ffi::device_memory()?;
-    let unsigned = |bytes: i64| bytes.max(0) as u64;
     // The context and the libraries' own memory do not come and go with tensors: what they hold now they held at the peak.
     let beside = (total - free).saturating_sub(unsigned(counters.reserved));
     Ok(StageMemory {
@@ -63,5 +75,10 @@ pub fn memory() -> Result<StageMemory> {
         peak_allocated_bytes: unsigned(counters.peak_allocated),
         peak_reserved_bytes: unsigned(counters.peak_reserved),
         peak_device_bytes: unsigned(counters.peak_reserved) + beside,
+        parts: attribution::stage_parts(unsigned(counters.peak_allocated), unsigned(counters.peak_reserved)),
     })
+}
+
+fn unsigned(bytes: i64) -> u64 {
+    bytes.max(0) as u64
 }

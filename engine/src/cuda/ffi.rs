@@ -8,6 +8,7 @@ use memmap2::Mmap;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::DEVICE;
+use crate::attribution;
 use crate::error::{Error, Result};
 
 /// The caching allocator's counters, over all pools, in bytes.
@@ -23,9 +24,15 @@ pub(super) struct Counters {
 /// A `cudaEvent_t`.
 type RawEvent = *mut c_void;
 
+/// Hears of a block at an address: bytes allocated, or freed where negative, and bytes held from the driver.
+type OnMemory = extern "C" fn(address: *mut c_void, bytes: i64, reserved: usize);
+/// Hears that an allocation failed, with bytes held from the driver.
+type OnOutOfMemory = extern "C" fn(reserved: usize);
+
 unsafe extern "C" {
     fn lowmem_error() -> *const c_char;
     fn lowmem_start(device: c_int) -> c_int;
+    fn lowmem_observe(on_memory: OnMemory, on_out_of_memory: OnOutOfMemory) -> c_int;
     fn lowmem_device_name(device: c_int, name: *mut *const c_char) -> c_int;
     fn lowmem_counters(device: c_int, out: *mut Counters) -> c_int;
     fn lowmem_reset_peaks(device: c_int) -> c_int;
@@ -57,6 +64,18 @@ fn check(answer: c_int) -> Result<()> {
 pub(super) fn start() -> Result<()> {
     // SAFETY: takes and gives no pointer.
     check(unsafe { lowmem_start(DEVICE) })
+}
+
+/// Has what this thread allocates and frees on the GPU reported to `attribution`.
+pub(super) fn observe() -> Result<()> {
+    extern "C" fn on_memory(address: *mut c_void, bytes: i64, reserved: usize) {
+        attribution::report(address as usize, bytes, reserved as u64);
+    }
+    extern "C" fn on_out_of_memory(reserved: usize) {
+        attribution::report_out_of_memory(reserved as u64);
+    }
+    // SAFETY: both functions live as long as the program, take plain numbers and call nothing of libtorch. The address is never followed.
+    check(unsafe { lowmem_observe(on_memory, on_out_of_memory) })
 }
 
 pub(super) fn device_name() -> Result<String> {

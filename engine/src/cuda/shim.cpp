@@ -1,15 +1,18 @@
-// What tch lacks: the caching allocator's counters, streams, events, and page-locked memory.
+// What tch lacks: the caching allocator's counters and reports, streams, events, and page-locked memory.
 //
 // Every function answers 0, or 1 after an exception whose text `lowmem_error` then gives. No exception crosses into Rust.
 
 #include <ATen/Context.h>
+#include <c10/core/Allocator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 // The header that declares it includes the headers of every CUDA library. It lives in libtorch_cuda, and naming it keeps the linker from
@@ -45,6 +48,33 @@ c10::cuda::CUDAStream stream_of(int64_t id, int device) {
   return c10::cuda::CUDAStream::unpack3(id, static_cast<c10::DeviceIndex>(device), c10::DeviceType::CUDA);
 }
 
+// Passes on what the caching allocator tells a memory profiler: each block as it is allocated and freed, in the bytes that it counts.
+struct Observer final : c10::MemoryReportingInfoBase {
+  using OnMemory = void (*)(void* address, int64_t bytes, size_t reserved);
+  using OnOutOfMemory = void (*)(size_t reserved);
+
+  Observer(OnMemory on_memory, OnOutOfMemory on_out_of_memory) : on_memory(on_memory), on_out_of_memory(on_out_of_memory) {}
+
+  void reportMemoryUsage(void* address, int64_t bytes, size_t, size_t reserved, c10::Device device) override {
+    if (device.is_cuda()) {
+      on_memory(address, bytes, reserved);
+    }
+  }
+
+  void reportOutOfMemory(int64_t, size_t, size_t reserved, c10::Device device) override {
+    if (device.is_cuda()) {
+      on_out_of_memory(reserved);
+    }
+  }
+
+  bool memoryProfilingEnabled() const override {
+    return true;
+  }
+
+  OnMemory on_memory;
+  OnOutOfMemory on_out_of_memory;
+};
+
 } // namespace
 
 extern "C" {
@@ -66,6 +96,16 @@ int lowmem_start(int device) {
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     C10_CUDA_CHECK(cudaFree(nullptr));
+  });
+}
+
+// Reports go to the thread that asked for them, and to one listener: a profiler that is there already keeps its place.
+int lowmem_observe(Observer::OnMemory on_memory, Observer::OnOutOfMemory on_out_of_memory) {
+  return guarded([&] {
+    const auto kind = c10::DebugInfoKind::PROFILER_STATE;
+    if (c10::ThreadLocalDebugInfo::get(kind) == nullptr) {
+      c10::ThreadLocalDebugInfo::_push(kind, std::make_shared<Observer>(on_memory, on_out_of_memory));
+    }
   });
 }
 

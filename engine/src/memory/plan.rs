@@ -1,6 +1,10 @@
 //! The placement plan: from a configuration to where each group of weights lives.
 
+use std::iter::repeat_n;
+
 use engine_protocol::{Config, ModelSpec, OffloadTextEncoder};
+
+use crate::transformer::Transformer;
 
 /// Where a group of weights lives, and whether it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +57,9 @@ impl Plan {
 
     /// The place of each of the transformer's groups, in execution order.
     pub fn transformer(&self) -> Vec<Place> {
-        let ends = std::slice::from_ref(&self.transformer_ends);
-        [ends, &self.blocks, ends].concat()
+        let before = repeat_n(self.transformer_ends, Transformer::GROUPS_BEFORE);
+        let blocks = self.blocks.iter().flat_map(|&place| repeat_n(place, Transformer::GROUPS_A_BLOCK));
+        before.chain(blocks).chain([self.transformer_ends]).collect()
     }
 }
 

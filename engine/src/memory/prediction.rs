@@ -42,31 +42,48 @@ struct Part {
     groups: Vec<Placed>,
 }
 
+#[derive(Clone, Copy)]
 struct Placed {
     name: Name,
     bytes: i64,
     place: Place,
 }
 
-/// What people call a group.
+/// What people call a group, which may be one part of what they mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     One(&'static str),
     /// One of many, `blocks` for example, with its number.
     Numbered(&'static str, usize),
 }
 
+/// Names of a model's groups: `before` of them are parts of the first thing, then come things of which each has `each` groups, and the last thing has one.
+struct Names {
+    first: &'static str,
+    before: usize,
+    many: &'static str,
+    each: usize,
+    last: &'static str,
+}
+
+impl Names {
+    /// The name of group `index`, where `last` is the last one's index.
+    fn of(&self, index: usize, last: usize) -> Name {
+        match index.checked_sub(self.before) {
+            None => Name::One(self.first),
+            Some(_) if index == last => Name::One(self.last),
+            Some(after) => Name::Numbered(self.many, after / self.each),
+        }
+    }
+}
+
 /// The model's parts in execution order.
 fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
     let plan = Plan::new(config, model);
-    let part = |name, stage, moves, groups: Vec<Group>, places: Vec<Place>, names: [&'static str; 3]| {
+    let part = |name, stage, moves, groups: Vec<Group>, places: Vec<Place>, names: Names| {
         let last = groups.len() - 1;
-        let named = |index| match index {
-            0 => Name::One(names[0]),
-            index if index == last => Name::One(names[2]),
-            index => Name::Numbered(names[1], index - 1),
-        };
         let placed = groups.iter().zip(places).enumerate().map(|(index, (group, place))| Placed {
-            name: named(index),
+            name: names.of(index, last),
             bytes: GroupLayout::new(group, kind_of(config.dtype)).bytes,
             place,
         });
@@ -75,23 +92,29 @@ fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
 
     let groups = TextEncoder::groups(&model.text_encoder);
     let places = vec![plan.text_encoder; groups.len()];
-    let mut parts = vec![part("text encoder", Stage::Encode, Moves::Never, groups, places, ["embedding table", "layers", "last norm"])];
+    let names = Names { first: "embedding table", before: 1, many: "layers", each: 1, last: "last norm" };
+    let mut parts = vec![part("text encoder", Stage::Encode, Moves::Never, groups, places, names)];
 
     let transformers: &[&str] = if model.pool.is_some() { &["high-noise transformer", "low-noise transformer"] } else { &["transformer"] };
     for name in transformers {
         let groups = Transformer::groups(&model.transformer);
-        parts.push(part(name, Stage::Denoise, Moves::EachPass, groups, plan.transformer(), ["embeddings", "blocks", "output layer"]));
+        let [before, each] = [Transformer::GROUPS_BEFORE, Transformer::GROUPS_A_BLOCK];
+        let names = Names { first: "embeddings", before, many: "blocks", each, last: "output layer" };
+        parts.push(part(name, Stage::Denoise, Moves::EachPass, groups, plan.transformer(), names));
     }
 
     let groups = vae::groups(&model.vae);
     let places = vec![plan.vae; groups.len()];
-    parts.push(part("VAE", Stage::Decode, Moves::BeforeDecode, groups, places, ["decoder", "", ""]));
+    let names = Names { first: "decoder", before: 1, many: "", each: 1, last: "" };
+    parts.push(part("VAE", Stage::Decode, Moves::BeforeDecode, groups, places, names));
     parts
 }
 
 impl Part {
+    /// Its resident groups, which are one allocation.
     fn resident_bytes(&self) -> u64 {
-        self.groups.iter().filter(|group| group.place == Place::Resident).map(|group| block_bytes(group.bytes)).sum()
+        let bytes: i64 = self.groups.iter().filter(|group| group.place == Place::Resident).map(|group| group.bytes).sum();
+        if bytes == 0 { 0 } else { block_bytes(bytes) }
     }
 
     /// Its staging buffers, where it streams at all.
@@ -109,13 +132,15 @@ impl Part {
         self.staging().map_or(0, |staging| staging.count * staging.buffer_bytes)
     }
 
-    /// Its groups, neighbours that are alike in one row.
+    /// What its groups are parts of, neighbours that are alike in one row.
     fn rows(&self) -> Vec<PlannedGroups> {
+        let whole = |parts: &[Placed]| Placed { bytes: parts.iter().map(|part| part.bytes).sum(), ..parts[0] };
+        let wholes: Vec<Placed> = self.groups.chunk_by(|a, b| (a.name, a.place) == (b.name, b.place)).map(whole).collect();
         let alike = |a: &Placed, b: &Placed| match (&a.name, &b.name) {
             (Name::Numbered(..), Name::Numbered(..)) => (a.bytes, a.place) == (b.bytes, b.place),
             _ => false,
         };
-        self.groups.chunk_by(alike).map(|groups| self.row(groups)).collect()
+        wholes.chunk_by(alike).map(|wholes| self.row(wholes)).collect()
     }
 
     fn row(&self, groups: &[Placed]) -> PlannedGroups {

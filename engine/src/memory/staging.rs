@@ -5,9 +5,13 @@
 //! recorded in the compute stream after the last arithmetic that reads the buffer; the next copy into it waits for that. So a copy never
 //! overwrites weights in use, and with n buffers n - 1 copies can be under way while one group computes. On the CPU a copy is done when the
 //! call returns, and there is nothing to wait for.
+//!
+//! Both halves are tested: the order on the virtual GPU, whose trace of operations shows what is ordered, and on the CPU that nothing is read that was not copied, with
+//! buffers that are poisoned as a group lets go of them.
 
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
@@ -19,7 +23,11 @@ pub(super) struct Staging {
     buffers: Vec<Buffer>,
     streams: Option<Streams>,
     next: usize,
+    poisoned: bool,
 }
+
+/// The byte of a poisoned buffer: of it any floating-point number is NaN, whatever its type.
+const POISON: i64 = 0xFF;
 
 #[derive(Debug)]
 struct Streams {
@@ -48,13 +56,16 @@ struct BufferEvents {
 }
 
 impl Staging {
-    /// `count` buffers on `device`, each for groups of at most `bytes`.
-    pub(super) fn new(count: usize, bytes: i64, device: Device) -> Result<Self> {
+    /// `count` buffers on `device`, each for groups of at most `bytes`. `poisoned` ones hold a group once: as it lets go, they are written over.
+    pub(super) fn new(count: usize, bytes: i64, device: Device, poisoned: bool) -> Result<Self> {
         let on_gpu = device.is_cuda();
         let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
         let mut buffers = Vec::with_capacity(count);
         for _ in 0..count {
-            let slab = Tensor::f_empty([bytes], (Kind::Uint8, device))?;
+            let mut slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, device)))?;
+            if poisoned {
+                let _ = slab.f_fill_(POISON)?;
+            }
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
             buffers.push(Buffer { slab, holds: None, events });
         }
@@ -64,7 +75,7 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { buffers, streams, next: 0 })
+        Ok(Self { buffers, streams, next: 0, poisoned })
     }
 
     /// Whether `index` is in a buffer or on its way.
@@ -72,10 +83,14 @@ impl Staging {
         self.buffers.iter().any(|buffer| buffer.group() == Some(index))
     }
 
-    /// Starts the copy of group `index`, which lies in `host` as `layout` says, into the buffer whose turn it is.
-    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, host: &Tensor) -> Result<()> {
-        let turn = self.next;
-        self.next = (turn + 1) % self.buffers.len();
+    /// Starts the copy of group `index`, which lies in `host` as `layout` says, into the buffer whose turn it is. The group `wanted`, which is to run
+    /// now, stays where it is.
+    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, host: &Tensor, wanted: usize) -> Result<()> {
+        let count = self.buffers.len();
+        let mut turns = (self.next..self.next + count).map(|turn| turn % count);
+        let turn =
+            turns.find(|&turn| self.buffers[turn].group() != Some(wanted)).expect("with one buffer, only the wanted group is fetched");
+        self.next = (turn + 1) % count;
         let (buffer, bytes) = (&mut self.buffers[turn], layout.bytes);
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
         match (&self.streams, &buffer.events) {
@@ -90,16 +105,21 @@ impl Staging {
 
     /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.
     pub(super) fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
-        let buffer = self.buffers.iter().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
+        let buffer = self.buffers.iter_mut().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
         let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
             streams.compute.wait(&events.arrived)?;
         }
-        let result = run(weights)?;
+        let result = run(weights);
+        if self.poisoned {
+            buffer.holds = None;
+            let _ = buffer.slab.f_fill_(POISON)?;
+        }
+        // After an error too: what was put into the stream before it still reads the buffer.
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
             events.released.record(streams.compute)?;
         }
-        Ok(result)
+        result
     }
 }
 

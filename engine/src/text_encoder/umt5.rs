@@ -5,6 +5,7 @@
 use engine_protocol::TextEncoderSpec;
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Groups, Weights};
 
@@ -114,7 +115,9 @@ impl TextEncoder {
         };
         // 1. Scores with position bias and mask, `[B, heads, L, L]`, and weights from them.
         // In fp32: not being divided by anything they are large, and 16 bits would round them by a tenth.
-        let mut scores = heads("q", Kind::Float)?.f_matmul(&heads("k", Kind::Float)?.f_transpose(-2, -1)?)?;
+        let (q, k) = (heads("q", Kind::Float)?, heads("k", Kind::Float)?.f_transpose(-2, -1)?);
+        let mut scores = operation(|| Ok(q.f_matmul(&k)?))?;
+        drop((q, k));
         let table = w.get("layer.0.SelfAttention.relative_attention_bias.weight");
         let bias = Tensor::f_embedding(table, buckets, -1, false, false)?.f_permute([2, 0, 1])?;
         let _ = scores.f_add_(&bias)?.f_add_(masked)?;
@@ -123,7 +126,9 @@ impl TextEncoder {
         drop(scores);
 
         // 2. Values, heads joined, projected.
-        let joined = weights.f_matmul(&heads("v", hidden.kind())?)?.f_transpose(1, 2)?.f_flatten(2, 3)?;
+        let values = heads("v", hidden.kind())?;
+        let joined = operation(|| Ok(weights.f_matmul(&values)?))?.f_transpose(1, 2)?.f_flatten(2, 3)?;
+        drop(values);
         let _ = hidden.f_add_(&w.linear("layer.0.SelfAttention.o", &joined)?)?;
         bound_fp16(hidden)
     }

@@ -1,6 +1,6 @@
 //! One transformer block: self-attention, cross-attention to the prompt, feed-forward.
 
-use engine_protocol::{AttnType, TransformerSpec};
+use engine_protocol::{AttnType, PARTS_OF_A_BLOCK, TransformerSpec};
 use tch::{Kind, Tensor};
 
 use super::embeddings::Condition;
@@ -8,11 +8,16 @@ use super::rope;
 use super::slices::{Gathered, slice, slices};
 use crate::attention::attend;
 use crate::error::Result;
-use crate::weights::{Group, Weights};
+use crate::weights::{Group, Groups, Weights};
 
-/// The group of block `index`. All blocks have the same tensors.
-pub(super) fn group(spec: &TransformerSpec, index: i64) -> Group {
+/// Groups of one block: self-attention, cross-attention, feed-forward. Each is used whole and once a pass, so a block that is streamed needs room for
+/// a part of itself.
+pub(super) const GROUPS: usize = PARTS_OF_A_BLOCK as usize;
+
+/// The groups of block `index`. All blocks have the same tensors.
+pub(super) fn groups(spec: &TransformerSpec, index: i64) -> [Group; GROUPS] {
     let dim = spec.num_attention_heads * spec.attention_head_dim;
+    let part = || Group::new(format!("blocks.{index}."));
     let attention = |group: Group, name: &str| {
         group
             .linear(&format!("{name}.to_q"), dim, dim)
@@ -22,12 +27,12 @@ pub(super) fn group(spec: &TransformerSpec, index: i64) -> Group {
             .param(&format!("{name}.norm_q.weight"), &[dim])
             .param(&format!("{name}.norm_k.weight"), &[dim])
     };
-    let group = Group::new(format!("blocks.{index}.")).fp32("scale_shift_table", &[1, 6, dim]);
-    attention(attention(group, "attn1"), "attn2")
-        .fp32("norm2.weight", &[dim])
-        .fp32("norm2.bias", &[dim])
-        .linear("ffn.net.0.proj", dim, spec.ffn_dim)
-        .linear("ffn.net.2", spec.ffn_dim, dim)
+    [
+        // The modulation of the whole block is made with its first part.
+        attention(part().fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
+        attention(part(), "attn2").fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
+        part().linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
+    ]
 }
 
 /// What a block needs besides its weights; the same for all blocks of a forward pass.
@@ -65,30 +70,37 @@ impl Affine {
 }
 
 impl Block<'_> {
-    /// Runs the block on `hidden`, in place.
+    /// Runs the block whose groups begin at `first` on `hidden`, in place.
     ///
     /// # Shapes
     /// `hidden` is `[B, L, dim]`.
     ///
     /// # Errors
-    /// libtorch's.
-    pub(super) fn forward(&self, w: &Weights, hidden: &Tensor) -> Result<()> {
+    /// libtorch's, and what `groups` ran into.
+    pub(super) fn forward(&self, groups: &mut impl Groups, first: usize, hidden: &Tensor) -> Result<()> {
         let kind = hidden.kind();
+        // 1. Self-attention.
+        let [ff_shift, ff_scale, ff_gate] = groups.with(first, |w| {
+            let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = self.modulation(w)?;
+            self.self_attention(w, hidden, &Affine::modulation(&scale, &shift, kind)?, &gate)?;
+            Ok([ff_shift, ff_scale, ff_gate])
+        })?;
 
-        // 1. Modulation in fp32: the timestep's, plus the block's own.
+        // 2. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
+        groups.with(first + 1, |w| {
+            let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
+            self.cross_attention(w, hidden, &norm)
+        })?;
+
+        // 3. Feed-forward.
+        groups.with(first + 2, |w| self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate))
+    }
+
+    /// Shift, scale and gate of self-attention, then of feed-forward: the timestep's plus the block's own, in fp32.
+    fn modulation(&self, w: &Weights) -> Result<[Tensor; 6]> {
         let own = w.get("scale_shift_table").f_squeeze_dim(0)?;
         let rows = own.f_add(&self.condition.modulation.f_to_kind(Kind::Float)?)?.f_unbind(0)?;
-        let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = <[Tensor; 6]>::try_from(rows).expect("the table has six rows");
-
-        // 2. Self-attention.
-        self.self_attention(w, hidden, &Affine::modulation(&scale, &shift, kind)?, &gate)?;
-
-        // 3. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
-        let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
-        self.cross_attention(w, hidden, &norm)?;
-
-        // 4. Feed-forward.
-        self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate)
+        Ok(<[Tensor; 6]>::try_from(rows).expect("the table has six rows"))
     }
 
     /// Adds `gate · attention(norm(hidden))`.

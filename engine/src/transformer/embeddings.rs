@@ -3,8 +3,9 @@
 use engine_protocol::TransformerSpec;
 use tch::{Device, Kind, Tensor};
 
+use crate::attribution::operation;
 use crate::error::{Error, Result};
-use crate::weights::{Group, Weights};
+use crate::weights::{Group, Groups, Weights};
 
 /// Period of the slowest wave of the timestep embedding, over 2π.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -20,21 +21,28 @@ pub(super) struct Condition {
     pub(super) prompt: Tensor,
 }
 
-/// The group of everything before the first block.
-pub(super) fn group(spec: &TransformerSpec) -> Group {
+/// The groups of everything before the first block: the timestep's two layers, its six modulations, then prompt and patches. What is streamed needs room
+/// for the largest of them, which is about as large as a part of a block.
+pub(super) fn groups(spec: &TransformerSpec) -> [Group; GROUPS] {
     let dim = spec.num_attention_heads * spec.attention_head_dim;
     let [frames, height, width] = spec.patch_size;
-    Group::new("")
-        .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
-        .param("patch_embedding.bias", &[dim])
-        .fp32("condition_embedder.time_embedder.linear_1.weight", &[dim, spec.freq_dim])
-        .fp32("condition_embedder.time_embedder.linear_1.bias", &[dim])
-        .fp32("condition_embedder.time_embedder.linear_2.weight", &[dim, dim])
-        .fp32("condition_embedder.time_embedder.linear_2.bias", &[dim])
-        .linear("condition_embedder.time_proj", dim, 6 * dim)
-        .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
-        .linear("condition_embedder.text_embedder.linear_2", dim, dim)
+    [
+        Group::new("")
+            .fp32("condition_embedder.time_embedder.linear_1.weight", &[dim, spec.freq_dim])
+            .fp32("condition_embedder.time_embedder.linear_1.bias", &[dim])
+            .fp32("condition_embedder.time_embedder.linear_2.weight", &[dim, dim])
+            .fp32("condition_embedder.time_embedder.linear_2.bias", &[dim]),
+        Group::new("").linear("condition_embedder.time_proj", dim, 6 * dim),
+        Group::new("")
+            .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
+            .linear("condition_embedder.text_embedder.linear_2", dim, dim)
+            .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
+            .param("patch_embedding.bias", &[dim]),
+    ]
 }
+
+/// Groups before the first block.
+pub(super) const GROUPS: usize = 3;
 
 /// How many patches lie along frames, height and width of latents `[B, C, T, H, W]`.
 ///
@@ -58,7 +66,7 @@ pub(super) fn patch_grid(spec: &TransformerSpec, latents: &Tensor) -> Result<[i6
 ///
 /// # Errors
 /// libtorch's.
-pub(super) fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &Tensor) -> Result<Tensor> {
+fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &Tensor) -> Result<Tensor> {
     let weight = w.get("patch_embedding.weight");
     let [batch, channels] = [latents.size()[0], latents.size()[1]];
     let values = channels * patch.iter().product::<i64>();
@@ -68,7 +76,7 @@ pub(super) fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &T
         .f_permute([0, 2, 4, 6, 1, 3, 5, 7])?
         .f_reshape([batch, grid.iter().product::<i64>(), values])?;
     let weight = weight.f_view([weight.size()[0], values])?;
-    Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?)
+    operation(|| Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?))
 }
 
 /// Tokens' values to latents, `[B, L, pt·ph·pw·C]` to `[B, C, T, H, W]`.
@@ -84,31 +92,43 @@ pub(super) fn unpatchify(patch: [i64; 3], grid: [i64; 3], channels: i64, values:
         .f_reshape([batch, channels, frames, height, width])?)
 }
 
-/// What the blocks are conditioned on. `timestep` is the same for the whole batch.
+/// Tokens, and what the blocks are conditioned on. `timestep` is the same for the whole batch; `compute` is the type of the hidden state.
 ///
 /// # Shapes
-/// `prompt` is `[B, Lt, text_dim]`.
+/// `latents` is `[B, C, T, H, W]`, `prompt` is `[B, Lt, text_dim]`, the tokens are `[B, L, dim]`.
 ///
 /// # Errors
-/// libtorch's.
-pub(super) fn condition(w: &Weights, freq_dim: i64, timestep: f64, prompt: &Tensor) -> Result<Condition> {
-    let time_proj = "condition_embedder.time_proj";
-    let compute = w.get("condition_embedder.time_proj.weight").kind();
+/// libtorch's, and what `groups` ran into.
+pub(super) fn embed(
+    groups: &mut impl Groups,
+    spec: &TransformerSpec,
+    grid: [i64; 3],
+    latents: &Tensor,
+    timestep: f64,
+    prompt: &Tensor,
+) -> Result<(Tensor, Condition)> {
+    // 1. The timestep's waves through two layers, in fp32 throughout.
+    let waves = timestep_waves(spec.freq_dim, timestep)?.f_to_device(prompt.device())?;
+    let embedded = groups.with(0, |w| {
+        let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
+        w.linear("condition_embedder.time_embedder.linear_2", &inner)
+    })?;
 
-    // 1. The timestep's waves through two layers, in fp32 throughout; then the compute type.
-    let waves = timestep_waves(freq_dim, timestep)?.f_to_device(prompt.device())?;
-    let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
-    let timestep = w.linear("condition_embedder.time_embedder.linear_2", &inner)?.f_to_kind(compute)?;
+    // 2. In the compute type from here on: six modulations of every channel.
+    let (timestep, modulation) = groups.with(1, |w| {
+        let timestep = embedded.f_to_kind(w.get("condition_embedder.time_proj.weight").kind())?;
+        let modulation = w.linear("condition_embedder.time_proj", &timestep.f_silu()?)?.f_view([6, -1])?;
+        Ok((timestep, modulation))
+    })?;
 
-    // 2. Six modulations of every channel.
-    let modulation = w.linear(time_proj, &timestep.f_silu()?)?.f_view([6, -1])?;
-
-    // 3. The prompt, in the width of the hidden state.
-    let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(compute)?)?;
-    let _ = inner.f_gelu_("tanh")?;
-    let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
-
-    Ok(Condition { modulation, timestep, prompt })
+    // 3. The prompt in the width of the hidden state, and the patches.
+    groups.with(2, |w| {
+        let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(timestep.kind())?)?;
+        let _ = inner.f_gelu_("tanh")?;
+        let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
+        let hidden = patchify(w, spec.patch_size, grid, latents)?;
+        Ok((hidden, Condition { modulation, timestep, prompt }))
+    })
 }
 
 /// Cosines, then sines, of `timestep` at geometrically spaced frequencies: `[1, freq_dim]`, fp32, on the CPU.

@@ -19,17 +19,23 @@ pub struct Transformer {
 }
 
 impl Transformer {
+    /// Groups before the first block.
+    pub const GROUPS_BEFORE: usize = embeddings::GROUPS;
+    /// Groups of one block.
+    pub const GROUPS_A_BLOCK: usize = block::GROUPS;
+
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
     pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
         Self { spec: spec.clone(), attn_type, sequence_chunk }
     }
 
-    /// Its groups in execution order: embeddings, one group a block, the output layer. All blocks' groups have the same layout.
+    /// Its groups in execution order: [`Transformer::GROUPS_BEFORE`] of the embeddings, [`Transformer::GROUPS_A_BLOCK`] of each block, and the output
+    /// layer. All blocks have groups of the same layouts.
     pub fn groups(spec: &TransformerSpec) -> Vec<Group> {
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let values = spec.out_channels * spec.patch_size.iter().product::<i64>();
-        let mut groups = vec![embeddings::group(spec)];
-        groups.extend((0..spec.num_layers).map(|index| block::group(spec, index)));
+        let mut groups = embeddings::groups(spec).to_vec();
+        groups.extend((0..spec.num_layers).flat_map(|index| block::groups(spec, index)));
         groups.push(Group::new("").fp32("scale_shift_table", &[1, 2, dim]).linear("proj_out", dim, values));
         groups
     }
@@ -47,20 +53,18 @@ impl Transformer {
         let grid = embeddings::patch_grid(spec, latents)?;
 
         // 1. Tokens, conditions, and the turns of every token.
-        let (hidden, condition) = groups.with(0, |w| {
-            let condition = embeddings::condition(w, spec.freq_dim, timestep, prompt)?;
-            Ok((embeddings::patchify(w, spec.patch_size, grid, latents)?, condition))
-        })?;
+        let (hidden, condition) = embeddings::embed(groups, spec, grid, latents, timestep, prompt)?;
         let rope = rope::table(spec.attention_head_dim, grid, latents.device())?;
 
         // 2. The blocks, which write into the hidden state.
         let block = Block { spec, attn_type: self.attn_type, sequence_chunk: self.sequence_chunk, condition: &condition, rope: &rope };
-        for index in 0..spec.num_layers as usize {
-            groups.with(1 + index, |w| block.forward(w, &hidden))?;
+        let last = Self::GROUPS_BEFORE + spec.num_layers as usize * Self::GROUPS_A_BLOCK;
+        for first in (Self::GROUPS_BEFORE..last).step_by(Self::GROUPS_A_BLOCK) {
+            block.forward(groups, first, &hidden)?;
         }
 
         // 3. The values of each patch, put in their places.
-        let values = groups.with(1 + spec.num_layers as usize, |w| self.output(w, &hidden, &condition))?;
+        let values = groups.with(last, |w| self.output(w, &hidden, &condition))?;
         drop(hidden);
         embeddings::unpatchify(spec.patch_size, grid, spec.out_channels, &values)
     }

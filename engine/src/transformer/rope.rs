@@ -9,8 +9,8 @@ use crate::error::Result;
 /// The slowest frequency is about one over this.
 const THETA: f64 = 10_000.0;
 
-/// So many tokens are turned at a time where that takes an fp32 copy: 80 MiB for the 14B model, and long enough to keep a GPU busy.
-pub(super) const TOKENS_AT_A_TIME: i64 = 4096;
+/// So many tokens are turned at a time where that takes an fp32 copy: 40 MiB for the 14B model, and long enough to keep a GPU busy.
+pub(super) const TOKENS_AT_A_TIME: i64 = 2048;
 
 /// Cosine and sine of every token's angles, in fp32: `[L, head_dim / 2, 2]`. Computed in fp64 on the CPU, one axis at a time.
 ///

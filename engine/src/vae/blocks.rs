@@ -13,6 +13,7 @@ use super::feature_cache::FeatureCache;
 use super::norm::{Norm, position_slices};
 use super::slots::Slots;
 use super::tiling::Span;
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -132,7 +133,8 @@ impl AttentionBlock {
         let qkv = qkv.f_reshape([batch * frames, 1, height * width, 3 * channels])?.f_chunk(3, -1)?;
 
         // 2. Attention.
-        let attended = Tensor::f_scaled_dot_product_attention(&qkv[0], &qkv[1], &qkv[2], None::<&Tensor>, 0.0, false, None, false)?;
+        let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
+        let attended = operation(|| Ok(Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)?))?;
         drop(qkv);
 
         // 3. Projection, and the input.

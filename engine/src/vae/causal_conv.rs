@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::feature_cache::FeatureCache;
 use super::norm::Norm;
 use super::slots::Slots;
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -92,7 +93,8 @@ impl CausalConv {
         // It counts sides as batch, channels, frames, height, width.
         let padded = padded.f_permute([0, 4, 1, 2, 3])?;
         let (stride, padding) = ([self.stride, 1, 1], [0, self.side / 2, self.side / 2]);
-        let y = padded.f_conv3d(w.get(&self.weight), Some(w.get(&self.bias)), stride, padding, [1, 1, 1], 1)?;
+        let (weight, bias) = (w.get(&self.weight), Some(w.get(&self.bias)));
+        let y = operation(|| Ok(padded.f_conv3d(weight, bias, stride, padding, [1, 1, 1], 1)?))?;
         Ok(y.f_permute([0, 2, 3, 4, 1])?)
     }
 }

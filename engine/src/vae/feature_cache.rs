@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use tch::{Device, Kind, Tensor};
 
 use super::slots::{Chunk, Slots};
+use crate::attribution::{Component, within};
 use crate::error::Result;
 
 /// What the causal convolutions remember between the chunks of one video (of one tile): the last frames of each one's input.
@@ -74,14 +75,14 @@ impl FeatureCache {
         if !self.started {
             self.frames.clear();
             for (history, sides) in slots.remembered(chunk, self.last) {
-                let frames = (0..history).map(|_| Tensor::f_zeros(sides, options));
+                let frames = (0..history).map(|_| within(Component::FeatureCache, || Tensor::f_zeros(sides, options)));
                 self.frames.push(frames.collect::<std::result::Result<_, _>>()?);
             }
         }
         let largest = slots.largest_input(chunk, self.started);
         if self.buffer.as_ref().is_none_or(|buffer| (buffer.numel() as i64) < largest) {
             self.buffer = None;
-            self.buffer = Some(Tensor::f_empty([largest], options)?);
+            self.buffer = Some(within(Component::FeatureCache, || Tensor::f_empty([largest], options))?);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::decoder::VaeDecoder;
 use super::feature_cache::FeatureCache;
 use super::tiling::{Span, Tiling, blend_weights, even_spans};
+use crate::attribution::{Component, within};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
@@ -113,7 +114,7 @@ impl Video<'_> {
         let band_height = rows[0].len() * scale;
         // In the type of the tiles: where no tiles overlap, pixels are then those of the frame decoded at once.
         let shape = [1, self.decoder.frames_of(latent_frames), band_height, width * scale, 3];
-        let canvas = Tensor::f_zeros(shape, (latents.kind(), latents.device()))?;
+        let canvas = within(Component::Frames, || Tensor::f_zeros(shape, (latents.kind(), latents.device())))?;
 
         let total = rows.len() * columns.len() * self.chunks.len();
         let mut done = 0;
@@ -145,7 +146,7 @@ impl Video<'_> {
             // 3. Unfinished rows become the first ones of the next canvas.
             if row + 1 < rows.len() {
                 let unfinished = band_height - finished;
-                let kept = canvas.f_narrow_copy(2, finished, unfinished)?;
+                let kept = within(Component::Frames, || canvas.f_narrow_copy(2, finished, unfinished))?;
                 let _ = canvas.f_narrow(2, unfinished, finished)?.f_zero_()?;
                 canvas.f_narrow(2, 0, unfinished)?.f_copy_(&kept)?;
             }
@@ -185,6 +186,7 @@ impl Quantiser {
         let _ = scaled.f_round_()?;
         // Weights of tiles sum to one as nearly as fp32 can, which may be a little above.
         let _ = scaled.f_clamp_(0.0, 255.0)?;
-        Ok(scaled.f_to_kind(Kind::Uint8)?.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?.f_contiguous()?)
+        let bytes = within(Component::Frames, || scaled.f_to_kind(Kind::Uint8))?;
+        Ok(bytes.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?.f_contiguous()?)
     }
 }

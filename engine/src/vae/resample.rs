@@ -8,6 +8,7 @@ use super::causal_conv::CausalConv;
 use super::feature_cache::FeatureCache;
 use super::slots::Slots;
 use super::tiling::{Span, even_spans};
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -180,7 +181,8 @@ impl FrameConv {
         let (batch, frames, height, width, _) = x.size5()?;
         let x = x.f_view([-1, height, width, self.inputs])?.f_permute([0, 3, 1, 2])?;
         let (stride, padding) = ([stride, stride], [padding, padding]);
-        let y = x.f_conv2d(w.get(&self.weight), Some(w.get(&self.bias)), stride, padding, [1, 1], 1)?;
+        let (weight, bias) = (w.get(&self.weight), Some(w.get(&self.bias)));
+        let y = operation(|| Ok(x.f_conv2d(weight, bias, stride, padding, [1, 1], 1)?))?;
         let y = y.f_permute([0, 2, 3, 1])?;
         let (_, height, width, _) = y.size4()?;
         Ok(y.f_reshape([batch, frames, height, width, self.outputs])?)

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tch::Tensor;
 
+use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout};
 
@@ -55,6 +56,7 @@ impl Weights {
     /// libtorch's.
     pub fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
         let weight = self.get(&format!("{name}.weight"));
-        Ok(x.f_linear(weight, self.find(&format!("{name}.bias")))?)
+        let bias = self.find(&format!("{name}.bias"));
+        operation(|| Ok(x.f_linear(weight, bias)?))
     }
 }

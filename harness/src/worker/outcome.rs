@@ -1,6 +1,6 @@
 //! From what a worker said and how it ended to a run record.
 
-use engine_protocol::{Device, Event, Outcome, Request, RunRecord, Source, Stage, StageMemory, StageRecord, Transfers};
+use engine_protocol::{Device, Event, Outcome, PeakParts, Request, RunRecord, Source, Stage, StageMemory, StageRecord, Transfers};
 
 use super::environment::DeviceReport;
 use super::process::{End, Ended};
@@ -19,6 +19,8 @@ pub(super) struct Transcript {
     device_name: Option<String>,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
+    /// Of the open stage.
+    steps: Vec<PeakParts>,
     verdict: Option<Verdict>,
     /// The first line that is no event, and why.
     malformed: Option<String>,
@@ -28,7 +30,7 @@ pub(super) struct Transcript {
 #[derive(Debug)]
 enum Verdict {
     Finished(Option<Transfers>),
-    OutOfMemory { stage: Stage, requested_bytes: Option<u64>, message: String },
+    OutOfMemory { stage: Stage, requested_bytes: Option<u64>, parts: Option<PeakParts>, message: String },
     Failed { stage: Option<Stage>, message: String },
 }
 
@@ -56,23 +58,26 @@ impl Transcript {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
+            Event::StepEnded { parts } => self.steps.push(parts),
             Event::StageEnded { stage, secs, memory } => {
                 self.open_stage = None;
-                self.stages.push(StageRecord { stage, secs, memory });
+                self.keep(stage, secs, memory);
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
-            Event::OutOfMemory { stage, requested_bytes, memory, message } => {
-                self.ran_out(stage, memory);
-                self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, message });
+            Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
+                // The stage that ran out is a stage of the run too.
+                self.open_stage = Some(stage);
+                self.keep(stage, None, memory);
+                self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
         }
     }
 
-    /// The stage that ran out is a stage of the run too.
-    fn ran_out(&mut self, stage: Stage, memory: Option<StageMemory>) {
-        self.open_stage = Some(stage);
-        self.stages.push(StageRecord { stage, secs: None, memory });
+    /// Keeps a stage that is over, with the steps that were told of in it.
+    fn keep(&mut self, stage: Stage, secs: Option<f64>, memory: Option<StageMemory>) {
+        let steps = std::mem::take(&mut self.steps);
+        self.stages.push(StageRecord { stage, secs, memory, steps });
     }
 
     /// The record of the case.
@@ -90,6 +95,7 @@ impl Transcript {
             error: ending.error,
             failed_stage: ending.stage,
             requested_bytes: ending.requested_bytes,
+            parts_at_failure: ending.parts_at_failure,
             gpu: target.profile.as_ref().map(|profile| profile.name.clone()),
             device: request.device,
             device_name: self.device_name,
@@ -116,7 +122,7 @@ impl Transcript {
     fn judge(&self, ended: &Ended) -> Ending {
         let stage = self.open_stage;
         let words = |what: String| Some(with_last_words(what, &ended.last_words));
-        let ending = |outcome, error| Ending { outcome, error, stage, requested_bytes: None };
+        let ending = |outcome, error| Ending { outcome, error, stage, requested_bytes: None, parts_at_failure: None };
         match ended.end {
             End::TimedOut | End::Interrupted => {
                 return ending(Outcome::Timeout, words(format!("not done within its time limit{}", in_stage(stage))));
@@ -131,11 +137,15 @@ impl Transcript {
             return ending(Outcome::Crashed, words(malformed.clone()));
         }
         match (&self.verdict, ended.end) {
-            (Some(Verdict::OutOfMemory { stage, requested_bytes, message }), _) => {
-                Ending { outcome: Outcome::Oom, error: Some(message.clone()), stage: Some(*stage), requested_bytes: *requested_bytes }
-            }
+            (Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message }), _) => Ending {
+                outcome: Outcome::Oom,
+                error: Some(message.clone()),
+                stage: Some(*stage),
+                requested_bytes: *requested_bytes,
+                parts_at_failure: *parts,
+            },
             (Some(Verdict::Failed { stage, message }), _) => {
-                Ending { outcome: Outcome::Failed, error: Some(message.clone()), stage: stage.or(self.open_stage), requested_bytes: None }
+                Ending { stage: stage.or(self.open_stage), ..ending(Outcome::Failed, Some(message.clone())) }
             }
             (Some(Verdict::Finished(_)), End::Exited(0)) => ending(Outcome::Ok, None),
             (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {}", left(end)))),
@@ -150,6 +160,7 @@ struct Ending {
     error: Option<String>,
     stage: Option<Stage>,
     requested_bytes: Option<u64>,
+    parts_at_failure: Option<PeakParts>,
 }
 
 fn in_stage(stage: Option<Stage>) -> String {

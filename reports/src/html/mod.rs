@@ -4,7 +4,7 @@ use askama::Template;
 use engine_protocol::{Outcome, RunRecord, gib};
 
 use crate::plot::Plot;
-use crate::{Error, Run, advice, summary, table};
+use crate::{Error, Run, advice, parts, summary, table};
 
 /// The page and what fills it.
 #[derive(Template)]
@@ -19,6 +19,9 @@ struct Page<'a> {
     titles: [&'static str; 9],
     rows: Vec<Row<'a>>,
     notes: Vec<String>,
+    part_titles: Vec<String>,
+    part_rows: Vec<(&'a str, Vec<String>)>,
+    part_note: &'static str,
     unsupported: Vec<(String, u64)>,
 }
 
@@ -53,6 +56,9 @@ pub(crate) fn page(run: &Run, plots: &[Plot]) -> Result<String, Error> {
         titles: table::TITLES,
         rows: run.records.iter().map(row).collect(),
         notes: table::notes(run),
+        part_titles: parts::titles().collect(),
+        part_rows: parts::rows(run),
+        part_note: parts::NOTE,
         unsupported: table::unsupported_calls(run),
     };
     Ok(page.render()?)
@@ -86,6 +92,7 @@ mod tests {
         assert!(page.contains("oom in denoise (needs at least 31.00 GiB)"));
         assert!(page.contains("&#60;b&#62;") && !page.contains("<b>"), "an error text is escaped");
         assert!(page.contains("<svg"));
+        assert!(page.contains("denoise, when it ran out"));
         for outside in ["<link", "<script", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }

@@ -4,6 +4,8 @@ use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::frame::{COLOURS, Drawn, FILL, Picture, axes, legend, svg, text};
+
 /// Bars in groups: a group a value of the horizontal axis, a bar a series.
 pub(super) struct Bars {
     /// What the groups are called, left to right.
@@ -27,52 +29,17 @@ pub(super) struct Bar {
     pub fits: bool,
 }
 
-const SIZE: (u32, u32) = (860, 380);
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0x48, 0x78, 0xcf),
-    RGBColor(0xe0, 0x82, 0x14),
-    RGBColor(0x3a, 0x9d, 0x5d),
-    RGBColor(0x94, 0x67, 0xbd),
-    RGBColor(0xb8, 0x5c, 0x5c),
-    RGBColor(0x2b, 0x9c, 0xa8),
-];
-/// Text and axes: readable on white and on black, since the picture has no background of its own.
-const GREY: RGBColor = RGBColor(0x80, 0x86, 0x8c);
-/// Share of a group's width that its bars take.
-const FILL: f64 = 0.8;
-
 /// Draws the bars as SVG.
 pub(super) fn draw(bars: &Bars) -> Result<String, String> {
-    let mut svg = String::new();
-    try_draw(bars, &mut svg).map_err(|error| error.to_string())?;
-    Ok(svg)
+    svg(|picture| try_draw(bars, picture))
 }
 
-fn try_draw(bars: &Bars, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn try_draw(bars: &Bars, root: &Picture<'_>) -> Drawn<()> {
     let all = bars.bars.iter().flatten().flatten();
     let fitting = all.clone().filter(|bar| bar.fits).map(|bar| bar.gib).fold(bars.capacity.unwrap_or(0.0), f64::max);
     let tallest = if fitting > 0.0 { fitting } else { all.map(|bar| bar.gib).fold(1.0, f64::max) };
     let top = tallest * 1.15;
-    let text = |size: u32| ("sans-serif", size).into_font().color(&GREY);
-
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let mut chart = ChartBuilder::on(&root)
-        .margin(8)
-        .margin_top(34)
-        .x_label_area_size(28)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..bars.groups.len().max(1) as f64, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_desc(format!("{} [GiB]", bars.counter))
-        .y_label_formatter(&|gib| format!("{gib:.0}"))
-        .label_style(text(16))
-        .axis_style(GREY)
-        .bold_line_style(GREY.mix(0.35))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
+    let mut chart = axes(root, bars.groups.len(), top, 28, bars.counter, 0)?;
 
     let width = FILL / bars.series.len().max(1) as f64;
     for (group, row) in bars.bars.iter().enumerate() {
@@ -100,15 +67,7 @@ fn try_draw(bars: &Bars, svg: &mut String) -> Result<(), Box<dyn std::error::Err
         let (x, y) = chart.as_coord_spec().translate(&(group as f64 + 0.5, 0.0));
         root.draw(&Text::new(name.as_str(), (x, y + 8), below.clone()))?;
     }
-    let mut x = 68;
-    let mut entries: Vec<(String, RGBColor)> = bars.series.iter().cloned().zip(COLOURS.iter().copied().cycle()).collect();
-    entries.extend(bars.capacity.map(|capacity| (format!("capacity {capacity:.2} GiB"), RED)));
-    for (name, colour) in entries {
-        root.draw(&Rectangle::new([(x, 12), (x + 12, 24)], colour.filled()))?;
-        root.draw(&Text::new(name.clone(), (x + 18, 11), text(16)))?;
-        // A letter is about 7 pixels wide at this size, of which the back end draws four fifths.
-        x += 40 + 7 * name.len() as i32;
-    }
-    root.present()?;
-    Ok(())
+    let series = bars.series.iter().cloned().zip(COLOURS.iter().copied().cycle());
+    let capacity = bars.capacity.map(|capacity| (format!("capacity {capacity:.2} GiB"), RED));
+    legend(root, series.chain(capacity).map(|(name, colour)| (name, colour.mix(1.0))), 40)
 }

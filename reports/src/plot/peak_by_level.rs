@@ -3,7 +3,7 @@
 use engine_protocol::gib;
 
 use super::bars::{Bar, Bars, draw};
-use super::{Plot, shown_case};
+use super::{Plot, levels, shown_case};
 use crate::{Error, Run, advice, needed_bytes};
 
 const NAME: &str = "peak-by-level";
@@ -11,9 +11,7 @@ const NAME: &str = "peak-by-level";
 /// Draws the plot.
 pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
     let verdicts = crate::verdicts(run);
-    let mut levels: Vec<u8> = run.records.iter().map(|record| record.config.low_mem_level).collect();
-    levels.sort_unstable();
-    levels.dedup();
+    let levels = levels(run.records.iter());
     let several_models = run.manifest.models.len() > 1;
     let series = |verdict: &crate::Verdict<'_>| {
         let config = &verdict.records[0].config;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use engine::vae::{VaeEncoder, denormalise, encode_video, encoder_groups, groups, normalise};
 use engine::weights::{Group, Groups};
-use engine_protocol::{ModelSpec, VaeSpec};
+use engine_protocol::VaeSpec;
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
@@ -78,8 +78,7 @@ fn the_groups_list_what_the_checkpoint_holds(#[case] spec: VaeSpec, #[case] fixt
 #[case::wan2_1("wan2.1-t2v-14b", 73_295_603, 53_596_928)]
 #[case::wan2_2("wan2.2-ti2v-5b", 555_051_580, 149_637_088)]
 fn parameters_of_published_models(#[case] name: &str, #[case] decoder: i64, #[case] encoder: i64) {
-    let text = std::fs::read_to_string(lowmem_tests::root().join(format!("sweeps/models/{name}.yaml"))).unwrap();
-    let spec = serde_yaml::from_str::<ModelSpec>(&text).unwrap().vae;
+    let spec = lowmem_tests::model(name).vae;
     let count = |groups: Vec<Group>| groups[0].params.iter().map(|param| param.shape.iter().product::<i64>()).sum::<i64>();
     assert_eq!((count(groups(&spec)), count(encoder_groups(&spec))), (decoder, encoder));
     assert_eq!((spec.latents_mean.len(), spec.latents_std.len()), (spec.z_dim as usize, spec.z_dim as usize));

@@ -29,7 +29,8 @@ exports! { answer;
     }
 
     fn cudaDeviceSynchronize() {
-        active_device().map(drop)
+        active_device()?.synchronize();
+        Ok(())
     }
 
     fn cudaGetDeviceProperties(properties: Out<DeviceProperties>, ordinal: i32) {

@@ -6,7 +6,7 @@
 //! would put memory behind address space that must stay free of charge. Both are checked and counted alike.
 
 use super::answer;
-use crate::device::{Block, Device, Fault, Owner};
+use crate::device::{Block, Device, Fault, Operation, Owner};
 use crate::ffi::{self, Out};
 use crate::process::active_device;
 
@@ -19,6 +19,9 @@ const HOST_TO_DEVICE: i32 = 1;
 const DEVICE_TO_HOST: i32 = 2;
 const DEVICE_TO_DEVICE: i32 = 3;
 const BY_ADDRESS: i32 = 4;
+
+/// The stream of what is put on none. A copy there is over when the call returns.
+pub(super) const DEFAULT_STREAM: u64 = 0;
 
 /// `cudaPointerAttributes`.
 #[repr(C)]
@@ -59,6 +62,7 @@ pub(crate) struct Copy2d {
     pub(crate) row_bytes: u64,
     pub(crate) rows: u64,
     pub(crate) kind: i32,
+    pub(crate) stream: u64,
 }
 
 /// Checks, counts and, where it is small, does a copy.
@@ -72,8 +76,9 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
     if copy.destination == 0 || copy.source == 0 {
         return Err(Fault::InvalidValue);
     }
-    let from_device = on_device(device, copy.source, reach(copy.source_pitch)?)?;
-    let to_device = on_device(device, copy.destination, reach(copy.destination_pitch)?)?;
+    let (read, written) = (reach(copy.source_pitch)?, reach(copy.destination_pitch)?);
+    let from_device = on_device(device, copy.source, read)?;
+    let to_device = on_device(device, copy.destination, written)?;
     let as_told = match copy.kind {
         HOST_TO_HOST => !from_device && !to_device,
         HOST_TO_DEVICE => to_device,
@@ -85,10 +90,18 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
     if !as_told {
         return Err(Fault::InvalidValue);
     }
+    let (stream, reads, writes) = (copy.stream, [(copy.source, read)], [(copy.destination, written)]);
     match (from_device, to_device) {
-        (false, true) => device.counters.copied_to_device(bytes),
-        (true, false) => device.counters.copied_to_host(bytes),
-        _ => {}
+        (false, true) => {
+            device.counters.copied_to_device(bytes);
+            device.trace.note(|| Operation::CopyToDevice { stream, writes });
+        }
+        (true, false) => {
+            device.counters.copied_to_host(bytes);
+            device.trace.note(|| Operation::CopyToHost { stream, reads });
+        }
+        (true, true) => device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes }),
+        (false, false) => {}
     }
     // Between two places of the host nothing is virtual.
     if bytes <= SMALL_COPY_BYTES || (!from_device && !to_device) {
@@ -101,22 +114,26 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
 }
 
 /// A copy of bytes side by side.
-pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) -> Result<(), Fault> {
     let bytes = bytes as u64;
-    copy(&Copy2d { destination, destination_pitch: bytes, source, source_pitch: bytes, row_bytes: bytes, rows: 1, kind })
+    copy(&Copy2d { destination, destination_pitch: bytes, source, source_pitch: bytes, row_bytes: bytes, rows: 1, kind, stream })
 }
 
 /// Checks a fill. True where it is small enough to be done.
-fn may_fill(address: u64, bytes: u64) -> Result<bool, Fault> {
+fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
     let device = active_device()?;
-    if bytes > 0 && !on_device(device, address, bytes)? && !matches!(device.owner_of(address), Owner::PinnedHost(_)) {
-        return Err(Fault::InvalidValue);
+    if bytes > 0 {
+        if on_device(device, address, bytes)? {
+            device.trace.note(|| Operation::Fill { stream, writes: [(address, bytes)] });
+        } else if !matches!(device.owner_of(address), Owner::PinnedHost(_)) {
+            return Err(Fault::InvalidValue);
+        }
     }
     Ok(bytes <= SMALL_COPY_BYTES)
 }
 
-fn fill(address: u64, value: i32, bytes: usize) -> Result<(), Fault> {
-    if may_fill(address, bytes as u64)? {
+fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
+    if may_fill(address, bytes as u64, stream)? {
         // As with C's memset, only the low byte of the value counts.
         ffi::fill(address, value as u8, bytes);
     }
@@ -124,9 +141,9 @@ fn fill(address: u64, value: i32, bytes: usize) -> Result<(), Fault> {
 }
 
 /// A fill by 32-bit words.
-pub(crate) fn fill_words(address: u64, value: u32, count: usize) -> Result<(), Fault> {
+pub(crate) fn fill_words(address: u64, value: u32, count: usize, stream: u64) -> Result<(), Fault> {
     let bytes = (count as u64).checked_mul(4).filter(|_| address.is_multiple_of(4)).ok_or(Fault::InvalidValue)?;
-    if may_fill(address, bytes)? {
+    if may_fill(address, bytes, stream)? {
         ffi::fill(address, value, count);
     }
     Ok(())
@@ -198,17 +215,19 @@ exports! { answer;
     }
 
     fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
-        copy_flat(destination, source, bytes, kind)
+        copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
+        active_device()?.synchronize_stream(DEFAULT_STREAM);
+        Ok(())
     }
 
     fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {
         check_stream(stream)?;
-        copy_flat(destination, source, bytes, kind)
+        copy_flat(destination, source, bytes, kind, stream)
     }
 
     fn cudaMemcpyPeerAsync(destination: u64, _to: i32, source: u64, _from: i32, bytes: usize, stream: u64) {
         check_stream(stream)?;
-        copy_flat(destination, source, bytes, DEVICE_TO_DEVICE)
+        copy_flat(destination, source, bytes, DEVICE_TO_DEVICE, stream)
     }
 
     fn cudaMemcpy2DAsync(
@@ -227,16 +246,17 @@ exports! { answer;
             row_bytes: row_bytes as u64,
             rows: rows as u64,
             kind,
+            stream,
         })
     }
 
     fn cudaMemset(address: u64, value: i32, bytes: usize) {
-        fill(address, value, bytes)
+        fill(address, value, bytes, DEFAULT_STREAM)
     }
 
     fn cudaMemsetAsync(address: u64, value: i32, bytes: usize, stream: u64) {
         check_stream(stream)?;
-        fill(address, value, bytes)
+        fill(address, value, bytes, stream)
     }
 }
 

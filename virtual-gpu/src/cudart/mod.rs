@@ -6,6 +6,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod pool;
 mod properties;
 mod stream;
 

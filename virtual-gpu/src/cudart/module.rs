@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::answer;
-use crate::device::{AddressSpace, Fault, lock};
+use super::memory::DEFAULT_STREAM;
+use crate::device::{AddressSpace, Fault, Operation, lock};
 use crate::ffi::{self, Out};
 use crate::process::active_device;
 
@@ -73,6 +74,9 @@ exports! { answer;
             return Err(Fault::InvalidValue);
         }
         device.counters.copied_to_device(bytes as u64);
+        let writes = [(address + offset as u64, bytes as u64)];
+        device.trace.note(|| Operation::CopyToDevice { stream: DEFAULT_STREAM, writes });
+        device.synchronize_stream(DEFAULT_STREAM);
         ffi::move_bytes(address + offset as u64, source, bytes);
         Ok(())
     }

@@ -149,13 +149,14 @@ impl DeviceProperties {
         properties.reserved_shared_mem_per_block = Architecture::RESERVED_SHARED_BYTES_PER_BLOCK as usize;
         properties.host_register_supported = 1;
         properties.cluster_launch = i32::from(architecture.major >= 9);
+        properties.memory_pools_supported = 1;
         properties.host_numa_id = -1;
         properties
     }
 }
 
 /// One attribute by its number in `cudaDeviceAttr`, which is the driver's too. Attributes of what the virtual GPU does not
-/// have (textures, managed memory, memory pools, IPC, ...) are 0, as on a device without it.
+/// have (textures, managed memory, IPC, ...) are 0, as on a device without it.
 pub(crate) fn attribute(device: &Device, number: i32) -> i32 {
     let architecture = &device.architecture;
     match number {
@@ -187,6 +188,7 @@ pub(crate) fn attribute(device: &Device, number: i32) -> i32 {
         102 => 1, // the driver's virtual-memory interface
         106 => int(architecture.blocks_per_multiprocessor),
         111 => int(Architecture::RESERVED_SHARED_BYTES_PER_BLOCK),
+        115 => 1, // memory pools
         120 => i32::from(architecture.major >= 9),
         134 => -1, // no NUMA node
         _ => 0,

@@ -3,12 +3,20 @@
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{EventKind, Fault, LEAST_PRIORITY};
+use crate::device::{EventKind, Fault, LEAST_PRIORITY, Operation};
 use crate::ffi::{Out, call_host};
 use crate::process::active_device;
 
 /// `cudaEventDisableTiming`.
 const DISABLE_TIMING: u32 = 2;
+
+fn record(event: u64, stream: u64) -> Result<(), Fault> {
+    let device = active_device()?;
+    device.streams().check(stream)?;
+    device.events().record(event)?;
+    device.trace.note(|| Operation::RecordEvent { event, stream });
+    Ok(())
+}
 
 exports! { answer;
     fn cudaStreamCreate(stream: Out<u64>) {
@@ -40,13 +48,18 @@ exports! { answer;
     }
 
     fn cudaStreamSynchronize(stream: u64) {
-        active_device()?.streams().check(stream)
+        let device = active_device()?;
+        device.streams().check(stream)?;
+        device.synchronize_stream(stream);
+        Ok(())
     }
 
     fn cudaStreamWaitEvent(stream: u64, event: u64, _flags: u32) {
         let device = active_device()?;
         device.streams().check(stream)?;
-        device.events().check(event)
+        device.events().check(event)?;
+        device.trace.note(|| Operation::WaitEvent { stream, event });
+        Ok(())
     }
 
     fn cudaLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
@@ -76,15 +89,11 @@ exports! { answer;
     }
 
     fn cudaEventRecord(event: u64, stream: u64) {
-        let device = active_device()?;
-        device.streams().check(stream)?;
-        device.events().record(event)
+        record(event, stream)
     }
 
     fn cudaEventRecordWithFlags(event: u64, stream: u64, _flags: u32) {
-        let device = active_device()?;
-        device.streams().check(stream)?;
-        device.events().record(event)
+        record(event, stream)
     }
 
     fn cudaEventQuery(event: u64) {
@@ -92,7 +101,10 @@ exports! { answer;
     }
 
     fn cudaEventSynchronize(event: u64) {
-        active_device()?.events().check(event)
+        let device = active_device()?;
+        device.events().check(event)?;
+        device.trace.note(|| Operation::SynchronizeEvent { event });
+        Ok(())
     }
 
     fn cudaEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {

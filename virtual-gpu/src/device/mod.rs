@@ -8,8 +8,10 @@ mod event;
 mod handles;
 mod host_memory;
 mod memory;
+mod pool;
 mod profile;
 mod stream;
+mod trace;
 mod virtual_memory;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +23,10 @@ pub use event::{EventKind, Events};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
+pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
+pub use trace::{Matrix, Operation, Range, Trace};
 pub use virtual_memory::VirtualMemory;
 
 /// Why an operation was refused. Each library has its own code for it.
@@ -71,6 +75,8 @@ pub struct Device {
     pub architecture: Architecture,
     /// What has been asked of it.
     pub counters: Counters,
+    /// In which order.
+    pub trace: Trace,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     memory: Mutex<Memory>,
@@ -78,26 +84,37 @@ pub struct Device {
     events: Mutex<Events>,
 }
 
-/// Both ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
+/// All three ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
 struct Memory {
     ledger: Ledger,
     allocated: DeviceMemory,
+    pool: MemoryPool,
     mapped: VirtualMemory,
     host: HostMemory,
 }
 
+impl Memory {
+    /// The block of device memory that holds this address.
+    fn block_at(&self, address: u64) -> Option<Block> {
+        let by_address = [self.allocated.block_at(address), self.pool.block_at(address), self.mapped.block_at(address)];
+        by_address.into_iter().flatten().next()
+    }
+}
+
 impl Device {
     /// A device of this kind, unused: it holds nothing, not even a context.
-    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>) -> Self {
+    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>, trace: Trace) -> Self {
         let memory = Memory {
             ledger: Ledger::new(profile.memory_bytes.value),
             allocated: DeviceMemory::default(),
+            pool: MemoryPool::default(),
             mapped: VirtualMemory::default(),
             host: HostMemory::default(),
         };
         Self {
             architecture: Architecture::of(profile.capability()),
             counters: Counters::default(),
+            trace,
             space,
             active: AtomicBool::new(false),
             memory: Mutex::new(memory),
@@ -129,13 +146,54 @@ impl Device {
     /// `cudaMalloc`.
     pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)
+        let address = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: None });
+        Ok(address)
     }
 
-    /// `cudaFree` of an address that `allocate` gave.
+    /// `cudaFree` of an address that `allocate` or `allocate_async` gave.
     pub fn free(&self, address: u64) -> Result<(), Fault> {
         let memory = &mut *lock(&self.memory);
-        memory.allocated.free(address, &mut memory.ledger, &*self.space)
+        if memory.pool.block_at(address).is_some() {
+            memory.pool.free(address, None, &*self.space)?;
+        } else {
+            memory.allocated.free(address, &mut memory.ledger, &*self.space)?;
+        }
+        self.trace.note(|| Operation::Free { address, stream: None });
+        Ok(())
+    }
+
+    /// `cudaMallocAsync`.
+    pub fn allocate_async(&self, bytes: u64, stream: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let address = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: Some(stream) });
+        Ok(address)
+    }
+
+    /// `cudaFreeAsync`.
+    pub fn free_async(&self, address: u64, stream: u64) -> Result<(), Fault> {
+        lock(&self.memory).pool.free(address, Some(stream), &*self.space)?;
+        self.trace.note(|| Operation::Free { address, stream: Some(stream) });
+        Ok(())
+    }
+
+    /// Does something with the memory pool.
+    pub fn with_pool<T>(&self, work: impl FnOnce(&mut MemoryPool, &mut Ledger) -> T) -> T {
+        let memory = &mut *lock(&self.memory);
+        work(&mut memory.pool, &mut memory.ledger)
+    }
+
+    /// The host waits for what the stream was given, which is over already.
+    pub fn synchronize_stream(&self, stream: u64) {
+        self.trace.note(|| Operation::SynchronizeStream { stream });
+        self.with_pool(|pool, ledger| pool.synchronized(Some(stream), ledger));
+    }
+
+    /// The host waits for what all streams were given.
+    pub fn synchronize(&self) {
+        self.trace.note(|| Operation::SynchronizeDevice);
+        self.with_pool(|pool, ledger| pool.synchronized(None, ledger));
     }
 
     /// Free and total bytes, as the driver tells them: the context counts as used.
@@ -158,7 +216,7 @@ impl Device {
     /// What the address belongs to; an address inside a block counts.
     pub fn owner_of(&self, address: u64) -> Owner {
         let memory = lock(&self.memory);
-        if let Some(block) = memory.allocated.block_at(address).or_else(|| memory.mapped.block_at(address)) {
+        if let Some(block) = memory.block_at(address) {
             Owner::Device(block)
         } else if let Some(block) = memory.host.block_at(address) {
             Owner::PinnedHost(block)

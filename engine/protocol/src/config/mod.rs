@@ -5,5 +5,5 @@ mod resolve;
 mod settings;
 
 pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler};
-pub use resolve::{Config, ConfigError};
+pub use resolve::{Config, ConfigError, PARTS_OF_A_BLOCK};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

@@ -66,7 +66,7 @@ pub struct Config {
     pub offload_dit: bool,
     /// With `offload_dit`: the first so many blocks stay on the GPU all the same.
     pub resident_blocks: Option<u32>,
-    /// With `offload_dit`: blocks that are on their way while one computes.
+    /// With `offload_dit`: parts of blocks that are on their way while one computes. A block has [`PARTS_OF_A_BLOCK`].
     pub prefetch_blocks: Option<u32>,
     /// With `offload_dit`: the blocks wait in page-locked memory, which copies need to overlap with arithmetic.
     pub pinned_memory: Option<bool>,
@@ -80,13 +80,16 @@ pub struct Config {
     pub vae_temporal_chunk: u32,
 }
 
+/// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
+pub const PARTS_OF_A_BLOCK: i64 = 3;
+
 /// Values of the largest activation that the VAE may make of one chunk by default, in tiles: 96 MiB in bf16, which is small beside the weights and
 /// large enough to fill a GPU. Of Wan2.1's VAE that are 1024 latent positions (height x width x frames).
 const TILED_CHUNK_VALUES: i64 = 48 << 20;
 
 /// Tokens that a transformer block takes at a time by default. Slices of this size fill a GPU, so they cost no time, and what a block needs in
-/// passing is then some hundreds of MiB for the widest published layer, whatever the length of the video.
-const SEQUENCE_CHUNK: u32 = 8192;
+/// passing is then one or two hundred MiB for the widest published layer, whatever the length of the video.
+const SEQUENCE_CHUNK: u32 = 4096;
 
 /// Tile side in latent pixels, the page's default.
 const TILE_SIZE: u32 = 8;
@@ -151,7 +154,7 @@ impl Config {
             Ok::<_, ConfigError>(offload_dit.then_some(value))
         };
         let resident_blocks = streamed("resident_blocks", settings.resident_blocks, 0, 0, blocks)?;
-        let prefetch_blocks = streamed("prefetch_blocks", settings.prefetch_blocks, 1, 0, blocks)?;
+        let prefetch_blocks = streamed("prefetch_blocks", settings.prefetch_blocks, 1, 0, PARTS_OF_A_BLOCK * blocks)?;
         let pinned_memory = streamed("pinned_memory", settings.pinned_memory.map(i64::from), 1, 0, 1)?.map(|yes| yes == 1);
         let sequence_chunk = match settings.sequence_chunk {
             Some(0) => None,

@@ -70,6 +70,9 @@ fn print_stages(record: &RunRecord) {
         Some(source) => format!("times are {}", source.name()),
         None => "times are not known".to_owned(),
     };
+    if let Some(parts) = reports::parts_in_words(record) {
+        say!("{parts}");
+    }
     say!("{} of {} steps on {device}: {memory}, {times}", record.config.steps_to_run(), record.config.steps);
 }
 

@@ -1,0 +1,102 @@
+//! What GPU memory is for: the parts that a peak is taken apart into.
+
+use serde::{Deserialize, Serialize};
+
+/// What an allocation is for. Each belongs to one component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Component {
+    /// Weights that stay on the GPU.
+    Weights,
+    /// Staging buffers, in which streamed weights take turns.
+    Staging,
+    /// What the arithmetic makes: everything that no other component claims.
+    Activations,
+    /// What an operation of libtorch asks for beside its result: cuBLAS', cuDNN's and attention's own memory.
+    Workspace,
+    /// Frames that the VAE's convolutions remember between chunks, and the buffer in which they find them.
+    FeatureCache,
+    /// Finished frames on their way out: the canvas that tiles are put together in, and bytes.
+    Frames,
+    /// What a pass begins with: latents and prompt embeddings.
+    Latents,
+}
+
+impl Component {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Component; 7] = [
+        Component::Weights,
+        Component::Staging,
+        Component::Activations,
+        Component::Workspace,
+        Component::FeatureCache,
+        Component::Frames,
+        Component::Latents,
+    ];
+}
+
+/// A peak taken apart, in bytes. All but slack come to the peak of allocated bytes, and with slack to that of reserved bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PeakParts {
+    /// [`Component::Weights`].
+    pub weights_bytes: u64,
+    /// [`Component::Staging`].
+    pub staging_bytes: u64,
+    /// [`Component::Activations`].
+    pub activations_bytes: u64,
+    /// [`Component::Workspace`].
+    pub workspace_bytes: u64,
+    /// [`Component::FeatureCache`].
+    pub feature_cache_bytes: u64,
+    /// [`Component::Frames`].
+    pub frames_bytes: u64,
+    /// [`Component::Latents`].
+    pub latents_bytes: u64,
+    /// What the caching allocator held from the driver at its own peak, beyond the tensors at theirs.
+    pub slack_bytes: u64,
+}
+
+impl PeakParts {
+    /// Names of the parts, in the order of [`PeakParts::bytes`]: each component, then slack.
+    pub const NAMES: [&'static str; 8] = ["weights", "staging", "activations", "workspace", "feature cache", "frames", "latents", "slack"];
+
+    /// The parts of a peak: bytes of each component in the order of [`Component::ALL`], and the peak of reserved bytes.
+    pub fn new(components: [u64; 7], peak_reserved_bytes: u64) -> Self {
+        let slack_bytes = peak_reserved_bytes.saturating_sub(components.iter().sum());
+        let [weights_bytes, staging_bytes, activations_bytes, workspace_bytes, feature_cache_bytes, frames_bytes, latents_bytes] =
+            components;
+        Self {
+            weights_bytes,
+            staging_bytes,
+            activations_bytes,
+            workspace_bytes,
+            feature_cache_bytes,
+            frames_bytes,
+            latents_bytes,
+            slack_bytes,
+        }
+    }
+
+    /// Bytes of each part, in the order of [`PeakParts::NAMES`].
+    pub fn bytes(&self) -> [u64; 8] {
+        [
+            self.weights_bytes,
+            self.staging_bytes,
+            self.activations_bytes,
+            self.workspace_bytes,
+            self.feature_cache_bytes,
+            self.frames_bytes,
+            self.latents_bytes,
+            self.slack_bytes,
+        ]
+    }
+
+    /// The peak of allocated bytes: all parts but slack.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.reserved_bytes() - self.slack_bytes
+    }
+
+    /// The peak of reserved bytes: all parts.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.bytes().iter().sum()
+    }
+}

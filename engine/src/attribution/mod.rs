@@ -1,0 +1,126 @@
+//! Attribution: each allocation on the GPU belongs to a component, so that a peak can be taken apart.
+//!
+//! Code says what it allocates for ([`within`]), and libtorch's caching allocator says what it allocates: it reports each block with the bytes that
+//! it counts for it (see `cuda`). Nothing here moves, changes or asks for memory, so models may use it as they use names. On the CPU nothing
+//! is reported, and all of this does nothing.
+//!
+//! Note: what an operation allocates.
+//! A convolution, a matrix product and attention allocate their result and, beside it, memory for themselves, in an order of their own. All of it counts
+//! as workspace while they run; then the result is [`retag`]ged, at the peaks that it was part of too.
+
+mod ledger;
+
+use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine_protocol::PeakParts;
+use tch::Tensor;
+
+pub use engine_protocol::Component;
+
+use crate::error::Result;
+use ledger::Ledger;
+
+/// One for the process, as the caching allocator is.
+static LEDGER: Mutex<Ledger> = Mutex::new(Ledger::new());
+
+thread_local! {
+    /// What this thread allocates for.
+    static CURRENT: Cell<Component> = const { Cell::new(Component::Activations) };
+}
+
+fn ledger() -> MutexGuard<'static, Ledger> {
+    LEDGER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets the component back to what it was, whichever way its scope is left.
+struct Restore(Component);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+/// Runs `body`, whose allocations belong to `component` where it does not say otherwise itself.
+pub fn within<R>(component: Component, body: impl FnOnce() -> R) -> R {
+    let _restore = Restore(CURRENT.replace(component));
+    body()
+}
+
+/// Runs one operation of libtorch: what it allocates beside its result is workspace.
+///
+/// # Errors
+/// The operation's.
+pub fn operation(body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    let result = within(Component::Workspace, body)?;
+    retag(&result, CURRENT.get());
+    Ok(result)
+}
+
+/// Says that the memory of `tensor`, which begins where its allocation does, belongs to `component`, and did from its first moment. Others, and those
+/// that are not on the GPU, are left alone.
+pub fn retag(tensor: &Tensor, component: Component) {
+    if tensor.device().is_cuda() {
+        ledger().retag(tensor.data_ptr() as usize, component);
+    }
+}
+
+/// The allocator reports a block of so many bytes at `address`, or, where `bytes` is negative, that it is free; `reserved` bytes are held from the driver.
+pub(crate) fn report(address: usize, bytes: i64, reserved: u64) {
+    match u64::try_from(bytes) {
+        Ok(bytes) => ledger().allocated(address, bytes, reserved, CURRENT.get()),
+        Err(_) => ledger().freed(address),
+    }
+}
+
+/// The allocator reports that an allocation failed while it held so many bytes from the driver.
+pub(crate) fn report_out_of_memory(reserved: u64) {
+    ledger().ran_out(reserved);
+}
+
+/// Begins the peaks of a stage and of its first step, with so many bytes held from the driver.
+pub(crate) fn begin_stage(reserved: u64) {
+    ledger().begin_stage(reserved);
+}
+
+/// The parts of the stage's peak until now, for which libtorch counted these two. Empty where not all of it was reported here: a thread that nobody listens
+/// to has allocated too.
+pub(crate) fn stage_parts(peak_allocated: u64, peak_reserved: u64) -> Option<PeakParts> {
+    let parts = ledger().stage();
+    let slack_bytes = peak_reserved.saturating_sub(peak_allocated);
+    (parts.allocated_bytes() == peak_allocated).then_some(PeakParts { slack_bytes, ..parts })
+}
+
+/// The peak of the step that ends here, and begins the next one. `allocated` and `reserved` are libtorch's counts of now; empty as in [`stage_parts`].
+pub(crate) fn end_step(allocated: u64, reserved: u64) -> Option<PeakParts> {
+    let mut ledger = ledger();
+    let parts = ledger.step();
+    ledger.begin_step(reserved);
+    (ledger.allocated_bytes() == allocated).then_some(parts)
+}
+
+/// What was allocated when an allocation of this stage failed; empty where none did.
+pub(crate) fn parts_at_failure() -> Option<PeakParts> {
+    ledger().failure()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_ends_whichever_way_it_is_left() {
+        within(Component::Frames, || {
+            let failed = operation(|| {
+                assert_eq!(CURRENT.get(), Component::Workspace);
+                Err(crate::Error::Input("stop".into()))
+            });
+            assert!(failed.is_err());
+            assert_eq!(CURRENT.get(), Component::Frames);
+            let _ = std::panic::catch_unwind(|| within(Component::Weights, || panic!("on purpose")));
+            assert_eq!(CURRENT.get(), Component::Frames);
+        });
+        assert_eq!(CURRENT.get(), Component::Activations);
+    }
+}
