@@ -35,7 +35,7 @@ use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::transformer::Transformer;
 use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
 use crate::video::{VideoFile, VideoShape};
-use crate::weights::{Groups, Source, kind_of};
+use crate::weights::{Groups, Source, WeightTypes, kind_of};
 
 /// Where the values of each part's weights come from.
 #[derive(Debug)]
@@ -79,9 +79,18 @@ impl Target {
 /// What the two passes of guidance are conditioned on.
 #[derive(Debug)]
 pub struct PromptEmbeddings {
-    cond: Tensor,
-    /// Empty where there is no guidance.
-    uncond: Option<Tensor>,
+    /// `[prompts, tokens, d_model]`: cond, and uncond where there is guidance.
+    both: Tensor,
+}
+
+impl PromptEmbeddings {
+    fn cond(&self) -> Result<Tensor> {
+        Ok(self.both.f_narrow(0, 0, 1)?)
+    }
+
+    fn uncond(&self) -> Result<Tensor> {
+        Ok(self.both.f_narrow(0, 1, 1)?)
+    }
 }
 
 /// A model with its weights in place, and the configuration it was placed for.
@@ -110,11 +119,11 @@ impl Pipeline {
             return Err(Error::Input(format!("{}: it has {count} were given", model.name)));
         }
         let plan = Plan::new(config, model);
-        let kind = kind_of(config.dtype);
-        let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, kind, target.device, source);
+        let types = WeightTypes::of(config);
+        let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, types, target.device, source);
 
         let groups = TextEncoder::groups(&model.text_encoder);
-        let places = vec![plan.text_encoder; groups.len()];
+        let places = plan.text_encoder(groups.len());
         let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
 
         let places = plan.transformer();
@@ -199,12 +208,13 @@ impl Pipeline {
             Tensor::f_empty([prompts.len() as i64, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
         } else {
             let (encoder, groups) = &mut self.text_encoder;
-            encoder.prompt_embedding(groups, &prompts, device)?
+            let both = encoder.prompt_embedding(groups, &prompts, device)?;
+            groups.release_staging();
+            both
         };
         let both = if on_host { self.upload(&both)? } else { both };
         retag(&both, Component::Latents);
-        let uncond = if self.config.has_guidance() { Some(both.f_narrow(0, 1, 1)?) } else { None };
-        Ok(PromptEmbeddings { cond: both.f_narrow(0, 0, 1)?, uncond })
+        Ok(PromptEmbeddings { both })
     }
 
     /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
@@ -233,16 +243,7 @@ impl Pipeline {
         let timesteps: Vec<f64> = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
         let mut latents = noise;
         for (done, &timestep) in (1..).zip(&timesteps) {
-            let (expert, guidance_scale) = self.expert(timestep);
-            let cond = self.predict(expert, &latents, timestep, &prompts.cond)?;
-            let prediction = match &prompts.uncond {
-                Some(uncond) if guidance_scale > 1.0 => {
-                    let uncond = self.predict(expert, &latents, timestep, uncond)?;
-                    // uncond + scale * (cond - uncond)
-                    uncond.f_lerp(&cond, guidance_scale)?
-                }
-                _ => cond,
-            };
+            let prediction = self.predict_with_guidance(&latents, timestep, prompts)?;
             latents = scheduler.step(&prediction, &latents)?;
             progress(done, timesteps.len() as u32);
         }
@@ -259,6 +260,23 @@ impl Pipeline {
             }
             _ => (0, self.config.guidance_scale),
         }
+    }
+
+    /// The prediction for `latents`, both on the CPU in fp32: cond, and uncond where there is guidance.
+    fn predict_with_guidance(&mut self, latents: &Tensor, timestep: f64, prompts: &PromptEmbeddings) -> Result<Tensor> {
+        let (expert, guidance_scale) = self.expert(timestep);
+        if guidance_scale <= 1.0 {
+            return self.predict(expert, latents, timestep, &prompts.cond()?);
+        }
+        let [cond, uncond] = if self.config.guidance_batch == Some(true) {
+            let both = self.predict(expert, &latents.f_repeat([2, 1, 1, 1, 1])?, timestep, &prompts.both)?;
+            [both.f_narrow(0, 0, 1)?, both.f_narrow(0, 1, 1)?]
+        } else {
+            let mut predict = |prompt: &Tensor| self.predict(expert, latents, timestep, prompt);
+            [predict(&prompts.cond()?)?, predict(&prompts.uncond()?)?]
+        };
+        // uncond + scale * (cond - uncond)
+        Ok(uncond.f_lerp(&cond, guidance_scale)?)
     }
 
     /// The prediction of transformer `expert` for `latents`, both on the CPU in fp32.

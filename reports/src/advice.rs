@@ -1,6 +1,6 @@
 //! A run's verdicts in sentences, and the chosen configuration as a file.
 
-use engine_protocol::{Config, RunRecord, gib};
+use engine_protocol::{Config, RunRecord, WeightDtype, gib};
 use serde_json::{Value, json};
 
 use crate::{Run, Verdict, summary};
@@ -50,6 +50,9 @@ pub fn flags(config: &Config) -> String {
     if let Some(size) = config.vae_tile_size {
         flags.push(format!("vae_tile_size={size}"));
     }
+    if config.weight_dtype != WeightDtype::AsStored {
+        flags.push(format!("weight_dtype={}", config.weight_dtype.name()));
+    }
     flags.push(format!("offload_text_encoder={}", config.offload_text_encoder.name()));
     for (name, is_on) in [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit)] {
         if is_on {
@@ -75,6 +78,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("offload_text_encoder", json!(config.offload_text_encoder.name())),
         ("offload_vae", json!(config.offload_vae)),
         ("offload_dit", json!(config.offload_dit)),
+        ("weight_dtype", json!(config.weight_dtype.name())),
         ("sequence_chunk", json!(config.sequence_chunk.unwrap_or(0))),
         ("vae_tiling", json!(config.vae_tile_size.is_some())),
         ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),
@@ -84,6 +88,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("resident_blocks", config.resident_blocks.map(|n| json!(n))),
         ("prefetch_blocks", config.prefetch_blocks.map(|n| json!(n))),
         ("pinned_memory", config.pinned_memory.map(|yes| json!(yes))),
+        ("guidance_batch", config.guidance_batch.map(|yes| json!(yes))),
         ("vae_tile_size", config.vae_tile_size.map(|n| json!(n))),
         ("vae_tile_overlap", config.vae_tile_overlap.map(|n| json!(n))),
     ];

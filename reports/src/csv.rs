@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 69] = [
+const COLUMNS: [Column; 70] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -32,8 +32,7 @@ const COLUMNS: [Column; 69] = [
     ("flow_shift", |r| r.config.flow_shift.to_string()),
     ("seed", |r| r.config.seed.to_string()),
     ("dtype", |r| r.config.dtype.name().into()),
-    // What cannot be set yet has one value, which is said all the same.
-    ("weight_dtype", |_| "as_stored".into()),
+    ("weight_dtype", |r| r.config.weight_dtype.name().into()),
     ("offload_text_encoder", |r| r.config.offload_text_encoder.name().into()),
     ("offload_vae", |r| r.config.offload_vae.to_string()),
     ("offload_dit", |r| r.config.offload_dit.to_string()),
@@ -41,6 +40,8 @@ const COLUMNS: [Column; 69] = [
     ("prefetch_blocks", |r| text(r.config.prefetch_blocks)),
     ("pinned_memory", |r| text(r.config.pinned_memory)),
     ("sequence_chunk", |r| text(r.config.sequence_chunk)),
+    ("guidance_batch", |r| text(r.config.guidance_batch)),
+    // What cannot be set yet has one value, which is said all the same.
     ("flexcache", |_| "none".into()),
     ("cp_size", |_| "1".into()),
     ("allocator", |_| "native".into()),

@@ -23,7 +23,7 @@ fn rows_of_equal_blocks_are_one_and_say_where_they_live() {
             ("output layer", 1, Home::Pinned, Moves::EachPass),
         ]
     );
-    let stages: Vec<_> = report.staging.iter().map(|staging| (staging.stage, staging.count)).collect();
+    let stages: Vec<_> = report.buffers.iter().map(|buffers| (buffers.stage, buffers.count)).collect();
     assert_eq!(stages, [(Stage::Denoise, 2), (Stage::Decode, 1)]);
     assert_eq!(report.peak().map(|(stage, _)| stage), Some(Stage::Denoise));
 }

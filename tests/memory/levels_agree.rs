@@ -33,7 +33,7 @@ pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipelin
 }
 
 /// Largest difference, relative to the largest value.
-fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
+pub(crate) fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
     let difference = (ours - reference).abs().max().double_value(&[]);
     difference / reference.abs().max().double_value(&[])
 }
@@ -50,6 +50,8 @@ fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
 #[case::pageable_memory(&["offload_dit=true", "pinned_memory=false"], 0.0)]
 #[case::vae_on_the_host(&["offload_vae=true"], 0.0)]
 #[case::text_encoder_on_the_host(&["offload_text_encoder=true"], 0.0)]
+#[case::text_encoder_streamed(&["offload_text_encoder=stream"], 0.0)]
+#[case::guidance_in_one_batch(&["guidance_batch=true"], 1e-5)]
 #[case::sliced_sequence(&["sequence_chunk=5"], 1e-5)]
 #[case::all_latent_frames_at_once(&["vae_temporal_chunk=3"], 0.0)]
 fn the_latents_are_those_of_level_0(#[case] settings: &[&str], #[case] tolerance: f64) {
@@ -60,6 +62,17 @@ fn the_latents_are_those_of_level_0(#[case] settings: &[&str], #[case] tolerance
     // 8 bits a channel: arithmetic in another order may move a value over a rounding border, and no further.
     let furthest = ours.iter().zip(&video).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(furthest <= Some(1) && ours.len() == video.len(), "{settings:?}: pixels differ by {furthest:?}");
+}
+
+/// 8 bits are another model: its results are its own, near those of the first, and the same wherever the weights wait.
+#[test]
+fn weights_in_8_bits_are_near_and_the_same_at_every_level() {
+    let (whole, _) = run(&[]);
+    let (reference, _) = run(&["weight_dtype=fp8_e4m3"]);
+    let error = relative_error(&reference, &whole);
+    assert!((1e-4..0.1).contains(&error), "8 bits are {error:e} off");
+    let (streamed, _) = run(&["weight_dtype=fp8_e4m3", "offload_dit=true", "resident_blocks=1"]);
+    assert_eq!(relative_error(&streamed, &reference), 0.0);
 }
 
 #[test]

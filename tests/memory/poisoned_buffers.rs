@@ -2,7 +2,7 @@
 
 use engine::memory::{Place, Residency};
 use engine::pipeline::Pipeline;
-use engine::weights::{Group, Groups, Source, Weights};
+use engine::weights::{Group, Groups, Source, WeightTypes, Weights};
 use proptest::prelude::*;
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
@@ -12,7 +12,7 @@ use super::levels_agree::run_as;
 /// Groups of unlike sizes: what is left of a larger one before it lies behind a smaller one in its buffer.
 fn residency(kind: Kind, place: Place) -> Residency {
     let groups = (0..5).map(|index| Group::new(format!("blocks.{index}.")).linear("proj", 3, 2 + 40 * (index % 3))).collect();
-    Residency::new(groups, &[place; 5], kind, Device::Cpu, &Source::Seeded(5)).expect("fits on the CPU")
+    Residency::new(groups, &[place; 5], WeightTypes::plain(kind), Device::Cpu, &Source::Seeded(5)).expect("fits on the CPU")
 }
 
 fn streamed(prefetch: u32) -> Place {

@@ -71,10 +71,13 @@ fn predictions_follow_the_flags() {
     let long_prompt = format!("prompt: {}\n", "a cat and ".repeat(40));
     for flags in [
         long_prompt.as_str(),
+        "offload_text_encoder: stream\nlow_mem_level: 3\n",
         "sequence_chunk: 0\n",
         "sequence_chunk: 1000\nlow_mem_level: 3\n",
         "dtype: fp32\nlow_mem_level: 2\n",
         "guidance_scale: 1\nlow_mem_level: 3\nresident_blocks: 10\nprefetch_blocks: 3\n",
+        "weight_dtype: fp8_e4m3\nlow_mem_level: 2\n",
+        "weight_dtype: fp8_e4m3\nlow_mem_level: 3\nresident_blocks: 20\nguidance_batch: true\n",
         "frames: 33\nlow_mem_level: 1\nvae_tile_size: 24\nvae_temporal_chunk: 3\n",
         "frames: 9\noffload_vae: true\nvae_temporal_chunk: 3\n",
     ] {

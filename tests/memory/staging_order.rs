@@ -2,7 +2,7 @@
 
 use engine::Result;
 use engine::memory::{Place, Residency};
-use engine::weights::{Group, Groups, Source, Weights};
+use engine::weights::{Group, Groups, Source, WeightTypes, Weights};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,7 @@ fn groups() -> Vec<Group> {
 }
 
 fn residency(places: &[Place]) -> Residency {
-    Residency::new(groups(), places, Kind::Float, Device::Cpu, &Source::Seeded(5)).expect("fits on the CPU")
+    Residency::new(groups(), places, WeightTypes::plain(Kind::Float), Device::Cpu, &Source::Seeded(5)).expect("fits on the CPU")
 }
 
 fn values(weights: &Weights) -> Result<Tensor> {

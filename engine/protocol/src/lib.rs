@@ -16,15 +16,15 @@ mod request;
 
 pub use attribution::{Component, PeakParts};
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, PARTS_OF_A_BLOCK, Sampler, Settings, parse_resolution,
-    parse_setting, setting_names, short_key,
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, PARTS_OF_A_BLOCK, Sampler, Settings, WeightDtype,
+    parse_resolution, parse_setting, setting_names, short_key,
 };
 pub use event::{Event, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
-pub use plan::{Home, Moves, PlanReport, PlannedGroups, PlannedStage, PlannedStaging};
+pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
 pub use request::{Device, Request};
 

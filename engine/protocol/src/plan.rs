@@ -24,6 +24,8 @@ pub enum Home {
 pub enum Moves {
     /// They stay where they are.
     Never,
+    /// Once, as prompts are encoded.
+    DuringEncode,
     /// In each pass through the transformer, of which a step with guidance has two.
     EachPass,
     /// Once.
@@ -47,13 +49,25 @@ pub struct PlannedGroups {
     pub moves: Moves,
 }
 
-/// Staging buffers on the GPU, in which streamed groups take turns.
+/// What a buffer on the GPU is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BufferUse {
+    /// Streamed groups take turns in it.
+    Staging,
+    /// Groups that wait in 8 bits are made the type of arithmetic in it, one at a time.
+    Unpacking,
+}
+
+/// Buffers on the GPU that a part of the model needs while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedStaging {
-    /// Part of the model that streams through them.
+pub struct PlannedBuffers {
+    /// Part of the model that uses them.
     pub part: String,
     /// The stage that they are there for.
     pub stage: Stage,
+    /// What for.
+    pub purpose: BufferUse,
     /// How many.
     pub count: u64,
     /// Bytes of each.
@@ -67,7 +81,7 @@ pub struct PlannedStage {
     pub stage: Stage,
     /// Weights that are resident throughout, as the caching allocator counts them.
     pub resident_bytes: u64,
-    /// Its staging buffers, counted likewise.
+    /// Its buffers, counted likewise.
     pub staging_bytes: u64,
     /// Everything else at the peak, estimated from shapes; empty where there is no estimate.
     pub activation_bytes: Option<u64>,
@@ -85,8 +99,8 @@ impl PlannedStage {
 pub struct PlanReport {
     /// All weights, in execution order.
     pub groups: Vec<PlannedGroups>,
-    /// All staging buffers, in execution order.
-    pub staging: Vec<PlannedStaging>,
+    /// All buffers, in execution order.
+    pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
 }

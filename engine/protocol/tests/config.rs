@@ -73,11 +73,12 @@ fn cases_that_are_the_same_in_effect_are_equal() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let given = settings(&["vae_tile_size=4", "prefetch_blocks=2", "guidance_scale=1", "negative_prompt=rain"]).expect("known keys");
+    let given = settings(&["vae_tile_size=4", "prefetch_blocks=2", "guidance_scale=1", "negative_prompt=rain", "guidance_batch=true"])
+        .expect("known keys");
     let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
     let idle = config.without_effect(&given);
-    assert_eq!(idle.len(), 3, "{idle:?}");
-    for (key, text) in ["vae_tile_size", "prefetch_blocks", "negative_prompt"].iter().zip(&idle) {
+    assert_eq!(idle.len(), 4, "{idle:?}");
+    for (key, text) in ["vae_tile_size", "prefetch_blocks", "negative_prompt", "guidance_batch"].iter().zip(&idle) {
         assert!(text.starts_with(key), "{text}");
     }
 }
@@ -104,6 +105,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("resolution=1280x721", "height=721 does not fit the model: use a multiple of 16")]
 #[case("resolution=0x480", "width=0 does not fit the model")]
 #[case("resolution=big", "resolution=`big` is not WIDTHxHEIGHT")]
+#[case("weight_dtype=int8", "weight_dtype=\"int8\": unknown variant `int8`, expected `as_stored` or `fp8_e4m3`")]
 #[case("steps=0", "steps=0 is out of range")]
 #[case("steps_measured=51", "steps_measured=51 is out of range: use 1 to 50")]
 #[case("guidance_scale=0.5", "guidance_scale=0.5 is out of range")]

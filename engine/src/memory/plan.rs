@@ -25,8 +25,10 @@ pub enum Place {
 /// Where all groups of a model live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// All groups of the text encoder.
-    pub text_encoder: Place,
+    /// The text encoder's table of embeddings.
+    pub embedding_table: Place,
+    /// The text encoder's layers, and its last norm.
+    pub text_encoder_layers: Place,
     /// The transformer's groups before and after its blocks.
     pub transformer_ends: Place,
     /// Each transformer block.
@@ -42,17 +44,28 @@ impl Plan {
         let streamed = Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), pinned };
         let resident = if config.offload_dit { config.resident_blocks.unwrap_or(0) as usize } else { usize::MAX };
         let block = |index: usize| if index < resident { Place::Resident } else { streamed };
+        // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
+        let streamed_once = Place::Streamed { prefetch: 0, pinned: false };
+        let (embedding_table, text_encoder_layers) = match config.offload_text_encoder {
+            OffloadTextEncoder::Off => (Place::Resident, Place::Resident),
+            OffloadTextEncoder::Cpu => (Place::Host, Place::Host),
+            // Of the table a few rows are read, so it is read where it is.
+            OffloadTextEncoder::Stream => (Place::Host, streamed_once),
+        };
         Self {
-            text_encoder: match config.offload_text_encoder {
-                OffloadTextEncoder::Off => Place::Resident,
-                OffloadTextEncoder::Cpu => Place::Host,
-            },
+            embedding_table,
+            text_encoder_layers,
             // They compute at the two ends of a pass and wait in between, while a block's own buffers are needed.
             transformer_ends: if config.offload_dit { streamed } else { Place::Resident },
             blocks: (0..model.transformer.num_layers as usize).map(block).collect(),
-            // It is used once, after everything else: nothing to copy ahead, and no reason to lock pages.
-            vae: if config.offload_vae { Place::Streamed { prefetch: 0, pinned: false } } else { Place::Resident },
+            vae: if config.offload_vae { streamed_once } else { Place::Resident },
         }
+    }
+
+    /// The place of each of the text encoder's `groups` groups, in execution order.
+    pub fn text_encoder(&self, groups: usize) -> Vec<Place> {
+        let layers = repeat_n(self.text_encoder_layers, groups - 1);
+        [self.embedding_table].into_iter().chain(layers).collect()
     }
 
     /// The place of each of the transformer's groups, in execution order.

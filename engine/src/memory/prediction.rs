@@ -1,12 +1,15 @@
 //! What a plan comes to in bytes, before anything is allocated: exact for weights and staging buffers, estimated from shapes for activations.
 
-use engine_protocol::{Config, Home, ModelSpec, Moves, OffloadTextEncoder, PlanReport, PlannedGroups, PlannedStage, PlannedStaging, Stage};
+use engine_protocol::{
+    BufferUse, Config, Home, ModelSpec, Moves, OffloadTextEncoder, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage,
+};
 
 use super::plan::{Place, Plan, staging_buffers};
+use super::residency::Stored;
 use crate::text_encoder::{TextEncoder, byte_tokens};
 use crate::transformer::Transformer;
 use crate::vae::{self, Tiling, VaeDecoder};
-use crate::weights::{Group, GroupLayout, kind_of};
+use crate::weights::{Group, GroupLayout, WeightTypes};
 
 /// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
 /// and a prediction is that much too high there.
@@ -22,12 +25,12 @@ pub fn predict(model: &ModelSpec, config: &Config) -> PlanReport {
         stage,
         resident_bytes: parts.iter().map(Part::resident_bytes).sum(),
         // Transformers of a pool come one after the other, each with buffers of its own.
-        staging_bytes: parts.iter().filter(|part| part.stage == stage).map(Part::staging_bytes).max().unwrap_or(0),
+        staging_bytes: parts.iter().filter(|part| part.stage == stage).map(Part::buffer_bytes).max().unwrap_or(0),
         activation_bytes: activations.of(stage).map(|bytes| bytes as u64),
     });
     PlanReport {
         groups: parts.iter().flat_map(Part::rows).collect(),
-        staging: parts.iter().filter_map(Part::staging).collect(),
+        buffers: parts.iter().flat_map(Part::buffers).collect(),
         stages: stages.into(),
     }
 }
@@ -46,6 +49,8 @@ struct Part {
 struct Placed {
     name: Name,
     bytes: i64,
+    /// In the type of arithmetic, where it waits in another.
+    unpacked_bytes: i64,
     place: Place,
 }
 
@@ -79,21 +84,21 @@ impl Names {
 
 /// The model's parts in execution order.
 fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
-    let plan = Plan::new(config, model);
+    let (plan, types) = (Plan::new(config, model), WeightTypes::of(config));
     let part = |name, stage, moves, groups: Vec<Group>, places: Vec<Place>, names: Names| {
         let last = groups.len() - 1;
-        let placed = groups.iter().zip(places).enumerate().map(|(index, (group, place))| Placed {
-            name: names.of(index, last),
-            bytes: GroupLayout::new(group, kind_of(config.dtype)).bytes,
-            place,
+        let placed = groups.iter().zip(places).enumerate().map(|(index, (group, place))| {
+            let stored = Stored::new(group, types);
+            let unpacked_bytes = stored.packed.as_ref().map_or(0, |_| GroupLayout::new(group, types.compute).bytes);
+            Placed { name: names.of(index, last), bytes: stored.layout.bytes, unpacked_bytes, place }
         });
         Part { name, stage, moves, groups: placed.collect() }
     };
 
     let groups = TextEncoder::groups(&model.text_encoder);
-    let places = vec![plan.text_encoder; groups.len()];
+    let places = plan.text_encoder(groups.len());
     let names = Names { first: "embedding table", before: 1, many: "layers", each: 1, last: "last norm" };
-    let mut parts = vec![part("text encoder", Stage::Encode, Moves::Never, groups, places, names)];
+    let mut parts = vec![part("text encoder", Stage::Encode, Moves::DuringEncode, groups, places, names)];
 
     let transformers: &[&str] = if model.pool.is_some() { &["high-noise transformer", "low-noise transformer"] } else { &["transformer"] };
     for name in transformers {
@@ -117,19 +122,32 @@ impl Part {
         if bytes == 0 { 0 } else { block_bytes(bytes) }
     }
 
-    /// Its staging buffers, where it streams at all.
-    fn staging(&self) -> Option<PlannedStaging> {
+    /// What is there in passing for its groups: staging buffers, and room to unpack one.
+    fn buffers(&self) -> impl Iterator<Item = PlannedBuffers> {
+        self.staging().into_iter().chain(self.room_to_unpack())
+    }
+
+    fn room_to_unpack(&self) -> Option<PlannedBuffers> {
+        let largest = self.groups.iter().map(|group| group.unpacked_bytes).max().filter(|&bytes| bytes > 0)?;
+        Some(self.planned_buffers(BufferUse::Unpacking, 1, largest))
+    }
+
+    fn planned_buffers(&self, purpose: BufferUse, count: u64, bytes: i64) -> PlannedBuffers {
+        PlannedBuffers { part: self.name.into(), stage: self.stage, purpose, count, buffer_bytes: block_bytes(bytes) }
+    }
+
+    fn staging(&self) -> Option<PlannedBuffers> {
         let streamed = self.groups.iter().filter_map(|group| match group.place {
             Place::Streamed { prefetch, .. } => Some((prefetch as usize, group.bytes)),
             Place::Resident | Place::Host => None,
         });
         let (prefetch, bytes): (Vec<usize>, Vec<i64>) = streamed.unzip();
         let (count, largest) = staging_buffers(*prefetch.last()?, &bytes);
-        Some(PlannedStaging { part: self.name.into(), stage: self.stage, count: count as u64, buffer_bytes: block_bytes(largest) })
+        Some(self.planned_buffers(BufferUse::Staging, count as u64, largest))
     }
 
-    fn staging_bytes(&self) -> u64 {
-        self.staging().map_or(0, |staging| staging.count * staging.buffer_bytes)
+    fn buffer_bytes(&self) -> u64 {
+        self.buffers().map(|buffers| buffers.count * buffers.buffer_bytes).sum()
     }
 
     /// What its groups are parts of, neighbours that are alike in one row.
@@ -214,8 +232,9 @@ impl Activations<'_> {
     fn denoise(&self) -> Option<i64> {
         let transformer = Transformer::new(&self.model.transformer, self.config.attn_type, self.config.sequence_chunk.map(i64::from));
         let latents = self.config.latent_shape(self.model);
-        let pass = transformer.activation_bytes(latents, self.model.text_encoder.max_tokens, self.bytes())?;
-        Some(CUBLAS_WORKSPACE_BYTES + self.prompt_embeddings() + self.latents() + pass)
+        let batch = if self.config.guidance_batch == Some(true) { 2 } else { 1 };
+        let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, self.bytes())?;
+        Some(CUBLAS_WORKSPACE_BYTES + self.prompt_embeddings() + batch * self.latents() + pass)
     }
 
     /// The latents, and what the decoder holds.

@@ -1,5 +1,6 @@
 //! Residency: a model's groups where the plan puts them, given to the model one after the other.
 
+use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
 use super::plan::{Place, staging_buffers};
@@ -7,12 +8,13 @@ use super::staging::Staging;
 use crate::attribution::{Component, within};
 use crate::cuda::PinnedSlab;
 use crate::error::Result;
-use crate::weights::{Group, GroupLayout, Groups, Source, Weights};
+use crate::weights::{Group, GroupLayout, Groups, Source, WeightTypes, Weights, fp8};
 
 /// A model's weights where they live.
 #[derive(Debug)]
 pub struct Residency {
     device: Device,
+    compute: Kind,
     groups: Vec<Placed>,
     /// Indices of the streamed groups, in execution order.
     streamed: Vec<usize>,
@@ -20,6 +22,8 @@ pub struct Residency {
     prefetch: usize,
     /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
     staging: Option<Staging>,
+    /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
+    unpacked: Option<Tensor>,
     poisoned: bool,
     traffic: Traffic,
 }
@@ -35,9 +39,39 @@ pub struct Traffic {
 
 #[derive(Debug)]
 struct Placed {
+    /// As the model lists it.
     group: Group,
-    layout: GroupLayout,
+    stored: Stored,
     home: Home,
+}
+
+/// A group as it waits.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// Its tensors, where they are not the group's own.
+    pub(super) packed: Option<Group>,
+    pub(super) layout: GroupLayout,
+}
+
+impl Stored {
+    pub(super) fn new(group: &Group, types: WeightTypes) -> Self {
+        let packed = if types.waiting == WeightDtype::Fp8E4m3 { fp8::packed(group) } else { None };
+        let layout = GroupLayout::new(packed.as_ref().unwrap_or(group), types.compute);
+        Self { packed, layout }
+    }
+
+    /// Its tensors in `slab`, each with the values that `source` has for `group`.
+    fn filled(&self, group: &Group, compute: Kind, slab: &Tensor, source: &Source) -> Result<Weights> {
+        let weights = Weights::bind(self.packed.as_ref().unwrap_or(group), &self.layout, slab)?;
+        if self.packed.is_some() {
+            fp8::fill(group, &weights, compute, source)?;
+            return Ok(weights);
+        }
+        for param in &group.params {
+            source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
+        }
+        Ok(weights)
+    }
 }
 
 #[derive(Debug)]
@@ -71,54 +105,58 @@ impl HostSlab {
 }
 
 impl Residency {
-    /// Puts each group where `places` says, with values from `source`. `compute` is the configuration's type.
+    /// Puts each group where `places` says, with values from `source`.
     ///
     /// # Errors
     /// Memory that runs out, on the device or the host, and what `source` cannot give.
-    pub fn new(groups: Vec<Group>, places: &[Place], compute: Kind, device: Device, source: &Source) -> Result<Self> {
+    pub fn new(groups: Vec<Group>, places: &[Place], types: WeightTypes, device: Device, source: &Source) -> Result<Self> {
         assert_eq!(groups.len(), places.len(), "a place for each group");
-        let (traffic, poisoned) = (Traffic::default(), false);
-        let mut residency = Self { device, groups: Vec::new(), streamed: Vec::new(), prefetch: 0, staging: None, poisoned, traffic };
-        let layouts: Vec<_> = groups.iter().map(|group| GroupLayout::new(group, compute)).collect();
-        let mut free = residency.slab_of_residents(&layouts, places)?;
-        for (index, ((group, layout), &place)) in groups.into_iter().zip(layouts).zip(places).enumerate() {
+        let mut residency = Self {
+            device,
+            compute: types.compute,
+            groups: Vec::new(),
+            streamed: Vec::new(),
+            prefetch: 0,
+            staging: None,
+            unpacked: None,
+            poisoned: false,
+            traffic: Traffic::default(),
+        };
+        let stored: Vec<_> = groups.iter().map(|group| Stored::new(group, types)).collect();
+        let mut free = residency.slab_of_residents(&stored, places)?;
+        for (index, ((group, stored), &place)) in groups.into_iter().zip(stored).zip(places).enumerate() {
+            let bytes = stored.layout.bytes;
             let home = match place {
                 Place::Resident => {
-                    let [slab, rest] = split(&free, layout.bytes)?;
+                    let [slab, rest] = split(&free, bytes)?;
                     free = rest;
-                    residency.traffic.h2d_bytes += if device.is_cuda() { layout.bytes as u64 } else { 0 };
-                    Home::Bound(filled(&group, &layout, &slab, source)?)
+                    residency.traffic.h2d_bytes += if device.is_cuda() { bytes as u64 } else { 0 };
+                    Home::Bound(stored.filled(&group, types.compute, &slab, source)?)
                 }
                 Place::Host => {
-                    let slab = Tensor::f_empty([layout.bytes], (Kind::Uint8, Device::Cpu))?;
-                    Home::Bound(filled(&group, &layout, &slab, source)?)
+                    let slab = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?;
+                    Home::Bound(stored.filled(&group, types.compute, &slab, source)?)
                 }
                 Place::Streamed { prefetch, pinned } => {
                     residency.streamed.push(index);
                     residency.prefetch = prefetch as usize;
-                    residency.on_host(&group, &layout, pinned && device.is_cuda(), source)?
+                    let is_pinned = pinned && device.is_cuda();
+                    let slab = HostSlab::new(bytes, is_pinned)?;
+                    stored.filled(&group, types.compute, slab.bytes(), source)?;
+                    residency.traffic.pinned_bytes += if is_pinned { bytes as u64 } else { 0 };
+                    Home::Waiting(slab)
                 }
             };
-            residency.groups.push(Placed { group, layout, home });
+            residency.groups.push(Placed { group, stored, home });
         }
         Ok(residency)
     }
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
-    fn slab_of_residents(&self, layouts: &[GroupLayout], places: &[Place]) -> Result<Tensor> {
-        let resident = layouts.iter().zip(places).filter(|(_, place)| **place == Place::Resident);
-        let bytes: i64 = resident.map(|(layout, _)| layout.bytes).sum();
+    fn slab_of_residents(&self, stored: &[Stored], places: &[Place]) -> Result<Tensor> {
+        let resident = stored.iter().zip(places).filter(|(_, place)| **place == Place::Resident);
+        let bytes: i64 = resident.map(|(stored, _)| stored.layout.bytes).sum();
         Ok(within(Component::Weights, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?)
-    }
-
-    /// A group whose weights wait on the host.
-    fn on_host(&mut self, group: &Group, layout: &GroupLayout, pinned: bool, source: &Source) -> Result<Home> {
-        let slab = HostSlab::new(layout.bytes, pinned)?;
-        filled(group, layout, slab.bytes(), source)?;
-        if pinned {
-            self.traffic.pinned_bytes += layout.bytes as u64;
-        }
-        Ok(Home::Waiting(slab))
     }
 
     /// Has each staging buffer written over with NaN whenever a group lets go of it, so that whoever reads what was not copied there for it is found out. For
@@ -128,9 +166,10 @@ impl Residency {
         Self { poisoned: true, staging: None, ..self }
     }
 
-    /// Gives the staging buffers back: the stage that used them is over.
+    /// Gives the staging buffers back, and the room in which groups are unpacked: the stage that used them is over.
     pub fn release_staging(&mut self) {
         self.staging = None;
+        self.unpacked = None;
     }
 
     /// Bytes moved and held so far.
@@ -141,7 +180,7 @@ impl Residency {
     /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
     fn fetch_ahead(&mut self, index: usize) -> Result<()> {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
-        let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].layout.bytes).collect();
+        let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].stored.layout.bytes).collect();
         let (count, largest) = staging_buffers(self.prefetch, &bytes);
         if self.staging.is_none() {
             self.staging = Some(Staging::new(count, largest, self.device, self.poisoned)?);
@@ -150,15 +189,38 @@ impl Residency {
         for step in 0..count {
             // After the last group comes the first one: the next pass begins there.
             let next = self.streamed[(place + step) % self.streamed.len()];
-            let Placed { group, layout, home: Home::Waiting(slab) } = &self.groups[next] else {
+            let Placed { group, stored: Stored { packed, layout }, home: Home::Waiting(slab) } = &self.groups[next] else {
                 unreachable!("streamed groups live on the host")
             };
             if !staging.holds(next) {
-                staging.fetch(next, group, layout, slab.bytes(), index)?;
+                staging.fetch(next, packed.as_ref().unwrap_or(group), layout, slab.bytes(), index)?;
                 self.traffic.h2d_bytes += if self.device.is_cuda() { layout.bytes as u64 } else { 0 };
             }
         }
         Ok(())
+    }
+}
+
+impl Residency {
+    /// Runs `run` with the group's tensors as they wait.
+    fn with_stored<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
+        if let Home::Bound(weights) = &self.groups[index].home {
+            return run(weights);
+        }
+        self.fetch_ahead(index)?;
+        self.staging.as_mut().expect("made by the fetch").with(index, run)
+    }
+
+    /// Room for the largest of the groups that wait in 8 bits.
+    fn room_to_unpack(&mut self) -> Result<Tensor> {
+        if let Some(slab) = &self.unpacked {
+            return Ok(slab.shallow_clone());
+        }
+        let packed = self.groups.iter().filter(|placed| placed.stored.packed.is_some());
+        let bytes = packed.map(|placed| GroupLayout::new(&placed.group, self.compute).bytes).max().unwrap_or(0);
+        let slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?;
+        self.unpacked = Some(slab.shallow_clone());
+        Ok(slab)
     }
 }
 
@@ -167,21 +229,16 @@ fn split(slab: &Tensor, bytes: i64) -> Result<[Tensor; 2]> {
     Ok([slab.f_narrow(0, 0, bytes)?, slab.f_narrow(0, bytes, slab.size()[0] - bytes)?])
 }
 
-/// The group's tensors in `slab`, each with its values.
-fn filled(group: &Group, layout: &GroupLayout, slab: &Tensor, source: &Source) -> Result<Weights> {
-    let weights = Weights::bind(group, layout, slab)?;
-    for param in &group.params {
-        source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
-    }
-    Ok(weights)
-}
-
 impl Groups for Residency {
     fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
-        if let Home::Bound(weights) = &self.groups[index].home {
-            return run(weights);
+        if self.groups[index].stored.packed.is_none() {
+            return self.with_stored(index, run);
         }
-        self.fetch_ahead(index)?;
-        self.staging.as_mut().expect("made by the fetch").with(index, run)
+        // Whoever wants the same room next does so after this in the same stream.
+        let slab = self.room_to_unpack()?;
+        let group = self.groups[index].group.clone();
+        let weights = Weights::bind(&group, &GroupLayout::new(&group, self.compute), &slab)?;
+        self.with_stored(index, |packed| fp8::unpack(&group, packed, &weights))?;
+        run(&weights)
     }
 }

@@ -85,8 +85,11 @@ impl TextEncoder {
     /// # Errors
     /// libtorch's, and what `groups` ran into.
     pub fn forward(&self, groups: &mut impl Groups, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        // 1. Embeddings.
-        let mut hidden = groups.with(0, |w| Ok(Tensor::f_embedding(w.get("shared.weight"), ids, -1, false, false)?))?;
+        // 1. Embeddings: rows of the table, looked up where that is.
+        let mut hidden = groups.with(0, |w| {
+            let table = w.get("shared.weight");
+            Ok(Tensor::f_embedding(table, &ids.f_to_device(table.device())?, -1, false, false)?.f_to_device(ids.device())?)
+        })?;
 
         // 2. What all layers share: which bucket each pair of tokens falls in, and what masked scores get.
         let buckets = self.buckets(ids.size()[1])?.f_to_device(ids.device())?;

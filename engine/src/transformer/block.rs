@@ -33,6 +33,7 @@ pub(super) fn groups(spec: &TransformerSpec, index: i64) -> [Group; GROUPS] {
         attention(part(), "attn2").fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
         part().linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
     ]
+    .map(Group::compressible)
 }
 
 /// What a block needs besides its weights; the same for all blocks of a forward pass.

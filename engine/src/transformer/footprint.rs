@@ -17,11 +17,11 @@ const FP32: i64 = 4;
 
 impl Transformer {
     /// The most bytes that [`Transformer::forward`] holds at once beside weights, latents and prompt embedding. `bytes` are those of one number in
-    /// the compute type. Empty for attention that keeps its scores, which libtorch computes in copies that are its own affair.
+    /// the compute type, `batch` the videos of a pass. Empty for attention that keeps its scores, which libtorch computes in copies that are its own affair.
     ///
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
-    pub fn activation_bytes(&self, latents: [i64; 4], prompt_tokens: i64, bytes: i64) -> Option<i64> {
+    pub fn activation_bytes(&self, batch: i64, latents: [i64; 4], prompt_tokens: i64, bytes: i64) -> Option<i64> {
         if self.attn_type == AttnType::Math {
             return None;
         }
@@ -29,20 +29,20 @@ impl Transformer {
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let tokens: i64 = (0..3).map(|axis| latents[axis + 1] / spec.patch_size[axis]).product();
         let slice = self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1));
-        // One number of every channel, for so many tokens.
-        let wide = |tokens: i64| tokens * dim * bytes;
+        // One number of every channel, for so many tokens of each video.
+        let wide = |tokens: i64| batch * tokens * dim * bytes;
 
         // 1. Throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt.
         let turns = tokens * spec.attention_head_dim * FP32;
-        let throughout = wide(tokens) + turns + wide(7) + wide(prompt_tokens);
+        let throughout = wide(tokens) + turns + 7 * dim * bytes + wide(prompt_tokens);
 
         // 2. The moments.
         let keys_and_values = 2 * wide(tokens);
         // fp32 is turned where it lies.
-        let turned = if bytes == FP32 { 0 } else { slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
-        let row_sums = slice * spec.num_attention_heads * FP32;
+        let turned = if bytes == FP32 { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
+        let row_sums = batch * slice * spec.num_attention_heads * FP32;
         let self_attention = keys_and_values + (wide(slice) + turned).max(2 * wide(slice) + row_sums);
-        let feed_forward = wide(slice) + slice * spec.ffn_dim * bytes;
+        let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
         Some(throughout + self_attention.max(feed_forward))
     }
 }

@@ -1,7 +1,9 @@
 //! Groups: the tensors of a model that live and move together, and how a group lies in one slab of bytes.
 
+use engine_protocol::{Config, WeightDtype};
 use tch::Kind;
 
+use super::source::kind_of;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -10,8 +12,22 @@ use crate::weights::Weights;
 pub enum Precision {
     /// The configuration's type.
     Compute,
+    /// The configuration's type where it computes; where it waits, 8 bits if the configuration says so.
+    Compressible,
+    /// 8 bits, 4 of exponent and 3 of mantissa.
+    Fp8,
     /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
     Fp32,
+}
+
+impl Precision {
+    fn kind(self, compute: Kind) -> Kind {
+        match self {
+            Precision::Compute | Precision::Compressible => compute,
+            Precision::Fp8 => Kind::Float8e4m3fn,
+            Precision::Fp32 => Kind::Float,
+        }
+    }
 }
 
 /// One tensor of a model.
@@ -25,6 +41,27 @@ pub struct Param {
     pub precision: Precision,
     /// The second side lies innermost, as the kernels of a convolution over channels-last activations read it.
     pub channels_last: bool,
+}
+
+/// In which types a model's weights compute and wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightTypes {
+    /// The configuration's type, that of arithmetic.
+    pub compute: Kind,
+    /// How those wait that are [compressible](Precision::Compressible).
+    pub waiting: WeightDtype,
+}
+
+impl WeightTypes {
+    /// All weights wait in the type that they compute in.
+    pub fn plain(compute: Kind) -> Self {
+        Self { compute, waiting: WeightDtype::AsStored }
+    }
+
+    /// What a configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype }
+    }
 }
 
 /// Tensors that live and move together. A model lists its groups in execution order.
@@ -61,6 +98,16 @@ impl Group {
     pub fn conv(self, name: &str, inputs: i64, outputs: i64, kernel: &[i64]) -> Self {
         let shape = [&[outputs, inputs], kernel].concat();
         self.push(&format!("{name}.weight"), &shape, Precision::Compute, true).param(&format!("{name}.bias"), &[outputs])
+    }
+
+    /// The same group, its linear layers' weights [compressible](Precision::Compressible).
+    pub fn compressible(mut self) -> Self {
+        for param in &mut self.params {
+            if param.precision == Precision::Compute && param.shape.len() == 2 {
+                param.precision = Precision::Compressible;
+            }
+        }
+        self
     }
 
     fn push(mut self, name: &str, shape: &[i64], precision: Precision, channels_last: bool) -> Self {
@@ -100,7 +147,7 @@ impl GroupLayout {
         let mut bytes = 0;
         let mut places = Vec::with_capacity(group.params.len());
         for param in &group.params {
-            let kind = if param.precision == Precision::Fp32 { Kind::Float } else { compute };
+            let kind = param.precision.kind(compute);
             places.push((bytes, kind));
             let size = param.shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
             bytes += (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;

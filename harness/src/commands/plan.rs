@@ -1,6 +1,6 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated.
 
-use engine_protocol::{Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, Settings, gib};
+use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, Settings, gib};
 use serde_json::json;
 
 use super::table;
@@ -62,11 +62,14 @@ fn print_groups(report: &PlanReport) {
     for groups in &report.groups {
         table.add_row([&groups.part, &groups.name, &in_gib(groups.bytes), place(groups.home), moves(groups)]);
     }
-    for staging in &report.staging {
-        let plural = if staging.count == 1 { "" } else { "s" };
-        let name = format!("{} staging buffer{plural}", staging.count);
-        let there = format!("there during {}", staging.stage.name());
-        table.add_row([&staging.part, &name, &in_gib(staging.count * staging.buffer_bytes), place(Home::Gpu), &there]);
+    for buffers in &report.buffers {
+        let plural = if buffers.count == 1 { "" } else { "s" };
+        let name = match buffers.purpose {
+            BufferUse::Staging => format!("{} staging buffer{plural}", buffers.count),
+            BufferUse::Unpacking => "room to unpack one".into(),
+        };
+        let there = format!("there during {}", buffers.stage.name());
+        table.add_row([&buffers.part, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
     }
     say!("{table}");
     let on_host: u64 = [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| report.bytes_in(home)).sum();
@@ -76,7 +79,7 @@ fn print_groups(report: &PlanReport) {
 
 /// What each stage holds at its peak.
 fn print_stages(report: &PlanReport) {
-    let titles = ["stage", "resident weights GiB", "staging buffers GiB", "everything else GiB", "predicted peak allocated GiB"];
+    let titles = ["stage", "resident weights GiB", "buffers GiB", "everything else GiB", "predicted peak allocated GiB"];
     let mut table = table(&titles, &[1, 2, 3, 4]);
     for stage in &report.stages {
         let known = |bytes: Option<u64>| bytes.map(in_gib).unwrap_or_default();
@@ -129,6 +132,7 @@ fn moves(groups: &PlannedGroups) -> &'static str {
         Moves::Never if groups.home == Home::Cpu => "never: it computes on the CPU",
         Moves::Never => "never",
         Moves::EachPass => "in each pass of each step",
+        Moves::DuringEncode => "once, during encode",
         Moves::BeforeDecode => "once, before decode",
     }
 }

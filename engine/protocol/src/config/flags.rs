@@ -83,6 +83,27 @@ impl Sampler {
     }
 }
 
+/// How the weights of the transformer's blocks are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightDtype {
+    /// In the type of arithmetic.
+    #[default]
+    AsStored,
+    /// Linear layers in 8 bits, 4 of exponent and 3 of mantissa, with a scale for each output; made the type of arithmetic again as they are used.
+    Fp8E4m3,
+}
+
+impl WeightDtype {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightDtype::AsStored => "as_stored",
+            WeightDtype::Fp8E4m3 => "fp8_e4m3",
+        }
+    }
+}
+
 /// Where the text encoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,6 +112,8 @@ pub enum OffloadTextEncoder {
     Off,
     /// On the CPU; its prompt embeddings are copied once.
     Cpu,
+    /// On the GPU, layer by layer from the host; tokens are looked up on the host, where the table of embeddings stays.
+    Stream,
 }
 
 impl OffloadTextEncoder {
@@ -99,12 +122,13 @@ impl OffloadTextEncoder {
         match self {
             OffloadTextEncoder::Off => "off",
             OffloadTextEncoder::Cpu => "cpu",
+            OffloadTextEncoder::Stream => "stream",
         }
     }
 }
 
 impl<'de> Deserialize<'de> for OffloadTextEncoder {
-    /// The page writes `true` and `false`; `off` and `cpu` say more.
+    /// The page writes `true` and `false`; `off`, `cpu` and `stream` say more.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -118,7 +142,8 @@ impl<'de> Deserialize<'de> for OffloadTextEncoder {
             Spelling::Word(word) => match word.as_str() {
                 "off" => Ok(OffloadTextEncoder::Off),
                 "cpu" => Ok(OffloadTextEncoder::Cpu),
-                other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off` or `cpu`"))),
+                "stream" => Ok(OffloadTextEncoder::Stream),
+                other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off`, `cpu` or `stream`"))),
             },
         }
     }

@@ -1,9 +1,10 @@
 //! The configuration of a case: settings as people give them, made complete by the memory level and checked.
 
+mod effect;
 mod flags;
 mod resolve;
 mod settings;
 
-pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler};
+pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler, WeightDtype};
 pub use resolve::{Config, ConfigError, PARTS_OF_A_BLOCK};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

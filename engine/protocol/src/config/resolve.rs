@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttnType, Dtype, OffloadTextEncoder, Sampler, Settings, parse_resolution};
+use super::{AttnType, Dtype, OffloadTextEncoder, Sampler, Settings, WeightDtype, parse_resolution};
 use crate::ModelSpec;
 
 /// Why a configuration is refused, and what to change.
@@ -52,10 +52,14 @@ pub struct Config {
     pub low_noise_guidance_scale: Option<f64>,
     /// Shift of the sigma schedule.
     pub flow_shift: f64,
+    /// Where there is guidance: cond and uncond prediction come from one pass over both, and not from one after the other.
+    pub guidance_batch: Option<bool>,
     /// The memory level that the flags below started from.
     pub low_mem_level: u8,
     /// Type of arithmetic and of the weights, the few kept in fp32 apart.
     pub dtype: Dtype,
+    /// How the weights of the transformer's blocks are stored.
+    pub weight_dtype: WeightDtype,
     /// Attention kernel of the transformer.
     pub attn_type: AttnType,
     /// Where the text encoder runs.
@@ -167,6 +171,7 @@ impl Config {
             let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
             (TILED_CHUNK_VALUES / tile_values).clamp(1, latent_frames.into()) as u32
         });
+        let is_guided = guidance_scale > 1.0 || low_noise_guidance_scale.is_some_and(|scale| scale > 1.0);
         let chunk = ranged("vae_temporal_chunk", settings.vae_temporal_chunk.unwrap_or(default_chunk.into()), 1, 1 << 16)? as u32;
 
         Ok(Self {
@@ -183,8 +188,10 @@ impl Config {
             guidance_scale,
             low_noise_guidance_scale,
             flow_shift,
+            guidance_batch: is_guided.then_some(settings.guidance_batch.unwrap_or(false)),
             low_mem_level: level,
             dtype,
+            weight_dtype: settings.weight_dtype.unwrap_or_default(),
             attn_type,
             offload_text_encoder: settings.offload_text_encoder.unwrap_or(if level >= 2 {
                 OffloadTextEncoder::Cpu
@@ -203,37 +210,14 @@ impl Config {
         })
     }
 
-    /// Keys of `settings` that have no effect in this configuration, and why.
-    pub fn without_effect(&self, settings: &Settings) -> Vec<String> {
-        let tiled = self.vae_tile_size.is_some();
-        let tiling = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
-        let streaming = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
-        let rows = [
-            ("vae_tile_size", settings.vae_tile_size.is_some(), tiled, tiling),
-            ("vae_tile_overlap", settings.vae_tile_overlap.is_some(), tiled, tiling),
-            ("resident_blocks", settings.resident_blocks.is_some(), self.offload_dit, streaming),
-            ("prefetch_blocks", settings.prefetch_blocks.is_some(), self.offload_dit, streaming),
-            ("pinned_memory", settings.pinned_memory.is_some(), self.offload_dit, streaming),
-            (
-                "low_noise_guidance_scale",
-                settings.low_noise_guidance_scale.is_some(),
-                self.low_noise_guidance_scale.is_some(),
-                "this model has one transformer",
-            ),
-            ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), "guidance_scale=1 has no uncond prediction"),
-        ];
-        let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
-        idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
-    }
-
     /// Steps that a run takes.
     pub fn steps_to_run(&self) -> u32 {
         self.steps_measured.unwrap_or(self.steps)
     }
 
-    /// Whether there is an uncond pass.
+    /// Whether there is an uncond prediction.
     pub fn has_guidance(&self) -> bool {
-        self.guidance_scale > 1.0 || self.low_noise_guidance_scale.is_some_and(|scale| scale > 1.0)
+        self.guidance_batch.is_some()
     }
 
     /// Shape of the latents of one video: channels, frames, height, width.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, Sampler};
+use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, Sampler, WeightDtype};
 
 /// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
 pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
@@ -25,8 +25,10 @@ pub struct Settings {
     pub guidance_scale: Option<f64>,
     pub low_noise_guidance_scale: Option<f64>,
     pub flow_shift: Option<f64>,
+    pub guidance_batch: Option<bool>,
     pub low_mem_level: Option<i64>,
     pub dtype: Option<Dtype>,
+    pub weight_dtype: Option<WeightDtype>,
     pub attn_type: Option<AttnType>,
     pub offload_text_encoder: Option<OffloadTextEncoder>,
     pub offload_vae: Option<bool>,

@@ -1,0 +1,30 @@
+//! Settings that change nothing in the configuration that they became part of: said, never silent.
+
+use super::{Config, Settings};
+
+impl Config {
+    /// Keys of `settings` that have no effect in this configuration, and why.
+    pub fn without_effect(&self, settings: &Settings) -> Vec<String> {
+        const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
+        const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
+        const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
+        let (tiled, streamed) = (self.vae_tile_size.is_some(), self.offload_dit);
+        let rows = [
+            ("vae_tile_size", settings.vae_tile_size.is_some(), tiled, TILING),
+            ("vae_tile_overlap", settings.vae_tile_overlap.is_some(), tiled, TILING),
+            ("resident_blocks", settings.resident_blocks.is_some(), streamed, STREAMING),
+            ("prefetch_blocks", settings.prefetch_blocks.is_some(), streamed, STREAMING),
+            ("pinned_memory", settings.pinned_memory.is_some(), streamed, STREAMING),
+            (
+                "low_noise_guidance_scale",
+                settings.low_noise_guidance_scale.is_some(),
+                self.low_noise_guidance_scale.is_some(),
+                "this model has one transformer",
+            ),
+            ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), GUIDANCE),
+            ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
+        ];
+        let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
+        idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
+    }
+}
