@@ -36,12 +36,13 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
         maybe("guidance_batch", vec![true, false]),
         maybe("sequence_chunk", vec![0, 1, 5, 41]),
         maybe("vae_temporal_chunk", vec![1, 2, 3]),
+        maybe("activation_offload", vec![true, false]),
         maybe("attn_type", vec!["sdpa", "math"]),
     );
     (level, places, sizes).prop_map(|(level, places, sizes)| {
         let (a, b, c, d, e, f) = places;
-        let (g, h, i, j) = sizes;
-        [level, a, b, c, d, e, f, g, h, i, j].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
+        let (g, h, i, j, k) = sizes;
+        [level, a, b, c, d, e, f, g, h, i, j, k].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
     })
 }
 

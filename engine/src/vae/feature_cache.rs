@@ -10,9 +10,22 @@ use super::slots::{Chunk, Slots};
 use crate::attribution::{Component, within};
 use crate::error::Result;
 
+/// What crossed between device and host, and what is page-locked for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheTraffic {
+    /// Bytes from host to device.
+    pub h2d_bytes: u64,
+    /// Bytes from device to host.
+    pub d2h_bytes: u64,
+    /// Bytes of page-locked host memory.
+    pub pinned_bytes: u64,
+}
+
 /// What the causal convolutions remember between the chunks of one video (of one tile): the last frames of each one's input.
 #[derive(Debug, Default)]
 pub struct FeatureCache {
+    waits_on_host: bool,
+    traffic: CacheTraffic,
     /// Per convolution the frames that it remembers, oldest first, `[batch, 1, height, width, channels]` each.
     frames: Vec<VecDeque<Tensor>>,
     /// Elements in one row, where each convolution in turn finds its padded or enlarged input.
@@ -45,6 +58,17 @@ impl FeatureCache {
         Self::default()
     }
 
+    /// As [`FeatureCache::new`], with the remembered frames on the host from one use to the next, so that the device has them only as a convolution reads
+    /// them. A video in one chunk leaves them where they are. On the CPU that is the same place.
+    pub fn on_host() -> Self {
+        Self { waits_on_host: true, ..Self::default() }
+    }
+
+    /// What crossed between device and host until now.
+    pub fn traffic(&self) -> CacheTraffic {
+        self.traffic
+    }
+
     /// Says that the next chunk is the last one. Each convolution then lets go of its frames as it reads them, and keeps no new ones.
     pub fn expect_last(&mut self) {
         self.last = true;
@@ -75,8 +99,9 @@ impl FeatureCache {
         if !self.started {
             self.frames.clear();
             for (history, sides) in slots.remembered(chunk, self.last) {
-                let frames = (0..history).map(|_| within(Component::FeatureCache, || Tensor::f_zeros(sides, options)));
-                self.frames.push(frames.collect::<std::result::Result<_, _>>()?);
+                let frames = (0..history).map(|_| self.room_for_frame(&sides, options)).collect::<Result<VecDeque<_>>>()?;
+                self.traffic.pinned_bytes += frames.iter().filter(|frame| frame.device() != options.1).map(pinned_bytes).sum::<u64>();
+                self.frames.push(frames);
             }
         }
         let largest = slots.largest_input(chunk, self.started);
@@ -85,6 +110,16 @@ impl FeatureCache {
             self.buffer = Some(within(Component::FeatureCache, || Tensor::f_empty([largest], options))?);
         }
         Ok(())
+    }
+
+    /// Where a frame is kept, with nothing in it: in page-locked memory where it waits on the host and the device is another one.
+    fn room_for_frame(&self, sides: &[i64], (kind, device): (Kind, Device)) -> Result<Tensor> {
+        // Known at the first chunk: one that is the last too leaves nothing waiting between chunks.
+        if !self.waits_on_host || self.last {
+            return Ok(within(Component::FeatureCache, || Tensor::f_zeros(sides, (kind, device)))?);
+        }
+        let room = Tensor::f_zeros(sides, (kind, Device::Cpu))?;
+        Ok(if device.is_cuda() { room.f_pin_memory(device)? } else { room })
     }
 
     /// Says that a chunk has been through.
@@ -111,6 +146,7 @@ impl FeatureCache {
         };
         for (index, frame) in (0..).zip(kept.iter()) {
             history.f_narrow(1, index, 1)?.f_copy_(frame)?;
+            self.traffic.h2d_bytes += crossed_bytes(frame, history);
         }
         if self.place.ends {
             kept.clear();
@@ -125,8 +161,23 @@ impl FeatureCache {
         for index in frames - new.min(kept.len() as i64)..frames {
             let Some(mut oldest) = kept.pop_front() else { break };
             oldest.f_copy_(&input.f_narrow(1, index, 1)?)?;
+            self.traffic.d2h_bytes += crossed_bytes(&oldest, input);
             kept.push_back(oldest);
         }
         Ok(())
     }
+}
+
+/// Bytes that cross when `frame` is copied to or from where `other` is.
+fn crossed_bytes(frame: &Tensor, other: &Tensor) -> u64 {
+    if frame.device() == other.device() { 0 } else { bytes_of(frame) }
+}
+
+/// What libtorch page-locks for `frame`: the next power of two (`CachingHostAllocatorImpl::allocate`).
+fn pinned_bytes(frame: &Tensor) -> u64 {
+    bytes_of(frame).next_power_of_two()
+}
+
+fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }

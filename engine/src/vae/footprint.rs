@@ -10,10 +10,11 @@ use super::COLOURS;
 use super::blocks::ResidualBlock;
 use super::decoder::{UpBlock, VaeDecoder};
 use super::feature_cache::Place;
+use super::frames::Decoding;
 use super::norm::position_slices;
 use super::resample::Upsampler;
 use super::slots::{Chunk, slices};
-use super::tiling::{Span, Tiling, even_spans};
+use super::tiling::{Span, even_spans};
 
 /// Bytes of one number in fp32.
 const FP32: i64 = 4;
@@ -24,14 +25,8 @@ impl VaeDecoder {
     ///
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
-    pub fn activation_bytes(
-        &self,
-        latents: [i64; 4],
-        tiling: Option<Tiling>,
-        temporal_chunk: i64,
-        bytes: i64,
-        allocated: &dyn Fn(i64) -> i64,
-    ) -> i64 {
+    pub fn activation_bytes(&self, latents: [i64; 4], decoding: Decoding, bytes: i64, allocated: &dyn Fn(i64) -> i64) -> i64 {
+        let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
         let [_, frames, height, width] = latents;
         // All tiles of a frame have one size.
         let side = |extent| tiling.and_then(|tiling| Some(tiling.spans(extent).first()?.len())).unwrap_or(extent);
@@ -44,6 +39,9 @@ impl VaeDecoder {
             let place = Place { starts: true, ends: true }.part(span.start, span.end, frames);
             buffer = buffer.max(self.slots.largest_input(chunk, !place.starts) * bytes);
             let mut walk = Walk::new(self, chunk, place, buffer, allocated);
+            if activation_offload && chunks.len() > 1 {
+                walk.remembered.fill(0);
+            }
             walk.decode(self, chunk, place);
             peak = peak.max(walk.peak);
         }

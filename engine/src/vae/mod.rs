@@ -21,8 +21,8 @@ mod tiling;
 
 pub use decoder::{VaeDecoder, groups};
 pub use encoder::{VaeEncoder, encode_video, encoder_groups};
-pub use feature_cache::FeatureCache;
-pub use frames::{FrameSink, decode_video};
+pub use feature_cache::{CacheTraffic, FeatureCache};
+pub use frames::{Decoding, FrameSink, decode_video};
 pub use latents::{denormalise, normalise};
 pub use tiling::{Span, Tiling, blend_weights};
 

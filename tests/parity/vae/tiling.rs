@@ -1,6 +1,6 @@
 //! Chunks and tiles of a video against the video at once.
 
-use engine::vae::{FrameSink, Span, Tiling, VaeDecoder, blend_weights, decode_video};
+use engine::vae::{CacheTraffic, Decoding, FrameSink, Span, Tiling, VaeDecoder, blend_weights, decode_video};
 use engine::weights::Weights;
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -31,6 +31,11 @@ impl FrameSink for Collected {
 
 /// The video as it reaches a sink.
 pub(super) fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
+    decode_as(spec, w, latents, Decoding { tiling, temporal_chunk, activation_offload: false })
+}
+
+fn decode_as(spec: &VaeSpec, w: &Weights, latents: &Tensor, decoding: Decoding) -> Collected {
+    let Decoding { tiling, temporal_chunk, .. } = decoding;
     let [_, _, frames, height, width] = <[i64; 5]>::try_from(latents.size()).unwrap();
     let scale = spec.spatial_compression();
     let shape = [(frames - 1) * spec.temporal_compression() + 1, height * scale, width * scale, 3];
@@ -38,7 +43,8 @@ pub(super) fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tili
     let mut sink = Collected { pixels: empty(), times: empty(), calls: 0 };
     let mut seen = Vec::new();
     let decoder = VaeDecoder::new(spec);
-    decode_video(&decoder, w, latents, tiling, temporal_chunk, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
+    let traffic = decode_video(&decoder, w, latents, decoding, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
+    assert_eq!(traffic, CacheTraffic::default(), "nothing crosses on the CPU");
 
     let tiles = tiling.map_or(1, |tiling| tiling.spans(height).len() * tiling.spans(width).len());
     let total = tiles * (frames as usize).div_ceil(temporal_chunk as usize);
@@ -70,6 +76,20 @@ fn a_video_reaches_the_sink_in_chunks(#[case] spec: VaeSpec) {
         let sink = decode_to_sink(&spec, &w, &latents, None, temporal_chunk);
         assert_eq!(sink.calls as i64, (4 + temporal_chunk - 1) / temporal_chunk);
         assert!(largest_difference(&sink.pixels, &bytes) <= 1, "chunks of {temporal_chunk}");
+    }
+}
+
+/// On a GPU frames that wait on the host are copied back and forth. On the CPU the same code runs, with both places in one memory.
+#[rstest]
+#[case::wan2_1(published())]
+#[case::wan2_2(residual())]
+fn where_remembered_frames_wait_changes_nothing(#[case] spec: VaeSpec, #[values(Kind::Float, Kind::BFloat16)] kind: Kind) {
+    let (spec, w) = seeded(spec, Parts::Decoder, kind, 1.0);
+    let latents = smooth_latents(&spec, [4, 5, 7]).to_kind(kind);
+    for (tiling, temporal_chunk) in [(None, 1), (None, 4), (Some(Tiling::new(4, 1).unwrap()), 2)] {
+        let [on_device, on_host] =
+            [false, true].map(|activation_offload| decode_as(&spec, &w, &latents, Decoding { tiling, temporal_chunk, activation_offload }));
+        assert!(on_host.pixels == on_device.pixels, "{tiling:?}, chunks of {temporal_chunk}");
     }
 }
 

@@ -8,6 +8,7 @@ impl Config {
         const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
         const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
         const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
+        const ONE_CHUNK: &str = "the VAE decodes all latent frames at once: set vae_temporal_chunk lower";
         let (tiled, streamed) = (self.vae_tile_size.is_some(), self.offload_dit);
         let rows = [
             ("vae_tile_size", settings.vae_tile_size.is_some(), tiled, TILING),
@@ -23,6 +24,7 @@ impl Config {
             ),
             ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), GUIDANCE),
             ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
+            ("activation_offload", settings.activation_offload == Some(true), self.activation_offload, ONE_CHUNK),
         ];
         let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
         idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
