@@ -2,8 +2,10 @@
 
 pub mod attention;
 pub mod attribution;
+pub mod case;
 pub mod checkpoint;
 pub mod cuda;
+pub mod denoising;
 pub mod error;
 pub mod memory;
 pub mod pipeline;

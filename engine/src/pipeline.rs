@@ -22,15 +22,16 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Transfers};
+use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Stage, Transfers};
 use tch::{Device, Kind, Tensor};
 
 use crate::attribution::{Component, retag, within};
 use crate::checkpoint::Checkpoint;
 use crate::cuda;
+use crate::denoising::Denoising;
 use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
-use crate::scheduler::{Scheduler, TRAIN_TIMESTEPS};
+use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::transformer::Transformer;
 use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
@@ -100,8 +101,9 @@ pub struct Pipeline {
     model: ModelSpec,
     target: Target,
     tokenizer: Tokenizer,
-    text_encoder: (TextEncoder, Residency),
-    /// One, or of a pool the high-noise and the low-noise one.
+    /// Empty where prompts are encoded already.
+    text_encoder: Option<(TextEncoder, Residency)>,
+    /// One, or of a pool the high-noise and the low-noise one; none where latents are denoised already.
     transformers: Vec<(Transformer, Residency)>,
     vae: (VaeDecoder, Residency),
     transfers: Transfers,
@@ -113,6 +115,14 @@ impl Pipeline {
     /// # Errors
     /// Memory that runs out, and what the sources cannot give.
     pub fn load(model: &ModelSpec, config: &Config, target: Target, sources: &Sources) -> Result<Self> {
+        Self::load_from(Stage::Encode, model, config, target, sources)
+    }
+
+    /// As [`Pipeline::load`], for the stages from `first` on: what earlier ones need is left out.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::load`].
+    pub fn load_from(first: Stage, model: &ModelSpec, config: &Config, target: Target, sources: &Sources) -> Result<Self> {
         if model.pool.is_some() != sources.low_noise_transformer.is_some() {
             let count =
                 if model.pool.is_some() { "two transformers, and the weights of one" } else { "one transformer, and the weights of two" };
@@ -122,20 +132,20 @@ impl Pipeline {
         let types = WeightTypes::of(config);
         let place = |groups: Vec<_>, places: &[_], source| Residency::new(groups, places, types, target.device, source);
 
-        let groups = TextEncoder::groups(&model.text_encoder);
-        let places = plan.text_encoder(groups.len());
-        let text_encoder = (TextEncoder::new(&model.text_encoder), place(groups, &places, &sources.text_encoder)?);
-
-        let places = plan.transformer();
-        let mut transformers = Vec::new();
-        for source in [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten() {
-            let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
-            transformers.push((network, place(Transformer::groups(&model.transformer), &places, source)?));
+        let mut text_encoder = None;
+        if first <= Stage::Encode {
+            let groups = TextEncoder::groups(&model.text_encoder);
+            text_encoder = Some((TextEncoder::new(&model.text_encoder), place(groups, &plan.text_encoder, &sources.text_encoder)?));
         }
 
-        let groups = vae::groups(&model.vae);
-        let places = vec![plan.vae; groups.len()];
-        let vae = (VaeDecoder::new(&model.vae), place(groups, &places, &sources.vae)?);
+        let mut transformers = Vec::new();
+        let transformer_sources = [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten();
+        for (source, places) in transformer_sources.zip(&plan.transformers).filter(|_| first <= Stage::Denoise) {
+            let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
+            transformers.push((network, place(Transformer::groups(&model.transformer), places, source)?));
+        }
+
+        let vae = (VaeDecoder::new(&model.vae), place(vae::groups(&model.vae), &plan.vae, &sources.vae)?);
 
         let (config, model, transfers) = (config.clone(), model.clone(), Transfers::default());
         Ok(Self { config, model, target, tokenizer: Tokenizer::bytes(), text_encoder, transformers, vae, transfers })
@@ -150,6 +160,11 @@ impl Pipeline {
         Ok(Self::load(checkpoint.model(), config, target, &sources)?.with_tokenizer(tokenizer))
     }
 
+    /// What it was placed for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The same pipeline with another tokenizer. Without this, tokens are bytes.
     #[must_use]
     pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
@@ -161,7 +176,7 @@ impl Pipeline {
     pub fn with_poisoned_buffers(self) -> Self {
         let poisoned = |(model, residency): (Transformer, Residency)| (model, residency.with_poisoned_buffers());
         Self {
-            text_encoder: (self.text_encoder.0, self.text_encoder.1.with_poisoned_buffers()),
+            text_encoder: self.text_encoder.map(|(encoder, residency)| (encoder, residency.with_poisoned_buffers())),
             transformers: self.transformers.into_iter().map(poisoned).collect(),
             vae: (self.vae.0, self.vae.1.with_poisoned_buffers()),
             ..self
@@ -207,7 +222,9 @@ impl Pipeline {
         let both = if on_host && !self.target.computes {
             Tensor::f_empty([prompts.len() as i64, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
         } else {
-            let (encoder, groups) = &mut self.text_encoder;
+            let Some((encoder, groups)) = &mut self.text_encoder else {
+                return Err(Error::Input("there is no text encoder: the pipeline was loaded for later stages".into()));
+            };
             let both = encoder.prompt_embedding(groups, &prompts, device)?;
             groups.release_staging();
             both
@@ -215,6 +232,22 @@ impl Pipeline {
         let both = if on_host { self.upload(&both)? } else { both };
         retag(&both, Component::Latents);
         Ok(PromptEmbeddings { both })
+    }
+
+    /// A copy of prompt embeddings on the CPU, for another pipeline to [bring back](Pipeline::bring_back).
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn keep(&mut self, prompts: &PromptEmbeddings) -> Result<PromptEmbeddings> {
+        Ok(PromptEmbeddings { both: self.download(&prompts.both)? })
+    }
+
+    /// Prompt embeddings that were kept, on the device again.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn bring_back(&mut self, kept: &PromptEmbeddings) -> Result<PromptEmbeddings> {
+        Ok(PromptEmbeddings { both: self.upload(&kept.both)? })
     }
 
     /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
@@ -238,17 +271,32 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
-        let mut scheduler = Scheduler::new(self.config.sampler, self.config.steps as usize, self.config.flow_shift);
-        let steps = steps_to_run(self.config.steps as usize, self.config.steps_to_run() as usize);
-        let timesteps: Vec<f64> = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
-        let mut latents = noise;
-        for (done, &timestep) in (1..).zip(&timesteps) {
-            let prediction = self.predict_with_guidance(&latents, timestep, prompts)?;
-            latents = scheduler.step(&prediction, &latents)?;
-            progress(done, timesteps.len() as u32);
+        let mut denoising = Denoising::new(&self.config, noise);
+        while !denoising.is_over() {
+            self.step(prompts, &mut denoising)?;
+            progress(denoising.done(), denoising.total());
         }
-        self.transformers.iter_mut().for_each(|(_, residency)| residency.release_staging());
-        Ok(latents)
+        Ok(denoising.latents)
+    }
+
+    /// One step of a denoising, which another pipeline of the same model may have begun. After an error it is as far as it was before.
+    ///
+    /// # Errors
+    /// libtorch's, and a step after the last.
+    pub fn step(&mut self, prompts: &PromptEmbeddings, denoising: &mut Denoising) -> Result<()> {
+        if self.transformers.is_empty() {
+            return Err(Error::Input("there is no transformer: the pipeline was loaded for later stages".into()));
+        }
+        let Some(&timestep) = denoising.timesteps.get(denoising.done) else {
+            return Err(Error::Input("all steps are done: begin another denoising".into()));
+        };
+        let prediction = self.predict_with_guidance(&denoising.latents, timestep, prompts)?;
+        denoising.latents = denoising.scheduler.step(&prediction, &denoising.latents)?;
+        denoising.done += 1;
+        if denoising.is_over() {
+            self.transformers.iter_mut().for_each(|(_, residency)| residency.release_staging());
+        }
+        Ok(())
     }
 
     /// Which transformer predicts at `timestep`, and with which guidance scale. One that has done its part gives its staging buffers back.
@@ -313,7 +361,8 @@ impl Pipeline {
     /// What crossed between host and device until now, and what is page-locked.
     pub fn transfers(&self) -> Transfers {
         let mut transfers = self.transfers;
-        let residencies = self.transformers.iter().map(|(_, residency)| residency).chain([&self.text_encoder.1, &self.vae.1]);
+        let residencies = self.transformers.iter().map(|(_, residency)| residency).chain([&self.vae.1]);
+        let residencies = residencies.chain(self.text_encoder.as_ref().map(|(_, residency)| residency));
         for traffic in residencies.map(Residency::traffic) {
             transfers.h2d_bytes += traffic.h2d_bytes;
             transfers.host_pinned_peak_bytes += traffic.pinned_bytes;
@@ -336,13 +385,6 @@ impl Pipeline {
     }
 }
 
-/// Which of `all` steps a run of `wanted` steps takes: all, or the first, the last, and some evenly between, so that each transformer of a pool
-/// is among what is measured.
-fn steps_to_run(all: usize, wanted: usize) -> Vec<usize> {
-    let gaps = wanted.saturating_sub(1).max(1);
-    (0..wanted.min(all)).map(|step| step * (all - 1) / gaps).collect()
-}
-
 fn bytes_of(tensor: &Tensor) -> u64 {
     (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }
@@ -361,19 +403,5 @@ impl FrameSink for Counted<'_> {
 
     fn takes_colours(&self) -> bool {
         self.sink.takes_colours()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::steps_to_run;
-
-    #[test]
-    fn a_part_of_the_steps_holds_the_first_and_the_last() {
-        assert_eq!(steps_to_run(4, 4), [0, 1, 2, 3]);
-        assert_eq!(steps_to_run(50, 2), [0, 49]);
-        assert_eq!(steps_to_run(50, 3), [0, 24, 49]);
-        assert_eq!(steps_to_run(50, 1), [0]);
-        assert_eq!(steps_to_run(1, 1), [0]);
     }
 }

@@ -27,9 +27,14 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// What may be taken of this machine's memory without others being pushed out.
+pub(crate) fn available_bytes() -> Option<u64> {
+    meminfo("MemAvailable")
+}
+
 /// Refuses a model whose weights this machine's memory does not hold.
 pub(crate) fn check_weights_fit(model: &ModelSpec, dtype: Dtype) -> Result<(), Error> {
-    let (needed, available) = (weight_bytes(model, dtype), meminfo("MemAvailable").unwrap_or(u64::MAX));
+    let (needed, available) = (weight_bytes(model, dtype), available_bytes().unwrap_or(u64::MAX));
     if needed <= available {
         return Ok(());
     }

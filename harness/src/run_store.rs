@@ -180,6 +180,8 @@ mod tests {
             memory_source: None,
             time_source: None,
             config,
+            settled: Default::default(),
+            lowered: Vec::new(),
             stages: Vec::new(),
             h2d_bytes: None,
             d2h_bytes: None,

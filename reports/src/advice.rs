@@ -91,6 +91,8 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("resident_blocks", config.resident_blocks.map(|n| json!(n))),
         ("prefetch_blocks", config.prefetch_blocks.map(|n| json!(n))),
         ("pinned_memory", config.pinned_memory.map(|yes| json!(yes))),
+        ("max_pinned_gib", config.max_pinned_gib.map(|gib| json!(gib))),
+        ("stream_from", config.stream_from.map(|from| json!(from.name()))),
         ("guidance_batch", config.guidance_batch.map(|yes| json!(yes))),
         ("vae_tile_size", config.vae_tile_size.map(|n| json!(n))),
         ("vae_tile_overlap", config.vae_tile_overlap.map(|n| json!(n))),

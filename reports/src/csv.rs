@@ -1,6 +1,6 @@
 //! `results.csv`: every record with every column. What is not known is empty.
 
-use engine_protocol::{Device, Outcome, RunRecord, Stage};
+use engine_protocol::{Device, Outcome, ResidentBlocks, RunRecord, Stage, StreamFrom};
 
 use crate::{Error, Run, summary};
 
@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 71] = [
+const COLUMNS: [Column; 74] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -37,9 +37,11 @@ const COLUMNS: [Column; 71] = [
     ("offload_text_encoder", |r| r.config.offload_text_encoder.name().into()),
     ("offload_vae", |r| r.config.offload_vae.to_string()),
     ("offload_dit", |r| r.config.offload_dit.to_string()),
-    ("resident_blocks", |r| text(r.config.resident_blocks)),
+    ("resident_blocks", |r| text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(ResidentBlocks::count)))),
     ("prefetch_blocks", |r| text(r.config.prefetch_blocks)),
     ("pinned_memory", |r| text(r.config.pinned_memory)),
+    ("max_pinned_gib", |r| text(r.config.max_pinned_gib)),
+    ("stream_from", |r| text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))),
     ("sequence_chunk", |r| text(r.config.sequence_chunk)),
     ("guidance_batch", |r| text(r.config.guidance_batch)),
     // What cannot be set yet has one value, which is said all the same.
@@ -49,6 +51,7 @@ const COLUMNS: [Column; 71] = [
     ("allocated_bytes", |r| text(r.last_memory().map(|m| m.allocated_bytes))),
     ("reserved_bytes", |r| text(r.last_memory().map(|m| m.reserved_bytes))),
     ("peak_allocated_bytes", |r| text(r.peak_allocated_bytes())),
+    ("predicted_peak_allocated_bytes", |r| text(r.predicted_peak_allocated_bytes())),
     ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
     ("peak_device_bytes", |r| text(r.peak_device_bytes())),
     ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),

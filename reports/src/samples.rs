@@ -40,7 +40,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         peak_device_bytes: peak * GIB,
         parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
-    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), steps: Vec::new() };
+    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), predicted_peak_allocated_bytes: None, steps: Vec::new() };
     RunRecord {
         case: case.into(),
         outcome: Outcome::Ok,
@@ -54,6 +54,8 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         memory_source: Some(Source::Virtual),
         time_source: None,
         config: Config::resolve(&settings, &model()).expect("a legal configuration"),
+        settled: Default::default(),
+        lowered: Vec::new(),
         stages: vec![stage(Stage::Load), stage(Stage::Encode), stage(Stage::Denoise), stage(Stage::Decode)],
         h2d_bytes: Some(1),
         d2h_bytes: Some(2),

@@ -1,6 +1,6 @@
 //! `lowmem generate`: what it refuses, and what it makes of its worker.
 
-use crate::command::{Place, stderr, stdout};
+use crate::command::{Place, lowmem, stderr, stdout};
 
 /// A worker that writes its output.
 const WRITES: &str = r#"begun denoise
@@ -72,4 +72,23 @@ fn a_failed_run_is_no_success() {
     let virtually = ["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "8GB"];
     let assert = place.lowmem_with("begun denoise\noom denoise\n").args(virtually).assert().code(3);
     assert!(stderr(&assert).contains("out of memory in denoise of 7.75 GiB, at least 51.00 GiB are needed"), "{}", stderr(&assert));
+}
+
+/// A100 with 40 GB: the weights fit, and what denoise needs beside them does not.
+#[test]
+fn a_run_that_is_out_of_memory_goes_on_at_a_lower_level() {
+    let words = ["generate", "--gpu", "a100-40gb", "--device", "virtual", "--model", "wan2.1-t2v-14b", "--size", "720p", "--steps", "2"];
+    let assert = lowmem().args(words).arg("on_oom=lower").assert().success();
+    let words_of_it = "denoise ran out of memory at level 0 after 0 steps: going on at level 2";
+    assert!(stderr(&assert).contains(words_of_it) && stdout(&assert).contains(words_of_it), "{}", stderr(&assert));
+    assert!(stdout(&assert).contains("predicted allocated"), "{}", stdout(&assert));
+    let said = stderr(&lowmem().args(words).assert().code(3));
+    assert!(said.contains("out of memory in denoise") && said.contains("low_mem_level=1"), "{said}");
+}
+
+#[test]
+fn where_nothing_can_be_lowered_that_is_said() {
+    let words = ["generate", "--gpu", "24GB", "--device", "virtual", "--model", "wan2.1-t2v-1.3b", "--steps", "1", "--frames", "1"];
+    let assert = lowmem().args(words).args(["low_mem_level=3", "on_oom=lower"]).assert().success();
+    assert!(stderr(&assert).contains("on_oom has no effect: level 3 without resident blocks takes least already"), "{}", stderr(&assert));
 }

@@ -18,8 +18,8 @@ fn rows_of_equal_blocks_are_one_and_say_where_they_live() {
         rows,
         [
             ("embeddings", 1, Home::Pinned, Moves::EachPass),
-            ("blocks 0-7", 8, Home::Gpu, Moves::Never),
-            ("blocks 8-39", 32, Home::Pinned, Moves::EachPass),
+            ("32 of blocks 0-38", 32, Home::Pinned, Moves::EachPass),
+            ("8 of blocks 4-39", 8, Home::Gpu, Moves::Never),
             ("output layer", 1, Home::Pinned, Moves::EachPass),
         ]
     );
@@ -57,6 +57,7 @@ fn what_makes_no_plan_is_refused() {
         (&["--model", "wan3"], "unknown model `wan3`"),
         (&["--model", "wan-tiny", "--gpu", "rtx-9"], "neither a size nor a known GPU"),
         (&["--model", "wan-tiny", "low_mem_level=4"], "low_mem_level=4 is out of range"),
+        (&["--model", "wan-tiny", "low_mem_level=3", "resident_blocks=auto"], "resident_blocks=auto goes by the GPU's memory: add --gpu"),
         (&[], "no model is given"),
     ] {
         let said = stderr(&lowmem().arg("plan").args(words).assert().code(2));

@@ -31,6 +31,8 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
         maybe("resident_blocks", vec![0, 1, 3, 4]),
         maybe("prefetch_blocks", vec![0, 2, 4, 12]),
         maybe("pinned_memory", vec![true, false]),
+        maybe("max_pinned_gib", vec![0.0, 0.00005]),
+        maybe("stream_from", vec!["memory", "auto"]),
     );
     let sizes = (
         maybe("guidance_batch", vec![true, false]),
@@ -40,9 +42,9 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
         maybe("attn_type", vec!["sdpa", "math"]),
     );
     (level, places, sizes).prop_map(|(level, places, sizes)| {
-        let (a, b, c, d, e, f) = places;
-        let (g, h, i, j, k) = sizes;
-        [level, a, b, c, d, e, f, g, h, i, j, k].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
+        let (a, b, c, d, e, f, g, h) = places;
+        let (i, j, k, l, m) = sizes;
+        [level, a, b, c, d, e, f, g, h, i, j, k, l, m].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
     })
 }
 

@@ -1,10 +1,11 @@
 //! Where weights live changes nothing of what is computed: wan-tiny on the CPU, every level and flag against level 0.
 
+use engine::denoising::Denoising;
 use engine::pipeline::{Pipeline, Sources, Target};
 use engine::text_encoder::byte_tokens;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
-use engine_protocol::{Config, Settings, parse_setting};
+use engine_protocol::{Config, Settings, Stage, parse_setting};
 use rstest::rstest;
 use tch::{Device, Tensor};
 
@@ -15,21 +16,30 @@ fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
 
 /// Latents and pixels of a run in fp32, of a pipeline that `change` has had its way with.
 pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Tensor, Vec<u8>) {
-    let model = lowmem_tests::model("wan-tiny");
-    let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
-    let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
-    let config = Config::resolve(&settings, &model).expect("a legal configuration");
-    let target = Target { device: Device::Cpu, computes: true };
-    let sources =
-        Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) };
-    let mut pipeline = change(Pipeline::load(&model, &config, target, &sources).expect("loads"));
-    let tokens = |prompt: &str| byte_tokens(prompt, model.text_encoder.max_tokens);
+    let (mut pipeline, config) = load(settings, change);
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
     let noise = pipeline.noise().expect("noise");
     let latents = pipeline.denoise(&prompts, noise, |_, _| ()).expect("denoises");
     let mut video = VideoCanvas::new(config.frames, config.height, config.width);
     pipeline.decode(&latents, &mut video, |_, _| ()).expect("decodes");
     (latents, video.frames().flatten().copied().collect())
+}
+
+fn load(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Pipeline, Config) {
+    let model = lowmem_tests::model("wan-tiny");
+    let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
+    let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
+    let config = Config::resolve(&settings, &model).expect("a legal configuration");
+    let target = Target { device: Device::Cpu, computes: true };
+    (change(Pipeline::load(&model, &config, target, &sources()).expect("loads")), config)
+}
+
+fn sources() -> Sources {
+    Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) }
+}
+
+fn tokens(prompt: &str) -> Vec<i64> {
+    byte_tokens(prompt, lowmem_tests::model("wan-tiny").text_encoder.max_tokens)
 }
 
 /// Largest difference, relative to the largest value.
@@ -48,6 +58,9 @@ pub(crate) fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
 #[case::some_blocks_resident(&["offload_dit=true", "resident_blocks=2"], 0.0)]
 #[case::one_block_streamed(&["offload_dit=true", "resident_blocks=3"], 0.0)]
 #[case::pageable_memory(&["offload_dit=true", "pinned_memory=false"], 0.0)]
+#[case::page_locked_in_part(&["offload_dit=true", "max_pinned_gib=0.00005"], 0.0)]
+#[case::from_the_file(&["offload_dit=true", "stream_from=file"], 0.0)]
+#[case::from_the_file_two_ahead(&["offload_dit=true", "stream_from=file", "prefetch_blocks=2", "resident_blocks=1"], 0.0)]
 #[case::vae_on_the_host(&["offload_vae=true"], 0.0)]
 #[case::text_encoder_on_the_host(&["offload_text_encoder=true"], 0.0)]
 #[case::text_encoder_streamed(&["offload_text_encoder=stream"], 0.0)]
@@ -74,6 +87,39 @@ fn weights_in_8_bits_are_near_and_the_same_at_every_level() {
     assert!((1e-4..0.1).contains(&error), "8 bits are {error:e} off");
     let (streamed, _) = run(&["weight_dtype=fp8_e4m3", "offload_dit=true", "resident_blocks=1"]);
     assert_eq!(relative_error(&streamed, &reference), 0.0);
+}
+
+/// What `on_oom=lower` does: one pipeline goes on where another stopped, with what it kept.
+#[rstest]
+#[case::unipc("sampler=unipc")]
+#[case::euler("sampler=euler")]
+#[case::dpmpp("sampler=dpmpp")]
+fn a_denoising_goes_on_at_another_level(#[case] sampler: &str) {
+    let (whole, _) = run(&[sampler]);
+    let mut denoising = None;
+    for (level, steps) in [("low_mem_level=0", 1), ("low_mem_level=2", 2), ("low_mem_level=3", 1)] {
+        let mut pipeline = load(&[sampler, level, "vae_tiling=false"], |pipeline| pipeline).0;
+        let prompts = pipeline.encode(&tokens("a cat"), &tokens("rain")).expect("encodes");
+        let kept = pipeline.keep(&prompts).expect("kept");
+        let prompts = pipeline.bring_back(&kept).expect("brought back");
+        let denoising = denoising.get_or_insert_with(|| Denoising::new(pipeline.config(), pipeline.noise().expect("noise")));
+        for _ in 0..steps {
+            pipeline.step(&prompts, denoising).expect("a step");
+        }
+    }
+    let denoising = denoising.expect("begun");
+    assert!(denoising.is_over());
+    let error = relative_error(denoising.latents(), &whole);
+    assert!(error <= 1e-5, "latents differ by {error:e}");
+}
+
+#[test]
+fn a_pipeline_for_later_stages_says_what_it_lacks() {
+    let model = lowmem_tests::model("wan-tiny");
+    let config = Config::resolve(&Settings::default(), &model).expect("legal");
+    let mut pipeline = Pipeline::load_from(Stage::Decode, &model, &config, Target::cpu(), &sources()).expect("loads");
+    let message = pipeline.encode(&[1], &[1]).expect_err("no text encoder").to_string();
+    assert!(message.contains("loaded for later stages"), "{message}");
 }
 
 #[test]

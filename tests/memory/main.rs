@@ -3,6 +3,7 @@
 mod any_flags;
 mod buffer_order;
 mod happens_before;
+mod left_to_the_machine;
 mod levels_agree;
 mod parts;
 mod peak_table;

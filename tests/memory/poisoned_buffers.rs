@@ -1,6 +1,6 @@
 //! Whatever is read of a staging buffer was copied there for it: buffers are written over with NaN as each group lets go of them.
 
-use engine::memory::{Place, Residency};
+use engine::memory::{Place, Residency, Waits};
 use engine::pipeline::Pipeline;
 use engine::weights::{Group, Groups, Source, WeightTypes, Weights};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn residency(kind: Kind, place: Place) -> Residency {
 }
 
 fn streamed(prefetch: u32) -> Place {
-    Place::Streamed { prefetch, pinned: false }
+    Place::Streamed { prefetch, waits: Waits::Pageable }
 }
 
 fn view(weights: &Weights) -> engine::Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Streamed groups reach the model whole and in order, whichever buffer they pass through.
 
 use engine::Result;
-use engine::memory::{Place, Residency};
+use engine::memory::{Place, Residency, Waits};
 use engine::weights::{Group, Groups, Source, WeightTypes, Weights};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
@@ -24,7 +24,7 @@ fn values(weights: &Weights) -> Result<Tensor> {
 #[rstest]
 fn each_pass_sees_each_group_as_if_it_were_resident(#[values(0, 1, 2, 4, 9)] prefetch: u32, #[values(0, 2)] resident: usize) {
     let mut all_resident = residency(&[Place::Resident; GROUPS]);
-    let streamed = Place::Streamed { prefetch, pinned: false };
+    let streamed = Place::Streamed { prefetch, waits: Waits::Pageable };
     let places: Vec<Place> = (0..GROUPS).map(|index| if index < resident { Place::Resident } else { streamed }).collect();
     let mut mixed = residency(&places);
     for _pass in 0..3 {
@@ -38,7 +38,7 @@ fn each_pass_sees_each_group_as_if_it_were_resident(#[values(0, 1, 2, 4, 9)] pre
 #[test]
 fn a_group_that_is_asked_for_out_of_order_still_comes() {
     let mut all_resident = residency(&[Place::Resident; GROUPS]);
-    let mut streamed = residency(&[Place::Streamed { prefetch: 1, pinned: false }; GROUPS]);
+    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable }; GROUPS]);
     for index in [3, 0, 4, 1, 1, 2] {
         let expected = all_resident.with(index, values).expect("resident");
         assert_eq!(streamed.with(index, values).expect("streamed"), expected, "group {index}");
@@ -47,7 +47,7 @@ fn a_group_that_is_asked_for_out_of_order_still_comes() {
 
 #[test]
 fn an_error_of_the_model_leaves_the_buffers_usable() {
-    let mut streamed = residency(&[Place::Streamed { prefetch: 1, pinned: false }; GROUPS]);
+    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable }; GROUPS]);
     let failed = streamed.with(0, |_| Err::<(), _>(engine::Error::Input("stop".into())));
     assert!(failed.is_err());
     assert!(streamed.with(0, values).is_ok());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PeakParts, Stage};
+use crate::{PeakParts, PlannedStage, Stage, StreamFrom};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +33,34 @@ pub struct Transfers {
     pub host_pinned_peak_bytes: u64,
 }
 
+/// What a configuration leaves to the machine, as the worker settled it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Of `resident_blocks=auto`: how many stay on the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_blocks: Option<u32>,
+    /// Of `stream_from=auto`: where streamed weights come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_from: Option<StreamFrom>,
+}
+
+/// A run that was out of memory and went on at a lower level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lowered {
+    /// The stage in which memory ran out.
+    pub stage: Stage,
+    /// Sampler steps that were done, and are not done again.
+    pub steps_done: u32,
+    /// The level at which it ran out.
+    pub from_level: u8,
+    /// The level at which it went on.
+    pub to_level: u8,
+    /// The allocation that failed.
+    pub requested_bytes: Option<u64>,
+    /// The stage's memory until then.
+    pub memory: Option<StageMemory>,
+}
+
 /// One line of a worker's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -44,6 +72,15 @@ pub enum Event {
         /// libtorch's version.
         torch_version: String,
     },
+    /// What is about to run: again at each lower level.
+    Planned {
+        /// What the configuration left to the machine.
+        settled: Settled,
+        /// Predictions for each stage; none on the CPU.
+        stages: Vec<PlannedStage>,
+    },
+    /// The GPU's memory ran out, and the run goes on at a lower level.
+    Lowered(Lowered),
     /// A stage begins.
     StageBegun {
         /// Which one.

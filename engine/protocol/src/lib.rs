@@ -16,10 +16,10 @@ mod request;
 
 pub use attribution::{Component, PeakParts};
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, PARTS_OF_A_BLOCK, Sampler, Settings, WeightDtype,
-    parse_resolution, parse_setting, setting_names, short_key,
+    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler, Settings,
+    StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
 };
-pub use event::{Event, StageMemory, Transfers};
+pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Stage;
+use crate::{Settled, Stage};
 
 /// Where weights live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Home {
     Pinned,
     /// On the host in ordinary memory, to be copied to the GPU.
     Pageable,
+    /// In the checkpoint's files, to be read and copied to the GPU.
+    File,
 }
 
 /// When weights are copied to the GPU after loading.
@@ -32,7 +34,7 @@ pub enum Moves {
     BeforeDecode,
 }
 
-/// Groups of one part that lie next to each other in execution order, and are alike in size and place.
+/// Groups of one part that are alike in size and place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedGroups {
     /// Part of the model: `text encoder`, `transformer`, `VAE`.
@@ -97,6 +99,8 @@ impl PlannedStage {
 /// What will live where, and the predicted peak of each stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanReport {
+    /// What the configuration leaves to the machine, as it was settled.
+    pub settled: Settled,
     /// All weights, in execution order.
     pub groups: Vec<PlannedGroups>,
     /// All buffers, in execution order.
@@ -109,6 +113,11 @@ impl PlanReport {
     /// Bytes of the weights that live in `home`.
     pub fn bytes_in(&self, home: Home) -> u64 {
         self.groups.iter().filter(|groups| groups.home == home).map(|groups| groups.bytes).sum()
+    }
+
+    /// Bytes of the weights that take memory of the host.
+    pub fn host_bytes(&self) -> u64 {
+        [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| self.bytes_in(home)).sum()
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.

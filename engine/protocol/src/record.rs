@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, PeakParts, StageMemory};
+use crate::{Config, Device, Lowered, PeakParts, Settled, StageMemory};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +104,9 @@ pub struct StageRecord {
     pub secs: Option<f64>,
     /// Its memory; empty on the CPU.
     pub memory: Option<StageMemory>,
+    /// The peak of allocated bytes that was predicted before it ran; empty where there is no estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_peak_allocated_bytes: Option<u64>,
     /// Of denoise, what the peak of each sampler step that ran was made of; none on the CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<PeakParts>,
@@ -138,7 +141,13 @@ pub struct RunRecord {
     pub time_source: Option<Source>,
     /// The configuration that ran.
     pub config: Config,
-    /// Each stage that ran, in order, the one that failed included.
+    /// What it left to the machine, as that was settled.
+    #[serde(default)]
+    pub settled: Settled,
+    /// Each time that it was out of memory and went on at a lower level.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<Lowered>,
+    /// Each stage that ran, in order, the one that failed included; of one that ran again at a lower level, the last time.
     pub stages: Vec<StageRecord>,
     /// Host to device bytes.
     pub h2d_bytes: Option<u64>,
@@ -179,6 +188,12 @@ impl RunRecord {
     /// The largest peak of device bytes, context included, over the stages of a run that came to its end.
     pub fn peak_device_bytes(&self) -> Option<u64> {
         self.peak(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
+    }
+
+    /// What was predicted for the stage in which most was allocated, of a run that came to its end.
+    pub fn predicted_peak_allocated_bytes(&self) -> Option<u64> {
+        let stage = self.peak_stage()?;
+        self.stages.iter().find(|s| s.stage == stage)?.predicted_peak_allocated_bytes
     }
 
     /// The stage in which most was allocated, of a run that came to its end.

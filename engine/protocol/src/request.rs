@@ -44,6 +44,9 @@ pub struct Request {
     pub device: Device,
     /// What the caching allocator may reserve at most, where the GPU has more than the budget.
     pub memory_limit_bytes: Option<u64>,
+    /// What weights may take of the host's memory; empty where nothing limits them.
+    #[serde(default)]
+    pub host_limit_bytes: Option<u64>,
     /// The model's shapes.
     pub model: ModelSpec,
     /// The configuration, complete and legal.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, Sampler, Settings, parse_setting};
+use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, parse_setting};
 use rstest::rstest;
 
 fn model(name: &str) -> ModelSpec {
@@ -35,7 +35,7 @@ fn each_flag_can_be_set_by_itself() {
     let config = resolve(&["low_mem_level=3", "offload_text_encoder=off", "vae_tiling=false"]).expect("legal");
     assert_eq!((config.offload_text_encoder, config.vae_tile_size, config.offload_dit), (OffloadTextEncoder::Off, None, true));
     let config = resolve(&["offload_dit=true", "resident_blocks=7", "vae_tiling=true", "vae_tile_size=12"]).expect("legal");
-    assert_eq!((config.low_mem_level, config.resident_blocks, config.vae_tile_size), (0, Some(7), Some(12)));
+    assert_eq!((config.low_mem_level, config.resident_blocks, config.vae_tile_size), (0, Some(ResidentBlocks::Count(7)), Some(12)));
 }
 
 #[test]
@@ -119,6 +119,8 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("resolution=1280x721", "height=721 does not fit the model: use a multiple of 16")]
 #[case("resolution=0x480", "width=0 does not fit the model")]
 #[case("resolution=big", "resolution=`big` is not WIDTHxHEIGHT")]
+#[case("resident_blocks=some", "expected a number of blocks or `auto`")]
+#[case("max_pinned_gib=-1", "max_pinned_gib=-1 is out of range: use 0 or more GiB")]
 #[case("weight_dtype=int8", "weight_dtype=\"int8\": unknown variant `int8`, expected `as_stored` or `fp8_e4m3`")]
 #[case("steps=0", "steps=0 is out of range")]
 #[case("steps_measured=51", "steps_measured=51 is out of range: use 1 to 50")]
@@ -128,7 +130,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("cp_size=2", "cp_size=2: splitting a video over GPUs is not built yet")]
 #[case("flexcache=teacache", "flexcache=teacache is not built yet")]
 #[case("attn_type=sage", "unknown variant `sage`, expected one of `sdpa`")]
-#[case("offload_text_encoder=gpu", "unknown place `gpu`, expected `off` or `cpu`")]
+#[case("offload_text_encoder=gpu", "unknown place `gpu`, expected `off`, `cpu` or `stream`")]
 #[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]
 #[case("infer.low_mem_levl=3", "did you mean `low_mem_level`?")]
 #[case("low_mem_level", "is not key=value")]

@@ -25,6 +25,14 @@ pub fn set_limit(bytes: u64) -> Result<()> {
     ffi::set_memory_fraction((bytes as f64 / total as f64).min(1.0))
 }
 
+/// Bytes that are free on the device.
+///
+/// # Errors
+/// libtorch's.
+pub fn free_bytes() -> Result<u64> {
+    Ok(ffi::device_memory()?.0)
+}
+
 /// Begins a new peak at what is held now.
 ///
 /// # Errors

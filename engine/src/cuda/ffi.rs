@@ -44,6 +44,7 @@ unsafe extern "C" {
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
     fn lowmem_event_new(event: *mut RawEvent) -> c_int;
     fn lowmem_event_free(event: RawEvent) -> c_int;
+    fn lowmem_event_synchronize(event: RawEvent) -> c_int;
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
@@ -146,6 +147,11 @@ impl OwnedEvent {
         // SAFETY: `event` is a place for one handle.
         check(unsafe { lowmem_event_new(&mut event) })?;
         Ok(Self(event))
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        // SAFETY: the handle is alive as long as `self`.
+        check(unsafe { lowmem_event_synchronize(self.0) })
     }
 
     pub(super) fn record(&self, stream: i64) -> Result<()> {

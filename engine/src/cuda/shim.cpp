@@ -159,6 +159,10 @@ int lowmem_event_free(cudaEvent_t event) {
   return guarded([&] { C10_CUDA_CHECK(cudaEventDestroy(event)); });
 }
 
+int lowmem_event_synchronize(cudaEvent_t event) {
+  return guarded([&] { C10_CUDA_CHECK(cudaEventSynchronize(event)); });
+}
+
 int lowmem_event_record(cudaEvent_t event, int device, int64_t stream) {
   return guarded([&] { C10_CUDA_CHECK(cudaEventRecord(event, stream_of(stream, device).stream())); });
 }

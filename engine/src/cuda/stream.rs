@@ -58,6 +58,14 @@ impl Event {
         Ok(Self(ffi::OwnedEvent::new()?))
     }
 
+    /// Has the host wait until what was marked is done.
+    ///
+    /// # Errors
+    /// libtorch's, and whatever went wrong on the device until then.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.synchronize()
+    }
+
     /// Marks what `stream` has been given until now.
     ///
     /// # Errors

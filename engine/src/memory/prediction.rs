@@ -1,10 +1,10 @@
 //! What a plan comes to in bytes, before anything is allocated: exact for weights and staging buffers, estimated from shapes for activations.
 
 use engine_protocol::{
-    BufferUse, Config, Home, ModelSpec, Moves, OffloadTextEncoder, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage,
+    BufferUse, Config, Home, ModelSpec, Moves, OffloadTextEncoder, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Settled, Stage,
 };
 
-use super::plan::{Place, Plan, staging_buffers};
+use super::plan::{Place, Plan, Waits, staging_buffers};
 use super::residency::Stored;
 use crate::text_encoder::{TextEncoder, byte_tokens};
 use crate::transformer::Transformer;
@@ -29,6 +29,7 @@ pub fn predict(model: &ModelSpec, config: &Config) -> PlanReport {
         activation_bytes: activations.of(stage).map(|bytes| bytes as u64),
     });
     PlanReport {
+        settled: Settled::default(),
         groups: parts.iter().flat_map(Part::rows).collect(),
         buffers: parts.iter().flat_map(Part::buffers).collect(),
         stages: stages.into(),
@@ -96,22 +97,20 @@ fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
     };
 
     let groups = TextEncoder::groups(&model.text_encoder);
-    let places = plan.text_encoder(groups.len());
     let names = Names { first: "embedding table", before: 1, many: "layers", each: 1, last: "last norm" };
-    let mut parts = vec![part("text encoder", Stage::Encode, Moves::DuringEncode, groups, places, names)];
+    let mut parts = vec![part("text encoder", Stage::Encode, Moves::DuringEncode, groups, plan.text_encoder, names)];
 
     let transformers: &[&str] = if model.pool.is_some() { &["high-noise transformer", "low-noise transformer"] } else { &["transformer"] };
-    for name in transformers {
+    for (name, places) in transformers.iter().zip(plan.transformers) {
         let groups = Transformer::groups(&model.transformer);
         let [before, each] = [Transformer::GROUPS_BEFORE, Transformer::GROUPS_A_BLOCK];
         let names = Names { first: "embeddings", before, many: "blocks", each, last: "output layer" };
-        parts.push(part(name, Stage::Denoise, Moves::EachPass, groups, plan.transformer(), names));
+        parts.push(part(name, Stage::Denoise, Moves::EachPass, groups, places, names));
     }
 
     let groups = vae::groups(&model.vae);
-    let places = vec![plan.vae; groups.len()];
     let names = Names { first: "decoder", before: 1, many: "", each: 1, last: "" };
-    parts.push(part("VAE", Stage::Decode, Moves::BeforeDecode, groups, places, names));
+    parts.push(part("VAE", Stage::Decode, Moves::BeforeDecode, groups, plan.vae, names));
     parts
 }
 
@@ -154,28 +153,47 @@ impl Part {
     fn rows(&self) -> Vec<PlannedGroups> {
         let whole = |parts: &[Placed]| Placed { bytes: parts.iter().map(|part| part.bytes).sum(), ..parts[0] };
         let wholes: Vec<Placed> = self.groups.chunk_by(|a, b| (a.name, a.place) == (b.name, b.place)).map(whole).collect();
-        let alike = |a: &Placed, b: &Placed| match (&a.name, &b.name) {
-            (Name::Numbered(..), Name::Numbered(..)) => (a.bytes, a.place) == (b.bytes, b.place),
-            _ => false,
-        };
-        wholes.chunk_by(alike).map(|wholes| self.row(wholes)).collect()
+        let mut rows: Vec<Vec<Placed>> = Vec::new();
+        for whole in wholes {
+            let is_like = |row: &&mut Vec<Placed>| row[0].is_like(&whole);
+            match rows.iter_mut().find(is_like) {
+                Some(row) => row.push(whole),
+                None => rows.push(vec![whole]),
+            }
+        }
+        rows.iter().map(|row| self.row(row)).collect()
     }
 
     fn row(&self, groups: &[Placed]) -> PlannedGroups {
-        let (first, last) = (&groups[0], &groups[groups.len() - 1]);
-        let (home, moves) = match first.place {
+        let (home, moves) = match groups[0].place {
             Place::Resident => (Home::Gpu, Moves::Never),
             Place::Host => (Home::Cpu, Moves::Never),
-            Place::Streamed { pinned: true, .. } => (Home::Pinned, self.moves),
-            Place::Streamed { pinned: false, .. } => (Home::Pageable, self.moves),
-        };
-        let name = match (&first.name, &last.name) {
-            (Name::Numbered(word, first), Name::Numbered(_, last)) if first < last => format!("{word} {first}-{last}"),
-            (Name::Numbered(word, number), _) => format!("{word} {number}"),
-            (Name::One(word), _) => (*word).to_owned(),
+            Place::Streamed { waits: Waits::Pinned, .. } => (Home::Pinned, self.moves),
+            Place::Streamed { waits: Waits::Pageable, .. } => (Home::Pageable, self.moves),
+            Place::Streamed { waits: Waits::InFile { .. }, .. } => (Home::File, self.moves),
         };
         let (count, bytes) = (groups.len() as u64, groups.iter().map(|group| group.bytes as u64).sum());
-        PlannedGroups { part: self.name.into(), name, count, bytes, home, moves }
+        PlannedGroups { part: self.name.into(), name: name_of(groups), count, bytes, home, moves }
+    }
+}
+
+impl Placed {
+    /// Whether it may stand in one row with `other`: things of which there are many, alike in size and place.
+    fn is_like(&self, other: &Self) -> bool {
+        let are_many = matches!((self.name, other.name), (Name::Numbered(..), Name::Numbered(..)));
+        are_many && (self.bytes, self.place) == (other.bytes, other.place)
+    }
+}
+
+/// The name of a row: `blocks 0-39`, or where there are gaps `20 of blocks 0-38`.
+fn name_of(groups: &[Placed]) -> String {
+    match (groups[0].name, groups[groups.len() - 1].name) {
+        (Name::One(word), _) => word.to_owned(),
+        (Name::Numbered(word, first), Name::Numbered(_, last)) if first < last => {
+            let gaps = if last - first + 1 == groups.len() { String::new() } else { format!("{} of ", groups.len()) };
+            format!("{gaps}{word} {first}-{last}")
+        }
+        (Name::Numbered(word, number), _) => format!("{word} {number}"),
     }
 }
 

@@ -3,10 +3,10 @@
 use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
-use super::plan::{Place, staging_buffers};
-use super::staging::Staging;
+use super::host_slab::HostSlab;
+use super::plan::{Place, Waits, staging_buffers};
+use super::staging::{Origin, Staging};
 use crate::attribution::{Component, within};
-use crate::cuda::PinnedSlab;
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Groups, Source, WeightTypes, Weights, fp8};
 
@@ -20,6 +20,10 @@ pub struct Residency {
     streamed: Vec<usize>,
     /// Groups that may be on their way while one computes.
     prefetch: usize,
+    /// Where groups come from that wait in their files.
+    source: Option<Source>,
+    /// Whether what they are read into is page-locked.
+    pinned_buffers: bool,
     /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
     staging: Option<Staging>,
     /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
@@ -80,28 +84,8 @@ enum Home {
     Bound(Weights),
     /// On the host, to be copied.
     Waiting(HostSlab),
-}
-
-#[derive(Debug)]
-enum HostSlab {
-    Pageable(Tensor),
-    Pinned(PinnedSlab),
-}
-
-impl HostSlab {
-    fn new(bytes: i64, pinned: bool) -> Result<Self> {
-        if pinned {
-            return Ok(Self::Pinned(PinnedSlab::new(bytes)?));
-        }
-        Ok(Self::Pageable(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?))
-    }
-
-    fn bytes(&self) -> &Tensor {
-        match self {
-            HostSlab::Pageable(bytes) => bytes,
-            HostSlab::Pinned(slab) => slab.bytes(),
-        }
-    }
+    /// In its file, to be read each time.
+    InFile,
 }
 
 impl Residency {
@@ -117,6 +101,8 @@ impl Residency {
             groups: Vec::new(),
             streamed: Vec::new(),
             prefetch: 0,
+            source: None,
+            pinned_buffers: false,
             staging: None,
             unpacked: None,
             poisoned: false,
@@ -137,19 +123,31 @@ impl Residency {
                     let slab = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?;
                     Home::Bound(stored.filled(&group, types.compute, &slab, source)?)
                 }
-                Place::Streamed { prefetch, pinned } => {
+                Place::Streamed { prefetch, waits } => {
                     residency.streamed.push(index);
                     residency.prefetch = prefetch as usize;
-                    let is_pinned = pinned && device.is_cuda();
-                    let slab = HostSlab::new(bytes, is_pinned)?;
-                    stored.filled(&group, types.compute, slab.bytes(), source)?;
-                    residency.traffic.pinned_bytes += if is_pinned { bytes as u64 } else { 0 };
-                    Home::Waiting(slab)
+                    residency.waiting(&group, &stored, waits, source)?
                 }
             };
             residency.groups.push(Placed { group, stored, home });
         }
         Ok(residency)
+    }
+
+    /// A streamed group where it waits.
+    fn waiting(&mut self, group: &Group, stored: &Stored, waits: Waits, source: &Source) -> Result<Home> {
+        // Pages are locked for a GPU's copies.
+        let on_gpu = self.device.is_cuda();
+        if let Waits::InFile { pinned_buffer } = waits {
+            self.source.get_or_insert_with(|| source.clone());
+            self.pinned_buffers = pinned_buffer && on_gpu;
+            return Ok(Home::InFile);
+        }
+        let pinned = waits == Waits::Pinned && on_gpu;
+        let slab = HostSlab::new(stored.layout.bytes, pinned)?;
+        stored.filled(group, self.compute, slab.bytes(), source)?;
+        self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
+        Ok(Home::Waiting(slab))
     }
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
@@ -185,18 +183,34 @@ impl Residency {
         if self.staging.is_none() {
             self.staging = Some(Staging::new(count, largest, self.device, self.poisoned)?);
         }
-        let staging = self.staging.as_mut().expect("just made");
         for step in 0..count {
             // After the last group comes the first one: the next pass begins there.
             let next = self.streamed[(place + step) % self.streamed.len()];
-            let Placed { group, stored: Stored { packed, layout }, home: Home::Waiting(slab) } = &self.groups[next] else {
-                unreachable!("streamed groups live on the host")
-            };
-            if !staging.holds(next) {
-                staging.fetch(next, packed.as_ref().unwrap_or(group), layout, slab.bytes(), index)?;
-                self.traffic.h2d_bytes += if self.device.is_cuda() { layout.bytes as u64 } else { 0 };
-            }
+            self.fetch(next, index)?;
         }
+        Ok(())
+    }
+
+    /// Starts the copy of group `next`, unless it is there or on its way. Group `wanted` runs now.
+    fn fetch(&mut self, next: usize, wanted: usize) -> Result<()> {
+        let staging = self.staging.as_mut().expect("made before the first fetch");
+        if staging.holds(next) {
+            return Ok(());
+        }
+        let Placed { group, stored, home } = &self.groups[next];
+        let (source, compute) = (self.source.as_ref(), self.compute);
+        let read = |slab: &Tensor| match source {
+            Some(source) => stored.filled(group, compute, slab, source).map(drop),
+            None => unreachable!("a group that waits in a file has one"),
+        };
+        let origin = match home {
+            Home::Waiting(slab) => Origin::Host(slab.bytes()),
+            Home::InFile => Origin::Read { into_pinned: self.pinned_buffers, read: &read },
+            Home::Bound(_) => unreachable!("resident groups are not fetched"),
+        };
+        let locked = staging.fetch(next, stored.packed.as_ref().unwrap_or(group), &stored.layout, origin, wanted)?;
+        self.traffic.pinned_bytes += locked;
+        self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
         Ok(())
     }
 }

@@ -11,6 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::host_slab::HostSlab;
 use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
@@ -38,12 +39,50 @@ struct Streams {
 #[derive(Debug)]
 struct Buffer {
     slab: Tensor,
+    /// On the host, where a group is read that comes from its file. Made with the first one.
+    way: Option<HostSlab>,
     /// The group that is in the buffer or on its way there, and its tensors.
     holds: Option<(usize, Weights)>,
     events: Option<BufferEvents>,
 }
 
+/// Where a group is copied from.
+pub(super) enum Origin<'a> {
+    /// From a slab on the host.
+    Host(&'a Tensor),
+    /// From its file: `read` writes the group into a slab.
+    Read { into_pinned: bool, read: &'a dyn Fn(&Tensor) -> Result<()> },
+}
+
 impl Buffer {
+    /// Starts the copy of the first `bytes` of `host`.
+    fn copy(&self, host: &Tensor, bytes: i64, streams: Option<&Streams>) -> Result<()> {
+        match (streams, &self.events) {
+            (Some(streams), Some(events)) => {
+                streams.copy.wait(&events.released)?;
+                streams.copy.copy_to_device(&self.slab, host, bytes)?;
+                events.arrived.record(streams.copy)
+            }
+            _ => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
+        }
+    }
+
+    /// Reads a group of `bytes` and starts its copy. Gives the bytes that were page-locked for it.
+    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&Streams>) -> Result<u64> {
+        let (largest, is_new) = (self.slab.size()[0], self.way.is_none());
+        let way = match self.way.take() {
+            Some(way) => way,
+            None => HostSlab::new(largest, pinned)?,
+        };
+        // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
+        if let Some(events) = &self.events {
+            events.arrived.synchronize()?;
+        }
+        let done = read(way.bytes()).and_then(|()| self.copy(way.bytes(), bytes, streams));
+        self.way = Some(way);
+        done.map(|()| if is_new && pinned { largest as u64 } else { 0 })
+    }
+
     fn group(&self) -> Option<usize> {
         self.holds.as_ref().map(|(index, _)| *index)
     }
@@ -67,7 +106,7 @@ impl Staging {
                 let _ = slab.f_fill_(POISON)?;
             }
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
-            buffers.push(Buffer { slab, holds: None, events });
+            buffers.push(Buffer { slab, way: None, holds: None, events });
         }
         if let Some(streams) = &streams {
             // The allocator may hand out memory that arithmetic already queued still reads: the first copy must come after it.
@@ -83,24 +122,22 @@ impl Staging {
         self.buffers.iter().any(|buffer| buffer.group() == Some(index))
     }
 
-    /// Starts the copy of group `index`, which lies in `host` as `layout` says, into the buffer whose turn it is. The group `wanted`, which is to run
-    /// now, stays where it is.
-    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, host: &Tensor, wanted: usize) -> Result<()> {
+    /// Starts the copy of group `index`, which `layout` describes, from `origin` into the buffer whose turn it is. The group `wanted`, which is to run
+    /// now, stays where it is. Gives the bytes that were page-locked for it.
+    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, origin: Origin<'_>, wanted: usize) -> Result<u64> {
         let count = self.buffers.len();
         let mut turns = (self.next..self.next + count).map(|turn| turn % count);
         let turn =
             turns.find(|&turn| self.buffers[turn].group() != Some(wanted)).expect("with one buffer, only the wanted group is fetched");
         self.next = (turn + 1) % count;
-        let (buffer, bytes) = (&mut self.buffers[turn], layout.bytes);
+        let buffer = &mut self.buffers[turn];
+        buffer.holds = None;
+        let locked = match origin {
+            Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_ref()).map(|()| 0),
+            Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_ref()),
+        }?;
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
-        match (&self.streams, &buffer.events) {
-            (Some(streams), Some(events)) => {
-                streams.copy.wait(&events.released)?;
-                streams.copy.copy_to_device(&buffer.slab, host, bytes)?;
-                events.arrived.record(streams.copy)
-            }
-            _ => Ok(buffer.slab.f_narrow(0, 0, bytes)?.f_copy_(host)?),
-        }
+        Ok(locked)
     }
 
     /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.

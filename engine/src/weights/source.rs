@@ -20,8 +20,8 @@ pub fn kind_of(dtype: Dtype) -> Kind {
     }
 }
 
-/// Where the values of weights come from.
-#[derive(Debug)]
+/// Where the values of weights come from. Cheap to clone: files are shared.
+#[derive(Debug, Clone)]
 pub enum Source {
     /// Nowhere: tensors are allocated and never written. For a device that computes nothing.
     Empty,

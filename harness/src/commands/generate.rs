@@ -6,12 +6,13 @@ mod output;
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, Settings};
+use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, Settings, StreamFrom};
 use serde_json::{Value, json};
 
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
@@ -59,6 +60,8 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         case: "generate".into(),
         device: target.device,
         memory_limit_bytes: target.memory_limit_bytes,
+        // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
+        host_limit_bytes: if target.device == Device::Virtual { None } else { host::available_bytes() },
         model: models.get(&config.model)?.clone(),
         config,
         output: arguments.output.clone(),
@@ -163,6 +166,20 @@ impl Watcher {
             Event::Progress { stage, done, total } => {
                 let progress = self.progress.get_or_insert_with(|| Progress::unknown(stage.name()));
                 progress.reach(u64::from(*done), u64::from(*total));
+            }
+            Event::Lowered(lowered) => {
+                self.finish();
+                tell!("{}", ending::lowered_in_words(lowered));
+            }
+            Event::Planned { settled, .. } => {
+                if let Some(count) = settled.resident_blocks {
+                    tell!("resident_blocks=auto: {count} blocks stay on the GPU");
+                }
+                if settled.stream_from == Some(StreamFrom::File) {
+                    tell!(
+                        "stream_from=auto: this machine's memory does not hold the weights, so they are read from their files again and again"
+                    );
+                }
             }
             _ => {}
         }

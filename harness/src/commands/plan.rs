@@ -1,6 +1,6 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated.
 
-use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, Settings, gib};
+use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, gib};
 use serde_json::json;
 
 use super::table;
@@ -19,11 +19,15 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let models = Models::load()?;
     let (config, warnings) = config(arguments, &models)?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
+        return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
+    }
     let request = Request {
         checkpoint: None,
         case: "plan".into(),
         device: Device::Virtual,
-        memory_limit_bytes: None,
+        memory_limit_bytes: budget.as_ref().map(Budget::reservable_bytes),
+        host_limit_bytes: None,
         model: models.get(&config.model)?.clone(),
         config,
         output: None,
@@ -36,6 +40,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     }
     let c = &request.config;
     say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution(), c.frames, c.low_mem_level, c.dtype.name());
+    if let Some(count) = report.settled.resident_blocks {
+        say!("resident_blocks=auto is {count} here.\n");
+    }
     print_groups(&report);
     print_stages(&report);
     if let Some(budget) = &budget {
@@ -72,8 +79,7 @@ fn print_groups(report: &PlanReport) {
         table.add_row([&buffers.part, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
     }
     say!("{table}");
-    let on_host: u64 = [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| report.bytes_in(home)).sum();
-    let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), on_host, report.bytes_in(Home::Pinned)].map(in_gib);
+    let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), report.host_bytes(), report.bytes_in(Home::Pinned)].map(in_gib);
     say!("Weights: {on_gpu} GiB resident on the GPU, {on_host} GiB on the host, of which {pinned} GiB pinned.\n");
 }
 
@@ -124,6 +130,7 @@ fn place(home: Home) -> &'static str {
         Home::Cpu => "CPU",
         Home::Pinned => "host, pinned",
         Home::Pageable => "host, pageable",
+        Home::File => "file",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{AttnType, Config, ConfigError, Device, Dtype, Settings};
+use engine_protocol::{AttnType, Config, ConfigError, Device, Dtype, OnOom, Settings};
 use serde_json::Value;
 
 use super::Definition;
@@ -47,6 +47,10 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
         let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
+        if config.on_oom == OnOom::Lower {
+            let (reason, remedy) = ("on_oom=lower: a sweep measures each level as it is", "leave it out; it is for lowmem generate");
+            return Err(definition.refuse(&ConfigError::new(reason, remedy)));
+        }
         match &mut idle {
             Some(idle) => idle.retain(|warning| warnings.contains(warning)),
             None => idle = Some(warnings),
@@ -93,7 +97,10 @@ pub(crate) fn resolve_one(
     if rules.device == Device::Cpu {
         host::check_weights_fit(model, config.dtype)?;
     }
-    let warnings = config.without_effect(&settings);
+    let mut warnings = config.without_effect(&settings);
+    if rules.device == Device::Cpu && config.on_oom == OnOom::Lower {
+        warnings.push("on_oom has no effect: on the CPU no GPU memory runs out".into());
+    }
     Ok((config, warnings))
 }
 
@@ -183,6 +190,14 @@ mod tests {
         let cases = cases(&definition, Device::Cpu).expect("legal");
         assert_eq!(cases[0].name, "level2-tile8-sdpa-96x64");
         assert_eq!((cases[0].config.dtype, cases[0].config.steps_measured), (Dtype::Fp32, None));
+    }
+
+    #[test]
+    fn a_sweep_lowers_nothing() {
+        let mut definition = Definition::load("default").expect("the default sweep");
+        definition.fix("on_oom".into(), "lower".into());
+        let error = cases(&definition, Device::Virtual).expect_err("refused").to_string();
+        assert!(error.contains("a sweep measures each level as it is: leave it out"), "{error}");
     }
 
     #[test]

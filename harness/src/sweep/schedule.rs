@@ -72,6 +72,7 @@ impl Schedule<'_> {
             case: case.name.clone(),
             device: self.target.device,
             memory_limit_bytes: self.target.memory_limit_bytes,
+            host_limit_bytes: None,
             model: self.models.get(&case.config.model)?.clone(),
             config: case.config.clone(),
             output: None,

@@ -1,6 +1,9 @@
 //! From what a worker said and how it ended to a run record.
 
-use engine_protocol::{Device, Event, Outcome, PeakParts, Request, RunRecord, Source, Stage, StageMemory, StageRecord, Transfers};
+use engine_protocol::{
+    Device, Event, Lowered, Outcome, PeakParts, PlannedStage, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord,
+    Transfers,
+};
 
 use super::environment::DeviceReport;
 use super::process::{End, Ended};
@@ -17,6 +20,9 @@ pub(super) struct Transcript {
     lines: usize,
     last: Option<Event>,
     device_name: Option<String>,
+    settled: Settled,
+    planned: Vec<PlannedStage>,
+    lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
     /// Of the open stage.
@@ -56,6 +62,14 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
+            Event::Planned { settled, stages } => {
+                self.settled = settled;
+                self.planned = stages;
+            }
+            Event::Lowered(lowered) => {
+                self.open_stage = None;
+                self.lowered.push(lowered);
+            }
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
             Event::StepEnded { parts } => self.steps.push(parts),
@@ -77,7 +91,12 @@ impl Transcript {
     /// Keeps a stage that is over, with the steps that were told of in it.
     fn keep(&mut self, stage: Stage, secs: Option<f64>, memory: Option<StageMemory>) {
         let steps = std::mem::take(&mut self.steps);
-        self.stages.push(StageRecord { stage, secs, memory, steps });
+        // Of one that runs again at a lower level, this is what counts.
+        self.stages.retain(|earlier| earlier.stage != stage);
+        let planned = self.planned.iter().find(|planned| planned.stage == stage);
+        let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
+        self.stages.push(StageRecord { stage, secs, memory, predicted_peak_allocated_bytes, steps });
+        self.stages.sort_by_key(|record| record.stage);
     }
 
     /// The record of the case.
@@ -109,6 +128,8 @@ impl Transcript {
                 Device::Cuda | Device::Cpu => has_times.then_some(Source::Measured),
             },
             config: request.config.clone(),
+            settled: self.settled,
+            lowered: self.lowered,
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),

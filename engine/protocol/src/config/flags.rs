@@ -1,6 +1,6 @@
 //! The flags that are more than a number or a yes.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Type of arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,6 +104,17 @@ impl WeightDtype {
     }
 }
 
+/// What becomes of a run that is out of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOom {
+    /// It ends.
+    #[default]
+    Fail,
+    /// It goes on at the next lower level, from the last finished step.
+    Lower,
+}
+
 /// Where the text encoder runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,6 +156,84 @@ impl<'de> Deserialize<'de> for OffloadTextEncoder {
                 "stream" => Ok(OffloadTextEncoder::Stream),
                 other => Err(serde::de::Error::custom(format!("unknown place `{other}`, expected `off`, `cpu` or `stream`"))),
             },
+        }
+    }
+}
+
+/// How many transformer blocks stay on the GPU where the others are streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResidentBlocks {
+    /// So many.
+    Count(u32),
+    /// As many as the GPU has room for.
+    Auto,
+}
+
+impl ResidentBlocks {
+    const AUTO: &'static str = "auto";
+
+    /// How many, once that is settled.
+    pub fn count(self) -> Option<u32> {
+        match self {
+            ResidentBlocks::Count(count) => Some(count),
+            ResidentBlocks::Auto => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ResidentBlocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ResidentBlocks::Count(count) => count.fmt(f),
+            ResidentBlocks::Auto => f.write_str(Self::AUTO),
+        }
+    }
+}
+
+impl Serialize for ResidentBlocks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            ResidentBlocks::Count(count) => serializer.serialize_u32(*count),
+            ResidentBlocks::Auto => serializer.serialize_str(Self::AUTO),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ResidentBlocks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelling {
+            Count(u32),
+            Word(String),
+        }
+        match Spelling::deserialize(deserializer) {
+            Ok(Spelling::Count(count)) => Ok(ResidentBlocks::Count(count)),
+            Ok(Spelling::Word(word)) if word == Self::AUTO => Ok(ResidentBlocks::Auto),
+            _ => Err(serde::de::Error::custom("expected a number of blocks or `auto`")),
+        }
+    }
+}
+
+/// Where streamed weights come from each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamFrom {
+    /// From the host's memory, which they are read into once.
+    Memory,
+    /// From the checkpoint's mapped files: slower, for a host without memory for them.
+    File,
+    /// From memory where the host has enough of it free, else from the files.
+    Auto,
+}
+
+impl StreamFrom {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            StreamFrom::Memory => "memory",
+            StreamFrom::File => "file",
+            StreamFrom::Auto => "auto",
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod effect;
 mod flags;
+mod lower;
 mod resolve;
 mod settings;
 
-pub use flags::{AttnType, Dtype, OffloadTextEncoder, Sampler, WeightDtype};
+pub use flags::{AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 pub use resolve::{Config, ConfigError, PARTS_OF_A_BLOCK};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

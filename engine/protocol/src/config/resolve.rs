@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttnType, Dtype, OffloadTextEncoder, Sampler, Settings, WeightDtype, parse_resolution};
+use super::{AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, Settings, StreamFrom, WeightDtype, parse_resolution};
 use crate::ModelSpec;
 
 /// Why a configuration is refused, and what to change.
@@ -56,6 +56,9 @@ pub struct Config {
     pub guidance_batch: Option<bool>,
     /// The memory level that the flags below started from.
     pub low_mem_level: u8,
+    /// What becomes of a run that is out of memory.
+    #[serde(default)]
+    pub on_oom: OnOom,
     /// Type of arithmetic and of the weights, the few kept in fp32 apart.
     pub dtype: Dtype,
     /// How the weights of the transformer's blocks are stored.
@@ -68,12 +71,16 @@ pub struct Config {
     pub offload_vae: bool,
     /// Transformer blocks live on the CPU and are streamed to the GPU.
     pub offload_dit: bool,
-    /// With `offload_dit`: the first so many blocks stay on the GPU all the same.
-    pub resident_blocks: Option<u32>,
+    /// With `offload_dit`: so many blocks stay on the GPU all the same, spread evenly among those that are streamed.
+    pub resident_blocks: Option<ResidentBlocks>,
     /// With `offload_dit`: parts of blocks that are on their way while one computes. A block has [`PARTS_OF_A_BLOCK`].
     pub prefetch_blocks: Option<u32>,
     /// With `offload_dit`: the blocks wait in page-locked memory, which copies need to overlap with arithmetic.
     pub pinned_memory: Option<bool>,
+    /// With `pinned_memory`: at most so many GiB are page-locked; blocks beyond wait in ordinary memory.
+    pub max_pinned_gib: Option<f64>,
+    /// With `offload_dit`: where streamed weights come from.
+    pub stream_from: Option<StreamFrom>,
     /// Tokens that norms, projections, queries and the feed-forward layer take at a time; empty for all at once. Keys and values are always whole.
     pub sequence_chunk: Option<u32>,
     /// Side of a VAE tile in latent pixels; empty for the whole frame at once.
@@ -98,7 +105,10 @@ const TILED_CHUNK_VALUES: i64 = 48 << 20;
 const SEQUENCE_CHUNK: u32 = 4096;
 
 /// Tile side in latent pixels, the page's default.
-const TILE_SIZE: u32 = 8;
+pub(super) const TILE_SIZE: u32 = 8;
+
+/// The memory level that takes least of the GPU.
+pub(super) const LAST_LEVEL: u8 = 3;
 
 impl Config {
     /// The configuration that `settings` mean for `model`: what is not set comes from the memory level and the model's defaults.
@@ -106,7 +116,7 @@ impl Config {
     /// # Errors
     /// A value out of range or a combination that makes no sense, with what to change.
     pub fn resolve(settings: &Settings, model: &ModelSpec) -> Result<Self, ConfigError> {
-        let level = ranged("low_mem_level", settings.low_mem_level.unwrap_or(0), 0, 3)? as u8;
+        let level = ranged("low_mem_level", settings.low_mem_level.unwrap_or(0), 0, LAST_LEVEL.into())? as u8;
         let [width, height] = match &settings.resolution {
             Some(text) => parse_resolution(text)?,
             None => model.sampling.resolution,
@@ -153,15 +163,9 @@ impl Config {
             return Err(ConfigError::new(format!("flexcache={cache} is not built yet"), "leave it out, or use flexcache=none"));
         }
 
-        let offload_dit = settings.offload_dit.unwrap_or(level >= 3);
-        let blocks = model.transformer.num_layers;
-        let streamed = |key: &str, value: Option<i64>, default: i64, low: i64, high: i64| {
-            let value = ranged(key, value.unwrap_or(default), low, high)? as u32;
-            Ok::<_, ConfigError>(offload_dit.then_some(value))
-        };
-        let resident_blocks = streamed("resident_blocks", settings.resident_blocks, 0, 0, blocks)?;
-        let prefetch_blocks = streamed("prefetch_blocks", settings.prefetch_blocks, 1, 0, PARTS_OF_A_BLOCK * blocks)?;
-        let pinned_memory = streamed("pinned_memory", settings.pinned_memory.map(i64::from), 1, 0, 1)?.map(|yes| yes == 1);
+        let weight_dtype = settings.weight_dtype.unwrap_or_default();
+        let streaming = Streaming::resolve(settings, level, model.transformer.num_layers)?;
+        streaming.refuse_what_cannot_be(attn_type, weight_dtype)?;
         let sequence_chunk = match settings.sequence_chunk {
             Some(0) => None,
             Some(n) => Some(ranged("sequence_chunk", n, 1, 1 << 30)? as u32),
@@ -169,10 +173,7 @@ impl Config {
         };
 
         let tile = tile(settings, level)?;
-        let default_chunk = tile.map_or(1, |(size, _)| {
-            let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
-            (TILED_CHUNK_VALUES / tile_values).clamp(1, latent_frames.into()) as u32
-        });
+        let default_chunk = tile.map_or(1, |(size, _)| tiled_chunk(model, size).min(latent_frames));
         let is_guided = guidance_scale > 1.0 || low_noise_guidance_scale.is_some_and(|scale| scale > 1.0);
         let chunk = ranged("vae_temporal_chunk", settings.vae_temporal_chunk.unwrap_or(default_chunk.into()), 1, 1 << 16)? as u32;
 
@@ -192,8 +193,9 @@ impl Config {
             flow_shift,
             guidance_batch: is_guided.then_some(settings.guidance_batch.unwrap_or(false)),
             low_mem_level: level,
+            on_oom: settings.on_oom.unwrap_or_default(),
             dtype,
-            weight_dtype: settings.weight_dtype.unwrap_or_default(),
+            weight_dtype,
             attn_type,
             offload_text_encoder: settings.offload_text_encoder.unwrap_or(if level >= 2 {
                 OffloadTextEncoder::Cpu
@@ -201,10 +203,12 @@ impl Config {
                 OffloadTextEncoder::Off
             }),
             offload_vae: settings.offload_vae.unwrap_or(level >= 3),
-            offload_dit,
-            resident_blocks,
-            prefetch_blocks,
-            pinned_memory,
+            offload_dit: streaming.offload_dit,
+            resident_blocks: streaming.resident_blocks,
+            prefetch_blocks: streaming.prefetch_blocks,
+            pinned_memory: streaming.pinned_memory,
+            max_pinned_gib: streaming.max_pinned_gib,
+            stream_from: streaming.stream_from,
             sequence_chunk,
             vae_tile_size: tile.map(|(size, _)| size),
             vae_tile_overlap: tile.map(|(_, overlap)| overlap),
@@ -234,6 +238,62 @@ impl Config {
     pub fn resolution(&self) -> String {
         format!("{}x{}", self.width, self.height)
     }
+}
+
+/// The flags of a transformer whose blocks are streamed; empty where they are not.
+pub(super) struct Streaming {
+    pub(super) offload_dit: bool,
+    pub(super) resident_blocks: Option<ResidentBlocks>,
+    pub(super) prefetch_blocks: Option<u32>,
+    pub(super) pinned_memory: Option<bool>,
+    pub(super) max_pinned_gib: Option<f64>,
+    pub(super) stream_from: Option<StreamFrom>,
+}
+
+impl Streaming {
+    pub(super) fn resolve(settings: &Settings, level: u8, blocks: i64) -> Result<Self, ConfigError> {
+        let offload_dit = settings.offload_dit.unwrap_or(level >= 3);
+        let resident_blocks = settings.resident_blocks.unwrap_or(ResidentBlocks::Count(0));
+        if let ResidentBlocks::Count(count) = resident_blocks {
+            ranged("resident_blocks", count.into(), 0, blocks)?;
+        }
+        let prefetch_blocks = ranged("prefetch_blocks", settings.prefetch_blocks.unwrap_or(1), 0, PARTS_OF_A_BLOCK * blocks)?;
+        if let Some(gib) = settings.max_pinned_gib.filter(|gib| !gib.is_finite() || *gib < 0.0) {
+            return Err(ConfigError::new(format!("max_pinned_gib={gib} is out of range"), "use 0 or more GiB"));
+        }
+        let stream_from = settings.stream_from.unwrap_or(StreamFrom::Auto);
+        let pinned_memory = settings.pinned_memory.unwrap_or(true);
+        Ok(Self {
+            offload_dit,
+            resident_blocks: offload_dit.then_some(resident_blocks),
+            prefetch_blocks: offload_dit.then_some(prefetch_blocks as u32),
+            pinned_memory: offload_dit.then_some(pinned_memory),
+            max_pinned_gib: settings.max_pinned_gib.filter(|_| offload_dit && pinned_memory && stream_from != StreamFrom::File),
+            stream_from: offload_dit.then_some(stream_from),
+        })
+    }
+
+    fn refuse_what_cannot_be(&self, attn_type: AttnType, weight_dtype: WeightDtype) -> Result<(), ConfigError> {
+        if self.resident_blocks == Some(ResidentBlocks::Auto) && attn_type == AttnType::Math {
+            return Err(ConfigError::new(
+                "resident_blocks=auto goes by a predicted peak, and attn_type=math has none",
+                "give a number of blocks, or use attn_type=sdpa, flash or mem_efficient",
+            ));
+        }
+        if self.stream_from == Some(StreamFrom::File) && weight_dtype == WeightDtype::Fp8E4m3 {
+            return Err(ConfigError::new(
+                "stream_from=file brings weights as the files have them, and weight_dtype=fp8_e4m3 makes them anew",
+                "use stream_from=memory, or leave weight_dtype out",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Latent frames that the VAE decodes at a time by default in tiles of this side.
+pub(super) fn tiled_chunk(model: &ModelSpec, size: u32) -> u32 {
+    let tile_values = model.vae.largest_activation().max(1).saturating_mul(i64::from(size) * i64::from(size));
+    (TILED_CHUNK_VALUES / tile_values).clamp(1, u32::MAX.into()) as u32
 }
 
 /// Side and overlap of a tile in latent pixels, where the VAE is tiled at all. A tile size by itself does not make it so.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, Sampler, WeightDtype};
+use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 
 /// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
 pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
@@ -27,15 +27,18 @@ pub struct Settings {
     pub flow_shift: Option<f64>,
     pub guidance_batch: Option<bool>,
     pub low_mem_level: Option<i64>,
+    pub on_oom: Option<OnOom>,
     pub dtype: Option<Dtype>,
     pub weight_dtype: Option<WeightDtype>,
     pub attn_type: Option<AttnType>,
     pub offload_text_encoder: Option<OffloadTextEncoder>,
     pub offload_vae: Option<bool>,
     pub offload_dit: Option<bool>,
-    pub resident_blocks: Option<i64>,
+    pub resident_blocks: Option<ResidentBlocks>,
     pub prefetch_blocks: Option<i64>,
     pub pinned_memory: Option<bool>,
+    pub max_pinned_gib: Option<f64>,
+    pub stream_from: Option<StreamFrom>,
     pub sequence_chunk: Option<i64>,
     pub vae_tiling: Option<bool>,
     pub vae_tile_size: Option<i64>,

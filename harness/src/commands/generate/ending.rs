@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Outcome, RunRecord, Source, StageMemory, gib};
+use engine_protocol::{Lowered, Outcome, RunRecord, Source, Stage, StageMemory, gib};
 
 use super::super::table;
 use crate::exit_code::ExitCode;
@@ -40,24 +40,26 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
 
 fn print_stages(record: &RunRecord) {
     let has_memory = record.stages.iter().any(|stage| stage.memory.is_some());
-    let titles = ["stage", "time s", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
+    let titles = ["stage", "time s", "predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
     // On the CPU there is no GPU memory to tell of.
     let columns = if has_memory { titles.len() } else { 2 };
-    let mut table = table(&titles[..columns], &[1, 2, 3, 4]);
-    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 3]| {
+    let mut table = table(&titles[..columns], &[1, 2, 3, 4, 5]);
+    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 4]| {
         let secs = secs.map(|secs| format!("{secs:.2}")).unwrap_or_default();
         let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::shown));
         table.add_row(cells.take(columns));
     };
     for stage in &record.stages {
         let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
-        let peaks = [memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
+        let predicted = stage.predicted_peak_allocated_bytes;
+        let peaks = [predicted, memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
         add(stage.stage.name(), stage.secs, peaks);
     }
     if record.outcome == Outcome::Ok && !record.stages.is_empty() {
         // Of stages of which one has no time there is no sum.
         let secs = record.stages.iter().map(|stage| stage.secs).sum::<Option<f64>>();
-        add("all", secs, [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
+        let predicted = record.predicted_peak_allocated_bytes();
+        add("all", secs, [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
     }
     say!("{table}");
     let device = record.device_name.as_deref().unwrap_or(record.device.name());
@@ -73,17 +75,29 @@ fn print_stages(record: &RunRecord) {
     if let Some(parts) = reports::parts_in_words(record) {
         say!("{parts}");
     }
+    for lowered in &record.lowered {
+        say!("{}", lowered_in_words(lowered));
+    }
     say!("{} of {} steps on {device}: {memory}, {times}", record.config.steps_to_run(), record.config.steps);
+}
+
+/// Where memory ran out, and how the run goes on.
+pub(super) fn lowered_in_words(lowered: &Lowered) -> String {
+    let Lowered { stage, steps_done, from_level, to_level, .. } = lowered;
+    let steps = if *stage == Stage::Denoise { format!(" after {steps_done} steps") } else { String::new() };
+    let on = if from_level == to_level { "without resident blocks".into() } else { format!("at level {to_level}") };
+    format!("{} ran out of memory at level {from_level}{steps}: going on {on}", stage.name())
 }
 
 /// What to try after an out-of-memory, the least loss first.
 fn remedies(record: &RunRecord) -> String {
     let config = &record.config;
     let mut remedies = Vec::new();
-    if config.low_mem_level < 3 {
-        remedies.push(format!("low_mem_level={}", config.low_mem_level + 1));
+    let level = record.lowered.last().map_or(config.low_mem_level, |lowered| lowered.to_level);
+    if level < 3 {
+        remedies.push(format!("low_mem_level={}", level + 1));
     }
-    if config.resident_blocks.is_some_and(|blocks| blocks > 0) {
+    if record.lowered.is_empty() && config.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0)) {
         remedies.push("resident_blocks=0".into());
     }
     remedies.push("a smaller --size".into());

@@ -1,0 +1,49 @@
+//! The next lower memory level, for a run that is out of memory.
+
+use super::resolve::{self, Streaming};
+use super::{Config, OffloadTextEncoder, ResidentBlocks, Settings};
+use crate::ModelSpec;
+
+impl Config {
+    /// This configuration at the next level that takes less of the GPU; flags that take less than that already stay as they are. After the last level
+    /// comes the same without resident blocks, and then nothing.
+    pub fn lowered(&self, model: &ModelSpec) -> Option<Self> {
+        let mut next = self.clone();
+        while next.low_mem_level < resolve::LAST_LEVEL {
+            next.low_mem_level += 1;
+            next.apply_level(model);
+            if next != (Self { low_mem_level: next.low_mem_level, ..self.clone() }) {
+                return Some(next);
+            }
+        }
+        next.resident_blocks = next.resident_blocks.map(|_| ResidentBlocks::Count(0));
+        (next != *self && next.resident_blocks != self.resident_blocks).then_some(next)
+    }
+
+    /// Sets what the level presets, where that takes less.
+    fn apply_level(&mut self, model: &ModelSpec) {
+        let level = self.low_mem_level;
+        if level >= 1 && self.vae_tile_size.is_none() {
+            let size = resolve::TILE_SIZE;
+            let latent_frames = self.latent_shape(model)[1] as u32;
+            (self.vae_tile_size, self.vae_tile_overlap) = (Some(size), Some(size / 4));
+            self.vae_temporal_chunk = resolve::tiled_chunk(model, size).min(latent_frames);
+            self.activation_offload &= self.vae_temporal_chunk < latent_frames;
+        }
+        if level >= 2 && self.offload_text_encoder == OffloadTextEncoder::Off {
+            self.offload_text_encoder = OffloadTextEncoder::Cpu;
+        }
+        if level >= 3 {
+            self.offload_vae = true;
+        }
+        if level >= 3 && !self.offload_dit {
+            let defaults = Streaming::resolve(&Settings::default(), level, model.transformer.num_layers);
+            let streaming = defaults.expect("a level's own flags are legal");
+            self.offload_dit = true;
+            self.resident_blocks = streaming.resident_blocks;
+            self.prefetch_blocks = streaming.prefetch_blocks;
+            self.pinned_memory = streaming.pinned_memory;
+            self.stream_from = streaming.stream_from;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One case, from a request to the event that ends it. Where the configuration says so, a case that is out of memory goes on at a lower level with
+//! what it has: prompt embeddings, latents and the sampler wait on the CPU meanwhile.
+
+use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Settled, Stage};
+
+use crate::checkpoint::Checkpoint;
+use crate::cuda::allocator;
+use crate::denoising::Denoising;
+use crate::error::{Error, Result};
+use crate::memory::{Room, predict, settle};
+use crate::pipeline::{Pipeline, PromptEmbeddings, Sources, Target};
+use crate::stages::{Say, Stages};
+use crate::video::{Discard, VideoFile, VideoShape};
+use crate::weights::Source;
+
+/// Runs the case; the event that ends it, either way.
+///
+/// # Errors
+/// The event that says what went wrong, or that memory ran out.
+pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    let outside_stages = |error: Error| Box::new(Event::Failed { stage: None, message: error.to_string() });
+    let target = start(request, say).map_err(outside_stages)?;
+    let room = room(request, target).map_err(outside_stages)?;
+    let (config, settled) = settle(&request.config, &request.model, room);
+    let mut case = Case { request, target, room, config, settled, prompts: None, denoising: None };
+    loop {
+        match case.attempt(say) {
+            Ok(ending) => return Ok(ending),
+            Err(ending) => case.lower(ending, say)?,
+        }
+    }
+}
+
+/// A case as far as it is.
+struct Case<'a> {
+    request: &'a Request,
+    target: Target,
+    room: Room,
+    config: Config,
+    /// What it was settled by.
+    settled: Settled,
+    /// On the CPU, where the case may go on without the pipeline that made them.
+    prompts: Option<PromptEmbeddings>,
+    denoising: Option<Denoising>,
+}
+
+impl Case<'_> {
+    /// Runs what is not done yet, under the configuration as it is now.
+    fn attempt(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+        let planned = if self.target.device.is_cuda() { predict(&self.request.model, &self.config).stages } else { Vec::new() };
+        say(Event::Planned { settled: self.settled, stages: planned });
+        let stages = Stages::new(self.target);
+        let first = match (&self.prompts, &self.denoising) {
+            (_, Some(denoising)) if denoising.is_over() => Stage::Decode,
+            (Some(_), _) => Stage::Denoise,
+            (None, _) => Stage::Encode,
+        };
+        let mut pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
+
+        if first <= Stage::Denoise {
+            let prompts = match &self.prompts {
+                Some(_) => None,
+                None => Some(stages.run(Stage::Encode, say, |_| self.encode(&mut pipeline))?),
+            };
+            stages.run(Stage::Denoise, say, |say| self.denoise(&mut pipeline, prompts, stages, say))?;
+        }
+
+        stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
+        Ok(Event::Finished { transfers: self.target.device.is_cuda().then(|| pipeline.transfers()) })
+    }
+
+    /// Puts the weights of the stages from `first` on where the plan has them.
+    fn load(&self, first: Stage) -> Result<Pipeline> {
+        let Some(folder) = &self.request.checkpoint else {
+            return Pipeline::load_from(first, &self.request.model, &self.config, self.target, &sources(self.request));
+        };
+        let checkpoint = Checkpoint::open(folder)?;
+        let sources = if self.target.computes { checkpoint.sources()? } else { sources(self.request) };
+        let tokenizer = checkpoint.open_tokenizer()?;
+        Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.target, &sources)?.with_tokenizer(tokenizer))
+    }
+
+    fn encode(&mut self, pipeline: &mut Pipeline) -> Result<PromptEmbeddings> {
+        let prompts = pipeline.encode_prompts()?;
+        if self.config.on_oom == OnOom::Lower {
+            self.prompts = Some(pipeline.keep(&prompts)?);
+        }
+        Ok(prompts)
+    }
+
+    /// With the prompt embeddings that are on the device, or else those that were kept.
+    fn denoise(&mut self, pipeline: &mut Pipeline, prompts: Option<PromptEmbeddings>, stages: Stages, say: Say<'_>) -> Result<()> {
+        let prompts = match (prompts, &self.prompts) {
+            (Some(prompts), _) => prompts,
+            (None, Some(kept)) => pipeline.bring_back(kept)?,
+            (None, None) => unreachable!("prompts were encoded, now or before"),
+        };
+        let denoising = match &mut self.denoising {
+            Some(denoising) => denoising,
+            none => none.insert(Denoising::new(&self.config, pipeline.noise()?)),
+        };
+        while !denoising.is_over() {
+            pipeline.step(&prompts, denoising)?;
+            stages.end_step(say);
+            say(Event::Progress { stage: Stage::Denoise, done: denoising.done(), total: denoising.total() });
+        }
+        Ok(())
+    }
+
+    fn decode(&self, pipeline: &mut Pipeline, say: Say<'_>) -> Result<()> {
+        let latents = self.denoising.as_ref().expect("denoised before it is decoded").latents();
+        let progress = |done, total| say(Event::Progress { stage: Stage::Decode, done: done as u32, total: total as u32 });
+        let Some(path) = &self.request.output else { return pipeline.decode(latents, &mut Discard, progress) };
+        let mut video = VideoFile::create(path, VideoShape::of(&self.config, &self.request.model), latents)?;
+        pipeline.decode(latents, &mut video, progress)?;
+        video.finish()
+    }
+
+    /// Lowers the level after an attempt that ended with `ending`.
+    ///
+    /// # Errors
+    /// The ending itself: it was no out-of-memory, it is to be the end, or nothing is left to lower.
+    fn lower(&mut self, ending: Box<Event>, say: Say<'_>) -> std::result::Result<(), Box<Event>> {
+        let Event::OutOfMemory { stage, requested_bytes, memory, .. } = *ending else { return Err(ending) };
+        let next = if self.config.on_oom == OnOom::Lower { self.next_level(stage) } else { None };
+        let Some((config, settled)) = next else { return Err(ending) };
+        // The pipeline is gone; what it held goes back to the driver before the next one begins.
+        if allocator::empty_cache().is_err() {
+            return Err(ending);
+        }
+        let steps_done = self.denoising.as_ref().map_or(0, Denoising::done);
+        let (from_level, to_level) = (self.config.low_mem_level, config.low_mem_level);
+        say(Event::Lowered(Lowered { stage, steps_done, from_level, to_level, requested_bytes, memory }));
+        (self.config, self.settled) = (config, settled);
+        Ok(())
+    }
+
+    /// The next level at which `stage` and those after it are predicted to fit; where none is, the last level. Where a stage has no prediction, the next.
+    fn next_level(&self, stage: Stage) -> Option<(Config, Settled)> {
+        let model = &self.request.model;
+        let mut next = self.config.lowered(model)?;
+        loop {
+            let report = predict(model, &settle(&next, model, self.room).0);
+            let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
+            let fits = peaks.flatten().max() <= self.room.gpu_bytes;
+            match next.lowered(model) {
+                Some(lower) if !fits => next = lower,
+                _ => return Some(settle(&next, model, self.room)),
+            }
+        }
+    }
+}
+
+/// Makes the device ready.
+fn start(request: &Request, say: Say<'_>) -> Result<Target> {
+    let target = Target {
+        device: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
+        computes: request.device != Device::Virtual,
+    };
+    let device_name = if target.device.is_cuda() { allocator::start()? } else { "CPU".to_owned() };
+    if let (Some(limit), true) = (request.memory_limit_bytes, target.device.is_cuda()) {
+        allocator::set_limit(limit)?;
+    }
+    say(Event::Started { device_name, torch_version: crate::TORCH_VERSION.to_owned() });
+    Ok(target)
+}
+
+/// What there is room for.
+fn room(request: &Request, target: Target) -> Result<Room> {
+    let limit = request.memory_limit_bytes.unwrap_or(u64::MAX);
+    let gpu_bytes = if target.device.is_cuda() { Some(allocator::free_bytes()?.min(limit)) } else { None };
+    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes })
+}
+
+/// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.
+fn sources(request: &Request) -> Sources {
+    let source = |part: i64| match request.device {
+        Device::Virtual => Source::Empty,
+        Device::Cuda | Device::Cpu => Source::Seeded(request.config.seed.wrapping_mul(4).wrapping_add(part)),
+    };
+    Sources {
+        text_encoder: source(0),
+        transformer: source(1),
+        low_noise_transformer: request.model.pool.as_ref().map(|_| source(3)),
+        vae: source(2),
+    }
+}

@@ -1,0 +1,71 @@
+//! A denoising under way: its latents and its sampler, both on the CPU, so that it can go on in another pipeline.
+
+use engine_protocol::Config;
+use tch::Tensor;
+
+use crate::scheduler::Scheduler;
+
+/// From noise to latents, as far as it is.
+#[derive(Debug)]
+pub struct Denoising {
+    pub(crate) scheduler: Scheduler,
+    /// `[1, channels, frames, height, width]`, fp32.
+    pub(crate) latents: Tensor,
+    /// Of the steps that are taken.
+    pub(crate) timesteps: Vec<f64>,
+    pub(crate) done: usize,
+}
+
+impl Denoising {
+    /// From `noise`, no step taken yet.
+    pub fn new(config: &Config, noise: Tensor) -> Self {
+        let scheduler = Scheduler::new(config.sampler, config.steps as usize, config.flow_shift);
+        let steps = steps_to_run(config.steps as usize, config.steps_to_run() as usize);
+        let timesteps = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
+        Self { scheduler, latents: noise, timesteps, done: 0 }
+    }
+
+    /// Steps that are done.
+    pub fn done(&self) -> u32 {
+        self.done as u32
+    }
+
+    /// Steps in all.
+    pub fn total(&self) -> u32 {
+        self.timesteps.len() as u32
+    }
+
+    /// Whether all steps are done.
+    pub fn is_over(&self) -> bool {
+        self.done == self.timesteps.len()
+    }
+
+    /// The latents as they are.
+    ///
+    /// # Shapes
+    /// `[1, channels, frames, height, width]`, fp32, on the CPU.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+}
+
+/// Which of `all` steps a run of `wanted` steps takes: all, or the first, the last, and some evenly between, so that each transformer of a pool
+/// is among what is measured.
+fn steps_to_run(all: usize, wanted: usize) -> Vec<usize> {
+    let gaps = wanted.saturating_sub(1).max(1);
+    (0..wanted.min(all)).map(|step| step * (all - 1) / gaps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::steps_to_run;
+
+    #[test]
+    fn a_part_of_the_steps_holds_the_first_and_the_last() {
+        assert_eq!(steps_to_run(4, 4), [0, 1, 2, 3]);
+        assert_eq!(steps_to_run(50, 2), [0, 49]);
+        assert_eq!(steps_to_run(50, 3), [0, 24, 49]);
+        assert_eq!(steps_to_run(50, 1), [0]);
+        assert_eq!(steps_to_run(1, 1), [0]);
+    }
+}

@@ -1,0 +1,47 @@
+//! What a configuration leaves to the machine: resident blocks by the room on the GPU, and where streamed weights wait.
+
+use engine_protocol::{GIB, Outcome, RunRecord, StreamFrom, gib};
+use rstest::rstest;
+
+use super::sweep::sweep_on;
+
+fn run(gpu: &str, flags: &str) -> RunRecord {
+    let definition = format!("model: wan2.1-t2v-14b\nlow_mem_level: 3\nsteps_measured: 2\n{flags}");
+    sweep_on(gpu, &definition).pop().expect("one case")
+}
+
+/// What is left free is less than a block (0.65 GiB), twice where two batches make activations large, and what is kept for the allocator's gaps: a
+/// quarter of what a decoder without tiles holds.
+#[rstest]
+#[case("rtx-4060", 7.63, 1.0, "resolution: 480p\n")]
+#[case("rtx-3060", 11.76, 1.2, "resolution: 720p\nguidance_batch: true\n")]
+#[case("rtx-4080", 15.67, 1.0, "resolution: 720p\nweight_dtype: fp8_e4m3\nprefetch_blocks: 3\n")]
+#[case("rtx-4090", 23.65, 1.2, "resolution: 720p\nsequence_chunk: 0\n")]
+#[case("rtx-4090", 23.65, 2.0, "resolution: 480p\nvae_tiling: false\n")]
+fn as_many_blocks_stay_as_there_is_room_for(#[case] gpu: &str, #[case] capacity_gib: f64, #[case] most_left_gib: f64, #[case] flags: &str) {
+    let record = run(gpu, &format!("{flags}resident_blocks: auto\n"));
+    assert_eq!(record.outcome, Outcome::Ok, "{:?}", record.error);
+    let count = record.settled.resident_blocks.expect("settled");
+    let left_gib = capacity_gib - gib(record.peak_device_bytes().expect("it ran"));
+    assert!((1..40).contains(&count), "{count} blocks: nothing was to be decided");
+    assert!((0.0..most_left_gib).contains(&left_gib), "{count} blocks leave {left_gib:.2} GiB free");
+}
+
+#[test]
+fn from_the_file_no_more_is_page_locked_than_two_buffers() {
+    let record = run("rtx-4090", "resolution: 480p\nstream_from: file\n");
+    assert_eq!(record.outcome, Outcome::Ok, "{:?}", record.error);
+    let pinned = record.host_pinned_peak_bytes.expect("counted");
+    let from_memory = run("rtx-4090", "resolution: 480p\n");
+    assert!(pinned < GIB && pinned > 0, "{pinned} bytes");
+    assert!(from_memory.host_pinned_peak_bytes > Some(26 * GIB), "all blocks wait in page-locked memory");
+    assert_eq!(record.peak_reserved_bytes(), from_memory.peak_reserved_bytes(), "where weights come from changes nothing on the GPU");
+    assert_eq!(from_memory.settled.stream_from, Some(StreamFrom::Memory));
+}
+
+#[test]
+fn a_limit_on_page_locked_memory_holds() {
+    let record = run("rtx-4090", "resolution: 480p\nmax_pinned_gib: 8\n");
+    let pinned = record.host_pinned_peak_bytes.expect("counted");
+    assert!(pinned <= 8 * GIB && pinned > 7 * GIB, "{pinned} bytes");
+}
