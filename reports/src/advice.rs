@@ -1,6 +1,6 @@
 //! A run's verdicts in sentences, and the chosen configuration as a file.
 
-use engine_protocol::{Config, RunRecord, WeightDtype, gib};
+use engine_protocol::{Allocator, Config, RunRecord, WeightDtype, gib};
 use serde_json::{Value, json};
 
 use crate::{Run, Verdict, summary};
@@ -53,6 +53,9 @@ pub fn flags(config: &Config) -> String {
     if config.weight_dtype != WeightDtype::AsStored {
         flags.push(format!("weight_dtype={}", config.weight_dtype.name()));
     }
+    if config.allocator != Allocator::Native {
+        flags.push(format!("allocator={}", config.allocator.name()));
+    }
     flags.push(format!("offload_text_encoder={}", config.offload_text_encoder.name()));
     let switches =
         [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit), ("activation_offload", config.activation_offload)];
@@ -81,6 +84,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("offload_vae", json!(config.offload_vae)),
         ("offload_dit", json!(config.offload_dit)),
         ("weight_dtype", json!(config.weight_dtype.name())),
+        ("allocator", json!(config.allocator.name())),
         ("sequence_chunk", json!(config.sequence_chunk.unwrap_or(0))),
         ("vae_tiling", json!(config.vae_tile_size.is_some())),
         ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),

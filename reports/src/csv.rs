@@ -47,7 +47,7 @@ const COLUMNS: [Column; 74] = [
     // What cannot be set yet has one value, which is said all the same.
     ("flexcache", |_| "none".into()),
     ("cp_size", |_| "1".into()),
-    ("allocator", |_| "native".into()),
+    ("allocator", |r| r.config.allocator.name().into()),
     ("allocated_bytes", |r| text(r.last_memory().map(|m| m.allocated_bytes))),
     ("reserved_bytes", |r| text(r.last_memory().map(|m| m.reserved_bytes))),
     ("peak_allocated_bytes", |r| text(r.peak_allocated_bytes())),

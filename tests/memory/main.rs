@@ -1,5 +1,6 @@
 //! Memory levels: the same result at every one, and the peaks in the promised order.
 
+mod allocators;
 mod any_flags;
 mod buffer_order;
 mod happens_before;

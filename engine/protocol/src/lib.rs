@@ -16,8 +16,8 @@ mod request;
 
 pub use attribution::{Component, PeakParts};
 pub use config::{
-    AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler, Settings,
-    StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
+    Allocator, AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler,
+    Settings, StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
 };
 pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
 pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{AttnType, Config, ConfigError, Device, Dtype, OnOom, Settings};
+use engine_protocol::{Allocator, AttnType, Config, ConfigError, Device, Dtype, OnOom, Settings};
 use serde_json::Value;
 
 use super::Definition;
@@ -100,6 +100,9 @@ pub(crate) fn resolve_one(
     let mut warnings = config.without_effect(&settings);
     if rules.device == Device::Cpu && config.on_oom == OnOom::Lower {
         warnings.push("on_oom has no effect: on the CPU no GPU memory runs out".into());
+    }
+    if rules.device == Device::Cpu && config.allocator != Allocator::Native {
+        warnings.push("allocator has no effect: on the CPU there is no GPU memory to get".into());
     }
     Ok((config, warnings))
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine_protocol::Device;
+use engine_protocol::{Allocator, Device};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -21,6 +21,8 @@ const VIRTUAL_GPU: &str = "LOWMEM_VIRTUAL_GPU";
 const VIRTUAL_GPU_REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 /// Keeps the virtual GPU's banner off the screen: the harness says itself what it is.
 const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
+/// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
+const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// What the virtual GPU wrote when the worker ended. Empty where it wrote nothing: a real GPU, or a worker that was killed.
@@ -73,8 +75,20 @@ impl Launcher {
     }
 
     /// The worker's command with its environment.
-    pub(super) fn command(&self, target: &Target, report: &Path) -> Result<Command, Error> {
+    pub(super) fn command(&self, target: &Target, allocator: Allocator, report: &Path) -> Result<Command, Error> {
         let mut command = self.host_command();
+        // libtorch reads this as it is loaded. What the user has there would be in no record.
+        for name in ALLOCATOR {
+            command.env_remove(name);
+        }
+        let setting = match allocator {
+            Allocator::Native => None,
+            Allocator::ExpandableSegments => Some("expandable_segments:True"),
+            Allocator::CudaMallocAsync => Some("backend:cudaMallocAsync"),
+        };
+        if let Some(setting) = setting {
+            command.env(ALLOCATOR[0], setting);
+        }
         match target.device {
             Device::Virtual => {
                 let profile = target.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;

@@ -31,7 +31,7 @@ pub(crate) fn run_case(
 ) -> Result<Option<RunRecord>, Error> {
     let begun = Instant::now();
     let report = launcher.report_file()?;
-    let command = launcher.command(target, report.path())?;
+    let command = launcher.command(target, request.config.allocator, report.path())?;
     let mut transcript = Transcript::default();
     let mut on_line = |line: &str| {
         if let Some(event) = transcript.line(line) {

@@ -104,6 +104,30 @@ impl WeightDtype {
     }
 }
 
+/// How libtorch gets the GPU's memory from the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Allocator {
+    /// Its caching allocator, with segments of fixed size.
+    #[default]
+    Native,
+    /// The same with segments that grow, of pages that are mapped as they are needed: less is reserved beyond what is allocated.
+    ExpandableSegments,
+    /// The driver's own pool.
+    CudaMallocAsync,
+}
+
+impl Allocator {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Allocator::Native => "native",
+            Allocator::ExpandableSegments => "expandable_segments",
+            Allocator::CudaMallocAsync => "cuda_malloc_async",
+        }
+    }
+}
+
 /// What becomes of a run that is out of memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

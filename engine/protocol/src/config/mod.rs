@@ -6,6 +6,6 @@ mod lower;
 mod resolve;
 mod settings;
 
-pub use flags::{AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
+pub use flags::{Allocator, AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 pub use resolve::{Config, ConfigError, PARTS_OF_A_BLOCK};
 pub use settings::{LONG_SPELLINGS, Settings, parse_resolution, parse_setting, setting_names, short_key};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, Settings, StreamFrom, WeightDtype, parse_resolution};
+use super::{
+    Allocator, AttnType, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, Settings, StreamFrom, WeightDtype, parse_resolution,
+};
 use crate::ModelSpec;
 
 /// Why a configuration is refused, and what to change.
@@ -83,6 +85,9 @@ pub struct Config {
     pub stream_from: Option<StreamFrom>,
     /// Tokens that norms, projections, queries and the feed-forward layer take at a time; empty for all at once. Keys and values are always whole.
     pub sequence_chunk: Option<u32>,
+    /// How libtorch gets the GPU's memory from the driver.
+    #[serde(default)]
+    pub allocator: Allocator,
     /// Side of a VAE tile in latent pixels; empty for the whole frame at once.
     pub vae_tile_size: Option<u32>,
     /// Latent pixels that neighbouring tiles share.
@@ -210,6 +215,7 @@ impl Config {
             max_pinned_gib: streaming.max_pinned_gib,
             stream_from: streaming.stream_from,
             sequence_chunk,
+            allocator: settings.allocator.unwrap_or_default(),
             vae_tile_size: tile.map(|(size, _)| size),
             vae_tile_overlap: tile.map(|(_, overlap)| overlap),
             vae_temporal_chunk: chunk.min(latent_frames),

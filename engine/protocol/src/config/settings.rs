@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttnType, ConfigError, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
+use super::{Allocator, AttnType, ConfigError, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
 
 /// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
 pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
@@ -40,6 +40,7 @@ pub struct Settings {
     pub max_pinned_gib: Option<f64>,
     pub stream_from: Option<StreamFrom>,
     pub sequence_chunk: Option<i64>,
+    pub allocator: Option<Allocator>,
     pub vae_tiling: Option<bool>,
     pub vae_tile_size: Option<i64>,
     pub vae_tile_overlap: Option<i64>,
