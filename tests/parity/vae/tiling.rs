@@ -140,6 +140,52 @@ fn tiles_of_smooth_latents_are_near_the_frame_at_once(#[case] spec: VaeSpec, #[c
     }
 }
 
+/// How much steeper a video is at the borders of its tiles than elsewhere: 1 where borders cannot be told from other places.
+///
+/// What a latent pixel becomes has a pattern of its own, so the gradient between two rows (or columns) is held against those one latent pixel before and
+/// after: on smooth latents they are alike, and a seam stands out whichever pattern it runs through. Compared are rows at which a latent pixel begins.
+fn steepness_at_borders(pixels: &Tensor, tiling: Tiling, scale: i64) -> f64 {
+    let pixels = pixels.to_kind(Kind::Double);
+    let along = |side: i64| {
+        let gradient = |row: i64| pixels.select(side, row) - pixels.select(side, row - 1);
+        let steepness = |row: i64| {
+            let around = (gradient(row - scale) + gradient(row + scale)) / 2;
+            (gradient(row) - around).abs().mean(Kind::Double).double_value(&[])
+        };
+        let extent = pixels.size()[side as usize] / scale;
+        let spans = tiling.spans(extent);
+        let distance = |latent: i64| spans.iter().flat_map(|span| [span.start, span.end]).map(|border| (border - latent).abs()).min();
+        let mean = |is_wanted: &dyn Fn(i64) -> bool| {
+            let rows: Vec<i64> = (2..extent - 1).filter(|&latent| is_wanted(latent)).map(|latent| latent * scale).collect();
+            rows.iter().map(|&row| steepness(row)).sum::<f64>() / rows.len() as f64
+        };
+        mean(&|latent| distance(latent) == Some(0)) / mean(&|latent| distance(latent) > Some(1))
+    };
+    along(1).max(along(2))
+}
+
+#[rstest]
+#[case::wan2_1(published(), 0.1)]
+#[case::wan2_2(residual(), 0.05)]
+fn blended_tiles_have_no_seam_and_others_have(#[case] spec: VaeSpec, #[case] reach: f64) {
+    let (spec, w) = seeded(spec, Parts::Decoder, Kind::Float, reach);
+    let latents = smooth_latents(&spec, [1, 24, 32]);
+    let steepness = |size, overlap| {
+        let tiling = Tiling::new(size, overlap).unwrap();
+        let tiled = decode_to_sink(&spec, &w, &latents, Some(tiling), 1);
+        let steepness = steepness_at_borders(&tiled.pixels, tiling, spec.spatial_compression());
+        println!("tiles of {size}, overlap {overlap}: {steepness:.2} times as steep at their borders as elsewhere");
+        steepness
+    };
+    // The default overlap, and twice that.
+    for (size, overlap) in [(8, 2), (8, 4), (12, 3), (12, 6)] {
+        let steepness = steepness(size, overlap);
+        assert!(steepness <= 1.5, "tiles of {size}, overlap {overlap}, show: {steepness:.2} times as steep at their borders");
+    }
+    let naive = steepness(8, 0);
+    assert!(naive >= 3.0, "tiles side by side do not show: {naive:.2} times as steep at their borders");
+}
+
 #[test]
 fn tiles_cover_a_side_and_their_weights_sum_to_one() {
     for (extent, size, scale) in (1..=21).flat_map(|extent| (1..=12).flat_map(move |size| [(extent, size, 8), (extent, size, 16)])) {
