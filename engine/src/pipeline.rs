@@ -141,7 +141,7 @@ impl Pipeline {
         let mut transformers = Vec::new();
         let transformer_sources = [Some(&sources.transformer), sources.low_noise_transformer.as_ref()].into_iter().flatten();
         for (source, places) in transformer_sources.zip(&plan.transformers).filter(|_| first <= Stage::Denoise) {
-            let network = Transformer::new(&model.transformer, config.attn_type, config.sequence_chunk.map(i64::from));
+            let network = Transformer::of(config, &model.transformer);
             transformers.push((network, place(Transformer::groups(&model.transformer), places, source)?));
         }
 

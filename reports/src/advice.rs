@@ -86,6 +86,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("weight_dtype", json!(config.weight_dtype.name())),
         ("allocator", json!(config.allocator.name())),
         ("sequence_chunk", json!(config.sequence_chunk.unwrap_or(0))),
+        ("head_chunk", json!(config.head_chunk.unwrap_or(0))),
         ("vae_tiling", json!(config.vae_tile_size.is_some())),
         ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),
         ("activation_offload", json!(config.activation_offload)),

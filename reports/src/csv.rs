@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 74] = [
+const COLUMNS: [Column; 75] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -43,6 +43,7 @@ const COLUMNS: [Column; 74] = [
     ("max_pinned_gib", |r| text(r.config.max_pinned_gib)),
     ("stream_from", |r| text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))),
     ("sequence_chunk", |r| text(r.config.sequence_chunk)),
+    ("head_chunk", |r| text(r.config.head_chunk)),
     ("guidance_batch", |r| text(r.config.guidance_batch)),
     // What cannot be set yet has one value, which is said all the same.
     ("flexcache", |_| "none".into()),

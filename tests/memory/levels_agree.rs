@@ -65,6 +65,8 @@ pub(crate) fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
 #[case::text_encoder_on_the_host(&["offload_text_encoder=true"], 0.0)]
 #[case::text_encoder_streamed(&["offload_text_encoder=stream"], 0.0)]
 #[case::guidance_in_one_batch(&["guidance_batch=true"], 1e-5)]
+#[case::one_head_at_a_time(&["head_chunk=1"], 1e-5)]
+#[case::one_head_of_a_slice_at_a_time(&["head_chunk=1", "sequence_chunk=5", "guidance_batch=true"], 1e-5)]
 #[case::sliced_sequence(&["sequence_chunk=5"], 1e-5)]
 #[case::remembered_frames_on_the_host(&["activation_offload=true"], 0.0)]
 #[case::all_latent_frames_at_once(&["vae_temporal_chunk=3"], 0.0)]

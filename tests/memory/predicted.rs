@@ -73,6 +73,8 @@ fn predictions_follow_the_flags() {
         long_prompt.as_str(),
         "offload_text_encoder: stream\nlow_mem_level: 3\n",
         "sequence_chunk: 0\n",
+        "head_chunk: 3\nlow_mem_level: 3\n",
+        "head_chunk: 5\nlow_mem_level: 2\nsequence_chunk: 0\n",
         "sequence_chunk: 1000\nlow_mem_level: 3\n",
         "dtype: fp32\nlow_mem_level: 2\n",
         "guidance_scale: 1\nlow_mem_level: 3\nresident_blocks: 10\nprefetch_blocks: 3\n",

@@ -73,12 +73,21 @@ fn cases_that_are_the_same_in_effect_are_equal() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let given = settings(&["vae_tile_size=4", "prefetch_blocks=2", "guidance_scale=1", "negative_prompt=rain", "guidance_batch=true"])
-        .expect("known keys");
+    let given = settings(&[
+        "vae_tile_size=4",
+        "prefetch_blocks=2",
+        "guidance_scale=1",
+        "negative_prompt=rain",
+        "head_chunk=40",
+        "gradient_checkpointing=true",
+        "guidance_batch=true",
+    ])
+    .expect("known keys");
     let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
     let idle = config.without_effect(&given);
-    assert_eq!(idle.len(), 4, "{idle:?}");
-    for (key, text) in ["vae_tile_size", "prefetch_blocks", "negative_prompt", "guidance_batch"].iter().zip(&idle) {
+    let named = ["vae_tile_size", "prefetch_blocks", "negative_prompt", "head_chunk", "gradient_checkpointing", "guidance_batch"];
+    assert_eq!(idle.len(), named.len(), "{idle:?}");
+    for (key, text) in named.iter().zip(&idle) {
         assert!(text.starts_with(key), "{text}");
     }
 }

@@ -248,7 +248,7 @@ impl Activations<'_> {
 
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
     fn denoise(&self) -> Option<i64> {
-        let transformer = Transformer::new(&self.model.transformer, self.config.attn_type, self.config.sequence_chunk.map(i64::from));
+        let transformer = Transformer::of(self.config, &self.model.transformer);
         let latents = self.config.latent_shape(self.model);
         let batch = if self.config.guidance_batch == Some(true) { 2 } else { 1 };
         let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, self.bytes())?;

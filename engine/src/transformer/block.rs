@@ -42,6 +42,7 @@ pub(super) struct Block<'a> {
     pub(super) spec: &'a TransformerSpec,
     pub(super) attn_type: AttnType,
     pub(super) sequence_chunk: Option<i64>,
+    pub(super) head_chunk: Option<i64>,
     pub(super) condition: &'a Condition,
     pub(super) rope: &'a Tensor,
 }
@@ -83,7 +84,11 @@ impl Block<'_> {
         // 1. Self-attention.
         let [ff_shift, ff_scale, ff_gate] = groups.with(first, |w| {
             let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = self.modulation(w)?;
-            self.self_attention(w, hidden, &Affine::modulation(&scale, &shift, kind)?, &gate)?;
+            let norm = Affine::modulation(&scale, &shift, kind)?;
+            match self.head_chunk {
+                Some(heads) => self.self_attention_by_heads(w, hidden, &norm, &gate, heads)?,
+                None => self.self_attention(w, hidden, &norm, &gate)?,
+            }
             Ok([ff_shift, ff_scale, ff_gate])
         })?;
 
@@ -162,7 +167,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
+    pub(super) fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
         slices(tokens, self.sequence_chunk)
     }
 
@@ -174,15 +179,15 @@ impl Block<'_> {
         Ok(projected.f_rms_norm(weight.size(), Some(weight), self.spec.eps)?)
     }
 
-    /// `[B, L, dim]` as `[B, heads, L, D]`, a view.
-    fn heads(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[B, L, heads · D]` as `[B, heads, L, D]`, a view.
+    pub(super) fn heads(&self, x: &Tensor) -> Result<Tensor> {
         let [batch, tokens] = [x.size()[0], x.size()[1]];
-        Ok(x.f_view([batch, tokens, self.spec.num_attention_heads, self.spec.attention_head_dim])?.f_transpose(1, 2)?)
+        Ok(x.f_view([batch, tokens, -1, self.spec.attention_head_dim])?.f_transpose(1, 2)?)
     }
 }
 
 /// `[B, heads, L, D]` as `[B, L, dim]`, a view for back ends that lay it out so.
-fn joined(attended: Tensor) -> Result<Tensor> {
+pub(super) fn joined(attended: Tensor) -> Result<Tensor> {
     let [batch, _, tokens, _] = [0, 1, 2, 3].map(|axis| attended.size()[axis]);
     Ok(attended.f_transpose(1, 2)?.f_reshape([batch, tokens, -1])?)
 }

@@ -37,12 +37,36 @@ impl Transformer {
         let throughout = wide(tokens) + turns + 7 * dim * bytes + wide(prompt_tokens);
 
         // 2. The moments.
+        let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
+        if let Some(heads) = self.head_chunk {
+            return Some(throughout + self.by_heads(heads, batch, tokens, bytes).max(feed_forward));
+        }
         let keys_and_values = 2 * wide(tokens);
         // fp32 is turned where it lies.
         let turned = if bytes == FP32 { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
         let row_sums = batch * slice * spec.num_attention_heads * FP32;
         let self_attention = keys_and_values + (wide(slice) + turned).max(2 * wide(slice) + row_sums);
-        let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
         Some(throughout + self_attention.max(feed_forward))
+    }
+
+    /// The largest moment of self-attention, `heads` heads at a time.
+    fn by_heads(&self, heads: i64, batch: i64, tokens: i64, bytes: i64) -> i64 {
+        let width = self.spec.attention_head_dim;
+        let dim = self.spec.num_attention_heads * width;
+        let slice = self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1));
+        let of = |tokens: i64, channels: i64| batch * tokens * channels * bytes;
+        let scales = 2 * batch * tokens * FP32;
+
+        // 1. For the norms: a slice's input and its projection.
+        let norms = 2 * of(slice, dim);
+        // 2. For each group of heads: its keys and values, and of a slice the input, and a key in its type and in fp32.
+        let (group, part) = (heads * width, of(slice, heads * width));
+        let fp32 = if bytes == FP32 { 0 } else { batch * slice * group * FP32 };
+        let keys = of(slice, dim) + part + fp32;
+        let queries = (of(slice, dim) + part + fp32).max(2 * part + batch * slice * heads * FP32);
+        let groups = of(tokens, dim) + 2 * of(tokens, group) + keys.max(queries);
+        // 3. What they attended to, and of a slice its projection.
+        let projected = of(tokens, dim) + of(slice, dim);
+        scales + norms.max(groups).max(projected)
     }
 }

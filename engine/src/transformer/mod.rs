@@ -7,6 +7,7 @@
 mod block;
 mod embeddings;
 mod footprint;
+mod head_groups;
 mod model;
 mod rope;
 mod slices;

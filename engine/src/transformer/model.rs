@@ -1,6 +1,6 @@
 //! The whole transformer: from noisy latents, a timestep and a prompt to a prediction.
 
-use engine_protocol::{AttnType, TransformerSpec};
+use engine_protocol::{AttnType, Config, TransformerSpec};
 use tch::{Kind, Tensor};
 
 use super::block::{self, Affine, Block};
@@ -16,6 +16,7 @@ pub struct Transformer {
     pub(super) spec: TransformerSpec,
     pub(super) attn_type: AttnType,
     pub(super) sequence_chunk: Option<i64>,
+    pub(super) head_chunk: Option<i64>,
 }
 
 impl Transformer {
@@ -26,7 +27,19 @@ impl Transformer {
 
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
     pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
-        Self { spec: spec.clone(), attn_type, sequence_chunk }
+        Self { spec: spec.clone(), attn_type, sequence_chunk, head_chunk: None }
+    }
+
+    /// The same with self-attention that sees so many heads at a time.
+    #[must_use]
+    pub fn with_head_chunk(self, head_chunk: Option<i64>) -> Self {
+        Self { head_chunk, ..self }
+    }
+
+    /// The transformer that `config` means.
+    pub fn of(config: &Config, spec: &TransformerSpec) -> Self {
+        let [tokens, heads] = [config.sequence_chunk, config.head_chunk].map(|chunk| chunk.map(i64::from));
+        Self::new(spec, config.attn_type, tokens).with_head_chunk(heads)
     }
 
     /// Its groups in execution order: [`Transformer::GROUPS_BEFORE`] of the embeddings, [`Transformer::GROUPS_A_BLOCK`] of each block, and the output
@@ -57,7 +70,14 @@ impl Transformer {
         let rope = rope::table(spec.attention_head_dim, grid, latents.device())?;
 
         // 2. The blocks, which write into the hidden state.
-        let block = Block { spec, attn_type: self.attn_type, sequence_chunk: self.sequence_chunk, condition: &condition, rope: &rope };
+        let block = Block {
+            spec,
+            attn_type: self.attn_type,
+            sequence_chunk: self.sequence_chunk,
+            head_chunk: self.head_chunk,
+            condition: &condition,
+            rope: &rope,
+        };
         let last = Self::GROUPS_BEFORE + spec.num_layers as usize * Self::GROUPS_A_BLOCK;
         for first in (Self::GROUPS_BEFORE..last).step_by(Self::GROUPS_A_BLOCK) {
             block.forward(groups, first, &hidden)?;

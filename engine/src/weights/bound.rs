@@ -59,4 +59,15 @@ impl Weights {
         let bias = self.find(&format!("{name}.bias"));
         operation(|| Ok(x.f_linear(weight, bias)?))
     }
+
+    /// `x` through the part of the linear layer `name` that makes `count` of its outputs, from `first` on.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn linear_part(&self, name: &str, x: &Tensor, first: i64, count: i64) -> Result<Tensor> {
+        let part = |whole: &Tensor| whole.f_narrow(0, first, count);
+        let weight = part(self.get(&format!("{name}.weight")))?;
+        let bias = self.find(&format!("{name}.bias")).map(part).transpose()?;
+        operation(|| Ok(x.f_linear(&weight, bias.as_ref())?))
+    }
 }

@@ -31,6 +31,13 @@ impl Config {
                 "this model has one transformer",
             ),
             ("negative_prompt", settings.negative_prompt.is_some(), self.has_guidance(), GUIDANCE),
+            (
+                "head_chunk",
+                settings.head_chunk.is_some_and(|heads| heads > 0),
+                self.head_chunk.is_some(),
+                "those are all of the model's heads",
+            ),
+            ("gradient_checkpointing", settings.gradient_checkpointing == Some(true), false, "nothing is trained, so no gradient is kept"),
             ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
             ("activation_offload", settings.activation_offload == Some(true), self.activation_offload, ONE_CHUNK),
         ];

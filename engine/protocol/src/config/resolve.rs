@@ -85,6 +85,8 @@ pub struct Config {
     pub stream_from: Option<StreamFrom>,
     /// Tokens that norms, projections, queries and the feed-forward layer take at a time; empty for all at once. Keys and values are always whole.
     pub sequence_chunk: Option<u32>,
+    /// Heads that self-attention takes at a time, so that keys and values exist for those alone; empty for all at once.
+    pub head_chunk: Option<u32>,
     /// How libtorch gets the GPU's memory from the driver.
     #[serde(default)]
     pub allocator: Allocator,
@@ -177,6 +179,9 @@ impl Config {
             None => Some(SEQUENCE_CHUNK),
         };
 
+        let heads = model.transformer.num_attention_heads;
+        let head_chunk = ranged("head_chunk", settings.head_chunk.unwrap_or(0), 0, heads)?;
+
         let tile = tile(settings, level)?;
         let default_chunk = tile.map_or(1, |(size, _)| tiled_chunk(model, size).min(latent_frames));
         let is_guided = guidance_scale > 1.0 || low_noise_guidance_scale.is_some_and(|scale| scale > 1.0);
@@ -215,6 +220,7 @@ impl Config {
             max_pinned_gib: streaming.max_pinned_gib,
             stream_from: streaming.stream_from,
             sequence_chunk,
+            head_chunk: Some(head_chunk as u32).filter(|&chunk| chunk > 0 && i64::from(chunk) < heads),
             allocator: settings.allocator.unwrap_or_default(),
             vae_tile_size: tile.map(|(size, _)| size),
             vae_tile_overlap: tile.map(|(_, overlap)| overlap),

@@ -40,6 +40,7 @@ pub struct Settings {
     pub max_pinned_gib: Option<f64>,
     pub stream_from: Option<StreamFrom>,
     pub sequence_chunk: Option<i64>,
+    pub head_chunk: Option<i64>,
     pub allocator: Option<Allocator>,
     pub vae_tiling: Option<bool>,
     pub vae_tile_size: Option<i64>,
@@ -48,6 +49,7 @@ pub struct Settings {
     pub activation_offload: Option<bool>,
     pub cp_size: Option<i64>,
     pub flexcache: Option<String>,
+    pub gradient_checkpointing: Option<bool>,
 }
 
 impl Settings {

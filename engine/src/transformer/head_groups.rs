@@ -1,0 +1,117 @@
+//! Self-attention some heads at a time, so that keys and values exist for those alone.
+//!
+//! Note: what that costs.
+//! Queries and keys are normed over the channels of all heads, so each token's norm must be known before the first head can begin: one pass over
+//! all tokens projects them for their norms' sake alone. And the hidden state must stay as it is until the last head is done, so what heads
+//! attend to waits beside it, as wide as it. Against that stand keys and values, each as wide as the hidden state, of which only `head_chunk` heads'
+//! share is left.
+
+use tch::{Kind, Tensor};
+
+use super::block::{Affine, Block, joined};
+use super::rope;
+use super::slices::{Gathered, slice};
+use crate::attention::attend;
+use crate::error::Result;
+use crate::weights::Weights;
+
+/// One over the root mean square of each token's channels: `[B, L, 1]`, fp32.
+struct Scales {
+    query: Tensor,
+    key: Tensor,
+}
+
+/// A projection, and the weight of the norm after it.
+const QUERY: (&str, &str) = ("attn1.to_q", "attn1.norm_q.weight");
+const KEY: (&str, &str) = ("attn1.to_k", "attn1.norm_k.weight");
+
+impl Block<'_> {
+    /// Adds `gate · attention(norm(hidden))`, `heads` heads at a time.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn self_attention_by_heads(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor, heads: i64) -> Result<()> {
+        let tokens = hidden.size()[1];
+        let scales = self.scales(w, hidden, norm)?;
+
+        // 1. What each group of heads attends to, side by side.
+        let attended = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device()))?;
+        let mut first = 0;
+        while first < self.spec.num_attention_heads {
+            let count = heads.min(self.spec.num_attention_heads - first);
+            self.attend_with(w, hidden, norm, &scales, (first, count), &attended)?;
+            first += count;
+        }
+
+        // 2. Projected, and added to the hidden state, which nobody reads any more.
+        for (start, length) in self.slices(tokens) {
+            let mut part = slice(hidden, start, length)?;
+            let out = w.linear("attn1.to_out.0", &slice(&attended, start, length)?)?;
+            let _ = part.f_addcmul_(&out, gate)?;
+        }
+        Ok(())
+    }
+
+    /// The scales of every token's queries and keys.
+    fn scales(&self, w: &Weights, hidden: &Tensor, norm: &Affine) -> Result<Scales> {
+        let tokens = hidden.size()[1];
+        let (mut query, mut key) = (Gathered::new(tokens), Gathered::new(tokens));
+        for (start, length) in self.slices(tokens) {
+            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let scale = |projection: &str| -> Result<Tensor> {
+                let projected = w.linear(projection, &normed)?;
+                let channels = projected.size()[2] as f64;
+                let norms = projected.f_linalg_norm(2, [-1].as_slice(), true, Kind::Float)?;
+                Ok(norms.f_square()?.f_div_scalar(channels)?.f_add_scalar(self.spec.eps)?.f_rsqrt()?)
+            };
+            query.put(start, scale(QUERY.0)?)?;
+            key.put(start, scale(KEY.0)?)?;
+        }
+        Ok(Scales { query: query.whole(), key: key.whole() })
+    }
+
+    /// Writes what the heads `(first, count)` attend to into their channels of `attended`.
+    fn attend_with(
+        &self,
+        w: &Weights,
+        hidden: &Tensor,
+        norm: &Affine,
+        scales: &Scales,
+        heads: (i64, i64),
+        attended: &Tensor,
+    ) -> Result<()> {
+        let tokens = hidden.size()[1];
+        let width = self.spec.attention_head_dim;
+        let (first, count) = (heads.0 * width, heads.1 * width);
+        let normed = |start: i64, length: i64| norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps);
+        let turned = |names: (&str, &str), scale: &Tensor, normed: &Tensor, start: i64| -> Result<Tensor> {
+            let length = normed.size()[1];
+            let projected = w.linear_part(names.0, normed, first, count)?;
+            let mut wide = projected.f_to_kind(Kind::Float)?;
+            drop(projected);
+            let _ = wide.f_mul_(&slice(scale, start, length)?)?;
+            let _ = wide.f_mul_(&w.get(names.1).f_narrow(0, first, count)?)?;
+            let x = wide.f_to_kind(normed.kind())?;
+            drop(wide);
+            rope::turn(&x, &self.rope.f_narrow(0, start, length)?)?;
+            Ok(x)
+        };
+
+        // 1. Keys and values of all tokens.
+        let (mut keys, mut values) = (Gathered::new(tokens), Gathered::new(tokens));
+        for (start, length) in self.slices(tokens) {
+            let normed = normed(start, length)?;
+            values.put(start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
+            keys.put(start, turned(KEY, &scales.key, &normed, start)?)?;
+        }
+        let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
+
+        // 2. Queries of a slice against all of them.
+        for (start, length) in self.slices(tokens) {
+            let query = turned(QUERY, &scales.query, &normed(start, length)?, start)?;
+            let result = joined(attend(self.attn_type, &self.heads(&query)?, &keys, &values)?)?;
+            slice(attended, start, length)?.f_narrow(2, first, count)?.f_copy_(&result)?;
+        }
+        Ok(())
+    }
+}
