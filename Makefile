@@ -48,8 +48,9 @@ reference: build ## Makes the fixtures of the parity tests anew, from diffusers 
 bench: build ## Times our transformer and VAE beside diffusers' on the CPU; adds the result to engine/benches/beside_diffusers.md.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 
-peaks: build ## Measures the peaks of each level on the virtual GPU; writes tests/memory/peaks.csv.
-	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table
+peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv and docs/memory-levels.md.
+	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
+		flag_effects::each_flags_effect_is_that_of_the_documentation
 
 clean: ## Removes what was built here, not what was fetched.
 	cargo clean

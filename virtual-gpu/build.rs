@@ -81,16 +81,13 @@ fn not_supported(library: &str, symbol: &str) -> Option<i64> {
         "cudart" | "cuda" => 801,
         "cublas" | "cublasLt" => 15,
         "cudnn" => 3000,
-        "cufft" => 16,
-        "cusolver" => 9,
         "cusparse" | "cusparseLt" => 10,
         // The two that answer with a number of bytes give the same code as a negative one.
         "cufile" if ["cuFileRead", "cuFileWrite"].contains(&symbol) => -5007,
         "cufile" => 5007,
         "cupti" => 27,
-        // NCCL, NVRTC and NVSHMEM have no such code: invalid usage, internal error, not supported by this build.
+        // NCCL and NVSHMEM have no such code: invalid usage, not supported by this build.
         "nccl" => 5,
-        "nvrtc" => 11,
         "nvshmem" => 8,
         "nvml" => 3,
         _ => return None,
@@ -110,9 +107,11 @@ fn unsupported_functions(list: &str) -> io::Result<String> {
         let Some(status) = not_supported(library, symbol) else {
             return Err(io::Error::other(format!("unsupported.txt: unknown library: {line}")));
         };
+        // A device without a sensor or a link answers NVML so too.
+        let note = if library == "nvml" { "declined" } else { "met" };
         let _ = writeln!(
             code,
-            "#[unsafe(no_mangle)]\nextern \"C\" fn {symbol}() -> i64 {{\n    crate::unsupported::met(\"{symbol}\");\n    {status}\n}}"
+            "#[unsafe(no_mangle)]\nextern \"C\" fn {symbol}() -> i64 {{\n    crate::unsupported::{note}(\"{symbol}\");\n    {status}\n}}"
         );
     }
     Ok(code)

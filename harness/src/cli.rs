@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// Print what will live where and the predicted peaks, before anything is allocated
     Plan(PlanArguments),
+    /// Run any program, unchanged, on a virtual GPU and say what it needed
+    On(OnArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
     /// List the GPU profiles, and the real GPUs that are here
@@ -165,6 +168,30 @@ pub(crate) struct PlanArguments {
     /// key=value pairs: low_mem_level=3 resolution=720p
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem on`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: the program's own, or 128 and the signal that ended it; 2 where it could not be started; 1 our fault, or \
+                        with --strict something unsupported."
+)]
+pub(crate) struct OnArguments {
+    /// Profile (rtx-4090) or size (24GB) of the virtual GPU
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) gpu: String,
+    /// How many such GPUs there are
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gpus: u16,
+    /// Let it go by the real GPU's name: for programs that choose by it
+    #[arg(long)]
+    pub(crate) mask_name: bool,
+    /// Let the first call of something that the virtual GPU does not support fail for good
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<OsString>,
 }
 
 /// Arguments of `lowmem report`.

@@ -25,9 +25,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Arguments, Command};
+use crate::error::Error;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        // Its exit code is another program's.
+        Command::On(arguments) => return ending(commands::on::run(&arguments)),
         Command::Sweep(arguments) => commands::sweep::run(arguments),
         Command::Autotune(arguments) => commands::autotune::run(arguments),
         Command::Generate(arguments) => commands::generate::run(arguments),
@@ -36,6 +39,11 @@ fn main() -> ExitCode {
         Command::Gpus => commands::gpus::run(),
         Command::Models(arguments) => commands::models::run(arguments),
     };
+    ending(result)
+}
+
+/// What the shell is told.
+fn ending(result: Result<impl Into<ExitCode>, Error>) -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {

@@ -3,6 +3,7 @@
 mod allocators;
 mod any_flags;
 mod buffer_order;
+mod flag_effects;
 mod happens_before;
 mod left_to_the_machine;
 mod levels_agree;

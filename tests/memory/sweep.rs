@@ -37,9 +37,14 @@ pub(crate) fn sweep(definition: &str) -> Vec<RunRecord> {
     sweep_on(GPU, definition)
 }
 
-/// The records of a sweep. Always on the virtual GPU: a real one's peaks depend on its kernels.
+/// The records of a sweep, in the order of its cases. Always on the virtual GPU: a real one's peaks depend on its kernels.
 pub(crate) fn sweep_on(gpu: &str, definition: &str) -> Vec<RunRecord> {
     let swept = Swept::new(definition, gpu, "virtual", &[]);
     let text = std::fs::read_to_string(swept.path("records.jsonl")).expect("records");
-    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+    let mut records: Vec<RunRecord> = text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(swept.path("manifest.json")).expect("a manifest")).expect("JSON");
+    let cases = manifest["cases"].as_array().expect("cases");
+    records.sort_by_key(|record| cases.iter().position(|case| *case == *record.case));
+    records
 }

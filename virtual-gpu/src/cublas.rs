@@ -4,9 +4,10 @@
 
 use std::sync::Mutex;
 
+use crate::cudart::fill_words;
 use crate::device::{Fault, Handles, Matrix, Operation, lock};
 use crate::ffi::Out;
-use crate::process::{active_device, launched};
+use crate::process::active_device;
 
 #[derive(Default)]
 struct Settings {
@@ -60,8 +61,9 @@ impl Product {
     /// Counts it, and notes what it reads and writes.
     fn run(self, handle: u64) -> Result<(), Fault> {
         let stream = lock(&HANDLES).get(handle)?.stream;
-        launched();
-        active_device()?.trace.note(|| {
+        let device = active_device()?;
+        device.launch(stream)?;
+        device.trace.note(|| {
             let [a, b, c] = self.matrices();
             Operation::Product { stream, reads: vec![a.range(), b.range()], writes: vec![c.range()] }
         });
@@ -194,3 +196,52 @@ count_as_launch! {
 count_as_launch! {
     cublasSdot_v2 cublasDdot_v2 cublasDotEx cublasCdotu_v2 cublasCdotc_v2 cublasZdotu_v2 cublasZdotc_v2
 }
+
+/// Counts a factorisation or a solve of many matrices.
+fn solve(handle: u64) -> Result<u64, Fault> {
+    let stream = lock(&HANDLES).get(handle)?.stream;
+    active_device()?.launch(stream)?;
+    Ok(stream)
+}
+
+/// Batched factorisations and solves: they say that all went well, some on the device and for each matrix, others on the host and at once.
+macro_rules! solves_of {
+    ($factor:ident $solve:ident $orthogonal:ident $least_squares:ident) => {
+        exports! { answer;
+            fn $factor(handle: u64, _n: i32, _a: u64, _lda: i32, _pivots: u64, infos: u64, count: i32) {
+                let stream = solve(handle)?;
+                fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
+            }
+
+            fn $solve(
+                handle: u64, _operation: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _pivots: u64, _b: u64, _ldb: i32, info: Out<i32>,
+                _count: i32,
+            ) {
+                solve(handle)?;
+                info.set(0)
+            }
+
+            fn $orthogonal(handle: u64, _m: i32, _n: i32, _a: u64, _lda: i32, _tau: u64, info: Out<i32>, _count: i32) {
+                solve(handle)?;
+                info.set(0)
+            }
+
+            fn $least_squares(
+                handle: u64, _operation: i32, _m: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _c: u64, _ldc: i32, info: Out<i32>,
+                infos: u64, count: i32,
+            ) {
+                let stream = solve(handle)?;
+                info.set(0)?;
+                if infos == 0 {
+                    return Ok(());
+                }
+                fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
+            }
+        }
+    };
+}
+
+solves_of! { cublasSgetrfBatched cublasSgetrsBatched cublasSgeqrfBatched cublasSgelsBatched }
+solves_of! { cublasDgetrfBatched cublasDgetrsBatched cublasDgeqrfBatched cublasDgelsBatched }
+solves_of! { cublasCgetrfBatched cublasCgetrsBatched cublasCgeqrfBatched cublasCgelsBatched }
+solves_of! { cublasZgetrfBatched cublasZgetrsBatched cublasZgeqrfBatched cublasZgelsBatched }

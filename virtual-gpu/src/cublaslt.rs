@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use crate::cublas::{answer, element_bytes};
 use crate::device::{Fault, Handles, Matrix, Operation, lock};
 use crate::ffi::{Given, Out};
-use crate::process::{active_device, launched};
+use crate::process::active_device;
 
 /// cuBLASLt of CUDA 13.0.
 const VERSION: usize = 130_000;
@@ -155,9 +155,10 @@ exports! { answer;
         d: u64, layout_d: u64, _algorithm: u64, _workspace: u64, _workspace_bytes: usize, stream: u64,
     ) {
         lock(&DESCRIPTIONS).get(description)?;
-        launched();
+        let device = active_device()?;
+        device.launch(stream)?;
         let operands = [(a, layout_a), (b, layout_b), (c, layout_c), (d, layout_d)];
-        active_device()?.trace.note(|| product(description, stream, operands));
+        device.trace.note(|| product(description, stream, operands));
         Ok(())
     }
 }

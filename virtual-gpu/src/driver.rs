@@ -1,20 +1,38 @@
 //! `libcuda.so.1`: the driver interface. PyTorch asks for most of it by name, through `cudaGetDriverEntryPointByVersion`.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
 use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
-use crate::device::{Architecture, Block, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
+use crate::device::{Architecture, Block, Device, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
-use crate::process::{active_device, device, device_at};
+use crate::process::{
+    activate, active_device, current, device, device_at, device_count, device_of, device_that, noted, number_of, owner_of, set_current,
+};
 use crate::unsupported;
 
-/// The one context.
+/// The primary context of the first device that the program sees; the others' follow it.
 const CONTEXT: u64 = 0xC0DE_0000;
+const NEXT_CONTEXT: u64 = 0x100;
+
+fn context_of(ordinal: i32) -> u64 {
+    CONTEXT + u64::from(ordinal.cast_unsigned()) * NEXT_CONTEXT
+}
+
+/// The number of the device whose context that is.
+fn device_in(context: u64) -> Result<i32, Fault> {
+    (0..device_count()).find(|&ordinal| context_of(ordinal) == context).ok_or(Fault::InvalidValue)
+}
 
 /// Loaded modules and the functions that were asked for in them, by name. Images are not read: every name is found.
 static MODULES: Mutex<Handles<()>> = Mutex::new(Handles::new());
 static FUNCTIONS: Mutex<Handles<String>> = Mutex::new(Handles::new());
+
+thread_local! {
+    /// The devices that were this thread's before others were pushed in front.
+    static PUSHED: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
+}
 
 fn answer(result: Result<(), Fault>) -> i32 {
     result.map_or_else(code_of, |()| 0)
@@ -50,12 +68,18 @@ const ON_DEVICE: i32 = 1;
 /// what is unsupported.
 const AS_FILE: i32 = 1;
 
-fn check_properties(properties: Given<AllocationProperties>) -> Result<(), Fault> {
+/// The device that memory of this kind is to be on.
+fn device_for(properties: Given<AllocationProperties>) -> Result<&'static Device, Fault> {
     let properties = properties.get().ok_or(Fault::InvalidValue)?;
     if properties.handle_kinds & !AS_FILE != 0 || properties.location.kind != ON_DEVICE {
         return Err(Fault::NotSupported);
     }
-    device_at(properties.location.id).map(drop)
+    activate(device_at(properties.location.id)?)
+}
+
+/// The device that has reserved the address.
+fn device_with(address: u64) -> Result<&'static Device, Fault> {
+    device_that(|device| device.has_reserved(address))
 }
 
 exports! { answer;
@@ -68,7 +92,7 @@ exports! { answer;
     }
 
     fn cuDeviceGetCount(count: Out<i32>) {
-        count.set(i32::from(device().is_ok()))
+        count.set(device_count())
     }
 
     fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
@@ -81,11 +105,11 @@ exports! { answer;
     }
 
     fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, ordinal: i32) {
-        uuid.set(device_at(ordinal)?.profile.uuid())
+        uuid.set(device_at(ordinal)?.uuid())
     }
 
     fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, ordinal: i32) {
-        uuid.set(device_at(ordinal)?.profile.uuid())
+        uuid.set(device_at(ordinal)?.uuid())
     }
 
     fn cuDeviceTotalMem_v2(bytes: Out<usize>, ordinal: i32) {
@@ -103,40 +127,41 @@ exports! { answer;
     }
 
     fn cuDevicePrimaryCtxRetain(context: Out<u64>, ordinal: i32) {
-        device_at(ordinal)?;
-        active_device()?;
-        context.set(CONTEXT)
+        activate(device_at(ordinal)?)?;
+        context.set(context_of(ordinal))
     }
 
     fn cuCtxGetCurrent(context: Out<u64>) {
-        context.set(if device()?.is_active() { CONTEXT } else { 0 })
+        context.set(if device()?.is_active() { context_of(current()?) } else { 0 })
     }
 
     fn cuCtxSetCurrent(context: u64) {
-        match context {
-            0 => Ok(()),
-            CONTEXT => active_device().map(drop),
-            _ => Err(Fault::InvalidValue),
-        }
+        if context == 0 { Ok(()) } else { set_current(device_in(context)?) }
     }
 
-    fn cuCtxPushCurrent_v2(_context: u64) {
-        active_device().map(drop)
+    fn cuCtxPushCurrent_v2(context: u64) {
+        let before = current()?;
+        set_current(device_in(context)?)?;
+        PUSHED.with_borrow_mut(|pushed| pushed.push(before));
+        Ok(())
     }
 
     fn cuCtxPopCurrent_v2(context: Out<u64>) {
-        context.set_if_wanted(CONTEXT);
-        Ok(())
+        context.set_if_wanted(context_of(current()?));
+        // What is popped without a push before it is the thread's first context, under which there is nothing to go back to.
+        match PUSHED.with_borrow_mut(Vec::pop) {
+            Some(before) => set_current(before),
+            None => Ok(()),
+        }
     }
 
     fn cuCtxGetDevice(ordinal: Out<i32>) {
         active_device()?;
-        ordinal.set(0)
+        ordinal.set(current()?)
     }
 
     fn cuCtxSynchronize() {
-        active_device()?.synchronize();
-        Ok(())
+        active_device()?.synchronize()
     }
 
     fn cuGetErrorString(code: i32, string: Out<StaticText>) {
@@ -151,7 +176,7 @@ exports! { answer;
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let found = own_function(&name);
         if found.is_none() {
-            unsupported::met(&name);
+            unsupported::declined(&name);
         }
         function.set(found.unwrap_or(0))?;
         status.set_if_wanted(i32::from(found.is_none()));
@@ -159,11 +184,12 @@ exports! { answer;
     }
 
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
-        address.set(active_device()?.allocate(bytes as u64)?)
+        let device = active_device()?;
+        address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
     fn cuMemFree_v2(address: u64) {
-        let device = active_device()?;
+        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
 
@@ -174,32 +200,33 @@ exports! { answer;
     }
 
     fn cuMemGetAddressRange_v2(base: Out<u64>, bytes: Out<usize>, address: u64) {
-        let Owner::Device(block) = active_device()?.owner_of(address) else { return Err(Fault::InvalidValue) };
+        let (_, Owner::Device(block)) = owner_of(address)? else { return Err(Fault::InvalidValue) };
         base.set_if_wanted(block.address);
         bytes.set_if_wanted(block.bytes as usize);
         Ok(())
     }
 
     fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: u64) {
-        active_device()?.streams().check(stream)?;
+        device_of(stream)?.streams().check(stream)?;
         fill_words(address, value, count, stream)
     }
 
     fn cuPointerGetAttribute(data: Out<c_void>, number: i32, address: u64) {
-        let (block, on_device) = match active_device()?.owner_of(address) {
+        let (device, owner) = owner_of(address)?;
+        let (block, on_device) = match owner {
             Owner::Device(block) => (block, true),
             Owner::PinnedHost(block) => (block, false),
             Owner::Unregistered => return Err(Fault::InvalidValue),
         };
         let Block { address: start, bytes } = block;
         match number {
-            1 => data.of::<u64>().set(CONTEXT),
+            1 => data.of::<u64>().set(context_of(number_of(device))),
             2 => data.of::<u32>().set(if on_device { 2 } else { 1 }),
             3 => data.of::<u64>().set(address),
             4 if !on_device => data.of::<u64>().set(address),
             6 | 8 | 10 | 15 => data.of::<u8>().set(0), // synchronous copies, managed, old IPC, RDMA
             7 => data.of::<u64>().set(start),
-            9 => data.of::<i32>().set(0),
+            9 => data.of::<i32>().set(number_of(device)),
             11 => data.of::<u64>().set(start),
             12 => data.of::<u64>().set(bytes),
             13 => data.of::<u8>().set(1),
@@ -209,7 +236,7 @@ exports! { answer;
     }
 
     fn cuMemGetAllocationGranularity(bytes: Out<usize>, properties: Given<AllocationProperties>, _option: i32) {
-        check_properties(properties)?;
+        device_for(properties)?;
         bytes.set(LARGE_GRANULE_BYTES as usize)
     }
 
@@ -219,34 +246,33 @@ exports! { answer;
     }
 
     fn cuMemAddressFree(address: u64, bytes: usize) {
-        active_device()?.with_virtual_memory(|memory, _, space| memory.free_reservation(address, bytes as u64, space))
+        device_with(address)?.with_virtual_memory(|memory, _, space| memory.free_reservation(address, bytes as u64, space))
     }
 
     fn cuMemCreate(handle: Out<u64>, bytes: usize, properties: Given<AllocationProperties>, _flags: u64) {
-        check_properties(properties)?;
-        let made = active_device()?.with_virtual_memory(|memory, ledger, _| memory.create(bytes as u64, ledger))?;
-        handle.set(made)
+        let device = device_for(properties)?;
+        handle.set(noted(device, device.create(bytes as u64))?)
     }
 
     fn cuMemRetainAllocationHandle(handle: Out<u64>, address: u64) {
-        let held = active_device()?.with_virtual_memory(|memory, _, _| memory.retain(address))?;
+        let held = device_with(address)?.with_virtual_memory(|memory, _, _| memory.retain(address))?;
         handle.set(held)
     }
 
     fn cuMemRelease(handle: u64) {
-        active_device()?.with_virtual_memory(|memory, ledger, _| memory.release(handle, ledger))
+        device_of(handle)?.with_virtual_memory(|memory, ledger, _| memory.release(handle, ledger))
     }
 
     fn cuMemMap(address: u64, bytes: usize, offset: usize, handle: u64, _flags: u64) {
-        active_device()?.with_virtual_memory(|memory, _, _| memory.map(address, bytes as u64, offset as u64, handle))
+        device_with(address)?.with_virtual_memory(|memory, _, _| memory.map(address, bytes as u64, offset as u64, handle))
     }
 
     fn cuMemUnmap(address: u64, bytes: usize) {
-        active_device()?.with_virtual_memory(|memory, ledger, space| memory.unmap(address, bytes as u64, ledger, space))
+        device_with(address)?.with_virtual_memory(|memory, ledger, space| memory.unmap(address, bytes as u64, ledger, space))
     }
 
     fn cuMemSetAccess(address: u64, bytes: usize, _access: u64, _count: usize) {
-        active_device()?.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes as u64))
+        device_with(address)?.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes as u64))
     }
 
     fn cuModuleLoad(module: Out<u64>, _path: u64) {

@@ -7,12 +7,13 @@
 //! - `device`: what a GPU is here, in safe Rust: memory, streams, events, properties. It knows nothing of C.
 //! - one module a library (`cudart`, `driver`, `cublas`, ...): its exported functions, thin, over `device`.
 //! - `unsupported`: every other function that PyTorch's libraries ask for. It says so, once, and is counted.
-//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the one device of this process.
+//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the devices of this process.
 //!
 //! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
 //! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
-//! no device), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
-//! operations) and `LOWMEM_VIRTUAL_GPU_QUIET` (no banner).
+//! no device), `LOWMEM_VIRTUAL_GPU_COUNT` (how many of them), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
+//! operations), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner), `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name) and
+//! `LOWMEM_VIRTUAL_GPU_STRICT` (what is unsupported fails for good).
 
 #![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
 
@@ -23,7 +24,9 @@ mod cublas;
 mod cublaslt;
 mod cudart;
 mod cudnn;
+mod cufft;
 mod cupti;
+mod cusolver;
 mod cusparse;
 mod driver;
 mod nccl;

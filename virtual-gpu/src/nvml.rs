@@ -1,13 +1,14 @@
-//! `libnvidia-ml.so.1`: the management library. It knows of the one device and of this process's use of it.
+//! `libnvidia-ml.so.1`: the management library. It knows of the machine's devices, whether the program sees
+//! them or not, and of this process's use of them.
 
 use std::process;
 
-use crate::cudart::{CUDA_VERSION, PCI_ADDRESS, PCI_BUS_ID};
+use crate::cudart::CUDA_VERSION;
 use crate::device::{Device, Fault};
 use crate::ffi::{GivenText, Out, OutText, StaticText, text};
-use crate::process::device;
+use crate::process::{machine, uuid_text};
 
-/// The one device's handle.
+/// The first device's handle, and how far it is to the next one's.
 const DEVICE: u64 = 0x100;
 /// The driver that first had CUDA 13.0; "virtual" cannot stand in a version.
 const DRIVER_VERSION: &str = "580.65.06";
@@ -25,13 +26,17 @@ fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 fn by_handle(handle: u64) -> Result<&'static Device, Fault> {
-    if handle == DEVICE { device() } else { Err(Fault::InvalidValue) }
+    let ordinal = handle.checked_sub(DEVICE).filter(|offset| offset % DEVICE == 0).ok_or(Fault::InvalidValue)? / DEVICE;
+    machine()?.get(ordinal as usize).ok_or(Fault::InvalidValue)
 }
 
-/// The UUID as NVML spells it.
-fn uuid_text(device: &Device) -> String {
-    let hex: String = device.profile.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+fn handle_of(device: &Device) -> u64 {
+    DEVICE * (1 + u64::from(device.ordinal))
+}
+
+/// The handle of the device for which `fits` is true.
+fn find(handle: Out<u64>, fits: impl Fn(&Device) -> bool) -> Result<(), Fault> {
+    handle.set(handle_of(machine()?.iter().find(|device| fits(device)).ok_or(Fault::InvalidDevice)?))
 }
 
 /// `nvmlMemory_t`.
@@ -118,37 +123,35 @@ fn list_processes<T>(handle: u64, count: Out<u32>, list: Out<T>, entry: impl FnO
 
 exports! { answer;
     fn nvmlInit_v2() {
-        device().map(drop)
+        machine().map(drop)
     }
 
     fn nvmlInitWithFlags(_flags: u32) {
-        device().map(drop)
+        machine().map(drop)
     }
 
     fn nvmlDeviceGetCount_v2(count: Out<u32>) {
-        device()?;
-        count.set(1)
+        machine()?;
+        count.set(machine()?.len() as u32)
     }
 
     fn nvmlDeviceGetHandleByIndex_v2(index: u32, handle: Out<u64>) {
-        device()?;
-        if index == 0 { handle.set(DEVICE) } else { Err(Fault::InvalidValue) }
+        handle.set(handle_of(machine()?.get(index as usize).ok_or(Fault::InvalidValue)?))
     }
 
     fn nvmlDeviceGetHandleByUUID(uuid: GivenText, handle: Out<u64>) {
-        if uuid.get() == Some(uuid_text(device()?)) { handle.set(DEVICE) } else { Err(Fault::InvalidDevice) }
+        let uuid = uuid.get().ok_or(Fault::InvalidValue)?;
+        find(handle, |device| uuid_text(device) == uuid)
     }
 
     fn nvmlDeviceGetHandleByPciBusId_v2(id: GivenText, handle: Out<u64>) {
-        device()?;
+        let id = id.get().ok_or(Fault::InvalidValue)?;
         // The domain may have four digits or eight.
-        let known = id.get().is_some_and(|id| id.trim_start_matches('0') == PCI_BUS_ID.trim_start_matches('0'));
-        if known { handle.set(DEVICE) } else { Err(Fault::InvalidDevice) }
+        find(handle, |device| device.pci_bus_id().trim_start_matches('0').eq_ignore_ascii_case(id.trim_start_matches('0')))
     }
 
     fn nvmlDeviceGetIndex(handle: u64, index: Out<u32>) {
-        by_handle(handle)?;
-        index.set(0)
+        index.set(by_handle(handle)?.ordinal)
     }
 
     fn nvmlDeviceGetName(handle: u64, name: OutText, room: u32) {
@@ -171,18 +174,19 @@ exports! { answer;
     }
 
     fn nvmlDeviceGetPciInfo_v3(handle: u64, pci: Out<PciAddress>) {
-        by_handle(handle)?;
+        let device = by_handle(handle)?;
+        let (short, (domain, bus, number)) = (device.pci_bus_id(), device.pci_address());
         let mut filled = PciAddress {
             bus_id_legacy: [0; 16],
-            domain: PCI_ADDRESS.0 as u32,
-            bus: PCI_ADDRESS.1 as u32,
-            device: PCI_ADDRESS.2 as u32,
+            domain: domain as u32,
+            bus: bus as u32,
+            device: number as u32,
             pci_device_id: 0,
             pci_subsystem_id: 0,
             bus_id: [0; 32],
         };
-        filled.bus_id_legacy[..PCI_BUS_ID.len()].copy_from_slice(PCI_BUS_ID.as_bytes());
-        let long = format!("0000{PCI_BUS_ID}");
+        filled.bus_id_legacy[..short.len()].copy_from_slice(short.as_bytes());
+        let long = format!("0000{short}");
         filled.bus_id[..long.len()].copy_from_slice(long.as_bytes());
         pci.set(filled)
     }
@@ -213,7 +217,7 @@ exports! { answer;
     }
 
     fn nvmlSystemGetDriverVersion(version: OutText, room: u32) {
-        device()?;
+        machine()?;
         version.set(DRIVER_VERSION, room as usize)
     }
 
@@ -222,7 +226,7 @@ exports! { answer;
     }
 
     fn nvmlSystemGetCudaDriverVersion_v2(version: Out<i32>) {
-        device()?;
+        machine()?;
         version.set(CUDA_VERSION)
     }
 }

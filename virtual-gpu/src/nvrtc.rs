@@ -1,21 +1,99 @@
-//! `libnvrtc.so.13`: the run-time compiler. There is nothing to compile for; it says so itself.
+//! `libnvrtc.so.13`: the run-time compiler. It takes every program for a correct one: what it makes is never run, and modules are not read.
 
-use crate::device::Fault;
-use crate::ffi::{Out, StaticText, text};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::sync::Mutex;
+
+use crate::device::{Fault, Handles, lock};
+use crate::ffi::{GivenText, Out, OutText, StaticText, text};
 
 /// NVRTC of CUDA 13.0.
 const VERSION: (i32, i32) = (13, 0);
-/// `NVRTC_ERROR_INVALID_INPUT`.
+/// `NVRTC_ERROR_INVALID_INPUT`, `NVRTC_ERROR_INVALID_PROGRAM` and `NVRTC_ERROR_NAME_EXPRESSION_NOT_VALID`.
 const INVALID_INPUT: i32 = 3;
+const INVALID_PROGRAM: i32 = 4;
+const UNKNOWN_NAME: i32 = 10;
+
+/// Programs, each with the kernels that were named in it: their names after compilation are the same, and stay where they are until the program goes.
+static PROGRAMS: Mutex<Handles<BTreeMap<String, CString>>> = Mutex::new(Handles::new());
 
 fn answer(result: Result<(), Fault>) -> i32 {
-    result.map_or(INVALID_INPUT, |()| 0)
+    match result {
+        Ok(()) => 0,
+        Err(Fault::InvalidHandle) => INVALID_PROGRAM,
+        Err(Fault::InvalidSymbol) => UNKNOWN_NAME,
+        Err(_) => INVALID_INPUT,
+    }
+}
+
+/// Code and log are empty texts, of which the final zero is a byte.
+fn empty_size(program: u64, bytes: Out<usize>) -> Result<(), Fault> {
+    lock(&PROGRAMS).get(program)?;
+    bytes.set(1)
+}
+
+fn empty(program: u64, place: OutText) -> Result<(), Fault> {
+    lock(&PROGRAMS).get(program)?;
+    place.set("", 1)
 }
 
 exports! { answer;
     fn nvrtcVersion(major: Out<i32>, minor: Out<i32>) {
         major.set(VERSION.0)?;
         minor.set(VERSION.1)
+    }
+
+    fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: u64, _count: i32, _headers: u64, _names: u64) {
+        source.get().ok_or(Fault::InvalidValue)?;
+        program.set(lock(&PROGRAMS).insert(BTreeMap::new()))
+    }
+
+    fn nvrtcDestroyProgram(program: Out<u64>) {
+        let handle = program.get().ok_or(Fault::InvalidValue)?;
+        lock(&PROGRAMS).remove(handle)?;
+        program.set(0)
+    }
+
+    fn nvrtcAddNameExpression(program: u64, name: GivenText) {
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        let kept = CString::new(name.as_str()).map_err(|_| Fault::InvalidValue)?;
+        lock(&PROGRAMS).get_mut(program)?.entry(name).or_insert(kept);
+        Ok(())
+    }
+
+    fn nvrtcCompileProgram(program: u64, _count: i32, _options: u64) {
+        lock(&PROGRAMS).get(program).map(drop)
+    }
+
+    fn nvrtcGetLoweredName(program: u64, name: GivenText, lowered: Out<u64>) {
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        let programs = lock(&PROGRAMS);
+        let kept = programs.get(program)?.get(&name).ok_or(Fault::InvalidSymbol)?;
+        lowered.set(kept.as_ptr() as u64)
+    }
+
+    fn nvrtcGetCUBINSize(program: u64, bytes: Out<usize>) {
+        empty_size(program, bytes)
+    }
+
+    fn nvrtcGetCUBIN(program: u64, place: OutText) {
+        empty(program, place)
+    }
+
+    fn nvrtcGetPTXSize(program: u64, bytes: Out<usize>) {
+        empty_size(program, bytes)
+    }
+
+    fn nvrtcGetPTX(program: u64, place: OutText) {
+        empty(program, place)
+    }
+
+    fn nvrtcGetProgramLogSize(program: u64, bytes: Out<usize>) {
+        empty_size(program, bytes)
+    }
+
+    fn nvrtcGetProgramLog(program: u64, place: OutText) {
+        empty(program, place)
     }
 }
 
@@ -24,7 +102,8 @@ extern "C" fn nvrtcGetErrorString(code: i32) -> StaticText {
     text(match code {
         0 => c"NVRTC_SUCCESS",
         INVALID_INPUT => c"NVRTC_ERROR_INVALID_INPUT",
-        11 => c"NVRTC_ERROR_INTERNAL_ERROR",
+        INVALID_PROGRAM => c"NVRTC_ERROR_INVALID_PROGRAM",
+        UNKNOWN_NAME => c"NVRTC_ERROR_NAME_EXPRESSION_NOT_VALID",
         _ => c"unrecognized error code",
     })
 }

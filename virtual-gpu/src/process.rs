@@ -1,32 +1,88 @@
-//! The device of this process: made from the environment when it is first asked for, reported on at the end.
+//! The devices of this process: made from the environment when they are first asked for, reported on at the end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::{env, fs, process};
 
 use serde::Serialize;
 
-use crate::device::{Device, Fault, GpuProfile, Trace, lock};
+use crate::device::{Device, Fault, GpuProfile, Handles, Owner, Refusals, Trace, lock};
 use crate::{ffi, unsupported};
 
 const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
 const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 const REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 const TRACE: &str = "LOWMEM_VIRTUAL_GPU_TRACE";
+const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
+/// CUDA's own variable.
+const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+/// As many as PyTorch can tell apart.
+const MOST_DEVICES: u32 = 64;
 
-static DEVICE: LazyLock<Option<Device>> = LazyLock::new(|| {
-    let text = env::var(PROFILE).ok()?;
+/// The devices of the machine, all of one kind.
+static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
+    let Ok(text) = env::var(PROFILE) else { return Vec::new() };
     match GpuProfile::from_json(&text) {
-        Ok(profile) => Some(Device::new(profile, Box::new(ffi::Mapped), trace())),
+        Ok(mut profile) => {
+            profile.is_masked = is_set(MASK_NAME);
+            let trace = Arc::new(trace());
+            (0..count()).map(|ordinal| Device::new(profile.clone(), ordinal, Box::new(ffi::Mapped), Arc::clone(&trace))).collect()
+        }
         Err(error) => {
             eprintln!("lowmem: virtual GPU: {PROFILE} is not a GPU profile, so there is no device: {error}");
-            None
+            Vec::new()
         }
     }
 });
+
+/// Those that the program sees, in its order.
+static VISIBLE: LazyLock<Vec<&'static Device>> = LazyLock::new(|| match env::var(VISIBLE_DEVICES) {
+    Ok(list) => visible(&list).into_iter().map(|ordinal| &DEVICES[ordinal]).collect(),
+    Err(_) => DEVICES.iter().collect(),
+});
+
+thread_local! {
+    /// The device of this thread, among those that the program sees.
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() -> u32 {
+    let Ok(text) = env::var(COUNT) else { return 1 };
+    text.parse().ok().filter(|count| (1..=MOST_DEVICES).contains(count)).unwrap_or_else(|| {
+        eprintln!("lowmem: virtual GPU: {COUNT}={text} is no number from 1 to {MOST_DEVICES}, so there is one device");
+        1
+    })
+}
+
+/// `CUDA_VISIBLE_DEVICES`: numbers or UUIDs, up to the first that names no device.
+fn visible(list: &str) -> Vec<usize> {
+    let by_name = |name: &str| DEVICES.iter().position(|device| name.len() > 4 && uuid_text(device).starts_with(name));
+    let named = |name: &str| name.parse().ok().filter(|&ordinal| ordinal < DEVICES.len()).or_else(|| by_name(name));
+    list.split(',').map_while(|name| named(name.trim())).collect()
+}
+
+/// The UUID as NVML spells it.
+pub(crate) fn uuid_text(device: &Device) -> String {
+    let hex: String = device.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Whether the environment says yes, which is spelt 1.
+fn is_set(name: &str) -> bool {
+    env::var(name).as_deref() == Ok("1")
+}
+
+/// Whether something unsupported shall fail for good.
+pub(crate) fn is_strict() -> bool {
+    is_set(STRICT)
+}
 
 /// The trace that the environment asks for.
 fn trace() -> Trace {
@@ -40,23 +96,84 @@ fn trace() -> Trace {
     }
 }
 
-/// The device, which may be unused yet.
+/// All devices of the machine, whether the program sees them or not.
+pub(crate) fn machine() -> Result<&'static [Device], Fault> {
+    if DEVICES.is_empty() { Err(Fault::NoDevice) } else { Ok(&DEVICES) }
+}
+
+/// How many devices the program sees.
+pub(crate) fn device_count() -> i32 {
+    VISIBLE.len() as i32
+}
+
+/// This thread's device, which may be unused yet.
 pub(crate) fn device() -> Result<&'static Device, Fault> {
-    DEVICE.as_ref().ok_or(Fault::NoDevice)
+    VISIBLE.get(CURRENT.get()).copied().ok_or(Fault::NoDevice)
 }
 
-/// The device by ordinal: there is one, 0.
+/// The number of this thread's device.
+pub(crate) fn current() -> Result<i32, Fault> {
+    device().map(|_| CURRENT.get() as i32)
+}
+
+/// The device of that number.
 pub(crate) fn device_at(ordinal: i32) -> Result<&'static Device, Fault> {
-    let device = device()?;
-    if ordinal == 0 { Ok(device) } else { Err(Fault::InvalidDevice) }
+    device()?;
+    usize::try_from(ordinal).ok().and_then(|ordinal| VISIBLE.get(ordinal).copied()).ok_or(Fault::InvalidDevice)
 }
 
-/// The device with its context: for everything that a real one could not do without.
+/// Makes that device this thread's, with its context.
+pub(crate) fn set_current(ordinal: i32) -> Result<(), Fault> {
+    activate(device_at(ordinal)?)?;
+    CURRENT.set(ordinal as usize);
+    Ok(())
+}
+
+/// The number that the program knows a device by.
+pub(crate) fn number_of(device: &Device) -> i32 {
+    VISIBLE.iter().position(|other| other.ordinal == device.ordinal).unwrap_or_default() as i32
+}
+
+/// The device that a stream, an event or another handle belongs to; this thread's for the streams that every device has.
+pub(crate) fn device_of(handle: u64) -> Result<&'static Device, Fault> {
+    unsupported::check()?;
+    match Handles::device_of(handle) {
+        Some(ordinal) => machine()?.get(ordinal as usize).ok_or(Fault::InvalidHandle),
+        None => active_device(),
+    }
+}
+
+/// The device for which `holds` is true; this thread's where there is none, which then says what is wrong.
+pub(crate) fn device_that(holds: impl Fn(&Device) -> bool) -> Result<&'static Device, Fault> {
+    let this = active_device()?;
+    Ok(if holds(this) { this } else { DEVICES.iter().find(|device| holds(device)).unwrap_or(this) })
+}
+
+/// Where the host's page-locked memory is kept track of: it is the process's, whichever device it was made for.
+pub(crate) fn host() -> Result<&'static Device, Fault> {
+    active_device()?;
+    machine().map(|devices| &devices[0])
+}
+
+/// What the address belongs to, and on which device.
+pub(crate) fn owner_of(address: u64) -> Result<(&'static Device, Owner), Fault> {
+    let device = device_that(|device| device.owner_of(address) != Owner::Unregistered)?;
+    Ok((device, device.owner_of(address)))
+}
+
+/// This thread's device with its context: for everything that a real one could not do without.
 pub(crate) fn active_device() -> Result<&'static Device, Fault> {
-    let device = device()?;
+    activate(device()?)
+}
+
+/// The device with its context.
+pub(crate) fn activate(device: &'static Device) -> Result<&'static Device, Fault> {
+    unsupported::check()?;
     if device.activate()? {
         report_at_exit();
-        if env::var(QUIET).as_deref() != Ok("1") {
+        write_growing_report(device);
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if !is_set(QUIET) && !SAID.swap(true, Ordering::Relaxed) {
             let gib = device.profile.memory_bytes.value as f64 / f64::from(1 << 30);
             eprintln!("lowmem: virtual GPU \"{}\" ({gib:.1} GiB): memory is accounted for, nothing is computed", device.profile.name);
         }
@@ -67,19 +184,53 @@ pub(crate) fn active_device() -> Result<&'static Device, Fault> {
 /// Counts a library call that would have run kernels.
 pub(crate) fn launched() {
     if let Ok(device) = active_device() {
-        device.counters.launched();
+        device.counters.launched(1);
     }
+}
+
+/// Hands on what became of a request for device memory, once the report knows of it.
+pub(crate) fn noted<T>(device: &Device, result: Result<T, Fault>) -> Result<T, Fault> {
+    write_growing_report(device);
+    result
 }
 
 #[derive(Serialize)]
 struct Report {
     unsupported: BTreeMap<String, u64>,
-    peak_device_bytes: u64,
-    memory_bytes: u64,
+    /// Whether one of them made everything fail that came after it.
+    stopped: bool,
     pinned_peak_bytes: u64,
+    /// Those that were used, by ordinal.
+    devices: BTreeMap<usize, DeviceReport>,
+}
+
+#[derive(Serialize)]
+struct DeviceReport {
+    peak_device_bytes: u64,
+    context_bytes: u64,
+    memory_bytes: u64,
     h2d_bytes: u64,
     d2h_bytes: u64,
     kernel_launches: u64,
+    /// Small copies to the host: values that the program may decide by.
+    values_read: u64,
+    /// Requests for memory that failed.
+    refusals: Refusals,
+}
+
+impl DeviceReport {
+    fn of(device: &Device) -> Self {
+        Self {
+            peak_device_bytes: device.used_and_peak_bytes().1,
+            context_bytes: device.profile.context_bytes.value,
+            memory_bytes: device.profile.memory_bytes.value,
+            h2d_bytes: device.counters.h2d_bytes(),
+            d2h_bytes: device.counters.d2h_bytes(),
+            kernel_launches: device.counters.kernel_launches(),
+            values_read: device.counters.values_read(),
+            refusals: device.refusals(),
+        }
+    }
 }
 
 /// The process that the device was first used in: a forked child inherits the state and must not write over the report.
@@ -98,31 +249,49 @@ pub(crate) fn report_at_exit() {
 
 extern "C" fn report_at_end() {
     write_report();
-    if let (Ok(device), true) = (device(), *OWNER == process::id()) {
+    if let (Some(device), true) = (DEVICES.first(), *OWNER == process::id()) {
         device.trace.flush();
+    }
+}
+
+/// The file that the report goes to: the one that is named, or one of this process's own in the folder that is named.
+fn report_file() -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os(REPORT)?);
+    Some(if path.is_dir() { path.join(format!("{}.json", process::id())) } else { path })
+}
+
+/// Writes the report where it has a folder, each time that a device holds more than before: many kinds of processes end without the chance
+/// to write one. In a file alone it is written once, since a sweep has no use for more.
+fn write_growing_report(device: &Device) {
+    static IN_A_FOLDER: LazyLock<bool> = LazyLock::new(|| env::var_os(REPORT).is_some_and(|path| PathBuf::from(path).is_dir()));
+    static WRITTEN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
+    if *IN_A_FOLDER {
+        // Peaks and refusals only grow, so that their sum says whether anything is new.
+        let refusals = device.refusals();
+        let state = device.used_and_peak_bytes().1 + refusals.refused + refusals.met_later;
+        if lock(&WRITTEN).insert(device.ordinal, state) != Some(state) {
+            write_report();
+        }
     }
 }
 
 /// Writes the report where one is wanted.
 pub(crate) fn write_report() {
     static WRITING: Mutex<()> = Mutex::new(());
-    let Some(path) = env::var_os(REPORT) else { return };
+    let Some(path) = report_file() else { return };
     if *OWNER != process::id() {
         return;
     }
-    let device = device().ok();
+    let devices = DEVICES.iter().enumerate().filter(|(_, device)| device.is_active());
     let report = Report {
         unsupported: unsupported::calls(),
-        peak_device_bytes: device.map_or(0, |device| device.used_and_peak_bytes().1),
-        memory_bytes: device.map_or(0, |device| device.profile.memory_bytes.value),
-        pinned_peak_bytes: device.map_or(0, Device::pinned_peak_bytes),
-        h2d_bytes: device.map_or(0, |device| device.counters.h2d_bytes()),
-        d2h_bytes: device.map_or(0, |device| device.counters.d2h_bytes()),
-        kernel_launches: device.map_or(0, |device| device.counters.kernel_launches()),
+        stopped: unsupported::check().is_err(),
+        pinned_peak_bytes: DEVICES.first().map_or(0, Device::pinned_peak_bytes),
+        devices: devices.map(|(ordinal, device)| (ordinal, DeviceReport::of(device))).collect(),
     };
     let _one_at_a_time = lock(&WRITING);
     // In one step, so that a reader or a kill in the middle never leaves half a file.
-    let mut draft = path.clone();
+    let mut draft = path.clone().into_os_string();
     draft.push(format!(".{}", process::id()));
     let written =
         serde_json::to_vec(&report).map_err(Into::into).and_then(|json| fs::write(&draft, json)).and_then(|()| fs::rename(&draft, &path));

@@ -12,6 +12,11 @@ pub(crate) const INVALID_HANDLE: i32 = 400;
 pub(crate) const HOST_TO_DEVICE: i32 = 1;
 pub(crate) const DEVICE_TO_HOST: i32 = 2;
 
+/// `dim3`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Dim3(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
 /// A CUDA library, opened by its soname as the loader finds it.
 pub(crate) struct Library(pub(crate) libloading::Library);
 
@@ -68,9 +73,10 @@ pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn(
     }
     let mut command = Command::new(env::current_exe().expect("a test knows where it is"));
     command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    for name in ["LOWMEM_VIRTUAL_GPU", "LOWMEM_VIRTUAL_GPU_REPORT", "LOWMEM_VIRTUAL_GPU_TRACE", "LOWMEM_VIRTUAL_GPU_QUIET"] {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOWMEM_VIRTUAL_GPU")) {
         command.env_remove(name);
     }
+    command.env_remove("CUDA_VISIBLE_DEVICES");
     command.envs(environment.iter().copied()).output().expect("the test starts itself")
 }
 

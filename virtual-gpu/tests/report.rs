@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::library::{in_own_process, open, passed, with_memory};
+use crate::library::{OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
 
 const MIB: usize = 1 << 20;
 
@@ -20,14 +20,14 @@ fn the_same_calls_leave_the_same_report() {
         let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", report)];
         passed(&in_own_process("report::the_same_calls_leave_the_same_report", &environment, || {
             let cudart = open("libcudart.so.13");
-            let (mut device, mut pinned, mut plan) = (0, 0, 0);
+            let (mut device, mut pinned, mut id) = (0, 0, 0);
             assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut device, 30 * MIB), 0);
             assert_eq!(call!(cudart, cudaHostAlloc(*mut u64, usize, u32), &mut pinned, 5 * MIB, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), device, pinned, 5 * MIB, 1, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 3, 2, 0), 0);
             assert_eq!(call!(cudart, cudaFree(u64), device), 0);
             for _ in 0..2 {
-                assert_eq!(call!(open("libcufft.so.12"), cufftCreate(*mut i32), &mut plan), 16);
+                assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId(*mut i32), &mut id), 5);
             }
             assert_eq!(call!(open("libcublas.so.13"), cublasCgemm_v2()), 0);
         }));
@@ -36,13 +36,19 @@ fn the_same_calls_leave_the_same_report() {
     let (first, second) = (run("first.json"), run("second.json"));
     assert_eq!(fs::read(&first).expect("written"), fs::read(second).expect("written"));
     let expected = serde_json::json!({
-        "unsupported": {"cufftCreate": 2},
-        "peak_device_bytes": 40 * MIB,
-        "memory_bytes": 100 * MIB,
+        "unsupported": {"ncclGetUniqueId": 2},
+        "stopped": false,
         "pinned_peak_bytes": 5 * MIB,
-        "h2d_bytes": 5 * MIB,
-        "d2h_bytes": 3,
-        "kernel_launches": 1,
+        "devices": {"0": {
+            "peak_device_bytes": 40 * MIB,
+            "context_bytes": 10 * MIB,
+            "memory_bytes": 100 * MIB,
+            "h2d_bytes": 5 * MIB,
+            "d2h_bytes": 3,
+            "kernel_launches": 1,
+            "values_read": 1,
+            "refusals": {"refused": 0, "met_later": 0, "last": null},
+        }},
     });
     assert_eq!(read(&first), expected);
 }
@@ -54,12 +60,67 @@ fn what_is_unsupported_is_on_disk_before_a_program_dies() {
     let profile = with_memory(100 << 20, 10 << 20);
     let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", path.to_str().expect("a plain path"))];
     let output = in_own_process("report::what_is_unsupported_is_on_disk_before_a_program_dies", &environment, || {
-        let mut plan = 0;
-        assert_eq!(call!(open("libcufft.so.12"), cufftCreate(*mut i32), &mut plan), 16);
+        let mut id = 0;
+        assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId(*mut i32), &mut id), 5);
         std::process::abort();
     });
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(errors.matches("not supported: cufftCreate").count(), 1, "{errors}");
-    assert_eq!(read(&path)["unsupported"], serde_json::json!({"cufftCreate": 1}));
+    assert_eq!(errors.matches("not supported: ncclGetUniqueId").count(), 1, "{errors}");
+    assert_eq!(read(&path)["unsupported"], serde_json::json!({"ncclGetUniqueId": 1}));
+}
+
+#[test]
+fn in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = with_memory(100 << 20, 10 << 20);
+    let environment =
+        [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", folder.path().to_str().expect("a plain path"))];
+    let output = in_own_process("report::in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused", &environment, || {
+        let cudart = open("libcudart.so.13");
+        let (mut first, mut second) = (0, 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut first, 30 * MIB), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut second, 80 * MIB), OUT_OF_MEMORY);
+        assert_eq!(call!(cudart, cudaFree(u64), first), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut second, 80 * MIB), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut first, 15 * MIB), OUT_OF_MEMORY);
+        std::process::abort();
+    });
+    assert!(!output.status.success());
+    let reports: Vec<_> = fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    let device = &read(&reports[0])["devices"]["0"];
+    assert_eq!(device["peak_device_bytes"], 90 * MIB);
+    // The first request that failed was met after something was freed; the second one never was.
+    let last = serde_json::json!({"requested_bytes": 16 * MIB, "free_bytes": 10 * MIB});
+    assert_eq!(device["refusals"], serde_json::json!({"refused": 1, "met_later": 1, "last": last}));
+}
+
+#[test]
+fn strictness_makes_the_first_unsupported_call_fail_for_good() {
+    let profile = with_memory(100 << 20, 10 << 20);
+    let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_STRICT", "1"), ("LOWMEM_VIRTUAL_GPU_QUIET", "1")];
+    let output = in_own_process("report::strictness_makes_the_first_unsupported_call_fail_for_good", &environment, || {
+        const NOT_SUPPORTED: i32 = 801;
+        let (cudart, nvml) = (open("libcudart.so.13"), open("libnvidia-ml.so.1"));
+        let mut address = 0;
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, MIB), 0);
+        // A device may lack a sensor: no program stumbles over that.
+        assert_eq!(call!(nvml, nvmlDeviceGetTemperature()), 3);
+        assert_eq!(call!(cudart, cudaGetLastError()), 0);
+        assert_eq!(call!(open("libnccl.so.2"), ncclCommInitAll()), 5);
+        assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId()), 5);
+        for _ in 0..2 {
+            assert_eq!(call!(cudart, cudaGetLastError()), NOT_SUPPORTED);
+            assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, MIB), NOT_SUPPORTED);
+        }
+    });
+    let said = passed(&output);
+    let strict = "lowmem: virtual GPU: not supported: ncclCommInitAll. Since --strict was asked for, the GPU fails from here on\n";
+    assert_eq!(
+        said,
+        format!(
+            "lowmem: virtual GPU: not supported: nvmlDeviceGetTemperature\n{strict}lowmem: virtual GPU: not supported: ncclGetUniqueId\n"
+        )
+    );
 }

@@ -1,7 +1,7 @@
 //! The runtime interface: devices, memory, copies, streams and events, with the error codes that CUDA documents.
 
 use crate::library::{
-    DEVICE_TO_HOST, HOST_TO_DEVICE, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, in_own_process, open, passed, rtx_4090, with_memory,
+    DEVICE_TO_HOST, Dim3, HOST_TO_DEVICE, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, in_own_process, open, passed, rtx_4090, with_memory,
 };
 
 const MIB: usize = 1 << 20;
@@ -167,11 +167,6 @@ fn what_was_destroyed_is_an_invalid_handle() {
     });
     passed(&output);
 }
-
-/// `dim3`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Dim3(u32, u32, u32);
 
 #[test]
 fn a_launch_finds_its_configuration_and_is_counted() {

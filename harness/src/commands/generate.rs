@@ -88,7 +88,7 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
         Some(path) => Definition::load(&path.to_string_lossy())?,
         None => Definition::empty("generate"),
     };
-    if let Some((key, _)) = definition.lists().next() {
+    if let Some(key) = definition.swept() {
         return Err(Error::input(format!("--config {}: it is a sweep over {key}; a video has one value for each key", definition.name)));
     }
     let words = cli::settings(&arguments.settings)?;

@@ -4,6 +4,7 @@ pub(crate) mod autotune;
 pub(crate) mod generate;
 pub(crate) mod gpus;
 pub(crate) mod models;
+pub(crate) mod on;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod sweep;

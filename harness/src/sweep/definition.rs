@@ -13,8 +13,10 @@ use crate::error::Error;
 
 /// The key whose lists are combined.
 const SWEEP: &str = "sweep";
+/// The key of what is run one after the other, each with keys of its own.
+const CASES: &str = "cases";
 
-/// A definition: fixed values, and lists of which every combination is a case.
+/// A definition: fixed values, cases with values of their own, and lists of which every combination is a case.
 #[derive(Debug, Clone)]
 pub(crate) struct Definition {
     /// Its name: the file's, without the ending.
@@ -23,6 +25,7 @@ pub(crate) struct Definition {
     pub(crate) text: String,
     path: PathBuf,
     fixed: Vec<Entry>,
+    cases: Vec<Vec<Entry>>,
     lists: Vec<(Entry, Vec<Value>)>,
 }
 
@@ -49,19 +52,20 @@ impl Definition {
 
     /// A definition of fixed values alone.
     pub(crate) fn empty(name: &str) -> Self {
-        Self { name: name.into(), text: String::new(), path: PathBuf::new(), fixed: Vec::new(), lists: Vec::new() }
+        Self { name: name.into(), text: String::new(), path: PathBuf::new(), fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() }
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, Error> {
         let written: Written = data::parse(path, &text)?;
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut definition = Self { name, text, path: path.to_owned(), fixed: Vec::new(), lists: Vec::new() };
+        let mut definition = Self { name, text, path: path.to_owned(), fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() };
         for (key, value) in written.fixed {
-            let entry = definition.entry(key, value)?;
-            if entry.value.is_array() || entry.value.is_object() {
-                return Err(definition.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
-            }
+            let entry = definition.one_value(key, value)?;
             definition.fixed.push(entry);
+        }
+        for Entries(entries) in written.cases {
+            let case = entries.into_iter().map(|(key, value)| definition.one_value(key, value)).collect::<Result<_, _>>()?;
+            definition.cases.push(case);
         }
         for (key, value) in written.lists {
             let entry = definition.entry(key, value)?;
@@ -80,6 +84,14 @@ impl Definition {
         Ok(definition)
     }
 
+    fn one_value(&self, key: Spanned<String>, value: Value) -> Result<Entry, Error> {
+        let entry = self.entry(key, value)?;
+        if entry.value.is_array() || entry.value.is_object() {
+            return Err(self.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
+        }
+        Ok(entry)
+    }
+
     fn entry(&self, key: Spanned<String>, value: Value) -> Result<Entry, Error> {
         let place = place(&key.referenced);
         let entry = Entry { key: key.value.clone(), value, place };
@@ -89,12 +101,15 @@ impl Definition {
         }
     }
 
-    /// The same key in both spellings, or fixed and in a list, is a mistake.
+    /// The same key in both spellings, or in a list and elsewhere, is a mistake. What a case fixes may be fixed for the others too.
     fn check_twice(&self) -> Result<(), Error> {
-        let entries: Vec<&Entry> = self.fixed.iter().chain(self.lists.iter().map(|(entry, _)| entry)).collect();
-        for (index, entry) in entries.iter().enumerate() {
-            if entries[..index].iter().any(|earlier| earlier.key == entry.key) {
-                return Err(self.at(entry, &format!("{} is given twice: remove one", entry.key)));
+        let lists = || self.lists.iter().map(|(entry, _)| entry);
+        let together = std::iter::once(&self.fixed).chain(&self.cases).map(|entries| entries.iter().chain(lists()).collect::<Vec<_>>());
+        for entries in together {
+            for (index, entry) in entries.iter().enumerate() {
+                if entries[..index].iter().any(|earlier| earlier.key == entry.key) {
+                    return Err(self.at(entry, &format!("{} is given twice: remove one", entry.key)));
+                }
             }
         }
         Ok(())
@@ -103,6 +118,7 @@ impl Definition {
     /// Fixes a key, whatever the definition says about it.
     pub(crate) fn fix(&mut self, key: String, value: Value) {
         self.lists.retain(|(entry, _)| entry.key != key);
+        self.cases.iter_mut().for_each(|case| case.retain(|entry| entry.key != key));
         self.fixed.retain(|entry| entry.key != key);
         self.fixed.push(Entry { key, value, place: None });
     }
@@ -110,6 +126,20 @@ impl Definition {
     /// The fixed keys and values, in order.
     pub(crate) fn fixed(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.fixed.iter().map(|entry| (entry.key.as_str(), &entry.value))
+    }
+
+    /// What each case fixes beside that, in order; one that fixes nothing where the definition has none.
+    pub(crate) fn cases(&self) -> Vec<Vec<(&str, &Value)>> {
+        if self.cases.is_empty() {
+            return vec![Vec::new()];
+        }
+        self.cases.iter().map(|entries| entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect()).collect()
+    }
+
+    /// The first key that has more than one value.
+    pub(crate) fn swept(&self) -> Option<&str> {
+        let first_of_a_case = self.cases.iter().flatten().next();
+        self.lists.iter().map(|(entry, _)| entry).chain(first_of_a_case).next().map(|entry| entry.key.as_str())
     }
 
     /// The keys of the lists and their values, in order.
@@ -124,7 +154,7 @@ impl Definition {
             // A resolution is refused by its sides.
             rest.is_some_and(|rest| rest.starts_with('=')) || (entry.key == "resolution" && is_about_a_side(error))
         };
-        let mut entries = self.fixed.iter().chain(self.lists.iter().map(|(entry, _)| entry));
+        let mut entries = self.fixed.iter().chain(self.cases.iter().flatten()).chain(self.lists.iter().map(|(entry, _)| entry));
         match entries.find(is_about) {
             Some(entry) => self.at(entry, &error.to_string()),
             None if self.path.as_os_str().is_empty() => Error::input(error.to_string()),
@@ -151,6 +181,7 @@ fn place(location: &Location) -> Option<(u64, u64)> {
 /// The file as it is written.
 struct Written {
     fixed: Vec<(Spanned<String>, Value)>,
+    cases: Vec<Entries>,
     lists: Vec<(Spanned<String>, Value)>,
 }
 
@@ -163,10 +194,12 @@ impl<'de> Deserialize<'de> for Written {
                 f.write_str("keys and values, `model: wan2.1-t2v-14b` for example")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
-                let mut written = Written { fixed: Vec::new(), lists: Vec::new() };
+                let mut written = Written { fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() };
                 let mut has_lists = false;
                 while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    if key.value != SWEEP {
+                    if key.value == CASES {
+                        written.cases = map.next_value()?;
+                    } else if key.value != SWEEP {
                         written.fixed.push((key, map.next_value()?));
                     } else if has_lists {
                         return Err(A::Error::custom("`sweep` is given twice"));
@@ -191,7 +224,7 @@ impl<'de> Deserialize<'de> for Entries {
         impl<'de> Visitor<'de> for Under {
             type Value = Entries;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("keys and lists under `sweep`, `low_mem_level: [0, 1]` for example")
+                f.write_str("keys: lists under `sweep`, `low_mem_level: [0, 1]` for example, and values in each of `cases`")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
@@ -237,6 +270,9 @@ mod tests {
             ("sweep:\n  vae_tile_size: 4\n", "s.yaml:2:3: vae_tile_size takes a list here: write `vae_tile_size: [4]`"),
             ("vae_tile_size: [4]\n", "s.yaml:1:1: vae_tile_size takes one value: lists stand under `sweep:`"),
             ("sweep:\n  vae_tile_size: []\n", "s.yaml:2:3: vae_tile_size has no values"),
+            ("cases:\n  - vae_tile_size: [4]\n", "s.yaml:2:5: vae_tile_size takes one value"),
+            ("cases:\n  - frames: 5\nsweep:\n  frames: [9]\n", "s.yaml:4:3: frames is given twice"),
+            ("cases: 4\n", "s.yaml:1:8: "),
             ("frames: 9\nsweep:\n  frames: [9]\n", "s.yaml:3:3: frames is given twice"),
             ("model: a\nsweep:\n  x: [1, 2\n", "s.yaml:3:6: unclosed bracket"),
             ("frames: 1\nframes: 2\n", "s.yaml:2:1: duplicate mapping key"),

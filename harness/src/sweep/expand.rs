@@ -37,13 +37,13 @@ pub(crate) struct Rules {
 /// The cases of a definition, and what in it has no effect on any of them.
 pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> Result<(Vec<Case>, Vec<String>), Error> {
     let keys: Vec<&str> = definition.lists().map(|(key, _)| key).collect();
-    let naming = if keys.is_empty() { &NAMING[..] } else { &keys };
     let mut cases: Vec<Case> = Vec::new();
     let mut seen = HashSet::new();
     let mut idle: Option<Vec<String>> = None;
-    for combination in combinations(definition) {
+    for (own, combination) in all(definition) {
+        let case = (keys.as_slice(), own.as_slice());
         let mut settings = Settings::default();
-        for (key, value) in definition.fixed().chain(combination) {
+        for (key, value) in definition.fixed().chain(own.clone()).chain(combination) {
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
         let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
@@ -58,7 +58,7 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
         // Equal configurations have equal texts.
         let text = serde_json::to_string(&config).map_err(|error| Error::Fault(format!("a configuration is no JSON: {error}")))?;
         if seen.insert(text) {
-            cases.push(Case { name: name(naming, &config), config });
+            cases.push(Case { name: name(case, &config), config });
         }
     }
     number_equal_names(&mut cases);
@@ -107,8 +107,20 @@ pub(crate) fn resolve_one(
     Ok((config, warnings))
 }
 
+/// Keys and their values.
+type Pairs<'a> = Vec<(&'a str, &'a Value)>;
+
+/// Each case of the definition with every combination of its lists.
+fn all(definition: &Definition) -> Vec<(Pairs<'_>, Pairs<'_>)> {
+    let mut all = Vec::new();
+    for own in definition.cases() {
+        all.extend(combinations(definition).into_iter().map(|combination| (own.clone(), combination)));
+    }
+    all
+}
+
 /// Every combination of the lists, the last key changing fastest.
-fn combinations(definition: &Definition) -> Vec<Vec<(&str, &Value)>> {
+fn combinations(definition: &Definition) -> Vec<Pairs<'_>> {
     definition.lists().fold(vec![Vec::new()], |combinations, (key, values)| {
         let with = |combination: &Vec<_>| {
             let combination = combination.clone();
@@ -118,10 +130,11 @@ fn combinations(definition: &Definition) -> Vec<Vec<(&str, &Value)>> {
     })
 }
 
-/// The name of a configuration by some of its keys; a key that means nothing in it is left out.
-fn name(keys: &[&str], config: &Config) -> String {
+/// The name of a configuration: by the swept keys, of which one that means nothing in it is left out, and by what its case fixes; where there is neither
+/// by what people look at first.
+fn name((swept, own): (&[&str], &[(&str, &Value)]), config: &Config) -> String {
     let all = serde_json::to_value(config).unwrap_or_default();
-    let part = |key: &&str| match *key {
+    let part = |key: &str| match key {
         "low_mem_level" => Some(format!("level{}", config.low_mem_level)),
         "vae_tile_size" => config.vae_tile_size.map(|size| format!("tile{size}")),
         "resolution" => Some(config.resolution()),
@@ -130,14 +143,26 @@ fn name(keys: &[&str], config: &Config) -> String {
         other => match &all[other] {
             Value::String(text) if ["attn_type", "dtype", "model"].contains(&other) => Some(text.clone()),
             Value::Null => None,
-            Value::String(text) => Some(format!("{other}-{text}")),
-            value => Some(format!("{other}{value}")),
+            value => Some(key_and_value(other, value)),
         },
     };
-    let parts: Vec<_> = keys.iter().filter_map(part).collect();
+    let swept = swept.iter().filter_map(|key| part(key));
+    let own = own.iter().map(|(key, value)| part(key).unwrap_or_else(|| key_and_value(key, value)));
+    let mut parts: Vec<_> = swept.chain(own).collect();
+    if parts.is_empty() {
+        parts = NAMING.iter().filter_map(|key| part(key)).collect();
+    }
     // A prompt may hold anything; a name is one word.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     parts.join("-").replace(|c| !is_plain(c), "-")
+}
+
+fn key_and_value(key: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{key}-{text}"),
+        Value::Bool(yes) => format!("{key}-{yes}"),
+        number => format!("{key}{number}"),
+    }
 }
 
 /// Tells apart what the keys' names do not: prompts that differ in their punctuation, say.
@@ -173,6 +198,18 @@ mod tests {
         assert_eq!(names.len(), cases.len());
         assert!(cases.iter().all(|case| case.config.steps_measured == Some(2)));
         assert_eq!(cases, self::cases(&definition, Device::Virtual).expect("legal"));
+    }
+
+    #[test]
+    fn cases_have_keys_of_their_own_and_are_named_by_them() {
+        let path = tempfile::tempdir().expect("a folder").keep().join("flags.yaml");
+        let text = "model: wan-tiny\nlow_mem_level: 3\ncases:\n  - {}\n  - prefetch_blocks: 2\n  - low_mem_level: 0\n    frames: 5\n";
+        std::fs::write(&path, text).expect("written");
+        let definition = Definition::load(&path.to_string_lossy()).expect("a definition");
+        let cases = cases(&definition, Device::Virtual).expect("legal");
+        let found: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.config.prefetch_blocks, case.config.low_mem_level)).collect();
+        let first = "level3-tile8-sdpa-96x64";
+        assert_eq!(found, [(first, Some(1), 3), ("prefetch_blocks2", Some(2), 3), ("level0-5frames", None, 0)]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Where the worker is and what it finds in its environment: which CUDA libraries it meets is decided here and nowhere else.
+//! Where the worker is and what a program finds in its environment: which CUDA libraries it meets is decided here and nowhere else.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine_protocol::{Allocator, Device};
+use engine_protocol::{Allocator, Device, GpuProfile};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -21,9 +21,16 @@ const VIRTUAL_GPU: &str = "LOWMEM_VIRTUAL_GPU";
 const VIRTUAL_GPU_REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 /// Keeps the virtual GPU's banner off the screen: the harness says itself what it is.
 const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
+/// 1: the device goes by the real GPU's name.
+const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+/// 1: the first call of something unsupported fails for good.
+const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+/// How many devices there are; one by default.
+const VIRTUAL_GPU_COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
 const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+const PRELOAD: &str = "LD_PRELOAD";
 
 /// What the virtual GPU wrote when the worker ended. Empty where it wrote nothing: a real GPU, or a worker that was killed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -46,20 +53,17 @@ pub(crate) struct Launcher {
 impl Launcher {
     /// Finds the worker, and the virtual GPU where it is needed.
     pub(crate) fn find(device: Device) -> Result<Self, Error> {
-        let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
-        let folder = own.parent().map(Path::to_owned).unwrap_or_default();
+        let folder = own_folder()?;
         let replaced = env::var_os(WORKER).map(PathBuf::from);
         let worker = replaced.clone().unwrap_or_else(|| folder.join("lowmem-worker"));
         let launcher = Self { worker, folder };
         let mut needed = vec![launcher.worker.clone()];
         // Another program in the worker's place brings its own device.
         if device == Device::Virtual && replaced.is_none() {
-            needed.push(launcher.virtual_gpu());
+            needed.push(virtual_gpu(&launcher.folder));
         }
-        match needed.into_iter().find(|path| !path.is_file()) {
-            Some(missing) => Err(Error::Fault(format!("{} is not there: run `make build`", missing.display()))),
-            None => Ok(launcher),
-        }
+        needed.iter().try_for_each(|path| must_be_built(path))?;
+        Ok(launcher)
     }
 
     /// The file that the virtual GPU's report goes to, gone when dropped.
@@ -70,7 +74,7 @@ impl Launcher {
     /// The worker's command for work on the CPU, for which libtorch needs the CUDA libraries too.
     pub(super) fn host_command(&self) -> Command {
         let mut command = Command::new(&self.worker);
-        command.env_remove(VIRTUAL_GPU).env(LIBRARY_PATH, self.library_path());
+        command.env_remove(VIRTUAL_GPU).env(LIBRARY_PATH, library_path(&self.folder));
         command
     }
 
@@ -92,12 +96,7 @@ impl Launcher {
         match target.device {
             Device::Virtual => {
                 let profile = target.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;
-                let profile =
-                    serde_json::to_string(profile).map_err(|error| Error::Fault(format!("the GPU profile is no JSON: {error}")))?;
-                command.env(VIRTUAL_GPU, profile).env(VIRTUAL_GPU_REPORT, report).env(VIRTUAL_GPU_QUIET, "1");
-                if self.virtual_gpu().is_file() {
-                    command.env("LD_PRELOAD", self.virtual_gpu());
-                }
+                give_virtual_gpu(&mut command, &self.folder, profile, report)?;
                 // Nothing is computed, so more threads only get in each other's way.
                 command.env("OMP_NUM_THREADS", "1");
             }
@@ -113,18 +112,68 @@ impl Launcher {
         Ok(command)
     }
 
-    fn virtual_gpu(&self) -> PathBuf {
-        self.folder.join("libvirtual_gpu.so")
-    }
-
-    fn library_path(&self) -> OsString {
-        let ours = [self.folder.join("virtual-gpu")].into_iter();
-        join(ours.chain(split(env::var_os(LIBRARY_PATH))))
-    }
-
     fn library_path_without_ours(&self) -> OsString {
         join(split(env::var_os(LIBRARY_PATH)).filter(|path| !path.ends_with("virtual-gpu")))
     }
+}
+
+/// How `lowmem on` wants the virtual GPU to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guise {
+    /// How many devices there are.
+    pub(crate) devices: u16,
+    /// It goes by the real GPU's name.
+    pub(crate) masks_name: bool,
+    /// What it does not support fails for good.
+    pub(crate) is_strict: bool,
+}
+
+/// Sees to it that `command`, any program at all, and all that it starts find the virtual GPU of this profile wherever they look for CUDA. Each
+/// process that uses it leaves a report in the folder `reports`.
+pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guise: Guise, reports: &Path) -> Result<(), Error> {
+    let folder = own_folder()?;
+    must_be_built(&virtual_gpu(&folder))?;
+    give_virtual_gpu(command, &folder, profile, reports)?;
+    command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_COUNT, guise.devices.to_string());
+    for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
+        command.env(name, if wanted { "1" } else { "0" });
+    }
+    Ok(())
+}
+
+/// What makes a virtual GPU of the shared object in that folder, and puts it before every other library.
+fn give_virtual_gpu(command: &mut Command, folder: &Path, profile: &GpuProfile, report: &Path) -> Result<(), Error> {
+    let profile = serde_json::to_string(profile).map_err(|error| Error::Fault(format!("the GPU profile is no JSON: {error}")))?;
+    command.env(VIRTUAL_GPU, profile).env(VIRTUAL_GPU_REPORT, report).env(VIRTUAL_GPU_QUIET, "1");
+    let library = virtual_gpu(folder);
+    if library.is_file() {
+        // The loader takes colons and spaces between names; what was to be preloaded anyway still is.
+        let others = env::var_os(PRELOAD).filter(|others| !others.is_empty());
+        let names = [library.into_os_string()].into_iter().chain(others).collect::<Vec<_>>();
+        command.env(PRELOAD, names.join(OsStr::new(":")));
+    }
+    // It names the real GPUs that may be seen.
+    command.env_remove("CUDA_VISIBLE_DEVICES");
+    Ok(())
+}
+
+/// Where this program and its libraries are.
+fn own_folder() -> Result<PathBuf, Error> {
+    let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
+    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+fn must_be_built(path: &Path) -> Result<(), Error> {
+    if path.is_file() { Ok(()) } else { Err(Error::Fault(format!("{} is not there: run `make build`", path.display()))) }
+}
+
+fn virtual_gpu(folder: &Path) -> PathBuf {
+    folder.join("libvirtual_gpu.so")
+}
+
+fn library_path(folder: &Path) -> OsString {
+    let ours = [folder.join("virtual-gpu")].into_iter();
+    join(ours.chain(split(env::var_os(LIBRARY_PATH))))
 }
 
 /// Reads what the virtual GPU wrote; nothing, where it wrote nothing that can be read.

@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::target::Target;
 
 pub(crate) use ask::{inspect, plan};
-pub(crate) use environment::Launcher;
+pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu};
 use outcome::Transcript;
 use process::End;
 

@@ -2,10 +2,10 @@
 
 use super::CUDA_VERSION;
 use super::answer;
-use super::properties::{DeviceProperties, PCI_BUS_ID, attribute};
+use super::properties::{DeviceProperties, attribute};
 use crate::device::{Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
 use crate::ffi::{GivenText, Out, OutText, own_function};
-use crate::process::{active_device, device, device_at};
+use crate::process::{active_device, current, device, device_at, device_count, set_current};
 use crate::unsupported;
 
 /// `cudaDriverEntryPointSuccess`, and `cudaDriverEntryPointSymbolNotFound`.
@@ -14,23 +14,20 @@ const NOT_FOUND: i32 = 1;
 
 exports! { answer;
     fn cudaGetDeviceCount(count: Out<i32>) {
-        count.set(i32::from(device().is_ok()))?;
+        count.set(device_count())?;
         device().map(drop)
     }
 
     fn cudaGetDevice(ordinal: Out<i32>) {
-        device()?;
-        ordinal.set(0)
+        ordinal.set(current()?)
     }
 
     fn cudaSetDevice(ordinal: i32) {
-        device_at(ordinal)?;
-        active_device().map(drop)
+        set_current(ordinal)
     }
 
     fn cudaDeviceSynchronize() {
-        active_device()?.synchronize();
-        Ok(())
+        active_device()?.synchronize()
     }
 
     fn cudaGetDeviceProperties(properties: Out<DeviceProperties>, ordinal: i32) {
@@ -42,8 +39,7 @@ exports! { answer;
     }
 
     fn cudaDeviceGetPCIBusId(id: OutText, room: i32, ordinal: i32) {
-        device_at(ordinal)?;
-        id.set(PCI_BUS_ID, usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
+        id.set(&device_at(ordinal)?.pci_bus_id(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
     }
 
     fn cudaDeviceGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
@@ -54,14 +50,11 @@ exports! { answer;
     }
 
     fn cudaDeviceCanAccessPeer(can: Out<i32>, ordinal: i32, peer: i32) {
-        device_at(ordinal)?;
-        device_at(peer)?;
-        can.set(0)
+        can.set(i32::from(device_at(ordinal)?.can_access(device_at(peer)?)))
     }
 
     fn cudaDeviceEnablePeerAccess(peer: i32, _flags: u32) {
-        device_at(peer)?;
-        Err(Fault::PeerAccess)
+        active_device()?.enable_peer(device_at(peer)?)
     }
 
     fn cudaDriverGetVersion(version: Out<i32>) {
@@ -76,7 +69,7 @@ exports! { answer;
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let found = own_function(&name);
         if found.is_none() {
-            unsupported::met(&name);
+            unsupported::declined(&name);
         }
         function.set(found.unwrap_or(0))?;
         status.set_if_wanted(if found.is_some() { FOUND } else { NOT_FOUND });

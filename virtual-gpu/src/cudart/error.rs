@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use crate::device::Fault;
 use crate::ffi::{StaticText, text};
+use crate::unsupported;
 
 thread_local! {
     static LAST_ERROR: Cell<i32> = const { Cell::new(0) };
@@ -18,6 +19,11 @@ pub(super) fn answer(result: Result<(), Fault>) -> i32 {
     code
 }
 
+/// An error that stays however often it is asked for.
+fn lasting() -> Option<i32> {
+    unsupported::check().err().map(code_of)
+}
+
 /// The driver has the same numbers.
 pub(crate) fn code_of(fault: Fault) -> i32 {
     match fault {
@@ -29,14 +35,19 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::InvalidDevice => 101,
         Fault::InvalidHandle => 400,
         Fault::PeerAccess => 217,
+        Fault::PeerAccessEnabled => 704,
         Fault::AlreadyRegistered => 712,
         Fault::NotRegistered => 713,
         Fault::NotSupported => 801,
+        Fault::IllegalState => 401,
+        Fault::NotWhileCapturing => 900,
+        Fault::CaptureBroken => 901,
+        Fault::CaptureUnmatched => 903,
     }
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 18] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
@@ -53,6 +64,7 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
         c"peer access is not supported between these two devices",
     ),
     (400, c"cudaErrorInvalidResourceHandle", c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
+    (704, c"cudaErrorPeerAccessAlreadyEnabled", c"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", c"peer access is already enabled"),
     (
         712,
         c"cudaErrorHostMemoryAlreadyRegistered",
@@ -65,7 +77,21 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 13] = [
         c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
         c"pointer does not correspond to a registered memory region",
     ),
+    (401, c"cudaErrorIllegalState", c"CUDA_ERROR_ILLEGAL_STATE", c"the operation cannot be performed in the present state"),
     (801, c"cudaErrorNotSupported", c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
+    (
+        900,
+        c"cudaErrorStreamCaptureUnsupported",
+        c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+        c"operation not permitted when stream is capturing",
+    ),
+    (
+        901,
+        c"cudaErrorStreamCaptureInvalidated",
+        c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+        c"operation failed due to a previous error during capture",
+    ),
+    (903, c"cudaErrorStreamCaptureUnmatched", c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", c"capture was not initiated in this stream"),
 ];
 
 /// The driver's name of a code, and what it means.
@@ -75,12 +101,12 @@ pub(crate) fn driver_texts(code: i32) -> Option<(StaticText, StaticText)> {
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaGetLastError() -> i32 {
-    LAST_ERROR.replace(0)
+    lasting().unwrap_or_else(|| LAST_ERROR.replace(0))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaPeekAtLastError() -> i32 {
-    LAST_ERROR.get()
+    lasting().unwrap_or_else(|| LAST_ERROR.get())
 }
 
 #[unsafe(no_mangle)]

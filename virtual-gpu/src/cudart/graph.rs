@@ -1,23 +1,57 @@
-//! CUDA graphs: no stream is ever captured. Beginning a capture is unsupported; these are the questions that ordinary
-//! work asks.
+//! CUDA graphs: capture, and launch of what was captured.
+
+use std::cell::Cell;
 
 use super::answer;
 use crate::device::Fault;
 use crate::ffi::Out;
+use crate::process::device_of;
 
-/// `cudaStreamCaptureStatusNone`.
+/// `cudaStreamCaptureStatus`.
 const NOT_CAPTURING: i32 = 0;
+const CAPTURING: i32 = 1;
+const BROKEN: i32 = 2;
+/// `cudaStreamCaptureMode`: the mode in which each thread begins, and the loosest one.
+const GLOBAL: i32 = 0;
+const RELAXED: i32 = 2;
+
+thread_local! {
+    static MODE: Cell<i32> = const { Cell::new(GLOBAL) };
+}
+
+fn status_of(is_broken: bool) -> i32 {
+    if is_broken { BROKEN } else { CAPTURING }
+}
 
 exports! { answer;
-    fn cudaStreamIsCapturing(_stream: u64, status: Out<i32>) {
-        status.set(NOT_CAPTURING)
+    fn cudaStreamBeginCapture(stream: u64, _mode: i32) {
+        let device = device_of(stream)?;
+        device.streams().check(stream)?;
+        device.graphs().begin(stream)
+    }
+
+    fn cudaStreamEndCapture(stream: u64, graph: Out<u64>) {
+        graph.set(0)?;
+        let device = device_of(stream)?;
+        device.streams().check(stream)?;
+        let made = device.graphs().end(stream)?;
+        graph.set(made)
+    }
+
+    fn cudaStreamIsCapturing(stream: u64, status: Out<i32>) {
+        let captured = device_of(stream)?.graphs().captured(stream);
+        status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))
     }
 
     fn cudaStreamGetCaptureInfo(
-        _stream: u64, status: Out<i32>, id: Out<u64>, graph: Out<u64>, dependencies: Out<u64>, edges: Out<u64>, count: Out<usize>,
+        stream: u64, status: Out<i32>, id: Out<u64>, graph: Out<u64>, dependencies: Out<u64>, edges: Out<u64>, count: Out<usize>,
     ) {
-        status.set(NOT_CAPTURING)?;
-        for pointer in [id, graph, dependencies, edges] {
+        let captured = device_of(stream)?.graphs().captured(stream);
+        status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))?;
+        id.set_if_wanted(captured.map_or(0, |captured| captured.id));
+        graph.set_if_wanted(captured.map_or(0, |captured| captured.graph));
+        // A graph is a number of operations here, so none has a node that another one could depend on.
+        for pointer in [dependencies, edges] {
             pointer.set_if_wanted(0);
         }
         count.set_if_wanted(0);
@@ -25,7 +59,30 @@ exports! { answer;
     }
 
     fn cudaThreadExchangeStreamCaptureMode(mode: Out<i32>) {
-        // With nothing captured the modes differ in nothing: each thread keeps the one that it gives.
-        if mode.is_null() { Err(Fault::InvalidValue) } else { Ok(()) }
+        let wanted = mode.get().filter(|wanted| (GLOBAL..=RELAXED).contains(wanted)).ok_or(Fault::InvalidValue)?;
+        mode.set(MODE.replace(wanted))
+    }
+
+    fn cudaGraphGetNodes(graph: u64, nodes: Out<u64>, count: Out<usize>) {
+        let operations = device_of(graph)?.graphs().operations(graph)?;
+        // They can be counted and not looked at.
+        if nodes.is_null() { count.set(operations as usize) } else { Err(Fault::NotSupported) }
+    }
+
+    fn cudaGraphInstantiateWithFlags(executable: Out<u64>, graph: u64, _flags: u64) {
+        let made = device_of(graph)?.graphs().instantiate(graph)?;
+        executable.set(made)
+    }
+
+    fn cudaGraphLaunch(executable: u64, stream: u64) {
+        device_of(executable)?.launch_graph(executable, stream)
+    }
+
+    fn cudaGraphDestroy(graph: u64) {
+        device_of(graph)?.graphs().destroy(graph)
+    }
+
+    fn cudaGraphExecDestroy(executable: u64) {
+        device_of(executable)?.graphs().destroy_executable(executable)
     }
 }

@@ -62,10 +62,7 @@ pub(crate) struct FunctionAttributes {
 
 /// Counts a launch on a stream that exists.
 pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
-    let device = active_device()?;
-    device.streams().check(stream)?;
-    device.counters.launched();
-    Ok(())
+    active_device()?.launch(stream)
 }
 
 /// How many blocks of this shape a multiprocessor holds.

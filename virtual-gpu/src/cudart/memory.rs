@@ -8,7 +8,7 @@
 use super::answer;
 use crate::device::{Block, Device, Fault, Operation, Owner};
 use crate::ffi::{self, Out};
-use crate::process::active_device;
+use crate::process::{active_device, current, device_of, device_that, host, noted, number_of, owner_of};
 
 /// The largest copy or fill that is done.
 const SMALL_COPY_BYTES: u64 = 64 << 10;
@@ -34,17 +34,17 @@ pub(crate) struct PointerAttributes {
     reserved: [i64; 8],
 }
 
-/// Whether the address is the device's; if so all of the range must be inside one of its blocks.
-fn on_device(device: &Device, address: u64, bytes: u64) -> Result<bool, Fault> {
-    match device.owner_of(address) {
-        Owner::Device(Block { address: start, bytes: length }) => {
+/// Whether the address is a device's; if so all of the range must be inside one of its blocks.
+fn on_device(address: u64, bytes: u64) -> Result<bool, Fault> {
+    match owner_of(address)? {
+        (device, Owner::Device(Block { address: start, bytes: length })) => {
             if bytes <= length - (address - start) {
                 Ok(true)
             } else {
                 spans_mappings(device, address, bytes)
             }
         }
-        Owner::PinnedHost(_) | Owner::Unregistered => Ok(false),
+        (_, Owner::PinnedHost(_) | Owner::Unregistered) => Ok(false),
     }
 }
 
@@ -77,8 +77,8 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
         return Err(Fault::InvalidValue);
     }
     let (read, written) = (reach(copy.source_pitch)?, reach(copy.destination_pitch)?);
-    let from_device = on_device(device, copy.source, read)?;
-    let to_device = on_device(device, copy.destination, written)?;
+    let from_device = on_device(copy.source, read)?;
+    let to_device = on_device(copy.destination, written)?;
     let as_told = match copy.kind {
         HOST_TO_HOST => !from_device && !to_device,
         HOST_TO_DEVICE => to_device,
@@ -98,6 +98,9 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
         }
         (true, false) => {
             device.counters.copied_to_host(bytes);
+            if bytes <= SMALL_COPY_BYTES {
+                device.counters.value_read();
+            }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }
         (true, true) => device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes }),
@@ -123,9 +126,9 @@ pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32, 
 fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
     let device = active_device()?;
     if bytes > 0 {
-        if on_device(device, address, bytes)? {
+        if on_device(address, bytes)? {
             device.trace.note(|| Operation::Fill { stream, writes: [(address, bytes)] });
-        } else if !matches!(device.owner_of(address), Owner::PinnedHost(_)) {
+        } else if !matches!(owner_of(address)?, (_, Owner::PinnedHost(_))) {
             return Err(Fault::InvalidValue);
         }
     }
@@ -150,7 +153,7 @@ pub(crate) fn fill_words(address: u64, value: u32, count: usize, stream: u64) ->
 }
 
 fn check_stream(stream: u64) -> Result<(), Fault> {
-    active_device()?.streams().check(stream)
+    device_of(stream)?.streams().check(stream)
 }
 
 exports! { answer;
@@ -162,11 +165,11 @@ exports! { answer;
         if address.is_null() {
             return Err(Fault::InvalidValue);
         }
-        address.set(device.allocate(bytes as u64)?)
+        address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
     fn cudaFree(address: u64) {
-        let device = active_device()?;
+        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
 
@@ -185,39 +188,39 @@ exports! { answer;
     }
 
     fn cudaFreeHost(address: u64) {
-        let device = active_device()?;
-        if address == 0 { Ok(()) } else { device.free_pinned(address) }
+        let host = host()?;
+        if address == 0 { Ok(()) } else { host.free_pinned(address) }
     }
 
     fn cudaHostRegister(address: u64, bytes: usize, _flags: u32) {
-        active_device()?.register_host(address, bytes as u64)
+        host()?.register_host(address, bytes as u64)
     }
 
     fn cudaHostUnregister(address: u64) {
-        active_device()?.unregister_host(address)
+        host()?.unregister_host(address)
     }
 
     fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: u64, _flags: u32) {
-        match active_device()?.owner_of(on_host) {
-            Owner::PinnedHost(_) => on_device.set(on_host),
-            Owner::Device(_) | Owner::Unregistered => Err(Fault::InvalidValue),
+        match owner_of(on_host)? {
+            (_, Owner::PinnedHost(_)) => on_device.set(on_host),
+            (_, Owner::Device(_) | Owner::Unregistered) => Err(Fault::InvalidValue),
         }
     }
 
     fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: u64) {
         // `cudaMemoryTypeUnregistered`, `Host` and `Device`; no device is -2 (`cudaInvalidDeviceId`).
-        let (kind, ordinal, device_pointer, host_pointer) = match active_device()?.owner_of(address) {
+        let (device, owner) = owner_of(address)?;
+        let (kind, ordinal, device_pointer, host_pointer) = match owner {
             Owner::Unregistered => (0, -2, 0, address),
-            Owner::PinnedHost(_) => (1, 0, address, address),
-            Owner::Device(_) => (2, 0, address, 0),
+            Owner::PinnedHost(_) => (1, current()?, address, address),
+            Owner::Device(_) => (2, number_of(device), address, 0),
         };
         attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer, reserved: [0; 8] })
     }
 
     fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
         copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
-        active_device()?.synchronize_stream(DEFAULT_STREAM);
-        Ok(())
+        active_device()?.synchronize_stream(DEFAULT_STREAM)
     }
 
     fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {
@@ -261,9 +264,9 @@ exports! { answer;
 }
 
 fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
-    let device = active_device()?;
+    let host = host()?;
     if bytes == 0 {
         return address.set(0);
     }
-    address.set(device.pin_new(bytes as u64)?)
+    address.set(host.pin_new(bytes as u64)?)
 }

@@ -14,7 +14,7 @@ use error::answer;
 pub(crate) use error::{code_of, driver_texts};
 pub(crate) use launch::{active_blocks, launch};
 pub(crate) use memory::fill_words;
-pub(crate) use properties::{PCI_ADDRESS, PCI_BUS_ID, attribute};
+pub(crate) use properties::attribute;
 
 /// CUDA 13.0, for the runtime as for the driver: what PyTorch 2.13 is built with.
 pub(crate) const CUDA_VERSION: i32 = 13000;

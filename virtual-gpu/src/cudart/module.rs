@@ -76,7 +76,7 @@ exports! { answer;
         device.counters.copied_to_device(bytes as u64);
         let writes = [(address + offset as u64, bytes as u64)];
         device.trace.note(|| Operation::CopyToDevice { stream: DEFAULT_STREAM, writes });
-        device.synchronize_stream(DEFAULT_STREAM);
+        device.synchronize_stream(DEFAULT_STREAM)?;
         ffi::move_bytes(address + offset as u64, source, bytes);
         Ok(())
     }

@@ -3,12 +3,13 @@
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{Fault, Ledger, MemoryPool};
+use crate::device::{Fault, Ledger, MemoryPool, Owner};
 use crate::ffi::Out;
-use crate::process::{active_device, device_at};
+use crate::process::{activate, active_device, device_at, device_of, device_that, machine, noted};
 
-/// The handle of the default pool.
+/// The handle of the first device's default pool; the others' follow it.
 const DEFAULT_POOL: u64 = 0xB00_0000;
+const NEXT_POOL: u64 = 0x100;
 
 /// `cudaMemPoolAttr`.
 const REUSE: std::ops::RangeInclusive<i32> = 1..=3;
@@ -20,17 +21,15 @@ const USED_HIGH: i32 = 8;
 
 /// Does something with the pool, if `handle` is its.
 fn with_pool<T>(handle: u64, work: impl FnOnce(&mut MemoryPool, &mut Ledger) -> Result<T, Fault>) -> Result<T, Fault> {
-    if handle != DEFAULT_POOL {
-        return Err(Fault::InvalidValue);
-    }
-    active_device()?.with_pool(work)
+    let ordinal = handle.checked_sub(DEFAULT_POOL).filter(|offset| offset % NEXT_POOL == 0).map(|offset| offset / NEXT_POOL);
+    let device = ordinal.and_then(|ordinal| machine().ok()?.get(usize::try_from(ordinal).ok()?)).ok_or(Fault::InvalidValue)?;
+    activate(device)?.with_pool(work)
 }
 
 exports! { answer;
     fn cudaDeviceGetDefaultMemPool(pool: Out<u64>, ordinal: i32) {
-        device_at(ordinal)?;
-        active_device()?;
-        pool.set(DEFAULT_POOL)
+        let device = activate(device_at(ordinal)?)?;
+        pool.set(DEFAULT_POOL + u64::from(device.ordinal) * NEXT_POOL)
     }
 
     fn cudaMallocAsync(address: Out<u64>, bytes: usize, stream: u64) {
@@ -42,12 +41,12 @@ exports! { answer;
         if bytes == 0 {
             return address.set(0);
         }
-        address.set(device.allocate_async(bytes as u64, stream)?)
+        address.set(noted(device, device.allocate_async(bytes as u64, stream))?)
     }
 
     fn cudaFreeAsync(address: u64, stream: u64) {
-        let device = active_device()?;
-        device.streams().check(stream)?;
+        device_of(stream)?.streams().check(stream)?;
+        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free_async(address, stream) }
     }
 
@@ -59,7 +58,7 @@ exports! { answer;
     }
 
     fn cudaMemPoolSetAccess(pool: u64, _access: u64, _count: usize) {
-        // There is no other device that could have access.
+        // Where other devices reach this one's memory, they reach all of it.
         with_pool(pool, |_, _| Ok(()))
     }
 

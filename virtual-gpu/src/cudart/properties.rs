@@ -84,11 +84,6 @@ pub(crate) struct DeviceProperties {
     reserved: [i32; 56],
 }
 
-/// The PCI address that the one device answers to, as domain, bus and device.
-pub(crate) const PCI_ADDRESS: (i32, i32, i32) = (0, 1, 0);
-/// The same as text, in the runtime's spelling.
-pub(crate) const PCI_BUS_ID: &str = "0000:01:00.0";
-
 const MAX_BLOCK: [i32; 3] = [1024, 1024, 64];
 const MAX_GRID: [i32; 3] = [i32::MAX, 65535, 65535];
 const TEXTURE_ALIGNMENT: i32 = 512;
@@ -113,7 +108,7 @@ impl DeviceProperties {
         let name = device.profile.device_name();
         let length = name.len().min(properties.name.len() - 1);
         properties.name[..length].copy_from_slice(&name.as_bytes()[..length]);
-        properties.uuid = device.profile.uuid();
+        properties.uuid = device.uuid();
         properties.total_global_mem = device.profile.memory_bytes.value as usize;
         properties.shared_mem_per_block = Architecture::SHARED_BYTES_PER_BLOCK as usize;
         properties.regs_per_block = int(Architecture::REGISTERS);
@@ -131,7 +126,7 @@ impl DeviceProperties {
         properties.can_map_host_memory = 1;
         properties.surface_alignment = TEXTURE_ALIGNMENT as usize;
         properties.concurrent_kernels = 1;
-        (properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id) = PCI_ADDRESS;
+        (properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id) = device.pci_address();
         properties.async_engine_count = COPY_ENGINES;
         properties.unified_addressing = 1;
         properties.l2_cache_size = l2_cache_bytes(device);
@@ -174,12 +169,12 @@ pub(crate) fn attribute(device: &Device, number: i32) -> i32 {
         16 => int(device.profile.multiprocessors.value),
         // Mapped host memory, unified addresses, priorities, L1, preemption, cooperative launches, registered memory.
         19 | 41 | 78 | 79 | 80 | 90 | 91 | 95 | 99 => 1,
-        33 => PCI_ADDRESS.1,
-        34 => PCI_ADDRESS.2,
+        33 => device.pci_address().1,
+        34 => device.pci_address().2,
         38 => l2_cache_bytes(device),
         39 => int(architecture.threads_per_multiprocessor),
         40 => COPY_ENGINES,
-        50 => PCI_ADDRESS.0,
+        50 => device.pci_address().0,
         51 => PITCH_ALIGNMENT,
         75 => int(architecture.major),
         76 => int(architecture.minor),

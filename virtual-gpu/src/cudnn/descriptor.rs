@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
-use super::answer;
 use super::workspace::{Operand, workspace_bytes};
+use super::{answer, run};
 use crate::device::{Fault, Handles, lock};
 use crate::ffi::{Given, Out};
-use crate::process::active_device;
 
 /// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
 mod kind {
@@ -212,10 +211,8 @@ exports! { answer;
         Ok(())
     }
 
-    fn cudnnBackendExecute(_handle: u64, plan: u64, _variant_pack: u64) {
-        let device = active_device()?;
+    fn cudnnBackendExecute(handle: u64, plan: u64, _variant_pack: u64) {
         lock(&DESCRIPTORS).get(plan)?;
-        device.counters.launched();
-        Ok(())
+        run(handle)
     }
 }

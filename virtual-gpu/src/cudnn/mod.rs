@@ -1,7 +1,8 @@
 //! `libcudnn.so.9`: handles and the backend (graph) interface, which is how PyTorch reaches convolutions and attention.
-//! The functions of the older interface (batch norm, recurrent networks, CTC) are unsupported.
+//! Of the older interface there are batch norms and dropout states; recurrent networks and CTC are unsupported.
 
 mod descriptor;
+mod legacy;
 mod workspace;
 
 use std::sync::Mutex;
@@ -51,6 +52,12 @@ extern "C" fn cudnnGetErrorString(code: i32) -> StaticText {
 extern "C" fn cudnnGetLastErrorString(message: OutText, room: usize) {
     // Null or no room is the caller's own doing, and there is nothing to answer with.
     let _ = message.set("", room);
+}
+
+/// Counts what would have run on the handle's stream.
+fn run(handle: u64) -> Result<(), Fault> {
+    let stream = *lock(&HANDLES).get(handle)?;
+    active_device()?.launch(stream)
 }
 
 exports! { answer;

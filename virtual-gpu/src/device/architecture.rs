@@ -67,6 +67,12 @@ impl Architecture {
         major * 10 + minor
     }
 
+    /// Whether devices of this kind reach each other's memory: 8.0, 9.0, 10.0 are those for data centres, and GeForce and workstation cards of the same
+    /// years have no such way. (Older ones had a bridge; it is not modelled.)
+    pub fn has_peer_access(&self) -> bool {
+        self.major >= 8 && self.major < 12 && self.minor == 0
+    }
+
     /// How many blocks of this shape a multiprocessor holds at one time.
     pub fn active_blocks(&self, threads_per_block: u32, shared_bytes_per_block: u64) -> u32 {
         if threads_per_block == 0 || threads_per_block > Self::THREADS_PER_BLOCK {
@@ -93,6 +99,12 @@ mod tests {
         assert_eq!(Architecture::of((8, 0)).threads_per_multiprocessor, 2048);
         assert_eq!(Architecture::of((12, 0)).blocks_per_multiprocessor, 24);
         assert_eq!(Architecture::of((7, 5)).shared_bytes_per_block_optin, 64 * 1024);
+    }
+
+    #[test]
+    fn only_cards_for_data_centres_reach_each_other() {
+        let reach: Vec<_> = [(8, 0), (9, 0), (8, 9), (8, 6), (12, 0)].map(|version| Architecture::of(version).has_peer_access()).into();
+        assert_eq!(reach, [true, true, false, false, false]);
     }
 
     #[test]

@@ -8,12 +8,13 @@ pub struct Counters {
     kernel_launches: AtomicU64,
     h2d_bytes: AtomicU64,
     d2h_bytes: AtomicU64,
+    values_read: AtomicU64,
 }
 
 impl Counters {
-    /// One kernel, or one library call that would have run kernels.
-    pub fn launched(&self) {
-        self.kernel_launches.fetch_add(1, Ordering::Relaxed);
+    /// So many kernels, or library calls that would have run kernels.
+    pub fn launched(&self, count: u64) {
+        self.kernel_launches.fetch_add(count, Ordering::Relaxed);
     }
 
     /// A copy to the device, whether its bytes were moved or not.
@@ -24,6 +25,16 @@ impl Counters {
     /// A copy to the host, whether its bytes were moved or not.
     pub fn copied_to_host(&self, bytes: u64) {
         self.d2h_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A copy to the host that is small enough to be looked at: what stands there was never computed.
+    pub fn value_read(&self) {
+        self.values_read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such copies so far.
+    pub fn values_read(&self) -> u64 {
+        self.values_read.load(Ordering::Relaxed)
     }
 
     /// Launches so far.

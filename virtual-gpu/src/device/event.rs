@@ -17,6 +17,8 @@ pub enum EventKind {
 struct Event {
     kind: EventKind,
     recorded: bool,
+    /// The capture that it was last recorded in.
+    capture: Option<u64>,
 }
 
 /// The events of a device.
@@ -26,9 +28,14 @@ pub struct Events {
 }
 
 impl Events {
+    /// The events of that device.
+    pub fn of_device(ordinal: u32) -> Self {
+        Self { made: Handles::of_device(ordinal) }
+    }
+
     /// Makes an event that was never recorded.
     pub fn create(&mut self, kind: EventKind) -> u64 {
-        self.made.insert(Event { kind, recorded: false })
+        self.made.insert(Event { kind, recorded: false, capture: None })
     }
 
     /// Destroys it.
@@ -36,10 +43,17 @@ impl Events {
         self.made.remove(event).map(drop)
     }
 
-    /// Records it on a stream.
-    pub fn record(&mut self, event: u64) -> Result<(), Fault> {
-        self.made.get_mut(event)?.recorded = true;
+    /// Records it on a stream, which may be part of a capture.
+    pub fn record(&mut self, event: u64, capture: Option<u64>) -> Result<(), Fault> {
+        let event = self.made.get_mut(event)?;
+        event.recorded = true;
+        event.capture = capture;
         Ok(())
+    }
+
+    /// The capture that it was last recorded in.
+    pub fn capture(&self, event: u64) -> Result<Option<u64>, Fault> {
+        Ok(self.made.get(event)?.capture)
     }
 
     /// Fails for an event that does not exist. One that was never recorded counts as complete, as in CUDA.
@@ -68,7 +82,7 @@ mod tests {
         let (start, end, untimed) = (events.create(EventKind::Timed), events.create(EventKind::Timed), events.create(EventKind::Untimed));
         assert_eq!(events.elapsed_millis(start, end), Err(Fault::InvalidHandle));
         for event in [start, end, untimed] {
-            assert_eq!(events.record(event), Ok(()));
+            assert_eq!(events.record(event, None), Ok(()));
         }
         assert_eq!(events.elapsed_millis(start, end), Ok(0.0));
         assert_eq!(events.elapsed_millis(start, untimed), Err(Fault::InvalidHandle));
@@ -81,7 +95,7 @@ mod tests {
         assert_eq!(events.check(event), Ok(()));
         assert_eq!(events.destroy(event), Ok(()));
         assert_eq!(events.destroy(event), Err(Fault::InvalidHandle));
-        assert_eq!(events.record(event), Err(Fault::InvalidHandle));
+        assert_eq!(events.record(event, None), Err(Fault::InvalidHandle));
         assert_eq!(events.check(event), Err(Fault::InvalidHandle));
     }
 }

@@ -18,9 +18,17 @@ impl<T> Handles<T> {
     /// PyTorch keeps marks in the low bits of what it takes for an aligned pointer.
     const STEP: u64 = 0x100;
 
+    /// Where the number of the device stands in a handle that belongs to one.
+    const DEVICE_SHIFT: u32 = 40;
+
     /// No handles yet.
     pub const fn new() -> Self {
         Self { values: BTreeMap::new(), next: Self::FIRST }
+    }
+
+    /// No handles yet, and those to come belong to that device: none of another one is the same.
+    pub const fn of_device(ordinal: u32) -> Self {
+        Self { values: BTreeMap::new(), next: Self::FIRST + ((ordinal as u64) << Self::DEVICE_SHIFT) }
     }
 
     /// Keeps the value and gives its handle.
@@ -47,8 +55,28 @@ impl<T> Handles<T> {
     }
 }
 
+impl Handles<()> {
+    /// The device that a handle belongs to. The numbers that CUDA gives a meaning of their own belong to none.
+    pub fn device_of(handle: u64) -> Option<u32> {
+        (handle >= Self::FIRST).then(|| u32::try_from(handle >> Self::DEVICE_SHIFT).unwrap_or(u32::MAX))
+    }
+}
+
 impl<T> Default for Handles<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_says_whose_it_is() {
+        let (mut first, mut second) = (Handles::of_device(0), Handles::of_device(1));
+        let (a, b) = (first.insert('a'), second.insert('b'));
+        assert_eq!((Handles::device_of(a), Handles::device_of(b), Handles::device_of(2)), (Some(0), Some(1), None));
+        assert_eq!((first.get(b), second.get(b)), (Err(Fault::InvalidHandle), Ok(&'b')));
     }
 }

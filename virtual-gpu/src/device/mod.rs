@@ -5,26 +5,31 @@
 mod architecture;
 mod counters;
 mod event;
+mod graph;
 mod handles;
 mod host_memory;
 mod memory;
 mod pool;
 mod profile;
+mod refusals;
 mod stream;
 mod trace;
 mod virtual_memory;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use architecture::Architecture;
 pub use counters::Counters;
 pub use event::{EventKind, Events};
+pub use graph::{Captured, Graphs};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
 pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
+pub use refusals::{Refusal, Refusals};
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
 pub use trace::{Matrix, Operation, Range, Trace};
 pub use virtual_memory::VirtualMemory;
@@ -50,10 +55,20 @@ pub enum Fault {
     MissingConfiguration,
     /// A symbol that no loaded module has.
     InvalidSymbol,
-    /// Peer access from a device to itself or to one that does not exist.
+    /// Peer access between devices that have none.
     PeerAccess,
+    /// Peer access that was enabled before.
+    PeerAccessEnabled,
     /// Something that the virtual GPU does not do.
     NotSupported,
+    /// Waiting for a stream that is being captured, or capturing the default stream.
+    NotWhileCapturing,
+    /// A capture that was spoilt.
+    CaptureBroken,
+    /// A capture that is ended on another stream than it began on.
+    CaptureUnmatched,
+    /// Ending what never began, beginning what was begun.
+    IllegalState,
 }
 
 /// What an address belongs to.
@@ -69,6 +84,8 @@ pub enum Owner {
 
 /// One virtual GPU with all of its state. Locks are held for one operation and never two at a time.
 pub struct Device {
+    /// Its number among the devices of the machine.
+    pub ordinal: u32,
     /// What kind of GPU this is.
     pub profile: GpuProfile,
     /// What its compute capability says.
@@ -76,12 +93,14 @@ pub struct Device {
     /// What has been asked of it.
     pub counters: Counters,
     /// In which order.
-    pub trace: Trace,
+    pub trace: Arc<Trace>,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     memory: Mutex<Memory>,
     streams: Mutex<Streams>,
     events: Mutex<Events>,
+    graphs: Mutex<Graphs>,
+    peers: Mutex<BTreeSet<u32>>,
 }
 
 /// All three ways to hold device memory draw on one ledger, and pinned host memory is found by the same lookup.
@@ -91,9 +110,20 @@ struct Memory {
     pool: MemoryPool,
     mapped: VirtualMemory,
     host: HostMemory,
+    refusals: Refusals,
 }
 
 impl Memory {
+    /// Notes what became of a request for device memory.
+    fn note<T>(&mut self, bytes: u64, result: Result<T, Fault>) -> Result<T, Fault> {
+        match &result {
+            Ok(_) => self.refusals.met(bytes),
+            Err(Fault::OutOfMemory) => self.refusals.refuse(bytes, self.ledger.free_bytes()),
+            Err(_) => {}
+        }
+        result
+    }
+
     /// The block of device memory that holds this address.
     fn block_at(&self, address: u64) -> Option<Block> {
         let by_address = [self.allocated.block_at(address), self.pool.block_at(address), self.mapped.block_at(address)];
@@ -103,23 +133,27 @@ impl Memory {
 
 impl Device {
     /// A device of this kind, unused: it holds nothing, not even a context.
-    pub fn new(profile: GpuProfile, space: Box<dyn AddressSpace>, trace: Trace) -> Self {
+    pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, trace: Arc<Trace>) -> Self {
         let memory = Memory {
             ledger: Ledger::new(profile.memory_bytes.value),
             allocated: DeviceMemory::default(),
             pool: MemoryPool::default(),
-            mapped: VirtualMemory::default(),
+            mapped: VirtualMemory::of_device(ordinal),
             host: HostMemory::default(),
+            refusals: Refusals::default(),
         };
         Self {
+            ordinal,
             architecture: Architecture::of(profile.capability()),
             counters: Counters::default(),
             trace,
             space,
             active: AtomicBool::new(false),
             memory: Mutex::new(memory),
-            streams: Mutex::new(Streams::default()),
-            events: Mutex::new(Events::default()),
+            streams: Mutex::new(Streams::of_device(ordinal)),
+            events: Mutex::new(Events::of_device(ordinal)),
+            graphs: Mutex::new(Graphs::of_device(ordinal)),
+            peers: Mutex::new(BTreeSet::new()),
             profile,
         }
     }
@@ -138,6 +172,40 @@ impl Device {
         Ok(true)
     }
 
+    /// Sixteen bytes that no other device has, the same in every run.
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut uuid = self.profile.uuid();
+        uuid[15] ^= self.ordinal as u8;
+        uuid
+    }
+
+    /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
+    pub fn pci_address(&self) -> (i32, i32, i32) {
+        (0, 1 + i32::try_from(self.ordinal).unwrap_or(0), 0)
+    }
+
+    /// The same as text.
+    pub fn pci_bus_id(&self) -> String {
+        let (domain, bus, device) = self.pci_address();
+        format!("{domain:04X}:{bus:02X}:{device:02X}.0")
+    }
+
+    /// Whether it can reach the memory of that device, which is of its kind: cards for data centres can, others have to go through the host.
+    pub fn can_access(&self, peer: &Self) -> bool {
+        self.architecture.has_peer_access() && peer.ordinal != self.ordinal
+    }
+
+    /// `cudaDeviceEnablePeerAccess`.
+    pub fn enable_peer(&self, peer: &Self) -> Result<(), Fault> {
+        if peer.ordinal == self.ordinal {
+            return Err(Fault::InvalidDevice);
+        }
+        if !self.can_access(peer) {
+            return Err(Fault::PeerAccess);
+        }
+        if lock(&self.peers).insert(peer.ordinal) { Ok(()) } else { Err(Fault::PeerAccessEnabled) }
+    }
+
     /// Whether the primary context exists.
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
@@ -146,7 +214,8 @@ impl Device {
     /// `cudaMalloc`.
     pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        let address = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space)?;
+        let result = memory.allocated.allocate(bytes, &mut memory.ledger, &*self.space);
+        let address = memory.note(bytes, result)?;
         self.trace.note(|| Operation::Allocate { address, bytes, stream: None });
         Ok(address)
     }
@@ -166,7 +235,8 @@ impl Device {
     /// `cudaMallocAsync`.
     pub fn allocate_async(&self, bytes: u64, stream: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        let address = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space)?;
+        let result = memory.pool.allocate(bytes, stream, &mut memory.ledger, &*self.space);
+        let address = memory.note(bytes, result)?;
         self.trace.note(|| Operation::Allocate { address, bytes, stream: Some(stream) });
         Ok(address)
     }
@@ -185,15 +255,58 @@ impl Device {
     }
 
     /// The host waits for what the stream was given, which is over already.
-    pub fn synchronize_stream(&self, stream: u64) {
+    pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.graphs().wait(Some(stream))?;
         self.trace.note(|| Operation::SynchronizeStream { stream });
         self.with_pool(|pool, ledger| pool.synchronized(Some(stream), ledger));
+        Ok(())
     }
 
     /// The host waits for what all streams were given.
-    pub fn synchronize(&self) {
+    pub fn synchronize(&self) -> Result<(), Fault> {
+        self.graphs().wait(None)?;
         self.trace.note(|| Operation::SynchronizeDevice);
         self.with_pool(|pool, ledger| pool.synchronized(None, ledger));
+        Ok(())
+    }
+
+    /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
+    pub fn launch(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        if !self.graphs().capture(stream, 1) {
+            self.counters.launched(1);
+        }
+        Ok(())
+    }
+
+    /// `cudaGraphLaunch`.
+    pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let operations = self.graphs().launched_operations(executable)?;
+        if !self.graphs().capture(stream, operations) {
+            self.counters.launched(operations);
+        }
+        Ok(())
+    }
+
+    /// `cudaEventRecord`.
+    pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let capture = self.graphs().captured(stream).map(|captured| captured.id);
+        self.events().record(event, capture)?;
+        self.trace.note(|| Operation::RecordEvent { event, stream });
+        Ok(())
+    }
+
+    /// `cudaStreamWaitEvent`: an event of any device.
+    pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let capture = of.events().capture(event)?;
+        if let Some(id) = capture.filter(|_| of.ordinal == self.ordinal) {
+            self.graphs().join(stream, id)?;
+        }
+        self.trace.note(|| Operation::WaitEvent { stream, event });
+        Ok(())
     }
 
     /// Free and total bytes, as the driver tells them: the context counts as used.
@@ -206,6 +319,11 @@ impl Device {
     pub fn used_and_peak_bytes(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.ledger.used_bytes(), memory.ledger.peak_bytes())
+    }
+
+    /// What became of the requests that did not fit.
+    pub fn refusals(&self) -> Refusals {
+        lock(&self.memory).refusals.settled()
     }
 
     /// The most host memory that was pinned at one time.
@@ -223,6 +341,11 @@ impl Device {
         } else {
             Owner::Unregistered
         }
+    }
+
+    /// Whether the address is part of a reservation of the driver's virtual-memory interface, mapped or not.
+    pub fn has_reserved(&self, address: u64) -> bool {
+        lock(&self.memory).mapped.has_reserved(address)
     }
 
     /// Pinned host memory, `cudaHostAlloc`.
@@ -253,6 +376,18 @@ impl Device {
     /// Events.
     pub fn events(&self) -> MutexGuard<'_, Events> {
         lock(&self.events)
+    }
+
+    /// `cuMemCreate`: memory without an address.
+    pub fn create(&self, bytes: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let result = memory.mapped.create(bytes, &mut memory.ledger);
+        memory.note(bytes, result)
+    }
+
+    /// Graphs and captures.
+    pub fn graphs(&self) -> MutexGuard<'_, Graphs> {
+        lock(&self.graphs)
     }
 
     /// Does something with the driver's virtual-memory interface.

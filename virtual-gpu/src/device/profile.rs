@@ -29,6 +29,9 @@ pub struct GpuProfile {
     pub l2_cache_bytes: Figure<u64>,
     /// Boost clock.
     pub clock_hz: Figure<f64>,
+    /// Whether the device calls itself by the real GPU's name: for programs that choose by it.
+    #[serde(skip)]
+    pub is_masked: bool,
 }
 
 impl GpuProfile {
@@ -49,9 +52,9 @@ impl GpuProfile {
         parse_capability(&self.compute_capability.value).unwrap_or((0, 0))
     }
 
-    /// What the device calls itself. "Virtual" stands first so that no listing is mistaken for a real GPU's.
+    /// What the device calls itself. "Virtual" stands first so that no listing is mistaken for a real GPU's, unless a mask is asked for.
     pub fn device_name(&self) -> String {
-        format!("Virtual {}", self.title)
+        if self.is_masked { self.title.clone() } else { format!("Virtual {}", self.title) }
     }
 
     /// Sixteen bytes that are the same for the same kind of GPU: FNV-1a over its name, twice.
@@ -80,9 +83,11 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_left_alone() {
-        let profile = GpuProfile::from_json(PROFILE).expect("a valid profile");
+        let mut profile = GpuProfile::from_json(PROFILE).expect("a valid profile");
         assert_eq!(profile.capability(), (8, 9));
         assert_eq!(profile.device_name(), "Virtual NVIDIA GeForce RTX 4090");
+        profile.is_masked = true;
+        assert_eq!(profile.device_name(), "NVIDIA GeForce RTX 4090");
         assert_eq!(profile.uuid(), GpuProfile::from_json(PROFILE).expect("the same").uuid());
     }
 

@@ -22,6 +22,11 @@ pub struct Streams {
 impl Streams {
     const BUILT_IN: std::ops::RangeInclusive<u64> = 0..=2;
 
+    /// The streams of that device.
+    pub fn of_device(ordinal: u32) -> Self {
+        Self { made: Handles::of_device(ordinal) }
+    }
+
     /// Makes a stream; a priority outside the range is taken to its end, as CUDA does.
     pub fn create(&mut self, flags: u32, priority: i32) -> u64 {
         self.made.insert(Stream { priority: priority.clamp(GREATEST_PRIORITY, LEAST_PRIORITY), flags })

@@ -35,6 +35,16 @@ fn whole_pages(bytes: u64) -> Result<u64, Fault> {
 }
 
 impl VirtualMemory {
+    /// The memory of that device.
+    pub fn of_device(ordinal: u32) -> Self {
+        Self { physical: Handles::of_device(ordinal), ..Self::default() }
+    }
+
+    /// Whether the address is reserved here, mapped or not.
+    pub fn has_reserved(&self, address: u64) -> bool {
+        block_at(&self.reservations, address, |&bytes| bytes).is_some()
+    }
+
     /// `cuMemAddressReserve`.
     pub fn reserve(&mut self, bytes: u64, alignment: u64, space: &dyn AddressSpace) -> Result<u64, Fault> {
         let alignment = alignment.max(LARGE_GRANULE_BYTES);

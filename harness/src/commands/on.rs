@@ -1,0 +1,114 @@
+//! `lowmem on`: any program, unchanged, on a virtual GPU, and what it needed of it.
+
+mod need;
+mod verdict;
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::{env, fs, thread};
+
+use engine_protocol::GpuProfile;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::OnArguments;
+use crate::error::Error;
+use crate::gpu_profile::GpuProfiles;
+use crate::worker::{Guise, onto_virtual_gpu};
+
+/// What has each Python process say at its end what PyTorch's caching allocator counted.
+const HOOK: &str = include_str!("on/sitecustomize.py");
+
+/// Runs the program, and says what it needed.
+pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
+    let profiles = GpuProfiles::load()?;
+    let budget = profiles.budget(&arguments.gpu)?;
+    // A GPU of the budget's size is what the program shall see.
+    let mut profile = budget.profile.clone();
+    profile.memory_bytes.value = budget.capacity_bytes;
+
+    let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
+    let (reports, hook) = (place.path().join("reports"), place.path().join("python"));
+    fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
+    let command = command(arguments, &profile, &reports, &hook)?;
+
+    tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
+    let status = wait(command)?;
+    let need = need::Need::read(&reports);
+    verdict::tell(&need, &profile, &profiles, &arguments.program, status);
+    // A program that got over it must not look as if all had been well.
+    Ok(if need.stopped && status.success() { ExitCode::FAILURE } else { exit_code(status) })
+}
+
+/// The program, in an environment that leads it to the virtual GPU.
+fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, hook: &Path) -> Result<Command, Error> {
+    let [program, words @ ..] = arguments.program.as_slice() else { return Err(Error::input("no program is given")) };
+    let mut command = Command::new(program);
+    command.args(words);
+    onto_virtual_gpu(
+        &mut command,
+        profile,
+        Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict },
+        reports,
+    )?;
+    fs::create_dir(hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(hook, error))?;
+    command.env("PYTHONPATH", before(hook, env::var_os("PYTHONPATH")));
+    Ok(command)
+}
+
+/// A search path with one more folder in front. Python takes an empty part for the current folder, so none is made.
+fn before(folder: &Path, path: Option<OsString>) -> OsString {
+    let mut joined = folder.as_os_str().to_owned();
+    if let Some(path) = path.filter(|path| !path.is_empty()) {
+        joined.push(":");
+        joined.push(path);
+    }
+    joined
+}
+
+/// Runs it to its end. Ctrl-C reaches it from the terminal by itself; what is sent to us alone is passed on.
+fn wait(mut command: Command) -> Result<ExitStatus, Error> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::Fault(format!("could not listen for signals: {error}")))?;
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            Error::input(format!("{program}: there is no such program: name one on the PATH, or a file such as ./{program}"))
+        }
+        ErrorKind::PermissionDenied => {
+            Error::input(format!("{program}: it may not be executed: name the program that runs it, as in `python {program}`"))
+        }
+        _ => Error::input(format!("{program}: could not be started: {error}")),
+    })?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    thread::spawn(move || {
+        for signal in signals.forever().filter(|&signal| signal != SIGINT) {
+            // One that has just ended needs no signal.
+            let _ = pid.zip(Signal::from_named_raw(signal)).map(|(pid, signal)| kill_process(pid, signal));
+        }
+    });
+    child.wait().map_err(|error| Error::Fault(format!("{program}: cannot tell how it ended: {error}")))
+}
+
+/// The program's own exit code, or as shells count it where a signal ended it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_path_gets_no_empty_part() {
+        let hook = Path::new("/hook");
+        assert_eq!(before(hook, None), "/hook");
+        assert_eq!(before(hook, Some("".into())), "/hook");
+        assert_eq!(before(hook, Some("a:b".into())), "/hook:a:b");
+    }
+}

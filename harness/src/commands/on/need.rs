@@ -1,0 +1,254 @@
+//! What the processes of a program left behind: the virtual GPU's reports, and PyTorch's own counters where a Python process told them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use engine_protocol::GpuProfile;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// The virtual GPU's report of one process.
+#[derive(Debug, Default, Deserialize)]
+struct ProcessReport {
+    unsupported: BTreeMap<String, u64>,
+    stopped: bool,
+    devices: BTreeMap<u32, DeviceReport>,
+}
+
+/// What one process did to one device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+pub(super) struct DeviceReport {
+    /// The most that was in use, the context included.
+    pub(super) peak_device_bytes: u64,
+    /// What of it is the context.
+    pub(super) context_bytes: u64,
+    /// All that there was.
+    pub(super) memory_bytes: u64,
+    /// Small copies to the host, which the program may decide by.
+    pub(super) values_read: u64,
+    /// Requests for memory that failed.
+    pub(super) refusals: Refusals,
+}
+
+/// Requests for device memory that failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+pub(super) struct Refusals {
+    /// How many were never met.
+    pub(super) refused: u64,
+    /// How many were met later, when something had been freed.
+    pub(super) met_later: u64,
+    /// The last one that was never met.
+    pub(super) last: Option<Refusal>,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) requested_bytes: u64,
+    /// What was left of the device.
+    pub(super) free_bytes: u64,
+}
+
+/// What a Python process with PyTorch said.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Torch {
+    /// PyTorch's version.
+    pub(super) torch: String,
+    /// The CUDA version that it is built for; none where it is built without.
+    pub(super) cuda: Option<String>,
+    devices: BTreeMap<u32, Counted>,
+    failed: Option<Failed>,
+}
+
+/// Peaks of PyTorch's caching allocator.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct Counted {
+    pub(super) peak_allocated_bytes: u64,
+    pub(super) peak_reserved_bytes: u64,
+}
+
+/// The last allocation that PyTorch gave up.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Failed {
+    device: u32,
+    requested_bytes: u64,
+    free_bytes: u64,
+    place: Option<String>,
+}
+
+/// One process on one device.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Share {
+    pub(super) process: u32,
+    pub(super) device: u32,
+    pub(super) report: DeviceReport,
+    /// PyTorch's own counters, where they were told.
+    pub(super) counted: Option<Counted>,
+    /// The line that asked for what failed, where it was told.
+    pub(super) place: Option<String>,
+}
+
+impl Share {
+    /// How much more memory the allocation that failed needed: 0 where there was enough and a limit of the program's own was in the way.
+    pub(super) fn missing_bytes(&self) -> Option<u64> {
+        self.report.refusals.last.map(|last| last.requested_bytes.saturating_sub(last.free_bytes))
+    }
+
+    /// What it held beside the context, with what it asked for in vain: at least this it needs.
+    fn held_bytes(&self) -> u64 {
+        let asked =
+            self.missing_bytes().filter(|&missing| missing > 0).map_or(0, |missing| self.report.memory_bytes.saturating_add(missing));
+        self.report.peak_device_bytes.max(asked).saturating_sub(self.report.context_bytes)
+    }
+
+    /// What it needs of a GPU of that kind.
+    fn needed_bytes(&self, profile: &GpuProfile) -> u64 {
+        self.held_bytes().saturating_add(profile.context_bytes.value)
+    }
+}
+
+/// What all processes of a program needed.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Need {
+    /// By process and device.
+    pub(super) shares: Vec<Share>,
+    /// Calls that the virtual GPU does not support, and how often each was made.
+    pub(super) unsupported: BTreeMap<String, u64>,
+    /// Whether one of them made everything fail that came after it.
+    pub(super) stopped: bool,
+    /// A PyTorch that was met, whether it used the GPU or not.
+    pub(super) torch: Option<Torch>,
+}
+
+impl Need {
+    /// Reads all reports in the folder.
+    pub(super) fn read(folder: &Path) -> Self {
+        let mut need = Self::default();
+        for process in processes(folder) {
+            let report: ProcessReport = read(&folder.join(format!("{process}.json"))).unwrap_or_default();
+            let torch: Option<Torch> = read(&folder.join(format!("{process}.torch.json")));
+            need.stopped |= report.stopped;
+            for (name, count) in report.unsupported {
+                *need.unsupported.entry(name).or_default() += count;
+            }
+            need.shares.extend(report.devices.into_iter().map(|(device, report)| share(process, device, report, torch.as_ref())));
+            need.torch = need.torch.or(torch);
+        }
+        need
+    }
+
+    /// What is needed of each device if it is of that kind, at least, for the device that needs most. Processes count as if their peaks came
+    /// at the same time.
+    pub(super) fn bytes_on(&self, profile: &GpuProfile) -> u64 {
+        let mut devices: BTreeMap<u32, u64> = BTreeMap::new();
+        for share in &self.shares {
+            let device = devices.entry(share.device).or_default();
+            *device = device.saturating_add(share.needed_bytes(profile));
+        }
+        devices.into_values().max().unwrap_or_default()
+    }
+
+    /// The share in which an allocation failed for good.
+    pub(super) fn failed(&self) -> Option<&Share> {
+        self.shares.iter().find(|share| share.report.refusals.refused > 0)
+    }
+
+    /// Values that the program read back from the GPU.
+    pub(super) fn values_read(&self) -> u64 {
+        self.shares.iter().map(|share| share.report.values_read).sum()
+    }
+
+    /// Allocations that were met only after something had been freed.
+    pub(super) fn met_later(&self) -> u64 {
+        self.shares.iter().map(|share| share.report.refusals.met_later).sum()
+    }
+}
+
+fn share(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Torch>) -> Share {
+    let counted = torch.and_then(|torch| torch.devices.get(&device)).copied();
+    let failed = torch.and_then(|torch| torch.failed.as_ref()).filter(|failed| failed.device == device);
+    if let Some(failed) = failed {
+        // The allocator knows what was asked of it; the device may have been asked for it in pieces.
+        let whole = failed.requested_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(failed.requested_bytes);
+        report.refusals.last = Some(Refusal { requested_bytes: whole, free_bytes: failed.free_bytes });
+        report.refusals.refused = report.refusals.refused.max(1);
+    }
+    Share { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()) }
+}
+
+/// What large allocations are multiples of.
+const PAGE_BYTES: u64 = 2 << 20;
+
+/// The processes that left something, in the order of their ids.
+fn processes(folder: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found: Vec<u32> = entries.filter_map(|name| name.strip_suffix(".json")?.trim_end_matches(".torch").parse().ok()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// A process that was killed may have left nothing.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu_profile::GpuProfiles;
+
+    const GIB: u64 = 1 << 30;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).expect("a file"));
+        folder
+    }
+
+    fn device(peak: u64, last: &str) -> String {
+        format!(
+            r#"{{"unsupported": {{"cufftCreate": 2}}, "stopped": false, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
+            "memory_bytes": {}, "values_read": 3, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
+            24 * GIB,
+            u64::from(last != "null")
+        )
+    }
+
+    #[test]
+    fn processes_count_as_if_their_peaks_came_at_the_same_time() {
+        let files = [("7.json", &*device(3 * GIB, "null")), ("12.json", &device(5 * GIB, "null")), ("8.json.part", "{")];
+        let need = Need::read(folder(&files).path());
+        let mut profile = GpuProfiles::load().expect("profiles").iter().next().expect("a profile").clone();
+        profile.context_bytes.value = GIB / 2;
+        // Two contexts of the other GPU's size, and what was held beside the first one's.
+        assert_eq!(need.bytes_on(&profile), 2 * GIB + 4 * GIB + GIB);
+        assert_eq!(need.shares.iter().map(|share| share.process).collect::<Vec<_>>(), [7, 12]);
+        assert_eq!((need.unsupported["cufftCreate"], need.met_later(), need.values_read(), need.failed()), (4, 2, 6, None));
+    }
+
+    #[test]
+    fn what_failed_is_what_the_allocator_was_asked_for() {
+        let pieces = format!(r#"{{"requested_bytes": {}, "free_bytes": {}}}"#, 20 << 20, 1 << 20);
+        let torch = format!(
+            r#"{{"torch": "2.13.0", "cuda": "13.0", "devices": {{"0": {{"peak_allocated_bytes": 5, "peak_reserved_bytes": 6}}}},
+            "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "place": "a.py:3"}}}}"#,
+            10 * GIB - 512,
+            4 * GIB
+        );
+        let files = [("7.json", &*device(20 * GIB, &pieces)), ("7.torch.json", &torch)];
+        let need = Need::read(folder(&files).path());
+        let share = need.failed().expect("a failure");
+        assert_eq!((share.missing_bytes(), share.place.as_deref()), (Some(6 * GIB), Some("a.py:3")));
+        assert_eq!(share.counted.map(|counted| counted.peak_reserved_bytes), Some(6));
+        // All of the device's memory and what was missing.
+        assert_eq!(share.held_bytes(), 24 * GIB + 6 * GIB - GIB);
+    }
+
+    #[test]
+    fn a_folder_with_nothing_in_it_needs_nothing() {
+        assert_eq!(Need::read(folder(&[]).path()), Need::default());
+        assert_eq!(Need::read(Path::new("/nowhere")), Need::default());
+    }
+}

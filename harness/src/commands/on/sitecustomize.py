@@ -1,0 +1,139 @@
+"""What `lowmem on` puts before Python's own path: as a process ends, it writes down what PyTorch's caching allocator counted.
+
+Python imports a module of this name at its start. It does nothing unless the program imports torch and uses the GPU, and the sitecustomize that would
+have been imported without it still is. Whatever goes wrong here must not show in the program, hence the broad `except`s: the figures are then not known.
+"""
+
+import atexit
+import json
+import os
+import sys
+
+
+class _Allocator:
+    """The counters of torch's caching allocator: peaks, which a program may reset, and the last allocation that failed."""
+
+    # torch's own functions that reset the peaks.
+    RESETS = ("_cuda_resetPeakMemoryStats", "_accelerator_resetPeakStats")
+    PEAKS = ("allocated_bytes.all.peak", "reserved_bytes.all.peak")
+
+    def __init__(self, torch, cuda):
+        self.torch = torch
+        self.cuda = cuda  # While it is being imported, torch has no such attribute yet.
+        self.peaks = {}
+        self.failed = None
+
+    def watch(self):
+        for name in self.RESETS:
+            reset = getattr(self.torch._C, name, None)
+            if reset is not None:
+                setattr(self.torch._C, name, self.reading_first(reset))
+        # torch calls this when the program first uses the GPU, and not before.
+        self.cuda._lazy_call(self.observe_failures)
+
+    def reading_first(self, reset):
+        def read_and_reset(*arguments):
+            self.read()
+            return reset(*arguments)
+
+        return read_and_reset
+
+    def read(self):
+        try:
+            for device in range(self.cuda.device_count() if self.cuda.is_initialized() else 0):
+                counted = self.cuda.memory_stats(device)
+                before = self.peaks.get(device, (0, 0))
+                self.peaks[device] = tuple(max(counted.get(name, 0), old) for name, old in zip(self.PEAKS, before))
+        except Exception:
+            pass
+
+    def observe_failures(self):
+        try:
+            self.torch._C._cuda_attach_out_of_memory_observer(self.ran_out)
+        except Exception:
+            pass  # The asynchronous allocator has no observers.
+
+    def ran_out(self, device, requested, _total, free):
+        self.failed = {"device": device, "requested_bytes": requested, "free_bytes": free, "place": self.place()}
+
+    def place(self):
+        """The line of the program that is being run: the innermost one outside torch."""
+        torch = os.path.dirname(self.torch.__file__)
+        try:
+            frame = sys._getframe(2)
+        except ValueError:  # A thread of torch's own, which runs the backward pass.
+            return None
+        while frame is not None and (frame.f_code.co_filename.startswith((torch, "<frozen")) or frame.f_code.co_filename == __file__):
+            frame = frame.f_back
+        if frame is None:
+            return None
+        here = os.path.join(os.getcwd(), "")
+        file = frame.f_code.co_filename
+        return "%s:%d" % (file[len(here):] if file.startswith(here) else file, frame.f_lineno)
+
+
+class _OnImport:
+    """Waits for torch.cuda to be imported."""
+
+    def __init__(self):
+        self.allocator = None
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch.cuda":
+            return None
+        sys.meta_path.remove(self)
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            execute = spec.loader.exec_module
+
+            def execute_and_watch(module):
+                execute(module)
+                try:
+                    self.allocator = _Allocator(sys.modules["torch"], module)
+                    self.allocator.watch()
+                except Exception:
+                    pass
+
+            spec.loader.exec_module = execute_and_watch
+        return spec
+
+    def write(self):
+        try:
+            torch = sys.modules["torch"]
+            allocator = self.allocator or _Allocator(torch, torch.cuda)
+            allocator.read()
+            names = ("peak_allocated_bytes", "peak_reserved_bytes")
+            record = {
+                "torch": str(torch.__version__),
+                "cuda": torch.version.cuda,
+                "devices": {str(device): dict(zip(names, peaks)) for device, peaks in allocator.peaks.items() if any(peaks)},
+                "failed": allocator.failed,
+            }
+            path = os.path.join(os.environ["LOWMEM_VIRTUAL_GPU_REPORT"], "%d.torch.json" % os.getpid())
+            with open(path + ".part", "w") as file:
+                json.dump(record, file)
+            os.replace(path + ".part", path)
+        except Exception:
+            pass
+
+
+def _import_the_next_one():
+    """Imports the sitecustomize that comes after this one on the path. What it raises is Python's to report, as ever."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
+    this = sys.modules.pop("sitecustomize", None)
+    try:
+        import sitecustomize  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+    finally:
+        sys.modules.setdefault("sitecustomize", this)
+
+
+if "LOWMEM_VIRTUAL_GPU_REPORT" in os.environ:
+    _watching = _OnImport()
+    sys.meta_path.insert(0, _watching)
+    atexit.register(_watching.write)
+_import_the_next_one()

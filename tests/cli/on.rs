@@ -1,0 +1,235 @@
+//! `lowmem on`: programs that nobody changed, on a virtual GPU, and what is said of them.
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+
+use crate::command::{Place, lowmem, stderr, stdout};
+use crate::python::{PYTHON, path_to_torch};
+
+/// `lowmem on ARGUMENTS -- python program.py WORDS`, with PyTorch on the path.
+pub(crate) fn on(place: &Place, arguments: &[&str], program: &str, words: &[&str]) -> Option<Command> {
+    place.file("program.py", program);
+    let mut command = lowmem();
+    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()?).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("on").args(arguments).args(["--", PYTHON, "program.py"]).args(words);
+    Some(command)
+}
+
+fn assert_says(assert: &Assert, parts: &[&str]) {
+    let said = stderr(assert);
+    for part in parts {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+/// The last row of the table, as words.
+fn last_row(assert: &Assert) -> Vec<String> {
+    let said = stderr(assert);
+    let mut rows = said.lines().skip_while(|line| !line.starts_with('─')).skip(1);
+    let is_row = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let row = rows.by_ref().take_while(is_row).last().unwrap_or_else(|| panic!("no table in: {said}"));
+    row.split_whitespace().map(str::to_owned).collect()
+}
+
+/// 2 GiB, and 1 GiB more for a while; then the peaks are reset.
+const FITS: &str = "
+import torch
+print(torch.cuda.get_device_name())
+kept = torch.zeros(2 << 30, dtype=torch.uint8, device='cuda')
+for_a_while = torch.zeros(1 << 30, dtype=torch.uint8, device='cuda')
+del for_a_while
+torch.cuda.reset_peak_memory_stats()
+values = [kept[0].item(), kept.any().item()]
+raise SystemExit(3)
+";
+
+#[test]
+fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
+    let place = Place::new();
+    let Some(mut command) = on(&place, &["rtx-4090"], FITS, &[]) else { return };
+    let assert = command.assert().code(3);
+    assert_eq!(stdout(&assert), "Virtual NVIDIA GeForce RTX 4090\n");
+    assert_says(
+        &assert,
+        &[
+            "lowmem: GPU=rtx-4090 is rtx-4090 (NVIDIA GeForce RTX 4090, 23.65 GiB as CUDA reports it). It is virtual: nothing is computed",
+            "the program ended with exit code 3",
+            // The context of 0.46 GiB on top.
+            "It fits: 3.46 of 23.65 GiB are needed, 20.19 are left.",
+            "Values that the program read back from the GPU, where they are mostly zeros: 2.",
+            "Fits on: rtx-4060, rtx-3060,",
+            "Too small: none.",
+        ],
+    );
+    assert_eq!(last_row(&assert)[1..], ["0", "3.00", "3.00", "3.46"], "{}", stderr(&assert));
+    assert_eq!(stderr(&assert).matches("lowmem: ").count(), 2, "one banner, one word on the exit code: {}", stderr(&assert));
+}
+
+#[test]
+fn a_mask_and_a_size() {
+    let place = Place::new();
+    let program = "
+import sys, torch
+print(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] >> 30, sys.argv[1:])
+";
+    let Some(mut command) = on(&place, &["20GB", "--mask-name"], program, &["--mask-name", "-x"]) else { return };
+    let assert = command.assert().success();
+    assert_eq!(stdout(&assert), "NVIDIA GeForce RTX 4090 20 ['--mask-name', '-x']\n");
+    assert_says(&assert, &["capped to 20.00 GiB", "It fits: 0.46 of 20.00 GiB"]);
+}
+
+/// The second tensor fits once the first one's memory is given back. With it and the context's 0.46 GiB, 9.19 of 23.65 GiB are left for the third.
+const RUNS_OUT: &str = "
+import torch
+def ask(gib):
+    return torch.empty(gib << 30, dtype=torch.uint8, device='cuda')
+first = ask(12)
+del first
+second = ask(14)
+third = ask(30)
+";
+
+#[test]
+fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
+    let place = Place::new();
+    let Some(mut command) = on(&place, &["24GB"], RUNS_OUT, &[]) else { return };
+    let assert = command.assert().code(1);
+    assert_says(
+        &assert,
+        &[
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 30.00 GiB.",
+            "It does not fit: an allocation of 30.00 GiB at program.py:4 found 9.19 GiB free, 20.81 GiB are missing.",
+            "At least 44.46 GiB are needed. Large enough for that: a100-80gb, h100, h20.",
+            "To see all that it needs: lowmem on a100-80gb -- python3.11 program.py",
+        ],
+    );
+    assert_eq!(last_row(&assert)[1..], ["0", "14.00", "14.00", "14.46"], "{}", stderr(&assert));
+    let mut command = on(&place, &["24GB"], RUNS_OUT, &[]).expect("it was there before");
+    let assert = command.env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True").assert().code(1);
+    // Here the device is asked in pieces of 20 MiB, of which the second tensor has 717.
+    assert_says(&assert, &["an allocation of 30.00 GiB at program.py:4 found 9.18 GiB free, 20.82 GiB are missing"]);
+}
+
+#[test]
+fn a_program_that_catches_it_went_on() {
+    let place = Place::new();
+    let program = "
+import torch
+kept = torch.empty(14 << 30, dtype=torch.uint8, device='cuda')
+del kept
+kept = torch.empty(20 << 30, dtype=torch.uint8, device='cuda')
+try:
+    torch.empty(30 << 30, dtype=torch.uint8, device='cuda')
+except torch.OutOfMemoryError:
+    pass
+";
+    let Some(mut command) = on(&place, &["24GB"], program, &[]) else { return };
+    assert_says(
+        &command.assert().success(),
+        &["It went on without what did not fit: an allocation of 30.00 GiB at program.py:7 found 3.19 GiB free"],
+    );
+    let retries = program.split("try").next().expect("the beginning");
+    let mut command = on(&place, &["24GB"], retries, &[]).expect("it was there before");
+    let assert = command.assert().success();
+    assert_says(&assert, &["It fits: 20.46 of 23.65", "1 of its allocations fitted only after PyTorch had given back memory"]);
+    let limited = "
+import torch
+torch.cuda.set_per_process_memory_fraction(0.1)
+torch.empty(4 << 30, dtype=torch.uint8, device='cuda')
+";
+    let mut command = on(&place, &["24GB"], limited, &[]).expect("it was there before");
+    assert_says(&command.assert().code(1), &["with 23.19 GiB free, so a limit of the program's own was in the way"]);
+}
+
+#[test]
+fn processes_are_listed_and_summed_even_where_one_is_killed() {
+    let place = Place::new();
+    let program = "
+import multiprocessing, os, signal, sys, torch
+def work(gib):
+    kept = torch.empty(gib << 30, dtype=torch.uint8, device='cuda')
+    if gib == 14:
+        os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == '__main__':
+    context = multiprocessing.get_context('spawn')
+    for gib in 12, 14:
+        process = context.Process(target=work, args=(gib,))
+        process.start()
+        process.join()
+        print(process.exitcode)
+";
+    let Some(mut command) = on(&place, &["rtx-4090"], program, &[]) else { return };
+    let assert = command.assert().success();
+    assert_eq!(stdout(&assert), "0\n-9\n");
+    assert_says(
+        &assert,
+        &[
+            "Allocated and reserved are counters of PyTorch's",
+            "It may not fit: each process had the GPU to itself here, and 26.92 of 23.65 GiB are needed (all peaks at the same time): 3.27 are missing.",
+        ],
+    );
+    // The one that was killed told nothing itself.
+    assert_eq!(last_row(&assert)[1..], ["0", "14.46"], "{}", stderr(&assert));
+    assert_eq!(stderr(&assert).matches("12.00").count(), 2, "{}", stderr(&assert));
+}
+
+#[test]
+fn without_pytorch_nothing_is_in_the_way() {
+    let place = Place::new();
+    place.file("sitecustomize.py", "print('the own one')\n");
+    place.file("program.py", "import sys; print([m for m in sys.modules if 'torch' in m], 'sitecustomize' in sys.modules)\nsys.exit(5)\n");
+    let mut command = lowmem();
+    command.current_dir(place.path("")).env("PYTHONPATH", place.path("")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let assert = command.args(["on", "24GB", "python3", "program.py"]).assert().code(5);
+    assert_eq!(stdout(&assert), "the own one\n[] True\n");
+    assert_says(&assert, &["no process of the program used the GPU."]);
+}
+
+#[test]
+fn what_is_not_supported_is_listed_and_where_asked_for_an_error() {
+    let place = Place::new();
+    place.file(
+        "program.py",
+        "import ctypes
+nccl, nvml, cudart = [ctypes.CDLL(name) for name in ('libnccl.so.2', 'libnvidia-ml.so.1', 'libcudart.so.13')]
+print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncclGroupStart(), nccl.ncclGroupStart(), cudart.cudaDeviceSynchronize()])
+",
+    );
+    let on = |arguments: &[&str]| {
+        lowmem().current_dir(place.path("")).args(["on", "24GB"]).args(arguments).args(["python3", "program.py"]).assert()
+    };
+    let listed = "Not supported by the virtual GPU, and how often it was asked for: ncclGroupStart (2), nvmlDeviceGetTemperature (1).";
+    let assert = on(&[]).success();
+    assert_eq!(stdout(&assert), "[3, 0, 5, 5, 0]\n");
+    assert_says(&assert, &["lowmem: virtual GPU: not supported: ncclGroupStart\n", listed]);
+    let assert = on(&["--strict"]).code(1);
+    assert_eq!(stdout(&assert), "[3, 0, 5, 5, 801]\n");
+    assert_says(&assert, &["not supported: ncclGroupStart. Since --strict was asked for, the GPU fails from here on\n", listed]);
+}
+
+#[test]
+fn a_program_that_a_signal_ends_ends_as_in_a_shell() {
+    let assert = lowmem().args(["on", "24GB", "--", "sh", "-c", "kill -TERM $$"]).assert().code(128 + 15);
+    assert_says(&assert, &["the program was ended by signal 15"]);
+    lowmem().args(["on", "24GB", "--", "sh", "-c", "exit 77"]).assert().code(77);
+}
+
+#[test]
+fn what_cannot_be_run_is_refused() {
+    let place = Place::new();
+    place.file("program.py", "");
+    let refused = |arguments: &[&str]| stderr(&lowmem().current_dir(place.path("")).arg("on").args(arguments).assert().code(2));
+    for (said, part) in [
+        (refused(&["potato", "--", "true"]), "GPU=potato is neither a size nor a known GPU"),
+        (refused(&["24GB"]), "<PROGRAM>"),
+        (refused(&["24GB", "--"]), "<PROGRAM>"),
+        (refused(&["24GB", "--", "no-such-program"]), "no-such-program: there is no such program"),
+        (
+            refused(&["24GB", "--", "./program.py"]),
+            "./program.py: it may not be executed: name the program that runs it, as in `python ./program.py`",
+        ),
+        (refused(&["24GB", "--gpus", "0", "--", "true"]), "--gpus"),
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
