@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use engine::transformer::Transformer;
-use engine::vae::{FrameSink, VaeDecoder, decode_video};
+use engine::vae::{Decoding, FrameSink, VaeDecoder, decode_video};
 use engine::weights::{Group, GroupLayout, Groups, Source, Weights};
 use engine_protocol::{AttnType, ModelSpec};
 use serde_json::{Value, json};
@@ -52,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             output = Some(transformer.forward(&mut shared, inputs.get("latents"), TIMESTEP, inputs.get("prompt"))?);
         } else {
             let mut frames = Frames::default();
-            decode_video(&decoder, &shared.weights[0], inputs.get("latents"), None, TEMPORAL_CHUNK, &mut frames, &mut |_, _| ())?;
+            let decoding = Decoding::in_chunks(TEMPORAL_CHUNK);
+            decode_video(&decoder, &shared.weights[0], inputs.get("latents"), decoding, &mut frames, &mut |_, _| ())?;
             output = Some(Tensor::f_cat(&frames.chunks, 0)?.f_permute([3, 0, 1, 2])?);
         }
         println!("done");

@@ -34,7 +34,7 @@ use crate::memory::{Plan, Residency};
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::transformer::Transformer;
-use crate::vae::{self, FrameSink, Tiling, VaeDecoder};
+use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
 use crate::video::{VideoFile, VideoShape};
 use crate::weights::{Groups, Source, WeightTypes, kind_of};
 
@@ -343,12 +343,14 @@ impl Pipeline {
     pub fn decode(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, mut progress: impl FnMut(usize, usize)) -> Result<()> {
         let latents = vae::denormalise(&self.model.vae, latents)?.f_to_kind(kind_of(self.config.dtype))?;
         let latents = self.upload(&latents)?;
-        let tiling = self.config.vae_tile_size.zip(self.config.vae_tile_overlap);
-        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose()?;
-        let chunk = self.config.vae_temporal_chunk.into();
+        let decoding = Decoding::of(&self.config)?;
         let mut counted = Counted { sink, bytes: 0 };
         let (decoder, groups) = &mut self.vae;
-        groups.with(0, |weights| vae::decode_video(decoder, weights, &latents, tiling, chunk, &mut counted, &mut progress))?;
+        let decode = |weights: &_| vae::decode_video(decoder, weights, &latents, decoding, &mut counted, &mut progress);
+        let traffic = groups.with(0, decode)?;
+        self.transfers.h2d_bytes += traffic.h2d_bytes;
+        self.transfers.d2h_bytes += traffic.d2h_bytes;
+        self.transfers.host_pinned_peak_bytes = self.transfers.host_pinned_peak_bytes.max(traffic.pinned_bytes);
         if self.target.device.is_cuda() {
             self.transfers.d2h_bytes += counted.bytes;
         }

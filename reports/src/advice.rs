@@ -57,7 +57,9 @@ pub fn flags(config: &Config) -> String {
         flags.push(format!("allocator={}", config.allocator.name()));
     }
     flags.push(format!("offload_text_encoder={}", config.offload_text_encoder.name()));
-    for (name, is_on) in [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit)] {
+    let switches =
+        [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit), ("activation_offload", config.activation_offload)];
+    for (name, is_on) in switches {
         if is_on {
             flags.push(format!("{name}=true"));
         }
@@ -87,6 +89,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
         ("head_chunk", json!(config.head_chunk.unwrap_or(0))),
         ("vae_tiling", json!(config.vae_tile_size.is_some())),
         ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),
+        ("activation_offload", json!(config.activation_offload)),
     ];
     let where_it_has_meaning = [
         ("low_noise_guidance_scale", config.low_noise_guidance_scale.map(|scale| json!(scale))),

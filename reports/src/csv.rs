@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 74] = [
+const COLUMNS: [Column; 75] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -22,6 +22,7 @@ const COLUMNS: [Column; 74] = [
     ("vae_tile_size", |r| text(r.config.vae_tile_size)),
     ("vae_tile_overlap", |r| text(r.config.vae_tile_overlap)),
     ("vae_temporal_chunk", |r| r.config.vae_temporal_chunk.to_string()),
+    ("activation_offload", |r| r.config.activation_offload.to_string()),
     ("attn_type", |r| r.config.attn_type.name().into()),
     ("width", |r| r.config.width.to_string()),
     ("height", |r| r.config.height.to_string()),

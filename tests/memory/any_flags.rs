@@ -39,12 +39,13 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
         maybe("sequence_chunk", vec![0, 1, 5, 41]),
         maybe("head_chunk", vec![0, 1, 2]),
         maybe("vae_temporal_chunk", vec![1, 2, 3]),
+        maybe("activation_offload", vec![true, false]),
         maybe("attn_type", vec!["sdpa", "math"]),
     );
     (level, places, sizes).prop_map(|(level, places, sizes)| {
         let (a, b, c, d, e, f, g, h) = places;
-        let (i, j, k, l, m) = sizes;
-        [level, a, b, c, d, e, f, g, h, i, j, k, l, m].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
+        let (i, j, k, l, m, n) = sizes;
+        [level, a, b, c, d, e, f, g, h, i, j, k, l, m, n].into_iter().flatten().chain(["vae_tiling=false".to_owned()]).collect()
     })
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn relative_error(ours: &Tensor, reference: &Tensor) -> f64 {
 #[case::one_head_at_a_time(&["head_chunk=1"], 1e-5)]
 #[case::one_head_of_a_slice_at_a_time(&["head_chunk=1", "sequence_chunk=5", "guidance_batch=true"], 1e-5)]
 #[case::sliced_sequence(&["sequence_chunk=5"], 1e-5)]
+#[case::remembered_frames_on_the_host(&["activation_offload=true"], 0.0)]
 #[case::all_latent_frames_at_once(&["vae_temporal_chunk=3"], 0.0)]
 fn the_latents_are_those_of_level_0(#[case] settings: &[&str], #[case] tolerance: f64) {
     let (reference, video) = run(&["low_mem_level=0"]);

@@ -59,6 +59,30 @@ fn the_same_case_twice_gives_the_same_bytes() {
     }
 }
 
+/// Whole frames, whose remembered ones are several times what one is computed in, and tiles, where they are little.
+#[test]
+fn frames_that_wait_on_the_host_are_not_on_the_gpu() {
+    let rows = sweep(
+        "model: wan2.1-t2v-1.3b\nresolution: 832x480\nframes: 17\nsteps_measured: 1\nsweep:\n  low_mem_level: [0, 3]\n  activation_offload: [false, true]\n  vae_temporal_chunk: [2]\n",
+        "rtx-4090",
+    );
+    let of = |level: &str, offload: &str, column: &str| {
+        let row = rows.iter().find(|row| row["low_mem_level"] == level && row["activation_offload"] == offload).expect("a row");
+        bytes(row, column)
+    };
+    for level in ["0", "3"] {
+        let [before, after] = ["false", "true"].map(|offload| of(level, offload, "decode_peak_allocated_bytes"));
+        let pinned = of(level, "true", "host_pinned_peak_bytes") - of(level, "false", "host_pinned_peak_bytes");
+        // Page-locked memory is rounded up to powers of two, and the buffer in which a convolution reads stays.
+        assert!(before > after && before - after <= pinned && before - after >= pinned / 2, "level {level}: {before}, {after}, {pinned}");
+        for column in ["h2d_bytes", "d2h_bytes"] {
+            assert!(of(level, "true", column) >= of(level, "false", column) + pinned / 2, "level {level}: {column}");
+        }
+    }
+    let [before, after] = ["false", "true"].map(|offload| of("0", offload, "decode_peak_allocated_bytes"));
+    assert!(before - after > GIB, "whole frames: {before} bytes, and {after} with those that wait on the host");
+}
+
 #[test]
 fn what_does_not_fit_is_a_row_with_its_stage() {
     let rows = sweep("model: wan2.1-t2v-14b\nresolution: 1280x720\nsweep:\n  low_mem_level: [0, 3]\n", "24GB");

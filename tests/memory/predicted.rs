@@ -81,6 +81,8 @@ fn predictions_follow_the_flags() {
         "weight_dtype: fp8_e4m3\nlow_mem_level: 2\n",
         "weight_dtype: fp8_e4m3\nlow_mem_level: 3\nresident_blocks: 20\nguidance_batch: true\n",
         "frames: 33\nlow_mem_level: 1\nvae_tile_size: 24\nvae_temporal_chunk: 3\n",
+        "frames: 17\nactivation_offload: true\nvae_temporal_chunk: 2\n",
+        "frames: 33\nlow_mem_level: 1\nvae_tile_size: 24\nvae_temporal_chunk: 3\nactivation_offload: true\n",
         "frames: 9\noffload_vae: true\nvae_temporal_chunk: 3\n",
     ] {
         let faults = faults(&sweep(&format!("{base}{flags}")));

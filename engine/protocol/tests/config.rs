@@ -92,6 +92,20 @@ fn what_has_no_effect_is_named() {
     }
 }
 
+/// Nothing waits between chunks where there is one.
+#[test]
+fn offloading_the_feature_cache_needs_chunks() {
+    let resolved = |chunk: &str| {
+        let given = settings(&["frames=5", "activation_offload=true", chunk]).expect("known keys");
+        let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
+        (config.activation_offload, config.without_effect(&given))
+    };
+    assert_eq!(resolved("vae_temporal_chunk=1"), (true, vec![]));
+    let (is_on, idle) = resolved("vae_temporal_chunk=2");
+    assert!(!is_on);
+    assert_eq!(idle, ["activation_offload has no effect: the VAE decodes all latent frames at once: set vae_temporal_chunk lower"]);
+}
+
 #[test]
 fn latents_have_the_shape_of_the_published_models() {
     let shape = |name: &str, texts: &[&str]| {

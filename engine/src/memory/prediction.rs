@@ -8,7 +8,7 @@ use super::plan::{Place, Plan, Waits, staging_buffers};
 use super::residency::Stored;
 use crate::text_encoder::{TextEncoder, byte_tokens};
 use crate::transformer::Transformer;
-use crate::vae::{self, Tiling, VaeDecoder};
+use crate::vae::{self, Decoding, VaeDecoder};
 use crate::weights::{Group, GroupLayout, WeightTypes};
 
 /// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
@@ -257,11 +257,9 @@ impl Activations<'_> {
 
     /// The latents, and what the decoder holds.
     fn decode(&self) -> Option<i64> {
-        let tiling = self.config.vae_tile_size.zip(self.config.vae_tile_overlap);
-        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose().ok()?;
         let latents = self.config.latent_shape(self.model);
         let decoder = VaeDecoder::new(&self.model.vae);
-        let held = decoder.activation_bytes(latents, tiling, self.config.vae_temporal_chunk.into(), self.bytes());
+        let held = decoder.activation_bytes(latents, Decoding::of(self.config).ok()?, self.bytes(), &|bytes| block_bytes(bytes) as i64);
         Some(CUBLAS_WORKSPACE_BYTES + self.latents() + held)
     }
 }

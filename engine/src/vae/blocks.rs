@@ -1,12 +1,18 @@
 //! What encoder and decoder are built of: residual block, attention block, and the two of them as the middle.
 //!
+//! What they add to, from block to block, is in fp32 whatever the compute type is, and so are the norms of it. In bf16 each of a decoder's fifteen sums
+//! would be rounded to eight bits, which is the largest part of what such a decoder is off by. Convolutions and linear layers compute in their own type.
+//!
 //! Follows `WanResidualBlock`, `WanAttentionBlock` and `WanMidBlock` in diffusers 0.42.x
 //! `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::causal_conv::{CausalConv, FeatureCache, Slots};
-use super::norm::Norm;
+use super::causal_conv::CausalConv;
+use super::feature_cache::FeatureCache;
+use super::norm::{Norm, position_slices};
+use super::slots::Slots;
+use super::tiling::Span;
 use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
@@ -38,6 +44,11 @@ impl ResidualBlock {
         }
     }
 
+    /// Whether the result is the input, added to.
+    pub(super) fn adds_to_its_input(&self) -> bool {
+        self.shortcut.is_none()
+    }
+
     /// Adds the block's tensors.
     pub(super) fn params(&self, group: Group) -> Group {
         let group = self.norm1.params(group);
@@ -50,23 +61,37 @@ impl ResidualBlock {
         }
     }
 
-    /// At most three tensors of the activation's size exist at a time: the input, a convolution's padded input and its output.
+    /// At most three tensors of the activation's size exist at a time: the input, a convolution's padded input and its output. Where the number of channels
+    /// stays the result is the input, added to: nobody else may use `x`.
     ///
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames, height, width, outputs]`.
-    pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+    /// `x`, in fp32: `[batch, frames, height, width, inputs]`; result, in fp32: `[batch, frames, height, width, outputs]`.
+    pub(super) fn forward(&self, w: &Weights, mut x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
         // 1. Norm, SiLU and convolution.
         let h = self.conv1.forward(w, x.shallow_clone(), Some(&self.norm1), cache)?;
 
         // 2. The same again.
-        let mut h = self.conv2.forward(w, h, Some(&self.norm2), cache)?;
+        let h = self.conv2.forward(w, h, Some(&self.norm2), cache)?;
 
-        // 3. The input, taken along only now: where its channels change it is the smaller of the two.
-        let _ = match &self.shortcut {
-            Some(name) => h.f_add_(&w.linear(name, &x)?)?,
-            None => h.f_add_(&x)?,
-        };
-        Ok(h)
+        // 3. The input and that.
+        match &self.shortcut {
+            Some(name) => self.add_to_shortcut(w, name, &x, &h),
+            None => Ok(x.f_add_(&h)?),
+        }
+    }
+
+    /// `x` with its channels changed by the linear layer `name`, and `h`, in slices.
+    fn add_to_shortcut(&self, w: &Weights, name: &str, x: &Tensor, h: &Tensor) -> Result<Tensor> {
+        let sum = Tensor::f_empty(h.size(), (Kind::Float, h.device()))?;
+        let (from, h_rows) = (x.f_reshape([-1, self.inputs])?, h.f_reshape([-1, self.outputs])?);
+        let rows = sum.f_view([-1, self.outputs])?;
+        for Span { start, end } in position_slices(rows.size()[0], self.inputs.max(self.outputs)) {
+            let slice = |of: &Tensor| of.f_narrow(0, start, end - start);
+            let mut sum = slice(&rows)?;
+            sum.f_copy_(&w.linear(name, &slice(&from)?.f_to_kind(h.kind())?)?)?;
+            let _ = sum.f_add_(&slice(&h_rows)?)?;
+        }
+        Ok(sum)
     }
 }
 
@@ -95,13 +120,16 @@ impl AttentionBlock {
         self.norm.params(group).linear(&self.to_qkv, self.channels, 3 * self.channels).linear(&self.proj, self.channels, self.channels)
     }
 
+    /// The result is the input, added to.
+    ///
     /// # Shapes
-    /// `x` and result: `[batch, frames, height, width, channels]`.
-    pub(super) fn forward(&self, w: &Weights, x: Tensor) -> Result<Tensor> {
+    /// `x` and result, in fp32: `[batch, frames, height, width, channels]`.
+    fn forward(&self, w: &Weights, mut x: Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
 
         // 1. Query, key and value side by side, a frame as a batch entry of its own.
-        let qkv = w.linear(&self.to_qkv, &self.norm.forward(w, &x)?)?;
+        let compute = w.get(&format!("{}.bias", self.proj)).kind();
+        let qkv = w.linear(&self.to_qkv, &self.norm.forward(w, &x)?.f_to_kind(compute)?)?;
         let qkv = qkv.f_reshape([batch * frames, 1, height * width, 3 * channels])?.f_chunk(3, -1)?;
 
         // 2. Attention.
@@ -110,9 +138,8 @@ impl AttentionBlock {
         drop(qkv);
 
         // 3. Projection, and the input.
-        let mut h = w.linear(&self.proj, &attended)?.f_reshape([batch, frames, height, width, channels])?;
-        let _ = h.f_add_(&x)?;
-        Ok(h)
+        let h = w.linear(&self.proj, &attended)?.f_reshape([batch, frames, height, width, channels])?;
+        Ok(x.f_add_(&h)?)
     }
 }
 
@@ -136,7 +163,7 @@ impl MidBlock {
     }
 
     /// # Shapes
-    /// `x` and result: `[batch, frames, height, width, channels]`.
+    /// `x`, used by nobody else, and result, in fp32: `[batch, frames, height, width, channels]`.
     pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
         let x = self.resnets[0].forward(w, x, cache)?;
         let x = self.attention.forward(w, x)?;

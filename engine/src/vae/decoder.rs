@@ -2,16 +2,24 @@
 //!
 //! Follows `WanDecoder3d` and `AutoencoderKLWan.decode` in diffusers 0.42.x `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`. The
 //! reference decodes one latent frame at a time; here a chunk has as many as the caller likes, with the same result.
+//!
+//! Note: slices.
+//! A layer sees the past alone, and remembers what it needs of it. So a chunk need not be at one resolution as a whole before it goes up to the next: where
+//! that is large, its frames go up some at a time, each slice all the way to pixels, and the layers above take them for chunks of their own. See
+//! [`super::slots::slices`] for how many go at a time.
 
 use engine_protocol::VaeSpec;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::COLOURS;
 use super::blocks::{MidBlock, ResidualBlock};
-use super::causal_conv::{CausalConv, Chunk, FeatureCache, Slots};
+use super::causal_conv::CausalConv;
+use super::feature_cache::FeatureCache;
 use super::norm::Norm;
 use super::resample::Upsampler;
 use super::shortcut::{add_repeated, unpatchify};
+use super::slots::{Chunk, Slots, slices};
+use super::tiling::Span;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
 
@@ -36,6 +44,8 @@ pub struct VaeDecoder {
 }
 
 const POST_QUANT_CONV: &str = "post_quant_conv";
+/// A tensor that is in the compute type.
+const COMPUTE: &str = "post_quant_conv.bias";
 
 impl VaeDecoder {
     /// The decoder of the model that `spec` describes.
@@ -93,35 +103,69 @@ impl VaeDecoder {
     /// # Errors
     /// libtorch's.
     pub fn decode_chunk(&self, w: &Weights, latents: &Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        Ok(self.decode_channels_last(w, latents, cache)?.f_permute([0, 4, 1, 2, 3])?)
+        let mut slices = Vec::new();
+        self.decode_slices(w, latents, cache, &mut |pixels| {
+            slices.push(pixels);
+            Ok(())
+        })?;
+        let pixels = if slices.len() == 1 { slices.remove(0) } else { Tensor::f_cat(&slices, 1)? };
+        Ok(pixels.f_permute([0, 4, 1, 2, 3])?)
     }
 
-    /// As [`VaeDecoder::decode_chunk`], with the result as it lies in memory: `[batch, frames', n height, n width, 3]`.
-    pub(super) fn decode_channels_last(&self, w: &Weights, latents: &Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
+    /// As [`VaeDecoder::decode_chunk`], with some frames at a time given to `take`, as they lie in memory: `[batch, frames', n height, n width, 3]`.
+    pub(super) fn decode_slices(&self, w: &Weights, latents: &Tensor, cache: &mut FeatureCache, take: Take<'_>) -> Result<()> {
         let (batch, _, latent_frames, latent_height, latent_width) = latents.size5()?;
-        let chunk = Chunk { batch, latent_frames, latent_height, latent_width };
+        let bytes = latents.kind().elt_size_in_bytes() as i64;
+        let chunk = Chunk { batch, latent_frames, latent_height, latent_width, bytes };
         cache.begin_chunk(&self.slots, chunk, (latents.kind(), latents.device()))?;
 
         // 1. Channels last from here on.
         let z = w.linear(POST_QUANT_CONV, &latents.f_permute([0, 2, 3, 4, 1])?.f_contiguous()?)?;
-        let x = self.conv_in.forward(w, z, None, cache)?;
+        let x = self.conv_in.forward(w, z, None, cache)?.f_to_kind(Kind::Float)?;
 
         // 2. Middle.
-        let mut x = self.mid_block.forward(w, x, cache)?;
+        let x = self.mid_block.forward(w, x, cache)?;
 
-        // 3. Up to full resolution.
-        for block in &self.up_blocks {
-            x = block.forward(w, x, cache)?;
+        // 3. Up to full resolution, and colours.
+        self.go_up(w, &self.up_blocks, x, cache, take)?;
+        cache.end_chunk();
+        Ok(())
+    }
+
+    /// What is left of the way for frames that come to the first of `blocks`.
+    ///
+    /// # Shapes
+    /// `x`, in fp32 and used by nobody else: `[batch, frames, height, width, inputs]`.
+    fn go_up(&self, w: &Weights, blocks: &[UpBlock], x: Tensor, cache: &mut FeatureCache, take: Take<'_>) -> Result<()> {
+        let Some((block, above)) = blocks.split_first() else { return take(self.colours(w, x, cache)?) };
+        let (input, x) = block.resnets(w, x, cache)?;
+        let Some(upsampler) = &block.upsampler else { return self.go_up(w, above, x, cache, take) };
+
+        let place = cache.place();
+        let x = upsampler.in_time(w, x, w.get(COMPUTE).kind(), cache)?;
+        let (batch, frames, height, width, _) = x.size5()?;
+        let frame_bytes = batch * 4 * height * width * upsampler.conv.outputs * x.kind().elt_size_in_bytes() as i64;
+        for Span { start, end } in slices(frames, frame_bytes) {
+            cache.go_to(place.part(start, end, frames));
+            let large = upsampler.in_space(w, &x.f_narrow(1, start, end - start)?, cache)?;
+            if let Some(input) = &input {
+                add_repeated(&large, start, input, block.temporal, place.starts)?;
+            }
+            self.go_up(w, above, large, cache, take)?;
         }
+        Ok(())
+    }
 
-        // 4. Colours.
+    /// Pixels from what comes out of the last block.
+    fn colours(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
         let pixels = self.conv_out.forward(w, x, Some(&self.norm_out), cache)?;
         let mut pixels = unpatchify(pixels, self.patch_size)?;
-        let _ = pixels.f_clamp_(-1.0, 1.0)?;
-        cache.end_chunk();
-        Ok(pixels)
+        Ok(pixels.f_clamp_(-1.0, 1.0)?)
     }
 }
+
+/// Takes pixels as they are done.
+type Take<'a> = &'a mut dyn FnMut(Tensor) -> Result<()>;
 
 /// Residual blocks of one resolution, and the way to the next.
 #[derive(Debug)]
@@ -150,20 +194,18 @@ impl UpBlock {
         self.upsampler.iter().fold(group, |group, upsampler| upsampler.params(group))
     }
 
+    /// What the residual blocks make of `x`, and `x` itself where it goes around them.
+    ///
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', height', width', outputs]`.
-    fn forward(&self, w: &Weights, mut x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        // Kept as it is, and repeated only as it is added.
+    /// `x`, in fp32 and used by nobody else: `[batch, frames, height, width, inputs]`; result: `[batch, frames, height, width, outputs]`.
+    fn resnets(&self, w: &Weights, mut x: Tensor, cache: &mut FeatureCache) -> Result<(Option<Tensor>, Tensor)> {
         let input = self.shortcut.then(|| x.shallow_clone());
+        if self.shortcut && self.resnets.first().is_some_and(ResidualBlock::adds_to_its_input) {
+            x = x.f_alias_copy()?;
+        }
         for resnet in &self.resnets {
             x = resnet.forward(w, x, cache)?;
         }
-        if let Some(upsampler) = &self.upsampler {
-            x = upsampler.forward(w, x, cache)?;
-        }
-        if let Some(input) = input {
-            add_repeated(&x, &input, self.temporal, !cache.is_started())?;
-        }
-        Ok(x)
+        Ok((input, x))
     }
 }

@@ -4,14 +4,16 @@
 //! reference encodes the first frame and then four frames at a time; here a chunk has as many as the caller likes, with the same result.
 
 use engine_protocol::VaeSpec;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::COLOURS;
 use super::blocks::{MidBlock, ResidualBlock};
-use super::causal_conv::{CausalConv, Chunk, FeatureCache, Slots};
+use super::causal_conv::CausalConv;
+use super::feature_cache::FeatureCache;
 use super::norm::Norm;
 use super::resample::Downsampler;
 use super::shortcut::{AverageShortcut, patchify};
+use super::slots::{Chunk, Slots};
 use super::tiling::{Span, even_spans};
 use crate::error::{Error, Result};
 use crate::weights::{Group, Weights};
@@ -86,7 +88,7 @@ impl VaeEncoder {
 
         // 1. Channels last from here on.
         let x = patchify(video, self.patch_size)?;
-        let mut x = self.conv_in.forward(w, x, None, cache)?;
+        let mut x = self.conv_in.forward(w, x, None, cache)?.f_to_kind(Kind::Float)?;
 
         // 2. Down to the resolution of the latents.
         for block in &self.down_blocks {
@@ -111,7 +113,9 @@ impl VaeEncoder {
             let frames = if started { frames } else { frames - 1 + n };
             let fits = |pixels: i64, span: i64| pixels >= span && pixels % span == 0;
             if fits(frames, n) && fits(height, side) && fits(width, side) {
-                return Ok(Chunk { batch, latent_frames: frames / n, latent_height: height / side, latent_width: width / side });
+                let (latent_frames, latent_height, latent_width) = (frames / n, height / side, width / side);
+                let bytes = video.kind().elt_size_in_bytes() as i64;
+                return Ok(Chunk { batch, latent_frames, latent_height, latent_width, bytes });
             }
         }
         let more = if started { "" } else { "1 more than " };
@@ -195,7 +199,8 @@ impl DownBlock {
     }
 
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', height', width', width of the block]`.
+    /// `x`, in fp32 and used by nobody else: `[batch, frames, height, width, inputs]`; result, in fp32:
+    /// `[batch, frames', height', width', width of the block]`.
     fn forward(&self, w: &Weights, mut x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
         // Averaged at once, as it is then smaller than the input.
         let around = self.shortcut.as_ref().map(|shortcut| shortcut.forward(&x, cache)).transpose()?;

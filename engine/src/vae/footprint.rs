@@ -1,172 +1,250 @@
 //! What decoding holds beside the weights, computed by going through the decoder with shapes alone.
 //!
 //! Note: what exists at once.
-//! From its first layer to its last a chunk has the feature cache and the buffer of padded inputs. Beside them a residual block has its input, a
-//! convolution's result, and what goes into or comes out of the next step: some frames of a norm, or the shortcut. An upsampler has its input with
-//! its frames doubled, and its result. In the last chunk each convolution's remembered frames go as it reads them. Left out are tensors of one row
-//! and what convolutions ask for as workspace: channels lie innermost, so that is little.
+//! From its first layer to its last a chunk has the feature cache and the buffer of padded inputs. Beside them a residual block has its input in fp32 and
+//! a convolution's result, and what goes into or comes out of the next step: a slice of a norm, or the shortcut. An upsampler has its input, which waits
+//! while the slices of its result go all the way up, and such a slice. In the last chunk each convolution's remembered frames go as it reads them. Left
+//! out are tensors of one row and what convolutions ask for as workspace: channels lie innermost, so that is little.
 
 use super::COLOURS;
 use super::blocks::ResidualBlock;
-use super::causal_conv::Chunk;
 use super::decoder::{UpBlock, VaeDecoder};
-use super::norm::SLICE_BYTES;
+use super::feature_cache::Place;
+use super::frames::Decoding;
+use super::norm::position_slices;
 use super::resample::Upsampler;
-use super::tiling::{Tiling, even_spans};
+use super::slots::{Chunk, slices};
+use super::tiling::{Span, even_spans};
+
+/// Bytes of one number in fp32.
+const FP32: i64 = 4;
 
 impl VaeDecoder {
     /// The most bytes that decoding a whole video, as [`super::decode_video`] does it, holds at once beside weights and latents. `bytes` are those of
-    /// one number in the compute type.
+    /// one number in the compute type, and `allocated` says what the allocator counts for a tensor of so many.
     ///
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
-    pub fn activation_bytes(&self, latents: [i64; 4], tiling: Option<Tiling>, temporal_chunk: i64, bytes: i64) -> i64 {
+    pub fn activation_bytes(&self, latents: [i64; 4], decoding: Decoding, bytes: i64, allocated: &dyn Fn(i64) -> i64) -> i64 {
+        let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
         let [_, frames, height, width] = latents;
         // All tiles of a frame have one size.
         let side = |extent| tiling.and_then(|tiling| Some(tiling.spans(extent).first()?.len())).unwrap_or(extent);
         let (latent_height, latent_width) = (side(height), side(width));
         let chunks = even_spans(frames, temporal_chunk);
-        let peaks = chunks.iter().enumerate().map(|(index, span)| {
-            let chunk = Chunk { batch: 1, latent_frames: span.len(), latent_height, latent_width };
-            let mut walk = Walk::new(self, chunk, index == 0, index + 1 == chunks.len(), bytes);
-            walk.decode(self);
-            walk.peak
-        });
+        let mut buffer = 0;
+        let mut peak = 0;
+        for span in &chunks {
+            let chunk = Chunk { batch: 1, latent_frames: span.len(), latent_height, latent_width, bytes };
+            let place = Place { starts: true, ends: true }.part(span.start, span.end, frames);
+            buffer = buffer.max(self.slots.largest_input(chunk, !place.starts) * bytes);
+            let mut walk = Walk::new(self, chunk, place, buffer, allocated);
+            if activation_offload && chunks.len() > 1 {
+                walk.remembered.fill(0);
+            }
+            walk.decode(self, chunk, place);
+            peak = peak.max(walk.peak);
+        }
         // The canvas that tiles are put together in is as high as one of them.
         let pixels = self.frames_of(frames) * latent_height * width * self.spatial_compression().pow(2);
-        let canvas = if tiling.is_some() { pixels * COLOURS * bytes } else { 0 };
-        canvas + peaks.max().unwrap_or(0)
+        let canvas = if tiling.is_some() { allocated(pixels * COLOURS * bytes) } else { 0 };
+        canvas + peak
     }
 }
 
+/// What the allocator counts for a tensor of so many bytes.
+type Allocated<'a> = &'a dyn Fn(i64) -> i64;
+
 /// A way through the decoder with one chunk.
-struct Walk {
+struct Walk<'a> {
+    allocated: Allocated<'a>,
+    /// Bytes of one number in the compute type.
     bytes: i64,
-    is_first: bool,
-    is_last: bool,
     /// Bytes that the convolutions to come remember, the next one's last.
     remembered: Vec<i64>,
     buffer: i64,
-    /// Bytes that the current layer's caller holds.
+    /// Bytes that those who wait for the current layer hold.
     held: i64,
+    peak: i64,
+}
+
+/// An activation on its way.
+#[derive(Clone, Copy)]
+struct Activation {
+    place: Place,
     frames: i64,
     height: i64,
     width: i64,
     channels: i64,
-    peak: i64,
 }
 
-impl Walk {
-    fn new(decoder: &VaeDecoder, chunk: Chunk, is_first: bool, is_last: bool, bytes: i64) -> Self {
-        let mut remembered: Vec<i64> = decoder.slots.remembered(chunk).iter().rev().map(|elements| elements * bytes).collect();
-        if is_first && is_last {
-            // There is nothing before it and nothing after it.
-            remembered.clear();
-        }
-        let buffer = decoder.slots.largest_input(chunk, !is_first) * bytes;
-        let Chunk { latent_frames: frames, latent_height: height, latent_width: width, .. } = chunk;
-        Self { bytes, is_first, is_last, remembered, buffer, held: 0, frames, height, width, channels: 0, peak: 0 }
+impl Activation {
+    fn positions(self) -> i64 {
+        self.frames * self.height * self.width
     }
 
-    /// Bytes of an activation with so many channels.
-    fn with(&self, channels: i64) -> i64 {
-        self.frames * self.height * self.width * channels * self.bytes
+    fn with(self, channels: i64) -> Self {
+        Self { channels, ..self }
     }
 
-    /// Bytes of the current activation.
-    fn activation(&self) -> i64 {
-        self.with(self.channels)
+    /// A slice of it, of those in which so many channels are computed.
+    fn slice(self, channels: i64) -> Self {
+        let positions = position_slices(self.positions(), channels).next().map_or(0, |slice| slice.len());
+        Self { frames: 1, height: 1, width: positions, ..self }
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(decoder: &VaeDecoder, chunk: Chunk, place: Place, buffer: i64, allocated: Allocated<'a>) -> Self {
+        let bytes = chunk.bytes;
+        let frames = |(history, sides): &(i64, [i64; 5])| history * allocated(sides.iter().product::<i64>() * bytes);
+        let remembered = decoder.slots.remembered(chunk, place.starts && place.ends).iter().rev().map(frames).collect();
+        Self { allocated, bytes, remembered, buffer, held: 0, peak: 0 }
     }
 
-    /// Says that these bytes exist at once, beside cache, buffer and what the caller holds.
+    /// Says that these bytes exist at once, beside cache, buffer and what is held.
     fn see(&mut self, bytes: i64) {
-        self.peak = self.peak.max(self.buffer + self.remembered.iter().sum::<i64>() + self.held + bytes);
+        self.peak = self.peak.max((self.allocated)(self.buffer) + self.remembered.iter().sum::<i64>() + self.held + bytes);
     }
 
-    /// A causal convolution reads its input. In the last chunk its remembered frames go then.
-    fn recall(&mut self) {
-        if self.is_last {
+    /// Goes on while somebody holds so many bytes more.
+    fn holding<R>(&mut self, bytes: i64, go_on: impl FnOnce(&mut Self) -> R) -> R {
+        self.held += bytes;
+        let result = go_on(self);
+        self.held -= bytes;
+        result
+    }
+
+    /// A causal convolution reads its input. Where the video ends its remembered frames go then.
+    fn recall(&mut self, place: Place) {
+        if place.ends {
             self.remembered.pop();
         }
     }
 
-    fn decode(&mut self, decoder: &VaeDecoder) {
+    /// What a tensor of `x` with so many bytes a number is allocated.
+    fn of(&self, x: Activation, of_one: i64) -> i64 {
+        (self.allocated)(x.positions() * x.channels * of_one)
+    }
+
+    fn fp32(&self, x: Activation) -> i64 {
+        self.of(x, FP32)
+    }
+
+    fn compute(&self, x: Activation) -> i64 {
+        self.of(x, self.bytes)
+    }
+
+    /// Bytes of `x` in the compute type beside `x` in fp32: none where it is the same.
+    fn cast(&self, x: Activation) -> i64 {
+        if self.bytes == FP32 { 0 } else { self.compute(x) }
+    }
+
+    fn decode(&mut self, decoder: &VaeDecoder, chunk: Chunk, place: Place) {
         // 1. In, and the middle.
         let [before, after] = &decoder.mid_block.resnets;
-        self.recall();
-        self.channels = before.inputs;
-        self.see(self.activation());
-        self.residual(before);
-        // Attention: its input, the norm of that, and queries, keys and values.
-        self.see(5 * self.activation());
-        self.residual(after);
+        let Chunk { latent_frames: frames, latent_height: height, latent_width: width, .. } = chunk;
+        let x = Activation { place, frames, height, width, channels: before.inputs };
+        self.recall(place);
+        self.see(self.fp32(x) + self.cast(x));
+        self.residual(before, x);
+        // Attention: its input, the norm of that in both types, and queries, keys and values.
+        self.see(2 * self.fp32(x) + self.cast(x) + 3 * self.compute(x));
+        self.residual(after, x);
 
-        // 2. Up.
-        for block in &decoder.up_blocks {
-            self.up_block(block);
-        }
-
-        // 3. Colours, and once more where patches become pixels.
-        self.see(self.activation() + self.norm_slice());
-        self.recall();
-        self.see(2 * self.with(COLOURS * decoder.patch_size * decoder.patch_size));
+        // 2. Up, and colours.
+        self.go_up(decoder, &decoder.up_blocks, x);
     }
 
-    /// The frames that a norm has made and SiLU has not taken yet.
-    fn norm_slice(&self) -> i64 {
-        let frame = self.activation() / self.frames;
-        self.frames.min((SLICE_BYTES / frame).max(1)) * frame
+    /// Norm, SiLU and convolution of `x`, which has these bytes and `of_one` for a number. Gives the result's bytes.
+    fn convolution(&mut self, x: Activation, of_one: i64, outputs: i64) -> i64 {
+        let slices = if of_one == FP32 { 1 } else { 2 };
+        self.see(self.of(x, of_one) + slices * self.fp32(x.slice(x.channels)));
+        self.recall(x.place);
+        self.compute(x.with(outputs))
     }
 
-    fn residual(&mut self, block: &ResidualBlock) {
-        // 1. The input and its norm, then input and result.
-        let input = self.activation();
-        self.see(input + self.norm_slice());
-        self.recall();
-        self.channels = block.outputs;
-        let output = self.activation();
-        // 2. The same of that result.
-        self.see(input + output + self.norm_slice());
-        self.recall();
-        // 3. The way around.
-        let shortcut = if block.inputs == block.outputs { 0 } else { output };
-        self.see(input + output + shortcut);
+    fn residual(&mut self, block: &ResidualBlock, x: Activation) -> Activation {
+        let y = x.with(block.outputs);
+        self.holding(self.fp32(x), |walk| {
+            // 1. The input is held anyway.
+            walk.see(walk.fp32(x.slice(x.channels)));
+            walk.recall(x.place);
+            let h = walk.compute(y);
+            walk.see(h);
+            // 2. The same of that result, and 3. the way around.
+            let h = walk.convolution(y, walk.bytes, block.outputs);
+            walk.see(h);
+            if !block.adds_to_its_input() {
+                let widest = x.channels.max(y.channels);
+                walk.see(h + walk.fp32(y) + walk.cast(x.slice(widest)) + walk.compute(y.slice(widest)));
+            }
+        });
+        y
     }
 
-    fn up_block(&mut self, block: &UpBlock) {
-        let input = if block.shortcut { self.activation() } else { 0 };
+    fn go_up(&mut self, decoder: &VaeDecoder, blocks: &[UpBlock], x: Activation) {
+        let Some((block, above)) = blocks.split_first() else { return self.colours(decoder, x) };
+        let input = if block.shortcut { self.fp32(x) } else { 0 };
+        let mut y = x;
         for (index, resnet) in block.resnets.iter().enumerate() {
-            // The first one's own input is the block's.
-            self.held = if index > 0 { input } else { 0 };
-            self.residual(resnet);
+            // The first one may have the block's input for its own.
+            let held = if index > 0 || resnet.adds_to_its_input() { input } else { 0 };
+            y = self.holding(held, |walk| walk.residual(resnet, y));
         }
-        self.held = input;
-        if let Some(upsampler) = &block.upsampler {
-            self.upsample(upsampler);
-        }
-        self.held = 0;
+        let Some(upsampler) = &block.upsampler else { return self.go_up(decoder, above, y) };
+        self.holding(input, |walk| {
+            let small = walk.in_time(upsampler, y);
+            walk.holding(walk.compute(small), |walk| walk.in_space(decoder, upsampler, above, small));
+        });
     }
 
-    fn upsample(&mut self, upsampler: &Upsampler) {
-        // 1. In time, which the video's first frame goes by.
-        let is_temporal = upsampler.time_conv.is_some();
-        if is_temporal && self.is_first && self.frames > 1 {
-            // Old frames, new ones as the convolution makes them, those in order, and all of them.
-            let frame = self.activation() / self.frames;
-            let made = 2 * (self.frames - 1);
-            self.see((self.frames + made + made + made + 1) * frame);
-            self.frames = made + 1;
-        } else if is_temporal && !self.is_first {
-            self.recall();
-            self.frames *= 2;
+    /// Twice the frames, where the upsampler doubles them.
+    fn in_time(&mut self, upsampler: &Upsampler, x: Activation) -> Activation {
+        let starts = x.place.starts;
+        if upsampler.time_conv.is_none() || starts && x.frames == 1 {
+            self.see(self.fp32(x) + self.cast(x));
+            return x;
         }
-        // 2. In space, some frames at a time where the buffer does not hold them all.
-        let small = self.activation();
-        (self.height, self.width) = (2 * self.height, 2 * self.width);
-        let frames_at_once = (self.buffer * self.frames / self.activation()).max(1);
-        self.channels = upsampler.conv.outputs;
-        let large = self.activation();
-        let slices = (self.frames + frames_at_once - 1) / frames_at_once;
-        self.see(small + large + if slices > 1 { large / slices } else { 0 });
+        let doubled = Activation { frames: 2 * (x.frames - i64::from(starts)), ..x };
+        let made = self.compute(doubled);
+        self.recall(x.place);
+        let all = Activation { frames: doubled.frames + i64::from(starts), ..x };
+        if starts {
+            // The old frames wait for the new ones.
+            self.see(self.fp32(x) + made + made.max(self.compute(all)));
+        } else {
+            self.see(2 * made);
+        }
+        all
+    }
+
+    /// Slices of twice the height and width, each all the way up. The input is held.
+    fn in_space(&mut self, decoder: &VaeDecoder, upsampler: &Upsampler, above: &[UpBlock], small: Activation) {
+        let pixels = 4 * small.height * small.width;
+        let frame_bytes = pixels * upsampler.conv.outputs * self.bytes;
+        for Span { start, end } in slices(small.frames, frame_bytes) {
+            let of_frames = |frames| Activation {
+                place: small.place.part(start, end, small.frames),
+                frames,
+                height: 2 * small.height,
+                width: 2 * small.width,
+                channels: upsampler.conv.outputs,
+            };
+            let large = of_frames(end - start);
+            // Some frames at a time where the buffer does not hold them all.
+            let at_most = (self.buffer / (pixels * small.channels * self.bytes)).max(1);
+            let at_once = even_spans(large.frames, at_most)[0].len();
+            let result = if at_once < large.frames { self.compute(of_frames(at_once)) } else { self.cast(large) };
+            self.see(self.fp32(large) + result);
+            self.go_up(decoder, above, large);
+        }
+    }
+
+    /// The way from channels to pixels, once more where patches become those.
+    fn colours(&mut self, decoder: &VaeDecoder, x: Activation) {
+        let colours = COLOURS * decoder.patch_size * decoder.patch_size;
+        let pixels = self.convolution(x, FP32, colours);
+        self.see(2 * pixels);
     }
 }

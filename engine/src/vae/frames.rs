@@ -1,9 +1,10 @@
 //! A whole video from its latents: chunk by chunk, tile by tile, and out of the device's memory as soon as pixels are done.
 
+use engine_protocol::Config;
 use tch::{Device, Kind, Tensor};
 
-use super::causal_conv::FeatureCache;
 use super::decoder::VaeDecoder;
+use super::feature_cache::{CacheTraffic, FeatureCache};
 use super::tiling::{Span, Tiling, blend_weights, even_spans};
 use crate::attribution::{Component, within};
 use crate::error::{Error, Result};
@@ -26,8 +27,36 @@ pub trait FrameSink {
     }
 }
 
-/// Decodes a whole video into `sink`, at most `temporal_chunk` latent frames at a time, in tiles where there is a `tiling`. After each chunk (of each
-/// tile) `progress` gets the number of those done and of all.
+/// In which pieces a video is decoded, and where what is remembered between them waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoding {
+    /// How frames are cut into tiles; empty for the whole frame at once.
+    pub tiling: Option<Tiling>,
+    /// The most latent frames at a time.
+    pub temporal_chunk: i64,
+    /// What is remembered between chunks waits on the host: see [`FeatureCache::on_host`].
+    pub activation_offload: bool,
+}
+
+impl Decoding {
+    /// Whole frames, at most so many latent ones at a time.
+    pub fn in_chunks(temporal_chunk: i64) -> Self {
+        Self { tiling: None, temporal_chunk, activation_offload: false }
+    }
+
+    /// As the flags of `config` say.
+    ///
+    /// # Errors
+    /// Tiles that cannot be.
+    pub fn of(config: &Config) -> Result<Self> {
+        let tiling = config.vae_tile_size.zip(config.vae_tile_overlap);
+        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose()?;
+        Ok(Self { tiling, temporal_chunk: config.vae_temporal_chunk.into(), activation_offload: config.activation_offload })
+    }
+}
+
+/// Decodes a whole video into `sink` in such pieces. After each chunk (of each tile) `progress` gets the number of those done and of all. Gives what the
+/// feature cache copied.
 ///
 /// # Shapes
 /// `latents`, as [`super::denormalise`] returns them and in the type of the weights: `[1, z_dim, frames, height, width]`.
@@ -38,11 +67,11 @@ pub fn decode_video(
     decoder: &VaeDecoder,
     w: &Weights,
     latents: &Tensor,
-    tiling: Option<Tiling>,
-    temporal_chunk: i64,
+    decoding: Decoding,
     sink: &mut dyn FrameSink,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<()> {
+) -> Result<CacheTraffic> {
+    let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
     let (batch, _, latent_frames, height, width) = latents.size5()?;
     if batch != 1 || latent_frames < 1 || temporal_chunk < 1 {
         return Err(Error::Input(format!(
@@ -51,11 +80,12 @@ pub fn decode_video(
         )));
     }
     let chunks = even_spans(latent_frames, temporal_chunk);
-    let video = Video { decoder, w, chunks };
+    let mut video = Video { decoder, w, chunks, activation_offload, traffic: CacheTraffic::default() };
     match tiling {
         None => video.decode_whole(latents, sink, progress),
         Some(tiling) => video.decode_tiles(latents, &tiling.spans(height), &tiling.spans(width), sink, progress),
-    }
+    }?;
+    Ok(video.traffic)
 }
 
 /// What the chunks of all tiles have in common.
@@ -64,38 +94,50 @@ struct Video<'a> {
     w: &'a Weights,
     /// Latent frames of each chunk.
     chunks: Vec<Span>,
+    activation_offload: bool,
+    /// Of all tiles until now.
+    traffic: CacheTraffic,
 }
 
 impl Video<'_> {
-    /// Decodes all chunks of `latents` in order and gives each one's pixels, `[1, frames, height, width, 3]`, to `take`.
-    fn decode_chunks(&self, latents: &Tensor, mut take: impl FnMut(Tensor) -> Result<()>) -> Result<()> {
-        let mut cache = FeatureCache::new();
+    /// Decodes all chunks of `latents` in order and gives their pixels as they are done, `[1, frames, height, width, 3]`, to `take`. After each chunk
+    /// `done` is called.
+    fn decode_chunks(&mut self, latents: &Tensor, mut take: impl FnMut(Tensor) -> Result<()>, mut done: impl FnMut()) -> Result<()> {
+        let mut cache = if self.activation_offload { FeatureCache::on_host() } else { FeatureCache::new() };
         for (index, chunk) in self.chunks.iter().enumerate() {
             if index + 1 == self.chunks.len() {
                 cache.expect_last();
             }
-            take(self.decoder.decode_channels_last(self.w, &latents.f_narrow(2, chunk.start, chunk.len())?, &mut cache)?)?;
+            self.decoder.decode_slices(self.w, &latents.f_narrow(2, chunk.start, chunk.len())?, &mut cache, &mut take)?;
+            done();
         }
+        // Tiles have one size, and page-locked memory goes from one to the next.
+        let CacheTraffic { h2d_bytes, d2h_bytes, pinned_bytes } = cache.traffic();
+        self.traffic.h2d_bytes += h2d_bytes;
+        self.traffic.d2h_bytes += d2h_bytes;
+        self.traffic.pinned_bytes = self.traffic.pinned_bytes.max(pinned_bytes);
         Ok(())
     }
 
-    fn decode_whole(&self, latents: &Tensor, sink: &mut dyn FrameSink, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    fn decode_whole(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
         let quantiser = Quantiser::new(latents, sink.takes_colours())?;
-        let (mut first_frame, mut done) = (0, 0);
-        self.decode_chunks(latents, |pixels| {
+        let (chunks, mut first_frame, mut done) = (self.chunks.len(), 0, 0);
+        let take = |pixels| {
             let pixels = quantiser.quantise(pixels)?;
             sink.accept(first_frame, 0, &pixels)?;
             first_frame += pixels.size()[0];
-            done += 1;
-            progress(done, self.chunks.len());
             Ok(())
+        };
+        self.decode_chunks(latents, take, || {
+            done += 1;
+            progress(done, chunks);
         })
     }
 
     /// Decodes one row of tiles after the other into a canvas as high as a tile. Of the canvas, the rows that the next row of tiles does not
     /// touch are done and leave; the others move to its top.
     fn decode_tiles(
-        &self,
+        &mut self,
         latents: &Tensor,
         rows: &[Span],
         columns: &[Span],
@@ -122,13 +164,15 @@ impl Video<'_> {
                 let place = canvas.f_narrow(3, column.start * scale, column.len() * scale)?;
                 let weight = row_weights[row].f_mul(column_weight)?;
                 let mut first_frame = 0;
-                self.decode_chunks(&tile, |pixels| {
+                let take = |pixels: Tensor| {
                     let frames = pixels.size()[1];
                     let _ = place.f_narrow(1, first_frame, frames)?.f_addcmul_(&pixels, &weight)?;
                     first_frame += frames;
+                    Ok(())
+                };
+                self.decode_chunks(&tile, take, || {
                     done += 1;
                     progress(done, total);
-                    Ok(())
                 })?;
             }
 

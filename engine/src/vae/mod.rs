@@ -9,18 +9,20 @@ mod blocks;
 mod causal_conv;
 mod decoder;
 mod encoder;
+mod feature_cache;
 mod footprint;
 mod frames;
 mod latents;
 mod norm;
 mod resample;
 mod shortcut;
+mod slots;
 mod tiling;
 
-pub use causal_conv::FeatureCache;
 pub use decoder::{VaeDecoder, groups};
 pub use encoder::{VaeEncoder, encode_video, encoder_groups};
-pub use frames::{FrameSink, decode_video};
+pub use feature_cache::{CacheTraffic, FeatureCache};
+pub use frames::{Decoding, FrameSink, decode_video};
 pub use latents::{denormalise, normalise};
 pub use tiling::{Span, Tiling, blend_weights};
 

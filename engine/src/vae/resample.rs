@@ -2,9 +2,12 @@
 //!
 //! Follows `WanResample` in diffusers 0.42.x `src/diffusers/models/autoencoders/autoencoder_kl_wan.py`.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::causal_conv::{CausalConv, FeatureCache, Slots};
+use super::causal_conv::CausalConv;
+use super::feature_cache::FeatureCache;
+use super::slots::Slots;
+use super::tiling::{Span, even_spans};
 use crate::attribution::operation;
 use crate::error::Result;
 use crate::weights::{Group, Weights};
@@ -20,7 +23,7 @@ impl Upsampler {
     /// The upsampler `name`, which doubles frames where `temporal`, by the next convolution of `slots`.
     pub(super) fn new(name: &str, inputs: i64, outputs: i64, temporal: bool, slots: &mut Slots) -> Self {
         let time_conv = temporal.then(|| CausalConv::new(format!("{name}.time_conv"), inputs, 2 * inputs, 1, slots));
-        slots.double(inputs, temporal);
+        slots.double(inputs, outputs, temporal);
         Self { time_conv, conv: FrameConv::new(name, inputs, outputs) }
     }
 
@@ -33,57 +36,51 @@ impl Upsampler {
         self.conv.params(group)
     }
 
-    /// # Shapes
-    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', 2 height, 2 width, outputs]`, where `frames'` is
-    /// `frames`, or `2 frames`, or `2 frames - 1` where `x` starts with the video's first frame.
-    pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        let (batch, frames, height, width, channels) = x.size5()?;
-
-        // 1. In time, where there is a convolution for it: `[batch, frames, n, height, 1, width, 1, channels]`.
-        let x = match &self.time_conv {
-            Some(time_conv) if cache.is_started() => doubled_frames(time_conv, w, x, cache)?,
-            Some(time_conv) if frames > 1 => {
-                // The video's first frame goes by the convolution, and is no history for those after it.
-                let first = x.f_narrow(1, 0, 1)?;
-                let rest = doubled_frames(time_conv, w, x.f_narrow(1, 1, frames - 1)?, cache)?;
-                let rest = rest.f_reshape([batch, 2 * (frames - 1), height, width, channels])?;
-                let all = Tensor::f_cat(&[first, rest], 1)?;
-                drop(x);
-                all.f_reshape([batch, 2 * frames - 1, 1, height, 1, width, 1, channels])?
-            }
-            _ => x.f_reshape([batch, frames, 1, height, 1, width, 1, channels])?,
-        };
-
-        // 2. In space.
-        let (frames, n) = (x.size()[1], x.size()[2]);
-        let at_most = cache.buffer_len() / (batch * n * 4 * height * width * channels);
-        let result = [batch, frames * n, 2 * height, 2 * width, self.conv.outputs];
-        in_slices(&x, at_most, &result, |slice| self.enlarged(w, slice, cache))
-    }
-
-    /// Every pixel two by two times, then a convolution over each frame. Repeating pixels is what nearest neighbours at a
-    /// factor of two amounts to, and one copy does it whichever way the sides of `x` lie.
+    /// The frames of `x`, doubled where there is a convolution for that, in the compute type `kind`.
     ///
     /// # Shapes
-    /// `x`: `[batch, frames, n, height, 1, width, 1, inputs]`; result: `[batch, frames x n, 2 height, 2 width, outputs]`.
-    fn enlarged(&self, w: &Weights, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
-        let mut sides = x.size();
-        (sides[4], sides[6]) = (2, 2);
-        let mut large = cache.in_buffer(&sides)?;
-        large.f_copy_(x)?;
-        let large = large.f_view([sides[0], sides[1] * sides[2], 2 * sides[3], 2 * sides[5], sides[7]])?;
-        self.conv.forward(w, &large, 1, 1)
+    /// `x`: `[batch, frames, height, width, inputs]`; result: `[batch, frames', height, width, inputs]`, where `frames'` is `frames`, or `2 frames`, or
+    /// `2 frames - 1` where `x` starts with the video's first frame.
+    pub(super) fn in_time(&self, w: &Weights, x: Tensor, kind: Kind, cache: &mut FeatureCache) -> Result<Tensor> {
+        let frames = x.size()[1];
+        match &self.time_conv {
+            Some(time_conv) if !cache.place().starts => doubled_frames(time_conv, w, x, cache),
+            Some(time_conv) if frames > 1 => {
+                // The video's first frame goes by the convolution, and is no history for those after it.
+                let first = x.f_narrow(1, 0, 1)?.f_to_kind(kind)?;
+                let rest = doubled_frames(time_conv, w, x.f_narrow(1, 1, frames - 1)?, cache)?;
+                Ok(Tensor::f_cat(&[first, rest], 1)?)
+            }
+            _ => Ok(x.f_to_kind(kind)?),
+        }
+    }
+
+    /// Every pixel two by two times, then a convolution over each frame. Repeating pixels is what nearest neighbours at a factor of two amounts to.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, frames, height, width, inputs]`; result, in fp32: `[batch, frames, 2 height, 2 width, outputs]`.
+    pub(super) fn in_space(&self, w: &Weights, x: &Tensor, cache: &FeatureCache) -> Result<Tensor> {
+        let (batch, frames, height, width, channels) = x.size5()?;
+        let at_most = cache.buffer_len() / (batch * 4 * height * width * channels);
+        in_slices(x, at_most, &[batch, frames, 2 * height, 2 * width, self.conv.outputs], |slice| {
+            let frames = slice.size()[1];
+            let mut large = cache.in_buffer(&[batch, frames, height, 2, width, 2, channels])?;
+            large.f_copy_(&slice.f_view([batch, frames, height, 1, width, 1, channels].as_slice())?)?;
+            let large = large.f_view([batch, frames, 2 * height, 2 * width, channels])?;
+            self.conv.forward(w, &large, 1, 1)
+        })
     }
 }
 
 /// Two frames for each frame of `x`, which the convolution returns as two halves of its channels.
 ///
 /// # Shapes
-/// `x`: `[batch, frames, height, width, channels]`; result, a view: `[batch, frames, 2, height, 1, width, 1, channels]`.
+/// `x`: `[batch, frames, height, width, channels]`; result: `[batch, 2 frames, height, width, channels]`.
 fn doubled_frames(time_conv: &CausalConv, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
     let (batch, frames, height, width, channels) = x.size5()?;
     let halves = time_conv.forward(w, x, None, cache)?;
-    Ok(halves.f_reshape([batch, frames, height, 1, width, 1, 2, channels])?.f_permute([0, 1, 6, 2, 3, 4, 5, 7])?)
+    let halves = halves.f_reshape([batch, frames, height, width, 2, channels])?.f_permute([0, 1, 4, 2, 3, 5])?;
+    Ok(halves.f_reshape([batch, 2 * frames, height, width, channels])?)
 }
 
 /// Halves height and width; where it has a convolution for it, halves all frames but the video's first too.
@@ -114,7 +111,7 @@ impl Downsampler {
     }
 
     /// # Shapes
-    /// `x`: `[batch, frames, height, width, channels]`, height and width even; result: `[batch, frames', height / 2, width / 2, channels]`,
+    /// `x`: `[batch, frames, height, width, channels]`, height and width even; result, in fp32: `[batch, frames', height / 2, width / 2, channels]`,
     /// where `frames'` is `frames`, or `frames / 2`, rounded up where `x` starts with the video's first frame.
     pub(super) fn forward(&self, w: &Weights, x: Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
@@ -128,14 +125,16 @@ impl Downsampler {
         // 2. In time, where there is a convolution for it.
         match &self.time_conv {
             None => Ok(small),
-            Some(time_conv) if cache.is_started() => time_conv.forward(w, small, None, cache),
+            Some(time_conv) if !cache.place().starts => Ok(time_conv.forward(w, small, None, cache)?.f_to_kind(Kind::Float)?),
             Some(time_conv) => {
                 // The video's first frame goes by the convolution, and is the history of those after it.
                 if frames == 1 {
                     time_conv.remember(&small, cache)?;
                     return Ok(small);
                 }
-                let rest = time_conv.forward_padded(w, &small, cache)?;
+                let compute = cache.in_buffer(&small.size())?;
+                compute.shallow_clone().f_copy_(&small)?;
+                let rest = time_conv.forward_padded(w, &compute, cache)?.f_to_kind(Kind::Float)?;
                 Ok(Tensor::f_cat(&[small.f_narrow(1, 0, 1)?, rest], 1)?)
             }
         }
@@ -193,20 +192,16 @@ impl FrameConv {
 /// What `resample` makes of all frames of `x`, some frames at a time where there are more than `at_most`.
 ///
 /// # Shapes
-/// `x`: `[batch, frames, ..]`; result: `sides`, whose frames are a multiple of those of `x`.
+/// `x`: `[batch, frames, ..]`; result, in fp32: `sides`.
 fn in_slices(x: &Tensor, at_most: i64, sides: &[i64], resample: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let frames = x.size()[1];
-    let n = sides[1] / frames;
     if frames <= at_most {
-        return resample(x);
+        return Ok(resample(x)?.f_to_kind(Kind::Float)?);
     }
-    let slices = (frames + at_most - 1) / at_most;
-    let step = (frames + slices - 1) / slices;
-    let y = Tensor::f_empty(sides, (x.kind(), x.device()))?;
-    for start in (0..frames).step_by(step as usize) {
-        let len = step.min(frames - start);
-        let slice = resample(&x.f_narrow(1, start, len)?)?;
-        y.f_narrow(1, start * n, len * n)?.f_copy_(&slice)?;
+    let y = Tensor::f_empty(sides, (Kind::Float, x.device()))?;
+    for Span { start, end } in even_spans(frames, at_most) {
+        let slice = resample(&x.f_narrow(1, start, end - start)?)?;
+        y.f_narrow(1, start, end - start)?.f_copy_(&slice)?;
     }
     Ok(y)
 }

@@ -6,7 +6,7 @@
 
 use tch::Tensor;
 
-use super::causal_conv::FeatureCache;
+use super::feature_cache::FeatureCache;
 use crate::error::Result;
 
 /// The way around the residual blocks and the downsampler of one resolution.
@@ -33,7 +33,8 @@ impl AverageShortcut {
         let (batch, frames, height, width, channels) = x.size5()?;
         let (n, side) = (self.frames, self.side);
         if n * side == 1 && channels == self.outputs {
-            return Ok(x.shallow_clone());
+            // Not the same tensor: the blocks that it goes around add to theirs.
+            return Ok(x.f_alias_copy()?);
         }
         let (steps, height, width) = ((frames + n - 1) / n, height / side, width / side);
 
@@ -61,37 +62,31 @@ impl AverageShortcut {
 }
 
 /// Adds each position of `x` to the positions of `y` that it became in an upsampler. Where `y` has fewer channels than `x`, a channel's neighbours
-/// go to different positions: as many of the frames, rows and columns as there are neighbours, in this order. `starts` says that `x` has the
-/// video's first frame, which did not become two.
+/// go to different positions: as many of the frames, rows and columns as there are neighbours, in this order.
+///
+/// `y` may be a part of what became of `x`: its first frame is frame `first` of that. `temporal` says whether frames were doubled, and `starts` that `x` has
+/// the video's first frame, which did not become two.
 ///
 /// # Shapes
 /// `x`: `[batch, frames, height, width, inputs]`; `y`: `[batch, frames', 2 height, 2 width, outputs]`.
-pub(super) fn add_repeated(y: &Tensor, x: &Tensor, temporal: bool, starts: bool) -> Result<()> {
-    let (batch, frames, height, width, inputs) = x.size5()?;
-    let outputs = y.size()[4];
+pub(super) fn add_repeated(y: &Tensor, first: i64, x: &Tensor, temporal: bool, starts: bool) -> Result<()> {
+    let (batch, _, height, width, inputs) = x.size5()?;
+    let (frames, outputs) = (y.size()[1], y.size()[4]);
     let n = 1 + i64::from(temporal);
 
-    // 1. Neighbouring channels as frames, rows and columns: `[batch, frames, frames of one, height, rows of one, width, columns of one, outputs]`.
+    // 1. Neighbouring channels as frames, rows and columns.
     let neighbours = inputs / outputs;
     let of_frames = neighbours.min(n);
     let of_rows = (neighbours / of_frames).min(2);
     let of_columns = neighbours / (of_frames * of_rows);
-    let x = x
-        .f_view([batch, frames, height, width, outputs, of_frames, of_rows, of_columns].as_slice())?
-        .f_permute([0, 1, 5, 2, 6, 3, 7, 4])?;
 
-    // 2. The first frame by itself, as the last of those that it would have become.
-    let alone = i64::from(starts && temporal);
-    let places = |start: i64, steps: i64, n: i64| {
-        y.f_narrow(1, start, steps * n)?.f_view([batch, steps, n, height, 2, width, 2, outputs].as_slice())
-    };
-    if alone > 0 {
-        let _ = places(0, 1, 1)?.f_add_(&x.f_narrow(1, 0, 1)?.f_narrow(2, of_frames - 1, 1)?)?;
-    }
-
-    // 3. The others.
-    if frames > alone {
-        let _ = places(alone, frames - alone, n)?.f_add_(&x.f_narrow(1, alone, frames - alone)?)?;
+    for frame in 0..frames {
+        // 2. The frame that it came from, and which of those that that one became it is. One alone is the last of those that it would have become.
+        let place = first + frame + if starts { n - 1 } else { 0 };
+        let (from, which) = (place / n, (place % n).min(of_frames - 1));
+        let from = x.f_narrow(1, from, 1)?.f_view([batch, height, width, outputs, of_frames, of_rows, of_columns].as_slice())?;
+        let from = from.f_select(4, which)?.f_permute([0, 1, 4, 2, 5, 3])?;
+        let _ = y.f_narrow(1, frame, 1)?.f_view([batch, height, 2, width, 2, outputs].as_slice())?.f_add_(&from)?;
     }
     Ok(())
 }

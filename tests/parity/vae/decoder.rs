@@ -6,6 +6,7 @@ use engine_protocol::VaeSpec;
 use rstest::rstest;
 use tch::{Kind, Tensor};
 
+use super::tiling::{decode_to_sink, largest_difference};
 use super::{DECODER, ENCODER, Parts, RESIDUAL, bf16_tolerance, decode, published, residual, seeded, smooth_latents};
 use crate::resident::{Fixture, Resident, assert_close};
 
@@ -78,10 +79,17 @@ fn shapes_of_videos_of_any_length(#[case] spec: VaeSpec) {
     }
 }
 
-/// 4 frames at once are over the 16 MiB that the norm takes at a time, single ones are not.
-#[test]
-fn large_activations_are_normalised_in_slices() {
-    let (spec, w) = seeded(published(), Parts::Decoder, Kind::Float, 0.1);
-    let latents = smooth_latents(&spec, [4, 25, 26]);
-    assert_close("VAE, sliced norm", &decode(&spec, &w, &latents, 4), &decode(&spec, &w, &latents, 1), 1e-5);
+/// Seven latent frames at once are more than the higher resolutions take at a time, and more than a norm does; single ones are less than the first.
+#[rstest]
+#[case::wan2_1(published(), [false, true, true])]
+// Frames double behind the first resolution that takes slices.
+#[case::wan2_2(residual(), [true, true, false])]
+fn large_chunks_go_up_in_slices(#[case] spec: VaeSpec, #[case] temporal_downsample: [bool; 3]) {
+    let spec = VaeSpec { temporal_downsample: temporal_downsample.into(), ..spec };
+    let (spec, w) = seeded(spec, Parts::Decoder, Kind::Float, 0.1);
+    let latents = smooth_latents(&spec, [7, 44, 46]);
+    let [at_once, one_by_one] = [7, 1].map(|temporal_chunk| decode_to_sink(&spec, &w, &latents, None, temporal_chunk));
+    assert!(at_once.calls > 3, "one chunk in {} slices", at_once.calls);
+    assert_eq!(one_by_one.calls, 7, "chunks of one latent frame in a slice each");
+    assert!(largest_difference(&at_once.pixels, &one_by_one.pixels) <= 1);
 }

@@ -1,6 +1,6 @@
 //! Chunks and tiles of a video against the video at once.
 
-use engine::vae::{FrameSink, Span, Tiling, VaeDecoder, blend_weights, decode_video};
+use engine::vae::{CacheTraffic, Decoding, FrameSink, Span, Tiling, VaeDecoder, blend_weights, decode_video};
 use engine::weights::Weights;
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -9,11 +9,12 @@ use tch::{Device, Kind, Tensor};
 use super::{Parts, decode, published, residual, seeded, smooth_latents};
 
 /// Collects a video and counts how often each pixel came.
-struct Collected {
+pub(super) struct Collected {
     /// `[frames, height, width, 3]`.
-    pixels: Tensor,
+    pub(super) pixels: Tensor,
     times: Tensor,
-    calls: usize,
+    /// How often pixels came.
+    pub(super) calls: usize,
 }
 
 impl FrameSink for Collected {
@@ -29,7 +30,12 @@ impl FrameSink for Collected {
 }
 
 /// The video as it reaches a sink.
-fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
+pub(super) fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
+    decode_as(spec, w, latents, Decoding { tiling, temporal_chunk, activation_offload: false })
+}
+
+fn decode_as(spec: &VaeSpec, w: &Weights, latents: &Tensor, decoding: Decoding) -> Collected {
+    let Decoding { tiling, temporal_chunk, .. } = decoding;
     let [_, _, frames, height, width] = <[i64; 5]>::try_from(latents.size()).unwrap();
     let scale = spec.spatial_compression();
     let shape = [(frames - 1) * spec.temporal_compression() + 1, height * scale, width * scale, 3];
@@ -37,7 +43,8 @@ fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<
     let mut sink = Collected { pixels: empty(), times: empty(), calls: 0 };
     let mut seen = Vec::new();
     let decoder = VaeDecoder::new(spec);
-    decode_video(&decoder, w, latents, tiling, temporal_chunk, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
+    let traffic = decode_video(&decoder, w, latents, decoding, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
+    assert_eq!(traffic, CacheTraffic::default(), "nothing crosses on the CPU");
 
     let tiles = tiling.map_or(1, |tiling| tiling.spans(height).len() * tiling.spans(width).len());
     let total = tiles * (frames as usize).div_ceil(temporal_chunk as usize);
@@ -47,7 +54,7 @@ fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<
 }
 
 /// The largest difference of two videos of bytes.
-fn largest_difference(a: &Tensor, b: &Tensor) -> i64 {
+pub(super) fn largest_difference(a: &Tensor, b: &Tensor) -> i64 {
     (a.to_kind(Kind::Int) - b.to_kind(Kind::Int)).abs().max().int64_value(&[])
 }
 
@@ -69,6 +76,20 @@ fn a_video_reaches_the_sink_in_chunks(#[case] spec: VaeSpec) {
         let sink = decode_to_sink(&spec, &w, &latents, None, temporal_chunk);
         assert_eq!(sink.calls as i64, (4 + temporal_chunk - 1) / temporal_chunk);
         assert!(largest_difference(&sink.pixels, &bytes) <= 1, "chunks of {temporal_chunk}");
+    }
+}
+
+/// On a GPU frames that wait on the host are copied back and forth. On the CPU the same code runs, with both places in one memory.
+#[rstest]
+#[case::wan2_1(published())]
+#[case::wan2_2(residual())]
+fn where_remembered_frames_wait_changes_nothing(#[case] spec: VaeSpec, #[values(Kind::Float, Kind::BFloat16)] kind: Kind) {
+    let (spec, w) = seeded(spec, Parts::Decoder, kind, 1.0);
+    let latents = smooth_latents(&spec, [4, 5, 7]).to_kind(kind);
+    for (tiling, temporal_chunk) in [(None, 1), (None, 4), (Some(Tiling::new(4, 1).unwrap()), 2)] {
+        let [on_device, on_host] =
+            [false, true].map(|activation_offload| decode_as(&spec, &w, &latents, Decoding { tiling, temporal_chunk, activation_offload }));
+        assert!(on_host.pixels == on_device.pixels, "{tiling:?}, chunks of {temporal_chunk}");
     }
 }
 
@@ -117,6 +138,52 @@ fn tiles_of_smooth_latents_are_near_the_frame_at_once(#[case] spec: VaeSpec, #[c
         println!("tiles of {size}, overlap {overlap}: {psnr:.1} dB");
         assert!(psnr >= 40.0, "tiles of {size}, overlap {overlap}: {psnr:.1} dB");
     }
+}
+
+/// How much steeper a video is at the borders of its tiles than elsewhere: 1 where borders cannot be told from other places.
+///
+/// What a latent pixel becomes has a pattern of its own, so the gradient between two rows (or columns) is held against those one latent pixel before and
+/// after: on smooth latents they are alike, and a seam stands out whichever pattern it runs through. Compared are rows at which a latent pixel begins.
+fn steepness_at_borders(pixels: &Tensor, tiling: Tiling, scale: i64) -> f64 {
+    let pixels = pixels.to_kind(Kind::Double);
+    let along = |side: i64| {
+        let gradient = |row: i64| pixels.select(side, row) - pixels.select(side, row - 1);
+        let steepness = |row: i64| {
+            let around = (gradient(row - scale) + gradient(row + scale)) / 2;
+            (gradient(row) - around).abs().mean(Kind::Double).double_value(&[])
+        };
+        let extent = pixels.size()[side as usize] / scale;
+        let spans = tiling.spans(extent);
+        let distance = |latent: i64| spans.iter().flat_map(|span| [span.start, span.end]).map(|border| (border - latent).abs()).min();
+        let mean = |is_wanted: &dyn Fn(i64) -> bool| {
+            let rows: Vec<i64> = (2..extent - 1).filter(|&latent| is_wanted(latent)).map(|latent| latent * scale).collect();
+            rows.iter().map(|&row| steepness(row)).sum::<f64>() / rows.len() as f64
+        };
+        mean(&|latent| distance(latent) == Some(0)) / mean(&|latent| distance(latent) > Some(1))
+    };
+    along(1).max(along(2))
+}
+
+#[rstest]
+#[case::wan2_1(published(), 0.1)]
+#[case::wan2_2(residual(), 0.05)]
+fn blended_tiles_have_no_seam_and_others_have(#[case] spec: VaeSpec, #[case] reach: f64) {
+    let (spec, w) = seeded(spec, Parts::Decoder, Kind::Float, reach);
+    let latents = smooth_latents(&spec, [1, 24, 32]);
+    let steepness = |size, overlap| {
+        let tiling = Tiling::new(size, overlap).unwrap();
+        let tiled = decode_to_sink(&spec, &w, &latents, Some(tiling), 1);
+        let steepness = steepness_at_borders(&tiled.pixels, tiling, spec.spatial_compression());
+        println!("tiles of {size}, overlap {overlap}: {steepness:.2} times as steep at their borders as elsewhere");
+        steepness
+    };
+    // The default overlap, and twice that.
+    for (size, overlap) in [(8, 2), (8, 4), (12, 3), (12, 6)] {
+        let steepness = steepness(size, overlap);
+        assert!(steepness <= 1.5, "tiles of {size}, overlap {overlap}, show: {steepness:.2} times as steep at their borders");
+    }
+    let naive = steepness(8, 0);
+    assert!(naive >= 3.0, "tiles side by side do not show: {naive:.2} times as steep at their borders");
 }
 
 #[test]

@@ -9,6 +9,7 @@ impl Config {
         const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
         const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
         const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
+        const ONE_CHUNK: &str = "the VAE decodes all latent frames at once: set vae_temporal_chunk lower";
         let (tiled, streamed) = (self.vae_tile_size.is_some(), self.offload_dit);
         let pinning = match (streamed, self.stream_from) {
             (false, _) => STREAMING,
@@ -38,6 +39,7 @@ impl Config {
             ),
             ("gradient_checkpointing", settings.gradient_checkpointing == Some(true), false, "nothing is trained, so no gradient is kept"),
             ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
+            ("activation_offload", settings.activation_offload == Some(true), self.activation_offload, ONE_CHUNK),
         ];
         let has_lower = self.low_mem_level < LAST_LEVEL || self.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0));
         let rows = rows.into_iter().chain([(

@@ -28,6 +28,7 @@ impl Config {
             let latent_frames = self.latent_shape(model)[1] as u32;
             (self.vae_tile_size, self.vae_tile_overlap) = (Some(size), Some(size / 4));
             self.vae_temporal_chunk = resolve::tiled_chunk(model, size).min(latent_frames);
+            self.activation_offload &= self.vae_temporal_chunk < latent_frames;
         }
         if level >= 2 && self.offload_text_encoder == OffloadTextEncoder::Off {
             self.offload_text_encoder = OffloadTextEncoder::Cpu;

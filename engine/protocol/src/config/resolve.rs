@@ -96,6 +96,8 @@ pub struct Config {
     pub vae_tile_overlap: Option<u32>,
     /// Latent frames that the VAE decodes at a time.
     pub vae_temporal_chunk: u32,
+    /// What the VAE remembers between chunks waits on the CPU.
+    pub activation_offload: bool,
 }
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
@@ -223,6 +225,7 @@ impl Config {
             vae_tile_size: tile.map(|(size, _)| size),
             vae_tile_overlap: tile.map(|(_, overlap)| overlap),
             vae_temporal_chunk: chunk.min(latent_frames),
+            activation_offload: chunk < latent_frames && settings.activation_offload.unwrap_or(false),
         })
     }
 

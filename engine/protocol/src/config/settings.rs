@@ -46,6 +46,7 @@ pub struct Settings {
     pub vae_tile_size: Option<i64>,
     pub vae_tile_overlap: Option<i64>,
     pub vae_temporal_chunk: Option<i64>,
+    pub activation_offload: Option<bool>,
     pub cp_size: Option<i64>,
     pub flexcache: Option<String>,
     pub gradient_checkpointing: Option<bool>,
