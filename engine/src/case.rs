@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cuda::allocator;
 use crate::denoising::Denoising;
 use crate::error::{Error, Result};
-use crate::memory::{Room, predict, settle};
+use crate::memory::{Room, predict_from, settle};
 use crate::pipeline::{Pipeline, PromptEmbeddings, Sources, Target};
 use crate::stages::{Say, Stages};
 use crate::video::{Discard, VideoFile, VideoShape};
@@ -47,14 +47,11 @@ struct Case<'a> {
 impl Case<'_> {
     /// Runs what is not done yet, under the configuration as it is now.
     fn attempt(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
-        let planned = if self.target.device.is_cuda() { predict(&self.request.model, &self.config).stages } else { Vec::new() };
+        let first = self.first_stage();
+        let has_peaks = self.target.device.is_cuda();
+        let planned = if has_peaks { predict_from(first, &self.request.model, &self.config).stages } else { Vec::new() };
         say(Event::Planned { settled: self.settled, stages: planned });
         let stages = Stages::new(self.target);
-        let first = match (&self.prompts, &self.denoising) {
-            (_, Some(denoising)) if denoising.is_over() => Stage::Decode,
-            (Some(_), _) => Stage::Denoise,
-            (None, _) => Stage::Encode,
-        };
         let mut pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
 
         if first <= Stage::Denoise {
@@ -67,6 +64,15 @@ impl Case<'_> {
 
         stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
         Ok(Event::Finished { transfers: self.target.device.is_cuda().then(|| pipeline.transfers()) })
+    }
+
+    /// The first stage that is not done yet.
+    fn first_stage(&self) -> Stage {
+        match (&self.prompts, &self.denoising) {
+            (_, Some(denoising)) if denoising.is_over() => Stage::Decode,
+            (Some(_), _) => Stage::Denoise,
+            (None, _) => Stage::Encode,
+        }
     }
 
     /// Puts the weights of the stages from `first` on where the plan has them.
@@ -140,7 +146,7 @@ impl Case<'_> {
         let model = &self.request.model;
         let mut next = self.config.lowered(model)?;
         loop {
-            let report = predict(model, &settle(&next, model, self.room).0);
+            let report = predict_from(self.first_stage(), model, &settle(&next, model, self.room).0);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.gpu_bytes;
             match next.lowered(model) {

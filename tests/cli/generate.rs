@@ -74,16 +74,29 @@ fn a_failed_run_is_no_success() {
     assert!(stderr(&assert).contains("out of memory in denoise of 7.75 GiB, at least 51.00 GiB are needed"), "{}", stderr(&assert));
 }
 
-/// A100 with 40 GB: the weights fit, and what denoise needs beside them does not.
+/// A100 with 40 GB: the weights fit, and what denoise needs beside them does not. Going on, the text encoder is not loaded again, so level 1 is enough.
 #[test]
 fn a_run_that_is_out_of_memory_goes_on_at_a_lower_level() {
     let words = ["generate", "--gpu", "a100-40gb", "--device", "virtual", "--model", "wan2.1-t2v-14b", "--size", "720p", "--steps", "2"];
     let assert = lowmem().args(words).arg("on_oom=lower").assert().success();
-    let words_of_it = "denoise ran out of memory at level 0 after 0 steps: going on at level 2";
+    let words_of_it = "denoise ran out of memory at level 0 after 0 steps: going on at level 1";
     assert!(stderr(&assert).contains(words_of_it) && stdout(&assert).contains(words_of_it), "{}", stderr(&assert));
     assert!(stdout(&assert).contains("predicted allocated"), "{}", stdout(&assert));
     let said = stderr(&lowmem().args(words).assert().code(3));
     assert!(said.contains("out of memory in denoise") && said.contains("low_mem_level=1"), "{said}");
+}
+
+/// The same card at 480p: denoise fits, and decode does not. What is denoised is not denoised again, and of the weights the VAE's alone are loaded.
+#[test]
+fn what_is_done_is_not_done_again_at_the_lower_level() {
+    let words = ["generate", "--gpu", "a100-40gb", "--device", "virtual", "--model", "wan2.1-t2v-14b", "--size", "480p", "--steps", "2"];
+    let assert = lowmem().args(words).arg("on_oom=lower").assert().success();
+    let (said, table) = (stderr(&assert), stdout(&assert));
+    assert!(said.contains("decode ran out of memory at level 0: going on at level 1"), "{said}");
+    assert_eq!(said.matches("2/2 denoise").count(), 1, "{said}");
+    let load = table.lines().find(|line| line.trim_start().starts_with("load")).expect("a row of load");
+    let cells: Vec<f64> = load.split_whitespace().skip(1).map(|cell| cell.parse().expect("GiB")).collect();
+    assert!(cells[0] < 0.5 && cells[1] < 0.5, "more than the VAE was loaded: {load}");
 }
 
 #[test]

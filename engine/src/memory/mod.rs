@@ -8,6 +8,6 @@ mod settle;
 mod staging;
 
 pub use plan::{Place, Plan, Waits};
-pub use prediction::predict;
+pub use prediction::{predict, predict_from};
 pub use residency::Residency;
 pub use settle::{Room, settle};

@@ -19,7 +19,13 @@ const CUBLAS_WORKSPACE_BYTES: i64 = 32 << 20;
 ///
 /// Counted is what libtorch's caching allocator calls allocated; what it reserves beyond that and the context are not.
 pub fn predict(model: &ModelSpec, config: &Config) -> PlanReport {
-    let parts = parts(model, config);
+    predict_from(Stage::Encode, model, config)
+}
+
+/// As [`predict`], for a pipeline that is loaded for the stages from `first` on.
+pub fn predict_from(first: Stage, model: &ModelSpec, config: &Config) -> PlanReport {
+    let mut parts = parts(model, config);
+    parts.retain(|part| part.stage >= first);
     let activations = Activations { model, config };
     let stages = Stage::ALL.map(|stage| PlannedStage {
         stage,
