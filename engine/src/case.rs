@@ -55,10 +55,8 @@ impl Case<'_> {
         let mut pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
 
         if first <= Stage::Denoise {
-            let prompts = match &self.prompts {
-                Some(_) => None,
-                None => Some(stages.run(Stage::Encode, say, |_| self.encode(&mut pipeline))?),
-            };
+            let is_encoded = first == Stage::Denoise;
+            let prompts = if is_encoded { None } else { Some(stages.run(Stage::Encode, say, |_| self.encode(&mut pipeline))?) };
             stages.run(Stage::Denoise, say, |say| self.denoise(&mut pipeline, prompts, stages, say))?;
         }
 
@@ -146,12 +144,13 @@ impl Case<'_> {
         let model = &self.request.model;
         let mut next = self.config.lowered(model)?;
         loop {
-            let report = predict_from(self.first_stage(), model, &settle(&next, model, self.room).0);
+            let settled = settle(&next, model, self.room);
+            let report = predict_from(self.first_stage(), model, &settled.0);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.gpu_bytes;
             match next.lowered(model) {
                 Some(lower) if !fits => next = lower,
-                _ => return Some(settle(&next, model, self.room)),
+                _ => return Some(settled),
             }
         }
     }

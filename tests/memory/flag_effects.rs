@@ -7,9 +7,9 @@ use std::fmt::Write;
 use engine_protocol::{Outcome, RunRecord, Stage, gib};
 use lowmem_tests::root;
 
+use super::peak_table::is_renewing;
 use super::sweep::sweep;
 
-const RENEW: &str = "LOWMEM_RENEW_PEAKS";
 const TITLES: &str = "| flags | peak allocated GiB | peak reserved GiB | against the first row | set by | page-locked on the host GiB |\n\
                       |---|--:|--:|--:|---|--:|\n";
 
@@ -28,7 +28,7 @@ fn each_flags_effect_is_that_of_the_documentation() {
         let rows: String = of_level.iter().map(|(flags, record)| row(flags, record, of_level[0].1)).collect();
         found = replaced(&found, &format!("against level {level}"), &format!("{TITLES}{rows}"));
     }
-    if std::env::var_os(RENEW).is_some() {
+    if is_renewing() {
         std::fs::write(&path, found).expect("the page is written");
         return;
     }

@@ -28,10 +28,15 @@ fn path() -> PathBuf {
     root().join("tests/memory/peaks.csv")
 }
 
+/// Whether what is committed is to be written anew, and not held against.
+pub(crate) fn is_renewing() -> bool {
+    std::env::var_os(RENEW).is_some()
+}
+
 #[test]
 fn peaks_are_those_of_the_table() {
     let found = table();
-    if std::env::var_os(RENEW).is_some() {
+    if is_renewing() {
         std::fs::write(path(), found).expect("the table is written");
         return;
     }

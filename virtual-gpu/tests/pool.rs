@@ -44,26 +44,12 @@ fn the_pool_says_what_it_holds_and_gives_it_back_when_told() {
             assert_eq!(free_bytes(&cudart), 36 * MIB);
             // The memory is the device's like any other.
             let host = [7_u8; 16];
-            let copied = call!(
-                cudart,
-                cudaMemcpyAsync(u64, u64, usize, i32, u64),
-                address + 40 * MIB - 16,
-                host.as_ptr() as u64,
-                16,
-                HOST_TO_DEVICE,
-                0
-            );
-            assert_eq!(copied, 0);
-            let beyond = call!(
-                cudart,
-                cudaMemcpyAsync(u64, u64, usize, i32, u64),
-                address + 40 * MIB - 15,
-                host.as_ptr() as u64,
-                16,
-                HOST_TO_DEVICE,
-                0
-            );
-            assert_eq!(beyond, INVALID_VALUE);
+            let copied_to = |to: u64| {
+                let from = host.as_ptr() as u64;
+                call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), to, from, 16, HOST_TO_DEVICE, 0)
+            };
+            assert_eq!(copied_to(address + 40 * MIB - 16), 0);
+            assert_eq!(copied_to(address + 40 * MIB - 15), INVALID_VALUE);
             assert_eq!(call!(cudart, cudaGetLastError()), INVALID_VALUE);
 
             assert_eq!(call!(cudart, cudaMallocAsync(*mut u64, u64, u64), &mut more, 61 * MIB, 0), OUT_OF_MEMORY);

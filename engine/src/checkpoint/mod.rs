@@ -12,6 +12,7 @@ mod original_shapes;
 mod published;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use engine_protocol::{Inventory, ModelSpec};
 
@@ -106,7 +107,7 @@ impl Checkpoint {
         }
         let source = |part: Part| {
             let component = self.components.iter().find(|component| component.part == part)?;
-            Some(Source::Stored(component.tensors.clone()))
+            Some(Source::Stored(Rc::new(component.tensors.clone())))
         };
         let needed = |part: Part| source(part).ok_or_else(|| Error::at(&self.root, &format!("it has no {part:?}")));
         Ok(Sources {

@@ -9,7 +9,7 @@ use super::residency::Stored;
 use crate::text_encoder::{TextEncoder, byte_tokens};
 use crate::transformer::Transformer;
 use crate::vae::{self, Decoding, VaeDecoder};
-use crate::weights::{Group, GroupLayout, WeightTypes};
+use crate::weights::{Group, WeightTypes};
 
 /// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
 /// and a prediction is that much too high there.
@@ -96,8 +96,7 @@ fn parts(model: &ModelSpec, config: &Config) -> Vec<Part> {
         let last = groups.len() - 1;
         let placed = groups.iter().zip(places).enumerate().map(|(index, (group, place))| {
             let stored = Stored::new(group, types);
-            let unpacked_bytes = stored.packed.as_ref().map_or(0, |_| GroupLayout::new(group, types.compute).bytes);
-            Placed { name: names.of(index, last), bytes: stored.layout.bytes, unpacked_bytes, place }
+            Placed { name: names.of(index, last), bytes: stored.layout.bytes, unpacked_bytes: stored.unpacked_bytes(), place }
         });
         Part { name, stage, moves, groups: placed.collect() }
     };

@@ -20,10 +20,6 @@ pub struct Residency {
     streamed: Vec<usize>,
     /// Groups that may be on their way while one computes.
     prefetch: usize,
-    /// Where groups come from that wait in their files.
-    source: Option<Source>,
-    /// Whether what they are read into is page-locked.
-    pinned_buffers: bool,
     /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
     staging: Option<Staging>,
     /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
@@ -52,21 +48,43 @@ struct Placed {
 /// A group as it waits.
 #[derive(Debug)]
 pub(super) struct Stored {
-    /// Its tensors, where they are not the group's own.
-    pub(super) packed: Option<Group>,
+    /// Where its linear layers wait in 8 bits.
+    packed: Option<Packed>,
     pub(super) layout: GroupLayout,
+}
+
+#[derive(Debug)]
+struct Packed {
+    tensors: Group,
+    /// Of the group's own tensors, which these become.
+    unpacked: GroupLayout,
 }
 
 impl Stored {
     pub(super) fn new(group: &Group, types: WeightTypes) -> Self {
-        let packed = if types.waiting == WeightDtype::Fp8E4m3 { fp8::packed(group) } else { None };
-        let layout = GroupLayout::new(packed.as_ref().unwrap_or(group), types.compute);
-        Self { packed, layout }
+        let own = GroupLayout::new(group, types.compute);
+        match fp8::packed(group).filter(|_| types.waiting == WeightDtype::Fp8E4m3) {
+            Some(tensors) => {
+                let layout = GroupLayout::new(&tensors, types.compute);
+                Self { packed: Some(Packed { tensors, unpacked: own }), layout }
+            }
+            None => Self { packed: None, layout: own },
+        }
+    }
+
+    /// Its tensors as they wait, where `group` is what they are to the model.
+    fn tensors<'a>(&'a self, group: &'a Group) -> &'a Group {
+        self.packed.as_ref().map_or(group, |packed| &packed.tensors)
+    }
+
+    /// Bytes that it is unpacked into; none where it is used as it waits.
+    pub(super) fn unpacked_bytes(&self) -> i64 {
+        self.packed.as_ref().map_or(0, |packed| packed.unpacked.bytes)
     }
 
     /// Its tensors in `slab`, each with the values that `source` has for `group`.
     fn filled(&self, group: &Group, compute: Kind, slab: &Tensor, source: &Source) -> Result<Weights> {
-        let weights = Weights::bind(self.packed.as_ref().unwrap_or(group), &self.layout, slab)?;
+        let weights = Weights::bind(self.tensors(group), &self.layout, slab)?;
         if self.packed.is_some() {
             fp8::fill(group, &weights, compute, source)?;
             return Ok(weights);
@@ -85,7 +103,11 @@ enum Home {
     /// On the host, to be copied.
     Waiting(HostSlab),
     /// In its file, to be read each time.
-    InFile,
+    InFile {
+        source: Source,
+        /// Whether it is read into page-locked memory.
+        into_pinned: bool,
+    },
 }
 
 impl Residency {
@@ -101,8 +123,6 @@ impl Residency {
             groups: Vec::new(),
             streamed: Vec::new(),
             prefetch: 0,
-            source: None,
-            pinned_buffers: false,
             staging: None,
             unpacked: None,
             poisoned: false,
@@ -139,9 +159,7 @@ impl Residency {
         // Pages are locked for a GPU's copies.
         let on_gpu = self.device.is_cuda();
         if let Waits::InFile { pinned_buffer } = waits {
-            self.source.get_or_insert_with(|| source.clone());
-            self.pinned_buffers = pinned_buffer && on_gpu;
-            return Ok(Home::InFile);
+            return Ok(Home::InFile { source: source.clone(), into_pinned: pinned_buffer && on_gpu });
         }
         let pinned = waits == Waits::Pinned && on_gpu;
         let slab = HostSlab::new(stored.layout.bytes, pinned)?;
@@ -178,12 +196,12 @@ impl Residency {
     /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
     fn fetch_ahead(&mut self, index: usize) -> Result<()> {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
-        let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].stored.layout.bytes).collect();
-        let (count, largest) = staging_buffers(self.prefetch, &bytes);
         if self.staging.is_none() {
+            let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].stored.layout.bytes).collect();
+            let (count, largest) = staging_buffers(self.prefetch, &bytes);
             self.staging = Some(Staging::new(count, largest, self.device, self.poisoned)?);
         }
-        for step in 0..count {
+        for step in 0..self.staging.as_ref().map_or(0, Staging::count) {
             // After the last group comes the first one: the next pass begins there.
             let next = self.streamed[(place + step) % self.streamed.len()];
             self.fetch(next, index)?;
@@ -198,24 +216,20 @@ impl Residency {
             return Ok(());
         }
         let Placed { group, stored, home } = &self.groups[next];
-        let (source, compute) = (self.source.as_ref(), self.compute);
-        let read = |slab: &Tensor| match source {
-            Some(source) => stored.filled(group, compute, slab, source).map(drop),
-            None => unreachable!("a group that waits in a file has one"),
-        };
-        let origin = match home {
-            Home::Waiting(slab) => Origin::Host(slab.bytes()),
-            Home::InFile => Origin::Read { into_pinned: self.pinned_buffers, read: &read },
+        let (tensors, layout) = (stored.tensors(group), &stored.layout);
+        let locked = match home {
+            Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab.bytes()), wanted)?,
+            Home::InFile { source, into_pinned } => {
+                let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
+                staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?
+            }
             Home::Bound(_) => unreachable!("resident groups are not fetched"),
         };
-        let locked = staging.fetch(next, stored.packed.as_ref().unwrap_or(group), &stored.layout, origin, wanted)?;
         self.traffic.pinned_bytes += locked;
         self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
         Ok(())
     }
-}
 
-impl Residency {
     /// Runs `run` with the group's tensors as they wait.
     fn with_stored<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
         if let Home::Bound(weights) = &self.groups[index].home {
@@ -230,8 +244,7 @@ impl Residency {
         if let Some(slab) = &self.unpacked {
             return Ok(slab.shallow_clone());
         }
-        let packed = self.groups.iter().filter(|placed| placed.stored.packed.is_some());
-        let bytes = packed.map(|placed| GroupLayout::new(&placed.group, self.compute).bytes).max().unwrap_or(0);
+        let bytes = self.groups.iter().map(|placed| placed.stored.unpacked_bytes()).max().unwrap_or(0);
         let slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?;
         self.unpacked = Some(slab.shallow_clone());
         Ok(slab)
@@ -250,8 +263,11 @@ impl Groups for Residency {
         }
         // Whoever wants the same room next does so after this in the same stream.
         let slab = self.room_to_unpack()?;
-        let group = self.groups[index].group.clone();
-        let weights = Weights::bind(&group, &GroupLayout::new(&group, self.compute), &slab)?;
+        let Placed { group, stored: Stored { packed: Some(packed), .. }, .. } = &self.groups[index] else {
+            unreachable!("others were used as they wait")
+        };
+        let weights = Weights::bind(group, &packed.unpacked, &slab)?;
+        let group = group.clone();
         self.with_stored(index, |packed| fp8::unpack(&group, packed, &weights))?;
         run(&weights)
     }

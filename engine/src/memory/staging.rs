@@ -117,6 +117,11 @@ impl Staging {
         Ok(Self { buffers, streams, next: 0, poisoned })
     }
 
+    /// How many buffers there are.
+    pub(super) fn count(&self) -> usize {
+        self.buffers.len()
+    }
+
     /// Whether `index` is in a buffer or on its way.
     pub(super) fn holds(&self, index: usize) -> bool {
         self.buffers.iter().any(|buffer| buffer.group() == Some(index))
@@ -125,7 +130,7 @@ impl Staging {
     /// Starts the copy of group `index`, which `layout` describes, from `origin` into the buffer whose turn it is. The group `wanted`, which is to run
     /// now, stays where it is. Gives the bytes that were page-locked for it.
     pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, origin: Origin<'_>, wanted: usize) -> Result<u64> {
-        let count = self.buffers.len();
+        let count = self.count();
         let mut turns = (self.next..self.next + count).map(|turn| turn % count);
         let turn =
             turns.find(|&turn| self.buffers[turn].group() != Some(wanted)).expect("with one buffer, only the wanted group is fetched");

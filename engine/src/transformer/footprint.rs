@@ -28,7 +28,7 @@ impl Transformer {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let tokens: i64 = (0..3).map(|axis| latents[axis + 1] / spec.patch_size[axis]).product();
-        let slice = self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1));
+        let slice = self.longest_slice(tokens);
         // One number of every channel, for so many tokens of each video.
         let wide = |tokens: i64| batch * tokens * dim * bytes;
 
@@ -49,11 +49,16 @@ impl Transformer {
         Some(throughout + self_attention.max(feed_forward))
     }
 
+    /// Tokens of the longest slice of so many.
+    fn longest_slice(&self, tokens: i64) -> i64 {
+        self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1))
+    }
+
     /// The largest moment of self-attention, `heads` heads at a time.
     fn by_heads(&self, heads: i64, batch: i64, tokens: i64, bytes: i64) -> i64 {
         let width = self.spec.attention_head_dim;
         let dim = self.spec.num_attention_heads * width;
-        let slice = self.sequence_chunk.unwrap_or(tokens).clamp(1, tokens.max(1));
+        let slice = self.longest_slice(tokens);
         let of = |tokens: i64, channels: i64| batch * tokens * channels * bytes;
         let scales = 2 * batch * tokens * FP32;
 

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::block::{Affine, Block, joined};
 use super::rope;
-use super::slices::{Gathered, slice};
+use super::slices::{Gathered, slice, slices};
 use crate::attention::attend;
 use crate::error::Result;
 use crate::weights::Weights;
@@ -36,11 +36,8 @@ impl Block<'_> {
 
         // 1. What each group of heads attends to, side by side.
         let attended = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device()))?;
-        let mut first = 0;
-        while first < self.spec.num_attention_heads {
-            let count = heads.min(self.spec.num_attention_heads - first);
-            self.attend_with(w, hidden, norm, &scales, (first, count), &attended)?;
-            first += count;
+        for group in slices(self.spec.num_attention_heads, Some(heads)) {
+            self.attend_with(w, hidden, norm, &scales, group, &attended)?;
         }
 
         // 2. Projected, and added to the hidden state, which nobody reads any more.

@@ -7,10 +7,10 @@ use crate::error::Result;
 /// Which dimension of a hidden state counts tokens.
 const TOKENS: i64 = 1;
 
-/// Start and length of each slice of at most `chunk` out of `tokens` tokens; one slice of all where `chunk` is nothing.
-pub(super) fn slices(tokens: i64, chunk: Option<i64>) -> impl Iterator<Item = (i64, i64)> {
-    let length = chunk.unwrap_or(tokens).max(1);
-    (0..tokens).step_by(length as usize).map(move |start| (start, length.min(tokens - start)))
+/// Start and length of each slice of at most `chunk` out of so many tokens, or heads; one slice of all where `chunk` is nothing.
+pub(super) fn slices(all: i64, chunk: Option<i64>) -> impl Iterator<Item = (i64, i64)> {
+    let length = chunk.unwrap_or(all).max(1);
+    (0..all).step_by(length as usize).map(move |start| (start, length.min(all - start)))
 }
 
 /// The tokens from `start` on, a view.

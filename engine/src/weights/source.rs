@@ -1,6 +1,7 @@
 //! Where the values of weights come from: a checkpoint's files, a seed, or nowhere.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use engine_protocol::Dtype;
 use rand::SeedableRng;
@@ -20,7 +21,7 @@ pub fn kind_of(dtype: Dtype) -> Kind {
     }
 }
 
-/// Where the values of weights come from. Cheap to clone: files are shared.
+/// Where the values of weights come from. Cheap to clone: the files are shared.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Nowhere: tensors are allocated and never written. For a device that computes nothing.
@@ -28,7 +29,7 @@ pub enum Source {
     /// A seed and the tensor's name: the same tensor whatever else is loaded, in whichever order.
     Seeded(i64),
     /// Files. They were held against the model before: see `checkpoint`.
-    Stored(TensorStore),
+    Stored(Rc<TensorStore>),
 }
 
 impl Source {
@@ -37,7 +38,7 @@ impl Source {
     /// # Errors
     /// Its errors.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self::Stored(TensorStore::open(path)?))
+        Ok(Self::Stored(Rc::new(TensorStore::open(path)?)))
     }
 
     /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.

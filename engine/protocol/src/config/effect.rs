@@ -16,6 +16,7 @@ impl Config {
             (true, Some(StreamFrom::File)) => "blocks come from their files: set stream_from=memory",
             (true, _) => "no block waits in page-locked memory: set pinned_memory=true",
         };
+        let has_lower = self.low_mem_level < LAST_LEVEL || self.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0));
         let rows = [
             ("vae_tile_size", settings.vae_tile_size.is_some(), tiled, TILING),
             ("vae_tile_overlap", settings.vae_tile_overlap.is_some(), tiled, TILING),
@@ -40,15 +41,9 @@ impl Config {
             ("gradient_checkpointing", settings.gradient_checkpointing == Some(true), false, "nothing is trained, so no gradient is kept"),
             ("guidance_batch", settings.guidance_batch == Some(true), self.has_guidance(), GUIDANCE),
             ("activation_offload", settings.activation_offload == Some(true), self.activation_offload, ONE_CHUNK),
+            ("on_oom", self.on_oom == OnOom::Lower, has_lower, "level 3 without resident blocks takes least already"),
         ];
-        let has_lower = self.low_mem_level < LAST_LEVEL || self.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0));
-        let rows = rows.into_iter().chain([(
-            "on_oom",
-            self.on_oom == OnOom::Lower,
-            has_lower,
-            "level 3 without resident blocks takes least already",
-        )]);
-        let idle = rows.filter(|(_, set, has_effect, _)| *set && !has_effect);
+        let idle = rows.into_iter().filter(|(_, set, has_effect, _)| *set && !has_effect);
         idle.map(|(key, _, _, why)| format!("{key} has no effect: {why}")).collect()
     }
 }

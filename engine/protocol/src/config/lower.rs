@@ -17,7 +17,7 @@ impl Config {
             }
         }
         next.resident_blocks = next.resident_blocks.map(|_| ResidentBlocks::Count(0));
-        (next != *self && next.resident_blocks != self.resident_blocks).then_some(next)
+        (next.resident_blocks != self.resident_blocks).then_some(next)
     }
 
     /// Sets what the level presets, where that takes less.

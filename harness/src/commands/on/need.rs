@@ -61,6 +61,16 @@ pub(super) struct Torch {
     failed: Option<Failed>,
 }
 
+impl Torch {
+    /// The CUDA version that it is built for, where that is another than the virtual GPU stands in for.
+    pub(super) fn foreign_cuda(&self) -> Option<&str> {
+        self.cuda.as_deref().filter(|cuda| !cuda.starts_with(CUDA))
+    }
+}
+
+/// The CUDA that the virtual GPU stands in for.
+const CUDA: &str = "13.";
+
 /// Peaks of PyTorch's caching allocator.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub(super) struct Counted {

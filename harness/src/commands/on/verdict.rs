@@ -10,9 +10,6 @@ use super::need::{Need, Share};
 use crate::commands::{shell_line, table};
 use crate::gpu_profile::GpuProfiles;
 
-/// The CUDA that the virtual GPU stands in for.
-const CUDA: &str = "13.";
-
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
     if let Some(signal) = status.signal() {
@@ -28,8 +25,7 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
             Some(share) => tell_failure(need, share, profile, profiles, program, status),
             None => tell_fit(need, profile, profiles),
         }
-        if let Some(torch) = need.torch.as_ref().filter(|torch| torch.cuda.as_deref().is_some_and(|cuda| !cuda.starts_with(CUDA))) {
-            let cuda = torch.cuda.as_deref().unwrap_or_default();
+        if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
                 "Its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13: these figures are not to be relied upon.",
                 torch.torch
@@ -51,12 +47,10 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
 
 fn why_unused(need: &Need) -> String {
     let Some(torch) = &need.torch else { return String::new() };
-    match torch.cuda.as_deref() {
-        None => format!(": its PyTorch {} is built without CUDA", torch.torch),
-        Some(cuda) if !cuda.starts_with(CUDA) => {
-            format!(": its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13", torch.torch)
-        }
-        Some(_) => String::new(),
+    match (&torch.cuda, torch.foreign_cuda()) {
+        (None, _) => format!(": its PyTorch {} is built without CUDA", torch.torch),
+        (_, Some(cuda)) => format!(": its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13", torch.torch),
+        (Some(_), None) => String::new(),
     }
 }
 
