@@ -99,6 +99,19 @@ fn what_is_done_is_not_done_again_at_the_lower_level() {
     assert!(cells[0] < 0.5 && cells[1] < 0.5, "more than the VAE was loaded: {load}");
 }
 
+/// Of this pool the high-noise transformer runs without guidance, and the low-noise one with both predictions in one pass, which is twice as large: the
+/// card has room for the first steps alone.
+#[test]
+fn steps_that_are_done_are_not_taken_again() {
+    let words = ["generate", "--gpu", "rtx-3060", "--device", "virtual", "--model", "wan2.2-t2v-a14b", "--size", "720p", "--steps", "6"];
+    let flags = ["steps_measured=5", "low_mem_level=3", "resident_blocks=6", "guidance_scale=1", "low_noise_guidance_scale=3"];
+    let assert = lowmem().args(words).args(flags).args(["guidance_batch=true", "on_oom=lower"]).assert().success();
+    let said = stderr(&assert);
+    assert!(said.contains("denoise ran out of memory at level 3 after 4 steps: going on without resident blocks"), "{said}");
+    let steps: Vec<_> = said.lines().filter_map(|line| line.split_once("/5 denoise")).map(|(step, _)| step).collect();
+    assert_eq!(steps, ["1", "2", "3", "4", "5"]);
+}
+
 #[test]
 fn where_nothing_can_be_lowered_that_is_said() {
     let words = ["generate", "--gpu", "24GB", "--device", "virtual", "--model", "wan2.1-t2v-1.3b", "--steps", "1", "--frames", "1"];
