@@ -192,19 +192,20 @@ fn what_is_not_supported_is_listed_and_where_asked_for_an_error() {
         "program.py",
         "import ctypes
 nccl, nvml, cudart = [ctypes.CDLL(name) for name in ('libnccl.so.2', 'libnvidia-ml.so.1', 'libcudart.so.13')]
-print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncclGroupStart(), nccl.ncclGroupStart(), cudart.cudaDeviceSynchronize()])
+print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncclGroupSimulateEnd(), nccl.ncclGroupSimulateEnd(), cudart.cudaDeviceSynchronize()])
 ",
     );
     let on = |arguments: &[&str]| {
         lowmem().current_dir(place.path("")).args(["on", "24GB"]).args(arguments).args(["python3", "program.py"]).assert()
     };
-    let listed = "Not supported by the virtual GPU, and how often it was asked for: ncclGroupStart (2), nvmlDeviceGetTemperature (1).";
+    let listed =
+        "Not supported by the virtual GPU, and how often it was asked for: ncclGroupSimulateEnd (2), nvmlDeviceGetTemperature (1).";
     let assert = on(&[]).success();
     assert_eq!(stdout(&assert), "[3, 0, 5, 5, 0]\n");
-    assert_says(&assert, &["lowmem: virtual GPU: not supported: ncclGroupStart\n", listed]);
+    assert_says(&assert, &["lowmem: virtual GPU: not supported: ncclGroupSimulateEnd\n", listed]);
     let assert = on(&["--strict"]).code(1);
     assert_eq!(stdout(&assert), "[3, 0, 5, 5, 801]\n");
-    assert_says(&assert, &["not supported: ncclGroupStart. Since --strict was asked for, the GPU fails from here on\n", listed]);
+    assert_says(&assert, &["not supported: ncclGroupSimulateEnd. Since --strict was asked for, the GPU fails from here on\n", listed]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `devices`, `graph`, `pool`, `driver`, `report`, `solvers` and `trace` call it as PyTorch does.
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
 
@@ -10,6 +10,7 @@ mod library;
 mod devices;
 mod driver;
 mod graph;
+mod nccl;
 mod pool;
 mod report;
 mod runtime;

@@ -20,14 +20,14 @@ fn the_same_calls_leave_the_same_report() {
         let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", report)];
         passed(&in_own_process("report::the_same_calls_leave_the_same_report", &environment, || {
             let cudart = open("libcudart.so.13");
-            let (mut device, mut pinned, mut id) = (0, 0, 0);
+            let (mut device, mut pinned) = (0, 0);
             assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut device, 30 * MIB), 0);
             assert_eq!(call!(cudart, cudaHostAlloc(*mut u64, usize, u32), &mut pinned, 5 * MIB, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), device, pinned, 5 * MIB, 1, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 3, 2, 0), 0);
             assert_eq!(call!(cudart, cudaFree(u64), device), 0);
             for _ in 0..2 {
-                assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId(*mut i32), &mut id), 5);
+                assert_eq!(call!(open("libnccl.so.2"), ncclCommSuspend()), 5);
             }
             assert_eq!(call!(open("libcublas.so.13"), cublasCgemm_v2()), 0);
         }));
@@ -36,7 +36,7 @@ fn the_same_calls_leave_the_same_report() {
     let (first, second) = (run("first.json"), run("second.json"));
     assert_eq!(fs::read(&first).expect("written"), fs::read(second).expect("written"));
     let expected = serde_json::json!({
-        "unsupported": {"ncclGetUniqueId": 2},
+        "unsupported": {"ncclCommSuspend": 2},
         "stopped": false,
         "pinned_peak_bytes": 5 * MIB,
         "devices": {"0": {
@@ -60,14 +60,13 @@ fn what_is_unsupported_is_on_disk_before_a_program_dies() {
     let profile = with_memory(100 << 20, 10 << 20);
     let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", path.to_str().expect("a plain path"))];
     let output = in_own_process("report::what_is_unsupported_is_on_disk_before_a_program_dies", &environment, || {
-        let mut id = 0;
-        assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId(*mut i32), &mut id), 5);
+        assert_eq!(call!(open("libnccl.so.2"), ncclCommSuspend()), 5);
         std::process::abort();
     });
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(errors.matches("not supported: ncclGetUniqueId").count(), 1, "{errors}");
-    assert_eq!(read(&path)["unsupported"], serde_json::json!({"ncclGetUniqueId": 1}));
+    assert_eq!(errors.matches("not supported: ncclCommSuspend").count(), 1, "{errors}");
+    assert_eq!(read(&path)["unsupported"], serde_json::json!({"ncclCommSuspend": 1}));
 }
 
 #[test]
@@ -108,19 +107,19 @@ fn strictness_makes_the_first_unsupported_call_fail_for_good() {
         // A device may lack a sensor: no program stumbles over that.
         assert_eq!(call!(nvml, nvmlDeviceGetTemperature()), 3);
         assert_eq!(call!(cudart, cudaGetLastError()), 0);
-        assert_eq!(call!(open("libnccl.so.2"), ncclCommInitAll()), 5);
-        assert_eq!(call!(open("libnccl.so.2"), ncclGetUniqueId()), 5);
+        assert_eq!(call!(open("libnccl.so.2"), ncclCommResume()), 5);
+        assert_eq!(call!(open("libnccl.so.2"), ncclCommSuspend()), 5);
         for _ in 0..2 {
             assert_eq!(call!(cudart, cudaGetLastError()), NOT_SUPPORTED);
             assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, MIB), NOT_SUPPORTED);
         }
     });
     let said = passed(&output);
-    let strict = "lowmem: virtual GPU: not supported: ncclCommInitAll. Since --strict was asked for, the GPU fails from here on\n";
+    let strict = "lowmem: virtual GPU: not supported: ncclCommResume. Since --strict was asked for, the GPU fails from here on\n";
     assert_eq!(
         said,
         format!(
-            "lowmem: virtual GPU: not supported: nvmlDeviceGetTemperature\n{strict}lowmem: virtual GPU: not supported: ncclGetUniqueId\n"
+            "lowmem: virtual GPU: not supported: nvmlDeviceGetTemperature\n{strict}lowmem: virtual GPU: not supported: ncclCommSuspend\n"
         )
     );
 }

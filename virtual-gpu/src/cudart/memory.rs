@@ -11,7 +11,7 @@ use crate::ffi::{self, Out};
 use crate::process::{active_device, current, device_of, device_that, host, noted, number_of, owner_of};
 
 /// The largest copy or fill that is done.
-const SMALL_COPY_BYTES: u64 = 64 << 10;
+pub(crate) const SMALL_COPY_BYTES: u64 = 64 << 10;
 
 /// `cudaMemcpyKind`.
 const HOST_TO_HOST: i32 = 0;
@@ -35,7 +35,7 @@ pub(crate) struct PointerAttributes {
 }
 
 /// Whether the address is a device's; if so all of the range must be inside one of its blocks.
-fn on_device(address: u64, bytes: u64) -> Result<bool, Fault> {
+pub(crate) fn on_device(address: u64, bytes: u64) -> Result<bool, Fault> {
     match owner_of(address)? {
         (device, Owner::Device(Block { address: start, bytes: length })) => {
             if bytes <= length - (address - start) {

@@ -1,14 +1,35 @@
-//! Batch normalisation and dropout states, which PyTorch asks for by cuDNN's older functions. The batch norms need no workspace here, which was not
-//! checked on a card; real ones may ask for a little where the channels are innermost.
+//! What PyTorch asks for by cuDNN's older functions: descriptors of tensors, batch normalisation, dropout states, sampling by a grid. The batch norms
+//! need no workspace here, which was not checked on a card; real ones may ask for a little where the channels are innermost.
 
 use std::sync::Mutex;
 
 use super::{answer, run};
-use crate::device::{Handles, lock};
-use crate::ffi::Out;
+use crate::device::{Fault, Handles, lock};
+use crate::ffi::{Given, Out};
 use crate::process::active_device;
 
-/// Descriptors of tensors, filters, activations and dropout. What is set on them changes nothing here.
+/// What a descriptor says of a tensor.
+#[derive(Clone, Default)]
+pub(super) struct Tensor {
+    pub(super) data_type: i32,
+    pub(super) sizes: Vec<i32>,
+    pub(super) strides: Vec<i32>,
+}
+
+static TENSORS: Mutex<Handles<Tensor>> = Mutex::new(Handles::new());
+
+/// What stands on the descriptor of a tensor.
+pub(super) fn tensor(descriptor: u64) -> Result<Tensor, Fault> {
+    lock(&TENSORS).get(descriptor).cloned()
+}
+
+/// Writes on it.
+pub(super) fn set_tensor(descriptor: u64, tensor: Tensor) -> Result<(), Fault> {
+    *lock(&TENSORS).get_mut(descriptor)? = tensor;
+    Ok(())
+}
+
+/// Descriptors of filters, activations, dropout and transformations. What is set on them changes nothing here.
 static DESCRIPTORS: Mutex<Handles<()>> = Mutex::new(Handles::new());
 
 /// A generator of random numbers (cuRAND's XORWOW state, by `curand_kernel.h`), of which cuDNN keeps one for each thread that the device can hold.
@@ -32,18 +53,43 @@ macro_rules! descriptors {
 }
 
 descriptors! {
-    cudnnCreateTensorDescriptor cudnnDestroyTensorDescriptor
     cudnnCreateFilterDescriptor cudnnDestroyFilterDescriptor
     cudnnCreateActivationDescriptor cudnnDestroyActivationDescriptor
     cudnnCreateDropoutDescriptor cudnnDestroyDropoutDescriptor
+    cudnnCreateSpatialTransformerDescriptor cudnnDestroySpatialTransformerDescriptor
 }
 
 succeed! {
-    cudnnSetTensorNdDescriptor cudnnSetFilterNdDescriptor cudnnSetActivationDescriptor cudnnSetDropoutDescriptor
-    cudnnRestoreDropoutDescriptor
+    cudnnSetFilterNdDescriptor cudnnSetActivationDescriptor cudnnSetDropoutDescriptor cudnnRestoreDropoutDescriptor
+    cudnnSetSpatialTransformerNdDescriptor
 }
 
 exports! { answer;
+    fn cudnnCreateTensorDescriptor(descriptor: Out<u64>) {
+        descriptor.set(lock(&TENSORS).insert(Tensor::default()))
+    }
+
+    fn cudnnDestroyTensorDescriptor(descriptor: u64) {
+        lock(&TENSORS).remove(descriptor).map(drop)
+    }
+
+    fn cudnnSetTensorNdDescriptor(descriptor: u64, data_type: i32, dimensions: i32, sizes: Given<i32>, strides: Given<i32>) {
+        let dimensions = usize::try_from(dimensions).map_err(|_| Fault::InvalidValue)?;
+        set_tensor(descriptor, Tensor { data_type, sizes: sizes.to_vec(dimensions), strides: strides.to_vec(dimensions) })
+    }
+
+    fn cudnnGetTensorNdDescriptor(
+        descriptor: u64, wanted: i32, data_type: Out<i32>, dimensions: Out<i32>, sizes: Out<i32>, strides: Out<i32>,
+    ) {
+        let Tensor { data_type: own_type, sizes: own_sizes, strides: own_strides } = tensor(descriptor)?;
+        let given = own_sizes.len().min(usize::try_from(wanted).map_err(|_| Fault::InvalidValue)?);
+        data_type.set(own_type)?;
+        dimensions.set(own_sizes.len() as i32)?;
+        sizes.set_all(&own_sizes[..given]);
+        strides.set_all(&own_strides[..given]);
+        Ok(())
+    }
+
     fn cudnnDropoutGetStatesSize(_handle: u64, bytes: Out<usize>) {
         let device = active_device()?;
         let threads = device.profile.multiprocessors.value * device.architecture.threads_per_multiprocessor;
@@ -85,4 +131,5 @@ macro_rules! computes {
 
 computes! {
     cudnnBatchNormalizationForwardTrainingEx cudnnBatchNormalizationForwardInference cudnnBatchNormalizationBackwardEx
+    cudnnSpatialTfGridGeneratorForward cudnnSpatialTfGridGeneratorBackward cudnnSpatialTfSamplerForward cudnnSpatialTfSamplerBackward
 }

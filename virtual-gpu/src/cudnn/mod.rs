@@ -1,8 +1,10 @@
 //! `libcudnn.so.9`: handles and the backend (graph) interface, which is how PyTorch reaches convolutions and attention.
-//! Of the older interface there are batch norms and dropout states; recurrent networks and CTC are unsupported.
+//! Of the older interface there is what PyTorch still uses.
 
+mod ctc;
 mod descriptor;
 mod legacy;
+mod recurrent;
 mod workspace;
 
 use std::sync::Mutex;

@@ -1,0 +1,67 @@
+//! Connectionist temporal classification: its descriptors, and work space by a model.
+//!
+//! # Note: the model of work space
+//! Both ways through a sequence fill a table in fp32: a row for each time step of each sequence, a column for each label and for the blanks around
+//! them, of the longest sequence of labels. NVIDIA does not document it, and it was not checked on a card.
+
+use std::sync::Mutex;
+
+use super::legacy::tensor;
+use super::{answer, run};
+use crate::device::{Fault, Handles, lock};
+use crate::ffi::{Given, Out};
+
+/// Descriptors, each with the most labels that a sequence may have.
+static DESCRIPTORS: Mutex<Handles<i32>> = Mutex::new(Handles::new());
+
+/// For probabilities of time steps, sequences and classes.
+fn workspace_bytes(probabilities: u64, most_labels: i32) -> Result<usize, Fault> {
+    let sizes = tensor(probabilities)?.sizes;
+    let [steps, sequences, ..] = sizes[..] else { return Err(Fault::InvalidValue) };
+    let unsigned = |number: i32| usize::try_from(number).map_err(|_| Fault::InvalidValue);
+    Ok(2 * unsigned(steps)? * unsigned(sequences)? * (2 * unsigned(most_labels)? + 1) * size_of::<f32>())
+}
+
+exports! { answer;
+    fn cudnnCreateCTCLossDescriptor(descriptor: Out<u64>) {
+        descriptor.set(lock(&DESCRIPTORS).insert(0))
+    }
+
+    fn cudnnDestroyCTCLossDescriptor(descriptor: u64) {
+        lock(&DESCRIPTORS).remove(descriptor).map(drop)
+    }
+
+    fn cudnnSetCTCLossDescriptorEx(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32) {
+        lock(&DESCRIPTORS).get(descriptor).map(drop)
+    }
+
+    fn cudnnSetCTCLossDescriptor_v9(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32, most_labels: i32) {
+        *lock(&DESCRIPTORS).get_mut(descriptor)? = most_labels;
+        Ok(())
+    }
+
+    fn cudnnGetCTCLossWorkspaceSize(
+        _handle: u64, probabilities: u64, _gradients: u64, _labels: u64, label_counts: Given<i32>, _steps: u64, _algorithm: i32,
+        descriptor: u64, bytes: Out<usize>,
+    ) {
+        lock(&DESCRIPTORS).get(descriptor)?;
+        let sequences = tensor(probabilities)?.sizes.get(1).copied().unwrap_or(0);
+        let counts = label_counts.to_vec(usize::try_from(sequences).map_err(|_| Fault::InvalidValue)?);
+        bytes.set(workspace_bytes(probabilities, counts.into_iter().max().unwrap_or(0))?)
+    }
+
+    fn cudnnGetCTCLossWorkspaceSize_v8(
+        _handle: u64, _algorithm: i32, descriptor: u64, probabilities: u64, _gradients: u64, bytes: Out<usize>,
+    ) {
+        let most_labels = *lock(&DESCRIPTORS).get(descriptor)?;
+        bytes.set(workspace_bytes(probabilities, most_labels)?)
+    }
+
+    fn cudnnCTCLoss(handle: u64) {
+        run(handle)
+    }
+
+    fn cudnnCTCLoss_v8(handle: u64) {
+        run(handle)
+    }
+}

@@ -1,0 +1,155 @@
+//! Communicators: what is refused, what counts as work, and what a rank receives although no other rank is met.
+
+use std::ffi::c_void;
+
+use crate::library::{DEVICE_TO_HOST, HOST_TO_DEVICE, Library, in_own_process, open, passed, with_memory};
+
+const INVALID_ARGUMENT: i32 = 4;
+const INVALID_USAGE: i32 = 5;
+/// `ncclInt8` and `ncclFloat32`; `ncclSum`.
+const INT8: i32 = 0;
+const FLOAT32: i32 = 7;
+const SUM: i32 = 0;
+
+/// `ncclUniqueId`, which goes by value.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+struct UniqueId([u8; 128]);
+
+fn unique_id(nccl: &Library) -> UniqueId {
+    let mut id = UniqueId([0; 128]);
+    assert_eq!(call!(nccl, ncclGetUniqueId(*mut UniqueId), &mut id), 0);
+    id
+}
+
+fn join(nccl: &Library, id: UniqueId, rank: i32, size: i32) -> (i32, u64) {
+    let mut communicator = 0;
+    let code = call!(nccl, ncclCommInitRank(*mut u64, i32, UniqueId, i32), &mut communicator, size, id, rank);
+    (code, communicator)
+}
+
+fn all_reduce(nccl: &Library, buffer: u64, count: usize, kind: i32, operation: i32, communicator: u64, stream: u64) -> i32 {
+    let all_reduce = (buffer, buffer, count, kind, operation, communicator, stream);
+    let (from, to, count, kind, operation, communicator, stream) = all_reduce;
+    call!(nccl, ncclAllReduce(u64, u64, usize, i32, i32, u64, u64), from, to, count, kind, operation, communicator, stream)
+}
+
+/// Runs on so many devices.
+fn on_devices(test: &str, count: &str, body: fn()) {
+    let profile = with_memory(100 << 20, 10 << 20);
+    passed(&in_own_process(test, &[("LOWMEM_VIRTUAL_GPU", &profile), ("LOWMEM_VIRTUAL_GPU_COUNT", count)], body));
+}
+
+#[test]
+fn ranks_of_other_processes_are_not_waited_for() {
+    on_devices("nccl::ranks_of_other_processes_are_not_waited_for", "1", || {
+        let (cudart, nccl) = (open("libcudart.so.13"), open("libnccl.so.2"));
+        let (mut from, mut to, mut version) = (0, 0, 0);
+        assert_eq!((call!(nccl, ncclGetVersion(*mut i32), &mut version), version), (0, 22907));
+        let (code, communicator) = join(&nccl, unique_id(&nccl), 2, 3);
+        assert_eq!(code, 0);
+        let (mut rank, mut size, mut device, mut error) = (9, 9, 9, 9);
+        assert_eq!((call!(nccl, ncclCommUserRank(u64, *mut i32), communicator, &mut rank), rank), (0, 2));
+        assert_eq!((call!(nccl, ncclCommCount(u64, *mut i32), communicator, &mut size), size), (0, 3));
+        assert_eq!((call!(nccl, ncclCommCuDevice(u64, *mut i32), communicator, &mut device), device), (0, 0));
+        assert_eq!((call!(nccl, ncclCommGetAsyncError(u64, *mut i32), communicator, &mut error), error), (0, 0));
+
+        // Up to 64 KiB it receives what it would if each rank had sent what it sent itself.
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut from, 1024), 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut to, 1024), 0);
+        let read = |address: u64| {
+            let mut values = [0_u8; 6];
+            assert_eq!(call!(cudart, cudaMemcpy(*mut c_void, u64, usize, i32), values.as_mut_ptr().cast(), address, 6, DEVICE_TO_HOST), 0);
+            values
+        };
+        let sent = [1_u8, 2, 3, 4, 5, 6];
+        assert_eq!(call!(cudart, cudaMemcpy(u64, *const u8, usize, i32), from, sent.as_ptr(), 6, HOST_TO_DEVICE), 0);
+        let (begin, end) = (|| call!(nccl, ncclGroupStart()), || call!(nccl, ncclGroupEnd()));
+        assert_eq!((begin(), begin(), end()), (0, 0, 0));
+        assert_eq!(call!(nccl, ncclAllGather(u64, u64, usize, i32, u64, u64), from, to, 2, INT8, communicator, 0), 0);
+        assert_eq!(read(to), [1, 2, 1, 2, 1, 2]);
+        assert_eq!(call!(nccl, ncclReduceScatter(u64, u64, usize, i32, i32, u64, u64), from, to, 2, INT8, SUM, communicator, 0), 0);
+        assert_eq!(read(to), [5, 6, 1, 2, 1, 2]);
+        // What only another rank could know does not arrive.
+        assert_eq!(call!(nccl, ncclBroadcast(u64, u64, usize, i32, i32, u64, u64), from, to, 6, INT8, 0, communicator, 0), 0);
+        assert_eq!(call!(nccl, ncclRecv(u64, usize, i32, i32, u64, u64), to, 6, INT8, 1, communicator, 0), 0);
+        assert_eq!(read(to), [5, 6, 1, 2, 1, 2]);
+        assert_eq!(call!(nccl, ncclBroadcast(u64, u64, usize, i32, i32, u64, u64), from, to, 6, INT8, 2, communicator, 0), 0);
+        assert_eq!((read(to), end(), end()), (sent, 0, INVALID_USAGE));
+    });
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    on_devices("nccl::what_is_wrong_is_refused", "2", || {
+        let (cudart, nccl) = (open("libcudart.so.13"), open("libnccl.so.2"));
+        let id = unique_id(&nccl);
+        assert!(id != unique_id(&nccl));
+        assert_eq!([-1, 2].map(|rank| join(&nccl, id, rank, 2).0), [INVALID_ARGUMENT; 2]);
+        let (code, first) = join(&nccl, id, 0, 2);
+        assert_eq!(code, 0);
+        assert_eq!(join(&nccl, id, 1, 3).0, INVALID_ARGUMENT, "another number of ranks");
+        assert_eq!(join(&nccl, id, 1, 2).0, INVALID_USAGE, "the same device twice");
+        assert_eq!(call!(cudart, cudaSetDevice(i32), 1), 0);
+        assert_eq!(join(&nccl, id, 0, 2).0, INVALID_USAGE, "the same rank twice");
+        let (code, second) = join(&nccl, id, 1, 2);
+        assert_eq!(code, 0);
+
+        let (mut buffer, mut stream) = (0, 0);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut buffer, 4096), 0);
+        assert_eq!(call!(cudart, cudaStreamCreateWithFlags(*mut u64, u32), &mut stream, 1), 0);
+        assert_eq!(all_reduce(&nccl, buffer, 1024, FLOAT32, SUM, second, stream), 0);
+        assert_eq!(all_reduce(&nccl, buffer, 1024, FLOAT32, SUM, first, stream), INVALID_ARGUMENT, "a stream of another device");
+        assert_eq!(all_reduce(&nccl, buffer, 1024, 12, SUM, second, stream), INVALID_ARGUMENT, "no such type");
+        assert_eq!(all_reduce(&nccl, buffer, 1024, FLOAT32, 5, second, stream), INVALID_ARGUMENT, "no such reduction");
+        assert_eq!(all_reduce(&nccl, buffer, 1024, FLOAT32, SUM, 7, stream), INVALID_ARGUMENT, "no such communicator");
+        for partner in [-1, 2] {
+            let send = call!(nccl, ncclSend(u64, usize, i32, i32, u64, u64), buffer, 8, INT8, partner, second, stream);
+            assert_eq!(send, INVALID_ARGUMENT);
+        }
+
+        let mut own = 0;
+        let create = call!(nccl, ncclRedOpCreatePreMulSum(*mut i32, u64, i32, i32, u64), &mut own, 0, FLOAT32, 0, second);
+        assert_eq!((create, all_reduce(&nccl, buffer, 8, FLOAT32, own, second, stream)), (0, 0));
+        assert_eq!(call!(nccl, ncclRedOpDestroy(i32, u64), own, second), 0);
+        assert_eq!(all_reduce(&nccl, buffer, 8, FLOAT32, own, second, stream), INVALID_ARGUMENT);
+
+        assert_eq!(call!(nccl, ncclCommFinalize(u64), second), 0);
+        assert_eq!(all_reduce(&nccl, buffer, 8, FLOAT32, SUM, second, stream), INVALID_USAGE, "it was finalised");
+        assert_eq!(call!(nccl, ncclCommDestroy(u64), second), 0);
+        assert_eq!(call!(nccl, ncclCommDestroy(u64), second), INVALID_ARGUMENT);
+        assert_eq!((call!(nccl, ncclCommAbort(u64), first), call!(nccl, ncclCommAbort(u64), first)), (0, INVALID_ARGUMENT));
+    });
+}
+
+#[test]
+fn one_process_has_all_ranks_and_parts_of_them() {
+    on_devices("nccl::one_process_has_all_ranks_and_parts_of_them", "3", || {
+        let (cudart, nccl) = (open("libcudart.so.13"), open("libnccl.so.2"));
+        let (mut all, mut current) = ([0_u64; 3], 9);
+        let rank_and_size = |communicator: u64| {
+            let (mut rank, mut size) = (9, 9);
+            assert_eq!(call!(nccl, ncclCommUserRank(u64, *mut i32), communicator, &mut rank), 0);
+            assert_eq!(call!(nccl, ncclCommCount(u64, *mut i32), communicator, &mut size), 0);
+            (rank, size)
+        };
+        let init = |devices: &[i32], all: &mut [u64; 3]| {
+            call!(nccl, ncclCommInitAll(*mut u64, i32, *const i32), all.as_mut_ptr(), devices.len() as i32, devices.as_ptr())
+        };
+        assert_eq!(init(&[0, 0], &mut all), INVALID_USAGE);
+        assert_eq!(init(&[0, 3], &mut all), INVALID_ARGUMENT);
+        assert_eq!(init(&[2, 0, 1], &mut all), 0);
+        assert_eq!(all.map(rank_and_size), [(0, 3), (1, 3), (2, 3)]);
+        assert_eq!((call!(cudart, cudaGetDevice(*mut i32), &mut current), current), (0, 0));
+
+        let (mut part, mut none, mut rest) = (0, 9, 0);
+        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), all[1], 4, 0, &mut part, 0), 0);
+        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), all[2], -1, 0, &mut none, 0), 0);
+        assert_eq!((rank_and_size(part), none), ((0, 3), 0));
+        let shrink = |excluded: i32, rest: &mut u64| {
+            call!(nccl, ncclCommShrink(u64, *const i32, i32, *mut u64, u64, i32), all[2], &excluded, 1, rest, 0, 0)
+        };
+        assert_eq!((shrink(2, &mut rest), shrink(0, &mut rest)), (INVALID_ARGUMENT, 0));
+        assert_eq!(rank_and_size(rest), (1, 2));
+    });
+}
