@@ -1,7 +1,11 @@
 //! What ordinary PyTorch programs ask of the CUDA libraries, on the virtual GPU: they run to their end, and nothing they call is unsupported.
 
+use std::env;
+use std::process::Command;
+
 use crate::command::{Place, stderr, stdout};
 use crate::on::on;
+use crate::python::{PYTHON, path_to_torch};
 
 /// Runs a program that works on CUDA device `d`, with every unsupported call an error. What it printed.
 fn printed(program: &str) -> Option<String> {
@@ -198,6 +202,35 @@ print(tuple((blocks @ b[:32, 0]).shape))",
         return;
     };
     assert_eq!(said, "(1000, 64) (1000,) True torch.sparse_csr\n(1000, 64)\n(1000, 1000)\n(32,)\n");
+}
+
+#[test]
+fn what_is_compiled_runs_where_triton_is_installed() {
+    let place = Place::new();
+    let program = "
+import torch
+layers = torch.nn.Sequential(torch.nn.Linear(256, 1024), torch.nn.LayerNorm(1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10)).cuda()
+for mode in 'default', 'reduce-overhead':
+    model = torch.compile(layers, mode=mode)
+    for _ in range(3):
+        layers.zero_grad()
+        model(torch.randn(32, 256, device='cuda')).sum().backward()
+print(tuple(layers[0].weight.grad.shape))
+";
+    let Some(mut command) = on(&place, &["h100", "--strict"], program, &[]) else { return };
+    // Triton is half a gigabyte, so it is not among what the tests fetch: where PYTHONPATH has it, it is used.
+    let packages = env::var("PYTHONPATH").unwrap_or_default();
+    let path = format!("{}:{packages}", path_to_torch().expect("it was there before"));
+    let has_triton = Command::new(PYTHON).env("PYTHONPATH", &path).args(["-c", "import triton"]).output();
+    if !has_triton.is_ok_and(|output| output.status.success()) {
+        eprintln!("not run: there is no triton here (PYTHONPATH={packages})");
+        return;
+    }
+    let caches = place.path("caches");
+    command.env("PYTHONPATH", path).env("TRITON_CACHE_DIR", &caches).env("TORCHINDUCTOR_CACHE_DIR", &caches);
+    let assert = command.assert().success();
+    assert_eq!(stdout(&assert), "(1024, 256)\n");
+    assert!(!stderr(&assert).contains("not supported"), "{}", stderr(&assert));
 }
 
 #[test]

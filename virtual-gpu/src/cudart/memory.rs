@@ -15,10 +15,10 @@ pub(crate) const SMALL_COPY_BYTES: u64 = 64 << 10;
 
 /// `cudaMemcpyKind`.
 const HOST_TO_HOST: i32 = 0;
-const HOST_TO_DEVICE: i32 = 1;
-const DEVICE_TO_HOST: i32 = 2;
-const DEVICE_TO_DEVICE: i32 = 3;
-const BY_ADDRESS: i32 = 4;
+pub(crate) const HOST_TO_DEVICE: i32 = 1;
+pub(crate) const DEVICE_TO_HOST: i32 = 2;
+pub(crate) const DEVICE_TO_DEVICE: i32 = 3;
+pub(crate) const BY_ADDRESS: i32 = 4;
 
 /// The stream of what is put on none. A copy there is over when the call returns.
 pub(super) const DEFAULT_STREAM: u64 = 0;
@@ -135,7 +135,7 @@ fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
     Ok(bytes <= SMALL_COPY_BYTES)
 }
 
-fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
+pub(crate) fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
     if may_fill(address, bytes as u64, stream)? {
         // As with C's memset, only the low byte of the value counts.
         ffi::fill(address, value as u8, bytes);

@@ -1,11 +1,16 @@
-//! `libcuda.so.1`: the driver interface. PyTorch asks for most of it by name, through `cudaGetDriverEntryPointByVersion`.
+//! `libcuda.so.1`: the driver interface. PyTorch asks for most of it by name, through `cudaGetDriverEntryPointByVersion`; Triton and programs in other
+//! languages use it alone. Here are devices, contexts and memory that is mapped piece by piece.
+
+mod launch;
+mod memory;
+mod stream;
 
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
-use crate::cudart::{CUDA_VERSION, active_blocks, attribute, code_of, driver_texts, fill_words, launch};
-use crate::device::{Architecture, Block, Device, Fault, Handles, LARGE_GRANULE_BYTES, Owner, lock};
+use crate::cudart::{CUDA_VERSION, attribute, code_of, driver_texts, fill_words};
+use crate::device::{Block, Device, Fault, LARGE_GRANULE_BYTES, Owner, lock};
 use crate::ffi::{Given, GivenText, Out, OutText, StaticText, own_function};
 use crate::process::{
     activate, active_device, current, device, device_at, device_count, device_of, device_that, noted, number_of, owner_of, set_current,
@@ -25,22 +30,20 @@ fn device_in(context: u64) -> Result<i32, Fault> {
     (0..device_count()).find(|&ordinal| context_of(ordinal) == context).ok_or(Fault::InvalidValue)
 }
 
-/// Loaded modules and the functions that were asked for in them, by name. Images are not read: every name is found.
-static MODULES: Mutex<Handles<()>> = Mutex::new(Handles::new());
-static FUNCTIONS: Mutex<Handles<String>> = Mutex::new(Handles::new());
-
 thread_local! {
     /// The devices that were this thread's before others were pushed in front.
     static PUSHED: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
 }
 
-fn answer(result: Result<(), Fault>) -> i32 {
-    result.map_or_else(code_of, |()| 0)
+/// What `cuCtxSetLimit` sets, as it is at first: a thread's stack, the buffer of `printf`, the heap of `malloc` in kernels. Nothing here takes memory by them.
+static LIMITS: Mutex<[usize; 3]> = Mutex::new([1 << 10, 1 << 20, 8 << 20]);
+
+fn limit_index(limit: i32) -> Result<usize, Fault> {
+    usize::try_from(limit).map_err(|_| Fault::InvalidValue)
 }
 
-fn load_module(module: Out<u64>) -> Result<(), Fault> {
-    active_device()?;
-    module.set(lock(&MODULES).insert(()))
+fn answer(result: Result<(), Fault>) -> i32 {
+    result.map_or_else(code_of, |()| 0)
 }
 
 /// `CUmemLocation`.
@@ -160,6 +163,20 @@ exports! { answer;
         ordinal.set(current()?)
     }
 
+    fn cuDevicePrimaryCtxRelease_v2(ordinal: i32) {
+        // It stays: what was allocated in it may still be in use.
+        device_at(ordinal).map(drop)
+    }
+
+    fn cuCtxGetLimit(value: Out<usize>, limit: i32) {
+        value.set(*lock(&LIMITS).get(limit_index(limit)?).ok_or(Fault::NotSupported)?)
+    }
+
+    fn cuCtxSetLimit(limit: i32, value: usize) {
+        *lock(&LIMITS).get_mut(limit_index(limit)?).ok_or(Fault::NotSupported)? = value;
+        Ok(())
+    }
+
     fn cuCtxSynchronize() {
         active_device()?.synchronize()
     }
@@ -274,59 +291,6 @@ exports! { answer;
     fn cuMemSetAccess(address: u64, bytes: usize, _access: u64, _count: usize) {
         device_with(address)?.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes as u64))
     }
-
-    fn cuModuleLoad(module: Out<u64>, _path: u64) {
-        load_module(module)
-    }
-
-    fn cuModuleLoadData(module: Out<u64>, _image: u64) {
-        load_module(module)
-    }
-
-    fn cuModuleLoadDataEx(module: Out<u64>, _image: u64, _count: u32, _options: u64, _values: u64) {
-        load_module(module)
-    }
-
-    fn cuModuleUnload(module: u64) {
-        lock(&MODULES).remove(module)
-    }
-
-    fn cuModuleGetFunction(function: Out<u64>, module: u64, name: GivenText) {
-        lock(&MODULES).get(module)?;
-        function.set(lock(&FUNCTIONS).insert(name.get().ok_or(Fault::InvalidValue)?))
-    }
-
-    fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: u64) {
-        let architecture = &device()?.architecture;
-        value.set(match number {
-            0 => Architecture::THREADS_PER_BLOCK as i32,
-            4 => Architecture::REGISTERS_PER_THREAD as i32,
-            5 | 6 => architecture.kernel_version() as i32, // PTX and binary version
-            8 => Architecture::SHARED_BYTES_PER_BLOCK as i32,
-            9 => -1, // no preferred carve-out
-            _ => 0,
-        })
-    }
-
-    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize) {
-        blocks.set(active_blocks(threads, shared_bytes)?)
-    }
-
-    fn cuLaunchKernel(
-        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
-        _parameters: u64, _extra: u64,
-    ) {
-        launch(stream)
-    }
-
-    fn cuLaunchCooperativeKernel(
-        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
-        _parameters: u64,
-    ) {
-        launch(stream)
-    }
 }
-
-succeed! { cuFuncSetAttribute cuFuncSetCacheConfig cuTensorMapEncodeTiled }
 
 const _: () = assert!(size_of::<AllocationProperties>() == 32, "as in cuda.h");
