@@ -20,6 +20,7 @@ mod sweep;
 mod target;
 mod worker;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +29,9 @@ use crate::cli::{Arguments, Command};
 use crate::error::Error;
 
 fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == commands::smi::NAME)) {
+        return ending(commands::smi::run());
+    }
     let result = match Arguments::parse().command {
         // Its exit code is another program's.
         Command::On(arguments) => return ending(commands::on::run(&arguments)),

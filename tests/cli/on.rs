@@ -234,3 +234,44 @@ fn what_cannot_be_run_is_refused() {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
 }
+
+#[test]
+fn all_processes_see_what_all_hold_of_the_device() {
+    // A child holds 2 GiB until its standard input ends, its parent 1 GiB; both have a context of 0.46 GiB. The child's end is seen as well.
+    let place = Place::new();
+    let program = "
+import subprocess, sys, torch
+def ask(*options):
+    return subprocess.run(['nvidia-smi', *options], check=True, capture_output=True, text=True).stdout
+def used():
+    return ask('--query-gpu=memory.used', '--format=csv,noheader,nounits').splitlines()
+print(used())
+kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda:1')
+code = \"import torch; kept = torch.empty(2 << 30, dtype=torch.uint8, device='cuda:1'); print(flush=True); input()\"
+child = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(used(), torch.cuda.mem_get_info(1)[0] >> 30)
+print(ask('--query-gpu=index,name,memory.total,temperature.gpu', '--format=csv', '-i', '1'), end='')
+processes = ask('--query-compute-apps=pid,used_memory', '--format=csv,noheader,nounits').splitlines()
+print(len(processes), f'{child.pid}, 2520' in processes)
+print('[N/A]' in ask('--query-gpu=utilization.gpu', '--format=csv'), str(child.pid) in ask(), ask('-L').count('GPU-'))
+child.communicate(b'go\\n')
+print(used())
+del kept
+torch.cuda.empty_cache()
+print(used())
+print(subprocess.run(['nvidia-smi', '--query-gpu=colour'], capture_output=True, text=True).returncode)
+";
+    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "2"], program, &[]) else { return };
+    let expected = "['0', '0']
+['0', '4016'] 22
+index, name, memory.total [MiB], temperature.gpu
+1, Virtual NVIDIA GeForce RTX 4090, 24217 MiB, [N/A]
+2, True
+True True 2
+['0', '1496']
+['0', '472']
+2
+";
+    assert_eq!(stdout(&command.assert().success()), expected.replace("2, True", "2 True"));
+}

@@ -30,6 +30,7 @@ mod cusolver;
 mod cusparse;
 mod driver;
 mod nccl;
+mod neighbours;
 mod nvml;
 mod nvrtc;
 mod nvshmem;

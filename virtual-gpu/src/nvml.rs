@@ -1,11 +1,12 @@
 //! `libnvidia-ml.so.1`: the management library. It knows of the machine's devices, whether the program sees
-//! them or not, and of this process's use of them.
+//! them or not, and of what all processes hold of them.
 
-use std::process;
+use std::fs;
 
 use crate::cudart::CUDA_VERSION;
 use crate::device::{Device, Fault};
 use crate::ffi::{GivenText, Out, OutText, StaticText, text};
+use crate::neighbours::holders;
 use crate::process::{machine, uuid_text};
 
 /// The first device's handle, and how far it is to the next one's.
@@ -109,16 +110,23 @@ impl ProcessV2 {
     }
 }
 
-/// This process, where it uses the device. Room for none is how callers ask for the number.
-fn list_processes<T>(handle: u64, count: Out<u32>, list: Out<T>, entry: impl FnOnce(u32, u64) -> T) -> Result<(), Fault> {
-    let device = by_handle(handle)?;
+/// The processes that use the device. Room for none is how callers ask for the number.
+fn list_processes<T: Copy>(handle: u64, count: Out<u32>, list: Out<T>, entry: impl Fn(u32, u64) -> T) -> Result<(), Fault> {
+    let found: Vec<T> = holders(by_handle(handle)?).into_iter().map(|(process, bytes)| entry(process, bytes)).collect();
     let room = count.get().ok_or(Fault::InvalidValue)?;
-    let number = u32::from(device.is_active());
-    count.set(number)?;
-    if number > room {
+    count.set(found.len() as u32)?;
+    if found.len() > room as usize {
         return Err(Fault::OutOfMemory);
     }
-    if number == 1 { list.set(entry(process::id(), device.used_and_peak_bytes().0)) } else { Ok(()) }
+    list.set_all(&found);
+    Ok(())
+}
+
+/// Total, free and used bytes. Each process has the device to itself, so that all together may hold more than it has.
+fn memory_of(handle: u64) -> Result<(u64, u64, u64), Fault> {
+    let device = by_handle(handle)?;
+    let (total, used) = (device.profile.memory_bytes.value, holders(device).into_iter().map(|(_, bytes)| bytes).sum());
+    Ok((total, total.saturating_sub(used), used))
 }
 
 exports! { answer;
@@ -163,14 +171,14 @@ exports! { answer;
     }
 
     fn nvmlDeviceGetMemoryInfo(handle: u64, memory: Out<MemoryBytes>) {
-        let (free, total) = by_handle(handle)?.free_and_total_bytes();
-        memory.set(MemoryBytes { total, free, used: total - free })
+        let (total, free, used) = memory_of(handle)?;
+        memory.set(MemoryBytes { total, free, used })
     }
 
     fn nvmlDeviceGetMemoryInfo_v2(handle: u64, memory: Out<MemoryBytesV2>) {
-        let (free, total) = by_handle(handle)?.free_and_total_bytes();
+        let (total, free, used) = memory_of(handle)?;
         let version = memory.get().ok_or(Fault::InvalidValue)?.version;
-        memory.set(MemoryBytesV2 { version, total, reserved: 0, free, used: total - free })
+        memory.set(MemoryBytesV2 { version, total, reserved: 0, free, used })
     }
 
     fn nvmlDeviceGetPciInfo_v3(handle: u64, pci: Out<PciAddress>) {
@@ -214,6 +222,20 @@ exports! { answer;
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(handle: u64, count: Out<u32>, list: Out<ProcessV2>) {
         list_processes(handle, count, list, ProcessV2::whole_device)
+    }
+
+    fn nvmlDeviceGetGraphicsRunningProcesses_v3(handle: u64, count: Out<u32>, _list: u64) {
+        by_handle(handle)?;
+        count.set(0)
+    }
+
+    fn nvmlDeviceGetMinorNumber(handle: u64, number: Out<u32>) {
+        number.set(by_handle(handle)?.ordinal)
+    }
+
+    fn nvmlSystemGetProcessName(process: u32, name: OutText, room: u32) {
+        let path = fs::read_link(format!("/proc/{process}/exe")).map_err(|_| Fault::InvalidDevice)?;
+        name.set(&path.to_string_lossy(), room as usize)
     }
 
     fn nvmlSystemGetDriverVersion(version: OutText, room: u32) {

@@ -12,7 +12,7 @@ use std::{env, fs, process};
 use serde::Serialize;
 
 use crate::device::{Device, Fault, GpuProfile, Handles, Owner, Refusals, Trace, lock};
-use crate::{ffi, unsupported};
+use crate::{ffi, neighbours, unsupported};
 
 const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
 const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
@@ -172,6 +172,7 @@ pub(crate) fn activate(device: &'static Device) -> Result<&'static Device, Fault
     if device.activate()? {
         report_at_exit();
         write_growing_report(device);
+        neighbours::publish(device);
         static SAID: AtomicBool = AtomicBool::new(false);
         if !is_set(QUIET) && !SAID.swap(true, Ordering::Relaxed) {
             let gib = device.profile.memory_bytes.value as f64 / f64::from(1 << 30);
@@ -249,6 +250,7 @@ pub(crate) fn report_at_exit() {
 
 extern "C" fn report_at_end() {
     write_report();
+    neighbours::withdraw();
     if let (Some(device), true) = (DEVICES.first(), *OWNER == process::id()) {
         device.trace.flush();
     }
@@ -257,15 +259,20 @@ extern "C" fn report_at_end() {
 /// The file that the report goes to: the one that is named, or one of this process's own in the folder that is named.
 fn report_file() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os(REPORT)?);
-    Some(if path.is_dir() { path.join(format!("{}.json", process::id())) } else { path })
+    Some(report_folder().map_or(path, |folder| folder.join(format!("{}.json", process::id()))))
+}
+
+/// The folder that the reports of all processes go to, where it is one.
+pub(crate) fn report_folder() -> Option<&'static PathBuf> {
+    static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| env::var_os(REPORT).map(PathBuf::from).filter(|path| path.is_dir()));
+    FOLDER.as_ref()
 }
 
 /// Writes the report where it has a folder, each time that a device holds more than before: many kinds of processes end without the chance
 /// to write one. In a file alone it is written once, since a sweep has no use for more.
 fn write_growing_report(device: &Device) {
-    static IN_A_FOLDER: LazyLock<bool> = LazyLock::new(|| env::var_os(REPORT).is_some_and(|path| PathBuf::from(path).is_dir()));
     static WRITTEN: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
-    if *IN_A_FOLDER {
+    if report_folder().is_some() {
         // Peaks and refusals only grow, so that their sum says whether anything is new.
         let refusals = device.refusals();
         let state = device.used_and_peak_bytes().1 + refusals.refused + refusals.met_later;

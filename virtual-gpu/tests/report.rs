@@ -86,13 +86,57 @@ fn in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused() {
         std::process::abort();
     });
     assert!(!output.status.success());
-    let reports: Vec<_> = fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
+    let files = fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("a file").path());
+    let reports: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
     assert_eq!(reports.len(), 1, "{reports:?}");
     let device = &read(&reports[0])["devices"]["0"];
     assert_eq!(device["peak_device_bytes"], 90 * MIB);
     // The first request that failed was met after something was freed; the second one never was.
     let last = serde_json::json!({"requested_bytes": 16 * MIB, "free_bytes": 10 * MIB});
     assert_eq!(device["refusals"], serde_json::json!({"refused": 1, "met_later": 1, "last": last}));
+}
+
+#[test]
+fn in_a_folder_processes_see_what_others_hold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let holds = |process: u32, bytes: u64| fs::write(folder.path().join(format!("{process}.memory")), bytes.to_ne_bytes());
+    // One that lives, and one that cannot: its id is larger than any.
+    holds(std::process::id(), 5 << 20).and_then(|()| holds(u32::MAX, 7 << 20)).expect("written");
+    let profile = with_memory(100 << 20, 10 << 20);
+    let environment =
+        [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", folder.path().to_str().expect("a plain path"))];
+    let output = in_own_process("report::in_a_folder_processes_see_what_others_hold", &environment, || {
+        let (cudart, nvml) = (open("libcudart.so.13"), open("libnvidia-ml.so.1"));
+        let (mut address, mut handle) = (0, 0);
+        assert_eq!(call!(nvml, nvmlDeviceGetHandleByIndex_v2(u32, *mut u64), 0, &mut handle), 0);
+        let used_mib = || {
+            let mut memory = [0_u64; 3];
+            assert_eq!(call!(nvml, nvmlDeviceGetMemoryInfo(u64, *mut u64), handle, memory.as_mut_ptr()), 0);
+            assert_eq!(memory[0] - memory[1], memory[2], "total, free and used");
+            memory[2] >> 20
+        };
+        assert_eq!(used_mib(), 5);
+        assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut address, 30 * MIB), 0);
+        assert_eq!(used_mib(), 5 + 10 + 30);
+        // What can be had is a matter of the own process alone.
+        let (mut free, mut total) = (0, 0);
+        assert_eq!(call!(cudart, cudaMemGetInfo(*mut usize, *mut usize), &mut free, &mut total), 0);
+        assert_eq!((free / MIB, total / MIB), (60, 100));
+        assert_eq!(call!(cudart, cudaFree(u64), address), 0);
+        let (mut count, mut list) = (2_u32, [[0_u64; 3]; 2]);
+        assert_eq!(
+            call!(nvml, nvmlDeviceGetComputeRunningProcesses_v3(u64, *mut u32, *mut [u64; 3]), handle, &mut count, list.as_mut_ptr()),
+            0
+        );
+        let mut held = list.map(|process| process[1] >> 20);
+        held.sort_unstable();
+        assert_eq!((count, held), (2, [5, 10]));
+    });
+    passed(&output);
+    let left = fs::read_dir(folder.path())
+        .expect("the folder")
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|it| it == "memory")));
+    assert_eq!(left.count(), 2, "what ended holds nothing");
 }
 
 #[test]

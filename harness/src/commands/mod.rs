@@ -7,6 +7,7 @@ pub(crate) mod models;
 pub(crate) mod on;
 pub(crate) mod plan;
 pub(crate) mod report;
+pub(crate) mod smi;
 pub(crate) mod sweep;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};

@@ -5,6 +5,7 @@ mod verdict;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
@@ -32,9 +34,9 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     profile.memory_bytes.value = budget.capacity_bytes;
 
     let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
-    let (reports, hook) = (place.path().join("reports"), place.path().join("python"));
+    let reports = place.path().join("reports");
     fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
-    let command = command(arguments, &profile, &reports, &hook)?;
+    let command = command(arguments, &profile, &reports, place.path())?;
 
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
     let status = wait(command)?;
@@ -45,7 +47,8 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
 }
 
 /// The program, in an environment that leads it to the virtual GPU.
-fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, hook: &Path) -> Result<Command, Error> {
+fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, place: &Path) -> Result<Command, Error> {
+    let (hook, tools) = (&place.join("python"), &place.join("bin"));
     let [program, words @ ..] = arguments.program.as_slice() else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
@@ -57,6 +60,9 @@ fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, hook: 
     )?;
     fs::create_dir(hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(hook, error))?;
     command.env("PYTHONPATH", before(hook, env::var_os("PYTHONPATH")));
+    let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
+    fs::create_dir(tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(tools, error))?;
+    command.env("PATH", before(tools, env::var_os("PATH")));
     Ok(command)
 }
 

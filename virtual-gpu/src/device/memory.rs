@@ -44,17 +44,32 @@ pub(super) fn block_at<T>(blocks: &BTreeMap<u64, T>, address: u64, bytes: impl F
 }
 
 /// What the device's bytes are used for in sum: allocations, mapped memory and the context draw on the same capacity.
-#[derive(Debug)]
 pub struct Ledger {
     capacity_bytes: u64,
     used_bytes: u64,
     peak_bytes: u64,
+    watch: Option<Watch>,
 }
+
+/// Is told how many bytes are in use.
+pub type Watch = Box<dyn Fn(u64) + Send>;
 
 impl Ledger {
     /// Nothing used.
     pub fn new(capacity_bytes: u64) -> Self {
-        Self { capacity_bytes, used_bytes: 0, peak_bytes: 0 }
+        Self { capacity_bytes, used_bytes: 0, peak_bytes: 0, watch: None }
+    }
+
+    /// Has `watch` told now, and whenever it changes.
+    pub fn watch(&mut self, watch: Watch) {
+        self.watch = Some(watch);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(watch) = &self.watch {
+            watch(self.used_bytes);
+        }
     }
 
     /// Takes bytes, or none where they are not there.
@@ -64,12 +79,14 @@ impl Ledger {
         }
         self.used_bytes += bytes;
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+        self.tell();
         Ok(())
     }
 
     /// Gives bytes back that were taken.
     pub fn give(&mut self, bytes: u64) {
         self.used_bytes -= bytes;
+        self.tell();
     }
 
     /// All of the device's memory.

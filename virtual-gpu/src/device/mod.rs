@@ -26,7 +26,7 @@ pub use event::{EventKind, Events};
 pub use graph::{Captured, Graphs};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
-pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES};
+pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES, Watch};
 pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
 pub use refusals::{Refusal, Refusals};
@@ -319,6 +319,11 @@ impl Device {
     pub fn used_and_peak_bytes(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.ledger.used_bytes(), memory.ledger.peak_bytes())
+    }
+
+    /// Has `watch` told how many bytes are in use, now and whenever that changes.
+    pub fn watch_memory(&self, watch: Watch) {
+        lock(&self.memory).ledger.watch(watch);
     }
 
     /// What became of the requests that did not fit.

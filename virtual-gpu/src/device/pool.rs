@@ -44,7 +44,6 @@ struct Allocation {
 }
 
 /// The default pool of a device.
-#[derive(Debug)]
 pub struct MemoryPool {
     allocations: BTreeMap<u64, Allocation>,
     /// Per stream, what was allocated on it and how it lies in pages.
