@@ -238,8 +238,9 @@ fn what_cannot_be_done_is_an_error_of_pytorchs_with_the_calls_name() {
     let place = Place::new();
     let program = "
 import torch
+from torch.cuda.green_contexts import GreenContext
 x = torch.zeros(128, 128, device='cuda', dtype=torch.float16)
-for attempt in x.untyped_storage()._share_cuda_, lambda: torch.sparse.to_sparse_semi_structured(x) @ x:
+for attempt in x.untyped_storage()._share_cuda_, lambda: GreenContext.create(num_sms=8), lambda: torch.sparse.to_sparse_semi_structured(x) @ x:
     try:
         attempt()
     except RuntimeError as error:
@@ -249,8 +250,8 @@ for attempt in x.untyped_storage()._share_cuda_, lambda: torch.sparse.to_sparse_
     let assert = command.assert().success();
     assert_eq!(
         stdout(&assert),
-        "CUDA error: operation not supported\nCUDA error: operation not supported when calling `cusparseLtInit(&handle)`\n"
+        "CUDA error: operation not supported\nCUDA driver error: operation not supported\nCUDA error: operation not supported when calling `cusparseLtInit(&handle)`\n"
     );
-    let listed = "how often it was asked for: cudaIpcGetMemHandle (1), cusparseLtInit (1).";
+    let listed = "how often it was asked for: cuDeviceGetDevResource (1), cudaIpcGetMemHandle (1), cusparseLtInit (1).";
     assert!(stderr(&assert).contains(listed), "{}", stderr(&assert));
 }

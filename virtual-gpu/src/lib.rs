@@ -7,7 +7,8 @@
 //! - `device`: what a GPU is here, in safe Rust: memory, streams, events, properties. It knows nothing of C.
 //! - one module a library (`cudart`, `driver`, `cublas`, ...): its exported functions, thin, over `device`.
 //! - `unsupported`: every other function that PyTorch's libraries ask for. It says so, once, and is counted.
-//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the devices of this process.
+//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the devices of this process. `neighbours`: what other
+//!   processes hold of them.
 //!
 //! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
 //! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
