@@ -1,17 +1,18 @@
 //! The backend interface: descriptors that keep what is set on them and give it back.
 //!
 //! A descriptor that is set as an attribute of another one is kept as it was then: callers destroy the parts as soon as
-//! the whole is made. The answers that cuDNN itself would make are three: the heuristics know one engine
-//! configuration; its engine is number 0, without knobs or notes; a plan's workspace is what `workspace` says.
+//! the whole is made. The answers that cuDNN itself would make are these: the heuristics know two engines, both without
+//! knobs: one on the tensor cores with the workspace that `workspace` says, noted as such, and one with neither.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
-use super::workspace::{Operand, workspace_bytes};
+use super::workspace::{Computes, Convolution, Operand};
 use super::{answer, run};
 use crate::device::{Fault, Handles, lock};
 use crate::ffi::{Given, Out};
+use crate::process::active_device;
 
 /// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
 mod kind {
@@ -41,8 +42,11 @@ mod attribute {
     pub(super) const TENSOR_STRIDES: i32 = 903;
     pub(super) const ENGINE_GRAPH: i32 = 1300;
     pub(super) const ENGINE_INDEX: i32 = 1301;
+    pub(super) const ENGINE_NOTES: i32 = 1303;
 }
 
+/// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE`.
+const TENSOR_CORE: i32 = 0;
 /// `CUDNN_TYPE_BACKEND_DESCRIPTOR`.
 const DESCRIPTOR_TYPE: i32 = 15;
 
@@ -117,37 +121,45 @@ impl Descriptor {
         }
     }
 
-    /// The one result of the heuristics.
-    fn engine_configuration(&self) -> Self {
+    /// What the heuristics answer, best first: the kernel on the tensor cores where there is one, and the one that needs neither them nor workspace.
+    fn engine_configurations(&self, major: u32) -> Vec<Self> {
         let graphs = self.descriptors(attribute::HEURISTICS_GRAPH);
         let operations = graphs.iter().flat_map(|graph| graph.descriptors(attribute::GRAPH_OPERATIONS));
-        let workspace: u64 = operations.map(|operation| workspace_bytes(&operation.convolution_operands())).sum();
-        let engine = Self::new(kind::ENGINE)
-            .with(attribute::ENGINE_GRAPH, Value::Descriptors(graphs.to_vec()))
-            .with(attribute::ENGINE_INDEX, Value::int64(0));
-        Self::new(kind::ENGINE_CONFIG)
-            .with(attribute::CONFIG_ENGINE, Value::Descriptors(vec![Arc::new(engine)]))
-            .with(attribute::CONFIG_WORKSPACE_SIZE, Value::int64(workspace as i64))
-            .with(attribute::CONFIG_SHARED_MEMORY, Value::Bytes(0_i32.to_ne_bytes().to_vec()))
+        let on_tensor_cores =
+            operations.filter_map(|operation| operation.convolution()?.tensor_core_workspace_bytes(major)).reduce(u64::saturating_add);
+        let on_tensor_cores = on_tensor_cores.map(|workspace| engine_configuration(graphs, 1, Some(TENSOR_CORE), workspace));
+        on_tensor_cores.into_iter().chain([engine_configuration(graphs, 0, None, 0)]).collect()
     }
 
-    /// The tensors of a convolution; none for any other operation.
-    fn convolution_operands(&self) -> Vec<Operand> {
-        let attributes: &[i32] = match self.kind {
-            kind::CONVOLUTION_FORWARD => &attribute::FORWARD_W_X_Y,
-            kind::CONVOLUTION_BACKWARD_DATA => &attribute::BACKWARD_DATA_W_DX_DY,
-            kind::CONVOLUTION_BACKWARD_FILTER => &attribute::BACKWARD_FILTER_DW_X_DY,
-            _ => &[],
+    /// The convolution that this operation is, if it is one.
+    fn convolution(&self) -> Option<Convolution> {
+        let (computes, attributes) = match self.kind {
+            kind::CONVOLUTION_FORWARD => (Computes::Output, attribute::FORWARD_W_X_Y),
+            kind::CONVOLUTION_BACKWARD_DATA => (Computes::GradientOfInput, attribute::BACKWARD_DATA_W_DX_DY),
+            kind::CONVOLUTION_BACKWARD_FILTER => (Computes::GradientOfFilter, attribute::BACKWARD_FILTER_DW_X_DY),
+            _ => return None,
         };
-        let tensors = attributes.iter().flat_map(|&attribute| self.descriptors(attribute));
-        tensors
+        let tensors = attributes.iter().filter_map(|&attribute| self.descriptors(attribute).first());
+        let operands: Vec<_> = tensors
             .map(|tensor| Operand {
                 data_type: tensor.enumeration(attribute::TENSOR_DATA_TYPE),
                 sizes: tensor.int64s(attribute::TENSOR_DIMENSIONS),
                 strides: tensor.int64s(attribute::TENSOR_STRIDES),
             })
-            .collect()
+            .collect();
+        Some(Convolution { computes, operands: operands.try_into().ok()? })
     }
+}
+
+fn engine_configuration(graphs: &[Arc<Descriptor>], index: i64, note: Option<i32>, workspace_bytes: u64) -> Descriptor {
+    let engine = Descriptor::new(kind::ENGINE)
+        .with(attribute::ENGINE_GRAPH, Value::Descriptors(graphs.to_vec()))
+        .with(attribute::ENGINE_INDEX, Value::int64(index))
+        .with(attribute::ENGINE_NOTES, Value::Bytes(note.map(i32::to_ne_bytes).into_iter().flatten().collect()));
+    Descriptor::new(kind::ENGINE_CONFIG)
+        .with(attribute::CONFIG_ENGINE, Value::Descriptors(vec![Arc::new(engine)]))
+        .with(attribute::CONFIG_WORKSPACE_SIZE, Value::int64(workspace_bytes as i64))
+        .with(attribute::CONFIG_SHARED_MEMORY, Value::Bytes(0_i32.to_ne_bytes().to_vec()))
 }
 
 static DESCRIPTORS: Mutex<Handles<Descriptor>> = Mutex::new(Handles::new());
@@ -187,7 +199,8 @@ exports! { answer;
         let mut descriptors = lock(&DESCRIPTORS);
         let descriptor = descriptors.get(handle)?;
         let value = if attribute == attribute::HEURISTICS_RESULTS {
-            Some(Value::Descriptors(vec![Arc::new(descriptor.engine_configuration())]))
+            let major = active_device()?.architecture.major;
+            Some(Value::Descriptors(descriptor.engine_configurations(major).into_iter().map(Arc::new).collect()))
         } else {
             descriptor.attributes.get(&attribute).cloned()
         };
