@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$(dirname "$here")")
-packages=$("$root/tests/fixtures/packages.sh")
+packages=$("$root/setup/python-packages.sh")
 torch=$(dirname "$(readlink -f "$root/.libtorch/torch")")
 cd "$root"
 ours=$(cargo bench --quiet --package engine --bench beside_diffusers --no-run --message-format=json \

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Run any program, unchanged, on a virtual GPU and say what it needed
     On(OnArguments),
+    /// Hold the virtual GPU against peaks of memory that others have published
+    Validate(ValidateArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
     /// List the GPU profiles, and the real GPUs that are here
@@ -192,6 +194,24 @@ pub(crate) struct OnArguments {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,
+}
+
+/// Arguments of `lowmem validate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all rows that were checked are within their tolerance; 1 one is not, or its program failed; 2 wrong usage or input, or \
+                        no row could be checked."
+)]
+pub(crate) struct ValidateArguments {
+    /// Published figures (by default sweeps/published.csv; sweeps/README.md has the columns)
+    #[arg(value_name = "CASES.csv")]
+    pub(crate) cases: Option<PathBuf>,
+    /// A checkout of Wan's official code (Wan2.1 or Wan2.2), or a folder that holds both; may be given twice
+    #[arg(long, value_name = "DIR")]
+    pub(crate) wan: Vec<PathBuf>,
+    /// A Python with PyTorch for CUDA 13 and the programs' packages (by default python3.11 with what `make setup` and setup/python-packages.sh fetch)
+    #[arg(long)]
+    pub(crate) python: Option<String>,
 }
 
 /// Arguments of `lowmem report`.

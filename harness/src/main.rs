@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Autotune(arguments) => commands::autotune::run(arguments),
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Gpus => commands::gpus::run(),
         Command::Models(arguments) => commands::models::run(arguments),

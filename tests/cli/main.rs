@@ -19,5 +19,6 @@ mod real_worker;
 mod report;
 mod resume;
 mod sweep;
+mod validate;
 mod worker_ends;
 mod wrong_input;

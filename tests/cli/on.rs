@@ -23,7 +23,7 @@ fn assert_says(assert: &Assert, parts: &[&str]) {
 }
 
 /// The last row of the table, as words.
-fn last_row(assert: &Assert) -> Vec<String> {
+pub(crate) fn last_row(assert: &Assert) -> Vec<String> {
     let said = stderr(assert);
     let mut rows = said.lines().skip_while(|line| !line.starts_with('─')).skip(1);
     let is_row = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());

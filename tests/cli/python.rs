@@ -17,7 +17,7 @@ pub(crate) fn path_to_torch() -> Option<String> {
             return None;
         }
         // Fetches them, once.
-        let packages = Command::new(root().join("tests/fixtures/packages.sh")).output().expect("a shell");
+        let packages = Command::new(root().join("setup/python-packages.sh")).output().expect("a shell");
         assert!(packages.status.success(), "{}", String::from_utf8_lossy(&packages.stderr));
         let packages = PathBuf::from(String::from_utf8_lossy(&packages.stdout).trim());
         let torch = root().join(".libtorch/torch").canonicalize().expect("`make setup` first");

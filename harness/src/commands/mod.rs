@@ -9,6 +9,7 @@ pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod smi;
 pub(crate) mod sweep;
+pub(crate) mod validate;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 

@@ -21,6 +21,7 @@ use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 use crate::worker::{Guise, onto_virtual_gpu};
+pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
 const HOOK: &str = include_str!("on/sitecustomize.py");
@@ -33,37 +34,36 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     let mut profile = budget.profile.clone();
     profile.memory_bytes.value = budget.capacity_bytes;
 
-    let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
-    let reports = place.path().join("reports");
-    fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
-    let command = command(arguments, &profile, &reports, place.path())?;
-
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
-    let status = wait(command)?;
-    let need = need::Need::read(&reports);
+    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict };
+    let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, wait)?;
     verdict::tell(&need, &profile, &profiles, &arguments.program, status);
     // A program that got over it must not look as if all had been well.
     Ok(if need.stopped && status.success() { ExitCode::FAILURE } else { exit_code(status) })
 }
 
-/// The program, in an environment that leads it to the virtual GPU.
-fn command(arguments: &OnArguments, profile: &GpuProfile, reports: &Path, place: &Path) -> Result<Command, Error> {
-    let (hook, tools) = (&place.join("python"), &place.join("bin"));
-    let [program, words @ ..] = arguments.program.as_slice() else { return Err(Error::input("no program is given")) };
+/// Has `end` run the program to its end, in an environment that leads it to the virtual GPU, and tells what it needed.
+pub(super) fn on_virtual_gpu<Ended>(
+    program: &[OsString],
+    python_path: Option<OsString>,
+    profile: &GpuProfile,
+    guise: Guise,
+    end: impl FnOnce(Command) -> Result<Ended, Error>,
+) -> Result<(Ended, Need), Error> {
+    let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
+    let [reports, hook, tools] = ["reports", "python", "bin"].map(|name| place.path().join(name));
+    fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
+    fs::create_dir(&hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(&hook, error))?;
+    let [program, words @ ..] = program else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
-    onto_virtual_gpu(
-        &mut command,
-        profile,
-        Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict },
-        reports,
-    )?;
-    fs::create_dir(hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(hook, error))?;
-    command.env("PYTHONPATH", before(hook, env::var_os("PYTHONPATH")));
+    onto_virtual_gpu(&mut command, profile, guise, &reports)?;
+    command.env("PYTHONPATH", before(&hook, python_path));
     let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
-    fs::create_dir(tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(tools, error))?;
-    command.env("PATH", before(tools, env::var_os("PATH")));
-    Ok(command)
+    fs::create_dir(&tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(&tools, error))?;
+    command.env("PATH", before(&tools, env::var_os("PATH")));
+    let ended = end(command)?;
+    Ok((ended, Need::read(&reports)))
 }
 
 /// A search path with one more folder in front. Python takes an empty part for the current folder, so none is made.

@@ -120,7 +120,7 @@ impl Share {
 
 /// What all processes of a program needed.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Need {
+pub(in crate::commands) struct Need {
     /// By process and device.
     pub(super) shares: Vec<Share>,
     /// Calls that the virtual GPU does not support, and how often each was made.
@@ -157,6 +157,16 @@ impl Need {
             *device = device.saturating_add(share.needed_bytes(profile));
         }
         devices.into_values().max().unwrap_or_default()
+    }
+
+    /// The most that PyTorch's allocator had given out at once, on the device where that was most. None where no process told it.
+    pub(in crate::commands) fn peak_allocated_bytes(&self) -> Option<u64> {
+        self.shares.iter().filter_map(|share| share.counted).map(|counted| counted.peak_allocated_bytes).max()
+    }
+
+    /// Whether an allocation failed for good.
+    pub(in crate::commands) fn ran_out(&self) -> bool {
+        self.failed().is_some()
     }
 
     /// The share in which an allocation failed for good.

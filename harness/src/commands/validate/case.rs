@@ -1,0 +1,212 @@
+//! A row of a file of published figures: what was run, on what, and what it was found to need.
+
+use std::path::Path;
+
+use csv::StringRecord;
+use engine_protocol::{GIB, GpuProfile};
+
+use crate::data;
+use crate::error::Error;
+use crate::gpu_profile::GpuProfiles;
+
+/// By how much a figure may be off where the row does not say.
+const TOLERANCE_PERCENT: f64 = 5.0;
+/// The program of rows that name none.
+const PROGRAM: &str = "wan";
+
+/// A row.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Case {
+    /// Where it stands in its file.
+    pub(super) line: u64,
+    pub(super) program: String,
+    pub(super) model: String,
+    pub(super) task: String,
+    pub(super) profile: GpuProfile,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) frames: u32,
+    pub(super) gpus: u32,
+    pub(super) options: Vec<String>,
+    /// Peak of allocated memory; none where only other figures were published.
+    pub(super) peak_gib: Option<f64>,
+    pub(super) tolerance_percent: f64,
+}
+
+impl Case {
+    /// In a few words.
+    pub(super) fn title(&self) -> String {
+        let options = self.options.iter().map(|word| format!(" {word}")).collect::<String>();
+        format!("{} {} {}x{}, {} frames{options}", self.model, self.task, self.width, self.height, self.frames)
+    }
+
+    /// How far that is from the published figure.
+    pub(super) fn error_percent(&self, peak_allocated_bytes: u64) -> Option<f64> {
+        let published = self.peak_gib? * GIB as f64;
+        Some((peak_allocated_bytes as f64 / published - 1.0) * 100.0)
+    }
+}
+
+/// Reads all rows. Those of columns that are not known are left alone.
+pub(super) fn read(path: &Path, profiles: &GpuProfiles) -> Result<Vec<Case>, Error> {
+    parse(&path.display().to_string(), &data::read(path)?, profiles)
+}
+
+fn parse(path: &str, text: &str, profiles: &GpuProfiles) -> Result<Vec<Case>, Error> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let broken = |error: &csv::Error| {
+        let line = error.position().map_or(1, csv::Position::line);
+        match error.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                Error::input(format!("{path}:{line}: {len} values, and there are {expected_len} columns"))
+            }
+            _ => Error::input(format!("{path}:{line}: {error}")),
+        }
+    };
+    let titles = reader.headers().map_err(|error| broken(&error))?.clone();
+    let columns = Columns { path, titles: &titles };
+    let cases = reader.records().map(|record| columns.case(&record.map_err(|error| broken(&error))?, profiles));
+    let cases: Vec<_> = cases.collect::<Result<_, Error>>()?;
+    if cases.is_empty() { Err(Error::input(format!("{path}: there is no row"))) } else { Ok(cases) }
+}
+
+struct Columns<'a> {
+    path: &'a str,
+    titles: &'a StringRecord,
+}
+
+impl Columns<'_> {
+    fn case(&self, record: &StringRecord, profiles: &GpuProfiles) -> Result<Case, Error> {
+        let row = Row { columns: self, record, line: record.position().map_or(0, csv::Position::line) };
+        let gpu = row.cell("gpu")?;
+        let Some(profile) = published_name(gpu, profiles) else {
+            let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+            return Err(row.error(&format!("gpu: there is no profile of `{gpu}`; known GPUs: {}", names.join(", "))));
+        };
+        Ok(Case {
+            line: row.line,
+            program: row.optional("program").unwrap_or(PROGRAM).to_owned(),
+            model: row.cell("model")?.to_owned(),
+            task: row.cell("task")?.to_owned(),
+            profile: profile.clone(),
+            width: row.number("width")?,
+            height: row.number("height")?,
+            frames: row.number("frames")?,
+            gpus: row.number("gpus")?,
+            options: row.cell("options")?.split_whitespace().map(str::to_owned).collect(),
+            peak_gib: match row.cell("peak_memory_gib")? {
+                "" => None,
+                _ => Some(row.positive("peak_memory_gib")?),
+            },
+            tolerance_percent: match row.optional("tolerance_percent") {
+                Some(_) => row.positive("tolerance_percent")?,
+                None => TOLERANCE_PERCENT,
+            },
+        })
+    }
+}
+
+struct Row<'a> {
+    columns: &'a Columns<'a>,
+    record: &'a StringRecord,
+    line: u64,
+}
+
+impl<'a> Row<'a> {
+    fn error(&self, message: &str) -> Error {
+        Error::input(format!("{}:{}: {message}", self.columns.path, self.line))
+    }
+
+    /// What stands there, if the file has such a column.
+    fn optional(&self, title: &str) -> Option<&'a str> {
+        let index = self.columns.titles.iter().position(|it| it == title)?;
+        self.record.get(index).filter(|text| !text.is_empty())
+    }
+
+    fn cell(&self, title: &str) -> Result<&'a str, Error> {
+        if !self.columns.titles.iter().any(|it| it == title) {
+            let titles: Vec<_> = self.columns.titles.iter().collect();
+            return Err(Error::input(format!("{}:1: there is no column `{title}`, only {}", self.columns.path, titles.join(", "))));
+        }
+        Ok(self.optional(title).unwrap_or_default())
+    }
+
+    fn number(&self, title: &str) -> Result<u32, Error> {
+        let text = self.cell(title)?;
+        text.parse().ok().filter(|&number| number > 0).ok_or_else(|| self.error(&format!("{title}: `{text}` is no whole number above 0")))
+    }
+
+    fn positive(&self, title: &str) -> Result<f64, Error> {
+        let text = self.cell(title)?;
+        let number = text.parse().ok().filter(|&number: &f64| number.is_finite() && number > 0.0);
+        number.ok_or_else(|| self.error(&format!("{title}: `{text}` is no number above 0")))
+    }
+}
+
+/// The profile of a GPU as people write its name: `RTX 4090`, `A100` (the larger one), `H800/H100` (the first one that is known).
+fn published_name<'a>(text: &str, profiles: &'a GpuProfiles) -> Option<&'a GpuProfile> {
+    text.split('/').find_map(|name| {
+        let name = name.trim().to_ascii_lowercase().replace("nvidia ", "").replace("geforce ", "").replace(' ', "-");
+        let exactly = profiles.iter().find(|profile| profile.name == name);
+        exactly
+            .or_else(|| profiles.iter().filter(|profile| profile.name.starts_with(&format!("{name}-"))).last().filter(|_| !name.is_empty()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TITLES: &str = "model,task,gpu,width,height,frames,steps,gpus,options,total_secs,peak_memory_gib,source\n";
+
+    fn parsed(text: &str) -> Result<Vec<Case>, Error> {
+        parse("cases.csv", text, &GpuProfiles::load().expect("profiles"))
+    }
+
+    fn row(gpu: &str, width: &str, peak: &str) -> String {
+        format!("{TITLES}wan2.1-t2v-14b,t2v,{gpu},{width},720,81,50,1,--offload_model True,1837.9,{peak},\"README, table\"\n")
+    }
+
+    #[test]
+    fn a_row_is_read_with_what_it_leaves_out() {
+        let case = &parsed(&row("H800/H100", "1280", "69.1")).expect("a row")[0];
+        assert_eq!((case.line, case.program.as_str(), case.profile.name.as_str()), (2, "wan", "h100"));
+        assert_eq!((case.options.join("|").as_str(), case.tolerance_percent), ("--offload_model|True", 5.0));
+        assert_eq!(case.error_percent(GIB * 691 / 10).map(|error| error.abs() < 1e-6), Some(true));
+        assert_eq!(parsed(&row("A100", "1280", "")).expect("a row")[0].peak_gib, None);
+    }
+
+    #[test]
+    fn gpus_go_by_the_names_that_people_write() {
+        let profiles = GpuProfiles::load().expect("profiles");
+        let named = |text| published_name(text, &profiles).map(|profile| profile.name.as_str());
+        for (text, name) in [
+            ("RTX 4090", Some("rtx-4090")),
+            ("NVIDIA GeForce RTX 3090", Some("rtx-3090")),
+            ("A100", Some("a100-80gb")),
+            ("A100 40GB", Some("a100-40gb")),
+            ("H20", Some("h20")),
+            ("V100", None),
+            ("", None),
+            ("/", None),
+        ] {
+            assert_eq!(named(text), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_with_its_line() {
+        for (text, message) in [
+            (row("V100", "1280", "1"), "cases.csv:2: gpu: there is no profile of `V100`; known GPUs: rtx-4060"),
+            (row("H20", "wide", "1"), "cases.csv:2: width: `wide` is no whole number above 0"),
+            (row("H20", "0", "1"), "cases.csv:2: width: `0` is no whole number above 0"),
+            (row("H20", "1280", "nan"), "cases.csv:2: peak_memory_gib: `nan` is no number above 0"),
+            (row("H20", "1280", "1").replace("frames,", "pictures,"), "cases.csv:1: there is no column `frames`, only model, task"),
+            (format!("{TITLES}wan,t2v\n"), "cases.csv:2: 2 values, and there are 12 columns"),
+            (TITLES.to_owned(), "cases.csv: there is no row"),
+        ] {
+            let error = parsed(&text).expect_err(message).to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+}

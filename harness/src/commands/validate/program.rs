@@ -1,0 +1,152 @@
+//! The programs behind the rows: scripts of ours over packages that are not, run as `lowmem on` runs a program.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::{env, io};
+
+use super::case::Case;
+use crate::cli::ValidateArguments;
+use crate::commands::on::on_virtual_gpu;
+use crate::data;
+use crate::error::Error;
+use crate::worker::Guise;
+
+/// By what a row calls it.
+const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
+/// What a script ends with where it cannot run what is asked for; the reason is the last line that it wrote.
+const CANNOT: i32 = 3;
+/// The interpreter that the PyTorch of `make setup` is for.
+const PYTHON: &str = "python3.11";
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    /// It ran to its end.
+    Ran {
+        peak_allocated_bytes: u64,
+        /// Memory ran out in pieces that were too small; this is what it took with PyTorch's expandable segments.
+        expandable: bool,
+    },
+    /// There is no program for it.
+    Skipped(String),
+    /// It did not end well.
+    Failed(String),
+}
+
+/// What runs programs.
+pub(super) struct Programs {
+    python: String,
+    path: Option<OsString>,
+    /// Folders of Wan's official code.
+    wan: Vec<PathBuf>,
+}
+
+impl Programs {
+    /// Finds the interpreter: one that was named, with its own packages; else the one that PyTorch was fetched for, with packages that are fetched once.
+    pub(super) fn find(arguments: &ValidateArguments) -> Result<Self, Error> {
+        if let Some(missing) = arguments.wan.iter().find(|folder| !folder.is_dir()) {
+            return Err(Error::input(format!("--wan {}: there is no such folder", missing.display())));
+        }
+        let wan = arguments.wan.clone();
+        let own_path = env::var_os("PYTHONPATH").filter(|path| !path.is_empty());
+        if let Some(python) = &arguments.python {
+            return Ok(Self { python: python.clone(), path: own_path, wan });
+        }
+        let fetched = fetched_packages(&data::root())?;
+        let path = env::join_paths(fetched.into_iter().chain(own_path.iter().flat_map(env::split_paths)));
+        let path = path.map_err(|error| Error::Fault(format!("no path for Python: {error}")))?;
+        Ok(Self { python: PYTHON.into(), path: Some(path), wan })
+    }
+
+    /// Runs the row's program, if there is one.
+    pub(super) fn run(&self, case: &Case) -> Result<Outcome, Error> {
+        let Some((_, script)) = SCRIPTS.iter().find(|(name, _)| *name == case.program) else {
+            return Ok(Outcome::Skipped(format!("there is no program `{}`", case.program)));
+        };
+        if case.peak_gib.is_none() {
+            return Ok(Outcome::Skipped("no peak of memory was published".into()));
+        }
+        if case.gpus > 1 {
+            return Ok(Outcome::Skipped(format!("it ran on {} GPUs, and programs are run on one", case.gpus)));
+        }
+        if case.program == "wan" && self.wan.is_empty() {
+            return Ok(Outcome::Skipped("the official code is needed: --wan DIR".into()));
+        }
+        Ok(match self.run_script(script, case, false)? {
+            Ended::Outcome(outcome) => outcome,
+            Ended::RanOut => match self.run_script(script, case, true)? {
+                Ended::Outcome(outcome) => outcome,
+                Ended::RanOut => Outcome::Failed("it does not fit".into()),
+            },
+        })
+    }
+
+    fn run_script(&self, script: &str, case: &Case, expandable: bool) -> Result<Ended, Error> {
+        let guise = Guise { devices: 1, masks_name: false, is_strict: false };
+        let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |mut command| {
+            // The user's own would be in no row.
+            command.env_remove("PYTORCH_ALLOC_CONF").env_remove("PYTORCH_CUDA_ALLOC_CONF").env("PYTHONDONTWRITEBYTECODE", "1");
+            if expandable {
+                command.env("PYTORCH_ALLOC_CONF", "expandable_segments:True");
+            }
+            end(&mut command, &self.python)
+        })?;
+        let (status, said) = ended;
+        Ok(match (status.code(), need.peak_allocated_bytes()) {
+            (Some(0), Some(peak_allocated_bytes)) => Ended::Outcome(Outcome::Ran { peak_allocated_bytes, expandable }),
+            (Some(0), None) => Ended::Outcome(Outcome::Failed("it did not use the GPU".into())),
+            (Some(CANNOT), _) => Ended::Outcome(Outcome::Skipped(last_line(&said))),
+            (Some(_), _) if need.ran_out() => Ended::RanOut,
+            (Some(code), _) => Ended::Outcome(Outcome::Failed(format!("exit code {code}: {}", last_line(&said)))),
+            (None, _) => Ended::Outcome(Outcome::Failed(format!("ended by signal {}", status.signal().unwrap_or_default()))),
+        })
+    }
+
+    fn words(&self, script: &str, case: &Case) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![self.python.clone().into(), "-c".into(), script.into()];
+        if case.program == "wan" {
+            words.extend(self.wan.iter().flat_map(|folder| ["--wan".into(), folder.clone().into()]));
+        }
+        let numbers = [("--width", case.width), ("--height", case.height), ("--frames", case.frames)];
+        words.extend(["--model", &case.model, "--task", &case.task].map(Into::into));
+        words.extend(numbers.iter().flat_map(|(name, number)| [OsString::from(name), number.to_string().into()]));
+        words.extend(case.options.iter().map(Into::into));
+        words
+    }
+}
+
+/// How a script ended.
+enum Ended {
+    Outcome(Outcome),
+    /// For want of memory.
+    RanOut,
+}
+
+/// Runs it to its end, and gives what it wrote to standard error.
+fn end(command: &mut Command, python: &str) -> Result<(ExitStatus, String), Error> {
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::input(format!("--python {python}: there is no such program")),
+        _ => Error::input(format!("{python}: could not be started: {error}")),
+    })?;
+    Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// The folders of the packages that `setup/python-packages.sh` fetches, and of PyTorch.
+fn fetched_packages(root: &Path) -> Result<[PathBuf; 2], Error> {
+    let script = root.join("setup/python-packages.sh");
+    let advice = "name a Python with PyTorch for CUDA 13 by --python, or run it in a checkout of lowmem after `make setup`";
+    let output = Command::new(&script).output().map_err(|error| Error::input(format!("{}: {error}: {advice}", script.display())))?;
+    if !output.status.success() {
+        return Err(Error::input(format!("{}: {advice}", last_line(&String::from_utf8_lossy(&output.stderr)))));
+    }
+    let torch = root.join(".libtorch/torch");
+    let torch = torch.canonicalize().map_err(|error| Error::input(format!("{}: {error}: {advice}", torch.display())))?;
+    Ok([PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()), torch.parent().map(Path::to_owned).unwrap_or_default()])
+}
+
+fn last_line(text: &str) -> String {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
+}

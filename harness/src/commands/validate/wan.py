@@ -1,0 +1,214 @@
+"""Runs Wan's official code, untouched, with empty weights: what it asks of the GPU is what a real run asks of it.
+
+    python wan.py --wan CHECKOUT [--wan ANOTHER] --model wan2.1-t2v-14b --task t2v --width 1280 --height 720 --frames 81 OPTIONS
+
+OPTIONS are those of the code's own generate.py. Ends with exit code 3, and the reason on standard error, where it cannot run what is asked for.
+What differs from a real run, none of it on the GPU:
+
+- No checkpoint is read. Weights are allocated where the code would have loaded them, in the type that the published files have, and never filled.
+- The text encoder is not computed where it runs on the CPU: its output has the right shape.
+- The tokenizer gives as many tokens as there is room for half of, whatever the prompt is: the transformer pads them.
+- flash-attn is answered by torch's scaled_dot_product_attention, which is flash attention too.
+- Four steps are run: enough for both transformers of Wan2.2's pool to have their turn, and for the solver to hold all that it ever holds.
+- The sampler is told that its first step is the first one, and does not check whether its systems of two equations could be solved: both it would read from the GPU.
+- What its package imports and text-to-video never uses (reading and writing pictures and sound) is a stand-in.
+"""
+
+import argparse
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import types
+
+STEPS = 4
+
+# By model: the version of the code, the class that runs it, its name among the code's configurations, and the channels of its latents.
+MODELS = {
+    "wan2.1-t2v-1.3b": ("2.1", "WanT2V", "t2v-1.3B", 16),
+    "wan2.1-t2v-14b": ("2.1", "WanT2V", "t2v-14B", 16),
+    "wan2.2-t2v-a14b": ("2.2", "WanT2V", "t2v-A14B", 16),
+    "wan2.2-ti2v-5b": ("2.2", "WanTI2V", "ti2v-5B", 48),
+}
+
+# A file that the version has and the other has not.
+MARKS = {"2.1": "wan/text2video.py", "2.2": "wan/textimage2video.py"}
+
+
+def cannot(why):
+    print(why, file=sys.stderr)
+    raise SystemExit(3)
+
+
+class Options(argparse.ArgumentParser):
+    """An option that is not known is no mistake here: it is one that cannot be run."""
+
+    def error(self, message):
+        cannot(message)
+
+
+def arguments():
+    parser = Options(allow_abbrev=False)
+    parser.add_argument("--wan", action="append", default=[])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--height", type=int, required=True)
+    parser.add_argument("--frames", type=int, required=True)
+    # generate.py's own. On one GPU it offloads unless it is told not to.
+    parser.add_argument("--offload_model", type=lambda text: text.lower() in ("yes", "true", "t", "y", "1"), default=True)
+    parser.add_argument("--t5_cpu", action="store_true")
+    parser.add_argument("--convert_model_dtype", action="store_true")
+    return parser.parse_args()
+
+
+def checkout(folders, version):
+    """The folder that holds that version: one that was named, or one inside it."""
+    inner = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
+    other = MARKS["2.1" if version == "2.2" else "2.2"] if version == "2.1" else None
+    for folder in folders + inner:
+        if os.path.isfile(os.path.join(folder, MARKS[version])) and not (other and os.path.isfile(os.path.join(folder, other))):
+            return folder
+    cannot(f"--wan names no checkout of Wan{version}")
+
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Modules that are imported and never used: whatever is taken from them is a class without anything in it."""
+
+    NAMES = ("cv2", "dashscope", "decord", "imageio", "librosa", "peft", "torchvision")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.NAMES:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.__getattr__ = lambda name: type(name, (), {})
+
+
+def flash_attention(torch):
+    """The package flash_attn, as far as Wan calls it."""
+
+    def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **_):
+        sequences = cu_seqlens_q.numel() - 1
+        assert sequences == 1, "one sequence at a time"
+        q, k, v = (x.unsqueeze(0).transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).squeeze(0)
+
+    module = types.ModuleType("flash_attn")
+    module.flash_attn_varlen_func = flash_attn_varlen_func
+    module.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
+    return module
+
+
+def leave_weights_empty(torch):
+    """Weights are allocated and neither drawn at random, nor read, nor converted: what is never written takes no memory of the host."""
+    for name in dir(torch.nn.init):
+        if name.endswith("_") and not name.startswith("_"):
+            setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+
+    convert = torch.Tensor.to
+
+    def to(tensor, *words, **named):
+        device, dtype, _, _ = torch._C._nn._parse_to(*words, **named)
+        stays = tensor.device.type == "cpu" and (device is None or device.type == "cpu")
+        if stays and dtype is not None and dtype != tensor.dtype and tensor.numel() > 1 << 20:
+            return torch.empty_like(tensor, dtype=dtype)
+        return convert(tensor, *words, **named)
+
+    torch.Tensor.to = to
+
+    def load(_path, map_location="cpu", **_):
+        return map_location
+
+    def load_state_dict(module, device, *_, **__):
+        if any(tensor.is_meta for tensor in module.parameters()):
+            module.to_empty(device=device)
+
+    torch.load = load
+    torch.nn.Module.load_state_dict = load_state_dict
+
+
+def main():
+    given = arguments()
+    if given.model not in MODELS:
+        cannot(f"there is no program for {given.model}: only for {', '.join(MODELS)}")
+    if given.task != "t2v":
+        cannot(f"only text to video (t2v) is run, not {given.task}")
+    version, pipeline, name, latent_channels = MODELS[given.model]
+    if given.convert_model_dtype and version == "2.1":
+        cannot("Wan2.1's code has no --convert_model_dtype")
+    sys.path.insert(0, checkout(given.wan, version))
+    sys.dont_write_bytecode = True
+
+    import torch
+    import diffusers, transformers  # noqa: E401,F401 Before the stand-ins, which they must not find.
+
+    sys.modules["flash_attn"] = flash_attention(torch)
+    sys.meta_path.append(StandIns())
+    leave_weights_empty(torch)
+
+    import wan
+    from wan.modules import model, t5
+    from wan.utils.fm_solvers_unipc import FlowUniPCMultistepScheduler
+
+    config = wan.configs.WAN_CONFIGS[name]
+
+    def transformer(_folder, **_):
+        shape = ("dim", "ffn_dim", "freq_dim", "num_heads", "num_layers", "window_size", "qk_norm", "cross_attn_norm", "eps")
+        kind = "ti2v" if version == "2.2" and pipeline == "WanTI2V" else "t2v"
+        return model.WanModel(model_type=kind, in_dim=latent_channels, out_dim=latent_channels, **{key: config[key] for key in shape})
+
+    model.WanModel.from_pretrained = transformer
+
+    class Tokenizer:
+        def __init__(self, seq_len, **_):
+            self.seq_len = seq_len
+
+        def __call__(self, texts, **_):
+            shape = (len(texts), self.seq_len)
+            mask = torch.zeros(shape, dtype=torch.long)
+            mask[:, : self.seq_len // 2] = 1
+            return torch.zeros(shape, dtype=torch.long), mask
+
+    t5.HuggingfaceTokenizer = Tokenizer
+    encode = t5.T5EncoderModel.__call__
+
+    def encode_on_gpu(encoder, texts, device):
+        if device.type == "cpu":
+            return [torch.empty(encoder.text_len // 2, encoder.model.dim, dtype=encoder.dtype) for _ in texts]
+        return encode(encoder, texts, device)
+
+    t5.T5EncoderModel.__call__ = encode_on_gpu
+
+    torch.linalg.solve = lambda *matrices: torch.linalg.solve_ex(*matrices).result
+    solver = FlowUniPCMultistepScheduler
+    set_timesteps = solver.set_timesteps
+
+    def set_timesteps_and_begin(self, *words, **named):
+        set_timesteps(self, *words, **named)
+        self.set_begin_index(0)
+
+    solver.set_timesteps = set_timesteps_and_begin
+
+    options = {"convert_model_dtype": given.convert_model_dtype} if version == "2.2" else {}
+    video = getattr(wan, pipeline)(config=config, checkpoint_dir="", t5_cpu=given.t5_cpu, **options)
+    shift = getattr(config, "sample_shift", 5.0)
+    guidance = getattr(config, "sample_guide_scale", 5.0)
+    size = (given.width, given.height)
+    video.generate(
+        "a cat",
+        size=size,
+        frame_num=given.frames,
+        shift=shift,
+        sampling_steps=STEPS,
+        guide_scale=guidance,
+        seed=0,
+        offload_model=given.offload_model,
+    )
+
+
+main()

@@ -1,0 +1,143 @@
+//! `lowmem validate`: published figures, what is skipped, and what is refused.
+
+use assert_cmd::assert::Assert;
+
+use crate::command::{Place, lowmem, stderr, stdout};
+use crate::python::{PYTHON, path_to_torch};
+
+const TITLES: &str = "model,task,gpu,width,height,frames,steps,gpus,options,total_secs,peak_memory_gib,source";
+
+/// Wan's official code as far as `wan.py` looks at it, and a model of 3 GiB: a gigabyte of weights on the CPU, moved and given back, and two more.
+fn wan(place: &Place) {
+    for folder in ["wan/modules", "wan/utils", "wan/configs"] {
+        std::fs::create_dir_all(place.path("Wan2.1").join(folder)).expect("a folder");
+    }
+    let file = |name: &str, text: &str| std::fs::write(place.path("Wan2.1/wan").join(name), text).expect("a file");
+    file("text2video.py", "");
+    file(
+        "configs/__init__.py",
+        "WAN_CONFIGS = {'t2v-1.3B': dict.fromkeys(('dim', 'ffn_dim', 'freq_dim', 'num_heads', 'num_layers', 'window_size', 'qk_norm', 'cross_attn_norm', 'eps'), 1)}\n",
+    );
+    file("utils/__init__.py", "");
+    file("utils/fm_solvers_unipc.py", "class FlowUniPCMultistepScheduler:\n    def set_timesteps(self): pass\n");
+    file("modules/__init__.py", "");
+    file("modules/t5.py", "class T5EncoderModel:\n    def __call__(self): pass\n");
+    file(
+        "modules/model.py",
+        "
+import torch, torchvision.transforms, flash_attn
+class WanModel(torch.nn.Module):
+    def __init__(self, **shape):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1 << 28))
+        torch.nn.init.normal_(self.weight)
+",
+    );
+    file(
+        "__init__.py",
+        "
+import torch
+from . import configs
+from .modules.model import WanModel
+class WanT2V:
+    def __init__(self, config, checkpoint_dir, t5_cpu):
+        self.model = WanModel.from_pretrained(checkpoint_dir)
+    def generate(self, prompt, size, frame_num, shift, sampling_steps, guide_scale, seed, offload_model):
+        self.model.to('cuda')
+        if offload_model:
+            self.model.cpu()
+        torch.empty(size[0] * size[1] * frame_num, dtype=torch.uint8, device='cuda')
+",
+    );
+}
+
+/// 32768 x 32768 bytes a frame: a gibibyte.
+fn row(frames: u32, options: &str, peak: &str) -> String {
+    format!("wan2.1-t2v-1.3b,t2v,RTX 4090,32768,32768,{frames},50,1,{options},1.5,{peak},a test\n")
+}
+
+/// `lowmem validate cases.csv` with that file, and the Python that has PyTorch. None where there is no such Python.
+fn validate(place: &Place, rows: &str, arguments: &[&str]) -> Option<Assert> {
+    place.file("cases.csv", &format!("{TITLES}\n{rows}"));
+    let mut command = lowmem();
+    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()?).args(["validate", "cases.csv", "--python", PYTHON]);
+    Some(command.args(arguments).assert())
+}
+
+#[test]
+fn errors_are_printed_and_skipped_rows_count_for_nothing() {
+    let place = Place::new();
+    wan(&place);
+    let rows = [
+        // Offloaded, the weights are gone when the frames come: 2 GiB. Kept, 3.
+        row(2, "--offload_model True --t5_cpu", "2"),
+        row(2, "--offload_model False", "2.9"),
+        row(2, "--dit_fsdp", "2"),
+        row(2, "", ""),
+        row(2, "", "2").replace(",50,1,", ",50,8,"),
+        row(2, "", "2").replace(",t2v,", ",i2v,"),
+        row(2, "", "2").replace("wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"),
+        row(2, "", "2").replace("wan2.1-t2v-1.3b", "hunyuan"),
+    ];
+    let Some(assert) = validate(&place, &rows.concat(), &["--wan", "."]) else { return };
+    let said = stdout(&assert.success());
+    for part in [
+        "2.00    +0.00%",
+        "3.00    +3.45%",
+        "Line 4: skipped: unrecognized arguments: --dit_fsdp.",
+        "Line 5: skipped: no peak of memory was published.",
+        "Line 6: skipped: it ran on 8 GPUs, and programs are run on one.",
+        "Line 7: skipped: only text to video (t2v) is run, not i2v.",
+        "Line 8: skipped: --wan names no checkout of Wan2.2.",
+        "Line 9: skipped: there is no program for hunyuan: only for wan2.1-t2v-1.3b,",
+        "worst error 3.45%, median 1.72%, of 2 rows; 6 skipped, 0 failed or off by more than their tolerance.",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+#[test]
+fn a_row_that_is_off_or_fails_is_an_error() {
+    let place = Place::new();
+    wan(&place);
+    let Some(assert) = validate(&place, &(row(2, "", "2.2") + &row(30, "", "30")), &["--wan", "Wan2.1"]) else { return };
+    let said = stdout(&assert.code(1));
+    for part in ["-9.09%", "Line 2: off by more than 5%.", "Line 3: failed: it does not fit.", "of 1 rows; 0 skipped, 2 failed"] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+#[test]
+fn where_nothing_was_checked_that_is_no_success() {
+    let place = Place::new();
+    let rows = format!("{}x,t2v,H20,1,1,1,1,1,,,1,a test,other\n", row(1, "", "1").replace("a test\n", "a test,\n"));
+    place.file("cases.csv", &format!("{TITLES},program\n{rows}"));
+    let assert = lowmem().current_dir(place.path("")).args(["validate", "cases.csv", "--python", "python3"]).assert().code(2);
+    let said = stdout(&assert);
+    for part in [
+        "Line 2: skipped: the official code is needed: --wan DIR.",
+        "Line 3: skipped: there is no program `other`.",
+        "no row was checked; 2 skipped, 0 failed",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused() {
+    let place = Place::new();
+    let refused = |rows: &str, arguments: &[&str]| {
+        place.file("cases.csv", rows);
+        stderr(&lowmem().current_dir(place.path("")).arg("validate").args(arguments).assert().code(2))
+    };
+    let good = format!("{TITLES}\n{}", row(1, "", "1"));
+    for (said, part) in [
+        (refused(&good.replace("RTX 4090", "V100"), &["cases.csv"]), "cases.csv:2: gpu: there is no profile of `V100`"),
+        (refused(&good.replace(",32768,", ",wide,"), &["cases.csv"]), "cases.csv:2: width: `wide` is no whole number above 0"),
+        (refused(&good.replace("peak_memory_gib", "peak"), &["cases.csv"]), "cases.csv:1: there is no column `peak_memory_gib`"),
+        (refused(&good, &["none.csv"]), "none.csv: no such file"),
+        (refused(&good, &["cases.csv", "--wan", "nowhere"]), "--wan nowhere: there is no such folder"),
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
