@@ -12,6 +12,7 @@ mod generate;
 mod interrupt;
 mod on;
 mod plan;
+mod program_peaks;
 mod programs;
 mod python;
 mod readme;
