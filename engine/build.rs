@@ -1,9 +1,10 @@
-//! Compiles the C++ shim against libtorch and links libtorch's CUDA part, which nothing else here names.
+//! Compiles the C++ shims against libtorch and links libtorch's CUDA part, which nothing else here names.
 
 use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=src/cuda/shim.cpp");
+    println!("cargo:rerun-if-changed=src/cuda/work.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -17,9 +18,12 @@ fn main() {
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .include(cuda.join("include"))
+        // As libtorch itself was compiled: some of its classes have other members without.
+        .define("NDEBUG", None)
         // libtorch's headers are not ours to mend.
         .flag("-Wno-unused-parameter")
         .file("src/cuda/shim.cpp")
+        .file("src/cuda/work.cpp")
         .compile("lowmem_shim");
 
     let lib = libtorch.join("lib");

@@ -35,7 +35,7 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
 struct Case<'a> {
     request: &'a Request,
     target: Target,
-    room: Room,
+    room: Room<'a>,
     config: Config,
     /// What it was settled by.
     settled: Settled,
@@ -52,7 +52,8 @@ impl Case<'_> {
         let planned = if has_peaks { predict_from(first, &self.request.model, &self.config).stages } else { Vec::new() };
         say(Event::Planned { settled: self.settled, stages: planned });
         let stages = Stages::new(self.target);
-        let mut pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
+        let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
+        let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone());
 
         if first <= Stage::Denoise {
             let is_encoded = first == Stage::Denoise;
@@ -105,7 +106,7 @@ impl Case<'_> {
         };
         while !denoising.is_over() {
             pipeline.step(&prompts, denoising)?;
-            stages.end_step(say);
+            stages.end_step(say)?;
             say(Event::Progress { stage: Stage::Denoise, done: denoising.done(), total: denoising.total() });
         }
         Ok(())
@@ -170,11 +171,11 @@ fn start(request: &Request, say: Say<'_>) -> Result<Target> {
     Ok(target)
 }
 
-/// What there is room for.
-fn room(request: &Request, target: Target) -> Result<Room> {
+/// What there is room for, and at which rates.
+fn room(request: &Request, target: Target) -> Result<Room<'_>> {
     let limit = request.memory_limit_bytes.unwrap_or(u64::MAX);
     let gpu_bytes = if target.device.is_cuda() { Some(allocator::free_bytes()?.min(limit)) } else { None };
-    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes })
+    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() })
 }
 
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.

@@ -1,7 +1,7 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
 //! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes a request and prints what will live where
-//! and the predicted peaks, and runs nothing.
+//! and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, settle};
-use engine::{Checkpoint, case};
+use engine::{Checkpoint, case, host_rates};
 use engine_protocol::{Event, PlanReport, Request};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         [] => run_request(),
         [command, folder] if command == "inspect" => inspect(Path::new(folder)),
         [command] if command == "plan" => plan(),
+        [command, processor] if command == "rates" => rates(processor.to_string_lossy().into_owned()),
         _ => {
             eprintln!("lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or `inspect FOLDER`");
             ExitCode::from(BAD_INPUT)
@@ -47,7 +48,7 @@ fn inspect(folder: &Path) -> ExitCode {
 fn plan() -> ExitCode {
     match read_request() {
         Ok(request) => {
-            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes };
+            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
             let (config, settled) = settle(&request.config, &request.model, room);
             let report = PlanReport { settled, ..predict(&request.model, &config) };
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
@@ -56,6 +57,20 @@ fn plan() -> ExitCode {
         Err(message) => {
             eprintln!("{message}");
             ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Prints what the host's processor reaches.
+fn rates(processor: String) -> ExitCode {
+    match host_rates::measure(processor) {
+        Ok(rates) => {
+            println!("{}", serde_json::to_string(&rates).expect("rates are plain data"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

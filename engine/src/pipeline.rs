@@ -22,7 +22,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use engine_protocol::{Config, ModelSpec, OffloadTextEncoder, Stage, Transfers};
+use engine_protocol::{Config, HostRates, ModelSpec, OffloadTextEncoder, Secs, Stage, Transfers};
 use tch::{Device, Kind, Tensor};
 
 use crate::attribution::{Component, retag, within};
@@ -33,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Plan, Residency};
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::text_encoder::{TextEncoder, Tokenizer};
+use crate::timing;
 use crate::transformer::Transformer;
 use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
 use crate::video::{VideoFile, VideoShape};
@@ -100,6 +101,8 @@ pub struct Pipeline {
     config: Config,
     model: ModelSpec,
     target: Target,
+    /// For the time of what the host leaves out.
+    host_rates: Option<HostRates>,
     tokenizer: Tokenizer,
     /// Empty where prompts are encoded already.
     text_encoder: Option<(TextEncoder, Residency)>,
@@ -148,7 +151,7 @@ impl Pipeline {
         let vae = (VaeDecoder::new(&model.vae), place(vae::groups(&model.vae), &plan.vae, &sources.vae)?);
 
         let (config, model, transfers) = (config.clone(), model.clone(), Transfers::default());
-        Ok(Self { config, model, target, tokenizer: Tokenizer::bytes(), text_encoder, transformers, vae, transfers })
+        Ok(Self { config, model, target, host_rates: None, tokenizer: Tokenizer::bytes(), text_encoder, transformers, vae, transfers })
     }
 
     /// As [`Pipeline::load`], from a checkpoint and with its tokenizer. All of it is found to be what the model needs before any of it is loaded.
@@ -169,6 +172,12 @@ impl Pipeline {
     #[must_use]
     pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
         Self { tokenizer, ..self }
+    }
+
+    /// The same pipeline, which knows what the host's processor reaches: for the time of what a target that computes nothing leaves out.
+    #[must_use]
+    pub fn with_host_rates(self, host_rates: Option<HostRates>) -> Self {
+        Self { host_rates, ..self }
     }
 
     /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`Residency::with_poisoned_buffers`].
@@ -220,6 +229,7 @@ impl Pipeline {
         let on_host = self.config.offload_text_encoder == OffloadTextEncoder::Cpu;
         let device = if on_host { Device::Cpu } else { self.target.device };
         let both = if on_host && !self.target.computes {
+            timing::leave_out(self.host_secs(&prompts));
             Tensor::f_empty([prompts.len() as i64, spec.max_tokens, spec.d_model], (kind_of(self.config.dtype), device))?
         } else {
             let Some((encoder, groups)) = &mut self.text_encoder else {
@@ -232,6 +242,14 @@ impl Pipeline {
         let both = if on_host { self.upload(&both)? } else { both };
         retag(&both, Component::Latents);
         Ok(PromptEmbeddings { both })
+    }
+
+    /// How long the host takes to encode `prompts`.
+    fn host_secs(&self, prompts: &[Vec<i64>]) -> Option<Secs> {
+        let tokens = prompts.iter().map(Vec::len).max()? as i64;
+        let (operations, numbers) = TextEncoder::new(&self.model.text_encoder).linear_work(prompts.len() as i64, tokens);
+        let bytes = numbers * kind_of(self.config.dtype).elt_size_in_bytes() as f64;
+        self.host_rates.as_ref()?.linear_secs(self.config.dtype, operations, bytes)
     }
 
     /// A copy of prompt embeddings on the CPU, for another pipeline to [bring back](Pipeline::bring_back).

@@ -1,13 +1,12 @@
 //! Stages of a run: each with its own peaks and time, each told of as it begins and ends.
 
-use std::time::Instant;
-
-use engine_protocol::{Event, Stage, StageMemory};
+use engine_protocol::{Event, Stage, StageMemory, StageTime};
 
 use crate::attribution;
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
 use crate::pipeline::Target;
+use crate::timing;
 
 /// Says what happens, to whoever listens.
 pub type Say<'a> = &'a mut dyn FnMut(Event);
@@ -30,34 +29,45 @@ impl Stages {
     /// The event that ends the run: out of memory, or what failed.
     pub fn run<R>(self, stage: Stage, say: Say<'_>, body: impl FnOnce(Say<'_>) -> Result<R>) -> std::result::Result<R, Box<Event>> {
         say(Event::StageBegun { stage });
-        let started = Instant::now();
-        let result = self.begin().and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
+        let result = self.begin(stage).and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
         match result {
-            Ok((result, memory)) => {
-                // Where nothing is computed, how long it took says nothing.
-                let secs = self.target.computes.then(|| started.elapsed().as_secs_f64());
-                say(Event::StageEnded { stage, secs, memory });
+            Ok((result, (time, memory))) => {
+                say(Event::StageEnded { stage, time, memory });
                 Ok(result)
             }
             Err(error) => Err(Box::new(self.failure(stage, &error))),
         }
     }
 
-    /// Tells of a step's own peak as the step ends. There is none on the CPU.
-    pub fn end_step(self, say: Say<'_>) {
-        // Where libtorch cannot count, the stage's end says so.
-        if self.target.device.is_cuda()
-            && let Ok(Some(parts)) = allocator::end_step()
-        {
-            say(Event::StepEnded { parts });
+    /// Tells of a step's own peak and time as the step ends.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device until now.
+    pub fn end_step(self, say: Say<'_>) -> Result<()> {
+        let secs = timing::end_step()?;
+        let parts = if self.target.device.is_cuda() { allocator::end_step()? } else { None };
+        say(Event::StepEnded { parts, secs });
+        Ok(())
+    }
+
+    fn begin(self, stage: Stage) -> Result<()> {
+        if self.target.device.is_cuda() {
+            allocator::reset_peaks()?;
         }
+        timing::begin_stage(self.target.device)?;
+        if stage == Stage::Load && !self.target.computes {
+            // Weights are allocated and never filled.
+            timing::leave_out(None);
+        }
+        Ok(())
     }
 
-    fn begin(self) -> Result<()> {
-        if self.target.device.is_cuda() { allocator::reset_peaks() } else { Ok(()) }
+    fn end(self) -> Result<(Option<StageTime>, Option<StageMemory>)> {
+        let time = timing::end_stage()?;
+        Ok((time, self.end_memory()?))
     }
 
-    fn end(self) -> Result<Option<StageMemory>> {
+    fn end_memory(self) -> Result<Option<StageMemory>> {
         if !self.target.device.is_cuda() {
             return Ok(None);
         }

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine_protocol::parse_setting;
 use serde_json::Value;
 
+use crate::pcie_slot::PcieSlot;
+
 /// Runs video diffusion in as little GPU memory as can be, and measures every memory setting.
 #[derive(Debug, Parser)]
 #[command(name = "lowmem", version)]
@@ -66,6 +68,9 @@ pub(crate) struct TargetArguments {
     /// What runs the cases
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
+    /// The GPU's slot where it is not the one that it is made for, as PCI Express generation and lanes: 3x8
+    #[arg(long, value_name = "GENxLANES")]
+    pub(crate) pcie: Option<PcieSlot>,
 }
 
 /// How cases run.
@@ -191,6 +196,9 @@ pub(crate) struct OnArguments {
     /// Let the first call of something that the virtual GPU does not support fail for good
     #[arg(long)]
     pub(crate) strict: bool,
+    /// When events count as passed, which decides when memory that two streams use is free again
+    #[arg(long, value_enum, default_value_t = EventOrder::Clock)]
+    pub(crate) events: EventOrder,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,
@@ -212,6 +220,28 @@ pub(crate) struct ValidateArguments {
     /// A Python with PyTorch for CUDA 13 and the programs' packages (by default python3.11 with what `make setup` and setup/python-packages.sh fetch)
     #[arg(long)]
     pub(crate) python: Option<String>,
+}
+
+/// When events of the virtual GPU count as passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventOrder {
+    /// When the virtual clock says so
+    Clock,
+    /// At once: the least that memory can be held
+    Eager,
+    /// When the program has waited for them: the longest that memory can be held
+    Lazy,
+}
+
+impl EventOrder {
+    /// As the virtual GPU is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Clock => "clock",
+            Self::Eager => "eager",
+            Self::Lazy => "lazy",
+        }
+    }
 }
 
 /// Arguments of `lowmem report`.

@@ -1,5 +1,6 @@
 //! The data files in `sweeps/`: those of the current directory, else those that this binary was built beside.
 
+use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,13 @@ pub(crate) fn root() -> PathBuf {
 /// Where run directories go unless one is named.
 pub(crate) fn runs() -> PathBuf {
     root().join("reports/out")
+}
+
+/// Where a user's own files are: measured rates. None where the machine has no such place.
+pub(crate) fn user_folder() -> Option<PathBuf> {
+    let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = named("XDG_CONFIG_HOME").or_else(|| Some(named("HOME")?.join(".config")))?;
+    Some(folder.join("lowmem"))
 }
 
 /// Reads every YAML file of `sweeps/FOLDER`, in the order of their names.

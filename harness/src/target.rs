@@ -31,6 +31,16 @@ pub(crate) struct Target {
 impl Target {
     /// What `--gpu` and `--device` mean on this machine.
     pub(crate) fn choose(arguments: &TargetArguments) -> Result<Self, Error> {
+        let mut target = Self::of(arguments)?;
+        if let (Some(slot), Some(profile)) = (arguments.pcie, &mut target.profile) {
+            profile.pcie = slot.link(&profile.pcie);
+            let (generation, lanes) = (profile.pcie.generation.value, profile.pcie.lanes.value);
+            target.choice += &format!(" Its slot is PCI Express {generation}.0 x{lanes}.");
+        }
+        Ok(target)
+    }
+
+    fn of(arguments: &TargetArguments) -> Result<Self, Error> {
         let profiles = GpuProfiles::load()?;
         let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
         match arguments.device {

@@ -109,7 +109,7 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
 /// `recommended.yaml`: the chosen configuration, ready to be given back, or a comment that says why there is none.
 pub fn recommended_yaml(run: &Run) -> String {
     let mut text = format!("# From the sweep {}, {}.\n", run.manifest.sweep, run.manifest.begun);
-    text += &format!("# {}\n# {}.\n", run.provenance(), summary::RANKING);
+    text += &format!("# {}\n# {}.\n", run.provenance(), summary::ranking(run));
     for sentence in sentences(run) {
         text += &format!("# {sentence}\n");
     }

@@ -1,6 +1,6 @@
 //! `results.csv`: every record with every column. What is not known is empty.
 
-use engine_protocol::{Device, Outcome, ResidentBlocks, RunRecord, Stage, StreamFrom};
+use engine_protocol::{Device, Outcome, ResidentBlocks, RunRecord, Secs, Stage, StreamFrom};
 
 use crate::{Error, Run, summary};
 
@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 75] = [
+const COLUMNS: [Column; 78] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -38,7 +38,7 @@ const COLUMNS: [Column; 75] = [
     ("offload_vae", |r| r.config.offload_vae.to_string()),
     ("offload_dit", |r| r.config.offload_dit.to_string()),
     ("resident_blocks", |r| text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(ResidentBlocks::count)))),
-    ("prefetch_blocks", |r| text(r.config.prefetch_blocks)),
+    ("prefetch_blocks", |r| text(r.settled.prefetch_blocks.or(r.config.prefetch_blocks))),
     ("pinned_memory", |r| text(r.config.pinned_memory)),
     ("max_pinned_gib", |r| text(r.config.max_pinned_gib)),
     ("stream_from", |r| text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))),
@@ -74,13 +74,16 @@ const COLUMNS: [Column; 75] = [
     ("requested_bytes", |r| text(r.requested_bytes)),
     ("needed_bytes", |r| text(summary::needed_bytes(r))),
     ("host_pinned_peak_bytes", |r| text(r.host_pinned_peak_bytes)),
-    ("text_encode_secs", |r| text(r.stage_secs(Stage::Encode))),
-    ("denoise_secs", |r| text(r.denoise_secs())),
-    ("step_secs", |r| text(r.step_secs())),
-    ("vae_decode_secs", |r| text(r.stage_secs(Stage::Decode))),
-    ("total_secs", |r| text(complete(r).and_then(RunRecord::total_secs))),
-    // Needs the clock: empty until then.
-    ("copy_stall_secs", |_| String::new()),
+    ("text_encode_secs", |r| secs(r.stage_secs(Stage::Encode))),
+    ("denoise_secs", |r| secs(r.denoise_secs())),
+    ("step_secs", |r| secs(r.step_secs())),
+    ("vae_decode_secs", |r| secs(r.stage_secs(Stage::Decode))),
+    ("total_secs", |r| secs(complete(r).and_then(RunRecord::total_secs))),
+    // A modelled time is known no closer than between these two.
+    ("total_secs_low", |r| text(complete(r).and_then(RunRecord::total_secs).filter(|s| s.is_interval()).map(|s| s.low))),
+    ("total_secs_high", |r| text(complete(r).and_then(RunRecord::total_secs).filter(|s| s.is_interval()).map(|s| s.high))),
+    ("copy_stall_secs", |r| secs(r.copy_stall_secs())),
+    ("denoise_operations_per_sec", |r| text(r.denoise_operations_per_sec())),
     ("h2d_bytes", |r| text(r.h2d_bytes)),
     ("d2h_bytes", |r| text(r.d2h_bytes)),
     ("wall_secs", |r| format!("{:.3}", r.wall_secs)),
@@ -106,6 +109,10 @@ pub(crate) fn results(run: &Run) -> Result<String, Error> {
 
 fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn secs(time: Option<Secs>) -> String {
+    text(time.map(|time| time.expected))
 }
 
 fn complete(record: &RunRecord) -> Option<&RunRecord> {

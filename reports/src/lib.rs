@@ -13,6 +13,7 @@ mod run;
 mod samples;
 mod summary;
 mod table;
+mod times;
 
 use std::fs;
 use std::path::Path;
@@ -20,8 +21,9 @@ use std::path::Path;
 pub use advice::{flags, recommended_yaml, sentence, sentences, settings, source};
 pub use parts::parts_in_words;
 pub use run::{Error, Host, MANIFEST, Manifest, RECORDS, Run, load_manifest, load_records};
-pub use summary::{Miss, RANKING, Verdict, best, nearest_miss, needed_bytes, overall, verdicts};
+pub use summary::{Miss, Verdict, best, nearest_miss, needed_bytes, overall, ranked, ranking, verdicts};
 pub use table::{TEXT_COLUMNS, TITLES, notes, row, rows_look_alike, shown, unsupported_calls};
+pub use times::{secs_in_words, shown_secs};
 
 /// The page's file name in a run directory.
 pub const REPORT: &str = "report.html";

@@ -13,11 +13,11 @@ pub(crate) fn tables(run: &Run) -> String {
     }
     text += "\n## Recommended\n\n";
     advice::sentences(run).iter().for_each(|sentence| text += &format!("- {sentence}\n"));
-    text += &format!("\n{}.\n", summary::RANKING);
+    text += &format!("\n{}.\n", summary::ranking(run));
     for verdict in summary::verdicts(run) {
         text += &format!("\n## {}\n\n", verdict.subject());
         text += &line(["case"].into_iter().chain(table::TITLES));
-        text += &line(["---"; 1 + table::TEXT_COLUMNS].into_iter().chain(["--:"; 3]).chain(["---"]));
+        text += &line(["---"; 1 + table::TEXT_COLUMNS].into_iter().chain(["--:"; 4]).chain(["---"]));
         for record in verdict.records {
             let row = table::row(record);
             text += &line([record.case.as_str()].into_iter().chain(row.iter().map(String::as_str)));

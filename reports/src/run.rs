@@ -162,7 +162,7 @@ impl Run {
             Device::Virtual => format!(
                 "virtual GPU {}: memory is libtorch's own count on the virtual device (virtual); times are {}",
                 gpu.unwrap_or_default(),
-                if timed { "modelled" } else { "not modelled yet" }
+                if timed { "modelled" } else { "not known" }
             ),
             Device::Cuda => {
                 let name = self.records.iter().find_map(|record| record.device_name.clone()).or(gpu).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, Settings, Source, Stage,
-    StageMemory, StageRecord,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, Settings, Share,
+    Source, Stage, StageMemory, StageRecord,
 };
 
 use crate::{Host, Manifest, Run};
@@ -40,7 +40,14 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         peak_device_bytes: peak * GIB,
         parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
-    let stage = |stage| StageRecord { stage, secs: None, memory: Some(memory), predicted_peak_allocated_bytes: None, steps: Vec::new() };
+    let stage = |stage| StageRecord {
+        stage,
+        time: None,
+        memory: Some(memory),
+        predicted_peak_allocated_bytes: None,
+        steps: Vec::new(),
+        step_secs: Vec::new(),
+    };
     RunRecord {
         case: case.into(),
         outcome: Outcome::Ok,
@@ -87,6 +94,7 @@ fn gpu() -> GpuProfile {
     fn figure<T>(value: T) -> Figure<T> {
         Figure { value, source: "sample".into() }
     }
+    let share = || Share { low: 0.4, expected: 0.5, high: 0.8, source: "sample".into() };
     GpuProfile {
         name: "rtx-4090".into(),
         title: "NVIDIA GeForce RTX 4090".into(),
@@ -100,5 +108,6 @@ fn gpu() -> GpuProfile {
         clock_hz: figure(1e9),
         flops: PeakFlops { fp32: figure(1e12), tf32: figure(1e12), bf16: figure(1e12), fp16: figure(1e12), fp8: None, int8: None },
         pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(2e10) },
+        efficiency: Efficiency { gemm: share(), attention: share(), convolution: share(), pointwise: share(), reduction: share() },
     }
 }

@@ -4,12 +4,41 @@
 
 use std::cmp::Reverse;
 
-use engine_protocol::{Outcome, RunRecord};
+use engine_protocol::{Outcome, RunRecord, Secs};
 
 use crate::Run;
 
 /// By what cases are ranked, said wherever a recommendation is.
-pub const RANKING: &str = "levels are taken to be in order of speed until times are modelled: the lowest one that fits wins";
+pub fn ranking(run: &Run) -> &'static str {
+    match run.records.iter().find_map(fitting_secs) {
+        Some(secs) if secs.is_interval() => {
+            "the shortest modelled time wins; of times within a hundredth of each other the lowest level, then the smallest peak"
+        }
+        Some(_) => "the shortest time wins; of times within a hundredth of each other the lowest level, then the smallest peak",
+        None => "no times are known, so levels are taken to be in order of speed: the lowest one that fits wins",
+    }
+}
+
+/// From prompt to video, of a case that fitted.
+fn fitting_secs(record: &RunRecord) -> Option<Secs> {
+    record.total_secs().filter(|_| record.outcome == Outcome::Ok)
+}
+
+/// What puts cases in order, the best first: time, where all have one, in steps of a hundredth; then level, peak of device memory, and the larger tile, which
+/// computes less overlap.
+type Rank = (Option<i64>, u8, Option<u64>, Reverse<Option<u32>>);
+
+/// The fitting cases, the best first.
+pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
+    let mut fitting: Vec<_> = records.filter(|record| record.outcome == Outcome::Ok).collect();
+    let timed = fitting.iter().all(|record| record.total_secs().is_some());
+    let step = |record: &RunRecord| record.total_secs().map(|secs| (secs.expected.ln() * 100.0).round() as i64);
+    fitting.sort_by_key(|record| -> Rank {
+        let config = &record.config;
+        (if timed { step(record) } else { None }, config.low_mem_level, record.peak_device_bytes(), Reverse(config.vae_tile_size))
+    });
+    fitting
+}
 
 /// The best case of one model at one resolution, or how near the nearest one came.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,10 +95,9 @@ pub fn overall<'a>(verdicts: &[Verdict<'a>]) -> Option<&'a RunRecord> {
     verdicts.iter().filter_map(|verdict| verdict.best).reduce(|best, next| if pixels(&next) > pixels(&best) { next } else { best })
 }
 
-/// The case of the lowest level that fits; of those the one with the smallest peak; of those the one with the largest tile, which computes less overlap.
+/// The best case that fits.
 pub fn best<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecord> {
-    let fitting = records.filter(|record| record.outcome == Outcome::Ok);
-    fitting.min_by_key(|record| (record.config.low_mem_level, record.peak_device_bytes(), Reverse(record.config.vae_tile_size)))
+    ranked(records).first().copied()
 }
 
 /// Of the cases that ran out of memory, the one that would have needed least.
@@ -111,6 +139,24 @@ mod tests {
         assert_eq!(verdicts[0].best.map(|r| r.case.as_str()), Some("level2-tile4"));
         assert_eq!(overall(&verdicts).map(|r| r.case.as_str()), Some("level2-tile4"));
         assert_eq!(verdicts[0].nearest, None);
+    }
+
+    #[test]
+    fn the_shortest_time_wins_and_near_ones_are_the_same() {
+        let timed = |name: &str, level: i64, peak: u64, secs: f64| {
+            let mut record = samples::ok(name, level, peak);
+            for stage in &mut record.stages {
+                let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, work: None });
+            }
+            record
+        };
+        let records = [timed("level1", 1, 20, 100.0), timed("level2", 2, 15, 50.1), timed("level3", 3, 4, 50.0)];
+        let names = |records: &[RunRecord]| ranked(records.iter()).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&records), ["level2", "level3", "level1"]);
+        // Where one has no time, times do not count.
+        let without = [records.to_vec(), vec![samples::ok("level0", 0, 30)]].concat();
+        assert_eq!(names(&without), ["level0", "level1", "level2", "level3"]);
     }
 
     #[test]

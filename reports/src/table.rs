@@ -1,18 +1,28 @@
 //! The compact table of a run: the same rows on the terminal, in Markdown and in the page.
 
-use engine_protocol::{Outcome, RunRecord, Stage, gib};
+use engine_protocol::{Outcome, RunRecord, Secs, Stage, gib};
 
-use crate::{Run, summary};
+use crate::{Run, secs_in_words, shown_secs, summary};
 
 /// Titles of the columns. A memory number always names its counter.
-pub const TITLES: [&str; 9] =
-    ["level", "tile", "attention", "resolution", "outcome", "peak allocated GiB", "peak reserved GiB", "peak device GiB", "peak stage"];
+pub const TITLES: [&str; 10] = [
+    "level",
+    "tile",
+    "attention",
+    "resolution",
+    "outcome",
+    "peak allocated GiB",
+    "peak reserved GiB",
+    "peak device GiB",
+    "total s",
+    "peak stage",
+];
 
 /// How many of the first columns are settings and an outcome, and not figures.
 pub const TEXT_COLUMNS: usize = 5;
 
 /// One case as cells under [`TITLES`]; what is not known is empty.
-pub fn row(record: &RunRecord) -> [String; 9] {
+pub fn row(record: &RunRecord) -> [String; 10] {
     let config = &record.config;
     [
         config.low_mem_level.to_string(),
@@ -23,8 +33,14 @@ pub fn row(record: &RunRecord) -> [String; 9] {
         shown(record.peak_allocated_bytes()),
         shown(record.peak_reserved_bytes()),
         shown(record.peak_device_bytes()),
+        total_secs(record).map(|secs| shown_secs(secs.expected)).unwrap_or_default(),
         record.peak_stage().map(Stage::name).unwrap_or_default().into(),
     ]
+}
+
+/// From prompt to video, of a case that came to its end.
+fn total_secs(record: &RunRecord) -> Option<Secs> {
+    record.total_secs().filter(|_| record.outcome == Outcome::Ok)
 }
 
 /// How a case ended, with the stage where it did not end well, and what it would have needed where memory ran out.
@@ -66,6 +82,13 @@ pub fn notes(run: &Run) -> Vec<String> {
              come after it is not known."
                 .to_owned(),
         );
+    }
+    if let Some(secs) = run.records.iter().filter_map(total_secs).find(|secs| secs.is_interval()) {
+        notes.push(format!(
+            "total: from prompt to video, without loading. It is modelled, and known no closer than this: {} is {}; results.csv has the two ends of each.",
+            shown_secs(secs.expected),
+            secs_in_words(secs)
+        ));
     }
     if let Some(record) = run.records.iter().find(|record| record.config.steps_measured.is_some()) {
         notes.push(format!("{} of {} sampler steps were run.", record.config.steps_to_run(), record.config.steps));

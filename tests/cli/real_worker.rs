@@ -35,18 +35,22 @@ fn a_sweep_on_the_cpu_has_times_and_no_gpu_memory() {
 }
 
 #[test]
-fn a_sweep_on_the_virtual_gpu_has_memory_and_no_times() {
+fn a_sweep_on_the_virtual_gpu_has_memory_and_modelled_times() {
     let place = Place::new();
     let assert =
         lowmem().args(["sweep", "smoke", "--device", "virtual", "--gpu", "24GB", "--out"]).arg(place.path("run")).assert().success();
     let rows = place.rows("run");
     assert_eq!(rows.len(), 8, "{}", stderr(&assert));
     for row in rows {
-        assert_eq!((&row["outcome"], &row["memory_source"], &row["time_source"]), ("ok", "virtual", ""), "{}", &row["error"]);
+        assert_eq!((&row["outcome"], &row["memory_source"], &row["time_source"]), ("ok", "virtual", "modelled"), "{}", &row["error"]);
         let [allocated, reserved, device] =
             ["peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes"].map(|column| row.bytes(column));
         assert!(0 < allocated && allocated <= reserved && reserved < device, "{allocated} {reserved} {device}");
-        assert_eq!(&row["total_secs"], "");
+        let secs = |column: &str| row[column].parse::<f64>().unwrap_or_else(|_| panic!("{column}: {}", &row[column]));
+        let [low, expected, high] = ["total_secs_low", "total_secs", "total_secs_high"].map(secs);
+        assert!(0.0 < low && low < expected && expected < high, "{low} {expected} {high}");
+        let parts = ["text_encode_secs", "denoise_secs", "vae_decode_secs"].map(secs);
+        assert!((parts.iter().sum::<f64>() - expected).abs() < 1e-9 * expected, "{parts:?} {expected}");
     }
 }
 

@@ -42,7 +42,7 @@ fn an_out_of_memory_is_a_row_everywhere() {
     for part in [
         "oom in denoise (needs at least 51.00 GiB)",
         "virtual GPU rtx-4090 (NVIDIA GeForce RTX 4090)",
-        "times are not modelled yet",
+        "times are not known",
         "wan-tiny at 96x64, 9 frames: level 1",
         "run/report.html",
     ] {

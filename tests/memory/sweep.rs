@@ -14,13 +14,19 @@ const GPU: &str = "h100";
 pub(crate) struct Swept(TempDir);
 
 impl Swept {
-    /// Runs `definition` on `device` as `gpu`, with these variables in the environment. Every case ends as an answer.
+    /// Runs `definition` on `device` as `gpu`, which may be followed by its slot (`rtx-4090 --pcie 3x8`), with these variables in the environment. Every case ends as an answer.
     pub(crate) fn new(definition: &str, gpu: &str, device: &str, environment: &[(&str, PathBuf)]) -> Self {
         let swept = Self(tempfile::tempdir().expect("a folder"));
         let file = swept.0.path().join("sweep.yaml");
         std::fs::write(&file, definition).expect("written");
         let mut lowmem = Command::new(built("lowmem"));
-        lowmem.arg("sweep").arg(&file).args(["--gpu", gpu, "--device", device, "--out"]).arg(swept.0.path().join("run"));
+        lowmem
+            .arg("sweep")
+            .arg(&file)
+            .arg("--gpu")
+            .args(gpu.split(' '))
+            .args(["--device", device, "--out"])
+            .arg(swept.0.path().join("run"));
         let run = lowmem.envs(environment.iter().cloned()).output().expect("lowmem starts");
         assert!(run.status.success(), "{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
         swept

@@ -5,9 +5,9 @@
 use std::sync::Mutex;
 
 use crate::cudart::fill_words;
-use crate::device::{Fault, Handles, Matrix, Operation, lock};
+use crate::device::{Fault, Handles, Matrix, Operation, Work, WorkKind, WorkType, lock};
 use crate::ffi::Out;
-use crate::process::active_device;
+use crate::process::{active_device, launch};
 
 #[derive(Default)]
 struct Settings {
@@ -45,6 +45,26 @@ pub(crate) fn element_bytes(data_type: i32) -> u64 {
     }
 }
 
+/// The type that a product is computed in: that of its factors, where fp32 ones may be rounded.
+pub(crate) fn work_type(data_type: i32, rounds: bool) -> WorkType {
+    match data_type {
+        2 => WorkType::Fp16,
+        14 => WorkType::Bf16,
+        1 | 5 => WorkType::Fp64,
+        3 | 8 => WorkType::Int8,
+        28 | 29 => WorkType::Fp8,
+        _ if rounds => WorkType::Tf32,
+        _ => WorkType::Fp32,
+    }
+}
+
+/// What a product of an m by k and a k by n matrix, `count` times, comes to, with the matrices that it reads and writes.
+pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Matrix]) -> Work {
+    let [m, n, k] = shape.map(|side| side as f64);
+    let bytes = matrices.iter().map(|matrix| (matrix.rows * matrix.columns * matrix.element_bytes * matrix.count) as f64).sum();
+    Work { kind: WorkKind::Gemm, dtype, operations: 2.0 * m * n * k * count as f64, bytes }
+}
+
 /// One of the three matrices of a product: address, `cudaDataType`, distance of columns, distance of matrices.
 type Operand = (u64, i32, i32, i64);
 
@@ -55,14 +75,27 @@ struct Product {
     shape: [i32; 3],
     operands: [Operand; 3],
     count: i32,
+    /// `cublasComputeType_t`, where the call has one.
+    compute_type: Option<i32>,
 }
+
+/// `CUBLAS_TF32_TENSOR_OP_MATH` and `CUBLAS_COMPUTE_32F_FAST_TF32`.
+const TF32_MATH: i32 = 3;
+pub(crate) const TF32_COMPUTE: i32 = 77;
 
 impl Product {
     /// Counts it, and notes what it reads and writes.
     fn run(self, handle: u64) -> Result<(), Fault> {
-        let stream = lock(&HANDLES).get(handle)?.stream;
+        let (stream, math_mode) = {
+            let handles = lock(&HANDLES);
+            let settings = handles.get(handle)?;
+            (settings.stream, settings.math_mode)
+        };
         let device = active_device()?;
-        device.launch(stream)?;
+        let unsigned = |number: i32| number.max(0) as u64;
+        let rounds = math_mode == TF32_MATH || self.compute_type == Some(TF32_COMPUTE);
+        let dtype = work_type(self.operands[0].1, rounds);
+        launch(stream, gemm(dtype, self.shape.map(unsigned), unsigned(self.count), &self.matrices()))?;
         device.trace.note(|| {
             let [a, b, c] = self.matrices();
             Operation::Product { stream, reads: vec![a.range(), b.range()], writes: vec![c.range()] }
@@ -103,7 +136,7 @@ macro_rules! products_of {
                 c: u64, ldc: i32,
             ) {
                 let operands = [(a, $data_type, lda, 0), (b, $data_type, ldb, 0), (c, $data_type, ldc, 0)];
-                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1 }.run(handle)
+                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: None }.run(handle)
             }
 
             fn $strided(
@@ -111,7 +144,7 @@ macro_rules! products_of {
                 next_b: i64, _beta: u64, c: u64, ldc: i32, next_c: i64, count: i32,
             ) {
                 let operands = [(a, $data_type, lda, next_a), (b, $data_type, ldb, next_b), (c, $data_type, ldc, next_c)];
-                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count }.run(handle)
+                Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: None }.run(handle)
             }
         }
     };
@@ -123,18 +156,19 @@ products_of! { FP64, cublasDgemm_v2, cublasDgemmStridedBatched }
 exports! { answer;
     fn cublasGemmEx(
         handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, b: u64, type_b: i32,
-        ldb: i32, _beta: u64, c: u64, type_c: i32, ldc: i32,
+        ldb: i32, _beta: u64, c: u64, type_c: i32, ldc: i32, compute_type: i32,
     ) {
         let operands = [(a, type_a, lda, 0), (b, type_b, ldb, 0), (c, type_c, ldc, 0)];
-        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1 }.run(handle)
+        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: Some(compute_type) }.run(handle)
     }
 
     fn cublasGemmStridedBatchedEx(
         handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, next_a: i64, b: u64,
         type_b: i32, ldb: i32, next_b: i64, _beta: u64, c: u64, type_c: i32, ldc: i32, next_c: i64, count: i32,
+        compute_type: i32,
     ) {
         let operands = [(a, type_a, lda, next_a), (b, type_b, ldb, next_b), (c, type_c, ldc, next_c)];
-        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count }.run(handle)
+        Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: Some(compute_type) }.run(handle)
     }
 }
 
@@ -200,7 +234,7 @@ count_as_launch! {
 /// Counts a factorisation or a solve of many matrices.
 fn solve(handle: u64) -> Result<u64, Fault> {
     let stream = lock(&HANDLES).get(handle)?.stream;
-    active_device()?.launch(stream)?;
+    launch(stream, Work::UNKNOWN)?;
     Ok(stream)
 }
 

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::cublas::{answer, element_bytes};
-use crate::device::{Fault, Handles, Matrix, Operation, lock};
+use crate::cublas::{TF32_COMPUTE, answer, element_bytes, gemm, work_type};
+use crate::device::{Fault, Handles, Matrix, Operation, Work, lock};
 use crate::ffi::{Given, Out};
-use crate::process::active_device;
+use crate::process::{active_device, launch};
 
 /// cuBLASLt of CUDA 13.0.
 const VERSION: usize = 130_000;
@@ -22,6 +22,8 @@ struct Description {
 
 /// `CUBLASLT_MATMUL_DESC_BIAS_POINTER`, and `CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT` and `_STRIDED_BATCH_OFFSET`.
 const BIAS_POINTER: i32 = 8;
+/// `CUBLASLT_MATMUL_DESC_TRANSA`.
+const TRANSPOSES_A: i32 = 3;
 const BATCH_COUNT: i32 = 5;
 const BATCH_DISTANCE: i32 = 6;
 
@@ -53,6 +55,18 @@ fn product(description: u64, stream: u64, operands: [(u64, u64); 4]) -> Operatio
     let bias = bias.and_then(|address| Some(Matrix { address, columns: 1, count: 1, ..result? }));
     let ranges = |matrices: &[Option<Matrix>]| matrices.iter().flatten().map(Matrix::range).collect();
     Operation::Product { stream, reads: ranges(&[a, b, added, bias]), writes: ranges(&[result]) }
+}
+
+/// What a product comes to.
+fn work(description: u64, a: u64, b: u64, result: u64) -> Result<Work, Fault> {
+    let descriptions = lock(&DESCRIPTIONS);
+    let product = descriptions.get(description)?;
+    let [a, b, result] = [descriptions.get(a)?, descriptions.get(b)?, descriptions.get(result)?];
+    let matrices = [a.matrix(0), b.matrix(0), result.matrix(0)];
+    let transposes = product.number(TRANSPOSES_A).unwrap_or(0) != 0;
+    let inner = if transposes { matrices[0].rows } else { matrices[0].columns };
+    let dtype = work_type(a.made_with[0] as i32, product.made_with[0] as i32 == TF32_COMPUTE);
+    Ok(gemm(dtype, [matrices[2].rows, matrices[2].columns, inner], matrices[2].count, &matrices))
 }
 
 static DESCRIPTIONS: Mutex<Handles<Description>> = Mutex::new(Handles::new());
@@ -154,9 +168,8 @@ exports! { answer;
         _handle: u64, description: u64, _alpha: u64, a: u64, layout_a: u64, b: u64, layout_b: u64, _beta: u64, c: u64, layout_c: u64,
         d: u64, layout_d: u64, _algorithm: u64, _workspace: u64, _workspace_bytes: usize, stream: u64,
     ) {
-        lock(&DESCRIPTIONS).get(description)?;
         let device = active_device()?;
-        device.launch(stream)?;
+        launch(stream, work(description, layout_a, layout_b, layout_d)?)?;
         let operands = [(a, layout_a), (b, layout_b), (c, layout_c), (d, layout_d)];
         device.trace.note(|| product(description, stream, operands));
         Ok(())

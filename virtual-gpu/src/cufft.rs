@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::device::{Fault, lock};
+use crate::device::{Fault, Work, lock};
 use crate::ffi::{Given, Out};
-use crate::process::active_device;
+use crate::process::{active_device, launch};
 
 /// The streams of the plans, by number, and the last number.
 static PLANS: Mutex<(BTreeMap<i32, u64>, i32)> = Mutex::new((BTreeMap::new(), 0));
@@ -82,6 +82,6 @@ exports! { answer;
 
     fn cufftXtExec(plan: i32, _from: u64, _to: u64, _direction: i32) {
         let stream = stream_of(plan)?;
-        active_device()?.launch(stream)
+        launch(stream, Work::UNKNOWN)
     }
 }

@@ -9,9 +9,9 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 
 use crate::cublas::element_bytes;
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Out, StaticText, text};
-use crate::process::active_device;
+use crate::process::{active_device, launch};
 
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
@@ -46,7 +46,7 @@ const INDEX_BYTES: u64 = 4;
 /// Counts what would have run on the handle's stream.
 fn run(handle: u64) -> Result<(), Fault> {
     let stream = *lock(&HANDLES).get(handle)?;
-    active_device()?.launch(stream)
+    launch(stream, Work::UNKNOWN)
 }
 
 impl Sparse {

@@ -13,7 +13,7 @@
 //! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
 //! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
 //! no device), `LOWMEM_VIRTUAL_GPU_COUNT` (how many of them), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
-//! operations), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner), `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name) and
+//! operations), `LOWMEM_VIRTUAL_GPU_TIMELINE` (where to write when each began and ended), `LOWMEM_VIRTUAL_GPU_EVENTS` (when events are passed), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner), `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name) and
 //! `LOWMEM_VIRTUAL_GPU_STRICT` (what is unsupported fails for good).
 
 #![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
@@ -35,6 +35,7 @@ mod neighbours;
 mod nvml;
 mod nvrtc;
 mod nvshmem;
+mod observer;
 mod process;
 mod unsupported;
 

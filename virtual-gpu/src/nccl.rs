@@ -15,9 +15,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cudart::{SMALL_COPY_BYTES, on_device};
-use crate::device::{Device, Fault, Handles, Owner, lock};
+use crate::device::{Device, Fault, Handles, Owner, Work, lock};
 use crate::ffi::{self, Given, Out, StaticText, text};
-use crate::process::{active_device, current, device_that, noted, number_of, set_current};
+use crate::process::{active_device, current, device_that, launch_on, noted, number_of, set_current};
 
 /// 2.29.7, the version that PyTorch 2.13 was built with.
 const VERSION: i32 = 22907;
@@ -143,7 +143,7 @@ impl Call {
     fn new(handle: u64, count: usize, data_type: i32, stream: u64) -> Result<Self, Fault> {
         let communicator = usable(handle)?;
         let bytes = (count as u64).checked_mul(element_bytes(data_type)?).ok_or(Fault::InvalidValue)?;
-        communicator.device.launch(stream)?;
+        launch_on(communicator.device, stream, Work::UNKNOWN)?;
         Ok(Self { communicator, bytes })
     }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -11,8 +11,10 @@ use std::{env, fs, process};
 
 use serde::Serialize;
 
-use crate::device::{Device, Fault, GpuProfile, Handles, Owner, Refusals, Trace, lock};
-use crate::{ffi, neighbours, unsupported};
+use crate::device::{
+    Clock, Device, EventOrder, Fault, GpuProfile, Handles, HostClock, Owner, Records, Refusals, Span, Tally, Timeline, Trace, Work, lock,
+};
+use crate::{ffi, neighbours, observer, unsupported};
 
 const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
 const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
@@ -20,6 +22,8 @@ const REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
 const TRACE: &str = "LOWMEM_VIRTUAL_GPU_TRACE";
 const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+const TIMELINE: &str = "LOWMEM_VIRTUAL_GPU_TIMELINE";
+const EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
 const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// CUDA's own variable.
 const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
@@ -32,8 +36,9 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     match GpuProfile::from_json(&text) {
         Ok(mut profile) => {
             profile.is_masked = is_set(MASK_NAME);
-            let trace = Arc::new(trace());
-            (0..count()).map(|ordinal| Device::new(profile.clone(), ordinal, Box::new(ffi::Mapped), Arc::clone(&trace))).collect()
+            let (records, order) = (records(), event_order());
+            let clock = || Clock::new(Arc::clone(&HOST_CLOCK), order);
+            (0..count()).map(|ordinal| Device::new(profile.clone(), ordinal, Box::new(ffi::Mapped), records.clone(), clock())).collect()
         }
         Err(error) => {
             eprintln!("lowmem: virtual GPU: {PROFILE} is not a GPU profile, so there is no device: {error}");
@@ -41,6 +46,9 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
         }
     }
 });
+
+/// How far the program has come.
+static HOST_CLOCK: LazyLock<Arc<HostClock>> = LazyLock::new(Arc::default);
 
 /// Those that the program sees, in its order.
 static VISIBLE: LazyLock<Vec<&'static Device>> = LazyLock::new(|| match env::var(VISIBLE_DEVICES) {
@@ -84,16 +92,42 @@ pub(crate) fn is_strict() -> bool {
     is_set(STRICT)
 }
 
-/// The trace that the environment asks for.
-fn trace() -> Trace {
-    let Some(path) = env::var_os(TRACE) else { return Trace::default() };
+/// What the environment asks to have written down.
+fn records() -> Records {
+    Records {
+        trace: Arc::new(writer(TRACE, "trace").map_or_else(Trace::default, Trace::to)),
+        timeline: Arc::new(writer(TIMELINE, "timeline").map_or_else(Timeline::default, Timeline::to)),
+    }
+}
+
+/// The file that the variable `name` names, for a `what`.
+fn writer(name: &str, what: &str) -> Option<Box<dyn Write + Send>> {
+    let path = env::var_os(name)?;
     match File::create(&path) {
-        Ok(file) => Trace::to(Box::new(BufWriter::new(file))),
+        Ok(file) => Some(Box::new(BufWriter::new(file))),
         Err(error) => {
-            eprintln!("lowmem: virtual GPU: no trace, since {} cannot be written: {error}", path.display());
-            Trace::default()
+            eprintln!("lowmem: virtual GPU: no {what}, since {} cannot be written: {error}", path.display());
+            None
         }
     }
+}
+
+/// When events count as passed.
+fn event_order() -> EventOrder {
+    match env::var(EVENTS).as_deref() {
+        Ok("eager") => EventOrder::Eager,
+        Ok("lazy") => EventOrder::Lazy,
+        Ok("clock") | Err(_) => EventOrder::Clock,
+        Ok(other) => {
+            eprintln!("lowmem: virtual GPU: {EVENTS}={other} is none of clock, eager and lazy, so the clock says when events are passed");
+            EventOrder::Clock
+        }
+    }
+}
+
+/// How far the program has come.
+pub(crate) fn host_clock() -> &'static HostClock {
+    &HOST_CLOCK
 }
 
 /// All devices of the machine, whether the program sees them or not.
@@ -182,11 +216,21 @@ pub(crate) fn activate(device: &'static Device) -> Result<&'static Device, Fault
     Ok(device)
 }
 
-/// Counts a library call that would have run kernels.
+/// Puts work on a stream of this thread's device.
+pub(crate) fn launch(stream: u64, work: Work) -> Result<(), Fault> {
+    launch_on(active_device()?, stream, work)
+}
+
+/// Puts work on a stream of that device.
+pub(crate) fn launch_on(device: &'static Device, stream: u64, work: Work) -> Result<(), Fault> {
+    let begins = device.launch(stream, work)?;
+    observer::launched(device, stream, work, begins);
+    Ok(())
+}
+
+/// Counts a library call that would have run kernels, on a stream that is not known here.
 pub(crate) fn launched() {
-    if let Ok(device) = active_device() {
-        device.counters.launched(1);
-    }
+    let _ = launch(0, Work::UNKNOWN);
 }
 
 /// Hands on what became of a request for device memory, once the report knows of it.
@@ -201,6 +245,8 @@ struct Report {
     /// Whether one of them made everything fail that came after it.
     stopped: bool,
     pinned_peak_bytes: u64,
+    /// How far the program had come, by the clock.
+    host_secs: Span,
     /// Those that were used, by ordinal.
     devices: BTreeMap<usize, DeviceReport>,
 }
@@ -217,11 +263,21 @@ struct DeviceReport {
     values_read: u64,
     /// Requests for memory that failed.
     refusals: Refusals,
+    /// How long it computed, copied to the device and copied to the host, by the clock.
+    busy_secs: [Span; 3],
+    /// When it had done all that it was asked for.
+    end_secs: Span,
+    /// What it did, by kind.
+    work: BTreeMap<&'static str, Tally>,
 }
 
 impl DeviceReport {
     fn of(device: &Device) -> Self {
+        let clock = device.clock();
         Self {
+            busy_secs: clock.busy(),
+            end_secs: clock.end(),
+            work: clock.tallies().clone(),
             peak_device_bytes: device.used_and_peak_bytes().1,
             context_bytes: device.profile.context_bytes.value,
             memory_bytes: device.profile.memory_bytes.value,
@@ -241,7 +297,7 @@ static OWNER: LazyLock<u32> = LazyLock::new(process::id);
 /// something unsupported writes them: with `LD_PRELOAD` the library is in every shell around it too.
 pub(crate) fn report_at_exit() {
     static ARRANGED: AtomicBool = AtomicBool::new(false);
-    let is_wanted = [REPORT, TRACE].iter().any(|name| env::var_os(name).is_some());
+    let is_wanted = [REPORT, TRACE, TIMELINE].iter().any(|name| env::var_os(name).is_some());
     if is_wanted && !ARRANGED.swap(true, Ordering::Relaxed) {
         LazyLock::force(&OWNER);
         ffi::at_exit(report_at_end);
@@ -253,6 +309,7 @@ extern "C" fn report_at_end() {
     neighbours::withdraw();
     if let (Some(device), true) = (DEVICES.first(), *OWNER == process::id()) {
         device.trace.flush();
+        device.timeline.flush();
     }
 }
 
@@ -294,6 +351,7 @@ pub(crate) fn write_report() {
         unsupported: unsupported::calls(),
         stopped: unsupported::check().is_err(),
         pinned_peak_bytes: DEVICES.first().map_or(0, Device::pinned_peak_bytes),
+        host_secs: HOST_CLOCK.now(),
         devices: devices.map(|(ordinal, device)| (ordinal, DeviceReport::of(device))).collect(),
     };
     let _one_at_a_time = lock(&WRITING);

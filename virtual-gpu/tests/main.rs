@@ -1,12 +1,13 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do.
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `clock`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
 
 #[macro_use]
 mod library;
 
+mod clock;
 mod cudarc;
 mod devices;
 mod driver;

@@ -50,7 +50,13 @@ fn the_same_calls_leave_the_same_report() {
             "refusals": {"refused": 0, "met_later": 0, "last": null},
         }},
     });
-    assert_eq!(read(&first), expected);
+    let mut report = read(&first);
+    // What the clock says is `clock`'s to test.
+    assert!(report.as_object_mut().expect("an object").remove("host_secs").is_some());
+    for name in ["busy_secs", "end_secs", "work"] {
+        assert!(report["devices"]["0"].as_object_mut().expect("an object").remove(name).is_some(), "{name}");
+    }
+    assert_eq!(report, expected);
 }
 
 #[test]

@@ -156,7 +156,8 @@ fn what_was_destroyed_is_an_invalid_handle() {
             assert_eq!(call!(cudart, cudaEventRecord(u64, u64), event, stream), 0);
         }
         assert_eq!(call!(cudart, cudaStreamWaitEvent(u64, u64, u32), 0, end, 0), 0);
-        assert_eq!((elapsed(&mut millis), millis), (0, 0.0));
+        // The host took 4 microseconds to ask for the second one.
+        assert_eq!((elapsed(&mut millis), millis), (0, 0.004));
         assert_eq!(call!(cudart, cudaStreamDestroy(u64), stream), 0);
         assert_eq!(call!(cudart, cudaEventDestroy(u64), end), 0);
         assert_eq!(call!(cudart, cudaStreamSynchronize(u64), stream), INVALID_HANDLE);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PeakParts, PlannedStage, Stage, StreamFrom};
+use crate::{PeakParts, PlannedStage, Secs, Stage, StageTime, StreamFrom};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Settled {
     /// Of `resident_blocks=auto`: how many stay on the GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_blocks: Option<u32>,
+    /// Of `resident_blocks=auto`: how many parts of blocks are on their way while one computes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch_blocks: Option<u32>,
     /// Of `stream_from=auto`: where streamed weights come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_from: Option<StreamFrom>,
@@ -95,17 +98,19 @@ pub enum Event {
         /// Parts in all.
         total: u32,
     },
-    /// A sampler step is over. There is none on the CPU.
+    /// A sampler step is over.
     StepEnded {
-        /// What the step's own peak was made of.
-        parts: PeakParts,
+        /// What the step's own peak was made of; empty on the CPU.
+        parts: Option<PeakParts>,
+        /// How long it took.
+        secs: Option<Secs>,
     },
     /// A stage is over.
     StageEnded {
         /// Which one.
         stage: Stage,
-        /// How long it took; empty where nothing was computed.
-        secs: Option<f64>,
+        /// How long it took; empty where that is not known.
+        time: Option<StageTime>,
         /// Its memory; empty on the CPU.
         memory: Option<StageMemory>,
     },

@@ -40,6 +40,8 @@ pub struct GpuProfile {
     pub flops: PeakFlops,
     /// The link to the host.
     pub pcie: Pcie,
+    /// Which share of those rates is reached.
+    pub efficiency: Efficiency,
 }
 
 /// Dense peak rates in operations a second, with fp32 accumulation for the 16-bit types.
@@ -58,6 +60,37 @@ pub struct PeakFlops {
     pub fp8: Option<Figure<f64>>,
     /// int8 in the tensor cores.
     pub int8: Option<Figure<f64>>,
+}
+
+/// Which share of the peak rates PyTorch's kernels reach in large operations, by kind: of arithmetic for the first three, of the memory's bandwidth for the
+/// others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Efficiency {
+    /// Products of matrices.
+    pub gemm: Share,
+    /// Fused attention, by PyTorch's own flash attention.
+    pub attention: Share,
+    /// Convolutions.
+    pub convolution: Share,
+    /// What computes each element by itself, and copies on the device.
+    pub pointwise: Share,
+    /// What computes one number of many: norms, softmax, sums.
+    pub reduction: Share,
+}
+
+/// A share of a peak rate: no less than `low`, most likely `expected`, no more than `high`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// No less.
+    pub low: f64,
+    /// Most likely.
+    pub expected: f64,
+    /// No more.
+    pub high: f64,
+    /// Where they come from.
+    pub source: String,
 }
 
 /// The link between host and GPU.

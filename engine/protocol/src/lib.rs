@@ -7,12 +7,14 @@ mod attribution;
 mod config;
 mod event;
 mod gpu;
+mod host_rates;
 mod inventory;
 mod model;
 mod output;
 mod plan;
 mod record;
 mod request;
+mod time;
 
 pub use attribution::{Component, PeakParts};
 pub use config::{
@@ -20,13 +22,15 @@ pub use config::{
     Settings, StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
 };
 pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
-pub use gpu::{Figure, GpuProfile, Pcie, PeakFlops};
+pub use gpu::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, Share};
+pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
 pub use request::{Device, Request};
+pub use time::{Secs, StageTime, Work};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;

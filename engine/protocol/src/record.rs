@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Lowered, PeakParts, Settled, StageMemory};
+use crate::{Config, Device, Lowered, PeakParts, Secs, Settled, StageMemory, StageTime};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,8 +100,8 @@ impl Source {
 pub struct StageRecord {
     /// Which one.
     pub stage: Stage,
-    /// How long it took; empty where it is not known.
-    pub secs: Option<f64>,
+    /// How long it took; empty where that is not known.
+    pub time: Option<StageTime>,
     /// Its memory; empty on the CPU.
     pub memory: Option<StageMemory>,
     /// The peak of allocated bytes that was predicted before it ran; empty where there is no estimate.
@@ -110,6 +110,16 @@ pub struct StageRecord {
     /// Of denoise, what the peak of each sampler step that ran was made of; none on the CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<PeakParts>,
+    /// Of denoise, how long each sampler step that ran took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_secs: Vec<Secs>,
+}
+
+impl StageRecord {
+    /// How long it took.
+    pub fn secs(&self) -> Option<Secs> {
+        self.time.map(|time| time.secs)
+    }
 }
 
 /// One run of one case. What is not known is empty, never zero.
@@ -222,22 +232,39 @@ impl RunRecord {
     }
 
     /// How long a stage took.
-    pub fn stage_secs(&self, stage: Stage) -> Option<f64> {
-        self.stages.iter().find(|s| s.stage == stage)?.secs
+    pub fn stage_secs(&self, stage: Stage) -> Option<Secs> {
+        self.stages.iter().find(|s| s.stage == stage)?.secs()
     }
 
-    /// Seconds of one sampler step.
-    pub fn step_secs(&self) -> Option<f64> {
-        Some(self.stage_secs(Stage::Denoise)? / f64::from(self.config.steps_to_run()))
+    /// By how much what denoise took is scaled, where fewer steps ran than were asked for.
+    fn scale(&self) -> f64 {
+        f64::from(self.config.steps) / f64::from(self.config.steps_to_run())
     }
 
-    /// Seconds of all sampler steps: of those that ran, scaled where fewer ran than were asked for.
-    pub fn denoise_secs(&self) -> Option<f64> {
-        Some(self.step_secs()? * f64::from(self.config.steps))
+    /// One sampler step.
+    pub fn step_secs(&self) -> Option<Secs> {
+        Some(self.stage_secs(Stage::Denoise)? * (1.0 / f64::from(self.config.steps_to_run())))
     }
 
-    /// Seconds from prompt to video, loading apart.
-    pub fn total_secs(&self) -> Option<f64> {
+    /// All sampler steps: of those that ran, scaled where fewer ran than were asked for.
+    pub fn denoise_secs(&self) -> Option<Secs> {
+        Some(self.stage_secs(Stage::Denoise)? * self.scale())
+    }
+
+    /// From prompt to video, loading apart.
+    pub fn total_secs(&self) -> Option<Secs> {
         Some(self.stage_secs(Stage::Encode)? + self.denoise_secs()? + self.stage_secs(Stage::Decode)?)
+    }
+
+    /// How long arithmetic stood still from prompt to video because a copy had not arrived.
+    pub fn copy_stall_secs(&self) -> Option<Secs> {
+        let of = |stage: Stage| self.stages.iter().find(|s| s.stage == stage)?.time?.copy_stall;
+        Some(of(Stage::Encode)? + of(Stage::Denoise)? * self.scale() + of(Stage::Decode)?)
+    }
+
+    /// Multiplications and additions a second that the sampler steps reached.
+    pub fn denoise_operations_per_sec(&self) -> Option<f64> {
+        let time = self.stages.iter().find(|s| s.stage == Stage::Denoise)?.time?;
+        Some(time.work?.operations / time.secs.expected).filter(|rate| rate.is_finite())
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, ModelSpec};
+use crate::{Config, GpuProfile, HostRates, ModelSpec};
 
 /// What runs a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,12 @@ pub struct Request {
     /// What weights may take of the host's memory; empty where nothing limits them.
     #[serde(default)]
     pub host_limit_bytes: Option<u64>,
+    /// The GPU's profile, for its rates; empty where it has none, and on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuProfile>,
+    /// What the host's processor reaches, for the time of stages that the virtual GPU's host leaves out; empty where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_rates: Option<HostRates>,
     /// The model's shapes.
     pub model: ModelSpec,
     /// The configuration, complete and legal.

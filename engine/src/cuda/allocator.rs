@@ -6,13 +6,14 @@ use super::ffi;
 use crate::attribution;
 use crate::error::Result;
 
-/// Makes the context, so that later figures hold it, has what this thread allocates attributed, and gives the device's name.
+/// Makes the context, so that later figures hold it, has what this thread allocates attributed and what it asks of the GPU counted, and gives the device's name.
 ///
 /// # Errors
 /// When there is no GPU, or it cannot be used.
 pub fn start() -> Result<String> {
     ffi::start()?;
     ffi::observe()?;
+    ffi::observe_work();
     ffi::device_name()
 }
 

@@ -1,15 +1,15 @@
 //! The C side of `shim.cpp` and memory that libtorch did not allocate, made safe. The engine's only unsafe code.
 #![expect(unsafe_code, reason = "calls into the C++ shim, and tensors over memory that libtorch did not allocate")]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_double, c_int, c_void};
 use std::fs::File;
 
 use memmap2::{Mmap, UncheckedAdvice};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::DEVICE;
-use crate::attribution;
 use crate::error::{Error, Result};
+use crate::{attribution, timing};
 
 /// The caching allocator's counters, over all pools, in bytes.
 #[repr(C)]
@@ -29,6 +29,9 @@ type OnMemory = extern "C" fn(address: *mut c_void, bytes: i64, reserved: usize)
 /// Hears that an allocation failed, with bytes held from the driver.
 type OnOutOfMemory = extern "C" fn(reserved: usize);
 
+/// Hears of an operation: its name, its kind and type by number, how many operations it is and how many bytes it reads and writes.
+type OnWork = extern "C" fn(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double);
+
 unsafe extern "C" {
     fn lowmem_error() -> *const c_char;
     fn lowmem_start(device: c_int) -> c_int;
@@ -42,7 +45,10 @@ unsafe extern "C" {
     fn lowmem_synchronize() -> c_int;
     fn lowmem_current_stream(device: c_int, id: *mut i64) -> c_int;
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
-    fn lowmem_event_new(event: *mut RawEvent) -> c_int;
+    fn lowmem_event_new(event: *mut RawEvent, is_timed: bool) -> c_int;
+    fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
+    fn lowmem_work_observe(on_work: OnWork);
+    fn lowmem_host_work(secs: *const c_double);
     fn lowmem_event_free(event: RawEvent) -> c_int;
     fn lowmem_event_synchronize(event: RawEvent) -> c_int;
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
@@ -77,6 +83,21 @@ pub(super) fn observe() -> Result<()> {
     }
     // SAFETY: both functions live as long as the program, take plain numbers and call nothing of libtorch. The address is never followed.
     check(unsafe { lowmem_observe(on_memory, on_out_of_memory) })
+}
+
+/// Has the work of every operation on the GPU reported to `timing`, from here on. Once a process.
+pub(super) fn observe_work() {
+    extern "C" fn on_work(_name: *const c_char, _kind: c_int, _dtype: c_int, operations: c_double, bytes: c_double) {
+        timing::report(operations, bytes);
+    }
+    // SAFETY: the function lives as long as the program, takes plain numbers and a text that it does not read, and calls nothing of libtorch.
+    unsafe { lowmem_work_observe(on_work) }
+}
+
+/// The host works for so long, for all that the virtual GPU knows.
+pub(super) fn host_work(secs: [f64; 3]) {
+    // SAFETY: three numbers, as it expects.
+    unsafe { lowmem_host_work(secs.as_ptr()) }
 }
 
 pub(super) fn device_name() -> Result<String> {
@@ -142,11 +163,19 @@ pub(super) fn stream_from_pool() -> Result<i64> {
 pub(super) struct OwnedEvent(RawEvent);
 
 impl OwnedEvent {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(is_timed: bool) -> Result<Self> {
         let mut event = std::ptr::null_mut();
         // SAFETY: `event` is a place for one handle.
-        check(unsafe { lowmem_event_new(&mut event) })?;
+        check(unsafe { lowmem_event_new(&mut event, is_timed) })?;
         Ok(Self(event))
+    }
+
+    /// Seconds from here to `ended`, at least, expected and at most. Both are timed and were passed.
+    pub(super) fn elapsed(&self, ended: &Self) -> Result<[f64; 3]> {
+        let mut secs = [0.0; 3];
+        // SAFETY: both handles are alive, and `secs` has room for three numbers.
+        check(unsafe { lowmem_event_elapsed(self.0, ended.0, secs.as_mut_ptr()) })?;
+        Ok(secs)
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {

@@ -10,6 +10,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 
 #include <cstdint>
 #include <memory>
@@ -151,8 +152,32 @@ int lowmem_stream_from_pool(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)).id(); });
 }
 
-int lowmem_event_new(cudaEvent_t* event) {
-  return guarded([&] { C10_CUDA_CHECK(cudaEventCreateWithFlags(event, cudaEventDisableTiming)); });
+int lowmem_event_new(cudaEvent_t* event, bool is_timed) {
+  const unsigned flags = is_timed ? cudaEventDefault : cudaEventDisableTiming;
+  return guarded([&] { C10_CUDA_CHECK(cudaEventCreateWithFlags(event, flags)); });
+}
+
+// Seconds from one event to another that the device has passed: at least, expected, at most. The virtual GPU knows all three.
+int lowmem_event_elapsed(cudaEvent_t begun, cudaEvent_t ended, double* secs) {
+  return guarded([&] {
+    using Elapsed = int (*)(cudaEvent_t, cudaEvent_t, double*);
+    static const auto elapsed = reinterpret_cast<Elapsed>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_elapsed"));
+    if (elapsed != nullptr && elapsed(begun, ended, secs) == 0) {
+      return;
+    }
+    float millis = 0;
+    C10_CUDA_CHECK(cudaEventElapsedTime(&millis, begun, ended));
+    secs[0] = secs[1] = secs[2] = millis / 1e3;
+  });
+}
+
+// The host computes for so long, for all that the virtual GPU knows; without one nothing happens.
+void lowmem_host_work(const double* secs) {
+  using HostWork = int (*)(const double*);
+  static const auto work = reinterpret_cast<HostWork>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_host_work"));
+  if (work != nullptr) {
+    work(secs);
+  }
 }
 
 int lowmem_event_free(cudaEvent_t event) {

@@ -1,5 +1,6 @@
 //! Streams and events: the order between arithmetic and copies.
 
+use engine_protocol::Secs;
 use tch::Tensor;
 
 use super::ffi;
@@ -55,7 +56,24 @@ impl Event {
     /// # Errors
     /// libtorch's.
     pub fn new() -> Result<Self> {
-        Ok(Self(ffi::OwnedEvent::new()?))
+        Ok(Self(ffi::OwnedEvent::new(false)?))
+    }
+
+    /// An event that was never recorded and knows when it is passed.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn timed() -> Result<Self> {
+        Ok(Self(ffi::OwnedEvent::new(true)?))
+    }
+
+    /// The device's time from this event to `ended`, both timed and passed.
+    ///
+    /// # Errors
+    /// libtorch's: one of them was not recorded, or is not passed yet.
+    pub fn until(&self, ended: &Self) -> Result<Secs> {
+        let [low, expected, high] = self.0.elapsed(&ended.0)?;
+        Ok(Secs { low, expected, high })
     }
 
     /// Has the host wait until what was marked is done.

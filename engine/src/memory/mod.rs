@@ -1,5 +1,6 @@
 //! Where weights live and how they get to the device: the memory levels, kept out of the models.
 
+mod hiding;
 mod host_slab;
 mod plan;
 mod prediction;

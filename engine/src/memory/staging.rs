@@ -15,6 +15,7 @@ use super::host_slab::HostSlab;
 use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
+use crate::timing;
 use crate::weights::{Group, GroupLayout, Weights};
 
 /// The buffers, allocated once, and the streams between which they pass.
@@ -150,7 +151,7 @@ impl Staging {
         let buffer = self.buffers.iter_mut().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
         let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
-            streams.compute.wait(&events.arrived)?;
+            timing::wait_for_copy(streams.compute, &events.arrived)?;
         }
         let result = run(weights);
         if self.poisoned {

@@ -1,4 +1,4 @@
-//! What encoding prompts holds beside the weights, computed from shapes alone.
+//! What encoding prompts holds beside the weights, and how much work it is, computed from shapes alone.
 //!
 //! Note: what exists at once.
 //! Beside the hidden state and its norm a layer has the largest of three moments: queries and keys in fp32, each with the copy that a batched matrix
@@ -23,5 +23,15 @@ impl TextEncoder {
         let layer = 2 * hidden + queries_and_keys.max(weights).max(feed_forward);
         let handed_on = 2 * hidden + prompts * spec.max_tokens * spec.d_model * bytes;
         layer.max(handed_on)
+    }
+
+    /// Of encoding so many prompts, the longest of which has `tokens` tokens: operations of the linear layers, which are nearly all there are, and
+    /// numbers in their weights.
+    pub fn linear_work(&self, prompts: i64, tokens: i64) -> (f64, f64) {
+        let spec = &self.spec;
+        let attention = 4 * spec.d_model * spec.num_heads * spec.d_kv;
+        let feed_forward = 3 * spec.d_model * spec.d_ff;
+        let numbers = (spec.num_layers * (attention + feed_forward)) as f64;
+        (2.0 * (prompts * tokens) as f64 * numbers, numbers)
     }
 }

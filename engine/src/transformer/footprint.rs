@@ -1,4 +1,4 @@
-//! What a forward pass holds beside the weights, computed from shapes alone.
+//! What a forward pass holds beside the weights, and what its groups compute, both from shapes alone.
 //!
 //! Note: what exists at once.
 //! A pass holds the hidden state, the turns of every token and what the blocks are conditioned on. On top of that comes the largest of three
@@ -7,7 +7,7 @@
 //! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys.
 //! Left out are tensors of one row, under a MiB together.
 
-use engine_protocol::AttnType;
+use engine_protocol::{AttnType, TransformerSpec};
 
 use super::model::Transformer;
 use super::rope;
@@ -15,7 +15,37 @@ use super::rope;
 /// Bytes of an fp32 number.
 const FP32: i64 = 4;
 
+/// Multiplications and additions of one group in a pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GroupWork {
+    /// In products of matrices.
+    pub gemm: f64,
+    /// In attention.
+    pub attention: f64,
+}
+
 impl Transformer {
+    /// What each of [`Transformer::groups`] computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
+    ///
+    /// # Shapes
+    /// `latents` is `[T, H, W]`.
+    pub fn group_work(spec: &TransformerSpec, batch: i64, latents: [i64; 3], prompt_tokens: i64) -> Vec<GroupWork> {
+        let tokens = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product::<i64>() as f64;
+        let dim = (spec.num_attention_heads * spec.attention_head_dim) as f64;
+        let (batch, prompt) = (batch as f64, prompt_tokens as f64);
+        let product = |rows: f64, columns: f64| 2.0 * batch * rows * dim * columns;
+        let attention = |keys: f64| 4.0 * batch * tokens * keys * dim;
+        let block = [
+            GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(tokens) },
+            GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt, dim), attention: attention(prompt) },
+            GroupWork { gemm: 2.0 * product(tokens, spec.ffn_dim as f64), attention: 0.0 },
+        ];
+        let mut work = vec![GroupWork::default(); Self::GROUPS_BEFORE];
+        (0..spec.num_layers).for_each(|_| work.extend(block));
+        work.push(GroupWork::default());
+        work
+    }
+
     /// The most bytes that [`Transformer::forward`] holds at once beside weights, latents and prompt embedding. `bytes` are those of one number in
     /// the compute type, `batch` the videos of a pass. Empty for attention that keeps its scores, which libtorch computes in copies that are its own affair.
     ///

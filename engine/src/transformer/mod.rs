@@ -12,4 +12,5 @@ mod model;
 mod rope;
 mod slices;
 
+pub use footprint::GroupWork;
 pub use model::Transformer;

@@ -58,15 +58,15 @@ impl Search {
 
     /// The best of the cases that ran.
     pub(crate) fn answer<'a>(&self, run: &'a Run) -> Answer<'a> {
-        let place = |record: &RunRecord| self.candidates.iter().position(|case| case.name == record.case);
-        let mut fitting: Vec<&RunRecord> = run.records.iter().filter(|record| record.outcome == Outcome::Ok).collect();
+        // Sorting is stable: what is equal to an objective stays in order of speed.
+        let mut fitting = reports::ranked(run.records.iter());
         match self.objective {
-            Objective::Speed => fitting.sort_by_key(|record| place(record)),
-            Objective::Memory => fitting.sort_by_key(|record| (record.peak_device_bytes(), place(record))),
+            Objective::Speed => {}
+            Objective::Memory => fitting.sort_by_key(|record| record.peak_device_bytes()),
             // Those with headroom, the fastest first; then the rest, the smallest first.
             Objective::Balanced => fitting.sort_by_key(|record| {
                 let roomy = self.has_headroom(record);
-                (Reverse(roomy), if roomy { None } else { record.peak_device_bytes() }, place(record))
+                (Reverse(roomy), if roomy { None } else { record.peak_device_bytes() })
             }),
         }
         let best = fitting.first().copied();
@@ -84,11 +84,12 @@ fn has_run(records: &[RunRecord], case: &Case) -> bool {
     records.iter().any(|record| record.case == case.name)
 }
 
-/// Whether a case of the same level ran out before the VAE, which is all that a tile size changes.
+/// Whether a case of the same level, with as many resident blocks, ran out before the VAE, which is all that a tile size changes.
 fn is_hopeless(records: &[RunRecord], case: &Case) -> bool {
     records.iter().any(|record| {
         record.outcome == Outcome::Oom
             && record.config.low_mem_level == case.config.low_mem_level
+            && record.config.resident_blocks == case.config.resident_blocks
             && matches!(record.failed_stage, Some(Stage::Load | Stage::Encode | Stage::Denoise))
     })
 }

@@ -1,6 +1,7 @@
-//! What autotune may try: memory levels and tile sizes, the fastest first.
+//! What autotune may try: memory levels, resident blocks and tile sizes, the fastest first.
 
-use serde_json::Value;
+use engine_protocol::ResidentBlocks;
+use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::model::Models;
@@ -8,6 +9,8 @@ use crate::sweep::{Case, Definition, Rules, expand};
 
 /// Levels, the fastest first.
 const LEVELS: [i64; 4] = [0, 1, 2, 3];
+/// At the level that streams: as many resident blocks as let copies hide, and none.
+const RESIDENT: [ResidentBlocks; 2] = [ResidentBlocks::Auto, ResidentBlocks::Count(0)];
 /// Tile sizes in latent pixels, the fastest first: a larger tile computes less overlap.
 const TILES: [i64; 3] = [16, 8, 4];
 
@@ -23,13 +26,21 @@ pub(crate) fn candidates(
     let is_fixed = |key: &str| fixed.iter().any(|(fixed, _)| fixed == key);
     let levels: Vec<Option<i64>> = open(&LEVELS, is_fixed("low_mem_level"));
     let tiles: Vec<Option<i64>> = open(&TILES, is_fixed("vae_tile_size"));
+    let is_streamed = |level: &Option<i64>| *level == LEVELS.last().copied();
     let (mut cases, mut idle): (Vec<Case>, Option<Vec<String>>) = (Vec::new(), None);
     for level in &levels {
-        for tile in &tiles {
+        let resident: &[Option<ResidentBlocks>] =
+            if is_streamed(level) && !is_fixed("resident_blocks") { &RESIDENT.map(Some) } else { &[None] };
+        for (resident, tile) in resident.iter().flat_map(|resident| tiles.iter().map(move |tile| (resident, tile))) {
             let mut definition = Definition::empty(name);
-            let open = [("low_mem_level", level), ("vae_tile_size", tile)]
-                .into_iter()
-                .filter_map(|(key, value)| Some((key.to_owned(), (*value)?.into())));
+            let number = |value: &Option<i64>| value.map(Value::from);
+            let open = [
+                ("low_mem_level", number(level)),
+                ("resident_blocks", resident.map(|resident| json!(resident))),
+                ("vae_tile_size", number(tile)),
+            ]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
             fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
             let (found, warnings) = expand(&definition, models, rules)?;
             // A warning counts where it holds for every candidate.
@@ -37,7 +48,10 @@ pub(crate) fn candidates(
                 Some(idle) => idle.retain(|warning| warnings.contains(warning)),
                 None => idle = Some(warnings),
             }
-            for case in found {
+            for mut case in found {
+                if *resident == Some(ResidentBlocks::Auto) {
+                    case.name += "-resident_blocks_auto";
+                }
                 if cases.iter().all(|known| known.config != case.config) {
                     cases.push(case);
                 }
@@ -70,13 +84,14 @@ mod tests {
     #[test]
     fn the_fastest_comes_first_and_level_0_has_no_tiles() {
         let all = names(&[]);
-        assert_eq!(all.len(), 1 + 3 * 3);
+        assert_eq!(all.len(), 1 + 4 * 3);
         assert_eq!(all[..3], ["level0-sdpa-96x64", "level1-tile16-sdpa-96x64", "level1-tile8-sdpa-96x64"]);
-        assert_eq!(all[9], "level3-tile4-sdpa-96x64");
+        assert_eq!(all[7], "level3-tile16-sdpa-96x64-resident_blocks_auto");
+        assert_eq!(all[12], "level3-tile4-sdpa-96x64");
     }
 
     #[test]
     fn what_is_fixed_is_not_searched() {
-        assert_eq!(names(&[("low_mem_level", 3.into()), ("vae_tile_size", 4.into())]), ["level3-tile4-sdpa-96x64"]);
+        assert_eq!(names(&[("low_mem_level", 2.into()), ("vae_tile_size", 4.into())]), ["level2-tile4-sdpa-96x64"]);
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::{self, AutotuneArguments};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::host_rates;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
@@ -45,7 +46,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     tell!("{}", target.choice);
     let search = Search::new(cases, arguments.objective, target.capacity_bytes);
     let progress = Progress::new(search.candidates().len(), "candidates at most");
-    let schedule = Schedule { target: &target, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
+    let host_rates = host_rates::for_cases(&target, &launcher, search.candidates().iter().map(|case| &case.config));
+    let schedule = Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();
     let run = store.write_report()?;
@@ -114,7 +116,7 @@ fn print(answer: &Answer<'_>, run: &Run) {
                 }
                 None => say!("\nSecond: nothing else fits."),
             }
-            say!("\n{}.", reports::RANKING);
+            say!("\n{}.", reports::ranking(run));
         }
         (None, Some(miss)) => {
             say!("Nothing fits into {}.", held(run).trim_start_matches("of "));
@@ -146,8 +148,8 @@ fn describe(record: &RunRecord, run: &Run) {
         record.peak_stage().map_or("an unknown stage", |stage| stage.name())
     );
     match (record.total_secs(), record.time_source) {
-        (Some(secs), Some(source)) => say!("  time: {secs:.1} s ({})", source.name()),
-        _ => say!("  time: not modelled yet"),
+        (Some(secs), Some(source)) => say!("  time: {} ({})", reports::secs_in_words(secs), source.name()),
+        _ => say!("  time: not known"),
     }
 }
 

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::host;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::target::Target;
 use crate::worker::{self, Launcher};
+use crate::{host, host_rates};
 
 /// The model that has no checkpoint.
 const WITHOUT_CHECKPOINT: &str = "wan-tiny";
@@ -62,6 +62,8 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         memory_limit_bytes: target.memory_limit_bytes,
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: if target.device == Device::Virtual { None } else { host::available_bytes() },
+        gpu: target.profile.clone(),
+        host_rates: host_rates::for_cases(&target, &launcher, [&config]),
         model: models.get(&config.model)?.clone(),
         config,
         output: arguments.output.clone(),

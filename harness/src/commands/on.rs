@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     profile.memory_bytes.value = budget.capacity_bytes;
 
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
-    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict };
+    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict, events: arguments.events };
     let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, wait)?;
     verdict::tell(&need, &profile, &profiles, &arguments.program, status);
     // A program that got over it must not look as if all had been well.

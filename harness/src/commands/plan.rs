@@ -28,6 +28,8 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         device: Device::Virtual,
         memory_limit_bytes: budget.as_ref().map(Budget::reservable_bytes),
         host_limit_bytes: None,
+        gpu: budget.as_ref().map(|budget| budget.profile.clone()),
+        host_rates: None,
         model: models.get(&config.model)?.clone(),
         config,
         output: None,

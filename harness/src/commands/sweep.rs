@@ -11,7 +11,6 @@ use crate::cli::{self, SweepArguments};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::host;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
@@ -19,6 +18,7 @@ use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand};
 use crate::target::Target;
 use crate::worker::Launcher;
+use crate::{host, host_rates};
 
 /// What is run where nothing is named.
 const DEFAULT: &str = "default.yaml";
@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     tell!("{} cases, {} to run, {} at once, into {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
     let progress = Progress::new(open.len(), "cases");
-    let schedule = Schedule { target: &target, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
+    let host_rates = host_rates::for_cases(&target, &launcher, open.iter().map(|case| &case.config));
+    let schedule = Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
     let ran = schedule.run(&open, &mut store, &progress);
     progress.finish();
     // What is recorded gets its report, even where something went wrong.
@@ -115,7 +116,7 @@ pub(crate) fn print(run: &Run, report: &Path) {
         let calls: Vec<_> = unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         say!("calls that the virtual GPU does not support: {}", calls.join(", "));
     }
-    say!("\nRecommended ({}):", reports::RANKING);
+    say!("\nRecommended ({}):", reports::ranking(run));
     reports::sentences(run).iter().for_each(|sentence| say!("  {sentence}"));
     say!("\nReport: {}", report.display());
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine_protocol::{Request, RunRecord};
+use engine_protocol::{HostRates, Request, RunRecord};
 
 use super::Case;
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(crate) struct Limits {
 pub(crate) struct Schedule<'a> {
     /// Where they run.
     pub(crate) target: &'a Target,
+    /// What this machine's processor reaches, where a case needs that.
+    pub(crate) host_rates: Option<HostRates>,
     /// What starts them.
     pub(crate) launcher: &'a Launcher,
     /// The models that they name.
@@ -73,6 +75,8 @@ impl Schedule<'_> {
             device: self.target.device,
             memory_limit_bytes: self.target.memory_limit_bytes,
             host_limit_bytes: None,
+            gpu: self.target.profile.clone(),
+            host_rates: self.host_rates.clone(),
             model: self.models.get(&case.config.model)?.clone(),
             config: case.config.clone(),
             output: None,

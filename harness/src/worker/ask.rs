@@ -1,11 +1,11 @@
-//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, and what a plan comes to.
+//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the processor reaches.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use engine_protocol::{Device, Inventory, PlanReport, Request};
+use engine_protocol::{Device, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::Launcher;
@@ -23,6 +23,11 @@ pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
 pub(crate) fn plan(request: &Request) -> Result<PlanReport, Error> {
     let request = serde_json::to_string(request).map_err(|error| Error::Fault(format!("the request is no JSON: {error}")))?;
     ask(&[OsStr::new("plan")], &request)
+}
+
+/// What the processor of this machine, which is named so, reaches. It is measured, which takes a few seconds.
+pub(crate) fn host_rates(processor: &str) -> Result<HostRates, Error> {
+    ask(&[OsStr::new("rates"), OsStr::new(processor)], "")
 }
 
 /// The worker's answer to `words` and `input`.

@@ -10,6 +10,7 @@ use std::process::Command;
 use engine_protocol::{Allocator, Device, GpuProfile};
 use serde::Deserialize;
 
+use crate::cli::EventOrder;
 use crate::error::Error;
 use crate::target::Target;
 
@@ -25,6 +26,8 @@ const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
 const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 /// 1: the first call of something unsupported fails for good.
 const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+/// When events count as passed: clock, eager or lazy.
+const VIRTUAL_GPU_EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
 /// How many devices there are; one by default.
 const VIRTUAL_GPU_COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
@@ -64,6 +67,11 @@ impl Launcher {
         }
         needed.iter().try_for_each(|path| must_be_built(path))?;
         Ok(launcher)
+    }
+
+    /// Whether another program is in the worker's place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        env::var_os(WORKER).is_some()
     }
 
     /// The file that the virtual GPU's report goes to, gone when dropped.
@@ -126,6 +134,8 @@ pub(crate) struct Guise {
     pub(crate) masks_name: bool,
     /// What it does not support fails for good.
     pub(crate) is_strict: bool,
+    /// When events count as passed.
+    pub(crate) events: EventOrder,
 }
 
 /// Sees to it that `command`, any program at all, and all that it starts find the virtual GPU of this profile wherever they look for CUDA. Each
@@ -135,6 +145,7 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     must_be_built(&virtual_gpu(&folder))?;
     give_virtual_gpu(command, &folder, profile, reports)?;
     command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_COUNT, guise.devices.to_string());
+    command.env(VIRTUAL_GPU_EVENTS, guise.events.name());
     for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
         command.env(name, if wanted { "1" } else { "0" });
     }

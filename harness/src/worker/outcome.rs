@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, Outcome, PeakParts, PlannedStage, Request, RunRecord, Settled, Source, Stage, StageMemory, StageRecord,
-    Transfers,
+    Device, Event, Lowered, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory, StageRecord,
+    StageTime, Transfers,
 };
 
 use super::environment::DeviceReport;
@@ -27,6 +27,8 @@ pub(super) struct Transcript {
     stages: Vec<StageRecord>,
     /// Of the open stage.
     steps: Vec<PeakParts>,
+    /// Of the open stage.
+    step_secs: Vec<Secs>,
     verdict: Option<Verdict>,
     /// The first line that is no event, and why.
     malformed: Option<String>,
@@ -72,10 +74,13 @@ impl Transcript {
             }
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
-            Event::StepEnded { parts } => self.steps.push(parts),
-            Event::StageEnded { stage, secs, memory } => {
+            Event::StepEnded { parts, secs } => {
+                self.steps.extend(parts);
+                self.step_secs.extend(secs);
+            }
+            Event::StageEnded { stage, time, memory } => {
                 self.open_stage = None;
-                self.keep(stage, secs, memory);
+                self.keep(stage, time, memory);
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
@@ -89,13 +94,13 @@ impl Transcript {
     }
 
     /// Keeps a stage that is over, with the steps that were told of in it.
-    fn keep(&mut self, stage: Stage, secs: Option<f64>, memory: Option<StageMemory>) {
-        let steps = std::mem::take(&mut self.steps);
+    fn keep(&mut self, stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>) {
+        let (steps, step_secs) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.step_secs));
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
         let planned = self.planned.iter().find(|planned| planned.stage == stage);
         let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
-        self.stages.push(StageRecord { stage, secs, memory, predicted_peak_allocated_bytes, steps });
+        self.stages.push(StageRecord { stage, time, memory, predicted_peak_allocated_bytes, steps, step_secs });
         self.stages.sort_by_key(|record| record.stage);
     }
 
@@ -103,7 +108,7 @@ impl Transcript {
     pub(super) fn into_record(self, target: &Target, request: &Request, ended: &Ended, report: &DeviceReport, wall_secs: f64) -> RunRecord {
         let ending = self.judge(ended);
         let has_memory = self.stages.iter().any(|stage| stage.memory.is_some());
-        let has_times = self.stages.iter().any(|stage| stage.secs.is_some());
+        let has_times = self.stages.iter().any(|stage| stage.time.is_some());
         let transfers = match self.verdict {
             Some(Verdict::Finished(transfers)) => transfers,
             _ => None,

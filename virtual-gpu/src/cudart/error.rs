@@ -15,7 +15,10 @@ thread_local! {
 pub(super) fn answer(result: Result<(), Fault>) -> i32 {
     let Err(fault) = result else { return 0 };
     let code = code_of(fault);
-    LAST_ERROR.set(code);
+    // That something is not over yet is an answer and no error, as in CUDA.
+    if fault != Fault::NotReady {
+        LAST_ERROR.set(code);
+    }
     code
 }
 
@@ -40,6 +43,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::NotRegistered => 713,
         Fault::NotSupported => 801,
         Fault::IllegalState => 401,
+        Fault::NotReady => 600,
         Fault::NotWhileCapturing => 900,
         Fault::CaptureBroken => 901,
         Fault::CaptureUnmatched => 903,
@@ -47,7 +51,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 18] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 19] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
@@ -64,6 +68,7 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 18] = [
         c"peer access is not supported between these two devices",
     ),
     (400, c"cudaErrorInvalidResourceHandle", c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
+    (600, c"cudaErrorNotReady", c"CUDA_ERROR_NOT_READY", c"device not ready"),
     (704, c"cudaErrorPeerAccessAlreadyEnabled", c"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", c"peer access is already enabled"),
     (
         712,

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{Architecture, Fault};
+use crate::device::{Architecture, Fault, Work};
 use crate::ffi::{Given, Out};
-use crate::process::{active_device, device};
+use crate::process::{self, device};
 
 /// `dim3`.
 #[repr(C)]
@@ -62,7 +62,7 @@ pub(crate) struct FunctionAttributes {
 
 /// Counts a launch on a stream that exists.
 pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
-    active_device()?.launch(stream)
+    process::launch(stream, Work::UNKNOWN)
 }
 
 /// How many blocks of this shape a multiprocessor holds.

@@ -6,7 +6,7 @@
 //! would put memory behind address space that must stay free of charge. Both are checked and counted alike.
 
 use super::answer;
-use crate::device::{Block, Device, Fault, Operation, Owner};
+use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
 use crate::ffi::{self, Out};
 use crate::process::{active_device, current, device_of, device_that, host, noted, number_of, owner_of};
 
@@ -67,7 +67,7 @@ pub(crate) struct Copy2d {
 
 /// Checks, counts and, where it is small, does a copy.
 pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
-    let device = active_device()?;
+    let device = device_of(copy.stream)?;
     let bytes = copy.row_bytes.checked_mul(copy.rows).ok_or(Fault::InvalidValue)?;
     if bytes == 0 {
         return Ok(());
@@ -91,19 +91,25 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
         return Err(Fault::InvalidValue);
     }
     let (stream, reads, writes) = (copy.stream, [(copy.source, read)], [(copy.destination, written)]);
+    let is_pinned = |address: u64| Ok(matches!(owner_of(address)?, (_, Owner::PinnedHost(_))));
     match (from_device, to_device) {
         (false, true) => {
+            device.transfer(stream, Engine::ToDevice, bytes, is_pinned(copy.source)?)?;
             device.counters.copied_to_device(bytes);
             device.trace.note(|| Operation::CopyToDevice { stream, writes });
         }
         (true, false) => {
+            device.transfer(stream, Engine::ToHost, bytes, is_pinned(copy.destination)?)?;
             device.counters.copied_to_host(bytes);
             if bytes <= SMALL_COPY_BYTES {
                 device.counters.value_read();
             }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }
-        (true, true) => device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes }),
+        (true, true) => {
+            device.transfer(stream, Engine::Compute, 2 * bytes, true)?;
+            device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes });
+        }
         (false, false) => {}
     }
     // Between two places of the host nothing is virtual.
@@ -124,9 +130,10 @@ pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32, 
 
 /// Checks a fill. True where it is small enough to be done.
 fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
-    let device = active_device()?;
+    let device = device_of(stream)?;
     if bytes > 0 {
         if on_device(address, bytes)? {
+            device.transfer(stream, Engine::Compute, bytes, true)?;
             device.trace.note(|| Operation::Fill { stream, writes: [(address, bytes)] });
         } else if !matches!(owner_of(address)?, (_, Owner::PinnedHost(_))) {
             return Err(Fault::InvalidValue);

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{EventKind, Fault, LEAST_PRIORITY, Operation};
+use crate::device::{EventKind, Fault, LEAST_PRIORITY};
 use crate::ffi::{Out, call_host};
 use crate::process::{active_device, device_of};
 
@@ -36,9 +36,7 @@ exports! { answer;
     }
 
     fn cudaStreamQuery(stream: u64) {
-        let device = device_of(stream)?;
-        device.streams().check(stream)?;
-        device.graphs().wait(Some(stream))
+        device_of(stream)?.query_stream(stream)
     }
 
     fn cudaStreamSynchronize(stream: u64) {
@@ -86,17 +84,14 @@ exports! { answer;
     }
 
     fn cudaEventQuery(event: u64) {
-        device_of(event)?.events().check(event)
+        device_of(event)?.query_event(event)
     }
 
     fn cudaEventSynchronize(event: u64) {
-        let device = device_of(event)?;
-        device.events().check(event)?;
-        device.trace.note(|| Operation::SynchronizeEvent { event });
-        Ok(())
+        device_of(event)?.synchronize_event(event)
     }
 
     fn cudaEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {
-        millis.set(device_of(start)?.events().elapsed_millis(start, end)?)
+        millis.set(device_of(start)?.elapsed_millis(start, end)?)
     }
 }

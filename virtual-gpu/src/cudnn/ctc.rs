@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use super::legacy::tensor;
 use super::{answer, run};
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Given, Out};
 
 /// Descriptors, each with the most labels that a sequence may have.
@@ -58,10 +58,10 @@ exports! { answer;
     }
 
     fn cudnnCTCLoss(handle: u64) {
-        run(handle)
+        run(handle, Work::UNKNOWN)
     }
 
     fn cudnnCTCLoss_v8(handle: u64) {
-        run(handle)
+        run(handle, Work::UNKNOWN)
     }
 }

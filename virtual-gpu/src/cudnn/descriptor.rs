@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::workspace::{Computes, Convolution, Operand};
 use super::{answer, run};
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Given, Out};
 use crate::process::active_device;
 
@@ -131,6 +131,15 @@ impl Descriptor {
         on_tensor_cores.into_iter().chain([engine_configuration(graphs, 0, None, 0)]).collect()
     }
 
+    /// What a plan comes to: its first operation, where that is a convolution.
+    fn work(&self) -> Work {
+        let config = self.descriptors(attribute::PLAN_CONFIG).first();
+        let engine = config.and_then(|config| config.descriptors(attribute::CONFIG_ENGINE).first());
+        let graph = engine.and_then(|engine| engine.descriptors(attribute::ENGINE_GRAPH).first());
+        let operation = graph.and_then(|graph| graph.descriptors(attribute::GRAPH_OPERATIONS).first());
+        operation.and_then(|operation| operation.convolution()).map_or(Work::UNKNOWN, |convolution| convolution.work())
+    }
+
     /// The convolution that this operation is, if it is one.
     fn convolution(&self) -> Option<Convolution> {
         let (computes, attributes) = match self.kind {
@@ -225,7 +234,7 @@ exports! { answer;
     }
 
     fn cudnnBackendExecute(handle: u64, plan: u64, _variant_pack: u64) {
-        lock(&DESCRIPTORS).get(plan)?;
-        run(handle)
+        let work = lock(&DESCRIPTORS).get(plan)?.work();
+        run(handle, work)
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use super::{answer, run};
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Given, Out};
 use crate::process::active_device;
 
@@ -122,7 +122,7 @@ macro_rules! computes {
         exports! { answer;
             $(
                 fn $name(handle: u64) {
-                    run(handle)
+                    run(handle, Work::UNKNOWN)
                 }
             )*
         }

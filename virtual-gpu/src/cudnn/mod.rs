@@ -5,13 +5,14 @@ mod ctc;
 mod descriptor;
 mod legacy;
 mod recurrent;
+mod work;
 mod workspace;
 
 use std::sync::Mutex;
 
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Out, OutText, StaticText, text};
-use crate::process::active_device;
+use crate::process::{active_device, launch};
 
 /// 9.20.0, the version that PyTorch 2.13 was built with.
 const VERSION: usize = 92000;
@@ -56,10 +57,10 @@ extern "C" fn cudnnGetLastErrorString(message: OutText, room: usize) {
     let _ = message.set("", room);
 }
 
-/// Counts what would have run on the handle's stream.
-fn run(handle: u64) -> Result<(), Fault> {
+/// Puts what would have run on the handle's stream.
+fn run(handle: u64, work: Work) -> Result<(), Fault> {
     let stream = *lock(&HANDLES).get(handle)?;
-    active_device()?.launch(stream)
+    launch(stream, work)
 }
 
 exports! { answer;

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::legacy::{Tensor, set_tensor};
 use super::{answer, run};
-use crate::device::{Fault, Handles, lock};
+use crate::device::{Fault, Handles, Work, lock};
 use crate::ffi::{Given, Out};
 
 /// `cudnnRNNMode_t`, as far as it is told apart here.
@@ -243,17 +243,17 @@ exports! { answer;
 
     fn cudnnRNNForward(handle: u64, network: u64) {
         lock(&NETWORKS).get(network)?;
-        run(handle)
+        run(handle, Work::UNKNOWN)
     }
 
     fn cudnnRNNBackwardData_v8(handle: u64, network: u64) {
         lock(&NETWORKS).get(network)?;
-        run(handle)
+        run(handle, Work::UNKNOWN)
     }
 
     fn cudnnRNNBackwardWeights_v8(handle: u64, network: u64) {
         lock(&NETWORKS).get(network)?;
-        run(handle)
+        run(handle, Work::UNKNOWN)
     }
 }
 

@@ -1,7 +1,6 @@
-//! Events. An event that was recorded is complete: work is over as soon as it is put on a stream.
-//!
-//! Times are not modelled yet: the time between two events is 0.
+//! Events: marks in a stream, with the moment when they are passed.
 
+use super::span::Span;
 use super::{Fault, Handles};
 
 /// Whether an event may be asked for times.
@@ -13,12 +12,21 @@ pub enum EventKind {
     Untimed,
 }
 
+/// Where and when an event was last recorded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mark {
+    /// In which stream.
+    pub stream: u64,
+    /// When that stream passes it.
+    pub time: Span,
+    /// The capture that the stream took part in.
+    pub capture: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Event {
     kind: EventKind,
-    recorded: bool,
-    /// The capture that it was last recorded in.
-    capture: Option<u64>,
+    mark: Option<Mark>,
 }
 
 /// The events of a device.
@@ -35,7 +43,7 @@ impl Events {
 
     /// Makes an event that was never recorded.
     pub fn create(&mut self, kind: EventKind) -> u64 {
-        self.made.insert(Event { kind, recorded: false, capture: None })
+        self.made.insert(Event { kind, mark: None })
     }
 
     /// Destroys it.
@@ -43,32 +51,24 @@ impl Events {
         self.made.remove(event).map(drop)
     }
 
-    /// Records it on a stream, which may be part of a capture.
-    pub fn record(&mut self, event: u64, capture: Option<u64>) -> Result<(), Fault> {
-        let event = self.made.get_mut(event)?;
-        event.recorded = true;
-        event.capture = capture;
+    /// Records it.
+    pub fn record(&mut self, event: u64, mark: Mark) -> Result<(), Fault> {
+        self.made.get_mut(event)?.mark = Some(mark);
         Ok(())
     }
 
-    /// The capture that it was last recorded in.
-    pub fn capture(&self, event: u64) -> Result<Option<u64>, Fault> {
-        Ok(self.made.get(event)?.capture)
+    /// Where it was last recorded. One that never was counts as passed, as in CUDA.
+    pub fn mark(&self, event: u64) -> Result<Option<Mark>, Fault> {
+        Ok(self.made.get(event)?.mark)
     }
 
-    /// Fails for an event that does not exist. One that was never recorded counts as complete, as in CUDA.
-    pub fn check(&self, event: u64) -> Result<(), Fault> {
-        self.made.get(event).map(drop)
-    }
-
-    /// Milliseconds from one to the other: both must be recorded and timed.
-    pub fn elapsed_millis(&self, start: u64, end: u64) -> Result<f32, Fault> {
-        for event in [self.made.get(start)?, self.made.get(end)?] {
-            if !event.recorded || event.kind == EventKind::Untimed {
-                return Err(Fault::InvalidHandle);
-            }
-        }
-        Ok(0.0)
+    /// Seconds from one to the other: both must be recorded and timed.
+    pub fn elapsed(&self, start: u64, end: u64) -> Result<Span, Fault> {
+        let time = |event: u64| {
+            let event = self.made.get(event)?;
+            event.mark.filter(|_| event.kind == EventKind::Timed).map(|mark| mark.time).ok_or(Fault::InvalidHandle)
+        };
+        Ok(time(end)? - time(start)?)
     }
 }
 
@@ -76,26 +76,31 @@ impl Events {
 mod tests {
     use super::*;
 
+    fn at(secs: f64) -> Mark {
+        Mark { stream: 0, time: Span([secs; 3]), capture: None }
+    }
+
     #[test]
     fn elapsed_time_needs_two_recorded_timed_events() {
         let mut events = Events::default();
         let (start, end, untimed) = (events.create(EventKind::Timed), events.create(EventKind::Timed), events.create(EventKind::Untimed));
-        assert_eq!(events.elapsed_millis(start, end), Err(Fault::InvalidHandle));
-        for event in [start, end, untimed] {
-            assert_eq!(events.record(event, None), Ok(()));
+        assert_eq!(events.elapsed(start, end), Err(Fault::InvalidHandle));
+        for (event, secs) in [(start, 1.0), (end, 3.5), (untimed, 4.0)] {
+            assert_eq!(events.record(event, at(secs)), Ok(()));
         }
-        assert_eq!(events.elapsed_millis(start, end), Ok(0.0));
-        assert_eq!(events.elapsed_millis(start, untimed), Err(Fault::InvalidHandle));
+        assert_eq!(events.elapsed(start, end), Ok(Span([2.5; 3])));
+        assert_eq!(events.elapsed(end, start), Ok(Span([-2.5; 3])));
+        assert_eq!(events.elapsed(start, untimed), Err(Fault::InvalidHandle));
     }
 
     #[test]
     fn a_destroyed_event_is_invalid() {
         let mut events = Events::default();
         let event = events.create(EventKind::Timed);
-        assert_eq!(events.check(event), Ok(()));
+        assert_eq!(events.mark(event), Ok(None));
         assert_eq!(events.destroy(event), Ok(()));
         assert_eq!(events.destroy(event), Err(Fault::InvalidHandle));
-        assert_eq!(events.record(event, None), Err(Fault::InvalidHandle));
-        assert_eq!(events.check(event), Err(Fault::InvalidHandle));
+        assert_eq!(events.record(event, at(1.0)), Err(Fault::InvalidHandle));
+        assert_eq!(events.mark(event), Err(Fault::InvalidHandle));
     }
 }

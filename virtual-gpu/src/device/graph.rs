@@ -1,10 +1,11 @@
 //! CUDA graphs: which streams are being captured, and how much work each graph holds.
 //!
-//! Nothing is computed, so a graph is a number of operations: captured once, counted at each launch. A stream joins the capture of another
+//! Nothing is computed, so a graph is a number of operations and the time that they take one after another: captured once, counted at each launch. A stream joins the capture of another
 //! one when it waits for an event that was recorded there, as in CUDA, and leaves when the capture ends.
 
 use std::collections::BTreeMap;
 
+use super::span::Span;
 use super::{Fault, Handles};
 
 #[derive(Debug)]
@@ -15,6 +16,15 @@ struct Capture {
     graph: u64,
     /// Whether something was asked of a captured stream that cannot be.
     is_broken: bool,
+}
+
+/// What a graph comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Load {
+    /// How many operations.
+    pub operations: u64,
+    /// How long they take, one after another.
+    pub secs: Span,
 }
 
 /// What is known of a stream that is captured.
@@ -35,10 +45,9 @@ pub struct Graphs {
     last_id: u64,
     /// Captures by the streams that take part.
     streams: BTreeMap<u64, u64>,
-    /// Operations of each graph.
-    graphs: Handles<u64>,
-    /// Operations of each graph that was made ready to be launched.
-    executables: Handles<u64>,
+    graphs: Handles<Load>,
+    /// Those that were made ready to be launched.
+    executables: Handles<Load>,
 }
 
 impl Graphs {
@@ -56,7 +65,7 @@ impl Graphs {
             return Err(Fault::IllegalState);
         }
         self.last_id += 1;
-        let graph = self.graphs.insert(0);
+        let graph = self.graphs.insert(Load::default());
         self.captures.insert(self.last_id, Capture { origin: stream, graph, is_broken: false });
         self.streams.insert(stream, self.last_id);
         Ok(())
@@ -103,18 +112,19 @@ impl Graphs {
         if ids.is_empty() { Ok(()) } else { Err(Fault::NotWhileCapturing) }
     }
 
-    /// An operation is put on the stream. True where it was captured, and is not to be done.
-    pub fn capture(&mut self, stream: u64, operations: u64) -> bool {
+    /// Something is put on the stream. True where it was captured, and is not to be done.
+    pub fn capture(&mut self, stream: u64, load: Load) -> bool {
         let Some(captured) = self.captured(stream) else { return false };
         if let Ok(graph) = self.graphs.get_mut(captured.graph) {
-            *graph += operations;
+            graph.operations += load.operations;
+            graph.secs += load.secs;
         }
         true
     }
 
     /// How many operations a graph holds.
     pub fn operations(&self, graph: u64) -> Result<u64, Fault> {
-        self.graphs.get(graph).copied().map_err(|_| Fault::InvalidValue)
+        self.graphs.get(graph).map(|load| load.operations).map_err(|_| Fault::InvalidValue)
     }
 
     /// `cudaGraphDestroy`.
@@ -124,12 +134,12 @@ impl Graphs {
 
     /// `cudaGraphInstantiate`: the graph itself may go.
     pub fn instantiate(&mut self, graph: u64) -> Result<u64, Fault> {
-        let operations = self.operations(graph)?;
-        Ok(self.executables.insert(operations))
+        let load = *self.graphs.get(graph).map_err(|_| Fault::InvalidValue)?;
+        Ok(self.executables.insert(load))
     }
 
-    /// How many operations a launch of it does.
-    pub fn launched_operations(&self, executable: u64) -> Result<u64, Fault> {
+    /// What a launch of it comes to.
+    pub fn launched(&self, executable: u64) -> Result<Load, Fault> {
         self.executables.get(executable).copied().map_err(|_| Fault::InvalidValue)
     }
 
@@ -143,24 +153,29 @@ impl Graphs {
 mod tests {
     use super::*;
 
+    /// So many operations of a second each.
+    fn load(operations: u64) -> Load {
+        Load { operations, secs: Span([operations as f64; 3]) }
+    }
+
     #[test]
     fn what_streams_of_a_capture_are_given_is_the_graph() {
         let mut graphs = Graphs::default();
         assert_eq!(graphs.begin(0x100), Ok(()));
         let captured = graphs.captured(0x100).expect("captured");
-        assert!(graphs.capture(0x100, 1) && !graphs.capture(0x200, 1));
+        assert!(graphs.capture(0x100, load(1)) && !graphs.capture(0x200, load(1)));
         // Another stream takes part from when it waits for an event of this capture.
         assert_eq!(graphs.join(0x200, captured.id), Ok(()));
-        assert!(graphs.capture(0x200, 2));
+        assert!(graphs.capture(0x200, load(2)));
         assert_eq!(graphs.end(0x200), Err(Fault::CaptureUnmatched));
         let graph = graphs.end(0x100).expect("a graph");
         assert_eq!((graph, graphs.operations(graph)), (captured.graph, Ok(3)));
         assert_eq!((graphs.captured(0x100), graphs.captured(0x200)), (None, None));
         let executable = graphs.instantiate(graph).expect("an executable");
         assert_eq!(graphs.destroy(graph), Ok(()));
-        assert_eq!(graphs.launched_operations(executable), Ok(3));
+        assert_eq!(graphs.launched(executable), Ok(load(3)));
         assert_eq!(graphs.destroy_executable(executable), Ok(()));
-        assert_eq!(graphs.launched_operations(executable), Err(Fault::InvalidValue));
+        assert_eq!(graphs.launched(executable), Err(Fault::InvalidValue));
         // An event of a capture that is over is an ordinary one.
         assert_eq!(graphs.join(0x200, captured.id), Ok(()));
         assert_eq!(graphs.captured(0x200), None);

@@ -1,8 +1,9 @@
 //! A GPU in safe Rust: what it holds, what runs on it in which order, and how it describes itself.
 //!
-//! Every operation that is put on a stream completes at once (there is no clock yet), so nothing here ever waits.
+//! Nothing is computed, so nothing here ever waits: how long work takes, and when it is over, is for the clock to say.
 
 mod architecture;
+mod clock;
 mod counters;
 mod event;
 mod graph;
@@ -12,27 +13,34 @@ mod memory;
 mod pool;
 mod profile;
 mod refusals;
+mod span;
 mod stream;
+mod timeline;
 mod trace;
 mod virtual_memory;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use architecture::Architecture;
+pub use clock::{Clock, Engine, EventOrder, HostClock, Tally};
 pub use counters::Counters;
-pub use event::{EventKind, Events};
-pub use graph::{Captured, Graphs};
+pub use event::{EventKind, Events, Mark};
+pub use graph::{Captured, Graphs, Load};
 pub use handles::Handles;
 pub use host_memory::HostMemory;
 pub use memory::{AddressSpace, Block, DeviceMemory, LARGE_GRANULE_BYTES, Ledger, SMALL_GRANULE_BYTES, SMALL_LIMIT_BYTES, Watch};
 pub use pool::{Amount, MemoryPool};
 pub use profile::GpuProfile;
 pub use refusals::{Refusal, Refusals};
+pub use span::Span;
 pub use stream::{GREATEST_PRIORITY, LEAST_PRIORITY, Streams};
+pub use timeline::{Timeline, Track};
 pub use trace::{Matrix, Operation, Range, Trace};
 pub use virtual_memory::VirtualMemory;
+pub use work::{Rates, Work, WorkKind, WorkType};
 
 /// Why an operation was refused. Each library has its own code for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +77,8 @@ pub enum Fault {
     CaptureUnmatched,
     /// Ending what never began, beginning what was begun.
     IllegalState,
+    /// Work that is not over yet.
+    NotReady,
 }
 
 /// What an address belongs to.
@@ -80,6 +90,15 @@ pub enum Owner {
     PinnedHost(Block),
     /// Neither: ordinary memory of the process.
     Unregistered,
+}
+
+/// Where the devices of a process write down what they do.
+#[derive(Clone, Default)]
+pub struct Records {
+    /// In which order.
+    pub trace: Arc<Trace>,
+    /// And when.
+    pub timeline: Arc<Timeline>,
 }
 
 /// One virtual GPU with all of its state. Locks are held for one operation and never two at a time.
@@ -94,11 +113,16 @@ pub struct Device {
     pub counters: Counters,
     /// In which order.
     pub trace: Arc<Trace>,
+    /// When each thing began and ended.
+    pub timeline: Arc<Timeline>,
+    /// What work costs.
+    pub rates: Rates,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     memory: Mutex<Memory>,
     streams: Mutex<Streams>,
     events: Mutex<Events>,
+    clock: Mutex<Clock>,
     graphs: Mutex<Graphs>,
     peers: Mutex<BTreeSet<u32>>,
 }
@@ -133,7 +157,7 @@ impl Memory {
 
 impl Device {
     /// A device of this kind, unused: it holds nothing, not even a context.
-    pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, trace: Arc<Trace>) -> Self {
+    pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, records: Records, clock: Clock) -> Self {
         let memory = Memory {
             ledger: Ledger::new(profile.memory_bytes.value),
             allocated: DeviceMemory::default(),
@@ -146,12 +170,15 @@ impl Device {
             ordinal,
             architecture: Architecture::of(profile.capability()),
             counters: Counters::default(),
-            trace,
+            trace: records.trace,
+            timeline: records.timeline,
+            rates: Rates::of(&profile),
             space,
             active: AtomicBool::new(false),
             memory: Mutex::new(memory),
             streams: Mutex::new(Streams::of_device(ordinal)),
             events: Mutex::new(Events::of_device(ordinal)),
+            clock: Mutex::new(clock),
             graphs: Mutex::new(Graphs::of_device(ordinal)),
             peers: Mutex::new(BTreeSet::new()),
             profile,
@@ -254,10 +281,11 @@ impl Device {
         work(&mut memory.pool, &mut memory.ledger)
     }
 
-    /// The host waits for what the stream was given, which is over already.
+    /// The host waits for what the stream was given.
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
         self.graphs().wait(Some(stream))?;
         self.trace.note(|| Operation::SynchronizeStream { stream });
+        self.clock().synchronize(one_default(stream), None);
         self.with_pool(|pool, ledger| pool.synchronized(Some(stream), ledger));
         Ok(())
     }
@@ -266,25 +294,69 @@ impl Device {
     pub fn synchronize(&self) -> Result<(), Fault> {
         self.graphs().wait(None)?;
         self.trace.note(|| Operation::SynchronizeDevice);
+        self.clock().synchronize_all();
         self.with_pool(|pool, ledger| pool.synchronized(None, ledger));
         Ok(())
     }
 
     /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
-    pub fn launch(&self, stream: u64) -> Result<(), Fault> {
+    /// Gives when it begins; nothing where it was captured.
+    pub fn launch(&self, stream: u64, work: Work) -> Result<Option<Span>, Fault> {
         self.streams().check(stream)?;
-        if !self.graphs().capture(stream, 1) {
-            self.counters.launched(1);
+        let secs = self.rates.kernel() + self.rates.cost(work);
+        if self.graphs().capture(stream, Load { operations: 1, secs }) {
+            return Ok(None);
         }
+        self.counters.launched(1);
+        let mut clock = self.clock();
+        clock.count(work.kind.name(), 1, secs, work.operations, work.bytes);
+        Ok(Some(clock.run(one_default(stream), Engine::Compute, self.rates.launch(), secs)))
+    }
+
+    /// The kernel that was launched last on the stream did so much: it said nothing of itself. Gives when it ends.
+    pub fn explain(&self, stream: u64, work: Work) -> Option<Span> {
+        let secs = self.rates.cost(work);
+        if self.graphs().capture(stream, Load { operations: 0, secs }) {
+            return None;
+        }
+        let mut clock = self.clock();
+        clock.count(work.kind.name(), 1, secs, work.operations, work.bytes);
+        Some(clock.lengthen(one_default(stream), Engine::Compute, secs))
+    }
+
+    /// A copy of so many bytes between host and device by that engine, or, by [`Engine::Compute`], so many read and written by a copy or a fill on the device.
+    /// What is not `pinned` keeps the host waiting.
+    pub fn transfer(&self, stream: u64, engine: Engine, bytes: u64, pinned: bool) -> Result<(), Fault> {
+        let (name, secs) = match engine {
+            Engine::ToDevice => ("copy to device", self.rates.link(bytes as f64, pinned)),
+            Engine::ToHost => ("copy to host", self.rates.link(bytes as f64, pinned)),
+            Engine::Compute => ("copy on device", self.rates.on_device(bytes as f64)),
+        };
+        if self.graphs().capture(stream, Load { operations: 0, secs }) {
+            return Ok(());
+        }
+        let begins = {
+            let mut clock = self.clock();
+            clock.count(name, 1, secs, 0.0, bytes as f64);
+            let begins = clock.run(one_default(stream), engine, self.rates.launch(), secs);
+            if engine != Engine::Compute && !pinned {
+                clock.synchronize(one_default(stream), None);
+            }
+            begins
+        };
+        self.timeline.note(self.ordinal, Track::of(engine, stream), name, begins, begins + secs);
         Ok(())
     }
 
     /// `cudaGraphLaunch`.
     pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
-        let operations = self.graphs().launched_operations(executable)?;
-        if !self.graphs().capture(stream, operations) {
-            self.counters.launched(operations);
+        let load = self.graphs().launched(executable)?;
+        if !self.graphs().capture(stream, load) {
+            self.counters.launched(load.operations);
+            let mut clock = self.clock();
+            clock.count("graph", 1, load.secs, 0.0, 0.0);
+            clock.run(one_default(stream), Engine::Compute, self.rates.launch(), load.secs);
         }
         Ok(())
     }
@@ -293,17 +365,51 @@ impl Device {
     pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
         let capture = self.graphs().captured(stream).map(|captured| captured.id);
-        self.events().record(event, capture)?;
+        let time = self.clock().record(one_default(stream), self.rates.launch());
+        self.events().record(event, Mark { stream: one_default(stream), time, capture })?;
         self.trace.note(|| Operation::RecordEvent { event, stream });
         Ok(())
+    }
+
+    /// `cudaEventSynchronize`.
+    pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
+        if let Some(mark) = self.events().mark(event)? {
+            self.clock().synchronize(mark.stream, Some(mark.time));
+        }
+        self.trace.note(|| Operation::SynchronizeEvent { event });
+        Ok(())
+    }
+
+    /// `cudaEventQuery`: fails for an event that is not passed yet.
+    pub fn query_event(&self, event: u64) -> Result<(), Fault> {
+        let mark = self.events().mark(event)?;
+        let passed = mark.is_none_or(|mark| self.clock().has_passed(mark.stream, Some(mark.time)));
+        if passed { Ok(()) } else { Err(Fault::NotReady) }
+    }
+
+    /// `cudaEventElapsedTime`: milliseconds between two events that are passed.
+    pub fn elapsed_millis(&self, start: u64, end: u64) -> Result<f32, Fault> {
+        let secs = self.events().elapsed(start, end)?;
+        self.query_event(end)?;
+        Ok((secs.expected() * 1e3) as f32)
+    }
+
+    /// `cudaStreamQuery`: fails for a stream that has something left to do.
+    pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        self.graphs().wait(Some(stream))?;
+        if self.clock().has_passed(one_default(stream), None) { Ok(()) } else { Err(Fault::NotReady) }
     }
 
     /// `cudaStreamWaitEvent`: an event of any device.
     pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
         self.streams().check(stream)?;
-        let capture = of.events().capture(event)?;
-        if let Some(id) = capture.filter(|_| of.ordinal == self.ordinal) {
+        let mark = of.events().mark(event)?;
+        if let Some(id) = mark.and_then(|mark| mark.capture).filter(|_| of.ordinal == self.ordinal) {
             self.graphs().join(stream, id)?;
+        }
+        if let Some(mark) = mark {
+            self.clock().wait(one_default(stream), mark.time, self.rates.launch());
         }
         self.trace.note(|| Operation::WaitEvent { stream, event });
         Ok(())
@@ -383,6 +489,11 @@ impl Device {
         lock(&self.events)
     }
 
+    /// Its clocks.
+    pub fn clock(&self) -> MutexGuard<'_, Clock> {
+        lock(&self.clock)
+    }
+
     /// `cuMemCreate`: memory without an address.
     pub fn create(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
@@ -400,6 +511,11 @@ impl Device {
         let memory = &mut *lock(&self.memory);
         work(&mut memory.mapped, &mut memory.ledger, &*self.space)
     }
+}
+
+/// The default stream under the one of its two names that the clock knows.
+fn one_default(stream: u64) -> u64 {
+    if stream == 1 { 0 } else { stream }
 }
 
 /// A thread that panicked under a lock left valid state behind: every change here is made in one step.

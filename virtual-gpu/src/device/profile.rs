@@ -10,6 +10,42 @@ pub struct Figure<T> {
     pub value: T,
 }
 
+/// Dense peak rates, operations a second.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PeakFlops {
+    pub fp32: Figure<f64>,
+    pub tf32: Figure<f64>,
+    pub bf16: Figure<f64>,
+    pub fp16: Figure<f64>,
+    pub fp8: Option<Figure<f64>>,
+    pub int8: Option<Figure<f64>>,
+}
+
+/// The link to the host.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Pcie {
+    /// What a large copy from pinned memory reaches in one direction.
+    pub pinned_bytes_per_sec: Figure<f64>,
+}
+
+/// Which share of a peak is reached: at least, most likely, at most.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Share {
+    pub low: f64,
+    pub expected: f64,
+    pub high: f64,
+}
+
+/// Shares by kind of work: of the peak rate for the first three, of the memory's bandwidth for the others.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Efficiency {
+    pub gemm: Share,
+    pub attention: Share,
+    pub convolution: Share,
+    pub pointwise: Share,
+    pub reduction: Share,
+}
+
 /// One kind of GPU.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GpuProfile {
@@ -29,6 +65,14 @@ pub struct GpuProfile {
     pub l2_cache_bytes: Figure<u64>,
     /// Boost clock.
     pub clock_hz: Figure<f64>,
+    /// What it computes at most.
+    pub flops: Option<PeakFlops>,
+    /// Bandwidth of its memory.
+    pub memory_bytes_per_sec: Option<Figure<f64>>,
+    /// Its link to the host.
+    pub pcie: Option<Pcie>,
+    /// What of all that is reached.
+    pub efficiency: Option<Efficiency>,
     /// Whether the device calls itself by the real GPU's name: for programs that choose by it.
     #[serde(skip)]
     pub is_masked: bool,
@@ -73,13 +117,24 @@ fn parse_capability(text: &str) -> Option<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const PROFILE: &str = r#"{"name": "rtx-4090", "title": "NVIDIA GeForce RTX 4090", "something_new": 3,
         "compute_capability": {"value": "8.9", "source": "data sheet"}, "multiprocessors": {"value": 128, "source": ""},
         "memory_bytes": {"value": 25250627584, "source": ""}, "context_bytes": {"value": 400000000, "source": ""},
         "l2_cache_bytes": {"value": 75497472, "source": ""}, "clock_hz": {"value": 2.52e9, "source": ""}}"#;
+
+    /// A profile with round rates: see `work`.
+    pub(in crate::device) fn with_rates() -> GpuProfile {
+        let share = r#"{"low": 0.4, "expected": 0.5, "high": 0.8}"#;
+        let rates = format!(
+            r#""flops": {{"fp32": {{"value": 1e12}}, "tf32": {{"value": 2e12}}, "bf16": {{"value": 4e12}}, "fp16": {{"value": 4e12}}}},
+            "memory_bytes_per_sec": {{"value": 1e11}}, "pcie": {{"pinned_bytes_per_sec": {{"value": 1e10}}}},
+            "efficiency": {{"gemm": {share}, "attention": {share}, "convolution": {share}, "pointwise": {share}, "reduction": {share}}},"#
+        );
+        GpuProfile::from_json(&PROFILE.replacen('{', &format!("{{{rates}"), 1)).expect("a valid profile")
+    }
 
     #[test]
     fn unknown_fields_are_left_alone() {

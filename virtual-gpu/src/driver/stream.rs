@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::answer;
-use crate::device::{EventKind, Fault, GREATEST_PRIORITY, LEAST_PRIORITY, Operation};
+use crate::device::{EventKind, Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
 use crate::ffi::{Out, call_host};
 use crate::process::{active_device, device_of};
 
@@ -15,7 +15,7 @@ const CAPTURING: i32 = 1;
 const BROKEN: i32 = 2;
 
 fn elapsed(millis: Out<f32>, start: u64, end: u64) -> Result<(), Fault> {
-    millis.set(device_of(start)?.events().elapsed_millis(start, end)?)
+    millis.set(device_of(start)?.elapsed_millis(start, end)?)
 }
 
 exports! { answer;
@@ -39,9 +39,7 @@ exports! { answer;
     }
 
     fn cuStreamQuery(stream: u64) {
-        let device = device_of(stream)?;
-        device.streams().check(stream)?;
-        device.graphs().wait(Some(stream))
+        device_of(stream)?.query_stream(stream)
     }
 
     fn cuStreamSynchronize(stream: u64) {
@@ -73,14 +71,11 @@ exports! { answer;
     }
 
     fn cuEventQuery(event: u64) {
-        device_of(event)?.events().check(event)
+        device_of(event)?.query_event(event)
     }
 
     fn cuEventSynchronize(event: u64) {
-        let device = device_of(event)?;
-        device.events().check(event)?;
-        device.trace.note(|| Operation::SynchronizeEvent { event });
-        Ok(())
+        device_of(event)?.synchronize_event(event)
     }
 
     fn cuEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {
@@ -120,7 +115,7 @@ exports! { answer;
 
     fn cuGraphUpload(executable: u64, stream: u64) {
         device_of(stream)?.streams().check(stream)?;
-        device_of(executable)?.graphs().launched_operations(executable).map(drop)
+        device_of(executable)?.graphs().launched(executable).map(drop)
     }
 
     fn cuGraphDestroy(graph: u64) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Lowered, Outcome, RunRecord, Source, Stage, StageMemory, gib};
+use engine_protocol::{Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMemory, StageRecord, gib};
 
 use super::super::table;
 use crate::exit_code::ExitCode;
@@ -44,8 +44,8 @@ fn print_stages(record: &RunRecord) {
     // On the CPU there is no GPU memory to tell of.
     let columns = if has_memory { titles.len() } else { 2 };
     let mut table = table(&titles[..columns], &[1, 2, 3, 4, 5]);
-    let mut add = |name: &str, secs: Option<f64>, memory: [Option<u64>; 4]| {
-        let secs = secs.map(|secs| format!("{secs:.2}")).unwrap_or_default();
+    let mut add = |name: &str, secs: Option<Secs>, memory: [Option<u64>; 4]| {
+        let secs = secs.map(|secs| reports::shown_secs(secs.expected)).unwrap_or_default();
         let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::shown));
         table.add_row(cells.take(columns));
     };
@@ -53,11 +53,11 @@ fn print_stages(record: &RunRecord) {
         let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
         let predicted = stage.predicted_peak_allocated_bytes;
         let peaks = [predicted, memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
-        add(stage.stage.name(), stage.secs, peaks);
+        add(stage.stage.name(), stage.secs(), peaks);
     }
     if record.outcome == Outcome::Ok && !record.stages.is_empty() {
         // Of stages of which one has no time there is no sum.
-        let secs = record.stages.iter().map(|stage| stage.secs).sum::<Option<f64>>();
+        let secs = record.stages.iter().map(StageRecord::secs).sum::<Option<Secs>>();
         let predicted = record.predicted_peak_allocated_bytes();
         add("all", secs, [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
     }

@@ -29,6 +29,9 @@ pub(super) struct DeviceReport {
     pub(super) values_read: u64,
     /// Requests for memory that failed.
     pub(super) refusals: Refusals,
+    /// When it had done all that it was asked for, by the clock: at least, most likely, at most.
+    #[serde(default)]
+    pub(super) end_secs: [f64; 3],
 }
 
 /// Requests for device memory that failed.

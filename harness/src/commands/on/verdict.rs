@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{GpuProfile, gib};
+use engine_protocol::{GpuProfile, Secs, gib};
 
 use super::need::{Need, Share};
 use crate::commands::{shell_line, table};
@@ -32,6 +32,7 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
             );
         }
     }
+    tell_time(need);
     if need.values_read() > 0 {
         tell!(
             "Values that the program read back from the GPU, where they are mostly zeros: {}. If it decides by them (a mask, a stop of its own), it may \
@@ -42,6 +43,17 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!("Not supported by the virtual GPU, and how often it was asked for: {}.", calls.join(", "));
+    }
+}
+
+/// The time of the process that took longest.
+fn tell_time(need: &Need) {
+    let ends = need.shares.iter().map(|share| share.report.end_secs);
+    if let Some([low, expected, high]) = ends.max_by(|a, b| a[1].total_cmp(&b[1])).filter(|secs| secs[1] > 0.0) {
+        tell!(
+            "Time by the virtual clock (modelled): at least {}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels              say nothing of themselves, and nor does what the program does on the host.",
+            reports::secs_in_words(Secs { low, expected, high })
+        );
     }
 }
 

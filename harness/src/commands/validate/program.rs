@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::{env, io};
 
 use super::case::Case;
+use crate::cli::EventOrder;
 use crate::cli::ValidateArguments;
 use crate::commands::on::on_virtual_gpu;
 use crate::data;
@@ -84,7 +85,7 @@ impl Programs {
     }
 
     fn run_script(&self, script: &str, case: &Case, expandable: bool) -> Result<Ended, Error> {
-        let guise = Guise { devices: 1, masks_name: false, is_strict: false };
+        let guise = Guise { devices: 1, masks_name: false, is_strict: false, events: EventOrder::Clock };
         let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |mut command| {
             // The user's own would be in no row.
             command.env_remove("PYTORCH_ALLOC_CONF").env_remove("PYTORCH_CUDA_ALLOC_CONF").env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,0 +1,73 @@
+//! Times: measured ones, and modelled ones, which are known no closer than between two ends.
+
+use std::iter::Sum;
+use std::ops::{Add, Mul};
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds. Of a measured time all three are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Secs {
+    /// No less than this.
+    pub low: f64,
+    /// The most likely.
+    pub expected: f64,
+    /// No more than this.
+    pub high: f64,
+}
+
+impl Secs {
+    /// A time that is known.
+    pub fn measured(secs: f64) -> Self {
+        Self { low: secs, expected: secs, high: secs }
+    }
+
+    /// Whether it is known no closer than between two ends.
+    pub fn is_interval(self) -> bool {
+        self.low < self.high
+    }
+}
+
+impl Add for Secs {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { low: self.low + other.low, expected: self.expected + other.expected, high: self.high + other.high }
+    }
+}
+
+impl Mul<f64> for Secs {
+    type Output = Self;
+
+    fn mul(self, times: f64) -> Self {
+        Self { low: self.low * times, expected: self.expected * times, high: self.high * times }
+    }
+}
+
+impl Sum for Secs {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), Add::add)
+    }
+}
+
+/// What the GPU was asked for in a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Multiplications and additions of matrix products, convolutions and attention.
+    pub operations: f64,
+    /// Bytes that all operations read and write of its memory.
+    pub bytes: f64,
+}
+
+/// How long a stage took, and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StageTime {
+    /// From its first to its last moment on the device.
+    pub secs: Secs,
+    /// How long arithmetic stood still in it because a copy had not arrived; empty on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_stall: Option<Secs>,
+    /// What the GPU did meanwhile; empty on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}

@@ -1,0 +1,109 @@
+//! Whether streamed weights arrive in time: a pass of the transformer, played through with the rates of a GPU before anything is allocated.
+
+use engine_protocol::{Config, Dtype, GpuProfile, ModelSpec};
+
+use super::plan::{Place, Plan, staging_buffers};
+use super::residency::Stored;
+use crate::transformer::{GroupWork, Transformer};
+use crate::weights::WeightTypes;
+
+/// Copies are to hide on a slow day too: of the profile's rate of the link, which is what most machines reach, so much.
+const SLOW_LINK: f64 = 0.875;
+/// What memory that is not page-locked reaches of the link's rate: as the virtual GPU's clock has it.
+const PAGEABLE_SHARE: f64 = 0.4;
+
+/// A group in a pass: how long it computes, and how long its copy takes where it is streamed.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    compute: f64,
+    copy: Option<f64>,
+}
+
+/// For which share of its time arithmetic stands still in a pass under `config` on that GPU, because a copy has not arrived.
+pub(super) fn stalled_share(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> f64 {
+    let turns = turns(config, model, gpu);
+    let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
+    stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize) / compute
+}
+
+/// The groups of the (first) transformer in execution order. Norms and the like are left out, so that arithmetic takes a little longer than this.
+fn turns(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> Vec<Turn> {
+    let flops = &gpu.flops;
+    let peak = match config.dtype {
+        Dtype::Fp32 => flops.fp32.value,
+        Dtype::Bf16 => flops.bf16.value,
+        Dtype::Fp16 => flops.fp16.value,
+    };
+    // And behind arithmetic at its quickest.
+    let (gemm, attention) = (peak * gpu.efficiency.gemm.high, peak * gpu.efficiency.attention.high);
+    let link = SLOW_LINK * gpu.pcie.pinned_bytes_per_sec.value * if config.pinned_memory.unwrap_or(true) { 1.0 } else { PAGEABLE_SHARE };
+
+    let [_, latents @ ..] = config.latent_shape(model);
+    let batch = if config.guidance_batch == Some(true) { 2 } else { 1 };
+    let work = Transformer::group_work(&model.transformer, batch, latents, model.text_encoder.max_tokens);
+    let groups = Transformer::groups(&model.transformer);
+    let types = WeightTypes::of(config);
+    let places = Plan::new(config, model).transformers.swap_remove(0);
+    let turn = |((group, place), work): ((_, &Place), GroupWork)| Turn {
+        compute: work.gemm / gemm + work.attention / attention,
+        copy: matches!(place, Place::Streamed { .. }).then(|| Stored::new(group, types).layout.bytes as f64 / link),
+    };
+    groups.iter().zip(&places).zip(work).map(turn).collect()
+}
+
+/// How long arithmetic stands still in a pass that follows others, with so many groups on their way while one computes.
+///
+/// The host asks for everything long before, so a copy begins when the one before it is done and the buffer whose turn it is was let go of.
+fn stall_secs(turns: &[Turn], prefetch: usize) -> f64 {
+    let streamed: Vec<i64> = turns.iter().filter(|turn| turn.copy.is_some()).map(|_| 1).collect();
+    if streamed.is_empty() {
+        return 0.0;
+    }
+    let (buffers, _) = staging_buffers(prefetch, &streamed);
+    let mut released = vec![0.0_f64; buffers];
+    let (mut now, mut copied, mut next, mut stalled) = (0.0_f64, 0.0_f64, 0, 0.0);
+    // In the first pass nothing is on its way yet; the second one is as all others.
+    for _ in 0..2 {
+        stalled = 0.0;
+        for turn in turns {
+            let Some(copy) = turn.copy else {
+                now += turn.compute;
+                continue;
+            };
+            copied = copied.max(released[next]) + copy;
+            stalled += (copied - now).max(0.0);
+            now = now.max(copied) + turn.compute;
+            released[next] = now;
+            next = (next + 1) % buffers;
+        }
+    }
+    stalled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streamed(compute: f64, copy: f64) -> Turn {
+        Turn { compute, copy: Some(copy) }
+    }
+
+    fn resident(compute: f64) -> Turn {
+        Turn { compute, copy: None }
+    }
+
+    #[test]
+    fn a_copy_hides_behind_the_group_before_it() {
+        assert_eq!(stall_secs(&[streamed(3.0, 2.0); 4], 1), 0.0);
+        // Each copy takes one more than the group before it computes.
+        assert_eq!(stall_secs(&[streamed(3.0, 4.0); 4], 1), 4.0);
+        // Without a second buffer nothing overlaps.
+        assert_eq!(stall_secs(&[streamed(3.0, 2.0); 4], 0), 8.0);
+    }
+
+    #[test]
+    fn what_is_resident_gives_copies_time_and_needs_none() {
+        assert_eq!(stall_secs(&[resident(3.0); 4], 1), 0.0);
+        assert_eq!(stall_secs(&[streamed(3.0, 5.0), resident(3.0), streamed(3.0, 5.0), resident(3.0)], 1), 0.0);
+    }
+}

@@ -1,0 +1,131 @@
+//! How long things take on the device, and what it does meanwhile.
+//!
+//! A time is what lies between two events of the stream that libtorch computes on. So the same code measures a real GPU and asks the virtual one's
+//! clock. On the CPU it is the time that went by. libtorch reports each operation of the GPU on the thread that asked for it (see `cuda/work.cpp`).
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use engine_protocol::{Secs, StageTime, Work};
+use tch::Device;
+
+use crate::cuda::{self, Event, Stream};
+use crate::error::Result;
+
+/// Where a time begins.
+#[derive(Debug)]
+enum Stopwatch {
+    OnHost(Instant),
+    OnGpu(Event),
+}
+
+impl Stopwatch {
+    fn start(device: Device) -> Result<Self> {
+        Ok(if device.is_cuda() { Self::OnGpu(mark(Stream::current()?)?) } else { Self::OnHost(Instant::now()) })
+    }
+
+    /// The time until now; the next one begins here. Waits for what the device was given.
+    fn lap(&mut self) -> Result<Secs> {
+        match self {
+            Self::OnHost(begun) => {
+                let now = Instant::now();
+                Ok(Secs::measured((now - std::mem::replace(begun, now)).as_secs_f64()))
+            }
+            Self::OnGpu(begun) => {
+                let now = mark(Stream::current()?)?;
+                now.synchronize()?;
+                let secs = begun.until(&now)?;
+                *begun = now;
+                Ok(secs)
+            }
+        }
+    }
+}
+
+fn mark(stream: Stream) -> Result<Event> {
+    let event = Event::timed()?;
+    event.record(stream)?;
+    Ok(event)
+}
+
+/// The stage that runs on this thread.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Since the stage began, and since its last step ended.
+    watches: Option<[Stopwatch; 2]>,
+    work: Work,
+    /// Each wait for a copy: before and after it in the stream of arithmetic. How long it took is read when the device has passed it.
+    waits: Vec<[Event; 2]>,
+    stalled: Secs,
+    /// Something was left out, and nobody knows how long it would have taken.
+    is_unknown: bool,
+}
+
+thread_local! {
+    static LEDGER: RefCell<Ledger> = RefCell::default();
+}
+
+/// The GPU was asked for so much.
+pub(crate) fn report(operations: f64, bytes: f64) {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.work.operations += operations;
+        ledger.work.bytes += bytes;
+    });
+}
+
+/// The host leaves out something that would take so long, where that is known.
+pub(crate) fn leave_out(secs: Option<Secs>) {
+    match secs {
+        Some(secs) => cuda::host_work(secs),
+        None => LEDGER.with_borrow_mut(|ledger| ledger.is_unknown = true),
+    }
+}
+
+/// Has the arithmetic in `compute` wait until a copy has `arrived`, and keeps for how long.
+pub(crate) fn wait_for_copy(compute: Stream, arrived: &Event) -> Result<()> {
+    let before = mark(compute)?;
+    compute.wait(arrived)?;
+    let after = mark(compute)?;
+    LEDGER.with_borrow_mut(|ledger| ledger.waits.push([before, after]));
+    Ok(())
+}
+
+/// A stage begins on `device`.
+pub(crate) fn begin_stage(device: Device) -> Result<()> {
+    let watches = Some([Stopwatch::start(device)?, Stopwatch::start(device)?]);
+    LEDGER.set(Ledger { watches, ..Ledger::default() });
+    Ok(())
+}
+
+/// The time since the last step ended, or the stage began.
+pub(crate) fn end_step() -> Result<Option<Secs>> {
+    LEDGER.with_borrow_mut(|ledger| {
+        let secs = ledger.watches.as_mut().map(|[_, step]| step.lap()).transpose()?;
+        ledger.add_up_waits()?;
+        Ok(secs.filter(|_| !ledger.is_unknown))
+    })
+}
+
+/// The stage is over: its time, where that is known.
+pub(crate) fn end_stage() -> Result<Option<StageTime>> {
+    LEDGER.take().end()
+}
+
+impl Ledger {
+    fn end(mut self) -> Result<Option<StageTime>> {
+        let Some([whole, _]) = &mut self.watches else { return Ok(None) };
+        let secs = whole.lap()?;
+        let on_gpu = matches!(whole, Stopwatch::OnGpu(_));
+        self.add_up_waits()?;
+        let time = StageTime { secs, copy_stall: on_gpu.then_some(self.stalled), work: on_gpu.then_some(self.work) };
+        Ok((!self.is_unknown).then_some(time))
+    }
+
+    /// Adds up the waits, all of which the device has passed: the stream that they are in was waited for.
+    fn add_up_waits(&mut self) -> Result<()> {
+        for [before, after] in self.waits.drain(..) {
+            self.stalled = self.stalled + before.until(&after)?;
+        }
+        Ok(())
+    }
+}

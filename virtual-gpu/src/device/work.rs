@@ -1,0 +1,234 @@
+//! What work costs: a roofline over the rates of the GPU's profile.
+//!
+//! # Note: the model
+//! A matrix product, a convolution and attention take as long as their operations at the peak rate of their type, or as their bytes at the memory's
+//! bandwidth, whichever is longer; everything else takes its bytes. Of a peak only a share is reached, which the profile has for each kind of work as an
+//! interval: the quick world takes its upper end, the slow one its lower. Each kernel takes [`KERNEL_SECS`] besides. A copy takes its bytes at the link's rate
+//! and [`COPY_SECS`] besides.
+
+use super::profile::{Efficiency, GpuProfile, Share};
+use super::span::Span;
+
+/// What a kernel takes that does nothing: public measurements of replayed graphs have 1.3 microseconds for each.
+const KERNEL_SECS: f64 = 1.3e-6;
+/// What the host takes to ask for a kernel, a copy or an event: 3.2 microseconds were measured through tch, Python takes more.
+const LAUNCH_SECS: Span = Span([2.5e-6, 4e-6, 10e-6]);
+/// What a copy takes that moves nothing: a rule.
+const COPY_SECS: f64 = 5e-6;
+/// The profile's rate of the link is what large pinned copies are taken to reach, 80% of what the link carries. Measured ones lie between about 70 and 90%.
+const LINK_SHARE: [f64; 3] = [0.9 / 0.8, 1.0, 0.7 / 0.8];
+/// Memory that is not pinned goes through a pinned buffer of the driver's, by way of the processor: a rule.
+const PAGEABLE_SHARE: f64 = 0.4;
+
+/// A kind of work, each with a share of its own of what the GPU could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkKind {
+    /// A kernel that says nothing of itself.
+    Unknown,
+    /// Products of matrices.
+    Gemm,
+    /// Fused attention.
+    Attention,
+    /// Convolutions.
+    Convolution,
+    /// Each element by itself.
+    Pointwise,
+    /// Many elements to one.
+    Reduction,
+}
+
+impl WorkKind {
+    /// By its number in the observer's interface.
+    pub fn of(number: i32) -> Self {
+        match number {
+            1 => Self::Gemm,
+            2 => Self::Attention,
+            3 => Self::Convolution,
+            4 => Self::Pointwise,
+            5 => Self::Reduction,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// In reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "kernel",
+            Self::Gemm => "gemm",
+            Self::Attention => "attention",
+            Self::Convolution => "convolution",
+            Self::Pointwise => "pointwise",
+            Self::Reduction => "reduction",
+        }
+    }
+}
+
+/// The type that is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkType {
+    /// Outside the tensor cores.
+    Fp32,
+    /// fp32 rounded to TF32, in the tensor cores.
+    Tf32,
+    /// bf16.
+    Bf16,
+    /// fp16.
+    Fp16,
+    /// fp8.
+    Fp8,
+    /// int8.
+    Int8,
+    /// fp64.
+    Fp64,
+}
+
+impl WorkType {
+    /// By its number in the observer's interface.
+    pub fn of(number: i32) -> Self {
+        match number {
+            1 => Self::Tf32,
+            2 => Self::Bf16,
+            3 => Self::Fp16,
+            4 => Self::Fp8,
+            5 => Self::Int8,
+            6 => Self::Fp64,
+            _ => Self::Fp32,
+        }
+    }
+}
+
+/// A piece of work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// What it is.
+    pub kind: WorkKind,
+    /// In which type.
+    pub dtype: WorkType,
+    /// Multiplications and additions.
+    pub operations: f64,
+    /// Bytes read and written.
+    pub bytes: f64,
+}
+
+impl Work {
+    /// Of a kernel that says nothing of itself.
+    pub const UNKNOWN: Self = Self { kind: WorkKind::Unknown, dtype: WorkType::Fp32, operations: 0.0, bytes: 0.0 };
+}
+
+/// The rates of a kind of GPU.
+#[derive(Debug, Clone, Default)]
+pub struct Rates {
+    known: Option<Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    memory: f64,
+    link: f64,
+    /// Peak rates of fp32, TF32, bf16, fp16, fp8, int8 and fp64.
+    peaks: [f64; 7],
+    efficiency: Efficiency,
+}
+
+impl Rates {
+    /// Those of the profile. One without rates has a clock that counts kernels and copies alone.
+    pub fn of(profile: &GpuProfile) -> Self {
+        let known = || {
+            let (flops, pcie) = (profile.flops.as_ref()?, profile.pcie.as_ref()?);
+            let [fp32, tf32, bf16, fp16] = [&flops.fp32, &flops.tf32, &flops.bf16, &flops.fp16].map(|figure| figure.value);
+            // Where the tensor cores lack a type, kernels convert to a 16-bit one.
+            let [fp8, int8] = [&flops.fp8, &flops.int8].map(|figure| figure.as_ref().map_or(bf16, |figure| figure.value));
+            // Data-centre cards of compute capability 8.0, 9.0 and 10.0 have half rate, others 1/64.
+            let (_, minor) = profile.capability();
+            let fp64 = if minor == 0 { fp32 / 2.0 } else { fp32 / 64.0 };
+            Some(Known {
+                memory: profile.memory_bytes_per_sec.as_ref()?.value,
+                link: pcie.pinned_bytes_per_sec.value,
+                peaks: [fp32, tf32, bf16, fp16, fp8, int8, fp64],
+                efficiency: profile.efficiency.clone()?,
+            })
+        };
+        Self { known: known() }
+    }
+
+    /// What the host takes to ask for something.
+    pub fn launch(&self) -> Span {
+        LAUNCH_SECS
+    }
+
+    /// What a kernel takes that does nothing.
+    pub fn kernel(&self) -> Span {
+        Span([KERNEL_SECS; 3])
+    }
+
+    /// What `work` takes beside that.
+    pub fn cost(&self, work: Work) -> Span {
+        let Some(known) = &self.known else { return Span::default() };
+        let efficiency = &known.efficiency;
+        let share = match work.kind {
+            WorkKind::Unknown => return Span::default(),
+            WorkKind::Gemm => &efficiency.gemm,
+            WorkKind::Attention => &efficiency.attention,
+            WorkKind::Convolution => &efficiency.convolution,
+            WorkKind::Pointwise => &efficiency.pointwise,
+            WorkKind::Reduction => &efficiency.reduction,
+        };
+        if matches!(work.kind, WorkKind::Pointwise | WorkKind::Reduction) {
+            return at(work.bytes, known.memory, share);
+        }
+        at(work.operations, known.peaks[work.dtype as usize], share).max(at(work.bytes, known.memory, &efficiency.pointwise))
+    }
+
+    /// What a copy within the device or a fill takes: its bytes read and written.
+    pub fn on_device(&self, bytes: f64) -> Span {
+        self.kernel() + self.known.as_ref().map_or(Span::default(), |known| at(bytes, known.memory, &known.efficiency.pointwise))
+    }
+
+    /// What a copy between host and device takes.
+    pub fn link(&self, bytes: f64, pinned: bool) -> Span {
+        let share = if pinned { 1.0 } else { PAGEABLE_SHARE };
+        let secs = self.known.as_ref().map_or(0.0, |known| bytes / (known.link * share));
+        Span(LINK_SHARE.map(|link| COPY_SECS + secs / link))
+    }
+}
+
+/// So much at that share of a peak rate.
+fn at(amount: f64, peak: f64, share: &Share) -> Span {
+    Span([share.high, share.expected, share.low].map(|share| amount / (peak * share)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::profile::tests::with_rates;
+
+    /// fp32 1e12, TF32 2e12, bf16 and fp16 4e12; memory 1e11; link 1e10; shares 0.4, 0.5, 0.8 everywhere.
+    fn rates() -> Rates {
+        Rates::of(&with_rates())
+    }
+
+    #[test]
+    fn the_longer_of_arithmetic_and_memory_decides() {
+        let work = |operations, bytes| Work { kind: WorkKind::Gemm, dtype: WorkType::Bf16, operations, bytes };
+        // 4e12 operations: one second at the peak; 1e10 bytes: a tenth of one.
+        assert_eq!(rates().cost(work(4e12, 1e10)), Span([1.25, 2.0, 2.5]));
+        assert_eq!(rates().cost(work(4e11, 1e11)), Span([1.25, 2.0, 2.5]));
+        let fp32 = Work { dtype: WorkType::Fp32, ..work(1e12, 0.0) };
+        assert_eq!(rates().cost(fp32).expected(), 2.0);
+    }
+
+    #[test]
+    fn what_is_not_arithmetic_takes_its_bytes() {
+        let work = Work { kind: WorkKind::Reduction, dtype: WorkType::Fp32, operations: 1e20, bytes: 1e11 };
+        assert_eq!(rates().cost(work), Span([1.25, 2.0, 2.5]));
+        assert_eq!(rates().cost(Work { kind: WorkKind::Unknown, ..work }), Span::default());
+    }
+
+    #[test]
+    fn a_copy_goes_at_the_links_rate() {
+        // 1e10 bytes at 1e10 a second.
+        assert_eq!(rates().link(1e10, true).expected(), 1.0 + COPY_SECS);
+        assert_eq!(rates().link(1e10, false).expected(), 2.5 + COPY_SECS);
+        assert_eq!(Rates::default().link(1e10, true).expected(), COPY_SECS);
+    }
+}

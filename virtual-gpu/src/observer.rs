@@ -1,0 +1,83 @@
+//! For observers: programs that know what their kernels do, and ask how long things take. A kernel says nothing of itself, so a program that sees
+//! each of its operations (as libtorch's observers do) says what it was.
+//!
+//! They are found by name (`dlsym`), answer 0, or 1 where there is no device.
+
+use std::cell::RefCell;
+
+use crate::device::{Device, Fault, Span, Track, Work, WorkKind, WorkType};
+use crate::ffi::{Given, GivenText, Out};
+use crate::process::{active_device, device, device_of, host_clock};
+
+/// An operation that a thread is in.
+struct Frame {
+    name: GivenText,
+    /// The first kernel that was launched in it: its device, its stream and when it begins.
+    first: Option<(&'static Device, u64, Span)>,
+    /// Whether a library did its work, which says itself what it is.
+    is_known: bool,
+}
+
+thread_local! {
+    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Work was put on a stream of `device` and begins at `begins`; it was captured where that is empty.
+pub(crate) fn launched(device: &'static Device, stream: u64, work: Work, begins: Option<Span>) {
+    let is_known = work.kind != WorkKind::Unknown;
+    FRAMES.with_borrow_mut(|frames| match frames.last_mut() {
+        Some(frame) => {
+            let begins = begins.unwrap_or_default();
+            frame.first.get_or_insert((device, stream, begins));
+            frame.is_known |= is_known;
+        }
+        None => {
+            if let Some(begins) = begins {
+                let ends = begins + device.rates.kernel() + device.rates.cost(work);
+                device.timeline.note(device.ordinal, Track::Stream(stream), work.kind.name(), begins, ends);
+            }
+        }
+    });
+}
+
+/// The innermost operation of this thread is over, and was `work`.
+fn explain(work: Work) {
+    let Some(Frame { name, first: Some((device, stream, begins)), is_known }) = FRAMES.with_borrow_mut(Vec::pop) else { return };
+    if !is_known && work.kind != WorkKind::Unknown {
+        device.explain(stream, work);
+    }
+    device.timeline.note_named(device.ordinal, Track::Stream(stream), || name.get(), begins, device.clock().end_of(stream));
+}
+
+fn answer(result: Result<(), Fault>) -> i32 {
+    i32::from(result.is_err())
+}
+
+exports! { answer;
+    fn lowmem_virtual_gpu_begin(operation: GivenText) {
+        device()?;
+        FRAMES.with_borrow_mut(|frames| frames.push(Frame { name: operation, first: None, is_known: false }));
+        Ok(())
+    }
+
+    fn lowmem_virtual_gpu_end(kind: i32, dtype: i32, operations: f64, bytes: f64) {
+        device()?;
+        explain(Work { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes });
+        Ok(())
+    }
+
+    fn lowmem_virtual_gpu_elapsed(begun: u64, ended: u64, secs: Out<[f64; 3]>) {
+        secs.set(device_of(begun)?.events().elapsed(begun, ended)?.sorted().0)
+    }
+
+    fn lowmem_virtual_gpu_host_work(secs: Given<[f64; 3]>) {
+        active_device()?;
+        host_clock().spend(Span(secs.get().ok_or(Fault::InvalidValue)?));
+        Ok(())
+    }
+
+    fn lowmem_virtual_gpu_now(secs: Out<[f64; 3]>) {
+        device()?;
+        secs.set(host_clock().now().0)
+    }
+}
