@@ -76,6 +76,10 @@ exports! { answer;
         Ok(())
     }
 
+    fn lowmem_virtual_gpu_stalled(secs: Out<[f64; 3]>) {
+        secs.set(device()?.clock().stalled().0)
+    }
+
     fn lowmem_virtual_gpu_now(secs: Out<[f64; 3]>) {
         device()?;
         secs.set(host_clock().now().0)

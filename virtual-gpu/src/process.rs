@@ -265,6 +265,8 @@ struct DeviceReport {
     refusals: Refusals,
     /// How long it computed, copied to the device and copied to the host, by the clock.
     busy_secs: [Span; 3],
+    /// How long arithmetic stood still because a copy had not arrived.
+    copy_stall_secs: Span,
     /// When it had done all that it was asked for.
     end_secs: Span,
     /// What it did, by kind.
@@ -276,6 +278,7 @@ impl DeviceReport {
         let clock = device.clock();
         Self {
             busy_secs: clock.busy(),
+            copy_stall_secs: clock.stalled(),
             end_secs: clock.end(),
             work: clock.tallies().clone(),
             peak_device_bytes: device.used_and_peak_bytes().1,

@@ -53,7 +53,7 @@ fn the_same_calls_leave_the_same_report() {
     let mut report = read(&first);
     // What the clock says is `clock`'s to test.
     assert!(report.as_object_mut().expect("an object").remove("host_secs").is_some());
-    for name in ["busy_secs", "end_secs", "work"] {
+    for name in ["busy_secs", "copy_stall_secs", "end_secs", "work"] {
         assert!(report["devices"]["0"].as_object_mut().expect("an object").remove(name).is_some(), "{name}");
     }
     assert_eq!(report, expected);

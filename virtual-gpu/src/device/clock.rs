@@ -6,6 +6,10 @@
 //! host. So arithmetic and copies overlap as on a card with two copy engines, while kernels of different streams do not: large ones have no room beside each other.
 //! An event has the time of its stream when it was recorded; a stream that waits for it goes on no sooner. The host takes time to ask for something, and waits
 //! when it synchronises. The default stream orders itself with no other one, as PyTorch's streams do not with it.
+//!
+//! # Note: what is known to come before what
+//! Times alone do not say what surely came before: in another run the card may be quicker or slower. So each stream also keeps how far it knows the others to be,
+//! by the events that it waited for, an event keeps what its stream knew, and the host what all that it waited for knew.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -58,8 +62,36 @@ pub enum EventOrder {
     Clock,
     /// At once.
     Eager,
-    /// When the host has waited for it, or for something after it in its stream.
+    /// When the host has waited for it, or for something that comes after it.
     Lazy,
+}
+
+/// How far other streams surely are.
+pub type Progress = BTreeMap<u64, Span>;
+
+/// Both together.
+fn merge(progress: &mut Progress, other: &Progress) {
+    for (&stream, &time) in other {
+        reach(progress, stream, time);
+    }
+}
+
+fn reach(progress: &mut Progress, stream: u64, time: Span) {
+    let known = progress.entry(stream).or_default();
+    *known = known.max(time);
+}
+
+/// A moment in the course of a stream.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Moment {
+    /// Which stream.
+    pub stream: u64,
+    /// When.
+    pub time: Span,
+    /// Whether what the stream did last was a copy between host and device.
+    pub(super) is_after_copy: bool,
+    /// How far the other streams are by then.
+    pub(super) before: Progress,
 }
 
 /// What a query that found nothing costs the host; each further one in a row doubles it, so that a program that polls gets on.
@@ -85,9 +117,10 @@ pub struct Tally {
 pub struct Clock {
     host: Arc<HostClock>,
     order: EventOrder,
-    streams: HashMap<u64, Span>,
-    /// Until when the host has waited for each stream.
-    waited: HashMap<u64, Span>,
+    /// Where each stream will be when it has done what it was given.
+    streams: HashMap<u64, Moment>,
+    /// What the host has waited for.
+    waited: Progress,
     free: [Span; 3],
     busy: [Span; 3],
     stalled: Span,
@@ -102,7 +135,7 @@ impl Clock {
             host,
             order,
             streams: HashMap::new(),
-            waited: HashMap::new(),
+            waited: Progress::new(),
             free: [Span::default(); 3],
             busy: [Span::default(); 3],
             stalled: Span::default(),
@@ -113,7 +146,11 @@ impl Clock {
 
     /// When the stream has done what it was given.
     pub fn end_of(&self, stream: u64) -> Span {
-        self.streams.get(&stream).copied().unwrap_or_default()
+        self.streams.get(&stream).map(|end| end.time).unwrap_or_default()
+    }
+
+    fn stream(&mut self, stream: u64) -> &mut Moment {
+        self.streams.entry(stream).or_insert_with(|| Moment { stream, ..Moment::default() })
     }
 
     /// The host asks, in `launch`, for work on `stream` that takes `cost`. Gives when it begins.
@@ -133,7 +170,9 @@ impl Clock {
     }
 
     fn finish(&mut self, stream: u64, engine: Engine, ends: Span, cost: Span) {
-        self.streams.insert(stream, ends);
+        let end = self.stream(stream);
+        end.time = ends;
+        end.is_after_copy = engine != Engine::Compute;
         self.free[engine as usize] = ends;
         self.busy[engine as usize] += cost;
     }
@@ -147,54 +186,89 @@ impl Clock {
         tally.bytes += bytes;
     }
 
-    /// Marks the stream, which the host asks for in `launch`: the time of the event.
-    pub fn record(&mut self, stream: u64, launch: Span) -> Span {
+    /// Marks the stream, which the host asks for in `launch`: the moment of the event.
+    pub fn record(&mut self, stream: u64, launch: Span) -> Moment {
         self.polls = 0;
-        let time = self.end_of(stream).max(self.host.spend(launch));
-        self.streams.insert(stream, time);
-        time
+        let asked = self.host.spend(launch);
+        let end = self.stream(stream);
+        end.time = end.time.max(asked);
+        end.clone()
     }
 
-    /// What the stream is given from here on begins no sooner than at `time`.
-    pub fn wait(&mut self, stream: u64, time: Span, launch: Span) {
-        self.polls = 0;
-        let now = self.end_of(stream).max(self.host.spend(launch));
-        let later = now.max(time);
-        self.stalled += later - now;
-        self.streams.insert(stream, later);
+    /// What the stream is given from here on comes after `moment`.
+    pub fn wait(&mut self, stream: u64, moment: &Moment, launch: Span) {
+        self.wait_until(stream, moment.time, launch, moment.is_after_copy);
+        let end = self.stream(stream);
+        merge(&mut end.before, &moment.before);
+        reach(&mut end.before, moment.stream, moment.time);
     }
 
-    /// The host waits for what the stream was given until `time`; for all of it without.
-    pub fn synchronize(&mut self, stream: u64, time: Option<Span>) {
+    /// The same, where the moment is one of another device's: of its streams nothing more is known here.
+    pub fn wait_for_another_device(&mut self, stream: u64, moment: &Moment, launch: Span) {
+        self.wait_until(stream, moment.time, launch, moment.is_after_copy);
+    }
+
+    fn wait_until(&mut self, stream: u64, time: Span, launch: Span, is_for_copy: bool) {
         self.polls = 0;
-        let time = time.unwrap_or_else(|| self.end_of(stream));
-        self.host.wait_until(time);
-        let waited = self.waited.entry(stream).or_default();
-        *waited = waited.max(time);
+        let asked = self.host.spend(launch);
+        let end = self.stream(stream);
+        let now = end.time.max(asked);
+        end.time = now.max(time);
+        if is_for_copy && !end.is_after_copy {
+            let stood = end.time - now;
+            self.stalled += stood;
+        }
+    }
+
+    /// The host waits for a moment of a stream.
+    pub fn synchronize(&mut self, moment: &Moment) {
+        self.polls = 0;
+        self.host.wait_until(moment.time);
+        self.know(moment);
+    }
+
+    fn know(&mut self, moment: &Moment) {
+        merge(&mut self.waited, &moment.before);
+        reach(&mut self.waited, moment.stream, moment.time);
+    }
+
+    /// The host waits for all that the stream was given.
+    pub fn synchronize_stream(&mut self, stream: u64) {
+        let end = self.stream(stream).clone();
+        self.synchronize(&end);
     }
 
     /// The host waits for all streams.
     pub fn synchronize_all(&mut self) {
         let streams: Vec<u64> = self.streams.keys().copied().collect();
-        streams.into_iter().for_each(|stream| self.synchronize(stream, None));
+        streams.into_iter().for_each(|stream| self.synchronize_stream(stream));
     }
 
-    /// Whether the stream has passed `time`, or all that it was given, as the host asks.
-    pub fn has_passed(&mut self, stream: u64, time: Option<Span>) -> bool {
-        let time = time.unwrap_or_else(|| self.end_of(stream));
+    /// Whether all that the stream was given is done, as the host asks.
+    pub fn is_done(&mut self, stream: u64) -> bool {
+        let end = self.stream(stream).clone();
+        self.has_passed(&end)
+    }
+
+    /// Whether the moment has come, as the host asks.
+    pub fn has_passed(&mut self, moment: &Moment) -> bool {
         let passed = match self.order {
             EventOrder::Eager => true,
-            EventOrder::Clock => time.expected() <= self.host.now().expected(),
+            EventOrder::Clock => moment.time.expected() <= self.host.now().expected(),
             EventOrder::Lazy => {
-                let waited = self.waited.get(&stream).copied().unwrap_or_default();
-                time.expected() <= waited.expected() || self.polls >= MOST_POLLS
+                if self.polls >= MOST_POLLS {
+                    // From here on, whoever asks.
+                    self.know(moment);
+                }
+                let known = self.waited.get(&moment.stream).copied().unwrap_or_default();
+                moment.time.expected() <= known.expected()
             }
         };
         if passed {
             self.polls = 0;
         } else {
             // No further than to what is asked for.
-            let left = (time - self.host.now()).max(Span::default());
+            let left = (moment.time - self.host.now()).max(Span::default());
             let poll = POLL_SECS * f64::from(1 << self.polls.min(30));
             self.host.spend(Span(left.0.map(|left| left.min(poll))));
             self.polls += 1;
@@ -207,14 +281,15 @@ impl Clock {
         self.busy
     }
 
-    /// How long streams have waited for events that had not come.
+    /// How long arithmetic has stood still for copies: a stream whose last work was no copy between host and device waited for an event before which that of its own
+    /// stream was one.
     pub fn stalled(&self) -> Span {
         self.stalled
     }
 
     /// When all that was asked for until now is done.
     pub fn end(&self) -> Span {
-        self.streams.values().fold(self.host.now(), |latest, &time| latest.max(time))
+        self.streams.values().fold(self.host.now(), |latest, end| latest.max(end.time))
     }
 
     /// The sums of each kind of work.
@@ -244,8 +319,8 @@ mod tests {
         assert_eq!(clock.run(7, Engine::ToDevice, ASK, secs(10.0)), secs(1.0));
         assert_eq!(clock.run(0, Engine::Compute, ASK, secs(5.0)), secs(2.0));
         let arrived = clock.record(7, ASK);
-        assert_eq!(arrived, secs(11.0));
-        clock.wait(0, arrived, ASK);
+        assert_eq!(arrived.time, secs(11.0));
+        clock.wait(0, &arrived, ASK);
         // The stream was at 7 and stood still for 4.
         assert_eq!(clock.stalled(), secs(4.0));
         assert_eq!(clock.run(0, Engine::Compute, ASK, secs(1.0)), secs(11.0));
@@ -269,14 +344,52 @@ mod tests {
             let mut clock = clock(order);
             clock.run(7, Engine::Compute, ASK, secs(10.0));
             let event = clock.record(7, ASK);
-            assert_eq!(clock.has_passed(7, Some(event)), before, "{order:?}");
+            assert_eq!(clock.has_passed(&event), before, "{order:?}");
             // By then the host has waited longer than the event takes, but for another stream.
             clock.run(8, Engine::Compute, ASK, secs(5.0));
-            clock.synchronize(8, None);
-            assert_eq!(clock.has_passed(7, Some(event)), after_another, "{order:?}");
-            clock.synchronize(7, Some(event));
-            assert!(clock.has_passed(7, Some(event)), "{order:?}");
+            clock.synchronize_stream(8);
+            assert_eq!(clock.has_passed(&event), after_another, "{order:?}");
+            clock.synchronize(&event);
+            assert!(clock.has_passed(&event), "{order:?}");
         }
+    }
+
+    #[test]
+    fn what_comes_before_what_the_host_has_waited_for_is_passed() {
+        let mut clock = clock(EventOrder::Lazy);
+        clock.run(7, Engine::ToHost, ASK, secs(10.0));
+        let copied = clock.record(7, ASK);
+        clock.run(7, Engine::ToHost, ASK, secs(10.0));
+        // Stream 9 comes after stream 8, and that after the first copy.
+        clock.wait(8, &copied, ASK);
+        let between = clock.record(8, ASK);
+        clock.wait(9, &between, ASK);
+        let last = clock.record(9, ASK);
+        assert!(!clock.has_passed(&copied));
+        clock.synchronize(&last);
+        assert!(clock.has_passed(&copied) && clock.has_passed(&between));
+        assert!(!clock.is_done(7), "the second copy comes after all of that");
+    }
+
+    #[test]
+    fn arithmetic_stands_still_for_copies_alone() {
+        let mut clock = clock(EventOrder::Clock);
+        // Computed from 1 until 11, copied from 2 until 7.
+        clock.run(0, Engine::Compute, ASK, secs(10.0));
+        clock.run(7, Engine::ToDevice, ASK, secs(5.0));
+        let computed = clock.record(0, ASK);
+        // A copy that waits for arithmetic, and arithmetic that waits for arithmetic.
+        clock.wait(7, &computed, ASK);
+        clock.wait(8, &computed, ASK);
+        assert_eq!(clock.stalled(), secs(0.0));
+        // Copied from 11 until 16: arithmetic has stood since 11.
+        clock.run(7, Engine::ToDevice, ASK, secs(5.0));
+        let copied = clock.record(7, ASK);
+        clock.wait(0, &copied, ASK);
+        assert_eq!(clock.stalled(), secs(5.0));
+        // Another device's arithmetic has waited since it was asked to at 9.
+        clock.wait_for_another_device(9, &copied, ASK);
+        assert_eq!(clock.stalled(), secs(5.0 + 7.0));
     }
 
     #[test]
@@ -284,8 +397,9 @@ mod tests {
         for order in [EventOrder::Clock, EventOrder::Lazy] {
             let mut clock = clock(order);
             clock.run(7, Engine::Compute, ASK, secs(1000.0));
-            let asked = (1..).find(|_| clock.has_passed(7, None)).expect("at last");
+            let asked = (1..).find(|_| clock.is_done(7)).expect("at last");
             assert!(asked <= MOST_POLLS as i32 + 1, "{order:?}: {asked}");
+            assert!(clock.is_done(7), "{order:?}: what is done stays so");
         }
     }
 
@@ -298,40 +412,63 @@ mod tests {
         })
     }
 
+    /// Whether in no world `a` is before `b`.
+    fn later(a: Span, b: Span) -> bool {
+        (0..3).all(|world| a.0[world] >= b.0[world])
+    }
+
     #[test]
-    fn time_never_runs_backwards_and_nothing_is_done_in_less_than_its_busiest_engine_takes() {
+    fn time_never_runs_backwards_and_lies_between_the_longest_chain_and_one_thing_after_another() {
         for seed in 0..200 {
             let mut numbers = numbers(seed);
             let mut next = |below: u64| numbers.next().expect("endless") % below;
             let mut clock = clock(EventOrder::Clock);
-            let mut events = vec![Span::default()];
-            let mut host = Span::default();
-            let mut ends = [Span::default(); 4];
+            // Of each moment how long the chain of what has to come before it is, whatever engines do it.
+            let mut events = vec![(Moment::default(), Span::default())];
+            let (mut chains, mut chain_of_host) = ([Span::default(); 4], Span::default());
+            let (mut host, mut ends) = (Span::default(), [Span::default(); 4]);
+            let mut one_after_another = Span::default();
             for _ in 0..200 {
                 let stream = next(4);
-                match next(5) {
+                let chain = &mut chains[stream as usize];
+                let work = next(5);
+                if work < 4 {
+                    one_after_another += ASK;
+                    chain_of_host += ASK;
+                    *chain = chain.max(chain_of_host);
+                }
+                match work {
                     0 | 1 => {
                         let engine = [Engine::Compute, Engine::ToDevice, Engine::ToHost][next(3) as usize];
                         let cost = Span([1.0, 2.0, 3.0]) * next(10) as f64;
                         clock.run(stream, engine, ASK, cost);
+                        one_after_another += cost;
+                        *chain += cost;
                     }
-                    2 => events.push(clock.record(stream, ASK)),
-                    3 => clock.wait(stream, events[next(events.len() as u64) as usize], ASK),
-                    _ => clock.synchronize(stream, None),
+                    2 => events.push((clock.record(stream, ASK), *chain)),
+                    3 => {
+                        let (moment, before) = &events[next(events.len() as u64) as usize];
+                        clock.wait(stream, moment, ASK);
+                        *chain = chain.max(*before);
+                    }
+                    _ => {
+                        clock.synchronize_stream(stream);
+                        chain_of_host = chain_of_host.max(*chain);
+                    }
                 }
                 let now = clock.host.now();
-                assert!((0..3).all(|world| now.0[world] >= host.0[world]), "seed {seed}");
+                assert!(later(now, host), "seed {seed}");
                 host = now;
                 for (stream, end) in ends.iter_mut().enumerate() {
-                    let later = clock.end_of(stream as u64);
-                    assert!((0..3).all(|world| later.0[world] >= end.0[world]), "seed {seed}");
-                    *end = later;
+                    let moved = clock.end_of(stream as u64);
+                    assert!(later(moved, *end), "seed {seed}");
+                    *end = moved;
                 }
             }
-            for world in 0..3 {
-                let busiest = clock.busy().map(|busy| busy.0[world]).into_iter().fold(0.0, f64::max);
-                assert!(clock.end().0[world] >= busiest, "seed {seed}");
-            }
+            let end = clock.end();
+            assert!(clock.busy().into_iter().all(|busy| later(end, busy)), "seed {seed}");
+            assert!(chains.into_iter().all(|chain| later(end, chain)), "seed {seed}");
+            assert!(later(one_after_another, end), "seed {seed}");
         }
     }
 }

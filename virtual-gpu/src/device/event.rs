@@ -1,5 +1,6 @@
 //! Events: marks in a stream, with the moment when they are passed.
 
+use super::clock::Moment;
 use super::span::Span;
 use super::{Fault, Handles};
 
@@ -13,12 +14,10 @@ pub enum EventKind {
 }
 
 /// Where and when an event was last recorded.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
-    /// In which stream.
-    pub stream: u64,
-    /// When that stream passes it.
-    pub time: Span,
+    /// In which stream, and when that passes it.
+    pub moment: Moment,
     /// The capture that the stream took part in.
     pub capture: Option<u64>,
 }
@@ -59,14 +58,15 @@ impl Events {
 
     /// Where it was last recorded. One that never was counts as passed, as in CUDA.
     pub fn mark(&self, event: u64) -> Result<Option<Mark>, Fault> {
-        Ok(self.made.get(event)?.mark)
+        Ok(self.made.get(event)?.mark.clone())
     }
 
     /// Seconds from one to the other: both must be recorded and timed.
     pub fn elapsed(&self, start: u64, end: u64) -> Result<Span, Fault> {
         let time = |event: u64| {
             let event = self.made.get(event)?;
-            event.mark.filter(|_| event.kind == EventKind::Timed).map(|mark| mark.time).ok_or(Fault::InvalidHandle)
+            let mark = event.mark.as_ref().filter(|_| event.kind == EventKind::Timed);
+            mark.map(|mark| mark.moment.time).ok_or(Fault::InvalidHandle)
         };
         Ok(time(end)? - time(start)?)
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn at(secs: f64) -> Mark {
-        Mark { stream: 0, time: Span([secs; 3]), capture: None }
+        Mark { moment: Moment { time: Span([secs; 3]), ..Moment::default() }, capture: None }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use architecture::Architecture;
-pub use clock::{Clock, Engine, EventOrder, HostClock, Tally};
+pub use clock::{Clock, Engine, EventOrder, HostClock, Moment, Progress, Tally};
 pub use counters::Counters;
 pub use event::{EventKind, Events, Mark};
 pub use graph::{Captured, Graphs, Load};
@@ -285,7 +285,7 @@ impl Device {
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
         self.graphs().wait(Some(stream))?;
         self.trace.note(|| Operation::SynchronizeStream { stream });
-        self.clock().synchronize(one_default(stream), None);
+        self.clock().synchronize_stream(one_default(stream));
         self.with_pool(|pool, ledger| pool.synchronized(Some(stream), ledger));
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Device {
             clock.count(name, 1, secs, 0.0, bytes as f64);
             let begins = clock.run(one_default(stream), engine, self.rates.launch(), secs);
             if engine != Engine::Compute && !pinned {
-                clock.synchronize(one_default(stream), None);
+                clock.synchronize_stream(one_default(stream));
             }
             begins
         };
@@ -365,8 +365,8 @@ impl Device {
     pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
         let capture = self.graphs().captured(stream).map(|captured| captured.id);
-        let time = self.clock().record(one_default(stream), self.rates.launch());
-        self.events().record(event, Mark { stream: one_default(stream), time, capture })?;
+        let moment = self.clock().record(one_default(stream), self.rates.launch());
+        self.events().record(event, Mark { moment, capture })?;
         self.trace.note(|| Operation::RecordEvent { event, stream });
         Ok(())
     }
@@ -374,7 +374,7 @@ impl Device {
     /// `cudaEventSynchronize`.
     pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
         if let Some(mark) = self.events().mark(event)? {
-            self.clock().synchronize(mark.stream, Some(mark.time));
+            self.clock().synchronize(&mark.moment);
         }
         self.trace.note(|| Operation::SynchronizeEvent { event });
         Ok(())
@@ -383,7 +383,7 @@ impl Device {
     /// `cudaEventQuery`: fails for an event that is not passed yet.
     pub fn query_event(&self, event: u64) -> Result<(), Fault> {
         let mark = self.events().mark(event)?;
-        let passed = mark.is_none_or(|mark| self.clock().has_passed(mark.stream, Some(mark.time)));
+        let passed = mark.is_none_or(|mark| self.clock().has_passed(&mark.moment));
         if passed { Ok(()) } else { Err(Fault::NotReady) }
     }
 
@@ -398,18 +398,21 @@ impl Device {
     pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
         self.graphs().wait(Some(stream))?;
-        if self.clock().has_passed(one_default(stream), None) { Ok(()) } else { Err(Fault::NotReady) }
+        if self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
     }
 
     /// `cudaStreamWaitEvent`: an event of any device.
     pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
         self.streams().check(stream)?;
         let mark = of.events().mark(event)?;
-        if let Some(id) = mark.and_then(|mark| mark.capture).filter(|_| of.ordinal == self.ordinal) {
-            self.graphs().join(stream, id)?;
-        }
-        if let Some(mark) = mark {
-            self.clock().wait(one_default(stream), mark.time, self.rates.launch());
+        if let Some(Mark { moment, capture }) = mark {
+            let launch = self.rates.launch();
+            if of.ordinal == self.ordinal {
+                capture.map_or(Ok(()), |id| self.graphs().join(stream, id))?;
+                self.clock().wait(one_default(stream), &moment, launch);
+            } else {
+                self.clock().wait_for_another_device(one_default(stream), &moment, launch);
+            }
         }
         self.trace.note(|| Operation::WaitEvent { stream, event });
         Ok(())
