@@ -11,6 +11,7 @@ mod clock;
 mod cudarc;
 mod devices;
 mod driver;
+mod errors;
 mod graph;
 mod nccl;
 mod pool;

@@ -33,6 +33,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::InvalidValue => 1,
         Fault::OutOfMemory => 2,
         Fault::InvalidSymbol => 13,
+        Fault::InvalidDirection => 21,
         Fault::MissingConfiguration => 52,
         Fault::NoDevice => 100,
         Fault::InvalidDevice => 101,
@@ -51,11 +52,13 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 19] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 20] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (13, c"cudaErrorInvalidSymbol", c"CUDA_ERROR_INVALID_SYMBOL", c"invalid device symbol"),
+    // The driver has no copies of a kind.
+    (21, c"cudaErrorInvalidMemcpyDirection", c"CUDA_ERROR_INVALID_VALUE", c"invalid copy direction for memcpy"),
     (52, c"cudaErrorMissingConfiguration", c"CUDA_ERROR_MISSING_CONFIGURATION", c"__global__ function call is not configured"),
     // Never answered here: PyTorch's own device code says it of a kernel for which it has no tuning.
     (98, c"cudaErrorInvalidDeviceFunction", c"CUDA_ERROR_INVALID_DEVICE_FUNCTION", c"invalid device function"),

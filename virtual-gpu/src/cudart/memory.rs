@@ -85,7 +85,7 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
         DEVICE_TO_HOST => from_device,
         DEVICE_TO_DEVICE => from_device && to_device,
         BY_ADDRESS => true,
-        _ => false,
+        _ => return Err(Fault::InvalidDirection),
     };
     if !as_told {
         return Err(Fault::InvalidValue);

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use super::answer;
 use crate::device::{Fault, Ledger, MemoryPool, Owner};
 use crate::ffi::Out;
-use crate::process::{activate, active_device, device_at, device_of, device_that, machine, noted};
+use crate::process::{activate, device_at, device_of, device_that, machine, noted};
 
 /// The handle of the first device's default pool; the others' follow it.
 const DEFAULT_POOL: u64 = 0xB00_0000;
@@ -33,7 +33,7 @@ exports! { answer;
     }
 
     fn cudaMallocAsync(address: Out<u64>, bytes: usize, stream: u64) {
-        let device = active_device()?;
+        let device = device_of(stream)?;
         device.streams().check(stream)?;
         if address.is_null() {
             return Err(Fault::InvalidValue);

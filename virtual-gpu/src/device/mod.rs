@@ -59,6 +59,8 @@ pub enum Fault {
     AlreadyRegistered,
     /// Host memory that was never pinned.
     NotRegistered,
+    /// A copy of a kind that does not exist.
+    InvalidDirection,
     /// A launch without its configuration.
     MissingConfiguration,
     /// A symbol that no loaded module has.
