@@ -51,7 +51,8 @@ fn tell_time(need: &Need) {
     let ends = need.shares.iter().map(|share| share.report.end_secs);
     if let Some([low, expected, high]) = ends.max_by(|a, b| a[1].total_cmp(&b[1])).filter(|secs| secs[1] > 0.0) {
         tell!(
-            "Time by the virtual clock (modelled): at least {}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels              say nothing of themselves, and nor does what the program does on the host.",
+            "Time by the virtual clock (modelled): at least {}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels \
+             say nothing of themselves, and nor does what the program does on the host.",
             reports::secs_in_words(Secs { low, expected, high })
         );
     }
