@@ -3,7 +3,7 @@
 use engine_protocol::{Allocator, Config, RunRecord, WeightDtype, gib};
 use serde_json::{Value, json};
 
-use crate::{Run, Verdict, summary};
+use crate::{Run, Verdict, secs_in_words, summary};
 
 /// One sentence a verdict, and one for the whole run.
 pub fn sentences(run: &Run) -> Vec<String> {
@@ -26,7 +26,11 @@ pub fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
             Some(bytes) => format!(", peak {:.2}{capacity} GiB of device memory ({})", gib(bytes), source(best)),
             None => String::new(),
         };
-        return format!("{subject}: level {} ({}){peak}.", best.config.low_mem_level, flags(&best.config));
+        let time = match (best.total_secs(), best.time_source) {
+            (Some(secs), Some(source)) => format!(", {} ({})", secs_in_words(secs), source.name()),
+            _ => String::new(),
+        };
+        return format!("{subject}: level {} ({}){peak}{time}.", best.config.low_mem_level, flags(&best.config));
     }
     match verdict.nearest {
         Some(miss) => format!(
