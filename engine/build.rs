@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo:rerun-if-changed=src/cuda/shim.cpp");
     println!("cargo:rerun-if-changed=src/cuda/work.cpp");
+    println!("cargo:rerun-if-changed=src/cuda/work.h");
+    println!("cargo:rerun-if-changed=src/cuda/observer.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -24,6 +26,7 @@ fn main() {
         .flag("-Wno-unused-parameter")
         .file("src/cuda/shim.cpp")
         .file("src/cuda/work.cpp")
+        .file("src/cuda/observer.cpp")
         .compile("lowmem_shim");
 
     let lib = libtorch.join("lib");

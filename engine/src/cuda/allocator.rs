@@ -13,7 +13,7 @@ use crate::error::Result;
 pub fn start() -> Result<String> {
     ffi::start()?;
     ffi::observe()?;
-    ffi::observe_work();
+    ffi::observe_work()?;
     ffi::device_name()
 }
 

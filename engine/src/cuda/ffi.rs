@@ -29,8 +29,10 @@ type OnMemory = extern "C" fn(address: *mut c_void, bytes: i64, reserved: usize)
 /// Hears that an allocation failed, with bytes held from the driver.
 type OnOutOfMemory = extern "C" fn(reserved: usize);
 
-/// Hears of an operation: its name, its kind and type by number, how many operations it is and how many bytes it reads and writes.
-type OnWork = extern "C" fn(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double);
+/// An operation of that name begins.
+type OnBegin = extern "C" fn(name: *const c_char);
+/// It is over: its name, its kind and type by number, how many operations it was, how many bytes it read and wrote, and whether it was all that and not others in it.
+type OnEnd = extern "C" fn(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double, counts: c_int);
 
 unsafe extern "C" {
     fn lowmem_error() -> *const c_char;
@@ -47,7 +49,7 @@ unsafe extern "C" {
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
     fn lowmem_event_new(event: *mut RawEvent, is_timed: bool) -> c_int;
     fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
-    fn lowmem_work_observe(on_work: OnWork);
+    fn lowmem_observe_work(begins: Option<OnBegin>, ended: OnEnd) -> c_int;
     fn lowmem_host_work(secs: *const c_double);
     fn lowmem_event_free(event: RawEvent) -> c_int;
     fn lowmem_event_synchronize(event: RawEvent) -> c_int;
@@ -86,12 +88,17 @@ pub(super) fn observe() -> Result<()> {
 }
 
 /// Has the work of every operation on the GPU reported to `timing`, from here on. Once a process.
-pub(super) fn observe_work() {
-    extern "C" fn on_work(_name: *const c_char, _kind: c_int, _dtype: c_int, operations: c_double, bytes: c_double) {
-        timing::report(operations, bytes);
+pub(super) fn observe_work() -> Result<()> {
+    extern "C" fn on_end(_name: *const c_char, _kind: c_int, _dtype: c_int, operations: c_double, bytes: c_double, counts: c_int) {
+        if counts != 0 {
+            timing::report(operations, bytes);
+        }
     }
     // SAFETY: the function lives as long as the program, takes plain numbers and a text that it does not read, and calls nothing of libtorch.
-    unsafe { lowmem_work_observe(on_work) }
+    match unsafe { lowmem_observe_work(None, on_end) } {
+        0 => Ok(()),
+        _ => Err(Error::Torch(TchError::Torch("its operations could not be observed".into()))),
+    }
 }
 
 /// The host works for so long, for all that the virtual GPU knows.

@@ -1,0 +1,73 @@
+// What an ATen operation asks of the GPU.
+
+#pragma once
+
+#include <ATen/core/function_schema.h>
+#include <ATen/core/ivalue.h>
+
+#include <string_view>
+#include <vector>
+
+namespace lowmem {
+
+// The numbers are part of the virtual GPU's interface: see `docs/virtual-gpu.md`.
+enum class Kind : int { unknown = 0, gemm = 1, attention = 2, convolution = 3, pointwise = 4, reduction = 5 };
+enum class Type : int { fp32 = 0, tf32 = 1, bf16 = 2, fp16 = 3, fp8 = 4, int8 = 5, fp64 = 6 };
+
+// What is known of an operation by its name and signature alone.
+struct Operation {
+  Kind kind = Kind::pointwise;
+  // It returns a view, memory that is not written, or no tensor: whatever runs in it is told of by itself.
+  bool is_idle = false;
+  // It may go between host and GPU, which is a copy and no work of the GPU's.
+  bool is_copy = false;
+  // It reads of its first tensor no more than it gives back: a lookup.
+  bool looks_up = false;
+  // Which argument's last size the sums of a matrix product run over.
+  size_t factor = 0;
+  // Of each argument, whether it is written, and whether it is written and not read.
+  std::vector<bool> is_written;
+  std::vector<bool> is_target;
+};
+
+// `name` is the operation's without its namespace and overload.
+Operation described(std::string_view name, const c10::FunctionSchema& schema);
+
+// What one call of an operation asks for: as much as its arguments say, then what its results add.
+class Work {
+ public:
+  Work(std::string_view name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments);
+  void add_results(c10::ArrayRef<c10::IValue> results);
+
+  // Whether any of its tensors is on the GPU.
+  bool is_on_gpu() const {
+    return is_on_gpu_;
+  }
+  // Whether it goes between host and GPU.
+  bool crosses() const {
+    return crosses_;
+  }
+  Type type() const {
+    return type_;
+  }
+  // Multiplications and additions.
+  double operations() const;
+  // Bytes read and written.
+  double bytes() const;
+
+ private:
+  void meet(const at::Tensor& tensor);
+
+  const Operation& operation_;
+  bool is_on_gpu_ = false;
+  bool crosses_ = false;
+  Type type_ = Type::fp32;
+  double read_bytes_ = 0;
+  double written_bytes_ = 0;
+  // Operations for each element of the result; of attention, all of them.
+  double rate_ = 0;
+  // Of the first result.
+  double elements_ = 0;
+};
+
+} // namespace lowmem
