@@ -14,7 +14,9 @@ fn main() {
     let cuda = root.join(".libtorch/cuda");
     assert!(cuda.exists(), "{}: not there: run `make setup`", cuda.display());
 
-    cc::Build::new()
+    let lib = libtorch.join("lib");
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++20")
         .include(libtorch.join("include"))
@@ -23,13 +25,11 @@ fn main() {
         // As libtorch itself was compiled: some of its classes have other members without.
         .define("NDEBUG", None)
         // libtorch's headers are not ours to mend.
-        .flag("-Wno-unused-parameter")
-        .file("src/cuda/shim.cpp")
-        .file("src/cuda/work.cpp")
-        .file("src/cuda/observer.cpp")
-        .compile("lowmem_shim");
+        .flag("-Wno-unused-parameter");
+    let observer = build.clone().files(["src/cuda/work.cpp", "src/cuda/observer.cpp"]).compile_intermediates();
+    link_observer(&build, &observer, &lib, &profile().join("liblowmem_observer.so"));
+    build.file("src/cuda/shim.cpp").objects(observer).compile("lowmem_shim");
 
-    let lib = libtorch.join("lib");
     println!("cargo:rustc-link-search=native={}", lib.display());
     for name in ["torch_cuda", "c10_cuda", "torch_cpu", "c10"] {
         println!("cargo:rustc-link-lib=dylib={name}");
@@ -38,8 +38,23 @@ fn main() {
     println!("cargo:rustc-link-search=native={}", cuda.join("lib").display());
     println!("cargo:rustc-link-lib=dylib:+verbatim=libcudart.so.13");
     // Not for the linker: cargo puts this folder on the library path of tests, which must find some CUDA libraries even for the CPU.
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let profile = out.ancestors().nth(3).expect("OUT_DIR is target/PROFILE/build/CRATE/out");
-    println!("cargo:rustc-link-search=native={}", profile.join("virtual-gpu").display());
+    println!("cargo:rustc-link-search=native={}", profile().join("virtual-gpu").display());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}
+
+/// `target/PROFILE`.
+fn profile() -> PathBuf {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    out.ancestors().nth(3).expect("OUT_DIR is target/PROFILE/build/CRATE/out").to_owned()
+}
+
+/// The observer of operations as a library of its own, for Python programs with the same libtorch: `lowmem on` has them load it.
+fn link_observer(build: &cc::Build, objects: &[PathBuf], lib: &Path, library: &Path) {
+    // Made beside it and moved there: a program may be starting with it at this moment.
+    let made = library.with_extension("so.part");
+    let mut link = build.get_compiler().to_command();
+    link.args(["-shared", "-o"]).arg(&made).args(objects).arg("-L").arg(lib).args(["-ltorch_cpu", "-lc10"]);
+    let status = link.status().expect("a C++ compiler");
+    assert!(status.success(), "{link:?}: {status}");
+    std::fs::rename(&made, library).expect("a library in the target folder");
 }

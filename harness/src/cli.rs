@@ -214,6 +214,9 @@ pub(crate) struct ValidateArguments {
     /// Published figures (by default sweeps/published.csv; sweeps/README.md has the columns)
     #[arg(value_name = "CASES.csv")]
     pub(crate) cases: Option<PathBuf>,
+    /// Compare times, and not peaks of memory
+    #[arg(long)]
+    pub(crate) times: bool,
     /// A checkout of Wan's official code (Wan2.1 or Wan2.2), or a folder that holds both; may be given twice
     #[arg(long, value_name = "DIR")]
     pub(crate) wan: Vec<PathBuf>,

@@ -71,6 +71,9 @@ pub struct Efficiency {
     pub gemm: Share,
     /// Fused attention, by PyTorch's own flash attention.
     pub attention: Share,
+    /// Fused attention by FlashAttention-3, where the GPU has it and a program brings it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash_attention_3: Option<Share>,
     /// Convolutions.
     pub convolution: Share,
     /// What computes each element by itself, and copies on the device.

@@ -10,6 +10,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
+#include <torch/version.h>
 
 #include <memory>
 #include <string>
@@ -151,6 +152,11 @@ void watch_kernels() {
 } // namespace lowmem
 
 extern "C" {
+
+// The version of libtorch that this is compiled for: no other one has the same classes.
+const char* lowmem_observer_torch() {
+  return TORCH_VERSION;
+}
 
 // From here on both hear of every operation on the GPU, on the thread that asked for it, where they are not null; and the virtual GPU does, where it is there. Once a
 // process. 0, or 1 where libtorch would not have it.

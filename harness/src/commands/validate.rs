@@ -23,40 +23,47 @@ pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let cases = case::read(&path, &profiles)?;
     let programs = Programs::find(arguments)?;
 
-    let titles = ["model", "task", "GPU", "size", "options", "published GiB", "virtual GiB", "error"];
-    let mut table = table(&titles, &[5, 6, 7]);
+    let [published, counted] = if arguments.times { ["published s", "modelled s"] } else { ["published GiB", "virtual GiB"] };
+    let mut table = table(&["model", "task", "GPU", "size", "options", published, counted, "error"], &[5, 6, 7]);
     let mut verdict = Verdict::default();
     for case in &cases {
         tell!("lowmem: line {}: {} on {}", case.line, case.title(), case.profile.name);
         let outcome = programs.run(case)?;
-        table.add_row(row(case, &outcome));
+        table.add_row(row(case, &outcome, arguments.times));
         verdict.add(case, &outcome);
     }
     say!("{table}");
-    say!(
-        "Published: peak of allocated memory (max_memory_allocated). Virtual: the same counter on the virtual GPU, where nothing is computed."
-    );
+    say!("{}", if arguments.times { TIMES } else { PEAKS });
     verdict.say();
     Ok(verdict.exit_code())
 }
 
-fn row(case: &Case, outcome: &Outcome) -> [String; 8] {
-    let (peak, error) = match outcome {
-        Outcome::Ran { peak_allocated_bytes, .. } => {
-            let error = case.error_percent(*peak_allocated_bytes).map(|error| format!("{error:+.2}%"));
-            (format!("{:.2}", gib(*peak_allocated_bytes)), error.unwrap_or_default())
+const PEAKS: &str =
+    "Published: peak of allocated memory (max_memory_allocated). Virtual: the same counter on the virtual GPU, where nothing is computed.";
+const TIMES: &str = "Published: total time. Modelled: by the virtual GPU's clock, from prompt to video, with its two ends; a few steps are run and count for all. Loading \
+                     is not in it, nor is a text encoder on the CPU, whose machine was not published.";
+
+fn row(case: &Case, outcome: &Outcome, times: bool) -> [String; 8] {
+    let (counted, error) = match outcome {
+        Outcome::Ran { secs: Some(secs), .. } => {
+            (reports::secs_in_words(*secs), case.time_error_percent(*secs).map(|error| format!("{error:+.1}%")))
         }
-        Outcome::Skipped(_) => (String::new(), "skipped".into()),
-        Outcome::Failed(_) => (String::new(), "failed".into()),
+        Outcome::Ran { peak_allocated_bytes, .. } => (
+            format!("{:.2}", gib(*peak_allocated_bytes)),
+            case.peak_error_percent(*peak_allocated_bytes).map(|error| format!("{error:+.2}%")),
+        ),
+        Outcome::Skipped(_) => (String::new(), Some("skipped".into())),
+        Outcome::Failed(_) => (String::new(), Some("failed".into())),
     };
+    let published = if times { case.total_secs } else { case.peak_gib };
     [
         case.model.clone(),
         case.task.clone(),
         case.profile.name.clone(),
         format!("{}x{}x{}", case.width, case.height, case.frames),
         case.options.join(" "),
-        case.peak_gib.map(|peak| peak.to_string()).unwrap_or_default(),
-        peak,
-        error,
+        published.map(|figure| figure.to_string()).unwrap_or_default(),
+        counted,
+        error.unwrap_or_default(),
     ]
 }

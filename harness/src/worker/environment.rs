@@ -28,6 +28,8 @@ const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 /// When events count as passed: clock, eager or lazy.
 const VIRTUAL_GPU_EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
+/// Where the observer of PyTorch's operations is, which Python programs load.
+const OBSERVER: &str = "LOWMEM_OBSERVER";
 /// How many devices there are; one by default.
 const VIRTUAL_GPU_COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
@@ -145,7 +147,7 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     must_be_built(&virtual_gpu(&folder))?;
     give_virtual_gpu(command, &folder, profile, reports)?;
     command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_COUNT, guise.devices.to_string());
-    command.env(VIRTUAL_GPU_EVENTS, guise.events.name());
+    command.env(VIRTUAL_GPU_EVENTS, guise.events.name()).env(OBSERVER, folder.join("liblowmem_observer.so"));
     for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
         command.env(name, if wanted { "1" } else { "0" });
     }

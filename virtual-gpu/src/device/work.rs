@@ -141,11 +141,15 @@ impl Rates {
             // Data-centre cards of compute capability 8.0, 9.0 and 10.0 have half rate, others 1/64.
             let (_, minor) = profile.capability();
             let fp64 = if minor == 0 { fp32 / 2.0 } else { fp32 / 64.0 };
+            let mut efficiency = profile.efficiency.clone()?;
+            if let Some(share) = efficiency.flash_attention_3.take().filter(|_| profile.brings_flash_attention_3) {
+                efficiency.attention = share;
+            }
             Some(Known {
                 memory: profile.memory_bytes_per_sec.as_ref()?.value,
                 link: pcie.pinned_bytes_per_sec.value,
                 peaks: [fp32, tf32, bf16, fp16, fp8, int8, fp64],
-                efficiency: profile.efficiency.clone()?,
+                efficiency,
             })
         };
         Self { known: known() }

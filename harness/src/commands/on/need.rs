@@ -62,6 +62,9 @@ pub(super) struct Torch {
     pub(super) cuda: Option<String>,
     devices: BTreeMap<u32, Counted>,
     failed: Option<Failed>,
+    /// Whether each of its operations told the virtual GPU what it asks for.
+    #[serde(default)]
+    tells_work: bool,
 }
 
 impl Torch {
@@ -100,6 +103,8 @@ pub(super) struct Share {
     pub(super) counted: Option<Counted>,
     /// The line that asked for what failed, where it was told.
     pub(super) place: Option<String>,
+    /// Whether all kernels of PyTorch said what they are, so that their time is known.
+    pub(super) tells_work: bool,
 }
 
 impl Share {
@@ -167,6 +172,11 @@ impl Need {
         self.shares.iter().filter_map(|share| share.counted).map(|counted| counted.peak_allocated_bytes).max()
     }
 
+    /// Whether the time of all that it did on the GPU is known.
+    pub(in crate::commands) fn tells_work(&self) -> bool {
+        self.shares.iter().all(|share| share.tells_work)
+    }
+
     /// Whether an allocation failed for good.
     pub(in crate::commands) fn ran_out(&self) -> bool {
         self.failed().is_some()
@@ -197,7 +207,8 @@ fn share(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Tor
         report.refusals.last = Some(Refusal { requested_bytes: whole, free_bytes: failed.free_bytes });
         report.refusals.refused = report.refusals.refused.max(1);
     }
-    Share { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()) }
+    let tells_work = torch.is_some_and(|torch| torch.tells_work);
+    Share { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()), tells_work }
 }
 
 /// What large allocations are multiples of.

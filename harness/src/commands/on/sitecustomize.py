@@ -1,10 +1,12 @@
-"""What `lowmem on` puts before Python's own path: as a process ends, it writes down what PyTorch's caching allocator counted.
+"""What `lowmem on` puts before Python's own path: as a process ends, it writes down what PyTorch's caching allocator counted. Where PyTorch is the one that
+lowmem is built with, each of its operations tells the virtual GPU what it asks for, so that its time is known.
 
 Python imports a module of this name at its start. It does nothing unless the program imports torch and uses the GPU, and the sitecustomize that would
 have been imported without it still is. Whatever goes wrong here must not show in the program, hence the broad `except`s: the figures are then not known.
 """
 
 import atexit
+import ctypes
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ class _Allocator:
         self.cuda = cuda  # While it is being imported, torch has no such attribute yet.
         self.peaks = {}
         self.failed = None
+        self.tells_work = False
 
     def watch(self):
         for name in self.RESETS:
@@ -30,6 +33,7 @@ class _Allocator:
                 setattr(self.torch._C, name, self.reading_first(reset))
         # torch calls this when the program first uses the GPU, and not before.
         self.cuda._lazy_call(self.observe_failures)
+        self.cuda._lazy_call(self.observe_work)
 
     def reading_first(self, reset):
         def read_and_reset(*arguments):
@@ -52,6 +56,15 @@ class _Allocator:
             self.torch._C._cuda_attach_out_of_memory_observer(self.ran_out)
         except Exception:
             pass  # The asynchronous allocator has no observers.
+
+    def observe_work(self):
+        try:
+            observer = ctypes.CDLL(os.environ["LOWMEM_OBSERVER"])
+            observer.lowmem_observer_torch.restype = ctypes.c_char_p
+            if observer.lowmem_observer_torch().decode() == str(self.torch.__version__).split("+")[0]:
+                self.tells_work = observer.lowmem_observe_work(None, None) == 0
+        except Exception:
+            pass  # It is for another PyTorch.
 
     def ran_out(self, device, requested, _total, free):
         self.failed = {"device": device, "requested_bytes": requested, "free_bytes": free, "place": self.place()}
@@ -109,6 +122,7 @@ class _OnImport:
                 "cuda": torch.version.cuda,
                 "devices": {str(device): dict(zip(names, peaks)) for device, peaks in allocator.peaks.items() if any(peaks)},
                 "failed": allocator.failed,
+                "tells_work": allocator.tells_work,
             }
             path = os.path.join(os.environ["LOWMEM_VIRTUAL_GPU_REPORT"], "%d.torch.json" % os.getpid())
             with open(path + ".part", "w") as file:

@@ -48,12 +48,18 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
 
 /// The time of the process that took longest.
 fn tell_time(need: &Need) {
-    let ends = need.shares.iter().map(|share| share.report.end_secs);
-    if let Some([low, expected, high]) = ends.max_by(|a, b| a[1].total_cmp(&b[1])).filter(|secs| secs[1] > 0.0) {
+    let longest = need.shares.iter().max_by(|a, b| a.report.end_secs[1].total_cmp(&b.report.end_secs[1]));
+    let Some(share) = longest.filter(|share| share.report.end_secs[1] > 0.0) else { return };
+    let [low, expected, high] = share.report.end_secs;
+    let secs = reports::secs_in_words(Secs { low, expected, high });
+    if share.tells_work {
         tell!(
-            "Time by the virtual clock (modelled): at least {}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels \
-             say nothing of themselves, and nor does what the program does on the host.",
-            reports::secs_in_words(Secs { low, expected, high })
+            "Time on the GPU by the virtual clock (modelled): {secs}. What the program does on the host is not in it, nor are kernels that are not PyTorch's own."
+        );
+    } else {
+        tell!(
+            "Time by the virtual clock (modelled): at least {secs}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels \
+             say nothing of themselves, and nor does what the program does on the host."
         );
     }
 }

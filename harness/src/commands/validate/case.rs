@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use csv::StringRecord;
-use engine_protocol::{GIB, GpuProfile};
+use engine_protocol::{GIB, GpuProfile, Secs};
 
 use crate::data;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 
-/// By how much a figure may be off where the row does not say.
+/// By how much a peak may be off where the row does not say.
 const TOLERANCE_PERCENT: f64 = 5.0;
+/// By how much a time may be off where the row does not say.
+const TIME_TOLERANCE_PERCENT: f64 = 20.0;
 /// The program of rows that name none.
 const PROGRAM: &str = "wan";
 
@@ -26,11 +28,15 @@ pub(super) struct Case {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) frames: u32,
+    pub(super) steps: u32,
     pub(super) gpus: u32,
     pub(super) options: Vec<String>,
     /// Peak of allocated memory; none where only other figures were published.
     pub(super) peak_gib: Option<f64>,
     pub(super) tolerance_percent: f64,
+    /// From prompt to video; none where only other figures were published.
+    pub(super) total_secs: Option<f64>,
+    pub(super) time_tolerance_percent: f64,
 }
 
 impl Case {
@@ -40,11 +46,19 @@ impl Case {
         format!("{} {} {}x{}, {} frames{options}", self.model, self.task, self.width, self.height, self.frames)
     }
 
-    /// How far that is from the published figure.
-    pub(super) fn error_percent(&self, peak_allocated_bytes: u64) -> Option<f64> {
-        let published = self.peak_gib? * GIB as f64;
-        Some((peak_allocated_bytes as f64 / published - 1.0) * 100.0)
+    /// How far a peak is from the published one.
+    pub(super) fn peak_error_percent(&self, peak_allocated_bytes: u64) -> Option<f64> {
+        Some(off_percent(peak_allocated_bytes as f64, self.peak_gib? * GIB as f64))
     }
+
+    /// How far a time is from the published one.
+    pub(super) fn time_error_percent(&self, secs: Secs) -> Option<f64> {
+        Some(off_percent(secs.expected, self.total_secs?))
+    }
+}
+
+fn off_percent(counted: f64, published: f64) -> f64 {
+    (counted / published - 1.0) * 100.0
 }
 
 /// Reads all rows. Those of columns that are not known are left alone.
@@ -92,16 +106,13 @@ impl Columns<'_> {
             width: row.number("width")?,
             height: row.number("height")?,
             frames: row.number("frames")?,
+            steps: row.number("steps")?,
             gpus: row.number("gpus")?,
             options: row.cell("options")?.split_whitespace().map(str::to_owned).collect(),
-            peak_gib: match row.cell("peak_memory_gib")? {
-                "" => None,
-                _ => Some(row.positive("peak_memory_gib")?),
-            },
-            tolerance_percent: match row.optional("tolerance_percent") {
-                Some(_) => row.positive("tolerance_percent")?,
-                None => TOLERANCE_PERCENT,
-            },
+            peak_gib: row.figure("peak_memory_gib")?,
+            tolerance_percent: row.tolerance("tolerance_percent")?.unwrap_or(TOLERANCE_PERCENT),
+            total_secs: row.figure("total_secs")?,
+            time_tolerance_percent: row.tolerance("time_tolerance_percent")?.unwrap_or(TIME_TOLERANCE_PERCENT),
         })
     }
 }
@@ -134,6 +145,16 @@ impl<'a> Row<'a> {
     fn number(&self, title: &str) -> Result<u32, Error> {
         let text = self.cell(title)?;
         text.parse().ok().filter(|&number| number > 0).ok_or_else(|| self.error(&format!("{title}: `{text}` is no whole number above 0")))
+    }
+
+    /// A figure that may not have been published.
+    fn figure(&self, title: &str) -> Result<Option<f64>, Error> {
+        (!self.cell(title)?.is_empty()).then(|| self.positive(title)).transpose()
+    }
+
+    /// A figure of a column that the file may not have.
+    fn tolerance(&self, title: &str) -> Result<Option<f64>, Error> {
+        self.optional(title).map(|_| self.positive(title)).transpose()
     }
 
     fn positive(&self, title: &str) -> Result<f64, Error> {
@@ -172,7 +193,7 @@ mod tests {
         let case = &parsed(&row("H800/H100", "1280", "69.1")).expect("a row")[0];
         assert_eq!((case.line, case.program.as_str(), case.profile.name.as_str()), (2, "wan", "h100"));
         assert_eq!((case.options.join("|").as_str(), case.tolerance_percent), ("--offload_model|True", 5.0));
-        assert_eq!(case.error_percent(GIB * 691 / 10).map(|error| error.abs() < 1e-6), Some(true));
+        assert_eq!(case.peak_error_percent(GIB * 691 / 10).map(|error| error.abs() < 1e-6), Some(true));
         assert_eq!(parsed(&row("A100", "1280", "")).expect("a row")[0].peak_gib, None);
     }
 

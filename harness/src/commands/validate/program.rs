@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::{env, io};
 
+use engine_protocol::Secs;
+
 use super::case::Case;
 use crate::cli::EventOrder;
 use crate::cli::ValidateArguments;
@@ -18,6 +20,8 @@ use crate::worker::Guise;
 const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
 /// What a script ends with where it cannot run what is asked for; the reason is the last line that it wrote.
 const CANNOT: i32 = 3;
+/// Why there are no times with another PyTorch.
+const NO_OBSERVER: &str = "times need the PyTorch that lowmem is built with, and --python has another";
 /// The interpreter that the PyTorch of `make setup` is for.
 const PYTHON: &str = "python3.11";
 
@@ -27,6 +31,8 @@ pub(super) enum Outcome {
     /// It ran to its end.
     Ran {
         peak_allocated_bytes: u64,
+        /// From prompt to video, by the virtual GPU's clock, where that was asked for.
+        secs: Option<Secs>,
         /// Memory ran out in pieces that were too small; this is what it took with PyTorch's expandable segments.
         expandable: bool,
     },
@@ -42,6 +48,8 @@ pub(super) struct Programs {
     path: Option<OsString>,
     /// Folders of Wan's official code.
     wan: Vec<PathBuf>,
+    /// Whether times are compared, and not peaks.
+    times: bool,
 }
 
 impl Programs {
@@ -50,15 +58,15 @@ impl Programs {
         if let Some(missing) = arguments.wan.iter().find(|folder| !folder.is_dir()) {
             return Err(Error::input(format!("--wan {}: there is no such folder", missing.display())));
         }
-        let wan = arguments.wan.clone();
+        let (wan, times) = (arguments.wan.clone(), arguments.times);
         let own_path = env::var_os("PYTHONPATH").filter(|path| !path.is_empty());
         if let Some(python) = &arguments.python {
-            return Ok(Self { python: python.clone(), path: own_path, wan });
+            return Ok(Self { python: python.clone(), path: own_path, wan, times });
         }
         let fetched = fetched_packages(&data::root())?;
         let path = env::join_paths(fetched.into_iter().chain(own_path.iter().flat_map(env::split_paths)));
         let path = path.map_err(|error| Error::Fault(format!("no path for Python: {error}")))?;
-        Ok(Self { python: PYTHON.into(), path: Some(path), wan })
+        Ok(Self { python: PYTHON.into(), path: Some(path), wan, times })
     }
 
     /// Runs the row's program, if there is one.
@@ -66,8 +74,12 @@ impl Programs {
         let Some((_, script)) = SCRIPTS.iter().find(|(name, _)| *name == case.program) else {
             return Ok(Outcome::Skipped(format!("there is no program `{}`", case.program)));
         };
-        if case.peak_gib.is_none() {
-            return Ok(Outcome::Skipped("no peak of memory was published".into()));
+        let missing = match self.times {
+            true => case.total_secs.is_none().then_some("no time was published"),
+            false => case.peak_gib.is_none().then_some("no peak of memory was published"),
+        };
+        if let Some(missing) = missing {
+            return Ok(Outcome::Skipped(missing.into()));
         }
         if case.gpus > 1 {
             return Ok(Outcome::Skipped(format!("it ran on {} GPUs, and programs are run on one", case.gpus)));
@@ -94,9 +106,12 @@ impl Programs {
             }
             end(&mut command, &self.python)
         })?;
-        let (status, said) = ended;
+        let (status, printed, said) = ended;
+        let secs = self.times.then(|| times(&printed)).flatten();
         Ok(match (status.code(), need.peak_allocated_bytes()) {
-            (Some(0), Some(peak_allocated_bytes)) => Ended::Outcome(Outcome::Ran { peak_allocated_bytes, expandable }),
+            (Some(0), Some(_)) if self.times && !need.tells_work() => Ended::Outcome(Outcome::Skipped(NO_OBSERVER.into())),
+            (Some(0), Some(_)) if self.times && secs.is_none() => Ended::Outcome(Outcome::Failed("it told no time".into())),
+            (Some(0), Some(peak_allocated_bytes)) => Ended::Outcome(Outcome::Ran { peak_allocated_bytes, secs, expandable }),
             (Some(0), None) => Ended::Outcome(Outcome::Failed("it did not use the GPU".into())),
             (Some(CANNOT), _) => Ended::Outcome(Outcome::Skipped(last_line(&said))),
             (Some(_), _) if need.ran_out() => Ended::RanOut,
@@ -113,6 +128,9 @@ impl Programs {
         let numbers = [("--width", case.width), ("--height", case.height), ("--frames", case.frames)];
         words.extend(["--model", &case.model, "--task", &case.task].map(Into::into));
         words.extend(numbers.iter().flat_map(|(name, number)| [OsString::from(name), number.to_string().into()]));
+        if self.times {
+            words.extend(["--times", "--steps", &case.steps.to_string()].map(Into::into));
+        }
         words.extend(case.options.iter().map(Into::into));
         words
     }
@@ -125,14 +143,21 @@ enum Ended {
     RanOut,
 }
 
-/// Runs it to its end, and gives what it wrote to standard error.
-fn end(command: &mut Command, python: &str) -> Result<(ExitStatus, String), Error> {
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+/// Runs it to its end, and gives what it wrote to standard output and to standard error.
+fn end(command: &mut Command, python: &str) -> Result<(ExitStatus, String, String), Error> {
+    let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::input(format!("--python {python}: there is no such program")),
         _ => Error::input(format!("{python}: could not be started: {error}")),
     })?;
-    Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
+    let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok((output.status, printed, said))
+}
+
+/// What a script that is asked for times prints last: at least, most likely, at most.
+fn times(printed: &str) -> Option<Secs> {
+    let [low, expected, high] = serde_json::from_str(&last_line(printed)).ok()?;
+    Some(Secs { low, expected, high })
 }
 
 /// The folders of the packages that `setup/python-packages.sh` fetches, and of PyTorch.

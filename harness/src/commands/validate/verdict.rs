@@ -21,13 +21,17 @@ impl Verdict {
     pub(super) fn add(&mut self, case: &Case, outcome: &Outcome) {
         let mut note = |text: String| self.notes.push(format!("Line {}: {text}.", case.line));
         match outcome {
-            Outcome::Ran { peak_allocated_bytes, expandable } => {
-                let Some(error) = case.error_percent(*peak_allocated_bytes).map(f64::abs) else { return };
+            Outcome::Ran { peak_allocated_bytes, secs, expandable } => {
+                let (error, tolerance) = match secs {
+                    Some(secs) => (case.time_error_percent(*secs), case.time_tolerance_percent),
+                    None => (case.peak_error_percent(*peak_allocated_bytes), case.tolerance_percent),
+                };
+                let Some(error) = error.map(f64::abs) else { return };
                 if *expandable {
                     note("memory ran out in pieces that were too small, so it was run with PyTorch's expandable segments".into());
                 }
-                if error > case.tolerance_percent {
-                    note(format!("off by more than {}%", case.tolerance_percent));
+                if error > tolerance {
+                    note(format!("off by more than {tolerance}%"));
                     self.wrong += 1;
                 }
                 self.errors.push(error);
