@@ -1,7 +1,7 @@
 //! How long things take on the device, and what it does meanwhile.
 //!
 //! A time is what lies between two events of the stream that libtorch computes on. So the same code measures a real GPU and asks the virtual one's
-//! clock. On the CPU it is the time that went by. libtorch reports each operation of the GPU on the thread that asked for it (see `cuda/work.cpp`).
+//! clock. On the CPU it is the time that went by. Each operation of the GPU is reported on the thread that asked for it (see `cuda/observer.cpp`).
 
 use std::cell::RefCell;
 use std::time::Instant;
