@@ -9,6 +9,7 @@ use crate::denoising::Denoising;
 use crate::error::{Error, Result};
 use crate::memory::{Room, predict_from, settle};
 use crate::pipeline::{Pipeline, PromptEmbeddings, Sources, Target};
+use crate::profile;
 use crate::stages::{Say, Stages};
 use crate::video::{Discard, VideoFile, VideoShape};
 use crate::weights::Source;
@@ -23,12 +24,9 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     let room = room(request, target).map_err(outside_stages)?;
     let (config, settled) = settle(&request.config, &request.model, room);
     let mut case = Case { request, target, room, config, settled, prompts: None, denoising: None };
-    loop {
-        match case.attempt(say) {
-            Ok(ending) => return Ok(ending),
-            Err(ending) => case.lower(ending, say)?,
-        }
-    }
+    let ending = case.run(say);
+    profile::finish().map_err(outside_stages)?;
+    ending
 }
 
 /// A case as far as it is.
@@ -45,6 +43,16 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Runs it to its end, at lower levels if need be.
+    fn run(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+        loop {
+            match self.attempt(say) {
+                Ok(ending) => return Ok(ending),
+                Err(ending) => self.lower(ending, say)?,
+            }
+        }
+    }
+
     /// Runs what is not done yet, under the configuration as it is now.
     fn attempt(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
         let first = self.first_stage();
@@ -163,7 +171,10 @@ fn start(request: &Request, say: Say<'_>) -> Result<Target> {
         device: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
         computes: request.device != Device::Virtual,
     };
-    let device_name = if target.device.is_cuda() { allocator::start()? } else { "CPU".to_owned() };
+    let device_name = if target.device.is_cuda() { allocator::start(request.profile.is_some())? } else { "CPU".to_owned() };
+    if let (Some(profile), true) = (&request.profile, target.device.is_cuda()) {
+        profile::start(profile.trace.as_deref())?;
+    }
     if let (Some(limit), true) = (request.memory_limit_bytes, target.device.is_cuda()) {
         allocator::set_limit(limit)?;
     }

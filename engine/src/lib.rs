@@ -10,6 +10,7 @@ pub mod error;
 pub mod host_rates;
 pub mod memory;
 pub mod pipeline;
+mod profile;
 pub mod scheduler;
 pub mod stages;
 pub mod text_encoder;

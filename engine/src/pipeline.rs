@@ -73,7 +73,7 @@ impl Target {
     /// # Errors
     /// No GPU.
     pub fn gpu() -> Result<Self> {
-        cuda::allocator::start()?;
+        cuda::allocator::start(false)?;
         Ok(Self { device: Device::Cuda(cuda::DEVICE as usize), computes: true })
     }
 }

@@ -1,11 +1,12 @@
 //! Stages of a run: each with its own peaks and time, each told of as it begins and ends.
 
-use engine_protocol::{Event, Stage, StageMemory, StageTime};
+use engine_protocol::{Event, OperationTime, Stage, StageMemory, StageTime};
 
 use crate::attribution;
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
 use crate::pipeline::Target;
+use crate::profile;
 use crate::timing;
 
 /// Says what happens, to whoever listens.
@@ -31,8 +32,8 @@ impl Stages {
         say(Event::StageBegun { stage });
         let result = self.begin(stage).and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
         match result {
-            Ok((result, (time, memory))) => {
-                say(Event::StageEnded { stage, time, memory });
+            Ok((result, (time, memory, operations))) => {
+                say(Event::StageEnded { stage, time, memory, operations });
                 Ok(result)
             }
             Err(error) => Err(Box::new(self.failure(stage, &error))),
@@ -62,9 +63,11 @@ impl Stages {
         Ok(())
     }
 
-    fn end(self) -> Result<(Option<StageTime>, Option<StageMemory>)> {
+    fn end(self) -> Result<(Option<StageTime>, Option<StageMemory>, Vec<OperationTime>)> {
         let time = timing::end_stage()?;
-        Ok((time, self.end_memory()?))
+        let memory = self.end_memory()?;
+        // The device has been waited for.
+        Ok((time, memory, profile::end_stage()?))
     }
 
     fn end_memory(self) -> Result<Option<StageMemory>> {

@@ -42,7 +42,8 @@ impl Stopwatch {
     }
 }
 
-fn mark(stream: Stream) -> Result<Event> {
+/// A mark in `stream` that knows when it is passed.
+pub(crate) fn mark(stream: Stream) -> Result<Event> {
     let event = Event::timed()?;
     event.record(stream)?;
     Ok(event)

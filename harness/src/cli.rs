@@ -32,9 +32,11 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// Print what will live where and the predicted peaks, before anything is allocated
     Plan(PlanArguments),
+    /// Show where the time of one configuration goes, operation by operation, and what holds it up
+    Profile(ProfileArguments),
     /// Run any program, unchanged, on a virtual GPU and say what it needed
     On(OnArguments),
-    /// Hold the virtual GPU against peaks of memory that others have published
+    /// Hold the virtual GPU against peaks of memory and times that others have published
     Validate(ValidateArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
@@ -173,6 +175,22 @@ pub(crate) struct PlanArguments {
     #[arg(long)]
     pub(crate) json: bool,
     /// key=value pairs: low_mem_level=3 resolution=720p
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem profile`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// Write a Chrome trace, which ui.perfetto.dev opens
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Print JSON: the run record, with all operations
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// key=value pairs: model=wan2.1-t2v-14b low_mem_level=3 resolution=720p; two sampler steps are run unless steps_measured says otherwise
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
 }

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Autotune(arguments) => commands::autotune::run(arguments),
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Profile(arguments) => commands::profile::run(&arguments),
         Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Gpus => commands::gpus::run(),

@@ -8,6 +8,7 @@ mod html;
 mod markdown;
 mod parts;
 mod plot;
+mod profile;
 mod run;
 #[cfg(test)]
 mod samples;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 pub use advice::{flags, recommended_yaml, sentence, sentences, settings, source};
 pub use parts::parts_in_words;
+pub use profile::{Bound, Breakdown, Part, Row, breakdown, part_name};
 pub use run::{Error, Host, MANIFEST, Manifest, RECORDS, Run, load_manifest, load_records};
 pub use summary::{Miss, Verdict, best, nearest_miss, needed_bytes, overall, ranked, ranking, verdicts};
 pub use table::{TEXT_COLUMNS, TITLES, notes, row, rows_look_alike, shown, unsupported_calls};

@@ -47,6 +47,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         predicted_peak_allocated_bytes: None,
         steps: Vec::new(),
         step_secs: Vec::new(),
+        operations: Vec::new(),
     };
     RunRecord {
         case: case.into(),
@@ -90,7 +91,8 @@ fn model() -> ModelSpec {
     serde_yaml::from_str(TINY).expect("the model definition")
 }
 
-fn gpu() -> GpuProfile {
+/// A GPU with round rates.
+pub(crate) fn gpu() -> GpuProfile {
     fn figure<T>(value: T) -> Figure<T> {
         Figure { value, source: "sample".into() }
     }
@@ -111,7 +113,7 @@ fn gpu() -> GpuProfile {
         efficiency: Efficiency {
             gemm: share(),
             attention: share(),
-            flash_attention_3: None,
+            cudnn_attention: None,
             convolution: share(),
             pointwise: share(),
             reduction: share(),

@@ -13,6 +13,7 @@ mod generate;
 mod interrupt;
 mod on;
 mod plan;
+mod profile;
 mod program_peaks;
 mod programs;
 mod python;

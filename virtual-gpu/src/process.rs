@@ -24,7 +24,6 @@ const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 const TIMELINE: &str = "LOWMEM_VIRTUAL_GPU_TIMELINE";
 const EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
-const FLASH_ATTENTION: &str = "LOWMEM_VIRTUAL_GPU_FLASH_ATTENTION";
 const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// CUDA's own variable.
 const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
@@ -37,7 +36,6 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     match GpuProfile::from_json(&text) {
         Ok(mut profile) => {
             profile.is_masked = is_set(MASK_NAME);
-            profile.brings_flash_attention_3 = env::var(FLASH_ATTENTION).as_deref() == Ok("3");
             let (records, order) = (records(), event_order());
             let clock = || Clock::new(Arc::clone(&HOST_CLOCK), order);
             (0..count()).map(|ordinal| Device::new(profile.clone(), ordinal, Box::new(ffi::Mapped), records.clone(), clock())).collect()

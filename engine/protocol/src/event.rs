@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PeakParts, PlannedStage, Secs, Stage, StageTime, StreamFrom};
+use crate::{OperationTime, PeakParts, PlannedStage, Secs, Stage, StageTime, StreamFrom};
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub enum Event {
         time: Option<StageTime>,
         /// Its memory; empty on the CPU.
         memory: Option<StageMemory>,
+        /// What its operations took, the longest first; none where no profile was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        operations: Vec<OperationTime>,
     },
     /// The case is done.
     Finished {

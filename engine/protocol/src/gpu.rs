@@ -69,11 +69,11 @@ pub struct PeakFlops {
 pub struct Efficiency {
     /// Products of matrices.
     pub gemm: Share,
-    /// Fused attention, by PyTorch's own flash attention.
+    /// Fused attention, by PyTorch's own flash attention (FlashAttention-2).
     pub attention: Share,
-    /// Fused attention by FlashAttention-3, where the GPU has it and a program brings it.
+    /// Fused attention by cuDNN, which PyTorch prefers on compute capability 9.0; where it is empty, that of `attention`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flash_attention_3: Option<Share>,
+    pub cudnn_attention: Option<Share>,
     /// Convolutions.
     pub convolution: Share,
     /// What computes each element by itself, and copies on the device.

@@ -12,6 +12,7 @@ mod inventory;
 mod model;
 mod output;
 mod plan;
+mod profile;
 mod record;
 mod request;
 mod time;
@@ -28,8 +29,9 @@ pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
+pub use profile::{OperationTime, WorkKind, WorkType};
 pub use record::{Outcome, RunRecord, Source, Stage, StageRecord};
-pub use request::{Device, Request};
+pub use request::{Device, Profile, Request};
 pub use time::{Secs, StageTime, Work};
 
 /// Bytes of one GiB: what people see is always in GiB.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Lowered, PeakParts, Secs, Settled, StageMemory, StageTime};
+use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Settled, StageMemory, StageTime};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub struct StageRecord {
     /// Of denoise, how long each sampler step that ran took.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_secs: Vec<Secs>,
+    /// What its operations took, the longest first; none where no profile was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<OperationTime>,
 }
 
 impl StageRecord {

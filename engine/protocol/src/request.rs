@@ -62,4 +62,15 @@ pub struct Request {
     pub checkpoint: Option<PathBuf>,
     /// Where the video goes; without it, finished frames are dropped.
     pub output: Option<PathBuf>,
+    /// Whether each operation is to be timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+/// What is wanted of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Where a Chrome trace goes.
+    pub trace: Option<PathBuf>,
 }

@@ -6,14 +6,20 @@ use super::ffi;
 use crate::attribution;
 use crate::error::Result;
 
+/// `off`: the work of operations is not counted, and their times are not known.
+const OBSERVER: &str = "LOWMEM_OBSERVER";
+
 /// Makes the context, so that later figures hold it, has what this thread allocates attributed and what it asks of the GPU counted, and gives the device's name.
 ///
 /// # Errors
 /// When there is no GPU, or it cannot be used.
-pub fn start() -> Result<String> {
+pub fn start(is_profiled: bool) -> Result<String> {
     ffi::start()?;
     ffi::observe()?;
-    ffi::observe_work()?;
+    // Only to measure what it costs: `benches/observer_cost.py`.
+    if std::env::var_os(OBSERVER).is_none_or(|value| value != "off") {
+        ffi::observe_work(is_profiled)?;
+    }
     ffi::device_name()
 }
 

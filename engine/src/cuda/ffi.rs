@@ -4,11 +4,13 @@
 use std::ffi::{CStr, c_char, c_double, c_int, c_void};
 use std::fs::File;
 
+use engine_protocol::{WorkKind, WorkType};
 use memmap2::{Mmap, UncheckedAdvice};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::DEVICE;
 use crate::error::{Error, Result};
+use crate::profile::{self, Done};
 use crate::{attribution, timing};
 
 /// The caching allocator's counters, over all pools, in bytes.
@@ -87,15 +89,24 @@ pub(super) fn observe() -> Result<()> {
     check(unsafe { lowmem_observe(on_memory, on_out_of_memory) })
 }
 
-/// Has the work of every operation on the GPU reported to `timing`, from here on. Once a process.
-pub(super) fn observe_work() -> Result<()> {
-    extern "C" fn on_end(_name: *const c_char, _kind: c_int, _dtype: c_int, operations: c_double, bytes: c_double, counts: c_int) {
+/// Has the work of every operation on the GPU reported to `timing`, and to `profile` where it is wanted there, from here on. Once a process.
+pub(super) fn observe_work(is_profiled: bool) -> Result<()> {
+    extern "C" fn on_begin(_name: *const c_char) {
+        profile::begin();
+    }
+    extern "C" fn on_end(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double, counts: c_int) {
         if counts != 0 {
             timing::report(operations, bytes);
         }
+        profile::end(|| {
+            let kind = WorkKind::of(kind).filter(|_| counts != 0)?;
+            // SAFETY: the observer keeps the text as long as the program lives.
+            let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+            Some(Done { name, kind, dtype: WorkType::of(dtype), operations, bytes })
+        });
     }
-    // SAFETY: the function lives as long as the program, takes plain numbers and a text that it does not read, and calls nothing of libtorch.
-    match unsafe { lowmem_observe_work(None, on_end) } {
+    // SAFETY: both functions live as long as the program, take plain numbers and a text that lives as long, and unwind into nothing.
+    match unsafe { lowmem_observe_work(is_profiled.then_some(on_begin as OnBegin), on_end) } {
         0 => Ok(()),
         _ => Err(Error::Torch(TchError::Torch("its operations could not be observed".into()))),
     }

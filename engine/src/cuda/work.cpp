@@ -6,6 +6,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -41,11 +42,10 @@ double bytes_of(const at::Tensor& tensor) {
     return 0;
   }
   double elements = 1;
-  for (int64_t dimension = 0; dimension < tensor.dim(); ++dimension) {
-    if (tensor.size(dimension) == 0) {
-      return 0;
-    }
-    elements *= tensor.stride(dimension) == 0 ? 1.0 : static_cast<double>(tensor.size(dimension));
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  for (size_t dimension = 0; dimension < sizes.size(); ++dimension) {
+    elements *= strides[dimension] == 0 && sizes[dimension] != 0 ? 1.0 : static_cast<double>(sizes[dimension]);
   }
   return elements * static_cast<double>(tensor.element_size());
 }
@@ -112,16 +112,18 @@ Operation described(std::string_view name, const c10::FunctionSchema& schema) {
   }
   const bool is_allocation = name.rfind("empty", 0) == 0 || name.rfind("new_empty", 0) == 0 || name.rfind("_empty", 0) == 0;
   operation.is_idle = !gives_tensor || gives_views || is_allocation || is_among(name, idle);
-  for (const auto& argument : schema.arguments()) {
-    const bool is_written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-    operation.is_written.push_back(is_written);
-    operation.is_target.push_back(is_written && (argument.name() == "out" || is_among(name, overwriting)));
+  for (size_t index = 0; index < std::min(schema.arguments().size(), operation.is_written.size()); ++index) {
+    const auto& argument = schema.arguments()[index];
+    operation.is_written[index] = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+    operation.is_target[index] = operation.is_written[index] && (argument.name() == "out" || is_among(name, overwriting));
   }
   if (is_among(name, products_of_first)) {
     operation.kind = Kind::gemm;
   } else if (is_among(name, products_of_second)) {
     operation.kind = Kind::gemm;
     operation.factor = 1;
+  } else if (contains(name, "cudnn_attention")) {
+    operation.kind = Kind::cudnn_attention;
   } else if (contains(name, "_attention")) {
     operation.kind = Kind::attention;
   } else if (contains(name, "convolution") || contains(name, "conv_depthwise") || name.rfind("slow_conv", 0) == 0) {
@@ -137,7 +139,7 @@ Operation described(std::string_view name, const c10::FunctionSchema& schema) {
 Work::Work(std::string_view name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments) : operation_(operation) {
   std::array<const at::Tensor*, 3> first{};
   size_t tensors = 0;
-  for (size_t index = 0; index < arguments.size(); ++index) {
+  for (size_t index = 0; index < std::min(arguments.size(), operation.is_written.size()); ++index) {
     // What is written beside the factors is a place for the result.
     if (arguments[index].isTensor() && !operation.is_written[index] && tensors < first.size()) {
       first[tensors++] = &arguments[index].toTensor();
@@ -155,7 +157,7 @@ Work::Work(std::string_view name, const Operation& operation, c10::ArrayRef<c10:
     rate_ = 2.0 * static_cast<double>(first[operation.factor]->size(-1));
   } else if (operation.kind == Kind::convolution && tensors > 1 && first[1]->defined() && first[1]->dim() > 1 && first[1]->size(0) > 0) {
     rate_ = 2.0 * static_cast<double>(first[1]->numel()) / static_cast<double>(first[1]->size(0));
-  } else if (operation.kind == Kind::attention && tensors == 3) {
+  } else if ((operation.kind == Kind::attention || operation.kind == Kind::cudnn_attention) && tensors == 3) {
     rate_ = attention_operations(name, *first[0], *first[1], *first[2]);
   }
 }
@@ -182,6 +184,7 @@ void Work::meet(const at::Tensor& tensor) {
 double Work::operations() const {
   switch (operation_.kind) {
     case Kind::attention:
+    case Kind::cudnn_attention:
       return rate_;
     case Kind::gemm:
     case Kind::convolution:

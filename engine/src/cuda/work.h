@@ -5,13 +5,13 @@
 #include <ATen/core/function_schema.h>
 #include <ATen/core/ivalue.h>
 
+#include <bitset>
 #include <string_view>
-#include <vector>
 
 namespace lowmem {
 
 // The numbers are part of the virtual GPU's interface: see `docs/virtual-gpu.md`.
-enum class Kind : int { unknown = 0, gemm = 1, attention = 2, convolution = 3, pointwise = 4, reduction = 5 };
+enum class Kind : int { unknown = 0, gemm = 1, attention = 2, convolution = 3, pointwise = 4, reduction = 5, cudnn_attention = 6 };
 enum class Type : int { fp32 = 0, tf32 = 1, bf16 = 2, fp16 = 3, fp8 = 4, int8 = 5, fp64 = 6 };
 
 // What is known of an operation by its name and signature alone.
@@ -25,9 +25,9 @@ struct Operation {
   bool looks_up = false;
   // Which argument's last size the sums of a matrix product run over.
   size_t factor = 0;
-  // Of each argument, whether it is written, and whether it is written and not read.
-  std::vector<bool> is_written;
-  std::vector<bool> is_target;
+  // Of the first arguments, whether each is written, and whether it is written and not read.
+  std::bitset<64> is_written;
+  std::bitset<64> is_target;
 };
 
 // `name` is the operation's without its namespace and overload.

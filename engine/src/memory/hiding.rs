@@ -35,7 +35,9 @@ fn turns(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> Vec<Turn> {
         Dtype::Fp16 => flops.fp16.value,
     };
     // And behind arithmetic at its quickest.
-    let (gemm, attention) = (peak * gpu.efficiency.gemm.high, peak * gpu.efficiency.attention.high);
+    let efficiency = &gpu.efficiency;
+    let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |share| share.high).max(efficiency.attention.high);
+    let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
     let link = SLOW_LINK * gpu.pcie.pinned_bytes_per_sec.value * if config.pinned_memory.unwrap_or(true) { 1.0 } else { PAGEABLE_SHARE };
 
     let [_, latents @ ..] = config.latent_shape(model);

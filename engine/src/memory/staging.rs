@@ -15,8 +15,8 @@ use super::host_slab::HostSlab;
 use crate::attribution::{Component, within};
 use crate::cuda::{Event, Stream};
 use crate::error::Result;
-use crate::timing;
 use crate::weights::{Group, GroupLayout, Weights};
+use crate::{profile, timing};
 
 /// The buffers, allocated once, and the streams between which they pass.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Buffer {
         match (streams, &self.events) {
             (Some(streams), Some(events)) => {
                 streams.copy.wait(&events.released)?;
-                streams.copy.copy_to_device(&self.slab, host, bytes)?;
+                profile::copied(streams.copy, bytes, || streams.copy.copy_to_device(&self.slab, host, bytes))?;
                 events.arrived.record(streams.copy)
             }
             _ => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),

@@ -6,6 +6,7 @@ pub(crate) mod gpus;
 pub(crate) mod models;
 pub(crate) mod on;
 pub(crate) mod plan;
+pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod smi;
 pub(crate) mod sweep;

@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory, StageRecord,
-    StageTime, Transfers,
+    Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory,
+    StageRecord, StageTime, Transfers,
 };
 
 use super::environment::DeviceReport;
@@ -78,15 +78,15 @@ impl Transcript {
                 self.steps.extend(parts);
                 self.step_secs.extend(secs);
             }
-            Event::StageEnded { stage, time, memory } => {
+            Event::StageEnded { stage, time, memory, operations } => {
                 self.open_stage = None;
-                self.keep(stage, time, memory);
+                self.keep(stage, time, memory, operations);
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
                 // The stage that ran out is a stage of the run too.
                 self.open_stage = Some(stage);
-                self.keep(stage, None, memory);
+                self.keep(stage, None, memory, Vec::new());
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
@@ -94,13 +94,13 @@ impl Transcript {
     }
 
     /// Keeps a stage that is over, with the steps that were told of in it.
-    fn keep(&mut self, stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>) {
+    fn keep(&mut self, stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>, operations: Vec<OperationTime>) {
         let (steps, step_secs) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.step_secs));
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
         let planned = self.planned.iter().find(|planned| planned.stage == stage);
         let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
-        self.stages.push(StageRecord { stage, time, memory, predicted_peak_allocated_bytes, steps, step_secs });
+        self.stages.push(StageRecord { stage, time, memory, predicted_peak_allocated_bytes, steps, step_secs, operations });
         self.stages.sort_by_key(|record| record.stage);
     }
 

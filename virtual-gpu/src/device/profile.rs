@@ -41,7 +41,7 @@ pub struct Share {
 pub struct Efficiency {
     pub gemm: Share,
     pub attention: Share,
-    pub flash_attention_3: Option<Share>,
+    pub cudnn_attention: Option<Share>,
     pub convolution: Share,
     pub pointwise: Share,
     pub reduction: Share,
@@ -77,9 +77,6 @@ pub struct GpuProfile {
     /// Whether the device calls itself by the real GPU's name: for programs that choose by it.
     #[serde(skip)]
     pub is_masked: bool,
-    /// Whether the program brings FlashAttention-3, which counts where the profile has its rate.
-    #[serde(skip)]
-    pub brings_flash_attention_3: bool,
 }
 
 impl GpuProfile {

@@ -27,8 +27,10 @@ pub enum WorkKind {
     Unknown,
     /// Products of matrices.
     Gemm,
-    /// Fused attention.
+    /// Fused attention, by kernels of FlashAttention-2's kind.
     Attention,
+    /// Fused attention, by cuDNN.
+    CudnnAttention,
     /// Convolutions.
     Convolution,
     /// Each element by itself.
@@ -46,6 +48,7 @@ impl WorkKind {
             3 => Self::Convolution,
             4 => Self::Pointwise,
             5 => Self::Reduction,
+            6 => Self::CudnnAttention,
             _ => Self::Unknown,
         }
     }
@@ -55,7 +58,7 @@ impl WorkKind {
         match self {
             Self::Unknown => "kernel",
             Self::Gemm => "gemm",
-            Self::Attention => "attention",
+            Self::Attention | Self::CudnnAttention => "attention",
             Self::Convolution => "convolution",
             Self::Pointwise => "pointwise",
             Self::Reduction => "reduction",
@@ -141,15 +144,11 @@ impl Rates {
             // Data-centre cards of compute capability 8.0, 9.0 and 10.0 have half rate, others 1/64.
             let (_, minor) = profile.capability();
             let fp64 = if minor == 0 { fp32 / 2.0 } else { fp32 / 64.0 };
-            let mut efficiency = profile.efficiency.clone()?;
-            if let Some(share) = efficiency.flash_attention_3.take().filter(|_| profile.brings_flash_attention_3) {
-                efficiency.attention = share;
-            }
             Some(Known {
                 memory: profile.memory_bytes_per_sec.as_ref()?.value,
                 link: pcie.pinned_bytes_per_sec.value,
                 peaks: [fp32, tf32, bf16, fp16, fp8, int8, fp64],
-                efficiency,
+                efficiency: profile.efficiency.clone()?,
             })
         };
         Self { known: known() }
@@ -173,6 +172,7 @@ impl Rates {
             WorkKind::Unknown => return Span::default(),
             WorkKind::Gemm => &efficiency.gemm,
             WorkKind::Attention => &efficiency.attention,
+            WorkKind::CudnnAttention => efficiency.cudnn_attention.as_ref().unwrap_or(&efficiency.attention),
             WorkKind::Convolution => &efficiency.convolution,
             WorkKind::Pointwise => &efficiency.pointwise,
             WorkKind::Reduction => &efficiency.reduction,

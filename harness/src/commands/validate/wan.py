@@ -9,8 +9,8 @@ What differs from a real run, none of it on the GPU:
 - No checkpoint is read. Weights are allocated where the code would have loaded them, in the type that the published files have, and never filled.
 - The text encoder is not computed where it runs on the CPU: its output has the right shape.
 - The tokenizer gives as many tokens as there is room for half of, whatever the prompt is: the transformer pads them.
-- flash-attn is answered by torch's scaled_dot_product_attention, which is flash attention too. Wan2.2's figures are published with FlashAttention-3 on GPUs
-  that have it, so there its rate is the one that counts.
+- flash-attn is answered by torch's scaled_dot_product_attention: by its FlashAttention-2, or, for Wan2.2 on GPUs that have FlashAttention-3, with which its
+  figures were published, by cuDNN's kernel, which is as fast.
 - Four steps are run: enough for both transformers of Wan2.2's pool to have their turn, and for the solver to hold all that it ever holds. Of the time that they
   take, the median counts for each step that is not run.
 - The sampler is told that its first step is the first one, and does not check whether its systems of two equations could be solved: both it would read from the GPU.
@@ -97,14 +97,21 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__getattr__ = lambda name: type(name, (), {})
 
 
-def flash_attention(torch):
+def flash_attention(torch, version):
     """The package flash_attn, as far as Wan calls it."""
+
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def backend(device):
+        is_third = version == "2.2" and torch.cuda.get_device_capability(device)[0] == 9
+        return SDPBackend.CUDNN_ATTENTION if is_third else SDPBackend.FLASH_ATTENTION
 
     def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **_):
         sequences = cu_seqlens_q.numel() - 1
         assert sequences == 1, "one sequence at a time"
         q, k, v = (x.unsqueeze(0).transpose(1, 2) for x in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).squeeze(0)
+        with sdpa_kernel(backend(q.device)):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).squeeze(0)
 
     module = types.ModuleType("flash_attn")
     module.flash_attn_varlen_func = flash_attn_varlen_func
@@ -177,14 +184,12 @@ def main():
     if given.convert_model_dtype and version == "2.1":
         cannot("Wan2.1's code has no --convert_model_dtype")
     sys.path.insert(0, checkout(given.wan, version))
-    if version == "2.2":
-        os.environ["LOWMEM_VIRTUAL_GPU_FLASH_ATTENTION"] = "3"
     sys.dont_write_bytecode = True
 
     import torch
     import diffusers, transformers  # noqa: E401,F401 Before the stand-ins, which they must not find.
 
-    sys.modules["flash_attn"] = flash_attention(torch)
+    sys.modules["flash_attn"] = flash_attention(torch, version)
     sys.meta_path.append(StandIns())
     leave_weights_empty(torch)
 

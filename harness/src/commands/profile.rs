@@ -1,0 +1,162 @@
+//! `lowmem profile`: where the time of one configuration goes, and what holds it up.
+
+use engine_protocol::{Device, Outcome, Profile, Request, RunRecord, Settings, WorkKind};
+use reports::{Breakdown, Row, secs_in_words, shown_secs};
+
+use super::table;
+use crate::cli::{self, ProfileArguments};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::sweep::{Definition, Rules, resolve_one};
+use crate::target::Target;
+use crate::worker::{self, Launcher};
+use crate::{host, host_rates};
+
+/// So many sampler steps are run where nothing is said: in the second one everything is as in all others.
+const STEPS: i64 = 2;
+/// So many operations have a row of their own.
+const ROWS: usize = 16;
+
+/// Runs the case and prints its breakdown.
+pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
+    let target = Target::choose(&arguments.target)?;
+    if target.device == Device::Cpu {
+        return Err(Error::input("--device cpu: operations are timed on a GPU, real or virtual: name one with --gpu"));
+    }
+    let models = Models::load()?;
+    let mut settings = Settings::from_pairs(cli::settings(&arguments.settings)?)?;
+    if settings.steps_measured.is_none() && settings.steps.is_none_or(|steps| steps >= STEPS) {
+        settings.steps_measured = Some(STEPS);
+    }
+    let definition = Definition::empty("profile");
+    let (config, warnings) =
+        resolve_one(&settings, &models, Rules { device: target.device, may_shorten: true }, |error| definition.refuse(error))?;
+    warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    let launcher = Launcher::find(target.device)?;
+    let interrupt = Interrupt::listen()?;
+    tell!("{}", target.choice);
+
+    let request = Request {
+        checkpoint: None,
+        case: "profile".into(),
+        device: target.device,
+        memory_limit_bytes: target.memory_limit_bytes,
+        host_limit_bytes: if target.device == Device::Virtual { None } else { host::available_bytes() },
+        gpu: target.profile.clone(),
+        host_rates: host_rates::for_cases(&target, &launcher, [&config]),
+        model: models.get(&config.model)?.clone(),
+        config,
+        output: None,
+        profile: Some(Profile { trace: arguments.trace.clone() }),
+    };
+    let Some(record) = worker::run_case(&launcher, &target, &request, None, &interrupt, &mut |_| {})? else {
+        tell!("interrupted: nothing was measured");
+        return Ok(ExitCode::Interrupted);
+    };
+    if record.outcome != Outcome::Ok {
+        let error = record.error.as_deref().unwrap_or("the worker did not say why");
+        tell!("lowmem: {} in {}: {error}", record.outcome.name(), record.failed_stage.map_or("an unknown stage", |stage| stage.name()));
+        return Ok(if record.outcome == Outcome::Oom { ExitCode::NothingFits } else { ExitCode::CasesFailed });
+    }
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Fault(format!("the record is no JSON: {error}")))?;
+        say!("{text}");
+        return Ok(ExitCode::Done);
+    }
+    let breakdown =
+        reports::breakdown(&record, target.profile.as_ref()).ok_or_else(|| Error::Fault("a stage's time is not known".into()))?;
+    print(&record, &breakdown);
+    if let Some(trace) = &arguments.trace {
+        say!("Trace: {} (open it at ui.perfetto.dev)", trace.display());
+    }
+    Ok(ExitCode::Done)
+}
+
+fn print(record: &RunRecord, breakdown: &Breakdown) {
+    let config = &record.config;
+    let total = breakdown.total.expected;
+    let share = |secs: f64| format!("{:.1}%", secs / total * 100.0);
+    say!(
+        "{} at {}, {} frames, level {}: {}\n",
+        config.model,
+        config.resolution(),
+        config.frames,
+        config.low_mem_level,
+        secs_in_words(breakdown.total)
+    );
+
+    let mut parts = table(&["part", "time s", "of all", "waits for copies s", "waits for the host s"], &[1, 2, 3, 4]);
+    for part in &breakdown.parts {
+        let secs = part.secs.expected;
+        parts.add_row([
+            part.name().to_owned(),
+            shown_secs(secs),
+            share(secs),
+            shown_secs(part.stalled_secs.expected),
+            shown_secs(part.idle_secs),
+        ]);
+    }
+    say!("{parts}\n");
+
+    let titles =
+        ["operation", "kind", "type", "part of", "calls", "time s", "of all", "operations", "bytes", "rate", "of peak", "bound by"];
+    let mut rows = table(&titles, &[4, 5, 6, 7, 8, 9, 10]);
+    for row in breakdown.rows.iter().take(ROWS) {
+        rows.add_row(cells(row, &share));
+    }
+    say!("{rows}");
+    let rest = breakdown.rows.get(ROWS..).unwrap_or_default();
+    if !rest.is_empty() {
+        let secs: f64 = rest.iter().filter(|row| row.sum.kind != WorkKind::Copy).map(|row| row.sum.secs.expected).sum();
+        say!("{} more take {} s together; --json has all.", rest.len(), shown_secs(secs));
+    }
+    let source = record.time_source.map_or("", |source| source.name());
+    say!("Times are {source}. Copies to the device go on beside arithmetic; what is waited for is in the first table.");
+    if config.steps_to_run() < config.steps {
+        say!("{} of {} sampler steps were run, and count for all.", config.steps_to_run(), config.steps);
+    }
+    say!("\n{}", breakdown.advice);
+}
+
+fn cells(row: &Row, share: &impl Fn(f64) -> String) -> [String; 12] {
+    let sum = &row.sum;
+    let is_copy = sum.kind == WorkKind::Copy;
+    let per_sec = if sum.operations > 0.0 && row.rate > 0.0 && row.bound != Some(reports::Bound::Memory) { "op/s" } else { "B/s" };
+    [
+        sum.name.trim_start_matches("aten::").to_owned(),
+        sum.kind.name().to_owned(),
+        if is_copy { "" } else { sum.dtype.name() }.to_owned(),
+        reports::part_name(row.stage).to_owned(),
+        sum.calls.to_string(),
+        shown_secs(sum.secs.expected),
+        if is_copy { String::new() } else { share(sum.secs.expected) },
+        if sum.operations > 0.0 { in_units(sum.operations, "") } else { String::new() },
+        in_units(sum.bytes, "B"),
+        in_units(row.rate, per_sec),
+        row.share_of_peak.map(|share| format!("{:.0}%", share * 100.0)).unwrap_or_default(),
+        row.bound.map(|bound| bound.name().to_owned()).unwrap_or_default(),
+    ]
+}
+
+/// With three digits and a decimal prefix.
+fn in_units(amount: f64, unit: &str) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P", "E"];
+    let step = ((amount.max(1.0).log10() / 3.0) as usize).min(prefixes.len() - 1);
+    let scaled = amount / 1000_f64.powi(step as i32);
+    let decimals = if scaled < 10.0 { 2 } else { usize::from(scaled < 100.0) };
+    format!("{scaled:.decimals$} {}{unit}", prefixes[step]).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_three_digits() {
+        let shown =
+            [(0.0, "B"), (999.0, "B"), (1.5e3, "op/s"), (1.652e14, "op/s"), (2.0e21, "")].map(|(amount, unit)| in_units(amount, unit));
+        assert_eq!(shown, ["0.00 B", "999 B", "1.50 kop/s", "165 Top/s", "2000 E"]);
+    }
+}
