@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod attribution;
+pub mod calibration;
 pub mod case;
 pub mod checkpoint;
 pub mod cuda;

@@ -1,7 +1,8 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
 //! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes a request and prints what will live where
-//! and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches.
+//! and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
+//! `lowmem-worker calibrate` what the GPU does.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, settle};
-use engine::{Checkpoint, case, host_rates};
+use engine::{Checkpoint, calibration, case, host_rates};
 use engine_protocol::{Event, PlanReport, Request};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         [] => run_request(),
         [command, folder] if command == "inspect" => inspect(Path::new(folder)),
         [command] if command == "plan" => plan(),
+        [command] if command == "calibrate" => calibrate(),
         [command, processor] if command == "rates" => rates(processor.to_string_lossy().into_owned()),
         _ => {
             eprintln!("lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or `inspect FOLDER`");
@@ -57,6 +59,20 @@ fn plan() -> ExitCode {
         Err(message) => {
             eprintln!("{message}");
             ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// Prints what the GPU reaches.
+fn calibrate() -> ExitCode {
+    match calibration::measure() {
+        Ok(calibration) => {
+            println!("{}", serde_json::to_string(&calibration).expect("measurements are plain data"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Show where the time of one configuration goes, operation by operation, and what holds it up
     Profile(ProfileArguments),
+    /// Measure what the GPU reaches, for later predictions of times; on the virtual GPU, check that it gives back its profile's rates
+    Calibrate(TargetArguments),
     /// Run any program, unchanged, on a virtual GPU and say what it needed
     On(OnArguments),
     /// Hold the virtual GPU against peaks of memory and times that others have published

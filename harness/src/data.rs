@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use engine_protocol::GpuProfile;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -28,18 +29,30 @@ pub(crate) fn runs() -> PathBuf {
     root().join("reports/out")
 }
 
-/// Where a user's own files are: measured rates. None where the machine has no such place.
+/// Where a user's own files are: measured rates, GPU profiles. None where the machine has no such place.
 pub(crate) fn user_folder() -> Option<PathBuf> {
     let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = named("XDG_CONFIG_HOME").or_else(|| Some(named("HOME")?.join(".config")))?;
     Some(folder.join("lowmem"))
 }
 
+/// A user's own GPU profiles, in that folder.
+pub(crate) const USER_GPUS: &str = "gpus";
+
+/// A user's own GPU profiles: calibrated ones, and GPUs that we have none of.
+pub(crate) fn user_gpus() -> Result<Vec<GpuProfile>, Error> {
+    // Ours are what tests are about.
+    let folder = user_folder().filter(|_| !cfg!(test)).map(|folder| folder.join(USER_GPUS));
+    folder.filter(|folder| folder.is_dir()).map_or(Ok(Vec::new()), |folder| load_folder(&folder))
+}
+
 /// Reads every YAML file of `sweeps/FOLDER`, in the order of their names.
 pub(crate) fn load_all<T: DeserializeOwned>(folder: &str) -> Result<Vec<T>, Error> {
-    let dir = root().join("sweeps").join(folder);
-    let entries =
-        fs::read_dir(&dir).map_err(|error| Error::input(format!("{}: {error}: run it in a checkout of lowmem", dir.display())))?;
+    load_folder(&root().join("sweeps").join(folder))
+}
+
+fn load_folder<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>, Error> {
+    let entries = fs::read_dir(dir).map_err(|error| Error::input(format!("{}: {error}: run it in a checkout of lowmem", dir.display())))?;
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     paths.sort();

@@ -35,9 +35,12 @@ impl Budget {
 }
 
 impl GpuProfiles {
-    /// Reads all profiles.
+    /// Reads all profiles: ours, and the user's own, which take the place of ours of the same name.
     pub(crate) fn load() -> Result<Self, Error> {
-        Ok(Self::new(data::load_all("gpus")?))
+        let own = data::user_gpus()?;
+        let mut profiles: Vec<GpuProfile> = data::load_all("gpus")?;
+        profiles.retain(|profile| own.iter().all(|other| other.name != profile.name));
+        Ok(Self::new(profiles.into_iter().chain(own).collect()))
     }
 
     fn new(mut profiles: Vec<GpuProfile>) -> Self {

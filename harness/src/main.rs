@@ -4,6 +4,7 @@
 mod print;
 
 mod autotune;
+mod calibration;
 mod cli;
 mod commands;
 mod data;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Autotune(arguments) => commands::autotune::run(arguments),
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Calibrate(arguments) => commands::calibrate::run(&arguments),
         Command::Profile(arguments) => commands::profile::run(&arguments),
         Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),

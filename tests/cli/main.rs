@@ -5,6 +5,7 @@
 
 mod autotune;
 mod beside_nvidia;
+mod calibrate;
 mod command;
 mod distributed;
 mod event_order;

@@ -4,6 +4,7 @@
 //! from its standard output. Neither side knows more of the other than this crate.
 
 mod attribution;
+mod calibration;
 mod config;
 mod event;
 mod gpu;
@@ -18,6 +19,7 @@ mod request;
 mod time;
 
 pub use attribution::{Component, PeakParts};
+pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
     Allocator, AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler,
     Settings, StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,

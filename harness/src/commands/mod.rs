@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, asks the other modules, and prints.
 
 pub(crate) mod autotune;
+pub(crate) mod calibrate;
 pub(crate) mod generate;
 pub(crate) mod gpus;
 pub(crate) mod models;

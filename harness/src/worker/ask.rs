@@ -1,15 +1,16 @@
-//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the processor reaches.
+//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the processor and the GPU reach.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use engine_protocol::{Device, HostRates, Inventory, PlanReport, Request};
+use engine_protocol::{Allocator, Calibration, Device, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::Launcher;
 use crate::error::Error;
+use crate::target::Target;
 
 /// The worker's exit code for what it cannot take, after a message on standard error.
 const BAD_INPUT: i32 = 2;
@@ -30,9 +31,19 @@ pub(crate) fn host_rates(processor: &str) -> Result<HostRates, Error> {
     ask(&[OsStr::new("rates"), OsStr::new(processor)], "")
 }
 
+/// What the GPU of `target` reaches. It is measured, which takes some seconds.
+pub(crate) fn calibrate(launcher: &Launcher, target: &Target) -> Result<Calibration, Error> {
+    let report = launcher.report_file()?;
+    answer(launcher.command(target, Allocator::Native, report.path())?, &[OsStr::new("calibrate")], "")
+}
+
 /// The worker's answer to `words` and `input`.
 fn ask<T: DeserializeOwned>(words: &[&OsStr], input: &str) -> Result<T, Error> {
-    let mut command = Launcher::find(Device::Cpu)?.host_command();
+    answer(Launcher::find(Device::Cpu)?.host_command(), words, input)
+}
+
+/// The answer of the worker that `command` starts.
+fn answer<T: DeserializeOwned>(mut command: Command, words: &[&OsStr], input: &str) -> Result<T, Error> {
     command.args(words);
     let output = run(&mut command, input).map_err(|error| Error::Fault(format!("{}: {error}", command.get_program().display())))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::target::Target;
 
-pub(crate) use ask::{host_rates, inspect, plan};
+pub(crate) use ask::{calibrate, host_rates, inspect, plan};
 pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu};
 use outcome::Transcript;
 use process::End;
