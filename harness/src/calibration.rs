@@ -12,7 +12,7 @@ pub(crate) fn peak(measurement: &Measurement, profile: &GpuProfile) -> f64 {
 }
 
 /// The share that the profile has for it. None for what has none of its own.
-pub(crate) fn share<'a>(what: Measured, efficiency: &'a Efficiency) -> Option<&'a Share> {
+pub(crate) fn share(what: Measured, efficiency: &Efficiency) -> Option<&Share> {
     Some(match what {
         Measured::PinnedToDevice | Measured::PageableToDevice | Measured::ToPinned | Measured::Work(WorkKind::Copy) => return None,
         Measured::Work(WorkKind::Gemm) => &efficiency.gemm,
