@@ -10,7 +10,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune test test-gpu lint format reference bench peaks program-peaks clean
+.PHONY: help setup build sweep autotune test soak test-gpu lint format reference bench peaks program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -29,6 +29,9 @@ autotune: build ## Prints the best level for GPU, MODEL, RESOLUTION and FRAMES.
 
 test: build ## All tests that need no GPU.
 	cargo test --release --workspace
+
+soak: ## Random operations of several threads on the virtual GPU, under address sanitizer.
+	@virtual-gpu/tests/soak/sanitized.sh
 
 test-gpu: setup ## On a machine with a real GPU: there, what the virtual one runs everywhere.
 	@setup/need-gpu.sh

@@ -18,6 +18,11 @@ struct Settings {
 
 static HANDLES: Mutex<Handles<Settings>> = Mutex::new(Handles::new());
 
+/// Handles that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&HANDLES).count()
+}
+
 /// cuBLAS's codes; those of cuBLASLt are the same.
 pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
     match result {

@@ -71,6 +71,11 @@ fn work(description: u64, a: u64, b: u64, result: u64) -> Result<Work, Fault> {
 
 static DESCRIPTIONS: Mutex<Handles<Description>> = Mutex::new(Handles::new());
 
+/// Handles that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&DESCRIPTIONS).count()
+}
+
 /// `cublasLtMatmulHeuristicResult_t`.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -13,6 +13,11 @@ use crate::process::{active_device, launch};
 /// The streams of the plans, by number, and the last number.
 static PLANS: Mutex<(BTreeMap<i32, u64>, i32)> = Mutex::new((BTreeMap::new(), 0));
 
+/// Plans that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&PLANS).0.len()
+}
+
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
         Ok(()) => 0,

@@ -16,6 +16,11 @@ static HANDLES: Mutex<Handles<u64>> = Mutex::new(Handles::new());
 /// Settings that have handles of their own, none of which changes anything here.
 static SETTINGS: Mutex<Handles<()>> = Mutex::new(Handles::new());
 
+/// Handles that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&HANDLES).count() + lock(&SETTINGS).count()
+}
+
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
         Ok(()) => 0,

@@ -40,6 +40,11 @@ static MATRICES: Mutex<Handles<Sparse>> = Mutex::new(Handles::new());
 /// Descriptors of dense matrices and vectors, of older matrices, of products and of solves. What stands on them changes nothing here.
 static DESCRIPTORS: Mutex<Handles<()>> = Mutex::new(Handles::new());
 
+/// Handles that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&HANDLES).count() + lock(&MATRICES).count() + lock(&DESCRIPTORS).count()
+}
+
 /// The index of an entry, in 32 bits.
 const INDEX_BYTES: u64 = 4;
 

@@ -62,6 +62,11 @@ struct Communicator {
 
 static COMMUNICATORS: Mutex<Handles<Communicator>> = Mutex::new(Handles::new());
 
+/// Communicators and reductions that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&COMMUNICATORS).count() + lock(&REDUCTIONS).count()
+}
+
 /// The ranks of this process, with their devices, by what they found each other by.
 static RANKS: Mutex<BTreeMap<UniqueId, Vec<Communicator>>> = Mutex::new(BTreeMap::new());
 

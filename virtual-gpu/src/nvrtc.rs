@@ -17,6 +17,11 @@ const UNKNOWN_NAME: i32 = 10;
 /// Programs, each with the kernels that were named in it: their names after compilation are the same, and stay where they are until the program goes.
 static PROGRAMS: Mutex<Handles<BTreeMap<String, CString>>> = Mutex::new(Handles::new());
 
+/// Programs that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&PROGRAMS).count()
+}
+
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
         Ok(()) => 0,

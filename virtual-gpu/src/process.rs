@@ -12,9 +12,10 @@ use std::{env, fs, process};
 use serde::Serialize;
 
 use crate::device::{
-    Clock, Device, EventOrder, Fault, GpuProfile, Handles, HostClock, Owner, Records, Refusals, Span, Tally, Timeline, Trace, Work, lock,
+    Clock, Device, EventOrder, Fault, GpuProfile, Handles, HostClock, Left, Owner, Records, Refusals, Span, Tally, Timeline, Trace, Work,
+    lock,
 };
-use crate::{ffi, neighbours, observer, unsupported};
+use crate::{cublas, cublaslt, cudnn, cufft, cusolver, cusparse, driver, ffi, nccl, neighbours, nvrtc, observer, unsupported};
 
 const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
 const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
@@ -245,6 +246,10 @@ struct Report {
     /// Whether one of them made everything fail that came after it.
     stopped: bool,
     pinned_peak_bytes: u64,
+    /// Page-locked memory that was not given back.
+    pinned_left_bytes: u64,
+    /// Handles that were not destroyed, by library.
+    handles_left: BTreeMap<&'static str, usize>,
     /// How far the program had come, by the clock.
     host_secs: Span,
     /// Those that were used, by ordinal.
@@ -263,6 +268,8 @@ struct DeviceReport {
     values_read: u64,
     /// Requests for memory that failed.
     refusals: Refusals,
+    /// What was not given back.
+    left: Left,
     /// How long it computed, copied to the device and copied to the host, by the clock.
     busy_secs: [Span; 3],
     /// How long arithmetic stood still because a copy had not arrived.
@@ -289,8 +296,25 @@ impl DeviceReport {
             kernel_launches: device.counters.kernel_launches(),
             values_read: device.counters.values_read(),
             refusals: device.refusals(),
+            left: device.left(),
         }
     }
+}
+
+/// Handles that were not destroyed, by library.
+fn handles_left() -> BTreeMap<&'static str, usize> {
+    let counts = [
+        ("cublas", cublas::handles()),
+        ("cublaslt", cublaslt::handles()),
+        ("cudnn", cudnn::handles()),
+        ("cufft", cufft::handles()),
+        ("cusolver", cusolver::handles()),
+        ("cusparse", cusparse::handles()),
+        ("cuda", driver::handles()),
+        ("nccl", nccl::handles()),
+        ("nvrtc", nvrtc::handles()),
+    ];
+    counts.into_iter().filter(|&(_, count)| count > 0).collect()
 }
 
 /// The process that the device was first used in: a forked child inherits the state and must not write over the report.
@@ -350,10 +374,13 @@ pub(crate) fn write_report() {
         return;
     }
     let devices = DEVICES.iter().enumerate().filter(|(_, device)| device.is_active());
+    let (pinned_left_bytes, pinned_peak_bytes) = DEVICES.first().map(Device::pinned_and_peak_bytes).unwrap_or_default();
     let report = Report {
         unsupported: unsupported::calls(),
         stopped: unsupported::check().is_err(),
-        pinned_peak_bytes: DEVICES.first().map_or(0, Device::pinned_peak_bytes),
+        pinned_peak_bytes,
+        pinned_left_bytes,
+        handles_left: handles_left(),
         host_secs: HOST_CLOCK.now(),
         devices: devices.map(|(ordinal, device)| (ordinal, DeviceReport::of(device))).collect(),
     };

@@ -1,6 +1,7 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `clock`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do.
+//! `wheel` holds it against what PyTorch asks for; `runtime`, `clock`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do;
+//! `soak` at random and from several threads.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
 
@@ -17,6 +18,7 @@ mod nccl;
 mod pool;
 mod report;
 mod runtime;
+mod soak;
 mod solvers;
 mod trace;
 mod wheel;

@@ -39,6 +39,8 @@ fn the_same_calls_leave_the_same_report() {
         "unsupported": {"ncclCommSuspend": 2},
         "stopped": false,
         "pinned_peak_bytes": 5 * MIB,
+        "pinned_left_bytes": 5 * MIB,
+        "handles_left": {},
         "devices": {"0": {
             "peak_device_bytes": 40 * MIB,
             "context_bytes": 10 * MIB,
@@ -48,6 +50,7 @@ fn the_same_calls_leave_the_same_report() {
             "kernel_launches": 1,
             "values_read": 1,
             "refusals": {"refused": 0, "met_later": 0, "last": null},
+            "left": {"bytes": 0, "pool_bytes": 0, "reservations": 0, "streams": 0, "events": 0, "graphs": 0},
         }},
     });
     let mut report = read(&first);

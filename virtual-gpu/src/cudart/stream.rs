@@ -24,7 +24,7 @@ exports! { answer;
     }
 
     fn cudaStreamDestroy(stream: u64) {
-        device_of(stream)?.streams().destroy(stream)
+        device_of(stream)?.destroy_stream(stream)
     }
 
     fn cudaStreamGetPriority(stream: u64, priority: Out<i32>) {

@@ -14,6 +14,11 @@ use crate::ffi::{Given, Out};
 /// Descriptors, each with the most labels that a sequence may have.
 static DESCRIPTORS: Mutex<Handles<i32>> = Mutex::new(Handles::new());
 
+/// How many exist.
+pub(super) fn count() -> usize {
+    lock(&DESCRIPTORS).count()
+}
+
 /// For probabilities of time steps, sequences and classes.
 fn workspace_bytes(probabilities: u64, most_labels: i32) -> Result<usize, Fault> {
     let sizes = tensor(probabilities)?.sizes;

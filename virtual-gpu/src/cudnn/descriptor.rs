@@ -173,6 +173,11 @@ fn engine_configuration(graphs: &[Arc<Descriptor>], index: i64, note: Option<i32
 
 static DESCRIPTORS: Mutex<Handles<Descriptor>> = Mutex::new(Handles::new());
 
+/// How many exist.
+pub(super) fn count() -> usize {
+    lock(&DESCRIPTORS).count()
+}
+
 exports! { answer;
     fn cudnnBackendCreateDescriptor(kind: i32, handle: Out<u64>) {
         handle.set(lock(&DESCRIPTORS).insert(Descriptor::new(kind)))

@@ -32,6 +32,11 @@ pub(super) fn set_tensor(descriptor: u64, tensor: Tensor) -> Result<(), Fault> {
 /// Descriptors of filters, activations, dropout and transformations. What is set on them changes nothing here.
 static DESCRIPTORS: Mutex<Handles<()>> = Mutex::new(Handles::new());
 
+/// How many descriptors exist.
+pub(super) fn count() -> usize {
+    lock(&TENSORS).count() + lock(&DESCRIPTORS).count()
+}
+
 /// A generator of random numbers (cuRAND's XORWOW state, by `curand_kernel.h`), of which cuDNN keeps one for each thread that the device can hold.
 const GENERATOR_BYTES: usize = 48;
 

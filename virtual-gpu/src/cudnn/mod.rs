@@ -20,6 +20,11 @@ const VERSION: usize = 92000;
 /// cuDNN handles, each with its stream.
 static HANDLES: Mutex<Handles<u64>> = Mutex::new(Handles::new());
 
+/// Handles and descriptors that were not destroyed.
+pub(crate) fn handles() -> usize {
+    lock(&HANDLES).count() + descriptor::count() + legacy::count() + recurrent::count() + ctc::count()
+}
+
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
         Ok(()) => 0,

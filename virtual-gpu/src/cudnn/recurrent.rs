@@ -155,6 +155,11 @@ struct Data {
 static NETWORKS: Mutex<Handles<Network>> = Mutex::new(Handles::new());
 static DATA: Mutex<Handles<Data>> = Mutex::new(Handles::new());
 
+/// How many descriptors exist.
+pub(super) fn count() -> usize {
+    lock(&NETWORKS).count() + lock(&DATA).count()
+}
+
 fn unsigned(number: i32) -> Result<u64, Fault> {
     u64::try_from(number).map_err(|_| Fault::InvalidValue)
 }

@@ -9,9 +9,10 @@
 //!
 //! # Note: what is known to come before what
 //! Times alone do not say what surely came before: in another run the card may be quicker or slower. So each stream also keeps how far it knows the others to be,
-//! by the events that it waited for, an event keeps what its stream knew, and the host what all that it waited for knew.
+//! by the events that it waited for, an event keeps what its stream knew, and the host what all that it waited for knew. A stream that was destroyed is forgotten
+//! everywhere once the host knows that it has done what it was given, so that a program may make streams for as long as it runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -69,13 +70,6 @@ pub enum EventOrder {
 /// How far other streams surely are.
 pub type Progress = BTreeMap<u64, Span>;
 
-/// Both together.
-fn merge(progress: &mut Progress, other: &Progress) {
-    for (&stream, &time) in other {
-        reach(progress, stream, time);
-    }
-}
-
 fn reach(progress: &mut Progress, stream: u64, time: Span) {
     let known = progress.entry(stream).or_default();
     *known = known.max(time);
@@ -119,6 +113,8 @@ pub struct Clock {
     order: EventOrder,
     /// Where each stream will be when it has done what it was given.
     streams: HashMap<u64, Moment>,
+    /// Those of them that were destroyed and may have something left to do.
+    destroyed: BTreeSet<u64>,
     /// What the host has waited for.
     waited: Progress,
     free: [Span; 3],
@@ -135,6 +131,7 @@ impl Clock {
             host,
             order,
             streams: HashMap::new(),
+            destroyed: BTreeSet::new(),
             waited: Progress::new(),
             free: [Span::default(); 3],
             busy: [Span::default(); 3],
@@ -198,9 +195,15 @@ impl Clock {
     /// What the stream is given from here on comes after `moment`.
     pub fn wait(&mut self, stream: u64, moment: &Moment, launch: Span) {
         self.wait_until(stream, moment.time, launch, moment.is_after_copy);
+        let known = self.known(moment);
         let end = self.stream(stream);
-        merge(&mut end.before, &moment.before);
-        reach(&mut end.before, moment.stream, moment.time);
+        known.into_iter().for_each(|(other, time)| reach(&mut end.before, other, time));
+    }
+
+    /// How far streams surely are by that moment, those that are not forgotten.
+    fn known(&self, moment: &Moment) -> Vec<(u64, Span)> {
+        let before = moment.before.iter().map(|(&stream, &time)| (stream, time));
+        before.chain([(moment.stream, moment.time)]).filter(|(stream, _)| self.streams.contains_key(stream)).collect()
     }
 
     /// The same, where the moment is one of another device's: of its streams nothing more is known here.
@@ -228,8 +231,37 @@ impl Clock {
     }
 
     fn know(&mut self, moment: &Moment) {
-        merge(&mut self.waited, &moment.before);
-        reach(&mut self.waited, moment.stream, moment.time);
+        for (stream, time) in self.known(moment) {
+            reach(&mut self.waited, stream, time);
+        }
+        self.forget();
+    }
+
+    /// The stream is no more; what it was given is still done.
+    pub fn destroy(&mut self, stream: u64) {
+        if self.streams.contains_key(&stream) {
+            self.destroyed.insert(stream);
+        }
+        self.forget();
+    }
+
+    /// Forgets the destroyed streams that the host knows to be done.
+    fn forget(&mut self) {
+        let now = self.host.now();
+        let is_done = |stream: &u64| {
+            let end = self.streams.get(stream).map(|end| end.time).unwrap_or_default();
+            let waited = self.waited.get(stream).copied().unwrap_or_default();
+            end.max(now) == now && (self.order != EventOrder::Lazy || end.max(waited) == waited)
+        };
+        let done: BTreeSet<u64> = self.destroyed.iter().copied().filter(is_done).collect();
+        if done.is_empty() {
+            return;
+        }
+        let is_left = |stream: &u64| !done.contains(stream);
+        self.destroyed.retain(is_left);
+        self.streams.retain(|stream, _| is_left(stream));
+        self.waited.retain(|stream, _| is_left(stream));
+        self.streams.values_mut().for_each(|end| end.before.retain(|stream, _| is_left(stream)));
     }
 
     /// The host waits for all that the stream was given.
@@ -261,7 +293,8 @@ impl Clock {
                     self.know(moment);
                 }
                 let known = self.waited.get(&moment.stream).copied().unwrap_or_default();
-                moment.time.expected() <= known.expected()
+                // What was forgotten was done.
+                moment.time.expected() <= known.expected() || !self.streams.contains_key(&moment.stream)
             }
         };
         if passed {
@@ -369,6 +402,40 @@ mod tests {
         clock.synchronize(&last);
         assert!(clock.has_passed(&copied) && clock.has_passed(&between));
         assert!(!clock.is_done(7), "the second copy comes after all of that");
+    }
+
+    #[test]
+    fn a_destroyed_stream_is_forgotten_once_it_is_known_to_be_done() {
+        for order in [EventOrder::Clock, EventOrder::Eager, EventOrder::Lazy] {
+            let mut clock = clock(order);
+            clock.run(7, Engine::Compute, ASK, secs(10.0));
+            let event = clock.record(7, ASK);
+            clock.wait(8, &event, ASK);
+            clock.destroy(7);
+            assert_eq!(clock.end(), secs(11.0), "{order:?}: its work is still done");
+            assert_eq!(clock.has_passed(&event), order == EventOrder::Eager, "{order:?}");
+            assert_eq!((clock.streams.len(), clock.destroyed.len()), (2, 1), "{order:?}");
+            clock.synchronize_stream(8);
+            assert_eq!(clock.end(), secs(11.0), "{order:?}");
+            assert_eq!((clock.streams.len(), clock.destroyed.len()), (1, 0), "{order:?}");
+            assert!(!clock.waited.contains_key(&7) && clock.streams[&8].before.is_empty(), "{order:?}");
+            // Its event is passed, and whoever waits for it learns of it no more.
+            assert!(clock.has_passed(&event), "{order:?}");
+            clock.wait(8, &event, ASK);
+            clock.synchronize(&event);
+            assert!(!clock.waited.contains_key(&7) && clock.streams[&8].before.is_empty(), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_destroyed_stream_that_is_waited_for_with_all_others_is_forgotten() {
+        let mut clock = clock(EventOrder::Lazy);
+        for stream in 7..100 {
+            clock.run(stream, Engine::Compute, ASK, secs(10.0));
+            clock.destroy(stream);
+        }
+        clock.synchronize_all();
+        assert_eq!((clock.streams.len(), clock.waited.len(), clock.end()), (0, 0, secs(931.0)));
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Events {
         self.made.remove(event).map(drop)
     }
 
+    /// How many exist.
+    pub fn count(&self) -> usize {
+        self.made.count()
+    }
+
     /// Records it.
     pub fn record(&mut self, event: u64, mark: Mark) -> Result<(), Fault> {
         self.made.get_mut(event)?.mark = Some(mark);

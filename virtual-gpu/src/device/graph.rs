@@ -138,6 +138,11 @@ impl Graphs {
         Ok(self.executables.insert(load))
     }
 
+    /// How many exist, made ready or not.
+    pub fn count(&self) -> usize {
+        self.graphs.count() + self.executables.count()
+    }
+
     /// What a launch of it comes to.
     pub fn launched(&self, executable: u64) -> Result<Load, Fault> {
         self.executables.get(executable).copied().map_err(|_| Fault::InvalidValue)

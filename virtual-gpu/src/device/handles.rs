@@ -49,6 +49,11 @@ impl<T> Handles<T> {
         self.values.get_mut(&handle).ok_or(Fault::InvalidHandle)
     }
 
+    /// How many exist.
+    pub fn count(&self) -> usize {
+        self.values.len()
+    }
+
     /// Destroys a handle.
     pub fn remove(&mut self, handle: u64) -> Result<T, Fault> {
         self.values.remove(&handle).ok_or(Fault::InvalidHandle)

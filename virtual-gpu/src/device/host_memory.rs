@@ -76,6 +76,11 @@ impl HostMemory {
         block_at(&self.blocks, address, |block| block.bytes)
     }
 
+    /// What is pinned now.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
     /// The most that was pinned at one time.
     pub fn peak_bytes(&self) -> u64 {
         self.peak_bytes
@@ -96,7 +101,7 @@ mod tests {
         assert_eq!(host.block_at(block + 4999), Some(Block { address: block, bytes: 5000 }));
         assert_eq!(host.free(block, &space), Ok(()));
         assert_eq!(host.unregister(0x10_0000), Ok(()));
-        assert_eq!((host.used_bytes, host.peak_bytes), (0, 8192 + 4096));
+        assert_eq!((host.used_bytes(), host.peak_bytes()), (0, 8192 + 4096));
     }
 
     #[test]

@@ -179,6 +179,11 @@ impl DeviceMemory {
         Ok(())
     }
 
+    /// Whether nothing is allocated.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// The block that holds this address.
     pub fn block_at(&self, address: u64) -> Option<Block> {
         block_at(&self.blocks, address, |&bytes| bytes)

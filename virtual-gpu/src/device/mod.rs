@@ -24,6 +24,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 pub use architecture::Architecture;
 pub use clock::{Clock, Engine, EventOrder, HostClock, Moment, Progress, Tally};
 pub use counters::Counters;
@@ -92,6 +94,23 @@ pub enum Owner {
     PinnedHost(Block),
     /// Neither: ordinary memory of the process.
     Unregistered,
+}
+
+/// What a program has not given back yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Left {
+    /// Memory of the device, beside the context.
+    pub bytes: u64,
+    /// What of it the pool holds.
+    pub pool_bytes: u64,
+    /// Reserved ranges of addresses.
+    pub reservations: usize,
+    /// Streams.
+    pub streams: usize,
+    /// Events.
+    pub events: usize,
+    /// Graphs, made ready or not.
+    pub graphs: usize,
 }
 
 /// Where the devices of a process write down what they do.
@@ -283,6 +302,13 @@ impl Device {
         work(&mut memory.pool, &mut memory.ledger)
     }
 
+    /// `cudaStreamDestroy`: what it was given is still done.
+    pub fn destroy_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().destroy(stream)?;
+        self.clock().destroy(stream);
+        Ok(())
+    }
+
     /// The host waits for what the stream was given.
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
         self.graphs().wait(Some(stream))?;
@@ -442,9 +468,27 @@ impl Device {
         lock(&self.memory).refusals.settled()
     }
 
-    /// The most host memory that was pinned at one time.
-    pub fn pinned_peak_bytes(&self) -> u64 {
-        lock(&self.memory).host.peak_bytes()
+    /// Pinned host memory now, and the most at one time.
+    pub fn pinned_and_peak_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.host.used_bytes(), memory.host.peak_bytes())
+    }
+
+    /// What the program has not given back yet.
+    pub fn left(&self) -> Left {
+        let (bytes, pool_bytes, reservations) = {
+            let memory = lock(&self.memory);
+            let context_bytes = if self.is_active() { self.profile.context_bytes.value } else { 0 };
+            (memory.ledger.used_bytes() - context_bytes, memory.pool.reserved.current, memory.mapped.reservations())
+        };
+        Left {
+            bytes,
+            pool_bytes,
+            reservations,
+            streams: self.streams().count(),
+            events: self.events().count(),
+            graphs: self.graphs().count(),
+        }
     }
 
     /// What the address belongs to; an address inside a block counts.

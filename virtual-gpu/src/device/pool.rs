@@ -87,7 +87,7 @@ impl MemoryPool {
         let address = self.streams.entry(stream).or_default().allocate(bytes, &mut self.in_use, space)?;
         let wanted = self.in_use.used_bytes() - before;
         if let Err(fault) = self.find_pages(wanted, stream, ledger) {
-            self.memory_of(stream, |memory, in_use| memory.free(address, in_use, space))?;
+            self.give_up(address, stream, space)?;
             return Err(fault);
         }
         self.allocations.insert(address, Allocation { bytes, stream });
@@ -99,18 +99,24 @@ impl MemoryPool {
     pub fn free(&mut self, address: u64, stream: Option<u64>, space: &dyn AddressSpace) -> Result<(), Fault> {
         let Allocation { bytes, stream: allocated_on } = self.allocations.remove(&address).ok_or(Fault::InvalidValue)?;
         let before = self.in_use.used_bytes();
-        self.memory_of(allocated_on, |memory, in_use| memory.free(address, in_use, space))?;
+        self.give_up(address, allocated_on, space)?;
         let freed = before - self.in_use.used_bytes();
         match stream {
-            Some(stream) => *self.freed_bytes.entry(stream).or_default() += freed,
-            None => self.idle_bytes += freed,
+            Some(stream) if freed > 0 => *self.freed_bytes.entry(stream).or_default() += freed,
+            _ => self.idle_bytes += freed,
         }
         self.used.set(self.used.current - bytes.next_multiple_of(SMALL_GRANULE_BYTES));
         Ok(())
     }
 
-    fn memory_of<T>(&mut self, stream: u64, work: impl FnOnce(&mut DeviceMemory, &mut Ledger) -> T) -> T {
-        work(self.streams.entry(stream).or_default(), &mut self.in_use)
+    /// Takes back what was allocated on that stream, which is known here for as long as it has something.
+    fn give_up(&mut self, address: u64, stream: u64, space: &dyn AddressSpace) -> Result<(), Fault> {
+        let memory = self.streams.get_mut(&stream).ok_or(Fault::InvalidValue)?;
+        memory.free(address, &mut self.in_use, space)?;
+        if memory.is_empty() {
+            self.streams.remove(&stream);
+        }
+        Ok(())
     }
 
     /// Takes unused pages for `stream`, and where they are too few more of the device's.
@@ -128,8 +134,10 @@ impl MemoryPool {
             }
         }
         let from_own = own.min(bytes);
-        if from_own > 0 {
+        if from_own < own {
             self.freed_bytes.insert(stream, own - from_own);
+        } else {
+            self.freed_bytes.remove(&stream);
         }
         self.idle_bytes -= bytes - from_own;
         Ok(())
@@ -290,6 +298,20 @@ mod tests {
         assert_eq!(it.pool.free(kept + 1, Some(0), &it.space), Err(Fault::InvalidValue));
         it.free(kept, 0);
         assert_eq!(it.pool.free(kept, Some(0), &it.space), Err(Fault::InvalidValue));
+    }
+
+    #[test]
+    fn of_streams_that_have_nothing_nothing_is_kept() {
+        let mut it = Fixture::new(100);
+        for stream in 0..100 {
+            let (small, large) = (it.allocate(1, stream).expect("fits"), it.allocate(4 * MIB, stream).expect("fits"));
+            it.free(small, stream);
+            it.free(large, stream);
+            it.pool.synchronized(None, &mut it.ledger);
+        }
+        assert_eq!(it.allocate(101 * MIB, 7), Err(Fault::OutOfMemory));
+        assert!(it.pool.streams.is_empty() && it.pool.freed_bytes.is_empty());
+        assert_eq!(it.mib(), (32, 0));
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Streams {
         self.made.remove(stream).map(drop)
     }
 
+    /// How many of those that were made exist.
+    pub fn count(&self) -> usize {
+        self.made.count()
+    }
+
     /// Fails for a stream that does not exist.
     pub fn check(&self, stream: u64) -> Result<(), Fault> {
         if Self::BUILT_IN.contains(&stream) { Ok(()) } else { self.made.get(stream).map(drop) }

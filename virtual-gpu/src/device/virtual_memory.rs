@@ -45,6 +45,11 @@ impl VirtualMemory {
         block_at(&self.reservations, address, |&bytes| bytes).is_some()
     }
 
+    /// How many reservations there are.
+    pub fn reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
     /// `cuMemAddressReserve`.
     pub fn reserve(&mut self, bytes: u64, alignment: u64, space: &dyn AddressSpace) -> Result<u64, Fault> {
         let alignment = alignment.max(LARGE_GRANULE_BYTES);

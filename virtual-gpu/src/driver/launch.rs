@@ -1,5 +1,6 @@
 //! Modules, their functions, and launches. Images are not read: every name is found.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::answer;
@@ -8,13 +9,19 @@ use crate::device::{Architecture, Fault, Handles, lock};
 use crate::ffi::{Given, GivenText, Out};
 use crate::process::{active_device, device};
 
-/// Loaded modules and the functions that were asked for in them, by name.
-static MODULES: Mutex<Handles<()>> = Mutex::new(Handles::new());
-static FUNCTIONS: Mutex<Handles<String>> = Mutex::new(Handles::new());
+/// Loaded modules, each with the functions that were asked for in it, by name.
+static MODULES: Mutex<Handles<BTreeMap<String, u64>>> = Mutex::new(Handles::new());
+/// Where the handles of functions come from.
+static FUNCTIONS: Mutex<Handles<()>> = Mutex::new(Handles::new());
 
 fn load_module(module: Out<u64>) -> Result<(), Fault> {
     active_device()?;
-    module.set(lock(&MODULES).insert(()))
+    module.set(lock(&MODULES).insert(BTreeMap::new()))
+}
+
+/// Modules that are loaded, and functions of theirs.
+pub(crate) fn handles() -> usize {
+    lock(&MODULES).count() + lock(&FUNCTIONS).count()
 }
 
 /// `CUlaunchConfig`.
@@ -43,12 +50,13 @@ exports! { answer;
     }
 
     fn cuModuleUnload(module: u64) {
-        lock(&MODULES).remove(module)
+        let functions = lock(&MODULES).remove(module)?;
+        functions.into_values().try_for_each(|function| lock(&FUNCTIONS).remove(function))
     }
 
     fn cuModuleGetFunction(function: Out<u64>, module: u64, name: GivenText) {
-        lock(&MODULES).get(module)?;
-        function.set(lock(&FUNCTIONS).insert(name.get().ok_or(Fault::InvalidValue)?))
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        function.set(*lock(&MODULES).get_mut(module)?.entry(name).or_insert_with(|| lock(&FUNCTIONS).insert(())))
     }
 
     fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: u64) {

@@ -17,6 +17,8 @@ use crate::process::{
 };
 use crate::unsupported;
 
+pub(crate) use launch::handles;
+
 /// The primary context of the first device that the program sees; the others' follow it.
 const CONTEXT: u64 = 0xC0DE_0000;
 const NEXT_CONTEXT: u64 = 0x100;

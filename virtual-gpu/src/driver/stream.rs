@@ -35,7 +35,7 @@ exports! { answer;
     }
 
     fn cuStreamDestroy_v2(stream: u64) {
-        device_of(stream)?.streams().destroy(stream)
+        device_of(stream)?.destroy_stream(stream)
     }
 
     fn cuStreamQuery(stream: u64) {
