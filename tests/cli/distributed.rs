@@ -24,7 +24,7 @@ nccl.all_reduce(parts), nccl.broadcast(parts), nccl.reduce(parts), nccl.all_gath
 /// A training step of a linear layer of 256 MiB in fp32 with AdamW, replicated and sharded. With moments, gradients and parameters it holds four times the layer
 /// where it is replicated; sharded over two devices, half of that.
 const TRAINS: &str = "
-import gc, os, torch, torch.distributed as dist
+import gc, os, sys, torch, torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 rank = int(os.environ['LOCAL_RANK'])
@@ -49,7 +49,7 @@ objects = [None, None]
 dist.all_gather_object(objects, 'mine')
 dist.barrier()
 (dist.send if rank == 0 else dist.recv)(torch.zeros(4, device='cuda'), 1 - rank)
-print(rank, dist.get_world_size(), replicated, shard, objects)
+sys.stdout.write(f'{rank} {dist.get_world_size()} {replicated} {shard} {objects}\\n')
 dist.destroy_process_group()
 ";
 
@@ -65,4 +65,46 @@ fn a_process_for_each_device_trains_replicated_and_sharded() {
     let mut said: Vec<&str> = said.lines().collect();
     said.sort_unstable();
     assert_eq!(said, ["0 2 1024 512 ['mine', 'mine']", "1 2 1024 512 ['mine', 'mine']"], "{}", stderr(&assert));
+}
+
+/// Groups of two among four: one after another, and both at once. What a group gathers is as much as it has ranks.
+const SPLITS: &str = "
+import os, sys, torch, torch.distributed as dist
+rank = int(os.environ['LOCAL_RANK'])
+torch.cuda.set_device(rank)
+dist.init_process_group('nccl', device_id=torch.device('cuda', rank))
+dist.all_reduce(torch.zeros(1, device='cuda'))
+pairs = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+said = []
+for group in (pairs[rank % 2], dist.split_group(split_ranks=[[0, 1], [2, 3]])):
+    place = torch.tensor([9.0] * 4, device='cuda')
+    dist.all_gather_into_tensor(place[:2], torch.tensor([1.0 + rank], device='cuda'), group=group)
+    objects = [None, None]
+    dist.all_gather_object(objects, 'mine', group=group)
+    said += [dist.get_rank(group), dist.get_world_size(group), place.tolist(), objects]
+sys.stdout.write(' '.join(map(str, [rank, *said])) + '\\n')
+dist.barrier()
+for group in pairs:
+    if group is not dist.GroupMember.NON_GROUP_MEMBER:
+        dist.destroy_process_group(group)
+dist.destroy_process_group()
+";
+
+#[test]
+fn groups_of_ranks_know_their_size() {
+    let place = Place::new();
+    place.file("splits.py", SPLITS);
+    let launcher = "from torch.distributed.run import main; main()";
+    let words = ["--standalone", "--nproc-per-node", "4", "splits.py"];
+    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "4", "--strict"], launcher, &words) else { return };
+    let assert = command.assert().success();
+    let said = stdout(&assert);
+    let mut said: Vec<&str> = said.lines().collect();
+    said.sort_unstable();
+    let line = |rank: u8| {
+        let (own, mine) = (f32::from(rank) + 1.0, "['mine', 'mine']");
+        let gathered = format!("[{own:.1}, {own:.1}, 9.0, 9.0] {mine}");
+        format!("{rank} {} 2 {gathered} {} 2 {gathered}", rank / 2, rank % 2)
+    };
+    assert_eq!(said, (0..4).map(line).collect::<Vec<_>>(), "{}", stderr(&assert));
 }

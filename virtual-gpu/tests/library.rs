@@ -1,7 +1,7 @@
 //! The shared object under test, and tests that run in a process of their own: it reads its environment once.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs, process};
 
 /// `cudaError_t`, where the driver has the same numbers.
@@ -66,6 +66,11 @@ pub(crate) fn with_memory(memory_bytes: u64, context_bytes: u64) -> String {
 
 /// Runs `body` in a process of its own: this test, started again with this environment. In that process it does not return.
 pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn()) -> Output {
+    start_in_own_process(test, environment, body).wait_with_output().expect("it was started")
+}
+
+/// The same, and does not wait for its end.
+pub(crate) fn start_in_own_process(test: &str, environment: &[(&str, &str)], body: fn()) -> Child {
     const INSIDE: &str = "LOWMEM_TEST_INSIDE";
     if env::var_os(INSIDE).is_some() {
         body();
@@ -76,8 +81,8 @@ pub(crate) fn in_own_process(test: &str, environment: &[(&str, &str)], body: fn(
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOWMEM_VIRTUAL_GPU")) {
         command.env_remove(name);
     }
-    command.env_remove("CUDA_VISIBLE_DEVICES");
-    command.envs(environment.iter().copied()).output().expect("the test starts itself")
+    command.env_remove("CUDA_VISIBLE_DEVICES").envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the test starts itself")
 }
 
 /// What the process wrote to standard error, once it is known to have passed.

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::library::{DEVICE_TO_HOST, HOST_TO_DEVICE, Library, in_own_process, open, passed, with_memory};
+use crate::library::{DEVICE_TO_HOST, HOST_TO_DEVICE, Library, in_own_process, open, passed, start_in_own_process, with_memory};
 
 const INVALID_ARGUMENT: i32 = 4;
 const INVALID_USAGE: i32 = 5;
@@ -32,6 +32,19 @@ fn all_reduce(nccl: &Library, buffer: u64, count: usize, kind: i32, operation: i
     let all_reduce = (buffer, buffer, count, kind, operation, communicator, stream);
     let (from, to, count, kind, operation, communicator, stream) = all_reduce;
     call!(nccl, ncclAllReduce(u64, u64, usize, i32, i32, u64, u64), from, to, count, kind, operation, communicator, stream)
+}
+
+fn rank_and_size(nccl: &Library, communicator: u64) -> (i32, i32) {
+    let (mut rank, mut size) = (9, 9);
+    assert_eq!(call!(*nccl, ncclCommUserRank(u64, *mut i32), communicator, &mut rank), 0);
+    assert_eq!(call!(*nccl, ncclCommCount(u64, *mut i32), communicator, &mut size), 0);
+    (rank, size)
+}
+
+fn split(nccl: &Library, communicator: u64, color: i32, key: i32) -> u64 {
+    let mut part = 9;
+    assert_eq!(call!(*nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), communicator, color, key, &mut part, 0), 0);
+    part
 }
 
 /// Runs on so many devices.
@@ -127,29 +140,106 @@ fn one_process_has_all_ranks_and_parts_of_them() {
     on_devices("nccl::one_process_has_all_ranks_and_parts_of_them", "3", || {
         let (cudart, nccl) = (open("libcudart.so.13"), open("libnccl.so.2"));
         let (mut all, mut current) = ([0_u64; 3], 9);
-        let rank_and_size = |communicator: u64| {
-            let (mut rank, mut size) = (9, 9);
-            assert_eq!(call!(nccl, ncclCommUserRank(u64, *mut i32), communicator, &mut rank), 0);
-            assert_eq!(call!(nccl, ncclCommCount(u64, *mut i32), communicator, &mut size), 0);
-            (rank, size)
-        };
         let init = |devices: &[i32], all: &mut [u64; 3]| {
             call!(nccl, ncclCommInitAll(*mut u64, i32, *const i32), all.as_mut_ptr(), devices.len() as i32, devices.as_ptr())
         };
         assert_eq!(init(&[0, 0], &mut all), INVALID_USAGE);
         assert_eq!(init(&[0, 3], &mut all), INVALID_ARGUMENT);
         assert_eq!(init(&[2, 0, 1], &mut all), 0);
-        assert_eq!(all.map(rank_and_size), [(0, 3), (1, 3), (2, 3)]);
+        let place = |communicator: u64| rank_and_size(&nccl, communicator);
+        assert_eq!(all.map(place), [(0, 3), (1, 3), (2, 3)]);
         assert_eq!((call!(cudart, cudaGetDevice(*mut i32), &mut current), current), (0, 0));
 
-        let (mut part, mut none, mut rest) = (0, 9, 0);
-        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), all[1], 4, 0, &mut part, 0), 0);
-        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), all[2], -1, 0, &mut none, 0), 0);
-        assert_eq!((rank_and_size(part), none), ((0, 3), 0));
+        // By colour, ordered by key; whoever is in no part gets none.
+        let keys = [(4, 7), (4, -7), (-1, 0)];
+        let parts: Vec<u64> = all.iter().zip(keys).map(|(&whole, (color, key))| split(&nccl, whole, color, key)).collect();
+        assert_eq!((place(parts[0]), place(parts[1]), parts[2]), ((1, 2), (0, 2), 0));
+        // A part of a part; what was split may be destroyed before anyone asks.
+        let inner = [split(&nccl, parts[0], 0, 0), split(&nccl, parts[1], 1, 0)];
+        for part in &parts[..2] {
+            assert_eq!(call!(nccl, ncclCommDestroy(u64), *part), 0);
+        }
+        assert_eq!(inner.map(place), [(0, 1); 2]);
+        // Of a second split nothing is left from the first one.
+        let second = all.map(|whole| split(&nccl, whole, 0, 0));
+        assert_eq!(second.map(place), [(0, 3), (1, 3), (2, 3)]);
+        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), all[0], -2, 0, &mut 0, 0), INVALID_ARGUMENT);
+
+        // A call on a part writes as much as the part has ranks.
+        let (mut from, mut to) = (0, 0);
+        assert_eq!(call!(cudart, cudaSetDevice(i32), 2), 0);
+        for (address, byte) in [(&mut from, 5), (&mut to, 0)] {
+            assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), address, 6), 0);
+            assert_eq!(call!(cudart, cudaMemset(u64, i32, usize), *address, byte, 6), 0);
+        }
+        let part = split(&nccl, all[0], 0, 0);
+        let others = [split(&nccl, all[1], 1, 0), split(&nccl, all[2], 0, 0)];
+        let gather = |communicator: u64| call!(nccl, ncclAllGather(u64, u64, usize, i32, u64, u64), from, to, 2, INT8, communicator, 0);
+        for (communicator, gathered) in [(part, [5, 5, 5, 5, 0, 0]), (all[0], [5; 6])] {
+            let mut back = [9_u8; 6];
+            assert_eq!(gather(communicator), 0);
+            assert_eq!(call!(cudart, cudaMemcpy(*mut c_void, u64, usize, i32), back.as_mut_ptr().cast(), to, 6, DEVICE_TO_HOST), 0);
+            assert_eq!(back, gathered);
+        }
+        assert_eq!(call!(nccl, ncclCommFinalize(u64), part), 0);
+        assert_eq!(gather(part), INVALID_USAGE);
+        assert_eq!(call!(nccl, ncclCommSplit(u64, i32, i32, *mut u64, u64), part, 0, 0, &mut 0, 0), INVALID_USAGE);
+        for communicator in [part].into_iter().chain(others).chain(inner).chain(second) {
+            assert_eq!(call!(nccl, ncclCommDestroy(u64), communicator), 0);
+            assert_eq!(call!(nccl, ncclCommDestroy(u64), communicator), INVALID_ARGUMENT);
+        }
+        let mut rest = 0;
         let shrink = |excluded: i32, rest: &mut u64| {
             call!(nccl, ncclCommShrink(u64, *const i32, i32, *mut u64, u64, i32), all[2], &excluded, 1, rest, 0, 0)
         };
         assert_eq!((shrink(2, &mut rest), shrink(0, &mut rest)), (INVALID_ARGUMENT, 0));
-        assert_eq!(rank_and_size(rest), (1, 2));
+        assert_eq!(place(rest), (1, 2));
+    });
+}
+
+#[test]
+fn processes_know_their_parts() {
+    const RANK: &str = "LOWMEM_TEST_RANK";
+    const RANKS: i32 = 4;
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = with_memory(100 << 20, 10 << 20);
+    let start = |rank: i32| {
+        let rank = rank.to_string();
+        let folder = folder.path().to_str().expect("a plain path");
+        let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", folder), (RANK, &rank)];
+        start_in_own_process("nccl::processes_know_their_parts", &environment, || {
+            let nccl = open("libnccl.so.2");
+            let rank: i32 = std::env::var(RANK).expect("it was given").parse().expect("a number");
+            let (code, whole) = join(&nccl, UniqueId([7; 128]), rank, RANKS);
+            assert_eq!(code, 0);
+            // Even and odd ones, the last one first.
+            let part = split(&nccl, whole, rank % 2, -rank);
+            assert_eq!(rank_and_size(&nccl, part), (1 - rank / 2, 2));
+            // The first of each part, which are those of the whole's upper half.
+            let first = split(&nccl, part, if rank < 2 { -1 } else { 5 }, 0);
+            if rank < 2 {
+                assert_eq!(first, 0);
+            } else {
+                assert_eq!(rank_and_size(&nccl, first), (0, 1));
+            }
+            // All but rank 1, as they were.
+            let most = split(&nccl, whole, if rank == 1 { -1 } else { 0 }, 0);
+            if rank != 1 {
+                assert_eq!(rank_and_size(&nccl, most), (rank - rank / 2, 3), "rank {rank}");
+            }
+        })
+    };
+    for process in (0..RANKS).map(start).collect::<Vec<_>>() {
+        passed(&process.wait_with_output().expect("it was started"));
+    }
+}
+
+#[test]
+fn a_part_of_ranks_that_nobody_can_hear_of_counts_as_the_whole() {
+    on_devices("nccl::a_part_of_ranks_that_nobody_can_hear_of_counts_as_the_whole", "1", || {
+        let nccl = open("libnccl.so.2");
+        let (code, whole) = join(&nccl, unique_id(&nccl), 2, 4);
+        assert_eq!(code, 0);
+        assert_eq!([1, 7].map(|key| rank_and_size(&nccl, split(&nccl, whole, 3, key))), [(1, 4), (2, 4)]);
     });
 }

@@ -19,7 +19,7 @@ if RUSTC_BOOTSTRAP=1 rustc $flags --target "$target" -o "$probe/probe" "$probe/p
         cargo test --quiet --package virtual-gpu --target "$target" --target-dir "$folder" --test virtual_gpu -- soak::
 elif command -v valgrind > "$probe/errors"; then
     echo "soak: under valgrind, since this toolchain has no address sanitizer"
-    runner="valgrind --quiet --trace-children=yes --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=23"
+    runner="valgrind --quiet --trace-children=yes --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=23"
     cargo test --quiet --config "target.$target.runner = '$runner'" --package virtual-gpu --target "$target" --target-dir "$folder" --test virtual_gpu -- soak::
 else
     echo "soak: without a sanitizer, since there is neither address sanitizer nor valgrind"
