@@ -254,7 +254,11 @@ print(used(), torch.cuda.mem_get_info(1)[0] >> 30)
 print(ask('--query-gpu=index,name,memory.total,temperature.gpu', '--format=csv', '-i', '1'), end='')
 processes = ask('--query-compute-apps=pid,used_memory', '--format=csv,noheader,nounits').splitlines()
 print(len(processes), f'{child.pid}, 2520' in processes)
-print('[N/A]' in ask('--query-gpu=utilization.gpu', '--format=csv'), str(child.pid) in ask(), ask('-L').count('GPU-'))
+print('[N/A]' in ask('--query-gpu=power.draw', '--format=csv'), str(child.pid) in ask(), ask('-L').count('GPU-'))
+for _ in range(10000):
+    kept.neg_()
+# Kernels take 1.3 microseconds, and each is asked for in 4.
+print(ask('--query-gpu=utilization.gpu', '--format=csv').splitlines())
 child.communicate(b'go\\n')
 print(used())
 del kept
@@ -269,6 +273,7 @@ index, name, memory.total [MiB], temperature.gpu
 1, Virtual NVIDIA GeForce RTX 4090, 24217 MiB, [N/A]
 2, True
 True True 2
+['utilization.gpu [%]', '0 %', '32 %']
 ['0', '1496']
 ['0', '472']
 2

@@ -5,7 +5,12 @@
 //! the header says. That promise is used here, and nowhere else.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::ptr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::{ptr, slice};
 
 use crate::device::{AddressSpace, Fault};
 
@@ -192,6 +197,21 @@ impl AddressSpace for Mapped {
         // SAFETY: the range is part of a mapping of `reserve`; its contents are no longer wanted.
         unsafe { libc::madvise(address as *mut c_void, bytes as usize, libc::MADV_DONTNEED) };
     }
+}
+
+/// So many numbers in a file, all zero, which other processes may read at any time.
+pub(crate) fn shared_numbers(path: &Path, count: usize) -> io::Result<&'static [AtomicU64]> {
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let bytes = count * size_of::<AtomicU64>();
+    // Written, and not only made as long: a full disk is met here and not where a number is stored.
+    file.write_all(&vec![0; bytes])?;
+    // SAFETY: a new mapping at an address that the system chooses touches no memory that exists.
+    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is aligned to pages, as long as that, and never undone; all who change it do so by atomic numbers.
+    Ok(unsafe { slice::from_raw_parts(start.cast(), count) })
 }
 
 /// Calls a host function that was put on a stream.

@@ -1,12 +1,12 @@
 //! `libnvidia-ml.so.1`: the management library. It knows of the machine's devices, whether the program sees
-//! them or not, and of what all processes hold of them.
+//! them or not, and of what all processes hold of them and use them for.
 
 use std::fs;
 
 use crate::cudart::CUDA_VERSION;
 use crate::device::{Device, Fault};
 use crate::ffi::{GivenText, Out, OutText, StaticText, text};
-use crate::neighbours::holders;
+use crate::neighbours::{holders, utilization};
 use crate::process::{machine, uuid_text};
 
 /// The first device's handle, and how far it is to the next one's.
@@ -58,6 +58,14 @@ struct MemoryBytesV2 {
     reserved: u64,
     free: u64,
     used: u64,
+}
+
+/// `nvmlUtilization_t`: shares in percent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Utilization {
+    gpu: u32,
+    memory: u32,
 }
 
 /// `nvmlPciInfo_t`.
@@ -179,6 +187,11 @@ exports! { answer;
         let (total, free, used) = memory_of(handle)?;
         let version = memory.get().ok_or(Fault::InvalidValue)?.version;
         memory.set(MemoryBytesV2 { version, total, reserved: 0, free, used })
+    }
+
+    fn nvmlDeviceGetUtilizationRates(handle: u64, rates: Out<Utilization>) {
+        let [gpu, memory] = utilization(by_handle(handle)?).map(|share| (share * 100.0).round() as u32);
+        rates.set(Utilization { gpu, memory })
     }
 
     fn nvmlDeviceGetPciInfo_v3(handle: u64, pci: Out<PciAddress>) {

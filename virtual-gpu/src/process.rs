@@ -29,7 +29,7 @@ const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// CUDA's own variable.
 const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 /// As many as PyTorch can tell apart.
-const MOST_DEVICES: u32 = 64;
+pub(crate) const MOST_DEVICES: u32 = 64;
 
 /// The devices of the machine, all of one kind.
 static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {

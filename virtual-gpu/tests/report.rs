@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::library::{OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
+use crate::library::{Dim3, OUT_OF_MEMORY, in_own_process, open, passed, with_memory};
 
 const MIB: usize = 1 << 20;
 
@@ -106,15 +106,19 @@ fn in_a_folder_a_process_that_dies_leaves_what_it_held_and_what_was_refused() {
 }
 
 #[test]
-fn in_a_folder_processes_see_what_others_hold() {
+fn in_a_folder_processes_see_what_others_hold_and_do() {
     let folder = tempfile::tempdir().expect("a folder");
-    let holds = |process: u32, bytes: u64| fs::write(folder.path().join(format!("{process}.memory")), bytes.to_ne_bytes());
+    // What is held, how long it computed, bytes read and written, and how long it could have computed.
+    let holds = |process: u32, bytes: u64| {
+        let numbers = [bytes, 0.004_f64.to_bits(), 1e9_f64.to_bits(), 0.008_f64.to_bits()];
+        fs::write(folder.path().join(format!("{process}.use")), numbers.map(u64::to_ne_bytes).concat())
+    };
     // One that lives, and one that cannot: its id is larger than any.
     holds(std::process::id(), 5 << 20).and_then(|()| holds(u32::MAX, 7 << 20)).expect("written");
     let profile = with_memory(100 << 20, 10 << 20);
     let environment =
         [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_REPORT", folder.path().to_str().expect("a plain path"))];
-    let output = in_own_process("report::in_a_folder_processes_see_what_others_hold", &environment, || {
+    let output = in_own_process("report::in_a_folder_processes_see_what_others_hold_and_do", &environment, || {
         let (cudart, nvml) = (open("libcudart.so.13"), open("libnvidia-ml.so.1"));
         let (mut address, mut handle) = (0, 0);
         assert_eq!(call!(nvml, nvmlDeviceGetHandleByIndex_v2(u32, *mut u64), 0, &mut handle), 0);
@@ -140,11 +144,25 @@ fn in_a_folder_processes_see_what_others_hold() {
         let mut held = list.map(|process| process[1] >> 20);
         held.sort_unstable();
         assert_eq!((count, held), (2, [5, 10]));
+
+        let used = || {
+            let mut shares = [9_u32; 2];
+            assert_eq!(call!(nvml, nvmlDeviceGetUtilizationRates(u64, *mut [u32; 2]), handle, &mut shares), 0);
+            shares
+        };
+        // 10^9 bytes take 1 of 8 milliseconds at the bandwidth of an RTX 4090.
+        assert_eq!(used(), [50, 12]);
+        // A thousand kernels of 1.3 microseconds, each of which is asked for in 4.
+        let one = Dim3(1, 1, 1);
+        for _ in 0..1000 {
+            assert_eq!(call!(cudart, cudaLaunchKernel(u64, Dim3, Dim3, u64, usize, u64), 1, one, one, 0, 0, 0), 0);
+        }
+        assert_eq!(used(), [66, 12]);
     });
     passed(&output);
     let left = fs::read_dir(folder.path())
         .expect("the folder")
-        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|it| it == "memory")));
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|it| it == "use")));
     assert_eq!(left.count(), 2, "what ended holds nothing");
 }
 

@@ -1,5 +1,5 @@
 //! What a program that runs under `lowmem on` finds as `nvidia-smi`: this program under another name, with the questions that programs ask most. What the virtual
-//! GPU does not know (temperature, power, utilisation) is `[N/A]`, as `nvidia-smi` itself has it for a card without the sensor.
+//! GPU does not know (temperature, power, clocks) is `[N/A]`, as `nvidia-smi` itself has it for a card without the sensor.
 
 use clap::Parser;
 use nvml_wrapper::enums::device::UsedGpuMemory;
@@ -83,6 +83,10 @@ fn plain(text: impl ToString) -> Value {
     (text.to_string(), None)
 }
 
+fn percent(share: u32) -> Value {
+    (share.to_string(), Some("%"))
+}
+
 fn mib(bytes: u64) -> Value {
     ((bytes / MIB).to_string(), Some("MiB"))
 }
@@ -111,8 +115,10 @@ fn of_device(nvml: &Nvml, device: &Device<'_>, field: &str) -> Result<Option<Val
         "memory.used" => mib(device.memory_info()?.used),
         "memory.free" => mib(device.memory_info()?.free),
         "memory.reserved" => mib(0),
-        "utilization.gpu" | "utilization.memory" | "temperature.gpu" | "temperature.memory" | "power.draw" | "power.limit"
-        | "fan.speed" | "pstate" | "clocks.sm" | "clocks.mem" | "clocks.gr" => plain(UNKNOWN),
+        "utilization.gpu" => percent(device.utilization_rates()?.gpu),
+        "utilization.memory" => percent(device.utilization_rates()?.memory),
+        "temperature.gpu" | "temperature.memory" | "power.draw" | "power.limit" | "fan.speed" | "pstate" | "clocks.sm" | "clocks.mem"
+        | "clocks.gr" => plain(UNKNOWN),
         _ => return Ok(None),
     }))
 }
@@ -153,9 +159,12 @@ fn program(pid: u32) -> String {
 fn print(fields: &[String], rows: Vec<Vec<Value>>, format: &[String]) {
     let has = |word: &str| format.iter().any(|given| given.trim() == word);
     if !has("noheader") {
-        let is_memory = |field: &str| field.starts_with("memory.") || field.starts_with("used_");
-        let names =
-            fields.iter().map(|field| field.trim()).map(|field| if is_memory(field) { format!("{field} [MiB]") } else { field.to_owned() });
+        let unit = |field: &str| match field {
+            _ if field.starts_with("memory.") || field.starts_with("used_") => " [MiB]",
+            _ if field.starts_with("utilization.") => " [%]",
+            _ => "",
+        };
+        let names = fields.iter().map(|field| field.trim()).map(|field| format!("{field}{}", unit(field)));
         say!("{}", names.collect::<Vec<_>>().join(", "));
     }
     for row in rows {
@@ -171,8 +180,8 @@ fn tables(nvml: &Nvml, devices: &[Device<'_>]) -> Result<(), Error> {
     let cuda = nvml.sys_cuda_driver_version().map_err(fault)?;
     let driver = nvml.sys_driver_version().map_err(fault)?;
     say!("Virtual GPUs of `lowmem on`. Driver {driver}, CUDA {}.{}", cuda / 1000, cuda % 1000 / 10);
-    let fields = ["index", "name", "pci.bus_id", "memory.used", "memory.free", "memory.total"].map(str::to_owned);
-    let mut gpus = table(&["GPU", "name", "bus", "used MiB", "free MiB", "total MiB"], &[0, 3, 4, 5]);
+    let fields = ["index", "name", "pci.bus_id", "memory.used", "memory.free", "memory.total", "utilization.gpu"].map(str::to_owned);
+    let mut gpus = table(&["GPU", "name", "bus", "used MiB", "free MiB", "total MiB", "busy %"], &[0, 3, 4, 5, 6]);
     let mut shares = table(&["GPU", "process", "program", "used MiB"], &[0, 1, 3]);
     for device in devices {
         gpus.add_row(row(&fields, |field| of_device(nvml, device, field))?.into_iter().map(|(value, _)| value));

@@ -106,8 +106,21 @@ pub struct Tally {
     pub bytes: f64,
 }
 
+/// What use the device was put to, as is most likely.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Usage {
+    /// How long it computed.
+    pub compute_secs: f64,
+    /// Bytes that it is known to have read and written.
+    pub bytes: f64,
+    /// How long it could have: until all that it was asked for is done.
+    pub secs: f64,
+}
+
+/// Is told of it.
+pub type UsageWatch = Box<dyn Fn(Usage) + Send>;
+
 /// The clocks of one device.
-#[derive(Debug)]
 pub struct Clock {
     host: Arc<HostClock>,
     order: EventOrder,
@@ -122,6 +135,7 @@ pub struct Clock {
     stalled: Span,
     polls: u32,
     tallies: BTreeMap<&'static str, Tally>,
+    watch: Option<UsageWatch>,
 }
 
 impl Clock {
@@ -138,6 +152,28 @@ impl Clock {
             stalled: Span::default(),
             polls: 0,
             tallies: BTreeMap::new(),
+            watch: None,
+        }
+    }
+
+    /// Has `watch` told now, and whenever there was work or the host waited.
+    pub fn watch(&mut self, watch: UsageWatch) {
+        self.watch = Some(watch);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(watch) = &self.watch {
+            watch(self.usage());
+        }
+    }
+
+    /// What use the device was put to.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            compute_secs: self.busy[Engine::Compute as usize].expected(),
+            bytes: self.tallies.values().map(|tally| tally.bytes).sum(),
+            secs: self.end().expected(),
         }
     }
 
@@ -172,6 +208,7 @@ impl Clock {
         end.is_after_copy = engine != Engine::Compute;
         self.free[engine as usize] = ends;
         self.busy[engine as usize] += cost;
+        self.tell();
     }
 
     /// Adds to the sums of a kind of work.
@@ -228,6 +265,7 @@ impl Clock {
         self.polls = 0;
         self.host.wait_until(moment.time);
         self.know(moment);
+        self.tell();
     }
 
     fn know(&mut self, moment: &Moment) {

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 pub use architecture::Architecture;
-pub use clock::{Clock, Engine, EventOrder, HostClock, Moment, Progress, Tally};
+pub use clock::{Clock, Engine, EventOrder, HostClock, Moment, Progress, Tally, Usage, UsageWatch};
 pub use counters::Counters;
 pub use event::{EventKind, Events, Mark};
 pub use graph::{Captured, Graphs, Load};

@@ -154,6 +154,11 @@ impl Rates {
         Self { known: known() }
     }
 
+    /// What moving so many bytes takes at the memory's full bandwidth.
+    pub fn full_bandwidth(&self, bytes: f64) -> f64 {
+        self.known.as_ref().map_or(0.0, |known| bytes / known.memory)
+    }
+
     /// What the host takes to ask for something.
     pub fn launch(&self) -> Span {
         LAUNCH_SECS

@@ -23,5 +23,6 @@ elif command -v valgrind > "$probe/errors"; then
     cargo test --quiet --config "target.$target.runner = '$runner'" --package virtual-gpu --target "$target" --target-dir "$folder" --test virtual_gpu -- soak::
 else
     echo "soak: without a sanitizer, since there is neither address sanitizer nor valgrind"
+    cargo build --quiet --release --package virtual-gpu
     cargo test --quiet --release --package virtual-gpu --test virtual_gpu -- soak::
 fi
