@@ -56,7 +56,7 @@ fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
             "the program ended with exit code 3",
             // The context of 0.46 GiB on top.
             "It fits: 3.46 of 23.65 GiB are needed, 20.19 are left.",
-            "Values that the program read back from the GPU, where they are mostly zeros: 2.",
+            "Values that the program read back from the GPU, where they are mostly zeros: 2, by item (2).",
             "Fits on: rtx-4060, rtx-3060,",
             "Too small: none.",
         ],

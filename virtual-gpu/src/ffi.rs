@@ -237,6 +237,26 @@ pub(crate) fn own_function(name: &str) -> Option<u64> {
     })
 }
 
+/// Where the functions that led here go on, this one's caller first, as far as the stack can be read.
+pub(crate) fn callers() -> Vec<u64> {
+    const MOST: usize = 96;
+    let mut found = [ptr::null_mut(); MOST];
+    // SAFETY: there is room for as many addresses as are said.
+    let count = unsafe { libc::backtrace(found.as_mut_ptr(), MOST as i32) };
+    found[..count.max(0) as usize].iter().map(|&address| address as u64).collect()
+}
+
+/// The exported function that goes on at that address.
+pub(crate) fn function_at(address: u64) -> Option<String> {
+    let mut found =
+        libc::Dl_info { dli_fname: ptr::null(), dli_fbase: ptr::null_mut(), dli_sname: ptr::null(), dli_saddr: ptr::null_mut() };
+    // A call that never returns may be a function's last instruction, so the one before is asked for.
+    // SAFETY: any address will do, and `found` has room for the answer.
+    let is_known = unsafe { libc::dladdr((address - 1) as *const c_void, &raw mut found) } != 0 && !found.dli_sname.is_null();
+    // SAFETY: the loader's own text, which stays for as long as the library does: code of it is running.
+    is_known.then(|| unsafe { CStr::from_ptr(found.dli_sname) }.to_string_lossy().into_owned())
+}
+
 fn own_object() -> Option<*mut c_void> {
     let mut found =
         libc::Dl_info { dli_fname: ptr::null(), dli_fbase: ptr::null_mut(), dli_sname: ptr::null(), dli_saddr: ptr::null_mut() };

@@ -4,10 +4,12 @@
 //! They are found by name (`dlsym`), answer 0, or 1 where there is no device.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Mutex;
 
-use crate::device::{Device, Fault, Span, Track, Work, WorkKind, WorkType};
-use crate::ffi::{Given, GivenText, Out};
-use crate::process::{active_device, device, device_of, host_clock};
+use crate::device::{Device, Fault, Span, Track, Work, WorkKind, WorkType, lock};
+use crate::ffi::{self, Given, GivenText, Out};
+use crate::process::{active_device, device, device_of, host_clock, is_reported};
 
 /// An operation that a thread is in.
 struct Frame {
@@ -49,6 +51,38 @@ fn explain(work: Work) {
     device.timeline.note_named(device.ordinal, Track::Stream(stream), || name.get(), begins, device.clock().end_of(stream));
 }
 
+/// The operation by which this thread reads a value back, the outermost one: as an observer tells it, else as libtorch's functions on the stack are called.
+pub(crate) fn reading_operation() -> Option<String> {
+    if !is_reported() {
+        return None;
+    }
+    let told = FRAMES.with_borrow(|frames| frames.first().and_then(|frame| frame.name.get()));
+    let name = told.or_else(called_operation)?;
+    // What people call it.
+    Some(match name.strip_prefix("aten::").unwrap_or(&name) {
+        "_local_scalar_dense" => "item".to_owned(),
+        name => name.to_owned(),
+    })
+}
+
+fn called_operation() -> Option<String> {
+    /// By where the function goes on: asking the loader takes long.
+    static KNOWN: Mutex<Option<HashMap<u64, Option<String>>>> = Mutex::new(None);
+    let callers = ffi::callers();
+    let mut known = lock(&KNOWN);
+    let known = known.get_or_insert_default();
+    let find = |address: u64| operation_in(&ffi::function_at(address)?).map(str::to_owned);
+    callers.into_iter().rev().find_map(|address| known.entry(address).or_insert_with(|| find(address)).clone())
+}
+
+/// The operation that a function of libtorch calls: `at::_ops::NAME::call(...)`, as C++ writes it for the linker.
+fn operation_in(function: &str) -> Option<&str> {
+    let rest = function.strip_prefix("_ZN2at4_ops")?;
+    let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
+    let (name, rest) = rest[digits..].split_at_checked(rest[..digits].parse().ok()?)?;
+    rest.starts_with("4call").then_some(name)
+}
+
 fn answer(result: Result<(), Fault>) -> i32 {
     i32::from(result.is_err())
 }
@@ -83,5 +117,21 @@ exports! { answer;
     fn lowmem_virtual_gpu_now(secs: Out<[f64; 3]>) {
         device()?;
         secs.set(host_clock().now().0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::operation_in;
+
+    #[test]
+    fn an_operation_is_known_by_the_function_that_calls_it() {
+        assert_eq!(operation_in("_ZN2at4_ops7nonzero4callERKNS_6TensorE"), Some("nonzero"));
+        assert_eq!(operation_in("_ZN2at4_ops19_local_scalar_dense4callERKNS_6TensorE"), Some("_local_scalar_dense"));
+        for other in
+            ["_ZN2at4_ops7nonzero10redispatchEN3c10E", "_ZN2at6native7nonzeroE", "_ZN2at4_ops99nonzero4call", "_ZN2at4_ops", "main"]
+        {
+            assert_eq!(operation_in(other), None, "{other}");
+        }
     }
 }

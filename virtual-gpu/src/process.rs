@@ -266,6 +266,8 @@ struct DeviceReport {
     kernel_launches: u64,
     /// Small copies to the host: values that the program may decide by.
     values_read: u64,
+    /// How many of them each of PyTorch's operations read.
+    values_read_by: BTreeMap<String, u64>,
     /// Requests for memory that failed.
     refusals: Refusals,
     /// What was not given back.
@@ -295,6 +297,7 @@ impl DeviceReport {
             d2h_bytes: device.counters.d2h_bytes(),
             kernel_launches: device.counters.kernel_launches(),
             values_read: device.counters.values_read(),
+            values_read_by: device.counters.values_read_by(),
             refusals: device.refusals(),
             left: device.left(),
         }
@@ -338,6 +341,12 @@ extern "C" fn report_at_end() {
         device.trace.flush();
         device.timeline.flush();
     }
+}
+
+/// Whether there is to be a report.
+pub(crate) fn is_reported() -> bool {
+    static IS_REPORTED: LazyLock<bool> = LazyLock::new(|| env::var_os(REPORT).is_some());
+    *IS_REPORTED
 }
 
 /// The file that the report goes to: the one that is named, or one of this process's own in the folder that is named.

@@ -25,6 +25,14 @@ fn the_same_calls_leave_the_same_report() {
             assert_eq!(call!(cudart, cudaHostAlloc(*mut u64, usize, u32), &mut pinned, 5 * MIB, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), device, pinned, 5 * MIB, 1, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 3, 2, 0), 0);
+            // An observer says what reads: the outermost operation counts.
+            let begin = |name: &'static std::ffi::CStr| call!(cudart, lowmem_virtual_gpu_begin(*const i8), name.as_ptr());
+            let end = || call!(cudart, lowmem_virtual_gpu_end(i32, i32, f64, f64), 0, 0, 0.0, 0.0);
+            assert_eq!((begin(c"aten::unique_dim"), begin(c"aten::nonzero")), (0, 0));
+            for _ in 0..2 {
+                assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 4, 2, 0), 0);
+            }
+            assert_eq!((end(), end()), (0, 0));
             assert_eq!(call!(cudart, cudaFree(u64), device), 0);
             for _ in 0..2 {
                 assert_eq!(call!(open("libnccl.so.2"), ncclCommSuspend()), 5);
@@ -46,9 +54,10 @@ fn the_same_calls_leave_the_same_report() {
             "context_bytes": 10 * MIB,
             "memory_bytes": 100 * MIB,
             "h2d_bytes": 5 * MIB,
-            "d2h_bytes": 3,
+            "d2h_bytes": 11,
             "kernel_launches": 1,
-            "values_read": 1,
+            "values_read": 3,
+            "values_read_by": {"unique_dim": 2},
             "refusals": {"refused": 0, "met_later": 0, "last": null},
             "left": {"bytes": 0, "pool_bytes": 0, "reservations": 0, "streams": 0, "events": 0, "graphs": 0},
         }},

@@ -1,6 +1,10 @@
 //! What has been asked of the device. Plain sums, so that the same program gives the same figures.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::lock;
 
 /// Sums since the start of the process. Relaxed: each stands alone, and they are read when all work is over.
 #[derive(Debug, Default)]
@@ -9,6 +13,8 @@ pub struct Counters {
     h2d_bytes: AtomicU64,
     d2h_bytes: AtomicU64,
     values_read: AtomicU64,
+    /// Those of which it is known what operation read them.
+    values_read_by: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Counters {
@@ -27,9 +33,17 @@ impl Counters {
         self.d2h_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A copy to the host that is small enough to be looked at: what stands there was never computed.
-    pub fn value_read(&self) {
+    /// A copy to the host that is small enough to be looked at: what stands there was never computed. With the operation that it is part of, where that is known.
+    pub fn value_read(&self, operation: Option<String>) {
         self.values_read.fetch_add(1, Ordering::Relaxed);
+        if let Some(operation) = operation {
+            *lock(&self.values_read_by).entry(operation).or_default() += 1;
+        }
+    }
+
+    /// How many of them each operation read.
+    pub fn values_read_by(&self) -> BTreeMap<String, u64> {
+        lock(&self.values_read_by).clone()
     }
 
     /// Such copies so far.

@@ -1,5 +1,6 @@
 //! What the processes of a program left behind: the virtual GPU's reports, and PyTorch's own counters where a Python process told them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ struct ProcessReport {
 }
 
 /// What one process did to one device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(super) struct DeviceReport {
     /// The most that was in use, the context included.
     pub(super) peak_device_bytes: u64,
@@ -27,6 +28,9 @@ pub(super) struct DeviceReport {
     pub(super) memory_bytes: u64,
     /// Small copies to the host, which the program may decide by.
     pub(super) values_read: u64,
+    /// How many of them each of PyTorch's operations read, where that is known.
+    #[serde(default)]
+    pub(super) values_read_by: BTreeMap<String, u64>,
     /// Requests for memory that failed.
     pub(super) refusals: Refusals,
     /// When it had done all that it was asked for, by the clock: at least, most likely, at most.
@@ -192,6 +196,17 @@ impl Need {
         self.shares.iter().map(|share| share.report.values_read).sum()
     }
 
+    /// How many of them each of PyTorch's operations read, where that is known, those with most first.
+    pub(super) fn values_read_by(&self) -> Vec<(&str, u64)> {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, count) in self.shares.iter().flat_map(|share| &share.report.values_read_by) {
+            *sums.entry(name).or_default() += count;
+        }
+        let mut sums: Vec<(&str, u64)> = sums.into_iter().collect();
+        sums.sort_by_key(|&(_, count)| Reverse(count));
+        sums
+    }
+
     /// Allocations that were met only after something had been freed.
     pub(super) fn met_later(&self) -> u64 {
         self.shares.iter().map(|share| share.report.refusals.met_later).sum()
@@ -244,7 +259,7 @@ mod tests {
     fn device(peak: u64, last: &str) -> String {
         format!(
             r#"{{"unsupported": {{"cufftCreate": 2}}, "stopped": false, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
-            "memory_bytes": {}, "values_read": 3, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
+            "memory_bytes": {}, "values_read": 3, "values_read_by": {{"any": 1, "item": 2}}, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
             24 * GIB,
             u64::from(last != "null")
         )
@@ -260,6 +275,7 @@ mod tests {
         assert_eq!(need.bytes_on(&profile), 2 * GIB + 4 * GIB + GIB);
         assert_eq!(need.shares.iter().map(|share| share.process).collect::<Vec<_>>(), [7, 12]);
         assert_eq!((need.unsupported["cufftCreate"], need.met_later(), need.values_read(), need.failed()), (4, 2, 6, None));
+        assert_eq!(need.values_read_by(), [("item", 4), ("any", 2)]);
     }
 
     #[test]

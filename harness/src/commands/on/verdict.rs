@@ -34,10 +34,13 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     }
     tell_time(need);
     if need.values_read() > 0 {
+        let by: Vec<_> = need.values_read_by().into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!(
-            "Values that the program read back from the GPU, where they are mostly zeros: {}. If it decides by them (a mask, a stop of its own), it may \
+            "Values that the program read back from the GPU, where they are mostly zeros: {}{}{}. If it decides by them (a mask, a stop of its own), it may \
              have gone another way than on a real one.",
-            need.values_read()
+            need.values_read(),
+            if by.is_empty() { "" } else { ", by " },
+            by.join(", ")
         );
     }
     if !need.unsupported.is_empty() {
