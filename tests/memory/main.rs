@@ -3,6 +3,7 @@
 mod allocators;
 mod any_flags;
 mod buffer_order;
+mod doubled;
 mod flag_effects;
 mod happens_before;
 mod host_memory;
