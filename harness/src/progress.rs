@@ -21,6 +21,9 @@ pub(crate) struct Progress {
     unit: &'static str,
     begun: Instant,
     is_terminal: bool,
+    /// Milliseconds that everything is predicted to take, and of what is done; 0 where nothing is predicted.
+    predicted: AtomicU64,
+    passed: AtomicU64,
 }
 
 impl Progress {
@@ -40,8 +43,17 @@ impl Progress {
         if is_terminal {
             bar.enable_steady_tick(TICK);
         }
-        let [total, done, failed] = [0; 3].map(AtomicU64::new);
-        Self { bar, total, done, failed, unit, begun: Instant::now(), is_terminal }
+        let [total, done, failed, predicted, passed] = [0; 5].map(AtomicU64::new);
+        Self { bar, total, done, failed, unit, begun: Instant::now(), is_terminal, predicted, passed }
+    }
+
+    /// The same of something that is predicted to take so long: what is left goes by that, at the pace until now.
+    pub(crate) fn expecting(self, secs: Option<f64>) -> Self {
+        if let Some(secs) = secs {
+            self.predicted.store(millis(secs), Ordering::Relaxed);
+            self.line(&format!("Predicted for all of them, without loading: {}.", in_words(secs)));
+        }
+        self
     }
 
     fn set_total(&self, total: u64) {
@@ -51,8 +63,9 @@ impl Progress {
         }
     }
 
-    /// A case has ended.
-    pub(crate) fn case_ended(&self, record: &RunRecord) {
+    /// A case has ended, which was predicted to take so long.
+    pub(crate) fn case_ended(&self, record: &RunRecord, predicted_secs: Option<f64>) {
+        self.passed.fetch_add(predicted_secs.map_or(0, millis), Ordering::Relaxed);
         if !record.outcome.is_answer() {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -78,7 +91,9 @@ impl Progress {
         let total = self.total.load(Ordering::Relaxed);
         let tenth = |n: u64| n * LINES / total.max(1);
         if !self.is_terminal && tenth(done) > tenth(before) {
-            let left = time_left(self.begun.elapsed(), done, total).map(|left| format!(", about {left} left")).unwrap_or_default();
+            let [passed, predicted] = [&self.passed, &self.predicted].map(|millis| millis.load(Ordering::Relaxed));
+            let (done_of, total_of) = if predicted > 0 { (passed, predicted) } else { (done, total) };
+            let left = time_left(self.begun.elapsed(), done_of, total_of).map(|left| format!(", about {left} left")).unwrap_or_default();
             tell!("{done}/{total} {}{suffix}{left}", self.unit);
         }
     }
@@ -100,11 +115,18 @@ fn style(template: &str) -> ProgressStyle {
 /// What is left at the pace until now; nothing where nothing is left, and where it is too little to speak of.
 fn time_left(elapsed: Duration, done: u64, total: u64) -> Option<String> {
     let left = elapsed.as_secs_f64() / done.max(1) as f64 * total.saturating_sub(done) as f64;
-    match left.round() as u64 {
-        0 => None,
-        secs @ 1..=99 => Some(format!("{secs} s")),
-        secs @ 100..=5_999 => Some(format!("{} min", (secs + 30) / 60)),
-        secs => Some(format!("{:.1} h", secs as f64 / 3600.0)),
+    (left.round() >= 1.0).then(|| in_words(left))
+}
+
+fn millis(secs: f64) -> u64 {
+    (secs * 1000.0).round() as u64
+}
+
+fn in_words(secs: f64) -> String {
+    match secs.round() as u64 {
+        secs @ 0..=99 => format!("{secs} s"),
+        secs @ 100..=5_999 => format!("{} min", (secs + 30) / 60),
+        secs => format!("{:.1} h", secs as f64 / 3600.0),
     }
 }
 

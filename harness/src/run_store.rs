@@ -187,6 +187,8 @@ mod tests {
             d2h_bytes: None,
             host_pinned_peak_bytes: None,
             wall_secs: 1.0,
+            predicted: None,
+            is_skipped: false,
             unsupported_calls: Default::default(),
         }
     }

@@ -8,7 +8,7 @@ use crate::{Error, Run, summary};
 type Column = (&'static str, fn(&RunRecord) -> String);
 
 /// All columns, in order.
-const COLUMNS: [Column; 78] = [
+const COLUMNS: [Column; 81] = [
     ("case", |r| r.case.clone()),
     ("model", |r| r.config.model.clone()),
     ("gpu", |r| text(r.gpu.as_ref())),
@@ -17,6 +17,7 @@ const COLUMNS: [Column; 78] = [
     ("memory_source", |r| text(r.memory_source.map(|source| source.name()))),
     ("time_source", |r| text(r.time_source.map(|source| source.name()))),
     ("outcome", |r| r.outcome.name().into()),
+    ("is_skipped", |r| r.is_skipped.to_string()),
     ("failed_stage", |r| text(r.failed_stage.map(Stage::name))),
     ("low_mem_level", |r| r.config.low_mem_level.to_string()),
     ("vae_tile_size", |r| text(r.config.vae_tile_size)),
@@ -55,6 +56,7 @@ const COLUMNS: [Column; 78] = [
     ("predicted_peak_allocated_bytes", |r| text(r.predicted_peak_allocated_bytes())),
     ("peak_reserved_bytes", |r| text(r.peak_reserved_bytes())),
     ("peak_device_bytes", |r| text(r.peak_device_bytes())),
+    ("predicted_peak_device_bytes", |r| text(r.predicted.and_then(|p| p.peak_device_bytes))),
     ("peak_stage", |r| text(r.peak_stage().map(Stage::name))),
     // What the peak of allocated bytes was made of, in the stage that the column before names.
     ("peak_weights_bytes", |r| text(r.peak_parts().map(|p| p.weights_bytes))),
@@ -82,6 +84,7 @@ const COLUMNS: [Column; 78] = [
     // A modelled time is known no closer than between these two.
     ("total_secs_low", |r| text(complete(r).and_then(RunRecord::total_secs).filter(|s| s.is_interval()).map(|s| s.low))),
     ("total_secs_high", |r| text(complete(r).and_then(RunRecord::total_secs).filter(|s| s.is_interval()).map(|s| s.high))),
+    ("predicted_total_secs", |r| secs(r.predicted.and_then(|p| p.total_secs))),
     ("copy_stall_secs", |r| secs(r.copy_stall_secs())),
     ("denoise_operations_per_sec", |r| text(r.denoise_operations_per_sec())),
     ("h2d_bytes", |r| text(r.h2d_bytes)),

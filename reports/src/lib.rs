@@ -8,6 +8,7 @@ mod html;
 mod markdown;
 mod parts;
 mod plot;
+mod predicted;
 mod profile;
 mod run;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use engine_protocol::gib;
 
-use crate::{Run, advice, summary, table};
+use crate::{Run, advice, predicted, summary, table};
 
 /// The run as Markdown: provenance, recommendation, one table a model and resolution.
 pub(crate) fn tables(run: &Run) -> String {
@@ -22,6 +22,14 @@ pub(crate) fn tables(run: &Run) -> String {
             let row = table::row(record);
             text += &line([record.case.as_str()].into_iter().chain(row.iter().map(String::as_str)));
         }
+    }
+    let predicted = predicted::rows(run);
+    if !predicted.is_empty() {
+        text += "\n## Predicted and measured\n\n";
+        text += &line(predicted::TITLES.into_iter());
+        text += &line(["---"].into_iter().chain(["--:"; 6]));
+        predicted.iter().for_each(|row| text += &line(row.iter().map(String::as_str)));
+        text += &format!("\n{}\n", predicted::NOTE);
     }
     text += "\n";
     table::notes(run).iter().for_each(|note| text += &format!("- {note}\n"));

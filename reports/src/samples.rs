@@ -69,6 +69,8 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         d2h_bytes: Some(2),
         host_pinned_peak_bytes: Some(0),
         wall_secs: 0.5,
+        predicted: None,
+        is_skipped: false,
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }
 }

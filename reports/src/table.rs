@@ -52,6 +52,9 @@ pub(crate) fn outcome(record: &RunRecord) -> String {
     if let Some(needed) = summary::needed_bytes(record) {
         text += &format!(" (needs at least {:.2} GiB)", gib(needed));
     }
+    if record.is_skipped {
+        text += ", virtual: not run";
+    }
     text
 }
 
@@ -75,6 +78,9 @@ pub fn notes(run: &Run) -> Vec<String> {
              what the CUDA context and the libraries hold beside it, which is what a card must have. GiB is 2^30 bytes."
                 .to_owned(),
         );
+    }
+    if run.records.iter().any(|record| record.is_skipped) {
+        notes.push("not run: on a virtual GPU of the same kind the case runs out of memory by more than predictions are off, so the real one was spared it.".to_owned());
     }
     if run.count(Outcome::Oom) > 0 {
         notes.push(

@@ -170,9 +170,29 @@ pub struct RunRecord {
     pub host_pinned_peak_bytes: Option<u64>,
     /// What the case itself took to run, from the worker's start to its end. Always measured, on this machine.
     pub wall_secs: f64,
+    /// Of a case on a real GPU, what the virtual one said before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
+    /// It was not run, since the virtual GPU says that it cannot fit: what is here is the virtual GPU's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_skipped: bool,
     /// Calls that the virtual GPU does not support, by name, with how often each was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unsupported_calls: BTreeMap<String, u64>,
+}
+
+/// What a case was predicted to come to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Predicted {
+    /// The most bytes of the device at once, the context included.
+    pub peak_device_bytes: Option<u64>,
+    /// From prompt to video, loading apart.
+    pub total_secs: Option<Secs>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl RunRecord {

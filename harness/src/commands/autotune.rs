@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Definition, Limits, Rules, Schedule};
+use crate::sweep::{Definition, Forecast, Limits, Rules, Schedule};
 use crate::target::Target;
 use crate::worker::Launcher;
 
@@ -44,10 +44,16 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let mut store = RunStore::create(arguments.execution.out.clone(), target.run_dir(&data::runs(), NAME), manifest)?;
 
     tell!("{}", target.choice);
+    let forecast = Forecast::of(&target, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
+    let (cases, hopeless) = forecast.sorted(cases.iter().collect(), target.capacity_bytes);
+    let cases: Vec<_> = cases.into_iter().cloned().collect();
+    store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
+    hopeless.into_iter().try_for_each(|record| store.append(record))?;
+    let progress = Progress::new(cases.len(), "candidates at most").expecting(forecast.secs_of_all(&cases.iter().collect::<Vec<_>>()));
     let search = Search::new(cases, arguments.objective, target.capacity_bytes);
-    let progress = Progress::new(search.candidates().len(), "candidates at most");
     let host_rates = host_rates::for_cases(&target, &launcher, search.candidates().iter().map(|case| &case.config));
-    let schedule = Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
+    let schedule =
+        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();
     let run = store.write_report()?;
@@ -75,7 +81,7 @@ fn run_search(search: &Search, schedule: &Schedule<'_>, store: &mut RunStore, pr
             return Ok(());
         }
         store.add_cases(batch.iter().map(|case| case.name.clone()))?;
-        schedule.run(&batch, store, progress)?;
+        schedule.run(&batch, progress, |record| store.append(record))?;
     }
 }
 

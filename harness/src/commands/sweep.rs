@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand};
+use crate::sweep::{Case, Definition, Forecast, Limits, Rules, Schedule, expand};
 use crate::target::Target;
 use crate::worker::Launcher;
 use crate::{host, host_rates};
@@ -45,10 +45,14 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     tell!("{}", target.choice);
     tell!("{} cases, {} to run, {} at once, into {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
-    let progress = Progress::new(open.len(), "cases");
+    let forecast = Forecast::of(&target, &models, &open, limits.case_timeout, &interrupt)?;
+    let (open, hopeless) = forecast.sorted(open, target.capacity_bytes);
+    hopeless.into_iter().try_for_each(|record| store.append(record))?;
+    let progress = Progress::new(open.len(), "cases").expecting(forecast.secs_of_all(&open));
     let host_rates = host_rates::for_cases(&target, &launcher, open.iter().map(|case| &case.config));
-    let schedule = Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt };
-    let ran = schedule.run(&open, &mut store, &progress);
+    let schedule =
+        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
+    let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
     // What is recorded gets its report, even where something went wrong.
     let run = store.write_report()?;

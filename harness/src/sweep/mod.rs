@@ -2,8 +2,10 @@
 
 mod definition;
 mod expand;
+mod forecast;
 mod schedule;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};
+pub(crate) use forecast::Forecast;
 pub(crate) use schedule::{Limits, Schedule};

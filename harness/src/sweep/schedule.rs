@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use engine_protocol::{HostRates, Request, RunRecord};
 
-use super::Case;
+use super::{Case, Forecast};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
-use crate::run_store::RunStore;
 use crate::target::Target;
 use crate::worker::{self, Launcher};
 
@@ -37,25 +36,33 @@ pub(crate) struct Schedule<'a> {
     pub(crate) limits: Limits,
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
+    /// What is predicted.
+    pub(crate) forecast: &'a Forecast,
 }
 
 impl Schedule<'_> {
-    /// Runs `cases`, as many at once as may be, in order of their beginning. Ends early, and leaves no worker, where the user wants to end.
-    pub(crate) fn run(&self, cases: &[&Case], store: &mut RunStore, progress: &Progress) -> Result<(), Error> {
+    /// Runs `cases`, as many at once as may be, in order of their beginning, and has `keep` keep each record. Ends early, and leaves no worker, where the
+    /// user wants to end.
+    pub(crate) fn run(
+        &self,
+        cases: &[&Case],
+        progress: &Progress,
+        keep: impl FnMut(RunRecord) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.limits.jobs).build();
         let pool = pool.map_err(|error| Error::Fault(format!("no threads to run cases on: {error}")))?;
-        let shared = Mutex::new((store, Ok(())));
+        let shared = Mutex::new((keep, Ok(())));
         pool.scope_fifo(|scope| {
             for case in cases {
                 scope.spawn_fifo(|_| {
                     let may_begin = !self.interrupt.is_wanted() && locked(&shared).1.is_ok();
                     let Some(ended) = may_begin.then(|| self.run_case(case)) else { return };
                     // On disk before this thread begins another case.
-                    let (store, result) = &mut *locked(&shared);
+                    let (keep, result) = &mut *locked(&shared);
                     let written = ended.and_then(|record| match record {
                         Some(record) => {
-                            progress.case_ended(&record);
-                            store.append(record)
+                            progress.case_ended(&record, self.forecast.secs(case));
+                            keep(RunRecord { predicted: self.forecast.of_case(case), ..record })
                         }
                         None => Ok(()),
                     });

@@ -140,6 +140,8 @@ impl Transcript {
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
             host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.pinned_peak_bytes),
             wall_secs,
+            predicted: None,
+            is_skipped: false,
             unsupported_calls: report.unsupported.clone(),
         }
     }

@@ -4,7 +4,7 @@ use askama::Template;
 use engine_protocol::{Outcome, RunRecord, gib};
 
 use crate::plot::Plot;
-use crate::{Error, Run, advice, parts, summary, table};
+use crate::{Error, Run, advice, parts, predicted, summary, table};
 
 /// The page and what fills it.
 #[derive(Template)]
@@ -22,6 +22,9 @@ struct Page<'a> {
     part_titles: Vec<String>,
     part_rows: Vec<(&'a str, Vec<String>)>,
     part_note: &'static str,
+    predicted_titles: [&'static str; 7],
+    predicted_rows: Vec<[String; 7]>,
+    predicted_note: &'static str,
     unsupported: Vec<(String, u64)>,
 }
 
@@ -59,6 +62,9 @@ pub(crate) fn page(run: &Run, plots: &[Plot]) -> Result<String, Error> {
         part_titles: parts::titles().collect(),
         part_rows: parts::rows(run),
         part_note: parts::NOTE,
+        predicted_titles: predicted::TITLES,
+        predicted_rows: predicted::rows(run),
+        predicted_note: predicted::NOTE,
         unsupported: table::unsupported_calls(run),
     };
     Ok(page.render()?)
