@@ -1,10 +1,11 @@
 //! The command line as people meet it: what it refuses, what it makes of a worker's end, what it writes.
 //!
 //! Most of these put a small script in the worker's place (`LOWMEM_WORKER`), which is how faults are made; `real_worker` uses the real one. `on`,
-//! `programs`, `event_order`, `distributed` and `beside_nvidia` run Python programs on the virtual GPU.
+//! `programs`, `caching_allocator`, `event_order`, `distributed` and `beside_nvidia` run Python programs on the virtual GPU.
 
 mod autotune;
 mod beside_nvidia;
+mod caching_allocator;
 mod calibrate;
 mod command;
 mod distributed;
