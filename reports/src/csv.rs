@@ -1,11 +1,14 @@
 //! `results.csv`: every record with every column. What is not known is empty.
 
-use engine_protocol::{Device, Outcome, ResidentBlocks, RunRecord, Secs, Stage, StreamFrom};
+use engine_protocol::{Device, Dtype, GpuProfile, Outcome, ResidentBlocks, RunRecord, Secs, Stage, StreamFrom};
 
 use crate::{Error, Run, summary};
 
 /// A column: its name and its text for a record.
 type Column = (&'static str, fn(&RunRecord) -> String);
+
+/// The last column, which needs the run's GPU as well: what the sampler steps reached of its peak rate in their type.
+const SHARE_OF_PEAK: &str = "denoise_share_of_peak";
 
 /// All columns, in order.
 const COLUMNS: [Column; 81] = [
@@ -101,13 +104,24 @@ const COLUMNS: [Column; 81] = [
 /// None that a healthy machine has: the table is written to memory.
 pub(crate) fn results(run: &Run) -> Result<String, Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS.iter().map(|(name, _)| name))?;
+    writer.write_record(COLUMNS.iter().map(|(name, _)| *name).chain([SHARE_OF_PEAK]))?;
     for record in &run.records {
-        writer.write_record(COLUMNS.iter().map(|(_, cell)| cell(record)))?;
+        let share = run.manifest.gpu.as_ref().and_then(|gpu| denoise_share_of_peak(record, gpu));
+        writer.write_record(COLUMNS.iter().map(|(_, cell)| cell(record)).chain([text(share)]))?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     // Every cell is text.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn denoise_share_of_peak(record: &RunRecord, gpu: &GpuProfile) -> Option<f64> {
+    let flops = &gpu.flops;
+    let peak = match record.config.dtype {
+        Dtype::Fp32 => &flops.fp32,
+        Dtype::Bf16 => &flops.bf16,
+        Dtype::Fp16 => &flops.fp16,
+    };
+    Some(record.denoise_operations_per_sec()? / peak.value)
 }
 
 fn text(value: Option<impl ToString>) -> String {
@@ -131,6 +145,22 @@ fn stage_peak(record: &RunRecord, stage: Stage, reserved: bool) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::samples;
+    use engine_protocol::{StageTime, Work};
+
+    #[test]
+    fn what_denoise_reached_is_a_share_of_the_peak() {
+        let mut record = samples::ok("a", 0, 10);
+        assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
+        for stage in &mut record.stages {
+            let work = Some(Work { operations: 1.5e12, bytes: 0.0 });
+            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, work });
+        }
+        // Half a TFLOP/s of one.
+        assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), Some(0.5));
+        let text = results(&samples::run(vec![record])).expect("a table");
+        assert!(text.lines().next().is_some_and(|line| line.ends_with(",denoise_share_of_peak")), "{text}");
+        assert!(text.lines().nth(1).is_some_and(|line| line.ends_with(",0.5")), "{text}");
+    }
 
     #[test]
     fn an_out_of_memory_is_a_row_and_what_is_not_known_is_empty() {

@@ -82,3 +82,12 @@ pub(crate) fn assert_close(what: &str, got: &Tensor, wanted: &Tensor, tolerance:
     println!("{what}: relative error {error:.1e}, at most {tolerance:.0e}");
     assert!(error <= tolerance, "{what}: relative error {error:.1e} is over {tolerance:.0e}");
 }
+
+/// The same as a whole, and not value by value: the norm of the difference over the norm of the values. Of many values in 16 bits the worst says little.
+pub(crate) fn assert_close_as_a_whole(what: &str, got: &Tensor, wanted: &Tensor, tolerance: f64) {
+    assert_eq!(got.size(), wanted.size(), "{what}: shape");
+    let wanted = wanted.to_kind(Kind::Double);
+    let error = (got.to_kind(Kind::Double) - &wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
+    println!("{what}: relative error {error:.1e} as a whole, at most {tolerance:.0e}");
+    assert!(error <= tolerance, "{what}: relative error {error:.1e} as a whole is over {tolerance:.0e}");
+}

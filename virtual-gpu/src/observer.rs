@@ -51,8 +51,8 @@ fn explain(work: Work) {
     device.timeline.note_named(device.ordinal, Track::Stream(stream), || name.get(), begins, device.clock().end_of(stream));
 }
 
-/// The operation by which this thread reads a value back, the outermost one: as an observer tells it, else as libtorch's functions on the stack are called.
-pub(crate) fn reading_operation() -> Option<String> {
+/// The operation that this thread is in, the outermost one: as an observer tells it, else as libtorch's functions on the stack are called.
+pub(crate) fn running_operation() -> Option<String> {
     if !is_reported() {
         return None;
     }

@@ -236,9 +236,20 @@ pub(crate) fn launched() {
 
 /// Hands on what became of a request for device memory, once the report knows of it.
 pub(crate) fn noted<T>(device: &Device, result: Result<T, Fault>) -> Result<T, Fault> {
+    let peak = device.used_and_peak_bytes().1;
+    let mut peaks = lock(&PEAKS);
+    let known = peaks.entry(device.ordinal).or_default();
+    // What adds a little to what another one took says nothing.
+    if peak > known.0 + known.0 / 100 {
+        *known = (peak, observer::running_operation());
+    }
+    drop(peaks);
     write_growing_report(device);
     result
 }
+
+/// The peak of each device so far, to within a hundredth, and the operation that reached it, where that is known.
+static PEAKS: Mutex<BTreeMap<u32, (u64, Option<String>)>> = Mutex::new(BTreeMap::new());
 
 #[derive(Serialize)]
 struct Report {
@@ -259,6 +270,8 @@ struct Report {
 #[derive(Serialize)]
 struct DeviceReport {
     peak_device_bytes: u64,
+    /// PyTorch's operation that reached it, to within a hundredth, where that is known.
+    peak_operation: Option<String>,
     context_bytes: u64,
     memory_bytes: u64,
     h2d_bytes: u64,
@@ -291,6 +304,7 @@ impl DeviceReport {
             end_secs: clock.end(),
             work: clock.tallies().clone(),
             peak_device_bytes: device.used_and_peak_bytes().1,
+            peak_operation: lock(&PEAKS).get(&device.ordinal).and_then(|(_, operation)| operation.clone()),
             context_bytes: device.profile.context_bytes.value,
             memory_bytes: device.profile.memory_bytes.value,
             h2d_bytes: device.counters.h2d_bytes(),

@@ -21,13 +21,15 @@ fn the_same_calls_leave_the_same_report() {
         passed(&in_own_process("report::the_same_calls_leave_the_same_report", &environment, || {
             let cudart = open("libcudart.so.13");
             let (mut device, mut pinned) = (0, 0);
+            let begin = |name: &'static std::ffi::CStr| call!(cudart, lowmem_virtual_gpu_begin(*const i8), name.as_ptr());
+            let end = || call!(cudart, lowmem_virtual_gpu_end(i32, i32, f64, f64), 0, 0, 0.0, 0.0);
+            assert_eq!((begin(c"aten::linear"), begin(c"aten::empty")), (0, 0));
             assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut device, 30 * MIB), 0);
+            assert_eq!((end(), end()), (0, 0));
             assert_eq!(call!(cudart, cudaHostAlloc(*mut u64, usize, u32), &mut pinned, 5 * MIB, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), device, pinned, 5 * MIB, 1, 0), 0);
             assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 3, 2, 0), 0);
             // An observer says what reads: the outermost operation counts.
-            let begin = |name: &'static std::ffi::CStr| call!(cudart, lowmem_virtual_gpu_begin(*const i8), name.as_ptr());
-            let end = || call!(cudart, lowmem_virtual_gpu_end(i32, i32, f64, f64), 0, 0, 0.0, 0.0);
             assert_eq!((begin(c"aten::unique_dim"), begin(c"aten::nonzero")), (0, 0));
             for _ in 0..2 {
                 assert_eq!(call!(cudart, cudaMemcpyAsync(u64, u64, usize, i32, u64), pinned, device, 4, 2, 0), 0);
@@ -51,6 +53,7 @@ fn the_same_calls_leave_the_same_report() {
         "handles_left": {},
         "devices": {"0": {
             "peak_device_bytes": 40 * MIB,
+            "peak_operation": "linear",
             "context_bytes": 10 * MIB,
             "memory_bytes": 100 * MIB,
             "h2d_bytes": 5 * MIB,

@@ -8,7 +8,7 @@
 use super::answer;
 use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
 use crate::ffi::{self, Out};
-use crate::observer::reading_operation;
+use crate::observer::running_operation;
 use crate::process::{active_device, current, device_of, device_that, host, noted, number_of, owner_of};
 
 /// The largest copy or fill that is done.
@@ -103,7 +103,7 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
             device.transfer(stream, Engine::ToHost, bytes, is_pinned(copy.destination)?)?;
             device.counters.copied_to_host(bytes);
             if bytes <= SMALL_COPY_BYTES {
-                device.counters.value_read(reading_operation());
+                device.counters.value_read(running_operation());
             }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }

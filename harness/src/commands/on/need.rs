@@ -22,6 +22,9 @@ struct ProcessReport {
 pub(super) struct DeviceReport {
     /// The most that was in use, the context included.
     pub(super) peak_device_bytes: u64,
+    /// PyTorch's operation that reached it, where that is known.
+    #[serde(default)]
+    pub(super) peak_operation: Option<String>,
     /// What of it is the context.
     pub(super) context_bytes: u64,
     /// All that there was.
@@ -189,6 +192,11 @@ impl Need {
     /// The share in which an allocation failed for good.
     pub(super) fn failed(&self) -> Option<&Share> {
         self.shares.iter().find(|share| share.report.refusals.refused > 0)
+    }
+
+    /// The operation in which a device held most, where that is known.
+    pub(super) fn peak_operation(&self) -> Option<&str> {
+        self.shares.iter().max_by_key(|share| share.report.peak_device_bytes)?.report.peak_operation.as_deref()
     }
 
     /// Values that the program read back from the GPU.

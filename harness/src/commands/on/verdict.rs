@@ -116,6 +116,9 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
             gib(needed - capacity)
         ),
     }
+    if let Some(operation) = need.peak_operation() {
+        tell!("Most was held in PyTorch's {operation}.");
+    }
     if need.met_later() > 0 {
         tell!("{} of its allocations fitted only after PyTorch had given back memory that it held unused.", need.met_later());
     }
