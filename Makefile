@@ -48,8 +48,9 @@ format: ## Formats the code.
 reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
 	tests/fixtures/make.sh
 
-bench: build ## Times our transformer and VAE beside diffusers' on the CPU; adds the result to engine/benches/beside_diffusers.md.
+bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and what the observer costs; writes both into engine/benches/.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
+	@engine/benches/observer_cost.py --write
 
 peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv and docs/memory-levels.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \

@@ -47,7 +47,7 @@ def main():
         lines.append(f"| {title} | {without:.2f} | {observing:.2f} | {(observing / without - 1) * 100:+.0f}% |")
         print(lines[-1], flush=True)
     if given.write:
-        head = "# What the observer costs\n\nProcessor time of whole runs on the virtual GPU, the least of %d each: `make bench`.\n\n" % given.runs
+        head = "# What the observer costs\n\nProcessor time of whole runs on the virtual GPU, the least of %d each: `make bench`. Repeated, the figures vary by about five in a hundred to either side.\n\n" % given.runs
         (ROOT / "engine/benches/observer_cost.md").write_text(head + "\n".join(lines) + "\n")
 
 

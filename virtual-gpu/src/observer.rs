@@ -48,7 +48,10 @@ fn explain(work: Work) {
     if !is_known && work.kind != WorkKind::Unknown {
         device.explain(stream, work);
     }
-    device.timeline.note_named(device.ordinal, Track::Stream(stream), || name.get(), begins, device.clock().end_of(stream));
+    if device.timeline.is_on() {
+        let ends = device.clock().end_of(stream);
+        device.timeline.note(device.ordinal, Track::Stream(stream), &name.get().unwrap_or_default(), begins, ends);
+    }
 }
 
 /// The operation that this thread is in, the outermost one: as an observer tells it, else as libtorch's functions on the stack are called.

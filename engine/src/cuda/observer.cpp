@@ -37,8 +37,8 @@ VirtualEnd virtual_end = nullptr;
 // An operation under way. One that throws has done nothing.
 class Call {
  public:
-  Call(const char* name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments)
-      : name_(name), kind_(operation.kind), work_(name, operation, arguments), outer_(innermost) {
+  Call(const std::string& name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments)
+      : name_(name.c_str()), kind_(operation.kind), work_(name, operation, arguments), outer_(innermost) {
     innermost = this;
     if (on_begin != nullptr) {
       on_begin(name_);
@@ -90,13 +90,17 @@ thread_local Call* Call::innermost = nullptr;
 // An operation's kernel, with an eye on it.
 class Watched final : public c10::OperatorKernel {
  public:
-  Watched(c10::SafeKernelFunction kernel, std::string name, Operation operation)
-      : kernel_(std::move(kernel)), name_(std::move(name)), operation_(std::move(operation)) {}
+  Watched(c10::SafeKernelFunction kernel, std::string name, Operation operation, const c10::FunctionSchema& schema)
+      : kernel_(std::move(kernel)),
+        name_(std::move(name)),
+        operation_(operation),
+        arguments_(schema.arguments().size()),
+        results_(schema.returns().size()) {}
 
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
-    Call call(name_.c_str(), operation_, last(*stack, op.schema().arguments().size()));
+    Call call(name_, operation_, last(*stack, arguments_));
     kernel_.callBoxed(op, keys, stack);
-    call.add_results(last(*stack, op.schema().returns().size()));
+    call.add_results(last(*stack, results_));
   }
 
  private:
@@ -107,6 +111,8 @@ class Watched final : public c10::OperatorKernel {
   c10::SafeKernelFunction kernel_;
   std::string name_;
   Operation operation_;
+  size_t arguments_;
+  size_t results_;
 };
 
 // Whether it launches kernels itself. What is written once for all kinds of devices calls other operations, with one exception.
@@ -131,12 +137,12 @@ void watch_kernels() {
       continue;
     }
     const std::string name = full_name.name.substr(full_name.name.rfind(':') + 1);
-    Operation operation = described(name, op->schema());
+    const Operation operation = described(name, op->schema());
     if (operation.is_idle) {
       continue;
     }
     auto kernel = op->getComputedKernelForDispatchKey(c10::DispatchKey::CUDA);
-    auto watched = std::make_unique<Watched>(std::move(kernel), full_name.name, std::move(operation));
+    auto watched = std::make_unique<Watched>(std::move(kernel), full_name.name, operation, op->schema());
     kept->push_back(dispatcher.registerImpl(
         full_name,
         c10::DispatchKey::CUDA,

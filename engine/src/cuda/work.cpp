@@ -41,6 +41,9 @@ double bytes_of(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.is_cuda() || tensor.layout() != c10::kStrided) {
     return 0;
   }
+  if (tensor.is_non_overlapping_and_dense()) {
+    return static_cast<double>(tensor.nbytes());
+  }
   double elements = 1;
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();

@@ -12,7 +12,7 @@
 //! by the events that it waited for, an event keeps what its stream knew, and the host what all that it waited for knew. A stream that was destroyed is forgotten
 //! everywhere once the host knows that it has done what it was given, so that a program may make streams for as long as it runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -125,7 +125,7 @@ pub struct Clock {
     host: Arc<HostClock>,
     order: EventOrder,
     /// Where each stream will be when it has done what it was given.
-    streams: HashMap<u64, Moment>,
+    streams: BTreeMap<u64, Moment>,
     /// Those of them that were destroyed and may have something left to do.
     destroyed: BTreeSet<u64>,
     /// What the host has waited for.
@@ -144,7 +144,7 @@ impl Clock {
         Self {
             host,
             order,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             destroyed: BTreeSet::new(),
             waited: Progress::new(),
             free: [Span::default(); 3],

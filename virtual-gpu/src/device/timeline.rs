@@ -84,11 +84,9 @@ impl Timeline {
         out.line(&json!({"ph": "X", "name": name, "pid": row.0, "tid": row.1, "ts": begins, "dur": length}));
     }
 
-    /// The same, of something whose name is asked for only where it is written.
-    pub fn note_named(&self, device: u32, track: Track, name: impl FnOnce() -> Option<String>, begins: Span, ends: Span) {
-        if self.out.is_some() {
-            self.note(device, track, &name().unwrap_or_default(), begins, ends);
-        }
+    /// Whether anything is written.
+    pub fn is_on(&self) -> bool {
+        self.out.is_some()
     }
 
     /// Hands on what is still held back.
