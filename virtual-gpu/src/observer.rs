@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use crate::device::{Device, Fault, Span, Track, Work, WorkKind, WorkType, lock};
 use crate::ffi::{self, Given, GivenText, Out};
-use crate::process::{active_device, device, device_of, host_clock, is_reported};
+use crate::process::{active_device, device, device_of, host_clock, is_reported, machine};
 
 /// An operation that a thread is in.
 struct Frame {
@@ -92,13 +92,13 @@ fn answer(result: Result<(), Fault>) -> i32 {
 
 exports! { answer;
     fn lowmem_virtual_gpu_begin(operation: GivenText) {
-        device()?;
+        machine()?;
         FRAMES.with_borrow_mut(|frames| frames.push(Frame { name: operation, first: None, is_known: false }));
         Ok(())
     }
 
     fn lowmem_virtual_gpu_end(kind: i32, dtype: i32, operations: f64, bytes: f64) {
-        device()?;
+        machine()?;
         explain(Work { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes });
         Ok(())
     }

@@ -193,3 +193,28 @@ fn an_event_is_ready_when_the_host_has_waited_long_enough() {
         assert_eq!(said.contains("is none of clock, eager and lazy"), order == "sideways", "{said}");
     }
 }
+
+#[test]
+fn a_collective_takes_what_crosses_each_ranks_link() {
+    let profile = round_profile();
+    let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_COUNT", "4")];
+    passed(&in_own_process("clock::a_collective_takes_what_crosses_each_ranks_link", &environment, || {
+        let (timed, nccl) = (Timed::new(), open("libnccl.so.2"));
+        let (mut ranks, mut buffer) = ([0_u64; 4], 0_u64);
+        assert_eq!(call!(nccl, ncclCommInitAll(*mut u64, i32, *const i32), ranks.as_mut_ptr(), 4, std::ptr::null()), 0);
+        assert_eq!(call!(timed.cudart, cudaSetDevice(i32), 0), 0);
+        assert_eq!(call!(timed.cudart, cudaMalloc(*mut u64, usize), &mut buffer, 400 * MIB), 0);
+        // 100 MiB of fp32 at 1e10 bytes a second: one and a half times where all of four ranks reduce, three times where each gets the others' parts.
+        let part = (100 * MIB) as f64 / 1e10 * 1e3;
+        let count = 25 * MIB;
+        let (millis, _) = timed.time(|| {
+            let reduced = call!(nccl, ncclAllReduce(u64, u64, usize, i32, i32, u64, u64), buffer, buffer, count, 7, 0, ranks[0], 0);
+            assert_eq!(reduced, 0);
+        });
+        assert_near(millis, 1.5 * part);
+        let (millis, _) = timed.time(|| {
+            assert_eq!(call!(nccl, ncclAllGather(u64, u64, usize, i32, u64, u64), buffer, buffer, count, 7, ranks[0], 0), 0);
+        });
+        assert_near(millis, 3.0 * part);
+    }));
+}

@@ -360,20 +360,29 @@ impl Device {
             Engine::ToHost => ("copy to host", self.rates.link(bytes as f64, pinned)),
             Engine::Compute => ("copy on device", self.rates.on_device(bytes as f64)),
         };
+        if self.move_bytes(stream, engine, name, bytes, secs)? && engine != Engine::Compute && !pinned {
+            self.clock().synchronize_stream(one_default(stream));
+        }
+        Ok(())
+    }
+
+    /// Whether it is under way, and not captured.
+    fn move_bytes(&self, stream: u64, engine: Engine, name: &'static str, bytes: u64, secs: Span) -> Result<bool, Fault> {
         if self.graphs().capture(stream, Load { operations: 0, secs }) {
-            return Ok(());
+            return Ok(false);
         }
         let begins = {
             let mut clock = self.clock();
             clock.count(name, 1, secs, 0.0, bytes as f64);
-            let begins = clock.run(one_default(stream), engine, self.rates.launch(), secs);
-            if engine != Engine::Compute && !pinned {
-                clock.synchronize_stream(one_default(stream));
-            }
-            begins
+            clock.run(one_default(stream), engine, self.rates.launch(), secs)
         };
         self.timeline.note(self.ordinal, Track::of(engine, stream), name, begins, begins + secs);
-        Ok(())
+        Ok(true)
+    }
+
+    /// So many bytes to other devices, and as many from them: over the link to the host, beside its copies to the device.
+    pub fn exchange(&self, stream: u64, bytes: u64) -> Result<(), Fault> {
+        self.move_bytes(stream, Engine::ToDevice, "collective", bytes, self.rates.link(bytes as f64, true)).map(drop)
     }
 
     /// `cudaGraphLaunch`.

@@ -78,6 +78,7 @@ struct Call {
     rank: Rank,
     /// What each rank gives or gets.
     bytes: u64,
+    stream: u64,
 }
 
 impl Call {
@@ -85,7 +86,16 @@ impl Call {
         let rank = usable(handle)?;
         let bytes = (count as u64).checked_mul(element_bytes(data_type)?).ok_or(Fault::InvalidValue)?;
         launch_on(rank.device, stream, Work::UNKNOWN)?;
-        Ok(Self { rank, bytes })
+        Ok(Self { rank, bytes, stream })
+    }
+
+    /// Takes the time in which so many times its bytes cross each rank's link, as NCCL's rings have it, where there are others to exchange them with.
+    fn crossing(self, times: impl FnOnce(f64) -> f64) -> Result<Self, Fault> {
+        if self.rank.size > 1 && self.bytes > 0 {
+            let bytes = self.bytes as f64 * times(f64::from(self.rank.size));
+            self.rank.device.exchange(self.stream, bytes as u64)?;
+        }
+        Ok(self)
     }
 
     /// As above, with a rank that the call names: a root or a partner.
@@ -227,55 +237,56 @@ exports! { answer;
 
     fn ncclAllReduce(from: u64, to: u64, count: usize, data_type: i32, operation: i32, handle: u64, stream: u64) {
         check_reduction(operation)?;
-        Call::new(handle, count, data_type, stream)?.hand_over(to, from)
+        // Once around to reduce, once around to gather, without one's own part.
+        Call::new(handle, count, data_type, stream)?.crossing(|ranks| 2.0 * (ranks - 1.0) / ranks)?.hand_over(to, from)
     }
 
     fn ncclReduce(from: u64, to: u64, count: usize, data_type: i32, operation: i32, root: i32, handle: u64, stream: u64) {
         check_reduction(operation)?;
-        let call = Call::with(handle, count, data_type, root, stream)?;
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
         if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
     }
 
     fn ncclBroadcast(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?;
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
         if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
     }
 
     fn ncclBcast(_buffer: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        Call::with(handle, count, data_type, root, stream).map(drop)
+        Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0).map(drop)
     }
 
     fn ncclAllGather(from: u64, to: u64, count: usize, data_type: i32, handle: u64, stream: u64) {
-        Call::new(handle, count, data_type, stream)?.hand_over_from_all(to, from)
+        Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?.hand_over_from_all(to, from)
     }
 
     fn ncclGather(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?;
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
         if call.rank.number == root { call.hand_over_from_all(to, from) } else { Ok(()) }
     }
 
     fn ncclScatter(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?;
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
         if call.rank.number == root { call.hand_over(to, call.part(from, root)) } else { Ok(()) }
     }
 
     fn ncclReduceScatter(from: u64, to: u64, count: usize, data_type: i32, operation: i32, handle: u64, stream: u64) {
         check_reduction(operation)?;
-        let call = Call::new(handle, count, data_type, stream)?;
+        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
         call.hand_over(to, call.part(from, call.rank.number))
     }
 
     fn ncclAlltoAll(from: u64, to: u64, count: usize, data_type: i32, handle: u64, stream: u64) {
-        let call = Call::new(handle, count, data_type, stream)?;
+        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
         call.hand_over_from_all(to, call.part(from, call.rank.number))
     }
 
     fn ncclSend(_from: u64, count: usize, data_type: i32, to: i32, handle: u64, stream: u64) {
-        Call::with(handle, count, data_type, to, stream).map(drop)
+        Call::with(handle, count, data_type, to, stream)?.crossing(|_| 1.0).map(drop)
     }
 
     fn ncclRecv(_to: u64, count: usize, data_type: i32, from: i32, handle: u64, stream: u64) {
-        Call::with(handle, count, data_type, from, stream).map(drop)
+        Call::with(handle, count, data_type, from, stream)?.crossing(|_| 1.0).map(drop)
     }
 }
 
