@@ -282,3 +282,31 @@ True True 2
 ";
     assert_eq!(stdout(&command.assert().success()), expected.replace("2, True", "2 True"));
 }
+
+#[test]
+fn the_real_run_time_compiler_is_used_where_it_is_installed() {
+    // A stand-in of another version, in a folder with a runtime that must not win.
+    let place = Place::new();
+    let installed = place.path("site/nvidia/cu13/lib");
+    std::fs::create_dir_all(&installed).expect("a folder");
+    let source = place.file("nvrtc.c", "int nvrtcVersion(int *major, int *minor) { *major = 77; *minor = 1; return 0; }\n");
+    for name in ["libnvrtc.so.13", "libcudart.so.13"] {
+        let made = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(installed.join(name)).arg(&source).status();
+        assert!(made.expect("a C compiler").success());
+    }
+    let program = "
+import ctypes
+major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+ctypes.CDLL('libnvrtc.so.13').nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+ctypes.CDLL('libcudart.so.13').cudaGetDeviceCount(ctypes.byref(count))
+print(major.value, count.value)
+";
+    place.file("program.py", program);
+    let run = |path: &std::path::Path| {
+        let mut command = lowmem();
+        command.current_dir(place.path("")).env("PYTHONPATH", path).args(["on", "rtx-4090", "--", "python3", "program.py"]);
+        stdout(&command.assert().success())
+    };
+    assert_eq!(run(&place.path("site")), "77 1\n");
+    assert_eq!(run(&place.path("")), "13 1\n", "ours, where there is none");
+}

@@ -1,6 +1,7 @@
 //! `lowmem on`: any program, unchanged, on a virtual GPU, and what it needed of it.
 
 mod need;
+mod real_nvrtc;
 mod verdict;
 
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
-use crate::worker::{Guise, onto_virtual_gpu};
+use crate::worker::{Guise, onto_virtual_gpu, put_first};
 pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
@@ -51,13 +52,16 @@ pub(super) fn on_virtual_gpu<Ended>(
     end: impl FnOnce(Command) -> Result<Ended, Error>,
 ) -> Result<(Ended, Need), Error> {
     let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
-    let [reports, hook, tools] = ["reports", "python", "bin"].map(|name| place.path().join(name));
+    let [reports, hook, tools, compiler] = ["reports", "python", "bin", "nvrtc"].map(|name| place.path().join(name));
     fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
     fs::create_dir(&hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(&hook, error))?;
     let [program, words @ ..] = program else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
     onto_virtual_gpu(&mut command, profile, guise, &reports)?;
+    if real_nvrtc::link_into(&compiler, python_path.as_deref())? {
+        put_first(&mut command, &compiler);
+    }
     command.env("PYTHONPATH", before(&hook, python_path));
     let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
     fs::create_dir(&tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(&tools, error))?;

@@ -154,6 +154,12 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     Ok(())
 }
 
+/// Has the loader of `command`, which was led to the virtual GPU, look into that folder first.
+pub(crate) fn put_first(command: &mut Command, folder: &Path) {
+    let path = command.get_envs().find(|(name, _)| *name == LIBRARY_PATH).and_then(|(_, value)| value).map(OsStr::to_owned);
+    command.env(LIBRARY_PATH, join([folder.to_owned()].into_iter().chain(split(path))));
+}
+
 /// What makes a virtual GPU of the shared object in that folder, and puts it before every other library.
 fn give_virtual_gpu(command: &mut Command, folder: &Path, profile: &GpuProfile, report: &Path) -> Result<(), Error> {
     let profile = serde_json::to_string(profile).map_err(|error| Error::Fault(format!("the GPU profile is no JSON: {error}")))?;

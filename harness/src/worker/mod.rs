@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::target::Target;
 
 pub(crate) use ask::{calibrate, host_rates, inspect, plan};
-pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu};
+pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu, put_first};
 use outcome::Transcript;
 use process::End;
 
