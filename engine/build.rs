@@ -53,7 +53,7 @@ fn link_observer(build: &cc::Build, objects: &[PathBuf], lib: &Path, library: &P
     // Made beside it and moved there: a program may be starting with it at this moment.
     let made = library.with_extension("so.part");
     let mut link = build.get_compiler().to_command();
-    link.args(["-shared", "-o"]).arg(&made).args(objects).arg("-L").arg(lib).args(["-ltorch_cpu", "-lc10"]);
+    link.args(["-shared", "-o"]).arg(&made).args(objects).arg("-L").arg(lib).args(["-ltorch_cuda", "-ltorch_cpu", "-lc10"]);
     let status = link.status().expect("a C++ compiler");
     assert!(status.success(), "{link:?}: {status}");
     std::fs::rename(&made, library).expect("a library in the target folder");

@@ -205,6 +205,59 @@ print(tuple((blocks @ b[:32, 0]).shape))",
 }
 
 #[test]
+fn operations_that_are_watched_in_another_way_give_the_same_and_take_as_long() {
+    // The first of each pair is watched without boxing its arguments, the other one as all are (`engine/src/cuda/observer.cpp`). They read and write as much.
+    let Some(said) = printed(
+        "
+from torch._C._nn import gelu_
+x, y, z = (torch.ones(1 << 14, 1 << 13, device=d) for _ in range(3))
+pairs = {
+    'add': (lambda: x.add(y), lambda: x.sub(y)),
+    'add_': (lambda: x.add_(y), lambda: x.sub_(y)),
+    'mul': (lambda: x.mul(y), lambda: x.div(y)),
+    'mul_': (lambda: x.mul_(y), lambda: x.div_(y)),
+    'addcmul_': (lambda: x.addcmul_(y, z), lambda: x.addcdiv_(y, z)),
+    'silu': (lambda: nn.functional.silu(x), lambda: x.tanh()),
+    'silu_': (lambda: nn.functional.silu(x, inplace=True), lambda: x.tanh_()),
+    'gelu': (lambda: nn.functional.gelu(x), lambda: x.tanh()),
+    'gelu_': (lambda: gelu_(x), lambda: x.tanh_()),
+    'copy_': (lambda: y.t().copy_(x.t()[:, :]), lambda: torch.neg(x, out=y)),
+    'native_layer_norm': (lambda: torch.native_layer_norm(x, [1 << 13], None, None, 1e-6)[0], lambda: torch.softmax(x, 1)),
+    '_fused_rms_norm': (lambda: torch._fused_rms_norm(x, [1 << 13], None, 1e-6)[0], lambda: torch.softmax(x, 1)),
+}
+
+def ran(operation):
+    begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    before = torch.cuda.memory_allocated() >> 20
+    begun.record()
+    given = operation()
+    ended.record()
+    ended.synchronize()
+    return begun.elapsed_time(ended), (tuple(sorted(given.shape)), given.dtype, given.data_ptr() in (x.data_ptr(), y.data_ptr()), (torch.cuda.memory_allocated() >> 20) - before)
+
+for name, (direct, boxed) in pairs.items():
+    (secs, gave), (others, other) = ran(direct), ran(boxed)
+    assert gave == other, (name, gave, other)
+    assert secs > 1 and abs(secs / others - 1) < 0.01, (name, secs, others)
+w, b = torch.ones(1 << 13, 64, device=d, requires_grad=True), torch.ones(64, device=d, requires_grad=True)
+product, image = torch.addmm(b, x, w), nn.functional.conv2d(x[:8].view(1, 16, 64, 64), torch.ones(8, 16, 3, 3, device=d))
+product.sum().backward()
+print(tuple(product.shape), tuple(w.grad.shape), tuple(b.grad.shape), tuple(image.shape))
+try:
+    x.add_(torch.ones(3, device=d))
+except RuntimeError as error:
+    print(error)
+print((x.half() * y).dtype, (x * 2).dtype)",
+    ) else {
+        return;
+    };
+    assert_eq!(
+        said,
+        "(16384, 64) (8192, 64) (64,) (1, 8, 62, 62)\nThe size of tensor a (8192) must match the size of tensor b (3) at non-singleton dimension 1\ntorch.float32 torch.float32\n"
+    );
+}
+
+#[test]
 fn what_is_compiled_runs_where_triton_is_installed() {
     let place = Place::new();
     let program = "

@@ -4,7 +4,6 @@
 #include "work.h"
 
 #include <ATen/Context.h>
-#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <array>
@@ -53,17 +52,6 @@ double bytes_of(const at::Tensor& tensor) {
   return elements * static_cast<double>(tensor.element_size());
 }
 
-template <typename Visit>
-void each_tensor(const c10::IValue& value, const Visit& visit) {
-  if (value.isTensor()) {
-    visit(value.toTensor());
-  } else if (value.isTensorList()) {
-    for (const at::Tensor& tensor : value.toTensorList()) {
-      visit(tensor);
-    }
-  }
-}
-
 Type type_of(at::ScalarType type, Kind kind) {
   switch (type) {
     case at::kBFloat16:
@@ -87,18 +75,15 @@ Type type_of(at::ScalarType type, Kind kind) {
   return rounds ? Type::tf32 : Type::fp32;
 }
 
-// The shapes of queries, keys and values: `[batch, tokens, heads, size]` where the kernel is called, `[batch, heads, tokens, size]` above it,
-// `[tokens, heads, size]` where sequences of several lengths are packed into one, which are taken to be one.
-double attention_operations(std::string_view name, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+// Of queries, keys and values. `[tokens, heads, size]` is where sequences of several lengths are packed into one, which are taken to be one.
+double attention_operations(const Operation& operation, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
   if (query.dim() < 3 || key.dim() != query.dim()) {
     return 0;
   }
-  const bool tokens_first = key.dim() == 3 || contains(name, "_flash_attention_forward") || contains(name, "_efficient_attention_forward");
-  const int64_t tokens = key.size(key.dim() == 3 ? 0 : tokens_first ? 1 : 2);
+  const int64_t tokens = key.size(key.dim() == 3 ? 0 : operation.tokens_first ? 1 : 2);
   const double pairs = static_cast<double>(query.numel()) / static_cast<double>(query.size(-1)) * static_cast<double>(tokens);
   const double forward = 2 * pairs * static_cast<double>(query.size(-1) + value.size(-1));
-  // Backward has five products where forward has two.
-  return contains(name, "backward") ? 2.5 * forward : forward;
+  return operation.is_backward ? 2.5 * forward : forward;
 }
 
 } // namespace
@@ -134,46 +119,46 @@ Operation described(std::string_view name, const c10::FunctionSchema& schema) {
   } else if (is_among(name, reductions)) {
     operation.kind = Kind::reduction;
   }
+  operation.is_backward = contains(name, "backward");
+  operation.tokens_first = contains(name, "_flash_attention_forward") || contains(name, "_efficient_attention_forward");
   operation.is_copy = name == "copy_";
   operation.looks_up = is_among(name, lookups);
   return operation;
 }
 
-Work::Work(std::string_view name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments) : operation_(operation) {
-  std::array<const at::Tensor*, 3> first{};
-  size_t tensors = 0;
-  for (size_t index = 0; index < std::min(arguments.size(), operation.is_written.size()); ++index) {
-    // What is written beside the factors is a place for the result.
-    if (arguments[index].isTensor() && !operation.is_written[index] && tensors < first.size()) {
-      first[tensors++] = &arguments[index].toTensor();
-    }
-    each_tensor(arguments[index], [&](const at::Tensor& tensor) {
-      if (tensor.defined() && !tensor.is_cuda()) {
-        crosses_ |= operation.is_copy;
-      } else if (tensor.defined()) {
-        meet(tensor);
-        read_bytes_ += operation.is_target[index] ? 0 : bytes_of(tensor);
-      }
-    });
+void Work::add_argument(size_t index, const at::Tensor& tensor, bool is_listed) {
+  if (index >= operation_.is_written.size()) {
+    return;
   }
-  if (operation.kind == Kind::gemm && operation.factor < tensors && first[operation.factor]->dim() > 0) {
-    rate_ = 2.0 * static_cast<double>(first[operation.factor]->size(-1));
-  } else if (operation.kind == Kind::convolution && tensors > 1 && first[1]->defined() && first[1]->dim() > 1 && first[1]->size(0) > 0) {
-    rate_ = 2.0 * static_cast<double>(first[1]->numel()) / static_cast<double>(first[1]->size(0));
-  } else if ((operation.kind == Kind::attention || operation.kind == Kind::cudnn_attention) && tensors == 3) {
-    rate_ = attention_operations(name, *first[0], *first[1], *first[2]);
+  // What is written beside the factors is a place for the result.
+  if (!is_listed && !operation_.is_written[index] && tensors_ < first_.size()) {
+    first_[tensors_++] = &tensor;
+  }
+  if (tensor.defined() && !tensor.is_cuda()) {
+    crosses_ |= operation_.is_copy;
+  } else if (tensor.defined()) {
+    meet(tensor);
+    read_bytes_ += operation_.is_target[index] ? 0 : bytes_of(tensor);
   }
 }
 
-void Work::add_results(c10::ArrayRef<c10::IValue> results) {
-  for (const auto& result : results) {
-    each_tensor(result, [&](const at::Tensor& tensor) {
-      if (tensor.defined() && tensor.is_cuda()) {
-        meet(tensor);
-        elements_ = elements_ == 0 ? static_cast<double>(tensor.numel()) : elements_;
-        written_bytes_ += bytes_of(tensor);
-      }
-    });
+void Work::close_arguments() {
+  const auto [first, second, third] = first_;
+  if (operation_.kind == Kind::gemm && operation_.factor < tensors_ && first_[operation_.factor]->dim() > 0) {
+    rate_ = 2.0 * static_cast<double>(first_[operation_.factor]->size(-1));
+  } else if (operation_.kind == Kind::convolution && tensors_ > 1 && second->defined() && second->dim() > 1 && second->size(0) > 0) {
+    rate_ = 2.0 * static_cast<double>(second->numel()) / static_cast<double>(second->size(0));
+  } else if ((operation_.kind == Kind::attention || operation_.kind == Kind::cudnn_attention) && tensors_ == first_.size()) {
+    rate_ = attention_operations(operation_, *first, *second, *third);
+  }
+  first_ = {};
+}
+
+void Work::add_result(const at::Tensor& tensor) {
+  if (tensor.defined() && tensor.is_cuda()) {
+    meet(tensor);
+    elements_ = elements_ == 0 ? static_cast<double>(tensor.numel()) : elements_;
+    written_bytes_ += bytes_of(tensor);
   }
 }
 

@@ -2,9 +2,10 @@
 
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/function_schema.h>
-#include <ATen/core/ivalue.h>
 
+#include <array>
 #include <bitset>
 #include <string_view>
 
@@ -23,6 +24,10 @@ struct Operation {
   bool is_copy = false;
   // It reads of its first tensor no more than it gives back: a lookup.
   bool looks_up = false;
+  // Attention that goes back has five products where forward has two.
+  bool is_backward = false;
+  // Attention where the kernel is called has shapes `[batch, tokens, heads, size]`, above it `[batch, heads, tokens, size]`.
+  bool tokens_first = false;
   // Which argument's last size the sums of a matrix product run over.
   size_t factor = 0;
   // Of the first arguments, whether each is written, and whether it is written and not read.
@@ -33,11 +38,16 @@ struct Operation {
 // `name` is the operation's without its namespace and overload.
 Operation described(std::string_view name, const c10::FunctionSchema& schema);
 
-// What one call of an operation asks for: as much as its arguments say, then what its results add.
+// What one call of an operation asks for: as much as its arguments say, then what its results add. `Operation` outlives it.
 class Work {
  public:
-  Work(std::string_view name, const Operation& operation, c10::ArrayRef<c10::IValue> arguments);
-  void add_results(c10::ArrayRef<c10::IValue> results);
+  explicit Work(const Operation& operation) : operation_(operation) {}
+
+  // A tensor of argument `index`, counted from 0; `is_listed` where the argument is a list of them.
+  void add_argument(size_t index, const at::Tensor& tensor, bool is_listed);
+  // All arguments were there. From here on none of them is looked at.
+  void close_arguments();
+  void add_result(const at::Tensor& tensor);
 
   // Whether any of its tensors is on the GPU.
   bool is_on_gpu() const {
@@ -59,6 +69,9 @@ class Work {
   void meet(const at::Tensor& tensor);
 
   const Operation& operation_;
+  // The first tensors that are read.
+  std::array<const at::Tensor*, 3> first_{};
+  size_t tensors_ = 0;
   bool is_on_gpu_ = false;
   bool crosses_ = false;
   Type type_ = Type::fp32;
