@@ -302,7 +302,7 @@ impl DeviceReport {
             busy_secs: clock.busy(),
             copy_stall_secs: clock.stalled(),
             end_secs: clock.end(),
-            work: clock.tallies().clone(),
+            work: clock.tallies(),
             peak_device_bytes: device.used_and_peak_bytes().1,
             peak_operation: lock(&PEAKS).get(&device.ordinal).and_then(|(_, operation)| operation.clone()),
             context_bytes: device.profile.context_bytes.value,
