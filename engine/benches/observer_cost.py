@@ -48,7 +48,7 @@ def main():
         lines.append(f"| {title} | {without:.2f} | {observing:.2f} | {(observing / without - 1) * 100:+.0f}% |")
     print("\n".join(lines))
     if given.write:
-        head = "# What the observer costs\n\nProcessor time of whole runs on the virtual GPU, the least of %d each: `make bench`. Repeated, the figures vary by about five in a hundred to either side.\n\n" % given.runs
+        head = "# What the observer costs\n\nProcessor time of whole runs on the virtual GPU, the least of %d each: `make bench`. Repeated on a quiet machine, the figures vary by about five in a hundred to either side; on a busy one by far more.\n\n" % given.runs
         (ROOT / "engine/benches/observer_cost.md").write_text(head + "\n".join(lines) + "\n")
 
 
