@@ -32,3 +32,21 @@ pub fn built(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is not built: run `make build`", path.display());
     path
 }
+
+/// Holds the committed file at `path`, from the root, against the text that the code makes for it; with LOWMEM_RENEW=1 it writes the text there.
+///
+/// # Panics
+/// When they differ: `make generated` writes all such files anew.
+pub fn generated(path: &str, text: &str) {
+    let file = root().join(path);
+    if std::env::var_os(RENEW).is_some_and(|wanted| wanted == "1") {
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    let differs = committed.lines().zip(text.lines()).position(|(old, new)| old != new);
+    let line = differs.unwrap_or_else(|| committed.lines().count().min(text.lines().count())) + 1;
+    assert!(committed == text, "{path}:{line} is not what the code makes: run `make generated`, and commit what it writes");
+}
+
+/// Has [`generated`] write what it would compare.
+const RENEW: &str = "LOWMEM_RENEW";

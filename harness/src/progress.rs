@@ -1,4 +1,4 @@
-//! How far a command is: a bar on a terminal, a line now and then elsewhere, both with the time left.
+//! How far a command is: a bar on a terminal, a line now and then elsewhere, both with the time left. What came of it is said elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine_protocol::{Outcome, RunRecord};
 use indicatif::{ProgressBar, ProgressStyle};
+use reports::rough_time;
 
 /// Of how many parts a line tells where there is no terminal.
 const LINES: u64 = 10;
@@ -21,8 +22,8 @@ pub(crate) struct Progress {
     unit: &'static str,
     begun: Instant,
     is_terminal: bool,
-    /// Milliseconds that everything is predicted to take, and of what is done; 0 where nothing is predicted.
-    predicted: AtomicU64,
+    /// Milliseconds that everything will take by the forecast, and of those what is done; 0 where there is no forecast.
+    expected: AtomicU64,
     passed: AtomicU64,
 }
 
@@ -43,15 +44,15 @@ impl Progress {
         if is_terminal {
             bar.enable_steady_tick(TICK);
         }
-        let [total, done, failed, predicted, passed] = [0; 5].map(AtomicU64::new);
-        Self { bar, total, done, failed, unit, begun: Instant::now(), is_terminal, predicted, passed }
+        let [total, done, failed, expected, passed] = [0; 5].map(AtomicU64::new);
+        Self { bar, total, done, failed, unit, begun: Instant::now(), is_terminal, expected, passed }
     }
 
-    /// The same of something that is predicted to take so long: what is left goes by that, at the pace until now.
+    /// The same of something with a forecast of how long it takes: what is left goes by that, at the pace until now.
     pub(crate) fn expecting(self, secs: Option<f64>) -> Self {
         if let Some(secs) = secs {
-            self.predicted.store(millis(secs), Ordering::Relaxed);
-            self.line(&format!("Predicted for all of them, without loading: {}.", in_words(secs)));
+            self.expected.store(millis(secs), Ordering::Relaxed);
+            self.line(&format!("Estimated for all of them, without loading: {}.", rough_time(secs)));
         }
         self
     }
@@ -63,9 +64,9 @@ impl Progress {
         }
     }
 
-    /// A case has ended, which was predicted to take so long.
-    pub(crate) fn case_ended(&self, record: &RunRecord, predicted_secs: Option<f64>) {
-        self.passed.fetch_add(predicted_secs.map_or(0, millis), Ordering::Relaxed);
+    /// A case has ended, with how long it would take by the forecast.
+    pub(crate) fn case_ended(&self, record: &RunRecord, forecast_secs: Option<f64>) {
+        self.passed.fetch_add(forecast_secs.map_or(0, millis), Ordering::Relaxed);
         if !record.outcome.is_answer() {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -91,8 +92,8 @@ impl Progress {
         let total = self.total.load(Ordering::Relaxed);
         let tenth = |n: u64| n * LINES / total.max(1);
         if !self.is_terminal && tenth(done) > tenth(before) {
-            let [passed, predicted] = [&self.passed, &self.predicted].map(|millis| millis.load(Ordering::Relaxed));
-            let (done_of, total_of) = if predicted > 0 { (passed, predicted) } else { (done, total) };
+            let [passed, expected] = [&self.passed, &self.expected].map(|millis| millis.load(Ordering::Relaxed));
+            let (done_of, total_of) = if expected > 0 { (passed, expected) } else { (done, total) };
             let left = time_left(self.begun.elapsed(), done_of, total_of).map(|left| format!(", about {left} left")).unwrap_or_default();
             tell!("{done}/{total} {}{suffix}{left}", self.unit);
         }
@@ -115,19 +116,11 @@ fn style(template: &str) -> ProgressStyle {
 /// What is left at the pace until now; nothing where nothing is left, and where it is too little to speak of.
 fn time_left(elapsed: Duration, done: u64, total: u64) -> Option<String> {
     let left = elapsed.as_secs_f64() / done.max(1) as f64 * total.saturating_sub(done) as f64;
-    (left.round() >= 1.0).then(|| in_words(left))
+    (left.round() >= 1.0).then(|| rough_time(left))
 }
 
 fn millis(secs: f64) -> u64 {
     (secs * 1000.0).round() as u64
-}
-
-fn in_words(secs: f64) -> String {
-    match secs.round() as u64 {
-        secs @ 0..=99 => format!("{secs} s"),
-        secs @ 100..=5_999 => format!("{} min", (secs + 30) / 60),
-        secs => format!("{:.1} h", secs as f64 / 3600.0),
-    }
 }
 
 #[cfg(test)]
@@ -139,7 +132,7 @@ mod tests {
         let left = |elapsed, done, total| time_left(Duration::from_secs(elapsed), done, total);
         assert_eq!(left(10, 1, 5).as_deref(), Some("40 s"));
         assert_eq!(left(60, 2, 10).as_deref(), Some("4 min"));
-        assert_eq!(left(3_600, 1, 3).as_deref(), Some("2.0 h"));
+        assert_eq!(left(3_600, 1, 3).as_deref(), Some("2 h"));
         assert_eq!((left(10, 5, 5), left(0, 1, 5)), (None, None));
     }
 }

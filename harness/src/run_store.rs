@@ -1,4 +1,4 @@
-//! A run directory as it grows: made, locked, appended to, and taken up again.
+//! A run directory as it grows: made, locked, appended to, and taken up again. Records of an older schema stay as they are; new ones are in this program's.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use engine_protocol::{Config, RunRecord};
-use reports::{MANIFEST, Manifest, RECORDS, Run};
+use reports::{MANIFEST, Manifest, RECORDS, Run, Summary};
 
 use crate::data;
 use crate::error::Error;
@@ -106,11 +106,9 @@ impl RunStore {
         Run::new(self.manifest.clone(), self.records.clone())
     }
 
-    /// Writes the report, and gives the run that it is of.
-    pub(crate) fn write_report(&self) -> Result<Run, Error> {
-        let run = self.run();
-        reports::write(&run, &self.dir)?;
-        Ok(run)
+    /// Writes the report.
+    pub(crate) fn write_report(&self, summary: &Summary<'_>) -> Result<(), Error> {
+        Ok(reports::write(summary, &self.dir)?)
     }
 }
 
@@ -141,13 +139,14 @@ fn point_latest_to(dir: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use engine_protocol::{Device, Outcome, Settings};
+    use engine_protocol::{Device, Outcome, SCHEMA, Settings};
 
     use super::*;
     use crate::model::Models;
 
     fn manifest(cases: &[&str]) -> Manifest {
         Manifest {
+            schema: SCHEMA,
             version: "0".into(),
             begun: "now".into(),
             command_line: Vec::new(),
@@ -168,6 +167,9 @@ mod tests {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
         RunRecord {
+            schema: SCHEMA,
+            version: None,
+            began: None,
             case: case.into(),
             outcome,
             error: None,
@@ -187,7 +189,7 @@ mod tests {
             d2h_bytes: None,
             host_pinned_peak_bytes: None,
             wall_secs: 1.0,
-            predicted: None,
+            forecast: None,
             is_skipped: false,
             unsupported_calls: Default::default(),
         }
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(answers, ["a"]);
         assert!(!store.has_answer("a", &Config { seed: 5, ..config }), "another configuration of the same name");
         store.append(record("c", Outcome::Oom)).expect("written");
-        assert_eq!(Run::load(&dir).expect("a run").records.len(), 3);
+        assert_eq!(reports::load(&dir).expect("a run").records.len(), 3);
     }
 
     #[test]

@@ -1,32 +1,45 @@
 //! Run records to CSV, tables, plots and a page.
 //!
-//! A [`Run`] is read from a run directory; everything else here is a pure function of it. [`write`] puts all of it beside the records.
+//! A [`Run`] is read from a run directory and summed up once, as a [`Summary`]; all that people and programs read is made from that by pure functions.
+//! [`write`] puts it beside the records. Nothing here runs a case or knows how one is run.
 
 mod advice;
+mod breakdown;
+mod columns;
 mod csv;
+mod error;
+mod forecast;
 mod html;
+mod load;
 mod markdown;
-mod parts;
+mod peak_parts;
 mod plot;
-mod predicted;
-mod profile;
+mod recommended;
+mod results_page;
 mod run;
 #[cfg(test)]
 mod samples;
+mod sentences;
 mod summary;
 mod table;
-mod times;
+mod verdict;
+mod words;
 
 use std::fs;
 use std::path::Path;
 
-pub use advice::{flags, recommended_yaml, sentence, sentences, settings, source};
-pub use parts::parts_in_words;
-pub use profile::{Bound, Breakdown, Part, Row, breakdown, part_name};
-pub use run::{Error, Host, MANIFEST, Manifest, RECORDS, Run, load_manifest, load_records};
-pub use summary::{Miss, Verdict, best, nearest_miss, needed_bytes, overall, ranked, ranking, verdicts};
-pub use table::{TEXT_COLUMNS, TITLES, notes, row, rows_look_alike, shown, unsupported_calls};
-pub use times::{secs_in_words, shown_secs};
+pub use advice::{flags, settings};
+pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
+pub use error::Error;
+pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};
+pub use peak_parts::parts_in_words;
+pub use results_page::results_page;
+pub use run::{Host, Manifest, Run};
+pub use sentences::{duration, fit, nearest, source, steps_that_ran};
+pub use summary::Summary;
+pub use table::{TABLE, TableColumn, rows_look_alike, terminal_notes};
+pub use verdict::{Miss, Verdict, nearest_miss, needed_bytes, ranked};
+pub use words::{CONTEXT, counters, in_gib, rough_time, time, time_with_range};
 
 /// The page's file name in a run directory.
 pub const REPORT: &str = "report.html";
@@ -35,18 +48,18 @@ pub const REPORT: &str = "report.html";
 ///
 /// # Errors
 /// A file that cannot be written, or a plot that cannot be drawn.
-pub fn write(run: &Run, dir: &Path) -> Result<(), Error> {
-    let plots = plot::all(run)?;
+pub fn write(summary: &Summary<'_>, dir: &Path) -> Result<(), Error> {
+    let plots = plot::all(summary)?;
     let put = |path: &Path, text: &str| fs::write(path, text).map_err(|error| Error::io(path, error));
-    put(&dir.join("results.csv"), &csv::results(run)?)?;
-    put(&dir.join("tables.md"), &markdown::tables(run))?;
-    put(&dir.join("recommended.yaml"), &recommended_yaml(run))?;
+    put(&dir.join("results.csv"), &csv::results(summary)?)?;
+    put(&dir.join("tables.md"), &markdown::tables(summary))?;
+    put(&dir.join("recommended.yaml"), &recommended::yaml(summary))?;
     let folder = dir.join("plots");
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
     for plot in &plots {
         put(&folder.join(format!("{}.svg", plot.name)), &plot.svg)?;
     }
-    put(&dir.join(REPORT), &html::page(run, &plots)?)
+    put(&dir.join(REPORT), &html::page(summary, &plots)?)
 }
 
 #[cfg(test)]
@@ -58,7 +71,7 @@ mod tests {
         let run = samples::run(vec![samples::ok("level1", 1, 10), samples::oom("level0", 0, 20)]);
         let dirs = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
         for dir in &dirs {
-            write(&run, dir.path()).expect("written");
+            write(&Summary::of(&run), dir.path()).expect("written");
         }
         for file in [
             "results.csv",

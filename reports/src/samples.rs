@@ -1,17 +1,18 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, Settings, Share,
-    Source, Stage, StageMemory, StageRecord,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, SCHEMA, Settings,
+    Share, Source, Stage, StageMemory, StageRecord,
 };
 
-use crate::{Host, Manifest, Run};
+use crate::run::{Host, Manifest, Run};
 
 const TINY: &str = include_str!("../../sweeps/models/wan-tiny.yaml");
 
 /// A run of these records on a GPU of 24 GiB.
 pub(crate) fn run(records: Vec<RunRecord>) -> Run {
     let manifest = Manifest {
+        schema: SCHEMA,
         version: "0.1.0".into(),
         begun: "2026-11-24T12:00:00+00:00[UTC]".into(),
         command_line: vec!["lowmem".into(), "sweep".into()],
@@ -50,6 +51,9 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         operations: Vec::new(),
     };
     RunRecord {
+        schema: SCHEMA,
+        version: Some("0.1.0".into()),
+        began: Some("2026-11-24T12:00:00+00:00".into()),
         case: case.into(),
         outcome: Outcome::Ok,
         error: None,
@@ -69,7 +73,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
         d2h_bytes: Some(2),
         host_pinned_peak_bytes: Some(0),
         wall_secs: 0.5,
-        predicted: None,
+        forecast: None,
         is_skipped: false,
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }

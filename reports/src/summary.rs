@@ -1,124 +1,68 @@
-//! What a run says: which level to use, and how far off it is where nothing fits.
+//! A run summed up, once: verdicts, the case to use, and what all exporters say of them in the same words.
 //!
-//! Everything here is a pure function of the records.
+//! It formats no table and no file: those are made from it.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use engine_protocol::{Outcome, RunRecord, Secs};
+use engine_protocol::RunRecord;
 
-use crate::Run;
+use crate::run::Run;
+use crate::sentences;
+use crate::verdict::{Verdict, overall, verdicts};
 
-/// By what cases are ranked, said wherever a recommendation is.
-pub fn ranking(run: &Run) -> &'static str {
-    match run.records.iter().find_map(fitting_secs) {
-        Some(secs) if secs.is_interval() => {
-            "the shortest modelled time wins; of times within a hundredth of each other the lowest level, then the smallest peak"
-        }
-        Some(_) => "the shortest time wins; of times within a hundredth of each other the lowest level, then the smallest peak",
-        None => "no times are known, so levels are taken to be in order of speed: the lowest one that fits wins",
-    }
-}
-
-/// From prompt to video, of a case that fitted.
-fn fitting_secs(record: &RunRecord) -> Option<Secs> {
-    record.total_secs().filter(|_| record.outcome == Outcome::Ok)
-}
-
-/// What puts cases in order, the best first: time, where all have one, in steps of a hundredth; then level, peak of device memory, and the larger tile, which
-/// computes less overlap.
-type Rank = (Option<i64>, u8, Option<u64>, Reverse<Option<u32>>);
-
-/// The fitting cases, the best first.
-pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
-    let mut fitting: Vec<_> = records.filter(|record| record.outcome == Outcome::Ok).collect();
-    let timed = fitting.iter().all(|record| record.total_secs().is_some());
-    let step = |record: &RunRecord| record.total_secs().map(|secs| (secs.expected.ln() * 100.0).round() as i64);
-    fitting.sort_by_key(|record| -> Rank {
-        let config = &record.config;
-        (if timed { step(record) } else { None }, config.low_mem_level, record.peak_device_bytes(), Reverse(config.vae_tile_size))
-    });
-    fitting
-}
-
-/// The best case of one model at one resolution, or how near the nearest one came.
+/// What a run says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict<'a> {
-    /// The cases of this model and resolution, in order.
-    pub records: Vec<&'a RunRecord>,
-    /// The recommended case.
-    pub best: Option<&'a RunRecord>,
-    /// Where nothing fits, the case that missed by least.
-    pub nearest: Option<Miss<'a>>,
+pub struct Summary<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// What its figures are and where they come from.
+    pub provenance: String,
+    /// By what cases are ranked.
+    pub ranking: &'static str,
+    /// One for each model and resolution, in the order in which they first appear.
+    pub verdicts: Vec<Verdict<'a>>,
+    /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
+    pub chosen: Option<&'a RunRecord>,
+    /// One sentence a verdict, and one for the whole run.
+    pub sentences: Vec<String>,
+    /// Calls that the virtual GPU does not support, with how often each was made over the whole run.
+    pub unsupported_calls: Vec<(String, u64)>,
 }
 
-/// A case that ran out of memory, and what it would have needed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Miss<'a> {
-    /// The case.
-    pub record: &'a RunRecord,
-    /// What the GPU would have had to hold at least, the context included.
-    pub needed_bytes: u64,
-    /// `needed_bytes` less what it holds.
-    pub missing_bytes: u64,
-}
-
-impl Verdict<'_> {
-    /// `wan2.1-t2v-14b at 1280x720, 81 frames`.
-    pub fn subject(&self) -> String {
-        let config = &self.records[0].config;
-        format!("{} at {}, {} frames", config.model, config.resolution(), config.frames)
-    }
-}
-
-/// A verdict for each model and resolution, in the order in which they first appear.
-pub fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
-    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution(), record.config.frames);
-    let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
-    for record in &run.records {
-        match groups.iter_mut().find(|group| subject(group[0]) == subject(record)) {
-            Some(group) => group.push(record),
-            None => groups.push(vec![record]),
+impl<'a> Summary<'a> {
+    /// Sums up a run.
+    pub fn of(run: &'a Run) -> Self {
+        let verdicts = verdicts(run);
+        let chosen = overall(&verdicts);
+        let of_all = chosen.filter(|_| verdicts.len() > 1).map(sentences::for_all);
+        Self {
+            run,
+            provenance: sentences::provenance(run),
+            ranking: sentences::ranking(run),
+            sentences: verdicts.iter().map(|verdict| sentences::sentence(run, verdict)).chain(of_all).collect(),
+            verdicts,
+            chosen,
+            unsupported_calls: unsupported_calls(run),
         }
     }
-    let verdict = |records: Vec<_>| {
-        let best = best(records.iter().copied());
-        let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
-        Verdict { records, best, nearest }
-    };
-    groups.into_iter().map(verdict).collect()
-}
 
-/// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
-pub fn overall<'a>(verdicts: &[Verdict<'a>]) -> Option<&'a RunRecord> {
-    let pixels = |record: &&RunRecord| u64::from(record.config.width) * u64::from(record.config.height) * u64::from(record.config.frames);
-    // The first of equals, so that the answer does not hang on how a maximum is found.
-    verdicts.iter().filter_map(|verdict| verdict.best).reduce(|best, next| if pixels(&next) > pixels(&best) { next } else { best })
-}
-
-/// The best case that fits.
-pub fn best<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecord> {
-    ranked(records).first().copied()
-}
-
-/// Of the cases that ran out of memory, the one that would have needed least.
-pub fn nearest_miss<'a>(records: impl Iterator<Item = &'a RunRecord>, capacity: Option<u64>) -> Option<Miss<'a>> {
-    let misses = records.filter_map(|record| {
-        let needed_bytes = needed_bytes(record)?;
-        Some(Miss { record, needed_bytes, missing_bytes: needed_bytes.saturating_sub(capacity.unwrap_or(needed_bytes)) })
-    });
-    misses.min_by_key(|miss| miss.needed_bytes)
-}
-
-/// What the GPU would have had to hold at least for a case that ran out of memory: the failed stage's peak of allocated bytes, the allocation that
-/// failed, and what the device holds beside the allocator. What the run would have asked for after that is not known.
-pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
-    if record.outcome != Outcome::Oom {
-        return None;
+    /// Whether it is the best case of its model and resolution.
+    pub fn is_recommended(&self, record: &RunRecord) -> bool {
+        self.verdicts.iter().any(|verdict| verdict.best.is_some_and(|best| best.case == record.case))
     }
-    let memory = record.stage_memory(record.failed_stage?)?;
-    let beside = memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes);
-    let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + beside);
-    Some(asked_for.max(record.reached_device_bytes()?))
+
+    /// The model and resolution with the most pixels: the first of equals.
+    pub(crate) fn largest_video(&self) -> Option<&Verdict<'a>> {
+        self.verdicts.iter().reduce(|best, next| if next.pixels() > best.pixels() { next } else { best })
+    }
+}
+
+fn unsupported_calls(run: &Run) -> Vec<(String, u64)> {
+    let mut calls = BTreeMap::<&str, u64>::new();
+    for (name, count) in run.records.iter().flat_map(|record| &record.unsupported_calls) {
+        *calls.entry(name).or_default() += count;
+    }
+    calls.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 #[cfg(test)]
@@ -127,55 +71,31 @@ mod tests {
     use crate::samples;
 
     #[test]
-    fn lowest_level_that_fits_wins_and_then_the_smallest_peak() {
-        let run = samples::run(vec![
-            samples::oom("level0", 0, 20),
-            samples::ok("level2-tile8", 2, 15),
-            samples::ok("level2-tile4", 2, 14),
-            samples::ok("level3", 3, 4),
-        ]);
-        let verdicts = verdicts(&run);
-        assert_eq!(verdicts.len(), 1);
-        assert_eq!(verdicts[0].best.map(|r| r.case.as_str()), Some("level2-tile4"));
-        assert_eq!(overall(&verdicts).map(|r| r.case.as_str()), Some("level2-tile4"));
-        assert_eq!(verdicts[0].nearest, None);
+    fn nothing_fits_is_said_with_what_is_missing() {
+        let run = samples::run(vec![samples::oom("level3", 3, 20)]);
+        let summary = Summary::of(&run);
+        assert_eq!(
+            summary.sentences,
+            [
+                "wan-tiny at 96x64, 9 frames: nothing fits. Nearest: level3, which ran out of memory in denoise and needs at least 31.00 of 24.00 GiB. \
+              At least 7.00 GiB are missing."
+            ]
+        );
+        assert_eq!(summary.chosen, None);
     }
 
     #[test]
-    fn the_shortest_time_wins_and_near_ones_are_the_same() {
-        let timed = |name: &str, level: i64, peak: u64, secs: f64| {
-            let mut record = samples::ok(name, level, peak);
-            for stage in &mut record.stages {
-                let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });
-                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, work: None });
-            }
-            record
-        };
-        let records = [timed("level1", 1, 20, 100.0), timed("level2", 2, 15, 50.1), timed("level3", 3, 4, 50.0)];
-        let names = |records: &[RunRecord]| ranked(records.iter()).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&records), ["level2", "level3", "level1"]);
-        // Where one has no time, times do not count.
-        let without = [records.to_vec(), vec![samples::ok("level0", 0, 30)]].concat();
-        assert_eq!(names(&without), ["level0", "level1", "level2", "level3"]);
-    }
-
-    #[test]
-    fn nearest_miss_counts_what_was_asked_for() {
-        let run = samples::run(vec![samples::oom("level0", 0, 30), samples::oom("level3", 3, 20)]);
-        let verdicts = verdicts(&run);
-        let miss = verdicts[0].nearest.expect("a miss");
-        assert_eq!(miss.record.case, "level3");
-        // 20 GiB allocated, 10 GiB asked for, 1 GiB beside the allocator; the GPU holds 24.
-        assert_eq!(miss.needed_bytes, 31 << 30);
-        assert_eq!(miss.missing_bytes, 7 << 30);
-    }
-
-    #[test]
-    fn a_crash_is_neither_a_fit_nor_a_miss() {
-        let mut crashed = samples::ok("level0", 0, 3);
-        crashed.outcome = Outcome::Crashed;
-        let run = samples::run(vec![crashed]);
-        let verdicts = verdicts(&run);
-        assert_eq!((verdicts[0].best, verdicts[0].nearest), (None, None));
+    fn several_videos_have_a_sentence_each_and_one_for_all() {
+        let mut larger = samples::ok("larger", 2, 12);
+        larger.config.frames *= 2;
+        let run = samples::run(vec![samples::ok("level1", 1, 10), larger]);
+        let summary = Summary::of(&run);
+        assert_eq!(summary.chosen.map(|record| record.case.as_str()), Some("larger"));
+        assert!(
+            summary.sentences[0].contains("level 1 (") && summary.sentences[0].ends_with(" Fits: 10.00 of 24.00 GiB (virtual)."),
+            "{summary:?}"
+        );
+        assert!(summary.sentences[2].starts_with("For all of them: level 2 ("), "{summary:?}");
+        assert_eq!(summary.unsupported_calls, [("cudaThing".to_owned(), 4)]);
     }
 }

@@ -1,116 +1,121 @@
-//! The compact table of a run: the same rows on the terminal, in Markdown and in the page.
+//! The compact table of a run, and what its words mean: on the terminal, in Markdown and in the page.
+//!
+//! A column stands here once; on the terminal there is room for some of them.
 
-use engine_protocol::{Outcome, RunRecord, Secs, Stage, gib};
+use engine_protocol::{Outcome, RunRecord, Stage};
 
-use crate::{Run, secs_in_words, shown_secs, summary};
+use crate::sentences::steps_that_ran;
+use crate::summary::Summary;
+use crate::verdict::{needed_bytes, total_secs};
+use crate::words::{CONTEXT, counters, in_gib, time};
 
-/// Titles of the columns. A memory number always names its counter.
-pub const TITLES: [&str; 10] = [
-    "level",
-    "tile",
-    "attention",
-    "resolution",
-    "outcome",
-    "peak allocated GiB",
-    "peak reserved GiB",
-    "peak device GiB",
-    "total s",
-    "peak stage",
+/// A column of the compact table.
+pub struct TableColumn {
+    /// Its title. A memory number always names its counter.
+    pub title: &'static str,
+    /// Whether its cells are figures.
+    pub is_figure: bool,
+    /// Whether it tells about the GPU's memory, which is not used on the CPU.
+    pub is_memory: bool,
+    /// Whether it is among those that the terminal shows.
+    pub is_on_terminal: bool,
+    cell: fn(&RunRecord) -> String,
+}
+
+impl TableColumn {
+    /// The cell of a case; empty where it is not known.
+    pub fn cell(&self, record: &RunRecord) -> String {
+        (self.cell)(record)
+    }
+
+    const fn text(title: &'static str, cell: fn(&RunRecord) -> String) -> Self {
+        Self { title, is_figure: false, is_memory: false, is_on_terminal: true, cell }
+    }
+
+    const fn memory(title: &'static str, is_on_terminal: bool, cell: fn(&RunRecord) -> String) -> Self {
+        Self { title, is_figure: true, is_memory: true, is_on_terminal, cell }
+    }
+}
+
+/// All columns, in order.
+pub const TABLE: [TableColumn; 10] = [
+    TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
+    TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
+    TableColumn::text("attention", |record| record.config.attn_type.name().into()),
+    TableColumn::text("resolution", |record| record.config.resolution()),
+    TableColumn::text("outcome", outcome),
+    TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
+    TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
+    TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
+        Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
+        None => in_gib(record.peak_device_bytes()),
+    }),
+    TableColumn {
+        is_memory: false,
+        ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
+    },
+    TableColumn {
+        is_on_terminal: false,
+        ..TableColumn::text("peak stage", |r| r.peak_stage().map(Stage::name).unwrap_or_default().into())
+    },
 ];
 
-/// How many of the first columns are settings and an outcome, and not figures.
-pub const TEXT_COLUMNS: usize = 5;
+/// Columns that tell what the case was, and not what came of it.
+const SETTINGS: usize = 4;
 
-/// One case as cells under [`TITLES`]; what is not known is empty.
-pub fn row(record: &RunRecord) -> [String; 10] {
-    let config = &record.config;
-    [
-        config.low_mem_level.to_string(),
-        config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default(),
-        config.attn_type.name().into(),
-        config.resolution(),
-        outcome(record),
-        shown(record.peak_allocated_bytes()),
-        shown(record.peak_reserved_bytes()),
-        shown(record.peak_device_bytes()),
-        total_secs(record).map(|secs| shown_secs(secs.expected)).unwrap_or_default(),
-        record.peak_stage().map(Stage::name).unwrap_or_default().into(),
-    ]
-}
-
-/// From prompt to video, of a case that came to its end.
-fn total_secs(record: &RunRecord) -> Option<Secs> {
-    record.total_secs().filter(|_| record.outcome == Outcome::Ok)
-}
-
-/// How a case ended, with the stage where it did not end well, and what it would have needed where memory ran out.
+/// How a case ended, with the stage where it did not end well.
 pub(crate) fn outcome(record: &RunRecord) -> String {
     let mut text = record.outcome.name().to_owned();
     if let Some(stage) = record.failed_stage {
         text += &format!(" in {}", stage.name());
     }
-    if let Some(needed) = summary::needed_bytes(record) {
-        text += &format!(" (needs at least {:.2} GiB)", gib(needed));
-    }
     if record.is_skipped {
-        text += ", virtual: not run";
+        text += ", not run";
     }
     text
 }
 
-/// Bytes as GiB with two decimals, empty where they are not known.
-pub fn shown(bytes: Option<u64>) -> String {
-    bytes.map(|bytes| format!("{:.2}", gib(bytes))).unwrap_or_default()
-}
-
 /// Whether some cases have the same settings in the compact columns, as those of a sweep over other keys have: then a table needs their names.
-pub fn rows_look_alike(run: &Run) -> bool {
-    let key = |record: &RunRecord| row(record)[..4].to_vec();
-    run.records.iter().enumerate().any(|(index, record)| run.records[..index].iter().any(|earlier| key(earlier) == key(record)))
+pub fn rows_look_alike(summary: &Summary<'_>) -> bool {
+    let records = &summary.run.records;
+    let settings = |record: &RunRecord| TABLE[..SETTINGS].iter().map(|column| column.cell(record)).collect::<Vec<_>>();
+    records.iter().enumerate().any(|(index, record)| records[..index].iter().any(|earlier| settings(earlier) == settings(record)))
 }
 
-/// What the counters of the table mean, and what an out-of-memory's figures are.
-pub fn notes(run: &Run) -> Vec<String> {
+/// What the columns on the terminal mean.
+pub fn terminal_notes(summary: &Summary<'_>) -> Vec<String> {
+    let device =
+        format!("Peak device: the most GPU memory in use at once, in GiB (2^30 bytes), with {CONTEXT}. A card must have that much.");
+    notes(summary, device)
+}
+
+/// What the columns of the whole table mean.
+pub(crate) fn all_notes(summary: &Summary<'_>) -> Vec<String> {
+    notes(summary, format!("Peaks are in GiB (2^30 bytes). {} A card must have the last one.", counters()))
+}
+
+fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
+    let (run, records) = (summary.run, &summary.run.records);
     let mut notes = Vec::new();
-    if run.records.iter().any(|record| record.memory_source.is_some()) {
-        notes.push(
-            "allocated: live tensors as the caching allocator rounds them; reserved: what the allocator holds from the driver; device: reserved and \
-             what the CUDA context and the libraries hold beside it, which is what a card must have. GiB is 2^30 bytes."
-                .to_owned(),
-        );
+    if records.iter().any(|record| record.memory_source.is_some()) {
+        notes.push(counters);
     }
-    if run.records.iter().any(|record| record.is_skipped) {
-        notes.push("not run: on a virtual GPU of the same kind the case runs out of memory by more than predictions are off, so the real one was spared it.".to_owned());
+    if records.iter().any(|record| record.is_skipped) {
+        notes.push("Not run: by the forecast of the virtual GPU the case cannot fit, so the real one did not try it.".to_owned());
     }
     if run.count(Outcome::Oom) > 0 {
         notes.push(
-            "oom: the case did not fit, so its peak is not known. `needs at least` is what it held by then and the allocation that failed; what would have \
-             come after it is not known."
-                .to_owned(),
+            "oom: out of memory, the case does not fit. It needs at least what stands after ≥; how much more is not known.".to_owned(),
         );
     }
-    if let Some(secs) = run.records.iter().filter_map(total_secs).find(|secs| secs.is_interval()) {
-        notes.push(format!(
-            "total: from prompt to video, without loading. It is modelled, and known no closer than this: {} is {}; results.csv has the two ends of each.",
-            shown_secs(secs.expected),
-            secs_in_words(secs)
-        ));
+    if let Some(secs) = records.iter().find_map(total_secs) {
+        let ends = if secs.is_interval() { " It is an estimate: results.csv has the lowest and the highest that it may be." } else { "" };
+        notes.push(format!("Total: the time from prompt to video, without loading.{ends}"));
     }
-    if let Some(record) = run.records.iter().find(|record| record.config.steps_measured.is_some()) {
-        notes.push(format!("{} of {} sampler steps were run.", record.config.steps_to_run(), record.config.steps));
-    }
+    notes.extend(records.iter().find_map(steps_that_ran));
     let missing = run.missing();
     if missing > 0 {
-        notes.push(format!("{missing} of {} cases have not been run: the sweep was stopped.", run.manifest.cases.len()));
+        notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));
     }
     notes
-}
-
-/// Calls that the virtual GPU does not support, with how often each was made over the whole run.
-pub fn unsupported_calls(run: &Run) -> Vec<(String, u64)> {
-    let mut calls = std::collections::BTreeMap::<&str, u64>::new();
-    for (name, count) in run.records.iter().flat_map(|record| &record.unsupported_calls) {
-        *calls.entry(name).or_default() += count;
-    }
-    calls.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }

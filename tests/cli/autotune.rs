@@ -13,11 +13,13 @@ fn the_lowest_level_that_fits_is_best() {
     for part in [
         "Best: level 1",
         "vae_tile_size=16",
-        "peak: 20.00 GiB allocated, 20.00 GiB reserved, 21.00 GiB of the device of 23.65 GiB (virtual), in denoise",
-        "time: not known",
-        "run it: lowmem generate --model wan-tiny --prompt 'a cat' --output video.mp4",
+        "Fits: 21.00 of 23.65 GiB (virtual)",
+        "Peak: 20.00 GiB allocated, 20.00 GiB reserved, 21.00 GiB device, in denoise",
+        "Time: not known",
+        "Run it: lowmem generate --model wan-tiny --prompt 'a cat' --output video.mp4",
         "low_mem_level=1",
         "Second: level 1",
+        "the lowest level that fits wins",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
@@ -49,8 +51,8 @@ oom denoise
     let said = stdout(&place.lowmem_with(script).args(ARGUMENTS).args(["--jobs", "1"]).assert().code(3));
     for part in [
         "Nothing fits into 23.65 GiB",
-        "Nearest miss: level3",
-        "out of memory in denoise: it needs at least 33.00 GiB, at least 9.35 GiB more",
+        "Nearest: level3",
+        "ran out of memory in denoise and needs at least 33.00 of 23.65 GiB. At least 9.35 GiB are missing.",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }

@@ -38,7 +38,7 @@ fn an_interrupted_sweep_leaves_no_worker_and_goes_on_later() {
     let output = lowmem.wait_with_output().expect("lowmem ends");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("3 of 4 cases are left") && said.contains("--out run --resume"), "{said}");
+    assert!(said.contains("3 of 4 cases have not run") && said.contains("--out run --resume"), "{said}");
     assert!(!signal("-0", worker.trim()), "the worker still runs");
     assert_eq!(place.rows("run").len(), 1);
 

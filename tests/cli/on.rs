@@ -55,9 +55,9 @@ fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
             "lowmem: GPU=rtx-4090 is rtx-4090 (NVIDIA GeForce RTX 4090, 23.65 GiB as CUDA reports it). It is virtual: nothing is computed",
             "the program ended with exit code 3",
             // The context of 0.46 GiB on top.
-            "It fits: 3.46 of 23.65 GiB are needed, 20.19 are left.",
-            "Most was held in PyTorch's zeros.",
-            "Values that the program read back from the GPU, where they are mostly zeros: 2, by item (2).",
+            "Fits: 3.46 of 23.65 GiB.\n",
+            "The peak came in PyTorch's zeros.",
+            "The program read 2 values back from the GPU, with item (2).",
             "Fits on: rtx-4060, rtx-3060,",
             "Too small: none.",
         ],
@@ -76,7 +76,7 @@ print(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] >> 30, sys.argv
     let Some(mut command) = on(&place, &["20GB", "--mask-name"], program, &["--mask-name", "-x"]) else { return };
     let assert = command.assert().success();
     assert_eq!(stdout(&assert), "NVIDIA GeForce RTX 4090 20 ['--mask-name', '-x']\n");
-    assert_says(&assert, &["capped to 20.00 GiB", "It fits: 0.46 of 20.00 GiB"]);
+    assert_says(&assert, &["capped to 20.00 GiB", "Fits: 0.46 of 20.00 GiB"]);
 }
 
 /// The second tensor fits once the first one's memory is given back. With it and the context's 0.46 GiB, 9.19 of 23.65 GiB are left for the third.
@@ -99,16 +99,16 @@ fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
         &assert,
         &[
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 30.00 GiB.",
-            "It does not fit: an allocation of 30.00 GiB at program.py:4 found 9.19 GiB free, 20.81 GiB are missing.",
-            "At least 44.46 GiB are needed. Large enough for that: a100-80gb, h100, h20.",
-            "To see all that it needs: lowmem on a100-80gb -- python3.11 program.py",
+            "Does not fit: program.py:4 asked for 30.00 GiB, and 9.19 GiB were free. 20.81 GiB are missing.",
+            "It needs at least 44.46 GiB. Large enough for that: a100-80gb, h100, h20.",
+            "To see all that it needs, run: lowmem on a100-80gb -- python3.11 program.py",
         ],
     );
     assert_eq!(last_row(&assert)[1..], ["0", "14.00", "14.00", "14.46"], "{}", stderr(&assert));
     let mut command = on(&place, &["24GB"], RUNS_OUT, &[]).expect("it was there before");
     let assert = command.env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True").assert().code(1);
     // Here the device is asked in pieces of 20 MiB, of which the second tensor has 717.
-    assert_says(&assert, &["an allocation of 30.00 GiB at program.py:4 found 9.18 GiB free, 20.82 GiB are missing"]);
+    assert_says(&assert, &["program.py:4 asked for 30.00 GiB, and 9.18 GiB were free. 20.82 GiB are missing."]);
 }
 
 #[test]
@@ -125,21 +125,18 @@ except torch.OutOfMemoryError:
     pass
 ";
     let Some(mut command) = on(&place, &["24GB"], program, &[]) else { return };
-    assert_says(
-        &command.assert().success(),
-        &["It went on without what did not fit: an allocation of 30.00 GiB at program.py:7 found 3.19 GiB free"],
-    );
+    assert_says(&command.assert().success(), &["Ran out of memory and went on: program.py:7 asked for 30.00 GiB, and 3.19 GiB were free"]);
     let retries = program.split("try").next().expect("the beginning");
     let mut command = on(&place, &["24GB"], retries, &[]).expect("it was there before");
     let assert = command.assert().success();
-    assert_says(&assert, &["It fits: 20.46 of 23.65", "1 of its allocations fitted only after PyTorch had given back memory"]);
+    assert_says(&assert, &["Fits: 20.46 of 23.65", "1 of its allocations fitted only after PyTorch had given back unused memory"]);
     let limited = "
 import torch
 torch.cuda.set_per_process_memory_fraction(0.1)
 torch.empty(4 << 30, dtype=torch.uint8, device='cuda')
 ";
     let mut command = on(&place, &["24GB"], limited, &[]).expect("it was there before");
-    assert_says(&command.assert().code(1), &["with 23.19 GiB free, so a limit of the program's own was in the way"]);
+    assert_says(&command.assert().code(1), &["and 23.19 GiB were free: the program limits itself."]);
 }
 
 #[test]
@@ -165,8 +162,8 @@ if __name__ == '__main__':
     assert_says(
         &assert,
         &[
-            "Allocated and reserved are counters of PyTorch's",
-            "It may not fit: each process had the GPU to itself here, and 26.92 of 23.65 GiB are needed (all peaks at the same time): 3.27 are missing.",
+            "Allocated and reserved are PyTorch's own counters",
+            "May not fit: it needs 26.92 of 23.65 GiB, 3.27 GiB are missing. This is the sum of all processes' peaks",
         ],
     );
     // The one that was killed told nothing itself.
@@ -200,7 +197,7 @@ print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncc
         lowmem().current_dir(place.path("")).args(["on", "24GB"]).args(arguments).args(["python3", "program.py"]).assert()
     };
     let listed =
-        "Not supported by the virtual GPU, and how often it was asked for: ncclGroupSimulateEnd (2), nvmlDeviceGetTemperature (1).";
+        "Calls that the virtual GPU does not support, and how often they came: ncclGroupSimulateEnd (2), nvmlDeviceGetTemperature (1).";
     let assert = on(&[]).success();
     assert_eq!(stdout(&assert), "[3, 0, 5, 5, 0]\n");
     assert_says(&assert, &["lowmem: virtual GPU: not supported: ncclGroupSimulateEnd\n", listed]);
@@ -212,7 +209,7 @@ print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncc
 #[test]
 fn a_program_that_a_signal_ends_ends_as_in_a_shell() {
     let assert = lowmem().args(["on", "24GB", "--", "sh", "-c", "kill -TERM $$"]).assert().code(128 + 15);
-    assert_says(&assert, &["the program was ended by signal 15"]);
+    assert_says(&assert, &["signal 15 ended the program"]);
     lowmem().args(["on", "24GB", "--", "sh", "-c", "exit 77"]).assert().code(77);
 }
 

@@ -40,12 +40,11 @@ fn a_stage_without_an_estimate_is_empty_and_so_is_the_peak() {
 fn the_table_says_what_sets_the_peak_and_whether_it_fits() {
     let plan = |level: &str| stdout(&lowmem().args(["plan", "--model", "wan2.1-t2v-14b", "--gpu", "24GB", level]).assert().success());
     let resident = plan("low_mem_level=0");
-    for part in ["blocks 0-39", "set by decode", "so this does not fit"] {
+    for part in ["blocks 0-39", "allocated, in decode", "Does not fit: decode allocates"] {
         assert!(resident.contains(part), "`{part}` is missing in: {resident}");
     }
     let streamed = plan("low_mem_level=3");
-    for part in ["host, pinned", "in each pass of each step", "once, before decode", "2 staging buffers", "set by denoise", "are left for"]
-    {
+    for part in ["host, pinned", "in each pass of a step", "once, before decode", "2 staging buffers", "allocated, in denoise", "Fits: "] {
         assert!(streamed.contains(part), "`{part}` is missing in: {streamed}");
     }
 }

@@ -39,7 +39,7 @@ impl Row {
         let mut command = lowmem();
         command.current_dir(root()).env("PYTHONPATH", path_to_torch).env("PYTHONDONTWRITEBYTECODE", "1");
         let assert = command.args(["on", "h100", "--", PYTHON, &script]).args(self.options.split(' ')).assert().success();
-        assert!(stderr(&assert).contains("It fits"), "{}: {}", self.options, stderr(&assert));
+        assert!(stderr(&assert).contains("Fits: "), "{}: {}", self.options, stderr(&assert));
         let [_, _, allocated, reserved, device] = <[String; 5]>::try_from(last_row(&assert)).expect("five columns");
         Self { peak_allocated_gib: allocated, peak_reserved_gib: reserved, peak_device_gib: device, ..self.clone() }
     }

@@ -40,18 +40,22 @@ fn an_out_of_memory_is_a_row_everywhere() {
     }
     let said = stdout(&assert);
     for part in [
-        "oom in denoise (needs at least 51.00 GiB)",
-        "virtual GPU rtx-4090 (NVIDIA GeForce RTX 4090)",
+        "oom in denoise",
+        "≥ 51.00",
+        "Virtual GPU rtx-4090 (NVIDIA GeForce RTX 4090)",
         "times are not known",
         "wan-tiny at 96x64, 9 frames: level 1",
+        "Fits: 21.00 of 23.65 GiB (virtual).",
         "run/report.html",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
     assert!(stderr(&assert).contains("GPU=24GB is rtx-4090"), "{}", stderr(&assert));
+    let table = said.lines().take_while(|line| !line.starts_with("Virtual GPU"));
+    assert!(table.map(|line| line.chars().count()).max() <= Some(80), "the table is wider than a terminal: {said}");
     for file in ["report.html", "tables.md"] {
         let text = fs::read_to_string(place.path("run").join(file)).expect(file);
-        assert!(text.contains("oom in denoise (needs at least 51.00 GiB)"), "{file}");
+        assert!(text.contains("oom in denoise") && text.contains("≥ 51.00"), "{file}");
     }
     assert!(place.path("run/plots/peak-by-level.svg").is_file());
 }

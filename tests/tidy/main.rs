@@ -2,4 +2,5 @@
 
 mod arrows;
 mod files;
+mod generated;
 mod tree;

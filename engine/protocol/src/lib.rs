@@ -32,7 +32,7 @@ pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec,
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::{OperationTime, WorkKind, WorkType};
-pub use record::{Outcome, Predicted, RunRecord, Source, Stage, StageRecord};
+pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, Stage, StageRecord, first_schema};
 pub use request::{Device, Profile, Request};
 pub use time::{Secs, StageTime, Work};
 

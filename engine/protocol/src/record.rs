@@ -6,6 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Settled, StageMemory, StageTime};
 
+/// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
+/// lacks.
+///
+/// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when.
+pub const SCHEMA: u32 = 2;
+
+/// The oldest schema that is still read.
+pub const OLDEST_SCHEMA: u32 = 1;
+
+/// The schema of what names none.
+pub fn first_schema() -> u32 {
+    1
+}
+
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,6 +142,15 @@ impl StageRecord {
 /// One run of one case. What is not known is empty, never zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
+    /// The schema that it is written in.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
+    /// The version of lowmem that ran it; empty in schema 1.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// When it began to run, as in RFC 3339; empty in schema 1.
+    #[serde(default)]
+    pub began: Option<String>,
     /// The case's name in its run.
     pub case: String,
     /// How it ended.
@@ -171,8 +194,8 @@ pub struct RunRecord {
     /// What the case itself took to run, from the worker's start to its end. Always measured, on this machine.
     pub wall_secs: f64,
     /// Of a case on a real GPU, what the virtual one said before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predicted: Option<Predicted>,
+    #[serde(default, alias = "predicted", skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// It was not run, since the virtual GPU says that it cannot fit: what is here is the virtual GPU's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_skipped: bool,
@@ -181,9 +204,9 @@ pub struct RunRecord {
     pub unsupported_calls: BTreeMap<String, u64>,
 }
 
-/// What a case was predicted to come to.
+/// What a case came to on a virtual GPU of the real one's kind. What is known from shapes alone is a prediction instead, as in [`StageRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Predicted {
+pub struct Forecast {
     /// The most bytes of the device at once, the context included.
     pub peak_device_bytes: Option<u64>,
     /// From prompt to video, loading apart.

@@ -74,6 +74,15 @@ impl Search {
         Answer { best, second: fitting.get(1).copied(), nearest }
     }
 
+    /// By what cases are ranked, in words; `by_speed` is what holds where speed is the objective.
+    pub(crate) fn ranking(&self, by_speed: &str) -> String {
+        match self.objective {
+            Objective::Speed => by_speed.to_owned(),
+            Objective::Memory => "Least memory wins.".to_owned(),
+            Objective::Balanced => format!("Cases that leave {:.0}% of the GPU free come first. {by_speed}", HEADROOM * 100.0),
+        }
+    }
+
     /// All candidates.
     pub(crate) fn candidates(&self) -> &[Case] {
         &self.candidates
@@ -92,4 +101,17 @@ fn is_hopeless(records: &[RunRecord], case: &Case) -> bool {
             && record.config.resident_blocks == case.config.resident_blocks
             && matches!(record.failed_stage, Some(Stage::Load | Stage::Encode | Stage::Denoise))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ranking_that_is_told_is_that_of_the_objective() {
+        let told = |objective| Search::new(Vec::new(), objective, None).ranking("Fastest wins.");
+        assert_eq!(told(Objective::Speed), "Fastest wins.");
+        assert_eq!(told(Objective::Memory), "Least memory wins.");
+        assert_eq!(told(Objective::Balanced), "Cases that leave 10% of the GPU free come first. Fastest wins.");
+    }
 }

@@ -1,9 +1,9 @@
-//! `lowmem autotune`.
+//! `lowmem autotune`: runs the candidates of a search and prints its answer. Which case is best is judged by the search.
 
 use std::time::Duration;
 
 use engine_protocol::{Config, Device, ModelSpec, RunRecord, Settings, gib};
-use reports::{Miss, Run};
+use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
 use super::{shell_line, sweep};
@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Definition, Forecast, Limits, Rules, Schedule};
+use crate::sweep::{Definition, Forecasts, Limits, Rules, Schedule};
 use crate::target::Target;
 use crate::worker::Launcher;
 
@@ -44,22 +44,31 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let mut store = RunStore::create(arguments.execution.out.clone(), target.run_dir(&data::runs(), NAME), manifest)?;
 
     tell!("{}", target.choice);
-    let forecast = Forecast::of(&target, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
-    let (cases, hopeless) = forecast.sorted(cases.iter().collect(), target.capacity_bytes);
+    let forecasts = Forecasts::of(&target, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
+    let (cases, hopeless) = forecasts.sorted(cases.iter().collect(), target.capacity_bytes);
     let cases: Vec<_> = cases.into_iter().cloned().collect();
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let progress = Progress::new(cases.len(), "candidates at most").expecting(forecast.secs_of_all(&cases.iter().collect::<Vec<_>>()));
+    let progress = Progress::new(cases.len(), "candidates at most").expecting(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()));
     let search = Search::new(cases, arguments.objective, target.capacity_bytes);
     let host_rates = host_rates::for_cases(&target, &launcher, search.candidates().iter().map(|case| &case.config));
-    let schedule =
-        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
+    let schedule = Schedule {
+        target: &target,
+        host_rates,
+        launcher: &launcher,
+        models: &models,
+        limits,
+        interrupt: &interrupt,
+        forecasts: &forecasts,
+    };
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();
-    let run = store.write_report()?;
+    let run = store.run();
+    let summary = Summary::of(&run);
+    store.write_report(&summary)?;
     ran?;
     if interrupt.is_wanted() {
-        tell!("interrupted: no answer. What ran is in {}", store.dir().display());
+        tell!("Interrupted: there is no answer. What ran is in {}", store.dir().display());
         return Ok(ExitCode::Interrupted);
     }
 
@@ -67,7 +76,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     if arguments.json {
         say!("{:#}", as_json(&answer, &run));
     } else {
-        print(&answer, &run);
+        print(&answer, &summary, &search);
         say!("\nReport: {}", store.report().display());
     }
     Ok(exit_code(&answer, &run))
@@ -106,15 +115,15 @@ fn exit_code(answer: &Answer<'_>, run: &Run) -> ExitCode {
     }
 }
 
-fn print(answer: &Answer<'_>, run: &Run) {
-    let subject = run.records.first().map(|record| &record.config);
-    let subject = subject.map(|c| format!("{} at {}, {} frames", c.model, c.resolution(), c.frames)).unwrap_or_default();
-    say!("{subject}, on {}\n", run.provenance());
-    match (answer.best, answer.nearest) {
+fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
+    let run = summary.run;
+    summary.verdicts.iter().for_each(|verdict| say!("{}", verdict.subject()));
+    say!("{}\n", summary.provenance);
+    match (answer.best, &answer.nearest) {
         (Some(best), _) => {
             say!("Best: level {}", best.config.low_mem_level);
             describe(best, run);
-            say!("  run it: {}", command(&best.config, run));
+            say!("  Run it: {}", command(&best.config, run));
             match answer.second {
                 Some(second) => {
                     say!("\nSecond: level {}", second.config.low_mem_level);
@@ -122,17 +131,16 @@ fn print(answer: &Answer<'_>, run: &Run) {
                 }
                 None => say!("\nSecond: nothing else fits."),
             }
-            say!("\n{}.", reports::ranking(run));
+            say!("\n{}", search.ranking(summary.ranking));
+            say!("{}", reports::counters());
+            reports::steps_that_ran(best).iter().for_each(|said| say!("{said}"));
         }
         (None, Some(miss)) => {
-            say!("Nothing fits into {}.", held(run).trim_start_matches("of "));
             say!(
-                "Nearest miss: {}, out of memory in {}: it needs at least {:.2} GiB, at least {:.2} GiB more.",
-                miss.record.case,
-                miss.record.failed_stage.map_or("an unknown stage", |stage| stage.name()),
-                gib(miss.needed_bytes),
-                gib(miss.missing_bytes)
+                "Nothing fits into {}.",
+                run.manifest.capacity_bytes.map_or_else(|| "the GPU".into(), |bytes| format!("{:.2} GiB", gib(bytes)))
             );
+            say!("{}", reports::nearest(miss, run.manifest.capacity_bytes));
             say!("Try a smaller resolution, fewer frames, or a larger GPU.");
         }
         (None, None) => say!("No candidate has an answer."),
@@ -143,24 +151,14 @@ fn print(answer: &Answer<'_>, run: &Run) {
 }
 
 fn describe(record: &RunRecord, run: &Run) {
-    say!("  flags: {}", reports::flags(&record.config));
-    say!(
-        "  peak: {} GiB allocated, {} GiB reserved, {} GiB of the device {} ({}), in {}",
-        reports::shown(record.peak_allocated_bytes()),
-        reports::shown(record.peak_reserved_bytes()),
-        reports::shown(record.peak_device_bytes()),
-        held(run),
-        reports::source(record),
-        record.peak_stage().map_or("an unknown stage", |stage| stage.name())
-    );
-    match (record.total_secs(), record.time_source) {
-        (Some(secs), Some(source)) => say!("  time: {} ({})", reports::secs_in_words(secs), source.name()),
-        _ => say!("  time: not known"),
+    say!("  Flags: {}", reports::flags(&record.config));
+    reports::fit(record, run.manifest.capacity_bytes).iter().for_each(|said| say!("  {said}"));
+    if let Some(stage) = record.peak_stage() {
+        let [allocated, reserved, device] =
+            [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()].map(reports::in_gib);
+        say!("  Peak: {allocated} GiB allocated, {reserved} GiB reserved, {device} GiB device, in {}", stage.name());
     }
-}
-
-fn held(run: &Run) -> String {
-    run.manifest.capacity_bytes.map(|bytes| format!("of {:.2} GiB", gib(bytes))).unwrap_or_default()
+    say!("  {}", reports::duration(record).unwrap_or_else(|| "Time: not known".into()));
 }
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.

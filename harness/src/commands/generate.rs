@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     match record {
         Some(record) => Ok(ending::tell_of(&record, &target, arguments.output.as_deref())),
         None => {
-            tell!("interrupted: no video was made");
+            tell!("Interrupted: no video was made.");
             Ok(ExitCode::Interrupted)
         }
     }
@@ -176,12 +176,10 @@ impl Watcher {
             }
             Event::Planned { settled, .. } => {
                 if let Some(count) = settled.resident_blocks {
-                    tell!("resident_blocks=auto: {count} blocks stay on the GPU");
+                    tell!("resident_blocks=auto: {count} blocks stay on the GPU.");
                 }
                 if settled.stream_from == Some(StreamFrom::File) {
-                    tell!(
-                        "stream_from=auto: this machine's memory does not hold the weights, so they are read from their files again and again"
-                    );
+                    tell!("stream_from=auto: the weights do not fit into this machine's memory, so each step reads them from their files.");
                 }
             }
             _ => {}

@@ -21,14 +21,31 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 /// A table for the terminal, in which `numbers` are the columns to align right.
 fn table(titles: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
-    // The unit stands under the name.
-    table.load_style(STYLE).set_header(titles.iter().map(|title| title.replace(" GiB", "\nGiB")));
+    let title = |(index, title): (usize, &&str)| if numbers.contains(&index) { on_lines(title) } else { (*title).to_owned() };
+    table.load_style(STYLE).set_header(titles.iter().enumerate().map(title));
+    // Two spaces between columns: most tables are then no wider than a terminal.
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((1, 0));
+    });
     for &index in numbers {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
+}
+
+/// A title on several lines, so that a column of figures is hardly wider than its figures are.
+fn on_lines(title: &str) -> String {
+    const WIDTH: usize = 9;
+    let mut lines: Vec<String> = Vec::new();
+    for word in title.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => *line += &format!(" {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// This process's command line.
@@ -48,6 +65,12 @@ fn shell_line(words: impl IntoIterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_title_of_figures_is_narrow() {
+        assert_eq!(on_lines("peak allocated GiB"), "peak\nallocated\nGiB");
+        assert_eq!(on_lines("waits for copies"), "waits for\ncopies");
+    }
 
     #[test]
     fn a_shell_line_keeps_its_words() {

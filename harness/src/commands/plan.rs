@@ -1,4 +1,4 @@
-//! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated.
+//! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
 use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, gib};
 use serde_json::json;
@@ -44,12 +44,12 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let c = &request.config;
     say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution(), c.frames, c.low_mem_level, c.dtype.name());
     if let Some(count) = report.settled.resident_blocks {
-        say!("resident_blocks=auto is {count} here.\n");
+        say!("resident_blocks=auto: {count} blocks stay on the GPU.\n");
     }
     print_groups(&report);
     print_stages(&report);
     if let Some(budget) = &budget {
-        say!("{} {}", budget.choice, verdict(&report, budget));
+        say!("\n{}\n{}", budget.choice, verdict(&report, budget));
     }
     Ok(ExitCode::Done)
 }
@@ -68,7 +68,7 @@ fn config(arguments: &PlanArguments, models: &Models) -> Result<(Config, Vec<Str
 
 /// What lives where.
 fn print_groups(report: &PlanReport) {
-    let mut table = table(&["part", "groups", "size GiB", "place", "moves to the GPU"], &[2]);
+    let mut table = table(&["model", "weights", "GiB", "where", "copied to the GPU"], &[2]);
     for groups in &report.groups {
         table.add_row([&groups.part, &groups.name, &in_gib(groups.bytes), place(groups.home), moves(groups)]);
     }
@@ -76,19 +76,30 @@ fn print_groups(report: &PlanReport) {
         let plural = if buffers.count == 1 { "" } else { "s" };
         let name = match buffers.purpose {
             BufferUse::Staging => format!("{} staging buffer{plural}", buffers.count),
-            BufferUse::Unpacking => "room to unpack one".into(),
+            BufferUse::Unpacking => "unpacking buffer".into(),
         };
-        let there = format!("there during {}", buffers.stage.name());
+        let there = format!("exists during {}", buffers.stage.name());
         table.add_row([&buffers.part, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
     }
     say!("{table}");
     let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), report.host_bytes(), report.bytes_in(Home::Pinned)].map(in_gib);
-    say!("Weights: {on_gpu} GiB resident on the GPU, {on_host} GiB on the host, of which {pinned} GiB pinned.\n");
+    say!("Weights: {on_gpu} GiB stay on the GPU, {on_host} GiB are on the host, {pinned} GiB of them pinned.");
+    let words = [
+        (report.host_bytes() > 0, "Host: this machine's own memory (RAM)."),
+        (report.bytes_in(Home::Pinned) > 0, "Pinned: page-locked, so the system never moves it, and copies run while the GPU computes."),
+        (report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Staging), "Staging buffers: copied weights take turns in them."),
+        (
+            report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
+            "Unpacking buffer: 8-bit weights compute from it, one group at a time.",
+        ),
+    ];
+    words.into_iter().filter(|(is_there, _)| *is_there).for_each(|(_, word)| say!("{word}"));
+    say!();
 }
 
 /// What each stage holds at its peak.
 fn print_stages(report: &PlanReport) {
-    let titles = ["stage", "resident weights GiB", "buffers GiB", "everything else GiB", "predicted peak allocated GiB"];
+    let titles = ["stage", "resident weights GiB", "buffers GiB", "activations GiB", "predicted peak allocated GiB"];
     let mut table = table(&titles, &[1, 2, 3, 4]);
     for stage in &report.stages {
         let known = |bytes: Option<u64>| bytes.map(in_gib).unwrap_or_default();
@@ -102,25 +113,35 @@ fn print_stages(report: &PlanReport) {
     }
     say!("{table}");
     if let Some((stage, bytes)) = report.peak() {
-        say!("Predicted peak: {} GiB allocated, set by {}.", in_gib(bytes), stage.name());
+        say!("Predicted peak: {} GiB allocated, in {}.", in_gib(bytes), stage.name());
     }
     say!(
-        "Sizes of weights and staging buffers are the engine's own; everything else is estimated from shapes: on an H100 within 1% of the peak that the \
-         virtual GPU counts, on GPUs older than that 24 MiB too high. What the allocator reserves beyond that and the CUDA context come on top."
+        "Weights and buffers are exact. Activations, which stand for all else, are estimated from shapes: within 1% of the peak on an H100, 24 MiB too high on \
+         older GPUs. PyTorch's allocator takes a little more from the GPU than it allocates, and {} comes on top.",
+        reports::CONTEXT
     );
 }
 
 /// Whether the predicted peak is within the budget.
 fn verdict(report: &PlanReport, budget: &Budget) -> String {
     let room = budget.reservable_bytes();
-    let room_in_words = format!("Of its {} GiB the context leaves {}", in_gib(budget.capacity_bytes), in_gib(room));
+    let of_room = format!(
+        "of {} GiB: the GPU's {} GiB without {} GiB for the CUDA context.",
+        shortly(room),
+        shortly(budget.capacity_bytes),
+        shortly(budget.capacity_bytes - room)
+    );
     let mut known = report.stages.iter().filter_map(|stage| Some((stage.stage, stage.peak_allocated_bytes()?)));
-    let outcome = match (known.find(|(_, bytes)| *bytes > room), report.peak()) {
-        (Some((stage, bytes)), _) => format!("{} allocates {}, so this does not fit", stage.name(), in_gib(bytes)),
-        (None, Some((_, bytes))) => format!("{} are left for what is reserved beyond that", in_gib(room - bytes)),
-        (None, None) => "not all stages have a prediction, so whether this fits is not known".into(),
-    };
-    format!("{room_in_words}; {outcome}.")
+    // Where a stage has no prediction, another one may be too large all the same.
+    match report.peak().or_else(|| known.find(|(_, bytes)| *bytes > room)) {
+        Some((stage, bytes)) if bytes > room => format!("Does not fit: {} allocates {} {of_room}", stage.name(), shortly(bytes)),
+        Some((_, bytes)) => format!("Fits: {} {of_room}", shortly(bytes)),
+        None => "Whether it fits is not known: a stage has no prediction.".into(),
+    }
+}
+
+fn shortly(bytes: u64) -> String {
+    reports::in_gib(Some(bytes))
 }
 
 fn in_gib(bytes: u64) -> String {
@@ -139,9 +160,9 @@ fn place(home: Home) -> &'static str {
 
 fn moves(groups: &PlannedGroups) -> &'static str {
     match groups.moves {
-        Moves::Never if groups.home == Home::Cpu => "never: it computes on the CPU",
+        Moves::Never if groups.home == Home::Cpu => "never: computes on the CPU",
         Moves::Never => "never",
-        Moves::EachPass => "in each pass of each step",
+        Moves::EachPass => "in each pass of a step",
         Moves::DuringEncode => "once, during encode",
         Moves::BeforeDecode => "once, before decode",
     }

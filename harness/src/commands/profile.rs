@@ -1,7 +1,7 @@
 //! `lowmem profile`: where the time of one configuration goes, and what holds it up.
 
 use engine_protocol::{Device, Outcome, Profile, Request, RunRecord, Settings, WorkKind};
-use reports::{Breakdown, Row, secs_in_words, shown_secs};
+use reports::{Breakdown, OperationRow, time, time_with_range};
 
 use super::table;
 use crate::cli::{self, ProfileArguments};
@@ -84,43 +84,34 @@ fn print(record: &RunRecord, breakdown: &Breakdown) {
         config.resolution(),
         config.frames,
         config.low_mem_level,
-        secs_in_words(breakdown.total)
+        time_with_range(breakdown.total)
     );
 
-    let mut parts = table(&["part", "time s", "of all", "waits for copies s", "waits for the host s"], &[1, 2, 3, 4]);
-    for part in &breakdown.parts {
-        let secs = part.secs.expected;
-        parts.add_row([
-            part.name().to_owned(),
-            shown_secs(secs),
-            share(secs),
-            shown_secs(part.stalled_secs.expected),
-            shown_secs(part.idle_secs),
-        ]);
+    let mut models = table(&["model", "time", "of all", "waits for copies", "waits for the host"], &[1, 2, 3, 4]);
+    for model in &breakdown.models {
+        let secs = model.secs.expected;
+        models.add_row([model.name().to_owned(), time(secs), share(secs), time(model.stalled_secs.expected), time(model.idle_secs)]);
     }
-    say!("{parts}\n");
+    say!("{models}\n");
 
-    let titles =
-        ["operation", "kind", "type", "part of", "calls", "time s", "of all", "operations", "bytes", "rate", "of peak", "bound by"];
+    let titles = ["operation", "kind", "type", "model", "calls", "time", "of all", "operations", "bytes", "rate", "of peak", "bound by"];
     let mut rows = table(&titles, &[4, 5, 6, 7, 8, 9, 10]);
-    for row in breakdown.rows.iter().take(ROWS) {
+    for row in breakdown.operations.iter().take(ROWS) {
         rows.add_row(cells(row, &share));
     }
     say!("{rows}");
-    let rest = breakdown.rows.get(ROWS..).unwrap_or_default();
+    let rest = breakdown.operations.get(ROWS..).unwrap_or_default();
     if !rest.is_empty() {
         let secs: f64 = rest.iter().filter(|row| row.sum.kind != WorkKind::Copy).map(|row| row.sum.secs.expected).sum();
-        say!("{} more take {} s together; --json has all.", rest.len(), shown_secs(secs));
+        say!("{} more take {} together; --json has all.", rest.len(), time(secs));
     }
     let source = record.time_source.map_or("", |source| source.name());
-    say!("Times are {source}. Copies to the device go on beside arithmetic; what is waited for is in the first table.");
-    if config.steps_to_run() < config.steps {
-        say!("{} of {} sampler steps were run, and count for all.", config.steps_to_run(), config.steps);
-    }
+    say!("Times are {source}. Copies to the device go on beside arithmetic: the first table says how long it waits for them.");
+    reports::steps_that_ran(record).iter().for_each(|said| say!("{said}"));
     say!("\n{}", breakdown.advice);
 }
 
-fn cells(row: &Row, share: &impl Fn(f64) -> String) -> [String; 12] {
+fn cells(row: &OperationRow, share: &impl Fn(f64) -> String) -> [String; 12] {
     let sum = &row.sum;
     let is_copy = sum.kind == WorkKind::Copy;
     let per_sec = if sum.operations > 0.0 && row.rate > 0.0 && row.bound != Some(reports::Bound::Memory) { "op/s" } else { "B/s" };
@@ -128,9 +119,9 @@ fn cells(row: &Row, share: &impl Fn(f64) -> String) -> [String; 12] {
         sum.name.trim_start_matches("aten::").to_owned(),
         sum.kind.name().to_owned(),
         if is_copy { "" } else { sum.dtype.name() }.to_owned(),
-        reports::part_name(row.stage).to_owned(),
+        reports::model_in(row.stage).to_owned(),
         sum.calls.to_string(),
-        shown_secs(sum.secs.expected),
+        time(sum.secs.expected),
         if is_copy { String::new() } else { share(sum.secs.expected) },
         if sum.operations > 0.0 { in_units(sum.operations, "") } else { String::new() },
         in_units(sum.bytes, "B"),

@@ -1,6 +1,6 @@
 //! `lowmem report`.
 
-use reports::Run;
+use reports::Summary;
 
 use super::sweep;
 use crate::cli::ReportArguments;
@@ -9,8 +9,9 @@ use crate::exit_code::ExitCode;
 
 /// Writes the report of a run directory anew, from its manifest and its records.
 pub(crate) fn run(arguments: &ReportArguments) -> Result<ExitCode, Error> {
-    let run = Run::load(&arguments.run_dir)?;
-    reports::write(&run, &arguments.run_dir)?;
-    sweep::print(&run, &arguments.run_dir.join(reports::REPORT));
+    let run = reports::load(&arguments.run_dir)?;
+    let summary = Summary::of(&run);
+    reports::write(&summary, &arguments.run_dir)?;
+    sweep::print(&summary, &arguments.run_dir.join(reports::REPORT));
     Ok(ExitCode::Done)
 }

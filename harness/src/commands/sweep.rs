@@ -1,10 +1,10 @@
-//! `lowmem sweep`.
+//! `lowmem sweep`: runs the cases and prints what their summary says. It judges no case.
 
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::Device;
-use reports::{Manifest, Run};
+use engine_protocol::{Device, SCHEMA};
+use reports::{Manifest, Summary, TABLE};
 
 use super::{command_line, shell_line, table};
 use crate::cli::{self, SweepArguments};
@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Forecast, Limits, Rules, Schedule, expand};
+use crate::sweep::{Case, Definition, Forecasts, Limits, Rules, Schedule, expand};
 use crate::target::Target;
 use crate::worker::Launcher;
 use crate::{host, host_rates};
@@ -43,23 +43,32 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     tell!("{}", target.choice);
-    tell!("{} cases, {} to run, {} at once, into {}", cases.len(), open.len(), limits.jobs, store.dir().display());
+    tell!("{} cases, {} to run, {} at once. Results: {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
-    let forecast = Forecast::of(&target, &models, &open, limits.case_timeout, &interrupt)?;
-    let (open, hopeless) = forecast.sorted(open, target.capacity_bytes);
+    let forecasts = Forecasts::of(&target, &models, &open, limits.case_timeout, &interrupt)?;
+    let (open, hopeless) = forecasts.sorted(open, target.capacity_bytes);
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let progress = Progress::new(open.len(), "cases").expecting(forecast.secs_of_all(&open));
+    let progress = Progress::new(open.len(), "cases").expecting(forecasts.secs_of_all(&open));
     let host_rates = host_rates::for_cases(&target, &launcher, open.iter().map(|case| &case.config));
-    let schedule =
-        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
+    let schedule = Schedule {
+        target: &target,
+        host_rates,
+        launcher: &launcher,
+        models: &models,
+        limits,
+        interrupt: &interrupt,
+        forecasts: &forecasts,
+    };
     let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
     // What is recorded gets its report, even where something went wrong.
-    let run = store.write_report()?;
+    let run = store.run();
+    let summary = Summary::of(&run);
+    store.write_report(&summary)?;
     ran?;
-    print(&run, &store.report());
+    print(&summary, &store.report());
     if interrupt.is_wanted() && run.missing() > 0 {
-        tell!("interrupted: {} of {} cases are left. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
+        tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
         return Ok(ExitCode::Interrupted);
     }
     Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
@@ -86,6 +95,7 @@ pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models
     names.dedup();
     let used = models.iter().filter(|model| names.contains(&model.name.as_str())).cloned().collect();
     Ok(Manifest {
+        schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").into(),
         begun: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
         command_line: command_line(),
@@ -103,25 +113,27 @@ pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models
 }
 
 /// Prints the table, the recommendation, and where the report is.
-pub(crate) fn print(run: &Run, report: &Path) {
-    let named = reports::rows_look_alike(run);
-    let titles: Vec<&str> = named.then_some("case").into_iter().chain(reports::TITLES).collect();
-    let first_number = reports::TEXT_COLUMNS + usize::from(named);
-    let numbers = if run.manifest.device == Device::Cpu { Vec::new() } else { (first_number..first_number + 3).collect() };
-    let mut table = table(&titles, &numbers);
+pub(crate) fn print(summary: &Summary<'_>, report: &Path) {
+    let run = summary.run;
+    let columns: Vec<_> =
+        TABLE.iter().filter(|column| column.is_on_terminal && !(column.is_memory && run.manifest.device == Device::Cpu)).collect();
+    let named = reports::rows_look_alike(summary);
+    let titles: Vec<&str> = named.then_some("case").into_iter().chain(columns.iter().map(|column| column.title)).collect();
+    let figures: Vec<_> = (0..columns.len()).filter(|&index| columns[index].is_figure).map(|index| index + usize::from(named)).collect();
+    let mut table = table(&titles, &figures);
     for record in &run.records {
-        table.add_row(named.then(|| record.case.clone()).into_iter().chain(reports::row(record)));
+        table.add_row(named.then(|| record.case.clone()).into_iter().chain(columns.iter().map(|column| column.cell(record))));
     }
     say!("{table}");
-    say!("{}", run.provenance());
-    reports::notes(run).iter().for_each(|note| say!("{note}"));
-    let unsupported = reports::unsupported_calls(run);
-    if !unsupported.is_empty() {
-        let calls: Vec<_> = unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-        say!("calls that the virtual GPU does not support: {}", calls.join(", "));
+    say!("{}", summary.provenance);
+    reports::terminal_notes(summary).iter().for_each(|note| say!("{note}"));
+    if !summary.unsupported_calls.is_empty() {
+        let calls: Vec<_> = summary.unsupported_calls.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        say!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
     }
-    say!("\nRecommended ({}):", reports::ranking(run));
-    reports::sentences(run).iter().for_each(|sentence| say!("  {sentence}"));
+    say!("\nRecommended:");
+    summary.sentences.iter().for_each(|sentence| say!("  {sentence}"));
+    say!("{}", summary.ranking);
     say!("\nReport: {}", report.display());
 }
 

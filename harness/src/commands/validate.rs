@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let cases = case::read(&path, &profiles)?;
     let programs = Programs::find(arguments)?;
 
-    let [published, counted] = if arguments.times { ["published s", "modelled s"] } else { ["published GiB", "virtual GiB"] };
+    let [published, counted] = if arguments.times { ["published", "modelled"] } else { ["published GiB", "virtual GiB"] };
     let mut table = table(&["model", "task", "GPU", "size", "options", published, counted, "error"], &[5, 6, 7]);
     let mut verdict = Verdict::default();
     for case in &cases {
@@ -46,7 +46,7 @@ const TIMES: &str = "Published: total time. Modelled: by the virtual GPU's clock
 fn row(case: &Case, outcome: &Outcome, times: bool) -> [String; 8] {
     let (counted, error) = match outcome {
         Outcome::Ran { secs: Some(secs), .. } => {
-            (reports::secs_in_words(*secs), case.time_error_percent(*secs).map(|error| format!("{error:+.1}%")))
+            (reports::time_with_range(*secs), case.time_error_percent(*secs).map(|error| format!("{error:+.1}%")))
         }
         Outcome::Ran { peak_allocated_bytes, .. } => (
             format!("{:.2}", gib(*peak_allocated_bytes)),
@@ -62,7 +62,7 @@ fn row(case: &Case, outcome: &Outcome, times: bool) -> [String; 8] {
         case.profile.name.clone(),
         format!("{}x{}x{}", case.width, case.height, case.frames),
         case.options.join(" "),
-        published.map(|figure| figure.to_string()).unwrap_or_default(),
+        published.map(|figure| if times { reports::time(figure) } else { figure.to_string() }).unwrap_or_default(),
         counted,
         error.unwrap_or_default(),
     ]

@@ -1,9 +1,11 @@
 //! What cases on a real GPU will come to, from the virtual one: in which order to run them, which cannot fit, and how long all will take.
+//!
+//! A forecast is a run on the virtual GPU. What `lowmem plan` predicts from shapes alone is the engine's, and is not used here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine_protocol::{Device, HostRates, Outcome, Predicted, RunRecord, Stage};
+use engine_protocol::{Device, Forecast, HostRates, Outcome, RunRecord, Stage};
 
 use super::Case;
 use super::schedule::{Limits, Schedule};
@@ -16,16 +18,16 @@ use crate::worker::Launcher;
 
 /// Sampler steps that the virtual GPU runs of each case.
 const STEPS: u32 = 2;
-/// A case is given up only where it lacks more than this share of the GPU's memory: predictions are not exact.
+/// A case is given up only where it lacks more than this share of the GPU's memory: forecasts are not exact.
 const MARGIN: f64 = 0.02;
 
 /// What cases will come to, by their names.
 #[derive(Debug, Default)]
-pub(crate) struct Forecast {
+pub(crate) struct Forecasts {
     records: BTreeMap<String, RunRecord>,
 }
 
-impl Forecast {
+impl Forecasts {
     /// Runs the cases on a virtual GPU of the real one's kind first. Empty where they are not for a real GPU, or nothing is known of its kind.
     pub(crate) fn of(target: &Target, models: &Models, cases: &[&Case], timeout: Duration, interrupt: &Interrupt) -> Result<Self, Error> {
         if target.device != Device::Cuda || target.profile.is_none() || cases.is_empty() {
@@ -35,12 +37,12 @@ impl Forecast {
         let launcher = Launcher::find(Device::Virtual)?;
         let limits = Limits { jobs: on_virtual.jobs(None)?, case_timeout: timeout };
         let shortened: Vec<Case> = cases.iter().map(|case| shortened(case)).collect();
-        tell!("Predicting {} cases on a virtual GPU of that kind first.", cases.len());
-        let progress = Progress::new(cases.len(), "predictions");
+        tell!("First a forecast: {} cases run on a virtual GPU of that kind.", cases.len());
+        let progress = Progress::new(cases.len(), "forecasts");
         let none: Option<HostRates> = None;
-        let forecast = Self::default();
+        let forecasts = Self::default();
         let schedule =
-            Schedule { target: &on_virtual, host_rates: none, launcher: &launcher, models, limits, interrupt, forecast: &forecast };
+            Schedule { target: &on_virtual, host_rates: none, launcher: &launcher, models, limits, interrupt, forecasts: &forecasts };
         let mut records = BTreeMap::new();
         schedule.run(&shortened.iter().collect::<Vec<_>>(), &progress, |record| {
             records.insert(record.case.clone(), record);
@@ -50,10 +52,10 @@ impl Forecast {
         Ok(Self { records })
     }
 
-    /// What is predicted for a case.
-    pub(crate) fn of_case(&self, case: &Case) -> Option<Predicted> {
+    /// The forecast of a case that fits.
+    pub(crate) fn of_case(&self, case: &Case) -> Option<Forecast> {
         let record = self.fitting(case)?;
-        Some(Predicted { peak_device_bytes: record.peak_device_bytes(), total_secs: record.total_secs() })
+        Some(Forecast { peak_device_bytes: record.peak_device_bytes(), total_secs: record.total_secs() })
     }
 
     /// The cases to run with the quickest first, so that there is something to see soon, those of which nothing is known last; and records of those that need
@@ -135,39 +137,39 @@ mod tests {
         serde_json::from_value(value).expect("a record")
     }
 
-    fn forecast(cases: &[Case], steps: [Result<f64, u64>; 3]) -> Forecast {
-        Forecast { records: cases.iter().zip(steps).map(|(case, step)| (case.name.clone(), record(case, step))).collect() }
+    fn forecasts(cases: &[Case], steps: [Result<f64, u64>; 3]) -> Forecasts {
+        Forecasts { records: cases.iter().zip(steps).map(|(case, step)| (case.name.clone(), record(case, step))).collect() }
     }
 
     #[test]
     fn quick_cases_come_first_and_unknown_ones_last() {
         let cases = cases();
-        let forecast = forecast(&cases, [Ok(3.0), Ok(1.0), Ok(2.0)]);
-        let levels = |forecast: &Forecast| {
-            let (open, hopeless) = forecast.sorted(cases.iter().collect(), Some(24 << 30));
+        let forecasts = forecasts(&cases, [Ok(3.0), Ok(1.0), Ok(2.0)]);
+        let levels = |forecasts: &Forecasts| {
+            let (open, hopeless) = forecasts.sorted(cases.iter().collect(), Some(24 << 30));
             assert!(hopeless.is_empty());
             open.into_iter().map(|case| case.config.low_mem_level).collect::<Vec<_>>()
         };
-        assert_eq!(levels(&forecast), [1, 2, 0, 3]);
-        assert_eq!(levels(&Forecast::default()), [0, 1, 2, 3]);
+        assert_eq!(levels(&forecasts), [1, 2, 0, 3]);
+        assert_eq!(levels(&Forecasts::default()), [0, 1, 2, 3]);
         // A second to encode, two to decode, and the steps that will run.
         let steps = f64::from(cases[0].config.steps_to_run());
-        assert_eq!(forecast.secs_of_all(&cases.iter().collect::<Vec<_>>()), Some(9.0 + 6.0 * steps));
-        assert_eq!(Forecast::default().secs_of_all(&cases.iter().collect::<Vec<_>>()), None);
+        assert_eq!(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()), Some(9.0 + 6.0 * steps));
+        assert_eq!(Forecasts::default().secs_of_all(&cases.iter().collect::<Vec<_>>()), None);
     }
 
     #[test]
-    fn a_case_is_given_up_where_it_misses_by_more_than_predictions_do() {
+    fn a_case_is_given_up_where_it_misses_by_more_than_forecasts_do() {
         let cases = cases();
-        let forecast = forecast(&cases, [Err(30), Err(24), Ok(1.0)]);
-        let (open, hopeless) = forecast.sorted(cases.iter().collect(), Some(24 << 30));
+        let forecasts = forecasts(&cases, [Err(30), Err(24), Ok(1.0)]);
+        let (open, hopeless) = forecasts.sorted(cases.iter().collect(), Some(24 << 30));
         assert_eq!(open.iter().map(|case| case.config.low_mem_level).collect::<Vec<_>>(), [2, 1, 3]);
         assert_eq!(
             hopeless.iter().map(|record| (record.case.as_str(), record.is_skipped)).collect::<Vec<_>>(),
             [(cases[0].name.as_str(), true)]
         );
         assert!(
-            forecast.of_case(&cases[0]).is_none() && forecast.of_case(&cases[2]).is_some_and(|predicted| predicted.total_secs.is_some())
+            forecasts.of_case(&cases[0]).is_none() && forecasts.of_case(&cases[2]).is_some_and(|forecast| forecast.total_secs.is_some())
         );
     }
 }

@@ -7,5 +7,5 @@ mod schedule;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};
-pub(crate) use forecast::Forecast;
+pub(crate) use forecast::Forecasts;
 pub(crate) use schedule::{Limits, Schedule};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine_protocol::{HostRates, Request, RunRecord};
 
-use super::{Case, Forecast};
+use super::{Case, Forecasts};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
@@ -36,8 +36,8 @@ pub(crate) struct Schedule<'a> {
     pub(crate) limits: Limits,
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
-    /// What is predicted.
-    pub(crate) forecast: &'a Forecast,
+    /// What the virtual GPU forecast of them.
+    pub(crate) forecasts: &'a Forecasts,
 }
 
 impl Schedule<'_> {
@@ -61,8 +61,8 @@ impl Schedule<'_> {
                     let (keep, result) = &mut *locked(&shared);
                     let written = ended.and_then(|record| match record {
                         Some(record) => {
-                            progress.case_ended(&record, self.forecast.secs(case));
-                            keep(RunRecord { predicted: self.forecast.of_case(case), ..record })
+                            progress.case_ended(&record, self.forecasts.secs(case));
+                            keep(RunRecord { forecast: self.forecasts.of_case(case), ..record })
                         }
                         None => Ok(()),
                     });

@@ -15,7 +15,7 @@ use crate::target::Target;
 
 pub(crate) use ask::{calibrate, host_rates, inspect, plan};
 pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu, put_first};
-use outcome::Transcript;
+use outcome::{Course, Transcript};
 use process::End;
 
 /// Runs one case to its end. Whatever becomes of the worker is a record; nothing is recorded where the user ended it.
@@ -29,7 +29,7 @@ pub(crate) fn run_case(
     interrupt: &Interrupt,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
-    let begun = Instant::now();
+    let (began, clock) = (now(), Instant::now());
     let report = launcher.report_file()?;
     let command = launcher.command(target, request.config.allocator, report.path())?;
     let mut transcript = Transcript::default();
@@ -42,6 +42,11 @@ pub(crate) fn run_case(
     if ended.end == End::Interrupted {
         return Ok(None);
     }
-    let wall_secs = begun.elapsed().as_secs_f64();
-    Ok(Some(transcript.into_record(target, request, &ended, &environment::read_report(report.path()), wall_secs)))
+    let course = Course { began, wall_secs: clock.elapsed().as_secs_f64() };
+    Ok(Some(transcript.into_record(target, request, &ended, &environment::read_report(report.path()), course)))
+}
+
+/// The time of day as in RFC 3339.
+fn now() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }

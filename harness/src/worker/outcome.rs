@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory,
-    StageRecord, StageTime, Transfers,
+    Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs, Settled, Source, Stage,
+    StageMemory, StageRecord, StageTime, Transfers,
 };
 
 use super::environment::DeviceReport;
@@ -13,6 +13,15 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 const SIGINT: i32 = 2;
 const SIGHUP: i32 = 1;
+
+/// When a case ran.
+#[derive(Debug)]
+pub(super) struct Course {
+    /// When it began, as in RFC 3339.
+    pub(super) began: String,
+    /// How long it took.
+    pub(super) wall_secs: f64,
+}
 
 /// What a worker has said so far.
 #[derive(Debug, Default)]
@@ -105,7 +114,7 @@ impl Transcript {
     }
 
     /// The record of the case.
-    pub(super) fn into_record(self, target: &Target, request: &Request, ended: &Ended, report: &DeviceReport, wall_secs: f64) -> RunRecord {
+    pub(super) fn into_record(self, target: &Target, request: &Request, ended: &Ended, report: &DeviceReport, course: Course) -> RunRecord {
         let ending = self.judge(ended);
         let has_memory = self.stages.iter().any(|stage| stage.memory.is_some());
         let has_times = self.stages.iter().any(|stage| stage.time.is_some());
@@ -114,6 +123,9 @@ impl Transcript {
             _ => None,
         };
         RunRecord {
+            schema: SCHEMA,
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            began: Some(course.began),
             case: request.case.clone(),
             outcome: ending.outcome,
             error: ending.error,
@@ -139,8 +151,8 @@ impl Transcript {
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
             host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.pinned_peak_bytes),
-            wall_secs,
-            predicted: None,
+            wall_secs: course.wall_secs,
+            forecast: None,
             is_skipped: false,
             unsupported_calls: report.unsupported.clone(),
         }

@@ -1,31 +1,30 @@
-//! `report.html`: one page with nothing outside it.
+//! `report.html`: one page with nothing outside it. It shows a summary and judges nothing.
 
 use askama::Template;
 use engine_protocol::{Outcome, RunRecord, gib};
 
+use crate::error::Error;
 use crate::plot::Plot;
-use crate::{Error, Run, advice, parts, predicted, summary, table};
+use crate::summary::Summary;
+use crate::table::{TABLE, all_notes};
+use crate::{forecast, peak_parts};
 
 /// The page and what fills it.
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
-    run: &'a Run,
-    provenance: String,
+    summary: &'a Summary<'a>,
     capacity: Option<String>,
-    sentences: Vec<String>,
-    ranking: &'static str,
     plots: &'a [Plot],
-    titles: [&'static str; 10],
+    titles: Vec<&'static str>,
     rows: Vec<Row<'a>>,
     notes: Vec<String>,
     part_titles: Vec<String>,
     part_rows: Vec<(&'a str, Vec<String>)>,
     part_note: &'static str,
-    predicted_titles: [&'static str; 7],
-    predicted_rows: Vec<[String; 7]>,
-    predicted_note: &'static str,
-    unsupported: Vec<(String, u64)>,
+    forecast_titles: [&'static str; 7],
+    forecast_rows: Vec<[String; 7]>,
+    forecast_note: &'static str,
 }
 
 /// A row of the table.
@@ -45,40 +44,32 @@ struct Cell {
 ///
 /// # Errors
 /// None that a healthy machine has: the page is made in memory.
-pub(crate) fn page(run: &Run, plots: &[Plot]) -> Result<String, Error> {
-    let verdicts = summary::verdicts(run);
-    let recommended: Vec<&str> = verdicts.iter().filter_map(|verdict| Some(verdict.best?.case.as_str())).collect();
-    let row = |record| Row { record, cells: cells(record), class: class(record, &recommended) };
+pub(crate) fn page(summary: &Summary<'_>, plots: &[Plot]) -> Result<String, Error> {
+    let run = summary.run;
     let page = Page {
-        run,
-        provenance: run.provenance(),
+        summary,
         capacity: run.manifest.capacity_bytes.map(|bytes| format!("{:.2} GiB", gib(bytes))),
-        sentences: advice::sentences(run),
-        ranking: summary::ranking(run),
         plots,
-        titles: table::TITLES,
-        rows: run.records.iter().map(row).collect(),
-        notes: table::notes(run),
-        part_titles: parts::titles().collect(),
-        part_rows: parts::rows(run),
-        part_note: parts::NOTE,
-        predicted_titles: predicted::TITLES,
-        predicted_rows: predicted::rows(run),
-        predicted_note: predicted::NOTE,
-        unsupported: table::unsupported_calls(run),
+        titles: TABLE.iter().map(|column| column.title).collect(),
+        rows: run.records.iter().map(|record| Row { record, cells: cells(record), class: class(record, summary) }).collect(),
+        notes: all_notes(summary),
+        part_titles: peak_parts::titles().collect(),
+        part_rows: peak_parts::rows(run),
+        part_note: peak_parts::NOTE,
+        forecast_titles: forecast::TITLES,
+        forecast_rows: forecast::rows(run),
+        forecast_note: forecast::NOTE,
     };
     Ok(page.render()?)
 }
 
 fn cells(record: &RunRecord) -> Vec<Cell> {
-    let number = |index| index >= table::TEXT_COLUMNS && index + 1 < table::TITLES.len();
-    let texts = table::row(record).into_iter().enumerate();
-    texts.map(|(index, text)| Cell { text, class: if number(index) { "number" } else { "text" } }).collect()
+    TABLE.iter().map(|column| Cell { text: column.cell(record), class: if column.is_figure { "number" } else { "text" } }).collect()
 }
 
-fn class(record: &RunRecord, recommended: &[&str]) -> &'static str {
+fn class(record: &RunRecord, summary: &Summary<'_>) -> &'static str {
     match record.outcome {
-        Outcome::Ok if recommended.contains(&record.case.as_str()) => "recommended",
+        Outcome::Ok if summary.is_recommended(record) => "recommended",
         Outcome::Ok => "ok",
         Outcome::Oom => "oom",
         _ => "failure",
@@ -93,9 +84,10 @@ mod tests {
     #[test]
     fn the_page_stands_alone_and_escapes_what_it_shows() {
         let run = samples::run(vec![samples::ok("level1", 1, 10), samples::oom("level0", 0, 20)]);
-        let plots = crate::plot::all(&run).expect("plots");
-        let page = page(&run, &plots).expect("a page");
-        assert!(page.contains("oom in denoise (needs at least 31.00 GiB)"));
+        let summary = Summary::of(&run);
+        let plots = crate::plot::all(&summary).expect("plots");
+        let page = page(&summary, &plots).expect("a page");
+        assert!(page.contains("oom in denoise") && page.contains("≥ 31.00"));
         assert!(page.contains("&#60;b&#62;") && !page.contains("<b>"), "an error text is escaped");
         assert!(page.contains("<svg"));
         assert!(page.contains("denoise, when it ran out"));

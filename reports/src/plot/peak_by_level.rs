@@ -3,22 +3,26 @@
 use engine_protocol::gib;
 
 use super::bars::{Bar, Bars, draw};
-use super::{Plot, levels, shown_case};
-use crate::{Error, Run, advice, needed_bytes};
+use super::picture::{Plot, source_of_all};
+use super::shown_cases::{levels, shown_case};
+use crate::error::Error;
+use crate::summary::Summary;
+use crate::verdict::{Verdict, needed_bytes};
+use crate::words::CONTEXT;
 
 const NAME: &str = "peak-by-level";
 
 /// Draws the plot.
-pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
-    let verdicts = crate::verdicts(run);
+pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
+    let (run, verdicts) = (summary.run, &summary.verdicts);
     let levels = levels(run.records.iter());
     let several_models = run.manifest.models.len() > 1;
-    let series = |verdict: &crate::Verdict<'_>| {
+    let series = |verdict: &Verdict<'_>| {
         let config = &verdict.records[0].config;
         if several_models { format!("{} {}", config.model, config.resolution()) } else { config.resolution() }
     };
-    let bar = |verdict: &crate::Verdict<'_>, level: u8| {
-        let case = shown_case(verdict.records.iter().copied().filter(|record| record.config.low_mem_level == level))?;
+    let bar = |verdict: &Verdict<'_>, level: u8| {
+        let case = shown_case(verdict, level)?;
         let bytes = needed_bytes(case).or_else(|| case.reached_device_bytes())?;
         Some(Bar { gib: gib(bytes), fits: needed_bytes(case).is_none() })
     };
@@ -29,11 +33,10 @@ pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
         counter: "peak device memory",
         capacity: run.manifest.capacity_bytes.map(gib),
     };
-    let svg = draw(&bars).map_err(|message| Error::Plot { name: NAME, message })?;
-    let source = run.records.first().map_or("not measured", advice::source);
     let caption = format!(
-        "Peak device memory (context included) of each memory level, in GiB ({source}). Of a level's cases the one with the smallest peak is \
-         shown. An outline marked oom did not fit: it reaches to what the case needs at least, or to the edge."
+        "Peak GPU memory of each memory level, in GiB ({}), with {CONTEXT}. Of each level the case with the smallest peak is shown. An outline marked oom (out of \
+         memory) did not fit: it is as high as what the case needs at least.",
+        source_of_all(&run.records)
     );
-    Ok(Plot { name: NAME, caption, svg })
+    Plot::new(NAME, caption, draw(&bars))
 }

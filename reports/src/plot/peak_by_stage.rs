@@ -3,15 +3,17 @@
 use engine_protocol::{RunRecord, Stage, gib};
 
 use super::bars::{Bar, Bars, draw};
-use super::{Plot, largest_video, shown_cases};
-use crate::{Error, Run, advice};
+use super::picture::{Plot, source_of_all};
+use super::shown_cases::shown_cases;
+use crate::error::Error;
+use crate::summary::Summary;
+use crate::verdict::Verdict;
 
 const NAME: &str = "peak-by-stage";
 
 /// Draws the plot.
-pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
-    let verdicts = crate::verdicts(run);
-    let largest = largest_video(&verdicts);
+pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
+    let (run, largest) = (summary.run, summary.largest_video());
     let cases = largest.map(shown_cases).unwrap_or_default();
     let row = |&(_, case): &(u8, Option<&RunRecord>)| {
         let bar = |stage: Stage| {
@@ -28,12 +30,10 @@ pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
         counter: "peak device memory",
         capacity: run.manifest.capacity_bytes.map(gib),
     };
-    let svg = draw(&bars).map_err(|message| Error::Plot { name: NAME, message })?;
-    let source = run.records.first().map_or("not measured", advice::source);
-    let subject = largest.map(crate::Verdict::subject).unwrap_or_default();
     let caption = format!(
-        "Peak device memory (context included) of each stage, in GiB ({source}), for {subject}. An outline marked oom is the stage that ran out, \
-         up to what it held until then."
+        "Peak GPU memory of each stage, in GiB ({}), for {}. An outline marked oom is the stage that ran out of memory: it is as high as what it held until then.",
+        source_of_all(&run.records),
+        largest.map(Verdict::subject).unwrap_or_default()
     );
-    Ok(Plot { name: NAME, caption, svg })
+    Plot::new(NAME, caption, draw(&bars))
 }

@@ -2,16 +2,17 @@
 
 use engine_protocol::{PeakParts, RunRecord, Stage, gib};
 
+use super::picture::{Plot, source_of_all};
+use super::shown_cases::shown_cases;
 use super::stacks::{Stack, Stacks, draw};
-use super::{Plot, largest_video, shown_cases};
-use crate::{Error, Run, advice};
+use crate::error::Error;
+use crate::summary::Summary;
 
 const NAME: &str = "peak-parts";
 
 /// Draws the plot; nothing where no case of the largest video has its parts.
-pub(super) fn plot(run: &Run) -> Result<Option<Plot>, Error> {
-    let verdicts = crate::verdicts(run);
-    let Some(largest) = largest_video(&verdicts) else { return Ok(None) };
+pub(super) fn plot(summary: &Summary<'_>) -> Result<Option<Plot>, Error> {
+    let Some(largest) = summary.largest_video() else { return Ok(None) };
     let (levels, cases): (Vec<u8>, Vec<Option<&RunRecord>>) = shown_cases(largest).into_iter().unzip();
     let stacks: Vec<Vec<_>> = cases.iter().map(|case| Stage::ALL.map(|stage| stack((*case)?, stage)).into()).collect();
     if stacks.iter().flatten().all(Option::is_none) {
@@ -24,13 +25,12 @@ pub(super) fn plot(run: &Run) -> Result<Option<Plot>, Error> {
         stacks,
         counter: "peak reserved memory",
     };
-    let svg = draw(&stacks).map_err(|message| Error::Plot { name: NAME, message })?;
-    let source = run.records.first().map_or("not measured", advice::source);
     let caption = format!(
-        "What the peak of each stage is made of, in GiB ({source}), for {}. A stage that ran out is marked oom and shows what was there when it did.",
+        "What the peak of each stage is made of, in GiB ({}), for {}. A stage that ran out of memory is marked oom and shows what was there when it did.",
+        source_of_all(&summary.run.records),
         largest.subject()
     );
-    Ok(Some(Plot { name: NAME, caption, svg }))
+    Plot::new(NAME, caption, draw(&stacks)).map(Some)
 }
 
 fn stack(case: &RunRecord, stage: Stage) -> Option<Stack> {

@@ -1,4 +1,4 @@
-//! What is said after a video was made, or was not.
+//! What is said after a video was made, or was not. How far it is while it is made is said by `Progress`.
 
 use std::path::Path;
 
@@ -20,15 +20,15 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
             ExitCode::Done
         }
         Outcome::Oom => {
-            let needed =
-                reports::needed_bytes(record).map(|bytes| format!(", at least {:.2} GiB are needed", gib(bytes))).unwrap_or_default();
-            let held = target.capacity_bytes.map(|bytes| format!(" of {:.2} GiB", gib(bytes))).unwrap_or_default();
+            let needed = reports::needed_bytes(record).map(|bytes| format!(": it needs at least {:.2}", gib(bytes)));
+            let held = target.capacity_bytes.filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
+            let figures = needed.map(|needed| format!("{needed}{} GiB", held.unwrap_or_default())).unwrap_or_default();
             let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
-            tell!("lowmem: out of memory in {stage}{held}{needed}: {}. {error}", remedies(record));
+            tell!("lowmem: out of memory in {stage}{figures}. {}.\n{error}", remedies(record));
             ExitCode::NothingFits
         }
         Outcome::Timeout => {
-            tell!("lowmem: timeout: {error}: give it a longer --timeout, or fewer --steps or --frames");
+            tell!("lowmem: timeout: {error}. Give it a longer --timeout, or fewer --steps or --frames.");
             ExitCode::Fault
         }
         other => {
@@ -40,13 +40,13 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
 
 fn print_stages(record: &RunRecord) {
     let has_memory = record.stages.iter().any(|stage| stage.memory.is_some());
-    let titles = ["stage", "time s", "predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
+    let titles = ["stage", "time", "predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
     // On the CPU there is no GPU memory to tell of.
     let columns = if has_memory { titles.len() } else { 2 };
     let mut table = table(&titles[..columns], &[1, 2, 3, 4, 5]);
     let mut add = |name: &str, secs: Option<Secs>, memory: [Option<u64>; 4]| {
-        let secs = secs.map(|secs| reports::shown_secs(secs.expected)).unwrap_or_default();
-        let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::shown));
+        let secs = secs.map(|secs| reports::time(secs.expected)).unwrap_or_default();
+        let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::in_gib));
         table.add_row(cells.take(columns));
     };
     for stage in &record.stages {
@@ -62,23 +62,28 @@ fn print_stages(record: &RunRecord) {
         add("all", secs, [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
     }
     say!("{table}");
-    let device = record.device_name.as_deref().unwrap_or(record.device.name());
-    let memory = match record.memory_source {
-        Some(source) => format!("GPU memory is {}", source.name()),
-        None => "no GPU memory was used, only the host's".into(),
-    };
-    let times = match record.time_source {
-        Some(Source::Measured) => "times are measured".into(),
-        Some(source) => format!("times are {}", source.name()),
-        None => "times are not known".to_owned(),
-    };
     if let Some(parts) = reports::parts_in_words(record) {
         say!("{parts}");
+    }
+    if has_memory {
+        say!("{}", reports::counters());
     }
     for lowered in &record.lowered {
         say!("{}", lowered_in_words(lowered));
     }
-    say!("{} of {} steps on {device}: {memory}, {times}", record.config.steps_to_run(), record.config.steps);
+    let device = record.device_name.as_deref().unwrap_or(record.device.name());
+    let memory = match record.memory_source {
+        Some(Source::Virtual) => "memory is counted by PyTorch's allocator (virtual)",
+        Some(_) => "memory is measured",
+        None => "no GPU memory is used",
+    };
+    let times = match record.time_source {
+        Some(Source::Measured) => "times are measured",
+        Some(_) => "times are estimated",
+        None => "times are not known",
+    };
+    say!("On {device}: {memory}, {times}.");
+    reports::steps_that_ran(record).iter().for_each(|said| say!("{said}"));
 }
 
 /// Where memory ran out, and how the run goes on.
@@ -86,7 +91,7 @@ pub(super) fn lowered_in_words(lowered: &Lowered) -> String {
     let Lowered { stage, steps_done, from_level, to_level, .. } = lowered;
     let steps = if *stage == Stage::Denoise { format!(" after {steps_done} steps") } else { String::new() };
     let on = if from_level == to_level { "without resident blocks".into() } else { format!("at level {to_level}") };
-    format!("{} ran out of memory at level {from_level}{steps}: going on {on}", stage.name())
+    format!("{} ran out of memory at level {from_level}{steps}: it goes on {on}.", stage.name())
 }
 
 /// What to try after an out-of-memory, the least loss first.
@@ -104,6 +109,5 @@ fn remedies(record: &RunRecord) -> String {
     if config.frames > 1 {
         remedies.push("fewer --frames".into());
     }
-    let autotune = "or let `lowmem autotune` find what fits";
-    format!("try {}, {autotune}", remedies.join(", "))
+    format!("Try {}, or let `lowmem autotune` find what fits", remedies.join(", "))
 }

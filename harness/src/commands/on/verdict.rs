@@ -1,4 +1,4 @@
-//! What `lowmem on` says at the end.
+//! What `lowmem on` says at the end. What the program needed is counted elsewhere.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -13,9 +13,9 @@ use crate::gpu_profile::GpuProfiles;
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
     if let Some(signal) = status.signal() {
-        tell!("lowmem: the program was ended by signal {signal}. What follows is what it needed until then.");
+        tell!("lowmem: signal {signal} ended the program. This is what it needed until then.");
     } else if let Some(code @ 1..) = status.code().filter(|_| need.failed().is_none()) {
-        tell!("lowmem: the program ended with exit code {code}. What follows is what it needed until then.");
+        tell!("lowmem: the program ended with exit code {code}. This is what it needed until then.");
     }
     if need.shares.is_empty() {
         tell!("lowmem: no process of the program used the GPU{}.", why_unused(need));
@@ -27,7 +27,7 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
         }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
-                "Its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13: these figures are not to be relied upon.",
+                "Do not rely on these figures: PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13.",
                 torch.torch
             );
         }
@@ -36,16 +36,15 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     if need.values_read() > 0 {
         let by: Vec<_> = need.values_read_by().into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!(
-            "Values that the program read back from the GPU, where they are mostly zeros: {}{}{}. If it decides by them (a mask, a stop of its own), it may \
-             have gone another way than on a real one.",
+            "The program read {} values back from the GPU{}. Nothing is computed there, so most are zero. Where the program decides by them (a mask, an early \
+             stop), it may do something else on a real GPU.",
             need.values_read(),
-            if by.is_empty() { "" } else { ", by " },
-            by.join(", ")
+            if by.is_empty() { String::new() } else { format!(", with {}", by.join(", ")) },
         );
     }
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-        tell!("Not supported by the virtual GPU, and how often it was asked for: {}.", calls.join(", "));
+        tell!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
     }
 }
 
@@ -54,15 +53,13 @@ fn tell_time(need: &Need) {
     let longest = need.shares.iter().max_by(|a, b| a.report.end_secs[1].total_cmp(&b.report.end_secs[1]));
     let Some(share) = longest.filter(|share| share.report.end_secs[1] > 0.0) else { return };
     let [low, expected, high] = share.report.end_secs;
-    let secs = reports::secs_in_words(Secs { low, expected, high });
+    let time = reports::time_with_range(Secs { low, expected, high });
     if share.tells_work {
-        tell!(
-            "Time on the GPU by the virtual clock (modelled): {secs}. What the program does on the host is not in it, nor are kernels that are not PyTorch's own."
-        );
+        tell!("Estimated time on the GPU: {time}. It leaves out the program's own work on the CPU, and kernels that are not PyTorch's.");
     } else {
         tell!(
-            "Time by the virtual clock (modelled): at least {secs}. Products of matrices, convolutions and copies are counted; attention, norms and other kernels \
-             say nothing of themselves, and nor does what the program does on the host."
+            "Estimated time on the GPU: at least {time}. It counts matrix products, convolutions and copies. It leaves out attention, norms and other kernels, \
+             and the program's own work on the CPU."
         );
     }
 }
@@ -91,9 +88,7 @@ fn tell_shares(need: &Need) {
     }
     tell!("{table}");
     if need.shares.iter().any(|share| share.counted.is_none()) {
-        tell!(
-            "Allocated and reserved are counters of PyTorch's: a process that is no Python with PyTorch, or was killed, does not tell them."
-        );
+        tell!("Allocated and reserved are PyTorch's own counters: a process without PyTorch, or one that was killed, does not tell them.");
     }
 }
 
@@ -101,26 +96,21 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     let needed = need.bytes_on(profile);
     let capacity = profile.memory_bytes.value;
     let several = |of: fn(&Share) -> u32| need.shares.iter().any(|share| of(share) != of(&need.shares[0]));
-    let among = match (several(|share| share.process), several(|share| share.device)) {
-        (false, false) => "",
-        (true, false) => " (all peaks at the same time)",
-        (false, true) => " on the device that is fullest",
-        (true, true) => " on the device that is fullest (all peaks at the same time)",
-    };
-    match capacity.checked_sub(needed) {
-        Some(spare) => tell!("It fits: {:.2} of {:.2} GiB are needed{among}, {:.2} are left.", gib(needed), gib(capacity), gib(spare)),
-        None => tell!(
-            "It may not fit: each process had the GPU to itself here, and {:.2} of {:.2} GiB are needed{among}: {:.2} are missing.",
-            gib(needed),
-            gib(capacity),
-            gib(needed - capacity)
+    let fullest = if several(|share| share.device) { " The fullest device counts." } else { "" };
+    let together = if several(|share| share.process) { " This is the sum of all processes' peaks, as if they came at once." } else { "" };
+    let [needed_gib, capacity_gib] = [needed, capacity].map(gib);
+    match needed.checked_sub(capacity) {
+        None | Some(0) => tell!("Fits: {needed_gib:.2} of {capacity_gib:.2} GiB.{fullest}{together}"),
+        Some(missing) => tell!(
+            "May not fit: it needs {needed_gib:.2} of {capacity_gib:.2} GiB, {:.2} GiB are missing.{fullest}{together} Here each process had the GPU to itself.",
+            gib(missing)
         ),
     }
     if let Some(operation) = need.peak_operation() {
-        tell!("Most was held in PyTorch's {operation}.");
+        tell!("The peak came in PyTorch's {operation}.");
     }
     if need.met_later() > 0 {
-        tell!("{} of its allocations fitted only after PyTorch had given back memory that it held unused.", need.met_later());
+        tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
     let (fits, small) = sorted(need, profiles);
     tell!("Fits on: {}. Too small: {}.", listed(&fits), listed(&small));
@@ -128,36 +118,28 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
 
 fn tell_failure(need: &Need, share: &Share, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
     let Some((last, missing)) = share.report.refusals.last.zip(share.missing_bytes()) else { return };
-    let place = share.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
+    let who = share.place.as_deref().unwrap_or("it");
     let again = match share.report.refusals.refused {
         1 => String::new(),
-        count => format!(" It was the last of {count} that failed."),
+        count => format!(" {count} requests failed, and this was the last one."),
     };
-    let verdict = if status.success() { "It went on without what did not fit" } else { "It does not fit" };
+    let verdict = if status.success() { "Ran out of memory and went on" } else { "Does not fit" };
+    let asked = format!("{verdict}: {who} asked for {}, and {} were free", size(last.requested_bytes), size(last.free_bytes));
     if missing == 0 {
-        tell!(
-            "{verdict}: an allocation of {}{place} failed with {} free, so a limit of the program's own was in the way.{again}",
-            size(last.requested_bytes),
-            size(last.free_bytes)
-        );
+        tell!("{asked}: the program limits itself.{again}");
         return;
     }
-    tell!(
-        "{verdict}: an allocation of {}{place} found {} free, {} are missing.{again}",
-        size(last.requested_bytes),
-        size(last.free_bytes),
-        size(missing)
-    );
+    tell!("{asked}. {} are missing.{again}", size(missing));
     let (fits, small) = sorted(need, profiles);
     tell!(
-        "At least {:.2} GiB are needed. Large enough for that: {}. Too small: {}.",
+        "It needs at least {:.2} GiB. Large enough for that: {}. Too small: {}.",
         gib(need.bytes_on(profile)),
         listed(&fits),
         listed(&small)
     );
     if let Some(larger) = fits.first() {
         let words = program.iter().map(|word| word.to_string_lossy().into_owned());
-        tell!("To see all that it needs: lowmem on {} -- {}", larger.name, shell_line(words));
+        tell!("To see all that it needs, run: lowmem on {} -- {}", larger.name, shell_line(words));
     }
 }
 

@@ -1,4 +1,6 @@
-//! Where the time of one run went: its operations, its parts, and what holds it up.
+//! Where the time of one run went: its models, its operations, and what holds it up.
+//!
+//! It times nothing: a worker that is asked for a profile records what each operation took.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +33,8 @@ impl Bound {
 
 /// An operation over all stages and all sampler steps: of steps that did not run, as of those that did.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// What it is, without calls and sums.
+pub struct OperationRow {
+    /// The stage in which it ran.
     pub stage: Stage,
     /// What its calls came to.
     pub sum: OperationTime,
@@ -44,9 +46,9 @@ pub struct Row {
     pub bound: Option<Bound>,
 }
 
-/// A part of a run: one of the models.
+/// What one of the models took.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct ModelTime {
     /// The stage in which it runs.
     pub stage: Stage,
     /// How long it took.
@@ -57,15 +59,15 @@ pub struct Part {
     pub idle_secs: f64,
 }
 
-impl Part {
+impl ModelTime {
     /// The model that runs in the stage.
     pub fn name(&self) -> &'static str {
-        part_name(self.stage)
+        model_in(self.stage)
     }
 }
 
 /// The model that runs in a stage.
-pub fn part_name(stage: Stage) -> &'static str {
+pub fn model_in(stage: Stage) -> &'static str {
     match stage {
         Stage::Load => "load",
         Stage::Encode => "text encoder",
@@ -80,9 +82,9 @@ pub struct Breakdown {
     /// All of it.
     pub total: Secs,
     /// The longest first.
-    pub rows: Vec<Row>,
+    pub operations: Vec<OperationRow>,
     /// In order.
-    pub parts: Vec<Part>,
+    pub models: Vec<ModelTime>,
     /// What holds it up most, and for how long.
     pub bottleneck: (Bound, f64),
     /// The same in a sentence, with what to try.
@@ -97,7 +99,7 @@ pub fn breakdown(record: &RunRecord, gpu: Option<&GpuProfile>) -> Option<Breakdo
     let total = record.total_secs()?;
     let scale =
         |stage: Stage| if stage == Stage::Denoise { f64::from(record.config.steps) / f64::from(record.config.steps_to_run()) } else { 1.0 };
-    let (mut rows, mut parts) = (Vec::new(), Vec::new());
+    let (mut operations, mut models) = (Vec::new(), Vec::new());
     let mut held: BTreeMap<Bound, f64> = BTreeMap::new();
     for stage in record.stages.iter().filter(|stage| stage.stage != Stage::Load) {
         let scale = scale(stage.stage);
@@ -105,7 +107,7 @@ pub fn breakdown(record: &RunRecord, gpu: Option<&GpuProfile>) -> Option<Breakdo
         let stalled = time.copy_stall.unwrap_or_default();
         let busy: f64 = stage.operations.iter().filter(|sum| sum.kind != WorkKind::Copy).map(|sum| sum.secs.expected).sum();
         let idle = (time.secs.expected - busy - stalled.expected).max(0.0) * scale;
-        parts.push(Part { stage: stage.stage, secs: time.secs * scale, stalled_secs: stalled * scale, idle_secs: idle });
+        models.push(ModelTime { stage: stage.stage, secs: time.secs * scale, stalled_secs: stalled * scale, idle_secs: idle });
         *held.entry(Bound::Copies).or_default() += stalled.expected * scale;
         *held.entry(Bound::Host).or_default() += idle;
         for sum in &stage.operations {
@@ -113,13 +115,13 @@ pub fn breakdown(record: &RunRecord, gpu: Option<&GpuProfile>) -> Option<Breakdo
             if sum.kind != WorkKind::Copy {
                 *held.entry(row.bound.unwrap_or(Bound::Arithmetic)).or_default() += row.sum.secs.expected;
             }
-            rows.push(row);
+            operations.push(row);
         }
     }
-    rows.sort_by(|a, b| b.sum.secs.expected.total_cmp(&a.sum.secs.expected));
+    operations.sort_by(|a, b| b.sum.secs.expected.total_cmp(&a.sum.secs.expected));
     let bottleneck = held.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let advice = advice(record, bottleneck, total.expected, &rows, &parts);
-    Some(Breakdown { total, rows, parts, bottleneck, advice })
+    let advice = advice(record, bottleneck, total.expected, &operations, &models);
+    Some(Breakdown { total, operations, models, bottleneck, advice })
 }
 
 fn scaled(sum: &OperationTime, scale: f64) -> OperationTime {
@@ -132,11 +134,11 @@ fn scaled(sum: &OperationTime, scale: f64) -> OperationTime {
     }
 }
 
-fn row(stage: Stage, sum: OperationTime, gpu: Option<&GpuProfile>) -> Row {
+fn row(stage: Stage, sum: OperationTime, gpu: Option<&GpuProfile>) -> OperationRow {
     let secs = sum.secs.expected;
     let Some(gpu) = gpu else {
         let amount = if sum.operations > 0.0 { sum.operations } else { sum.bytes };
-        return Row { stage, rate: amount / secs, sum, share_of_peak: None, bound: None };
+        return OperationRow { stage, rate: amount / secs, sum, share_of_peak: None, bound: None };
     };
     let (peak, bandwidth) = (peak(gpu, sum.dtype), gpu.memory_bytes_per_sec.value);
     let (amount, peak, bound) = if sum.kind == WorkKind::Copy {
@@ -148,7 +150,7 @@ fn row(stage: Stage, sum: OperationTime, gpu: Option<&GpuProfile>) -> Row {
     };
     let share = amount / secs / peak;
     let bound = if share < LAUNCH_SHARE { Bound::Host } else { bound };
-    Row { stage, rate: amount / secs, sum, share_of_peak: Some(share), bound: Some(bound) }
+    OperationRow { stage, rate: amount / secs, sum, share_of_peak: Some(share), bound: Some(bound) }
 }
 
 /// Operations a second at most.
@@ -166,14 +168,14 @@ fn peak(gpu: &GpuProfile, dtype: WorkType) -> f64 {
 }
 
 /// What the bottleneck is and which setting to try; and the same of copies where they take long too.
-fn advice(record: &RunRecord, (bound, secs): (Bound, f64), total: f64, rows: &[Row], parts: &[Part]) -> String {
+fn advice(record: &RunRecord, (bound, secs): (Bound, f64), total: f64, operations: &[OperationRow], models: &[ModelTime]) -> String {
     let config = &record.config;
     let percent = |secs: f64| format!("{:.0}%", secs / total * 100.0);
     let share = percent(secs);
-    let stalled: f64 = parts.iter().map(|part| part.stalled_secs.expected).sum();
+    let stalled: f64 = models.iter().map(|model| model.stalled_secs.expected).sum();
     let mut advice = match bound {
         Bound::Arithmetic => {
-            let first = rows.iter().find(|row| row.bound.is_none_or(|bound| bound == Bound::Arithmetic));
+            let first = operations.iter().find(|row| row.bound.is_none_or(|bound| bound == Bound::Arithmetic));
             let most = first.map(|row| format!(", most of it {} ({})", row.sum.kind.name(), percent(row.sum.secs.expected)));
             let hidden = if config.low_mem_level == 3 && stalled < 0.01 * total {
                 "A lower level would not be much faster, since copies hide behind it. "
@@ -195,8 +197,8 @@ fn advice(record: &RunRecord, (bound, secs): (Bound, f64), total: f64, rows: &[R
             format!("The bottleneck is copies from the host: arithmetic waits for them {share} of the time. {}", faster_copies(config))
         }
         Bound::Host => {
-            let encoder = parts.iter().find(|part| part.stage == Stage::Encode);
-            if encoder.is_some_and(|part| part.idle_secs * 2.0 > secs) && config.offload_text_encoder == OffloadTextEncoder::Cpu {
+            let encoder = models.iter().find(|model| model.stage == Stage::Encode);
+            if encoder.is_some_and(|model| model.idle_secs * 2.0 > secs) && config.offload_text_encoder == OffloadTextEncoder::Cpu {
                 format!(
                     "The bottleneck is the host: the text encoder computes there for {share} of the time. Try offload_text_encoder=stream, which computes \
                      on the GPU and holds one layer of it."
@@ -261,10 +263,10 @@ mod tests {
         let breakdown = breakdown(&record, Some(&gpu)).expect("all times are known");
         // 10 s for two steps, so 250 s for 50, and a second before and after.
         assert_eq!(breakdown.total, Secs::measured(252.0));
-        let row = &breakdown.rows[0];
+        let row = &breakdown.operations[0];
         assert_eq!((row.sum.calls, row.sum.secs.expected), (100, 200.0));
         assert_eq!((row.share_of_peak, row.bound), (Some(0.5), Some(Bound::Arithmetic)));
-        assert_eq!(breakdown.parts[1].idle_secs, 50.0);
+        assert_eq!(breakdown.models[1].idle_secs, 50.0);
         assert_eq!(breakdown.bottleneck, (Bound::Arithmetic, 200.0));
         assert!(
             breakdown.advice.starts_with("The bottleneck is arithmetic: 79% of the time, most of it matrix product (79%)."),

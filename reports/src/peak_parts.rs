@@ -1,8 +1,11 @@
 //! What each case's peak was made of, as a table: in the stage in which most was allocated, or when memory ran out.
+//!
+//! It takes no peak apart: the worker has done that.
 
 use engine_protocol::{PeakParts, RunRecord, Stage, gib};
 
-use crate::{Run, table};
+use crate::run::Run;
+use crate::words::in_gib;
 
 /// Titles of the columns after the case's name.
 pub(crate) fn titles() -> impl Iterator<Item = String> {
@@ -14,7 +17,7 @@ pub(crate) fn titles() -> impl Iterator<Item = String> {
 pub(crate) fn rows(run: &Run) -> Vec<(&str, Vec<String>)> {
     let cells = |record| {
         let (moment, parts) = of(record)?;
-        let bytes = parts.bytes().map(|bytes| if bytes == 0 { "0".into() } else { table::shown(Some(bytes)) });
+        let bytes = parts.bytes().map(|bytes| if bytes == 0 { "0".into() } else { in_gib(Some(bytes)) });
         Some([moment].into_iter().chain(bytes).collect())
     };
     run.records.iter().filter_map(|record| Some((record.case.as_str(), cells(record)?))).collect()
@@ -25,7 +28,7 @@ pub fn parts_in_words(record: &RunRecord) -> Option<String> {
     let (moment, parts) = of(record)?;
     let shown = PeakParts::NAMES.iter().zip(parts.bytes()).filter(|(_, bytes)| *bytes >= 5 << 20);
     let shown: Vec<String> = shown.map(|(name, bytes)| format!("{name} {:.2}", gib(bytes))).collect();
-    let what = if record.parts_at_failure.is_some() { "reserved" } else { "peak reserved" };
+    let what = if record.parts_at_failure.is_some() { "Reserved" } else { "Peak reserved" };
     (!shown.is_empty()).then(|| format!("{what} in {moment}: {} GiB", shown.join(", ")))
 }
 
@@ -39,10 +42,10 @@ fn of(record: &RunRecord) -> Option<(String, PeakParts)> {
 }
 
 /// What the parts are.
-pub(crate) const NOTE: &str = "weights: those that stay on the GPU; staging: buffers in which streamed ones take turns; workspace: what cuBLAS, cuDNN and attention \
-     ask for beside their results; feature cache: frames that the VAE's convolutions remember, and the buffer in which they find them; frames: finished ones \
-     on their way out; latents: with the prompt embeddings; activations: everything else. They come to what is allocated, each as the caching allocator rounds it, \
-     and with slack, which no tensor uses, to what is reserved.";
+pub(crate) const NOTE: &str = "Weights: those that stay on the GPU. Staging: buffers in which streamed weights take turns. Workspace: what cuBLAS, cuDNN and attention \
+     ask for beside their results. Feature cache: frames that the VAE's convolutions remember. Frames: finished ones on their way out. Latents: with the prompt \
+     embeddings. Activations: everything else. These add up to what is allocated. With slack, which the allocator holds and no tensor uses, they add up to what \
+     is reserved.";
 
 #[cfg(test)]
 mod tests {
@@ -63,9 +66,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                known("peak reserved in load: weights 8.00, slack 1.00 GiB"),
+                known("Peak reserved in load: weights 8.00, slack 1.00 GiB"),
                 None,
-                known("reserved in denoise, when it ran out: weights 19.00, slack 1.00 GiB"),
+                known("Reserved in denoise, when it ran out: weights 19.00, slack 1.00 GiB"),
             ]
         );
     }

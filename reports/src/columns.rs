@@ -1,0 +1,305 @@
+//! The columns of `results.csv`: each with its name, its unit, what it means, and its cell for a case. The file and `docs/results.md` are made from them.
+//!
+//! What is not known is an empty cell, never 0.
+
+use engine_protocol::{Config, Device, Dtype, GpuProfile, RunRecord, Secs, Stage, StreamFrom};
+
+use crate::run::Run;
+use crate::verdict::{needed_bytes, total_secs};
+
+/// One column.
+pub(crate) struct Column {
+    /// Its name in the header.
+    pub name: &'static str,
+    /// Its unit; empty where it has none.
+    pub unit: &'static str,
+    /// What it means, in a line.
+    pub doc: &'static str,
+    cell: Cell,
+}
+
+impl Column {
+    /// Its text for a case of a run.
+    pub(crate) fn cell(&self, run: &Run, record: &RunRecord) -> String {
+        (self.cell)(run, record)
+    }
+}
+
+/// The text for a case of a run.
+type Cell = Box<dyn Fn(&Run, &RunRecord) -> String>;
+
+/// All columns, in order.
+pub(crate) fn columns() -> Vec<Column> {
+    [identity(), configuration(), memory(), times(), rest()].into_iter().flatten().collect()
+}
+
+/// A column that needs the case's record alone.
+fn of(name: &'static str, unit: &'static str, doc: &'static str, cell: impl Fn(&RunRecord) -> String + 'static) -> Column {
+    of_run(name, unit, doc, move |_, record| cell(record))
+}
+
+/// A column that needs the run too.
+fn of_run(name: &'static str, unit: &'static str, doc: &'static str, cell: impl Fn(&Run, &RunRecord) -> String + 'static) -> Column {
+    Column { name, unit, doc, cell: Box::new(cell) }
+}
+
+/// A column that tells a flag of the configuration that ran.
+fn flag(name: &'static str, unit: &'static str, doc: &'static str, cell: fn(&Config) -> String) -> Column {
+    of(name, unit, doc, move |record| cell(&record.config))
+}
+
+/// What ran, on what, and how it ended.
+fn identity() -> Vec<Column> {
+    vec![
+        of("case", "", "The case's name in its run.", |r| r.case.clone()),
+        of("model", "", "The model definition's name, as `lowmem models` lists it.", |r| r.config.model.clone()),
+        of("gpu", "", "The GPU profile's name, as `lowmem gpus` lists it.", |r| text(r.gpu.as_ref())),
+        of_run(
+            "capacity_bytes",
+            "bytes",
+            "What may be used of the GPU, the CUDA context included: its memory, or the budget.",
+            |run, _| text(run.manifest.capacity_bytes),
+        ),
+        of("device", "", "What ran the case: `cuda` (a real GPU), `virtual` or `cpu`.", |r| r.device.name().into()),
+        of("device_name", "", "The name that the device reported.", |r| text(r.device_name.as_ref())),
+        of("memory_source", "", "Where memory figures come from: `measured` on a real GPU, `virtual` on the virtual one.", |r| {
+            text(r.memory_source.map(|source| source.name()))
+        }),
+        of("time_source", "", "Where times come from: `measured`, or `modelled` (estimated from the GPU's profile).", |r| {
+            text(r.time_source.map(|source| source.name()))
+        }),
+        of("outcome", "", "How it ended: `ok`, `oom` (out of memory), `failed`, `crashed`, `killed` or `timeout`.", |r| {
+            r.outcome.name().into()
+        }),
+        of("is_skipped", "", "`true`: the real GPU did not try it, since the virtual one says that it cannot fit.", |r| {
+            r.is_skipped.to_string()
+        }),
+        of("failed_stage", "", "The stage in which it did not end well: `load`, `encode`, `denoise` or `decode`.", |r| {
+            text(r.failed_stage.map(Stage::name))
+        }),
+    ]
+}
+
+/// The configuration that ran. What was left to the machine (`auto`) is as the worker settled it; a flag that means nothing in the case is empty.
+fn configuration() -> Vec<Column> {
+    vec![
+        flag("low_mem_level", "", "The memory level that the other flags started from, 0 to 3.", |c| c.low_mem_level.to_string()),
+        flag("on_oom", "", "What becomes of a run that is out of memory: it fails (`fail`) or goes on at a lower level (`lower`).", |c| {
+            word(&c.on_oom)
+        }),
+        flag("vae_tile_size", "latent pixels", "Side of a VAE tile; empty where the frame is decoded whole.", |c| text(c.vae_tile_size)),
+        flag("vae_tile_overlap", "latent pixels", "What neighbouring tiles share.", |c| text(c.vae_tile_overlap)),
+        flag("vae_temporal_chunk", "latent frames", "Frames that the VAE decodes at a time.", |c| c.vae_temporal_chunk.to_string()),
+        flag("activation_offload", "", "Whether what the VAE remembers between chunks waits on the host.", |c| {
+            c.activation_offload.to_string()
+        }),
+        flag("attn_type", "", "Attention kernel of the transformer.", |c| c.attn_type.name().into()),
+        flag("width", "pixels", "Width of the video.", |c| c.width.to_string()),
+        flag("height", "pixels", "Height of the video.", |c| c.height.to_string()),
+        flag("frames", "frames", "Length of the video.", |c| c.frames.to_string()),
+        flag("steps", "steps", "Sampler steps that the video has.", |c| c.steps.to_string()),
+        flag("steps_measured", "steps", "Sampler steps that ran: times are scaled to all.", |c| c.steps_to_run().to_string()),
+        flag("sampler", "", "What walks the sigma schedule.", |c| c.sampler.name().into()),
+        flag("guidance_scale", "", "Weight of the difference between cond and uncond prediction; at 1 there is no uncond pass.", |c| {
+            c.guidance_scale.to_string()
+        }),
+        flag("low_noise_guidance_scale", "", "The same of the low-noise transformer; empty where the model has one transformer.", |c| {
+            text(c.low_noise_guidance_scale)
+        }),
+        flag("flow_shift", "", "Shift of the sigma schedule.", |c| c.flow_shift.to_string()),
+        flag("seed", "", "Seed of the starting noise.", |c| c.seed.to_string()),
+        flag("dtype", "", "Type of arithmetic.", |c| c.dtype.name().into()),
+        flag("weight_dtype", "", "How the weights of the transformer's blocks are stored.", |c| c.weight_dtype.name().into()),
+        flag("offload_text_encoder", "", "Where the text encoder runs.", |c| c.offload_text_encoder.name().into()),
+        flag("offload_vae", "", "Whether the VAE waits on the CPU until it decodes.", |c| c.offload_vae.to_string()),
+        flag("offload_dit", "", "Whether transformer blocks are streamed from the host.", |c| c.offload_dit.to_string()),
+        of("resident_blocks", "blocks", "Blocks that stay on the GPU where the others are streamed.", |r| {
+            text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(engine_protocol::ResidentBlocks::count)))
+        }),
+        of("prefetch_blocks", "parts of blocks", "What is on its way to the GPU while one part computes; a block has three.", |r| {
+            text(r.settled.prefetch_blocks.or(r.config.prefetch_blocks))
+        }),
+        flag("pinned_memory", "", "Whether streamed blocks wait in page-locked host memory.", |c| text(c.pinned_memory)),
+        flag("max_pinned_gib", "GiB", "The most host memory that is page-locked for them.", |c| text(c.max_pinned_gib)),
+        of("stream_from", "", "Where streamed weights come from each time: `memory` or `file`.", |r| {
+            text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))
+        }),
+        flag("sequence_chunk", "tokens", "Tokens that a block takes at a time; empty for all at once.", |c| text(c.sequence_chunk)),
+        flag("head_chunk", "heads", "Heads that self-attention takes at a time; empty for all at once.", |c| text(c.head_chunk)),
+        flag("guidance_batch", "", "Whether cond and uncond prediction come from one pass.", |c| text(c.guidance_batch)),
+        // What cannot be set yet has one value, which is said all the same.
+        flag("flexcache", "", "Step caching: not built yet.", |_| "none".into()),
+        flag("cp_size", "GPUs", "GPUs that share the work: one.", |_| "1".into()),
+        flag("allocator", "", "How libtorch gets the GPU's memory from the driver.", |c| c.allocator.name().into()),
+    ]
+}
+
+/// Memory. Peaks are those of a case that came to its end: of another one they are not known.
+fn memory() -> Vec<Column> {
+    let parts = [
+        ("peak_weights_bytes", "Of the peak of allocated bytes: weights that stay on the GPU."),
+        ("peak_staging_bytes", "Of it: buffers in which streamed weights take turns."),
+        ("peak_activations_bytes", "Of it: what the arithmetic makes, and all that no other column has."),
+        ("peak_workspace_bytes", "Of it: what cuBLAS, cuDNN and attention ask for beside their results."),
+        ("peak_feature_cache_bytes", "Of it: frames that the VAE's convolutions remember between chunks."),
+        ("peak_frames_bytes", "Of it: finished frames on their way out."),
+        ("peak_latents_bytes", "Of it: latents and prompt embeddings."),
+        (
+            "peak_slack_bytes",
+            "What the allocator held beyond all these at its own peak: with it they add up to the stage's peak of reserved bytes.",
+        ),
+    ];
+    let part = |(index, (name, doc)): (usize, (&'static str, &'static str))| {
+        of(name, "bytes", doc, move |r| text(r.peak_parts().map(|parts| parts.bytes()[index])))
+    };
+    let stages = [
+        (Stage::Encode, "encode_peak_allocated_bytes", "encode_peak_reserved_bytes"),
+        (Stage::Denoise, "denoise_peak_allocated_bytes", "denoise_peak_reserved_bytes"),
+        (Stage::Decode, "decode_peak_allocated_bytes", "decode_peak_reserved_bytes"),
+    ];
+    let of_stage = |(stage, allocated, reserved): (Stage, &'static str, &'static str)| {
+        [
+            of(allocated, "bytes", "The most in live tensors during this stage.", move |r| {
+                text(r.stage_memory(stage).map(|memory| memory.peak_allocated_bytes))
+            }),
+            of(reserved, "bytes", "The most that the allocator held from the driver during this stage.", move |r| {
+                text(r.stage_memory(stage).map(|memory| memory.peak_reserved_bytes))
+            }),
+        ]
+    };
+    let mut columns = vec![
+        of("allocated_bytes", "bytes", "In live tensors when the last stage ended, as the caching allocator rounds them.", |r| {
+            text(r.last_memory().map(|m| m.allocated_bytes))
+        }),
+        of("reserved_bytes", "bytes", "What the allocator held from the driver when the last stage ended.", |r| {
+            text(r.last_memory().map(|m| m.reserved_bytes))
+        }),
+        of("peak_allocated_bytes", "bytes", "The most in live tensors at once.", |r| text(r.peak_allocated_bytes())),
+        of(
+            "predicted_peak_allocated_bytes",
+            "bytes",
+            "What was predicted for that from shapes, before the stage ran, as `lowmem plan` says it.",
+            |r| text(r.predicted_peak_allocated_bytes()),
+        ),
+        of("peak_reserved_bytes", "bytes", "The most that the allocator held from the driver at once.", |r| text(r.peak_reserved_bytes())),
+        of("peak_device_bytes", "bytes", "The same with the CUDA context and the libraries' own memory: what a card must have.", |r| {
+            text(r.peak_device_bytes())
+        }),
+        of("predicted_peak_device_bytes", "bytes", "On a real GPU: the forecast of the virtual one for that, made before.", |r| {
+            text(r.forecast.and_then(|forecast| forecast.peak_device_bytes))
+        }),
+        of("peak_stage", "", "The stage in which most was allocated.", |r| text(r.peak_stage().map(Stage::name))),
+    ];
+    columns.extend(parts.into_iter().enumerate().map(part));
+    columns.extend(stages.into_iter().flat_map(of_stage));
+    columns.extend([
+        of("requested_bytes", "bytes", "The allocation that failed, where the case is `oom`.", |r| text(r.requested_bytes)),
+        of("needed_bytes", "bytes", "What an `oom` case needs of a GPU at least; what it would ask for later is not known.", |r| {
+            text(needed_bytes(r))
+        }),
+        of("host_pinned_peak_bytes", "bytes", "The most page-locked memory of the host at once.", |r| text(r.host_pinned_peak_bytes)),
+    ]);
+    columns
+}
+
+/// Times on the device, in seconds.
+fn times() -> Vec<Column> {
+    let range = |r: &RunRecord| total_secs(r).filter(|secs| secs.is_interval());
+    vec![
+        of("text_encode_secs", "s", "Prompt to prompt embedding.", |r| secs(r.stage_secs(Stage::Encode))),
+        of("denoise_secs", "s", "All sampler steps; where fewer ran, scaled to all.", |r| secs(r.denoise_secs())),
+        of("step_secs", "s", "One sampler step.", |r| secs(r.step_secs())),
+        of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
+        of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),
+        of("total_secs_low", "s", "Of an estimate: no less than this.", move |r| text(range(r).map(|secs| secs.low))),
+        of("total_secs_high", "s", "Of an estimate: no more than this.", move |r| text(range(r).map(|secs| secs.high))),
+        of("predicted_total_secs", "s", "On a real GPU: the forecast of the virtual one for `total_secs`, made before.", |r| {
+            secs(r.forecast.and_then(|forecast| forecast.total_secs))
+        }),
+        of("copy_stall_secs", "s", "How long arithmetic stood still because weights had not arrived.", |r| secs(r.copy_stall_secs())),
+        of("denoise_operations_per_sec", "1/s", "Multiplications and additions that the sampler steps reached.", |r| {
+            text(r.denoise_operations_per_sec())
+        }),
+    ]
+}
+
+/// What is left: copies, what the virtual GPU lacks, and how the record came about.
+fn rest() -> Vec<Column> {
+    vec![
+        of("h2d_bytes", "bytes", "Copied from the host to the GPU.", |r| text(r.h2d_bytes)),
+        of("d2h_bytes", "bytes", "Copied from the GPU to the host.", |r| text(r.d2h_bytes)),
+        of("version", "", "The version of lowmem that ran the case.", |r| text(r.version.as_ref())),
+        of("began", "RFC 3339", "When the case began to run.", |r| text(r.began.as_ref())),
+        of("wall_secs", "s", "What the case took on this machine, from the worker's start to its end: no figure of the GPU.", |r| {
+            format!("{:.3}", r.wall_secs)
+        }),
+        of("unsupported_calls", "calls", "Calls that the virtual GPU does not support.", |r| {
+            text((r.device == Device::Virtual).then(|| r.unsupported_calls.values().sum::<u64>()))
+        }),
+        of("unsupported_names", "", "Their names.", |r| r.unsupported_calls.keys().map(String::as_str).collect::<Vec<_>>().join(" ")),
+        of("error", "", "What went wrong, where the outcome is not `ok`.", |r| text(r.error.as_ref())),
+        of_run(
+            "denoise_share_of_peak",
+            "1",
+            "`denoise_operations_per_sec` as a share of what the GPU reaches at most in the case's type.",
+            |run, r| text(run.manifest.gpu.as_ref().and_then(|gpu| denoise_share_of_peak(r, gpu))),
+        ),
+    ]
+}
+
+fn denoise_share_of_peak(record: &RunRecord, gpu: &GpuProfile) -> Option<f64> {
+    let flops = &gpu.flops;
+    let peak = match record.config.dtype {
+        Dtype::Fp32 => &flops.fp32,
+        Dtype::Bf16 => &flops.bf16,
+        Dtype::Fp16 => &flops.fp16,
+    };
+    Some(record.denoise_operations_per_sec()? / peak.value)
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// A value that is a word in records.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn secs(time: Option<Secs>) -> String {
+    text(time.map(|time| time.expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use engine_protocol::{StageTime, Work};
+
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn what_denoise_reached_is_a_share_of_the_peak() {
+        let mut record = samples::ok("a", 0, 10);
+        assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
+        for stage in &mut record.stages {
+            let work = Some(Work { operations: 1.5e12, bytes: 0.0 });
+            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, work });
+        }
+        // Half a TFLOP/s of one.
+        assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), Some(0.5));
+    }
+
+    #[test]
+    fn each_column_has_its_own_name_and_is_explained() {
+        let columns = columns();
+        let names: BTreeSet<_> = columns.iter().map(|column| column.name).collect();
+        assert_eq!(names.len(), columns.len());
+        for column in &columns {
+            assert!(column.doc.ends_with('.') && !column.doc.contains(['\n', '|']), "{}: `{}`", column.name, column.doc);
+            let unit = [("_bytes", "bytes"), ("_secs", "s")].into_iter().find(|(ending, _)| column.name.ends_with(ending));
+            assert!(unit.is_none_or(|(_, unit)| unit == column.unit), "{} in {}", column.name, column.unit);
+        }
+    }
+}

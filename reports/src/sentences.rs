@@ -1,0 +1,94 @@
+//! What a run says, in sentences: whether a case fits, how long it takes, by what cases are ranked, and where the figures come from.
+//!
+//! It judges nothing: the verdicts are made before.
+
+use engine_protocol::{Device, Outcome, RunRecord, Source, gib};
+
+use crate::advice::flags;
+use crate::run::Run;
+use crate::verdict::{Miss, Verdict, total_secs};
+use crate::words::{time, time_with_range};
+
+/// By what cases are ranked.
+pub(crate) fn ranking(run: &Run) -> &'static str {
+    if run.records.iter().any(|record| total_secs(record).is_some()) {
+        "Fastest wins. Within 1% we prefer the lower level, then less memory."
+    } else {
+        "No times are known, and we take lower levels to be faster: the lowest level that fits wins."
+    }
+}
+
+/// What the memory figures and the times are, and where they come from.
+pub(crate) fn provenance(run: &Run) -> String {
+    let gpu = run.manifest.gpu.as_ref().map(|gpu| format!("{} ({})", gpu.name, gpu.title));
+    let timed = run.records.iter().any(|record| record.time_source.is_some());
+    match run.manifest.device {
+        Device::Virtual => format!(
+            "Virtual GPU {}: PyTorch's allocator counts the memory, nothing is computed, and times are {}.",
+            gpu.unwrap_or_default(),
+            if timed { "estimated" } else { "not known" }
+        ),
+        Device::Cuda => {
+            let name = run.records.iter().find_map(|record| record.device_name.clone()).or(gpu).unwrap_or_default();
+            format!("Real GPU {name}: memory and times are measured.")
+        }
+        Device::Cpu => "CPU: times are measured, and no GPU memory is used.".into(),
+    }
+}
+
+/// What to use for one model and resolution, or by how much nothing fits.
+pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
+    let subject = verdict.subject();
+    if let Some(best) = verdict.best {
+        let says = [fit(best, run.manifest.capacity_bytes), duration(best)].into_iter().flatten().map(|said| format!(" {said}."));
+        return format!("{subject}: level {} ({}).{}", best.config.low_mem_level, flags(&best.config), says.collect::<String>());
+    }
+    match &verdict.nearest {
+        Some(miss) => format!("{subject}: nothing fits. {}", nearest(miss, run.manifest.capacity_bytes)),
+        None => format!("{subject}: no case has an answer."),
+    }
+}
+
+/// The case to use for all models and resolutions.
+pub(crate) fn for_all(chosen: &RunRecord) -> String {
+    format!("For all of them: level {} ({}).", chosen.config.low_mem_level, flags(&chosen.config))
+}
+
+/// `Fits: 2.12 of 23.65 GiB (virtual)`; nothing where no memory was counted.
+pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
+    let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
+    let peak = record.peak_device_bytes()?;
+    Some(format!("Fits: {:.2}{held} GiB ({})", gib(peak), source(record)))
+}
+
+/// `Estimated: 2 h 12 min (1 h 58 to 2 h 36)` or `Measured: 2 h 12 min`; nothing where no time is known.
+pub fn duration(record: &RunRecord) -> Option<String> {
+    let secs = total_secs(record)?;
+    Some(match record.time_source? {
+        Source::Measured => format!("Measured: {}", time(secs.expected)),
+        Source::Virtual | Source::Modelled => format!("Estimated: {}", time_with_range(secs)),
+    })
+}
+
+/// The case that missed by least, and by how much.
+pub fn nearest(miss: &Miss<'_>, capacity_bytes: Option<u64>) -> String {
+    let stage = miss.record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
+    let needed = format!("Nearest: {}, which ran out of memory{stage} and needs at least {:.2}", miss.record.case, gib(miss.needed_bytes));
+    match capacity_bytes {
+        Some(held) => format!("{needed} of {:.2} GiB. At least {:.2} GiB are missing.", gib(held), gib(miss.missing_bytes)),
+        None => format!("{needed} GiB."),
+    }
+}
+
+/// How many of the sampler steps ran, and what that means for times; nothing where all ran, and of a case that did not come to its end.
+pub fn steps_that_ran(record: &RunRecord) -> Option<String> {
+    let config = &record.config;
+    let ran = format!("Ran {} of {} steps", config.steps_to_run(), config.steps);
+    let scaled = if record.time_source.is_some() { format!("; times are scaled to {}", config.steps) } else { String::new() };
+    (record.outcome == Outcome::Ok && config.steps_to_run() < config.steps).then(|| format!("{ran}{scaled}."))
+}
+
+/// Where a record's memory figures come from, in a word.
+pub fn source(record: &RunRecord) -> &'static str {
+    record.memory_source.map_or("not measured", |source| source.name())
+}

@@ -1,0 +1,176 @@
+//! Which case is best, and how far off the nearest one is where nothing fits.
+//!
+//! Everything here is a pure function of the records. It says nothing in words.
+
+use std::cmp::Reverse;
+
+use engine_protocol::{Outcome, RunRecord, Secs};
+
+use crate::run::Run;
+
+/// From prompt to video, of a case that came to its end.
+pub(crate) fn total_secs(record: &RunRecord) -> Option<Secs> {
+    record.total_secs().filter(|_| record.outcome == Outcome::Ok)
+}
+
+/// What puts cases in order, the best first: time, where all have one, in steps of a hundredth; then level, peak of device memory, and the larger tile, which
+/// computes less overlap.
+type Rank = (Option<i64>, u8, Option<u64>, Reverse<Option<u32>>);
+
+/// The fitting cases, the best first.
+pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
+    let mut fitting: Vec<_> = records.filter(|record| record.outcome == Outcome::Ok).collect();
+    let timed = fitting.iter().all(|record| record.total_secs().is_some());
+    let step = |record: &RunRecord| record.total_secs().map(|secs| (secs.expected.ln() * 100.0).round() as i64);
+    fitting.sort_by_key(|record| -> Rank {
+        let config = &record.config;
+        (if timed { step(record) } else { None }, config.low_mem_level, record.peak_device_bytes(), Reverse(config.vae_tile_size))
+    });
+    fitting
+}
+
+/// The best case of one model at one resolution, or how near the nearest one came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict<'a> {
+    /// The cases of this model and resolution, in order.
+    pub records: Vec<&'a RunRecord>,
+    /// The recommended case.
+    pub best: Option<&'a RunRecord>,
+    /// Where nothing fits, the case that missed by least.
+    pub nearest: Option<Miss<'a>>,
+}
+
+/// A case that ran out of memory, and what it would have needed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Miss<'a> {
+    /// The case.
+    pub record: &'a RunRecord,
+    /// What the GPU would have had to hold at least, the context included.
+    pub needed_bytes: u64,
+    /// `needed_bytes` less what it holds.
+    pub missing_bytes: u64,
+}
+
+impl Verdict<'_> {
+    /// `wan2.1-t2v-14b at 1280x720, 81 frames`.
+    pub fn subject(&self) -> String {
+        let config = &self.records[0].config;
+        format!("{} at {}, {} frames", config.model, config.resolution(), config.frames)
+    }
+
+    /// How much video it is about: pixels of all frames.
+    pub(crate) fn pixels(&self) -> u64 {
+        let config = &self.records[0].config;
+        u64::from(config.width) * u64::from(config.height) * u64::from(config.frames)
+    }
+}
+
+/// A verdict for each model and resolution, in the order in which they first appear.
+pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
+    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution(), record.config.frames);
+    let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
+    for record in &run.records {
+        match groups.iter_mut().find(|group| subject(group[0]) == subject(record)) {
+            Some(group) => group.push(record),
+            None => groups.push(vec![record]),
+        }
+    }
+    let verdict = |records: Vec<_>| {
+        let best = best(records.iter().copied());
+        let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
+        Verdict { records, best, nearest }
+    };
+    groups.into_iter().map(verdict).collect()
+}
+
+/// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
+pub(crate) fn overall<'a>(verdicts: &[Verdict<'a>]) -> Option<&'a RunRecord> {
+    // The first of equals, so that the answer does not hang on how a maximum is found.
+    let fitting = verdicts.iter().filter(|verdict| verdict.best.is_some());
+    fitting.reduce(|best, next| if next.pixels() > best.pixels() { next } else { best })?.best
+}
+
+/// The best case that fits.
+fn best<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecord> {
+    ranked(records).first().copied()
+}
+
+/// Of the cases that ran out of memory, the one that would have needed least.
+pub fn nearest_miss<'a>(records: impl Iterator<Item = &'a RunRecord>, capacity: Option<u64>) -> Option<Miss<'a>> {
+    let misses = records.filter_map(|record| {
+        let needed_bytes = needed_bytes(record)?;
+        Some(Miss { record, needed_bytes, missing_bytes: needed_bytes.saturating_sub(capacity.unwrap_or(needed_bytes)) })
+    });
+    misses.min_by_key(|miss| miss.needed_bytes)
+}
+
+/// What the GPU would have had to hold at least for a case that ran out of memory: the failed stage's peak of allocated bytes, the allocation that
+/// failed, and what the device holds beside the allocator. What the run would have asked for after that is not known.
+pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
+    if record.outcome != Outcome::Oom {
+        return None;
+    }
+    let memory = record.stage_memory(record.failed_stage?)?;
+    let beside = memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes);
+    let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + beside);
+    Some(asked_for.max(record.reached_device_bytes()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn lowest_level_that_fits_wins_and_then_the_smallest_peak() {
+        let run = samples::run(vec![
+            samples::oom("level0", 0, 20),
+            samples::ok("level2-tile8", 2, 15),
+            samples::ok("level2-tile4", 2, 14),
+            samples::ok("level3", 3, 4),
+        ]);
+        let verdicts = verdicts(&run);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].best.map(|r| r.case.as_str()), Some("level2-tile4"));
+        assert_eq!(overall(&verdicts).map(|r| r.case.as_str()), Some("level2-tile4"));
+        assert_eq!(verdicts[0].nearest, None);
+    }
+
+    #[test]
+    fn the_shortest_time_wins_and_near_ones_are_the_same() {
+        let timed = |name: &str, level: i64, peak: u64, secs: f64| {
+            let mut record = samples::ok(name, level, peak);
+            for stage in &mut record.stages {
+                let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, work: None });
+            }
+            record
+        };
+        let records = [timed("level1", 1, 20, 100.0), timed("level2", 2, 15, 50.1), timed("level3", 3, 4, 50.0)];
+        let names = |records: &[RunRecord]| ranked(records.iter()).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&records), ["level2", "level3", "level1"]);
+        // Where one has no time, times do not count.
+        let without = [records.to_vec(), vec![samples::ok("level0", 0, 30)]].concat();
+        assert_eq!(names(&without), ["level0", "level1", "level2", "level3"]);
+    }
+
+    #[test]
+    fn nearest_miss_counts_what_was_asked_for() {
+        let run = samples::run(vec![samples::oom("level0", 0, 30), samples::oom("level3", 3, 20)]);
+        let verdicts = verdicts(&run);
+        let miss = verdicts[0].nearest.expect("a miss");
+        assert_eq!(miss.record.case, "level3");
+        // 20 GiB allocated, 10 GiB asked for, 1 GiB beside the allocator; the GPU holds 24.
+        assert_eq!(miss.needed_bytes, 31 << 30);
+        assert_eq!(miss.missing_bytes, 7 << 30);
+    }
+
+    #[test]
+    fn a_crash_is_neither_a_fit_nor_a_miss() {
+        let mut crashed = samples::ok("level0", 0, 3);
+        crashed.outcome = Outcome::Crashed;
+        let run = samples::run(vec![crashed]);
+        let verdicts = verdicts(&run);
+        assert_eq!((verdicts[0].best, verdicts[0].nearest), (None, None));
+    }
+}
