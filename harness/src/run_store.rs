@@ -132,7 +132,7 @@ fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Error> {
     fs::write(&beside, text + "\n").and_then(|()| fs::rename(&beside, &path)).map_err(|error| Error::io(&path, error))
 }
 
-/// Makes `reports/out/latest` a link to `dir`.
+/// Makes `latest` among the run directories a link to `dir`.
 fn point_latest_to(dir: &Path) -> Result<(), Error> {
     let (Some(name), latest) = (dir.file_name(), data::runs().join("latest")) else { return Ok(()) };
     let beside = data::runs().join(format!(".latest-{}", std::process::id()));
