@@ -13,6 +13,7 @@ cp "$built"/{lowmem,lowmem-worker,libvirtual_gpu.so,liblowmem_observer.so} LICEN
 cp "$built"/virtual-gpu/*.so* "$dist/$name/virtual-gpu/"
 for shell in bash zsh fish; do "$built/lowmem" completions "$shell" > "$dist/$name/completions/lowmem.$shell"; done
 "$built/lowmem" man "$dist/$name/man/man1"
+setup/notices.py > "$dist/$name/THIRD-PARTY-LICENSES"
 # The same files make the same archive.
 tar --create --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --mode=u+w,go-w "$name" | gzip --no-name > "$dist/$name.tar.gz.part"
 mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"

@@ -61,9 +61,15 @@ fn said(output: &Output) -> String {
 #[test]
 fn an_unpacked_archive_answers_once_pytorch_is_there() {
     let machine = Machine::new();
-    for file in
-        ["LICENSE", "README.md", "completions/lowmem.bash", "completions/lowmem.zsh", "completions/lowmem.fish", "man/man1/lowmem-sweep.1"]
-    {
+    for file in [
+        "LICENSE",
+        "THIRD-PARTY-LICENSES",
+        "README.md",
+        "completions/lowmem.bash",
+        "completions/lowmem.zsh",
+        "completions/lowmem.fish",
+        "man/man1/lowmem-sweep.1",
+    ] {
         let length = fs::metadata(machine.folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}")).len();
         assert!(length > 0, "{file} is empty");
     }
