@@ -3,9 +3,10 @@
 mod definition;
 mod expand;
 mod forecast;
+mod rehearsal;
 mod schedule;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};
-pub(crate) use forecast::Forecasts;
+pub(crate) use rehearsal::rehearse;
 pub(crate) use schedule::{Limits, Schedule};

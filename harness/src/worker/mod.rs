@@ -11,10 +11,10 @@ use engine_protocol::{Event, Request, RunRecord};
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 pub(crate) use ask::{calibrate, host_rates, inspect, plan};
-pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu, put_first};
+pub(crate) use environment::{EventOrder, Guise, Launcher, onto_virtual_gpu, put_first};
 use outcome::{Course, Transcript};
 use process::End;
 
@@ -23,7 +23,7 @@ use process::End;
 /// `on_event` sees each event as it comes.
 pub(crate) fn run_case(
     launcher: &Launcher,
-    target: &Target,
+    testbed: &Testbed,
     request: &Request,
     limit: Option<Duration>,
     interrupt: &Interrupt,
@@ -31,7 +31,7 @@ pub(crate) fn run_case(
 ) -> Result<Option<RunRecord>, Error> {
     let (began, clock) = (now(), Instant::now());
     let report = launcher.report_file()?;
-    let command = launcher.command(target, request.config.allocator, report.path())?;
+    let command = launcher.command(testbed, request.config.allocator, report.path())?;
     let mut transcript = Transcript::default();
     let mut on_line = |line: &str| {
         if let Some(event) = transcript.line(line) {
@@ -43,7 +43,7 @@ pub(crate) fn run_case(
         return Ok(None);
     }
     let course = Course { began, wall_secs: clock.elapsed().as_secs_f64() };
-    Ok(Some(transcript.into_record(target, request, &ended, &environment::read_report(report.path()), course)))
+    Ok(Some(transcript.into_record(testbed, request, &ended, &environment::read_report(report.path()), course)))
 }
 
 /// The time of day as in RFC 3339.

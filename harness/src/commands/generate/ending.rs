@@ -6,10 +6,10 @@ use engine_protocol::{Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMem
 
 use super::super::table;
 use crate::exit_code::ExitCode;
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 /// Prints each stage, and what became of it all.
-pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>) -> ExitCode {
+pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
     print_stages(record);
     let error = record.error.as_deref().unwrap_or_default();
     match record.outcome {
@@ -21,7 +21,7 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
         }
         Outcome::Oom => {
             let needed = reports::needed_bytes(record).map(|bytes| format!(": it needs at least {:.2}", gib(bytes)));
-            let held = target.capacity_bytes.filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
+            let held = testbed.capacity_bytes.filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
             let figures = needed.map(|needed| format!("{needed}{} GiB", held.unwrap_or_default())).unwrap_or_default();
             let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
             tell!("lowmem: out of memory in {stage}{figures}. {}.\n{error}", remedies(record));
