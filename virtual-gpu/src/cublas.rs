@@ -2,12 +2,13 @@
 //! What the products that PyTorch uses most read and write goes into the trace, from their shapes.
 //! Workspaces are PyTorch's own, given with `cublasSetWorkspace`; nothing is allocated here.
 
-use std::sync::Mutex;
+use virtual_gpu_protocol::{WorkKind, WorkType};
 
 use crate::cudart::fill_words;
-use crate::device::{Fault, Handles, Matrix, Operation, Work, WorkKind, WorkType, lock};
+use crate::device::{Fault, KernelWork, Matrix, Operation};
+use crate::devices::{active_device, launch, launched};
 use crate::ffi::Out;
-use crate::process::{active_device, launch};
+use crate::handle_table::HandleTable;
 
 #[derive(Default)]
 struct Settings {
@@ -16,12 +17,7 @@ struct Settings {
     pointer_mode: i32,
 }
 
-static HANDLES: Mutex<Handles<Settings>> = Mutex::new(Handles::new());
-
-/// Handles that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&HANDLES).count()
-}
+static HANDLES: HandleTable<Settings> = HandleTable::of("cublas");
 
 /// cuBLAS's codes; those of cuBLASLt are the same.
 pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
@@ -35,7 +31,7 @@ pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 fn change(handle: u64, change: impl FnOnce(&mut Settings)) -> Result<(), Fault> {
-    change(lock(&HANDLES).get_mut(handle)?);
+    change(HANDLES.lock().get_mut(handle)?);
     Ok(())
 }
 
@@ -64,10 +60,11 @@ pub(crate) fn work_type(data_type: i32, rounds: bool) -> WorkType {
 }
 
 /// What a product of an m by k and a k by n matrix, `count` times, comes to, with the matrices that it reads and writes.
-pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Matrix]) -> Work {
+pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Matrix]) -> KernelWork {
     let [m, n, k] = shape.map(|side| side as f64);
-    let bytes = matrices.iter().map(|matrix| (matrix.rows * matrix.columns * matrix.element_bytes * matrix.count) as f64).sum();
-    Work { kind: WorkKind::Gemm, dtype, operations: 2.0 * m * n * k * count as f64, bytes }
+    let bytes =
+        matrices.iter().map(|matrix| matrix.element_bytes as f64 * matrix.rows as f64 * matrix.columns as f64 * matrix.count as f64).sum();
+    KernelWork { kind: Some(WorkKind::Gemm), dtype, operations: 2.0 * m * n * k * count as f64, bytes }
 }
 
 /// One of the three matrices of a product: address, `cudaDataType`, distance of columns, distance of matrices.
@@ -92,7 +89,7 @@ impl Product {
     /// Counts it, and notes what it reads and writes.
     fn run(self, handle: u64) -> Result<(), Fault> {
         let (stream, math_mode) = {
-            let handles = lock(&HANDLES);
+            let handles = HANDLES.lock();
             let settings = handles.get(handle)?;
             (settings.stream, settings.math_mode)
         };
@@ -180,11 +177,11 @@ exports! { answer;
 exports! { answer;
     fn cublasCreate_v2(handle: Out<u64>) {
         active_device()?;
-        handle.set(lock(&HANDLES).insert(Settings::default()))
+        handle.set(HANDLES.lock().insert(Settings::default()))
     }
 
     fn cublasDestroy_v2(handle: u64) {
-        lock(&HANDLES).remove(handle).map(drop)
+        HANDLES.lock().remove(handle).map(drop)
     }
 
     fn cublasSetStream_v2(handle: u64, stream: u64) {
@@ -193,7 +190,7 @@ exports! { answer;
     }
 
     fn cublasGetStream_v2(handle: u64, stream: Out<u64>) {
-        stream.set(lock(&HANDLES).get(handle)?.stream)
+        stream.set(HANDLES.lock().get(handle)?.stream)
     }
 
     fn cublasSetMathMode(handle: u64, mode: i32) {
@@ -201,7 +198,7 @@ exports! { answer;
     }
 
     fn cublasGetMathMode(handle: u64, mode: Out<i32>) {
-        mode.set(lock(&HANDLES).get(handle)?.math_mode)
+        mode.set(HANDLES.lock().get(handle)?.math_mode)
     }
 
     fn cublasSetPointerMode_v2(handle: u64, mode: i32) {
@@ -209,16 +206,27 @@ exports! { answer;
     }
 
     fn cublasGetPointerMode_v2(handle: u64, mode: Out<i32>) {
-        mode.set(lock(&HANDLES).get(handle)?.pointer_mode)
+        mode.set(HANDLES.lock().get(handle)?.pointer_mode)
     }
 
     fn cublasSetWorkspace_v2(handle: u64, _workspace: u64, _bytes: usize) {
-        lock(&HANDLES).get(handle).map(drop)
+        HANDLES.lock().get(handle).map(drop)
     }
 
     fn cublasSetSmCountTarget(handle: u64, _count: i32) {
-        lock(&HANDLES).get(handle).map(drop)
+        HANDLES.lock().get(handle).map(drop)
     }
+}
+
+/// Exported library calls that would have run kernels: they are counted and succeed.
+macro_rules! count_as_launch {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name() -> i32 {
+            launched();
+            0
+        }
+    )*};
 }
 
 // Other products of matrices with matrices and vectors, and triangular solves: their results are on the device.
@@ -238,31 +246,18 @@ count_as_launch! {
 
 /// Counts a factorisation or a solve of many matrices.
 fn solve(handle: u64) -> Result<u64, Fault> {
-    let stream = lock(&HANDLES).get(handle)?.stream;
-    launch(stream, Work::UNKNOWN)?;
+    let stream = HANDLES.lock().get(handle)?.stream;
+    launch(stream, KernelWork::UNKNOWN)?;
     Ok(stream)
 }
 
 /// Batched factorisations and solves: they say that all went well, some on the device and for each matrix, others on the host and at once.
 macro_rules! solves_of {
     ($factor:ident $solve:ident $orthogonal:ident $least_squares:ident) => {
-        exports! { answer;
+        unsafe_exports! { answer;
             fn $factor(handle: u64, _n: i32, _a: u64, _lda: i32, _pivots: u64, infos: u64, count: i32) {
                 let stream = solve(handle)?;
                 fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
-            }
-
-            fn $solve(
-                handle: u64, _operation: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _pivots: u64, _b: u64, _ldb: i32, info: Out<i32>,
-                _count: i32,
-            ) {
-                solve(handle)?;
-                info.set(0)
-            }
-
-            fn $orthogonal(handle: u64, _m: i32, _n: i32, _a: u64, _lda: i32, _tau: u64, info: Out<i32>, _count: i32) {
-                solve(handle)?;
-                info.set(0)
             }
 
             fn $least_squares(
@@ -275,6 +270,21 @@ macro_rules! solves_of {
                     return Ok(());
                 }
                 fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
+            }
+        }
+
+        exports! { answer;
+            fn $solve(
+                handle: u64, _operation: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _pivots: u64, _b: u64, _ldb: i32, info: Out<i32>,
+                _count: i32,
+            ) {
+                solve(handle)?;
+                info.set(0)
+            }
+
+            fn $orthogonal(handle: u64, _m: i32, _n: i32, _a: u64, _lda: i32, _tau: u64, info: Out<i32>, _count: i32) {
+                solve(handle)?;
+                info.set(0)
             }
         }
     };

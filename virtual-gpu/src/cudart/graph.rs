@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use super::answer;
+use super::error::answer;
 use crate::device::Fault;
-use crate::ffi::Out;
-use crate::process::device_of;
+use crate::devices::device_of;
+use crate::ffi::{InOut, Out};
 
 /// `cudaStreamCaptureStatus`.
 const NOT_CAPTURING: i32 = 0;
@@ -58,7 +58,7 @@ exports! { answer;
         Ok(())
     }
 
-    fn cudaThreadExchangeStreamCaptureMode(mode: Out<i32>) {
+    fn cudaThreadExchangeStreamCaptureMode(mode: InOut<i32>) {
         let wanted = mode.get().filter(|wanted| (GLOBAL..=RELAXED).contains(wanted)).ok_or(Fault::InvalidValue)?;
         mode.set(MODE.replace(wanted))
     }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 
-use super::answer;
-use crate::device::{Architecture, Fault, Work};
+use super::error::answer;
+use crate::device::{Architecture, Fault, KernelWork};
+use crate::devices::{device, launch as launch_work};
 use crate::ffi::{Given, Out};
-use crate::process::{self, device};
 
 /// `dim3`.
 #[repr(C)]
@@ -62,7 +62,7 @@ pub(crate) struct FunctionAttributes {
 
 /// Counts a launch on a stream that exists.
 pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
-    process::launch(stream, Work::UNKNOWN)
+    launch_work(stream, KernelWork::UNKNOWN)
 }
 
 /// How many blocks of this shape a multiprocessor holds.

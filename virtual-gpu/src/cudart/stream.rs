@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 
-use super::answer;
+use super::error::answer;
 use crate::device::{EventKind, Fault, LEAST_PRIORITY};
+use crate::devices::{active_device, device_of};
 use crate::ffi::{Out, call_host};
-use crate::process::{active_device, device_of};
 
 /// `cudaEventDisableTiming`.
 const DISABLE_TIMING: u32 = 2;
@@ -49,19 +49,6 @@ exports! { answer;
         device_of(stream)?.wait_event(stream, event, device_of(event)?)
     }
 
-    fn cudaLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
-        device_of(stream)?.streams().check(stream)?;
-        call_host(function, data)
-    }
-
-    fn cudaStreamAddCallback(
-        stream: u64, callback: Option<extern "C" fn(u64, i32, *mut c_void)>, data: *mut c_void, _flags: u32,
-    ) {
-        device_of(stream)?.streams().check(stream)?;
-        callback.ok_or(Fault::InvalidValue)?(stream, 0, data);
-        Ok(())
-    }
-
     fn cudaEventCreate(event: Out<u64>) {
         event.set(active_device()?.events().create(EventKind::Timed))
     }
@@ -93,5 +80,20 @@ exports! { answer;
 
     fn cudaEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {
         millis.set(device_of(start)?.elapsed_millis(start, end)?)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cudaLaunchHostFunc(stream: u64, function: Option<unsafe extern "C" fn(*mut c_void)>, data: *mut c_void) {
+        device_of(stream)?.streams().check(stream)?;
+        call_host(function, data)
+    }
+
+    fn cudaStreamAddCallback(
+        stream: u64, callback: Option<unsafe extern "C" fn(u64, i32, *mut c_void)>, data: *mut c_void, _flags: u32,
+    ) {
+        device_of(stream)?.streams().check(stream)?;
+        callback.ok_or(Fault::InvalidValue)?(stream, 0, data);
+        Ok(())
     }
 }

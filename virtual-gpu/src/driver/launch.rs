@@ -1,27 +1,22 @@
 //! Modules, their functions, and launches. Images are not read: every name is found.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
-use super::answer;
+use super::error::answer;
 use crate::cudart::{active_blocks, launch};
-use crate::device::{Architecture, Fault, Handles, lock};
+use crate::device::{Architecture, Fault};
+use crate::devices::{active_device, device};
 use crate::ffi::{Given, GivenText, Out};
-use crate::process::{active_device, device};
+use crate::handle_table::HandleTable;
 
 /// Loaded modules, each with the functions that were asked for in it, by name.
-static MODULES: Mutex<Handles<BTreeMap<String, u64>>> = Mutex::new(Handles::new());
+static MODULES: HandleTable<BTreeMap<String, u64>> = HandleTable::of("cuda");
 /// Where the handles of functions come from.
-static FUNCTIONS: Mutex<Handles<()>> = Mutex::new(Handles::new());
+static FUNCTIONS: HandleTable<()> = HandleTable::of("cuda");
 
 fn load_module(module: Out<u64>) -> Result<(), Fault> {
     active_device()?;
-    module.set(lock(&MODULES).insert(BTreeMap::new()))
-}
-
-/// Modules that are loaded, and functions of theirs.
-pub(crate) fn handles() -> usize {
-    lock(&MODULES).count() + lock(&FUNCTIONS).count()
+    module.set(MODULES.lock().insert(BTreeMap::new()))
 }
 
 /// `CUlaunchConfig`.
@@ -50,13 +45,13 @@ exports! { answer;
     }
 
     fn cuModuleUnload(module: u64) {
-        let functions = lock(&MODULES).remove(module)?;
-        functions.into_values().try_for_each(|function| lock(&FUNCTIONS).remove(function))
+        let functions = MODULES.lock().remove(module)?;
+        functions.into_values().try_for_each(|function| FUNCTIONS.lock().remove(function))
     }
 
     fn cuModuleGetFunction(function: Out<u64>, module: u64, name: GivenText) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
-        function.set(*lock(&MODULES).get_mut(module)?.entry(name).or_insert_with(|| lock(&FUNCTIONS).insert(())))
+        function.set(*MODULES.lock().get_mut(module)?.entry(name).or_insert_with(|| FUNCTIONS.lock().insert(())))
     }
 
     fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: u64) {

@@ -1,23 +1,33 @@
 //! Memory in the order of a stream, page-locked memory, copies and fills.
 
-use super::answer;
+use super::error::answer;
 use crate::cudart::{BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, copy_flat, fill, fill_words};
 use crate::device::{Fault, Owner};
+use crate::devices::{active_device, device_of, device_that, host};
 use crate::ffi::Out;
-use crate::process::{active_device, device_of, device_that, host, noted};
+use crate::report::noted;
 
 /// The stream of what is put on none.
 const DEFAULT_STREAM: u64 = 0;
 
 /// A copy that is over when the call returns.
-fn copy_now(to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
-    copy_flat(to, from, bytes, kind, DEFAULT_STREAM)?;
+///
+/// # Safety
+/// As for [`copy_flat`].
+unsafe fn copy_now(to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+    // SAFETY: as the caller says.
+    unsafe { copy_flat(to, from, bytes, kind, DEFAULT_STREAM)? };
     active_device()?.synchronize_stream(DEFAULT_STREAM)
 }
 
-fn copy_on(stream: u64, to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+/// A copy in the order of a stream.
+///
+/// # Safety
+/// As for [`copy_flat`].
+unsafe fn copy_on(stream: u64, to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
     device_of(stream)?.streams().check(stream)?;
-    copy_flat(to, from, bytes, kind, stream)
+    // SAFETY: as the caller says.
+    unsafe { copy_flat(to, from, bytes, kind, stream) }
 }
 
 fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
@@ -55,7 +65,9 @@ exports! { answer;
     fn cuMemHostUnregister(address: u64) {
         host()?.unregister_host(address)
     }
+}
 
+unsafe_exports! { answer;
     fn cuMemcpyHtoD_v2(to: u64, from: u64, bytes: usize) {
         copy_now(to, from, bytes, HOST_TO_DEVICE)
     }

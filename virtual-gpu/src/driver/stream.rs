@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 
-use super::answer;
+use super::error::answer;
 use crate::device::{EventKind, Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
+use crate::devices::{active_device, device_of};
 use crate::ffi::{Out, call_host};
-use crate::process::{active_device, device_of};
 
 /// `CU_EVENT_DISABLE_TIMING`.
 const DISABLE_TIMING: u32 = 2;
@@ -50,11 +50,6 @@ exports! { answer;
 
     fn cuStreamWaitEvent(stream: u64, event: u64, _flags: u32) {
         device_of(stream)?.wait_event(stream, event, device_of(event)?)
-    }
-
-    fn cuLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
-        device_of(stream)?.streams().check(stream)?;
-        call_host(function, data)
     }
 
     fn cuEventCreate(event: Out<u64>, flags: u32) {
@@ -124,5 +119,12 @@ exports! { answer;
 
     fn cuGraphExecDestroy(executable: u64) {
         device_of(executable)?.graphs().destroy_executable(executable)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cuLaunchHostFunc(stream: u64, function: Option<unsafe extern "C" fn(*mut c_void)>, data: *mut c_void) {
+        device_of(stream)?.streams().check(stream)?;
+        call_host(function, data)
     }
 }
