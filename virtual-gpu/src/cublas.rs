@@ -7,7 +7,7 @@ use virtual_gpu_protocol::{WorkKind, WorkType};
 use crate::cudart::fill_words;
 use crate::device::{Fault, KernelWork, Matrix, Operation};
 use crate::devices::{active_device, launch, launched};
-use crate::ffi::Out;
+use crate::ffi::{Address, Handle, Out};
 use crate::handle_table::HandleTable;
 
 #[derive(Default)]
@@ -134,16 +134,16 @@ macro_rules! products_of {
     ($data_type:expr, $one:ident, $strided:ident) => {
         exports! { answer;
             fn $one(
-                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, b: u64, ldb: i32, _beta: u64,
-                c: u64, ldc: i32,
+                handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, lda: i32, b: Address, ldb: i32, _beta: Address,
+                c: Address, ldc: i32,
             ) {
                 let operands = [(a, $data_type, lda, 0), (b, $data_type, ldb, 0), (c, $data_type, ldc, 0)];
                 Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: None }.run(handle)
             }
 
             fn $strided(
-                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, next_a: i64, b: u64, ldb: i32,
-                next_b: i64, _beta: u64, c: u64, ldc: i32, next_c: i64, count: i32,
+                handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, lda: i32, next_a: i64, b: Address, ldb: i32,
+                next_b: i64, _beta: Address, c: Address, ldc: i32, next_c: i64, count: i32,
             ) {
                 let operands = [(a, $data_type, lda, next_a), (b, $data_type, ldb, next_b), (c, $data_type, ldc, next_c)];
                 Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: None }.run(handle)
@@ -157,17 +157,18 @@ products_of! { FP64, cublasDgemm_v2, cublasDgemmStridedBatched }
 
 exports! { answer;
     fn cublasGemmEx(
-        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, b: u64, type_b: i32,
-        ldb: i32, _beta: u64, c: u64, type_c: i32, ldc: i32, compute_type: i32,
+        handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, type_a: i32, lda: i32, b: Address, type_b: i32,
+        ldb: i32, _beta: Address, c: Address, type_c: i32, ldc: i32, compute_type: i32,
+        _algorithm: i32,
     ) {
         let operands = [(a, type_a, lda, 0), (b, type_b, ldb, 0), (c, type_c, ldc, 0)];
         Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: Some(compute_type) }.run(handle)
     }
 
     fn cublasGemmStridedBatchedEx(
-        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, next_a: i64, b: u64,
-        type_b: i32, ldb: i32, next_b: i64, _beta: u64, c: u64, type_c: i32, ldc: i32, next_c: i64, count: i32,
-        compute_type: i32,
+        handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, type_a: i32, lda: i32, next_a: i64, b: Address,
+        type_b: i32, ldb: i32, next_b: i64, _beta: Address, c: Address, type_c: i32, ldc: i32, next_c: i64, count: i32,
+        compute_type: i32, _algorithm: i32,
     ) {
         let operands = [(a, type_a, lda, next_a), (b, type_b, ldb, next_b), (c, type_c, ldc, next_c)];
         Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: Some(compute_type) }.run(handle)
@@ -180,40 +181,40 @@ exports! { answer;
         handle.set(HANDLES.lock().insert(Settings::default()))
     }
 
-    fn cublasDestroy_v2(handle: u64) {
+    fn cublasDestroy_v2(handle: Handle) {
         HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cublasSetStream_v2(handle: u64, stream: u64) {
+    fn cublasSetStream_v2(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream).map_err(|_| Fault::InvalidValue)?;
         change(handle, |settings| settings.stream = stream)
     }
 
-    fn cublasGetStream_v2(handle: u64, stream: Out<u64>) {
+    fn cublasGetStream_v2(handle: Handle, stream: Out<u64>) {
         stream.set(HANDLES.lock().get(handle)?.stream)
     }
 
-    fn cublasSetMathMode(handle: u64, mode: i32) {
+    fn cublasSetMathMode(handle: Handle, mode: i32) {
         change(handle, |settings| settings.math_mode = mode)
     }
 
-    fn cublasGetMathMode(handle: u64, mode: Out<i32>) {
+    fn cublasGetMathMode(handle: Handle, mode: Out<i32>) {
         mode.set(HANDLES.lock().get(handle)?.math_mode)
     }
 
-    fn cublasSetPointerMode_v2(handle: u64, mode: i32) {
+    fn cublasSetPointerMode_v2(handle: Handle, mode: i32) {
         change(handle, |settings| settings.pointer_mode = mode)
     }
 
-    fn cublasGetPointerMode_v2(handle: u64, mode: Out<i32>) {
+    fn cublasGetPointerMode_v2(handle: Handle, mode: Out<i32>) {
         mode.set(HANDLES.lock().get(handle)?.pointer_mode)
     }
 
-    fn cublasSetWorkspace_v2(handle: u64, _workspace: u64, _bytes: usize) {
+    fn cublasSetWorkspace_v2(handle: Handle, _workspace: Address, _bytes: usize) {
         HANDLES.lock().get(handle).map(drop)
     }
 
-    fn cublasSetSmCountTarget(handle: u64, _count: i32) {
+    fn cublasSetSmCountTarget(handle: Handle, _count: i32) {
         HANDLES.lock().get(handle).map(drop)
     }
 }
@@ -255,14 +256,14 @@ fn solve(handle: u64) -> Result<u64, Fault> {
 macro_rules! solves_of {
     ($factor:ident $solve:ident $orthogonal:ident $least_squares:ident) => {
         unsafe_exports! { answer;
-            fn $factor(handle: u64, _n: i32, _a: u64, _lda: i32, _pivots: u64, infos: u64, count: i32) {
+            fn $factor(handle: Handle, _n: i32, _a: Address, _lda: i32, _pivots: Address, infos: Address, count: i32) {
                 let stream = solve(handle)?;
                 fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
             }
 
             fn $least_squares(
-                handle: u64, _operation: i32, _m: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _c: u64, _ldc: i32, info: Out<i32>,
-                infos: u64, count: i32,
+                handle: Handle, _operation: i32, _m: i32, _n: i32, _sides: i32, _a: Address, _lda: i32, _c: Address, _ldc: i32, info: Out<i32>,
+                infos: Address, count: i32,
             ) {
                 let stream = solve(handle)?;
                 info.set(0)?;
@@ -275,14 +276,14 @@ macro_rules! solves_of {
 
         exports! { answer;
             fn $solve(
-                handle: u64, _operation: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _pivots: u64, _b: u64, _ldb: i32, info: Out<i32>,
+                handle: Handle, _operation: i32, _n: i32, _sides: i32, _a: Address, _lda: i32, _pivots: Address, _b: Address, _ldb: i32, info: Out<i32>,
                 _count: i32,
             ) {
                 solve(handle)?;
                 info.set(0)
             }
 
-            fn $orthogonal(handle: u64, _m: i32, _n: i32, _a: u64, _lda: i32, _tau: u64, info: Out<i32>, _count: i32) {
+            fn $orthogonal(handle: Handle, _m: i32, _n: i32, _a: Address, _lda: i32, _tau: Address, info: Out<i32>, _count: i32) {
                 solve(handle)?;
                 info.set(0)
             }

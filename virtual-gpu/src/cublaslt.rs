@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::cublas::{TF32_COMPUTE, answer, element_bytes, gemm, work_type};
 use crate::device::{Fault, KernelWork, Matrix, Operation};
 use crate::devices::{active_device, launch};
-use crate::ffi::{Given, Out};
+use crate::ffi::{Address, Given, Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// cuBLASLt of CUDA 13.0.
@@ -117,7 +117,7 @@ exports! { answer;
         create(handle, [0; 4])
     }
 
-    fn cublasLtDestroy(handle: u64) {
+    fn cublasLtDestroy(handle: Handle) {
         destroy(handle)
     }
 
@@ -125,7 +125,7 @@ exports! { answer;
         create(handle, [compute_type as u64, scale_type as u64, 0, 0])
     }
 
-    fn cublasLtMatmulDescDestroy(handle: u64) {
+    fn cublasLtMatmulDescDestroy(handle: Handle) {
         destroy(handle)
     }
 
@@ -133,7 +133,7 @@ exports! { answer;
         create(handle, [data_type as u64, rows, columns, leading as u64])
     }
 
-    fn cublasLtMatrixLayoutDestroy(handle: u64) {
+    fn cublasLtMatrixLayoutDestroy(handle: Handle) {
         destroy(handle)
     }
 
@@ -141,12 +141,12 @@ exports! { answer;
         create(handle, [0; 4])
     }
 
-    fn cublasLtMatmulPreferenceDestroy(handle: u64) {
+    fn cublasLtMatmulPreferenceDestroy(handle: Handle) {
         destroy(handle)
     }
 
     fn cublasLtMatmulAlgoGetHeuristic(
-        _handle: u64, product: u64, _a: u64, _b: u64, _c: u64, _d: u64, _preference: u64, wanted: i32, results: Out<HeuristicResult>,
+        _handle: Handle, product: Handle, _a: Handle, _b: Handle, _c: Handle, _d: Handle, _preference: Handle, wanted: i32, results: Out<HeuristicResult>,
         count: Out<i32>,
     ) {
         DESCRIPTIONS.lock().get(product)?;
@@ -158,8 +158,8 @@ exports! { answer;
     }
 
     fn cublasLtMatmul(
-        _handle: u64, description: u64, _alpha: u64, a: u64, layout_a: u64, b: u64, layout_b: u64, _beta: u64, c: u64, layout_c: u64,
-        d: u64, layout_d: u64, _algorithm: u64, _workspace: u64, _workspace_bytes: usize, stream: u64,
+        _handle: Handle, description: Handle, _alpha: Address, a: Address, layout_a: Handle, b: Address, layout_b: Handle, _beta: Address, c: Address, layout_c: Handle,
+        d: Address, layout_d: Handle, _algorithm: Address, _workspace: Address, _workspace_bytes: usize, stream: Handle,
     ) {
         let device = active_device()?;
         launch(stream, work(description, layout_a, layout_b, layout_d)?)?;
@@ -170,15 +170,15 @@ exports! { answer;
 }
 
 unsafe_exports! { answer;
-    fn cublasLtMatmulDescSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
+    fn cublasLtMatmulDescSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
         set_attribute(handle, number, value, bytes)
     }
 
-    fn cublasLtMatrixLayoutSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
+    fn cublasLtMatrixLayoutSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
         set_attribute(handle, number, value, bytes)
     }
 
-    fn cublasLtMatmulPreferenceSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
+    fn cublasLtMatmulPreferenceSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
         set_attribute(handle, number, value, bytes)
     }
 }

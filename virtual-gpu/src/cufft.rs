@@ -5,7 +5,7 @@
 
 use crate::device::{Fault, KernelWork};
 use crate::devices::{active_device, launch};
-use crate::ffi::{Given, Out};
+use crate::ffi::{Address, Given, Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// The stream of each plan.
@@ -57,13 +57,13 @@ exports! { answer;
         if wanted == 0 { Ok(()) } else { Err(Fault::NotSupported) }
     }
 
-    fn cufftSetStream(plan: i32, stream: u64) {
+    fn cufftSetStream(plan: i32, stream: Handle) {
         active_device()?.streams().check(stream)?;
         *PLANS.lock().get_mut(handle_of(plan))? = stream;
         Ok(())
     }
 
-    fn cufftSetWorkArea(plan: i32, _workspace: u64) {
+    fn cufftSetWorkArea(plan: i32, _workspace: Address) {
         stream_of(plan).map(drop)
     }
 

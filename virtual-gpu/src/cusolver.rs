@@ -7,7 +7,7 @@ use crate::cublas::element_bytes;
 use crate::cudart::fill_words;
 use crate::device::{Fault, KernelWork};
 use crate::devices::{active_device, launch};
-use crate::ffi::Out;
+use crate::ffi::{Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// The stream of each handle.
@@ -41,7 +41,8 @@ unsafe fn compute(handle: u64, info: u64, matrices: u64) -> Result<(), Fault> {
     unsafe { fill_words(info, 0, matrices as usize, stream) }
 }
 
-/// Functions that compute, by the parameters after the handle. `info` is where the status goes; where there is a `count`, it is the number of matrices.
+/// Functions that compute, by the parameters after the handle. `info` is where the status goes; where there is a `count`, or a `wide_count` of 64 bits,
+/// it is the number of matrices.
 macro_rules! computes {
     ($($parameters:tt $($name:ident)*;)*) => {$($(computes! { @one $name $parameters })*)*};
     (@one $name:ident ($($before:ident)*; info $($after:ident)*)) => {
@@ -57,6 +58,14 @@ macro_rules! computes {
             fn $name(handle: u64, $($before: u64,)* info: u64, $($after: u64,)* count: u64) {
                 let _ = ($($before,)* $($after,)*);
                 compute(handle, info, int(count))
+            }
+        }
+    };
+    (@one $name:ident ($($before:ident)*; info $($after:ident)*; wide_count)) => {
+        unsafe_exports! { answer;
+            fn $name(handle: u64, $($before: u64,)* info: u64, $($after: u64,)* count: i64) {
+                let _ = ($($before,)* $($after,)*);
+                compute(handle, info, u64::try_from(count).map_err(|_| Fault::InvalidValue)?)
             }
         }
     };
@@ -90,7 +99,7 @@ computes! {
     (params uplo n type_a a lda compute_type work bytes host_work host_bytes; info) cusolverDnXpotrf;
     (params uplo n sides type_a a lda type_b b ldb; info) cusolverDnXpotrs;
     (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info) cusolverDnXsyevd;
-    (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info; count) cusolverDnXsyevBatched;
+    (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info; wide_count) cusolverDnXsyevBatched;
     (params left right n type_a a lda type_w w type_vl vl ldvl type_vr vr ldvr compute_type work bytes host_work host_bytes; info)
         cusolverDnXgeev;
     (uplo n sides type_a a lda pivots type_b b ldb work bytes host_work host_bytes; info) cusolverDnXsytrs;
@@ -175,11 +184,11 @@ exports! { answer;
         handle.set(HANDLES.lock().insert(0))
     }
 
-    fn cusolverDnDestroy(handle: u64) {
+    fn cusolverDnDestroy(handle: Handle) {
         HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cusolverDnSetStream(handle: u64, stream: u64) {
+    fn cusolverDnSetStream(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream).map_err(|_| Fault::InvalidValue)?;
         *HANDLES.lock().get_mut(handle)? = stream;
         Ok(())
@@ -189,7 +198,7 @@ exports! { answer;
         settings.set(SETTINGS.lock().insert(()))
     }
 
-    fn cusolverDnDestroyParams(settings: u64) {
+    fn cusolverDnDestroyParams(settings: Handle) {
         SETTINGS.lock().remove(settings)
     }
 
@@ -197,7 +206,7 @@ exports! { answer;
         settings.set(SETTINGS.lock().insert(()))
     }
 
-    fn cusolverDnDestroyGesvdjInfo(settings: u64) {
+    fn cusolverDnDestroyGesvdjInfo(settings: Handle) {
         SETTINGS.lock().remove(settings)
     }
 }

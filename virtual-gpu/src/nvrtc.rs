@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use crate::device::Fault;
-use crate::ffi::{GivenText, InOut, Out, OutText, StaticText, text};
+use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, text};
 use crate::handle_table::HandleTable;
 
 /// NVRTC of CUDA 13.0.
@@ -46,7 +46,7 @@ exports! { answer;
         minor.set(VERSION.1)
     }
 
-    fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: u64, _count: i32, _headers: u64, _names: u64) {
+    fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: Address, _count: i32, _headers: Address, _names: Address) {
         source.get().ok_or(Fault::InvalidValue)?;
         program.set(PROGRAMS.lock().insert(BTreeMap::new()))
     }
@@ -57,33 +57,33 @@ exports! { answer;
         program.set(0)
     }
 
-    fn nvrtcAddNameExpression(program: u64, name: GivenText) {
+    fn nvrtcAddNameExpression(program: Handle, name: GivenText) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let kept = CString::new(name.as_str()).map_err(|_| Fault::InvalidValue)?;
         PROGRAMS.lock().get_mut(program)?.entry(name).or_insert(kept);
         Ok(())
     }
 
-    fn nvrtcCompileProgram(program: u64, _count: i32, _options: u64) {
+    fn nvrtcCompileProgram(program: Handle, _count: i32, _options: Address) {
         PROGRAMS.lock().get(program).map(drop)
     }
 
-    fn nvrtcGetLoweredName(program: u64, name: GivenText, lowered: Out<u64>) {
+    fn nvrtcGetLoweredName(program: Handle, name: GivenText, lowered: Out<u64>) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let programs = PROGRAMS.lock();
         let kept = programs.get(program)?.get(&name).ok_or(Fault::InvalidSymbol)?;
         lowered.set(kept.as_ptr() as u64)
     }
 
-    fn nvrtcGetCUBINSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetCUBINSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
     }
 
-    fn nvrtcGetPTXSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetPTXSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
     }
 
-    fn nvrtcGetProgramLogSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetProgramLogSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
     }
 }
@@ -100,15 +100,15 @@ extern "C" fn nvrtcGetErrorString(code: i32) -> StaticText {
 }
 
 unsafe_exports! { answer;
-    fn nvrtcGetCUBIN(program: u64, place: OutText) {
+    fn nvrtcGetCUBIN(program: Handle, place: OutText) {
         empty(program, place)
     }
 
-    fn nvrtcGetPTX(program: u64, place: OutText) {
+    fn nvrtcGetPTX(program: Handle, place: OutText) {
         empty(program, place)
     }
 
-    fn nvrtcGetProgramLog(program: u64, place: OutText) {
+    fn nvrtcGetProgramLog(program: Handle, place: OutText) {
         empty(program, place)
     }
 }

@@ -8,7 +8,7 @@
 use super::error::answer;
 use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
 use crate::devices::{active_device, current, device_of, device_that, host, number_of, owner_of};
-use crate::ffi::{Out, fill as fill_place, move_bytes};
+use crate::ffi::{Address, Handle, Out, fill as fill_place, move_bytes};
 use crate::operations::running_operation;
 use crate::report::noted;
 
@@ -201,7 +201,7 @@ exports! { answer;
         address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
-    fn cudaFree(address: u64) {
+    fn cudaFree(address: Address) {
         let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
@@ -220,27 +220,27 @@ exports! { answer;
         pin_new(address, bytes)
     }
 
-    fn cudaFreeHost(address: u64) {
+    fn cudaFreeHost(address: Address) {
         let host = host()?;
         if address == 0 { Ok(()) } else { host.free_pinned(address) }
     }
 
-    fn cudaHostRegister(address: u64, bytes: usize, _flags: u32) {
+    fn cudaHostRegister(address: Address, bytes: usize, _flags: u32) {
         host()?.register_host(address, bytes as u64)
     }
 
-    fn cudaHostUnregister(address: u64) {
+    fn cudaHostUnregister(address: Address) {
         host()?.unregister_host(address)
     }
 
-    fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: u64, _flags: u32) {
+    fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: Address, _flags: u32) {
         match owner_of(on_host)? {
             (_, Owner::PinnedHost(_)) => on_device.set(on_host),
             (_, Owner::Device(_) | Owner::Unregistered) => Err(Fault::InvalidValue),
         }
     }
 
-    fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: u64) {
+    fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: Address) {
         // `cudaMemoryTypeUnregistered`, `Host` and `Device`; no device is -2 (`cudaInvalidDeviceId`).
         let (device, owner) = owner_of(address)?;
         let (kind, ordinal, device_pointer, host_pointer) = match owner {
@@ -253,24 +253,24 @@ exports! { answer;
 }
 
 unsafe_exports! { answer;
-    fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
+    fn cudaMemcpy(destination: Address, source: Address, bytes: usize, kind: i32) {
         copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
         active_device()?.synchronize_stream(DEFAULT_STREAM)
     }
 
-    fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {
+    fn cudaMemcpyAsync(destination: Address, source: Address, bytes: usize, kind: i32, stream: Handle) {
         check_stream(stream)?;
         copy_flat(destination, source, bytes, kind, stream)
     }
 
-    fn cudaMemcpyPeerAsync(destination: u64, _to: i32, source: u64, _from: i32, bytes: usize, stream: u64) {
+    fn cudaMemcpyPeerAsync(destination: Address, _to: i32, source: Address, _from: i32, bytes: usize, stream: Handle) {
         check_stream(stream)?;
         copy_flat(destination, source, bytes, DEVICE_TO_DEVICE, stream)
     }
 
     fn cudaMemcpy2DAsync(
-        destination: u64, destination_pitch: usize, source: u64, source_pitch: usize, row_bytes: usize, rows: usize, kind: i32,
-        stream: u64,
+        destination: Address, destination_pitch: usize, source: Address, source_pitch: usize, row_bytes: usize, rows: usize, kind: i32,
+        stream: Handle,
     ) {
         check_stream(stream)?;
         if rows > 1 && (destination_pitch < row_bytes || source_pitch < row_bytes) {
@@ -288,11 +288,11 @@ unsafe_exports! { answer;
         })
     }
 
-    fn cudaMemset(address: u64, value: i32, bytes: usize) {
+    fn cudaMemset(address: Address, value: i32, bytes: usize) {
         fill(address, value, bytes, DEFAULT_STREAM)
     }
 
-    fn cudaMemsetAsync(address: u64, value: i32, bytes: usize, stream: u64) {
+    fn cudaMemsetAsync(address: Address, value: i32, bytes: usize, stream: Handle) {
         check_stream(stream)?;
         fill(address, value, bytes, stream)
     }

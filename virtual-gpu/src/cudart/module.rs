@@ -8,7 +8,7 @@ use super::error::answer;
 use super::memory::DEFAULT_STREAM;
 use crate::device::{AddressSpace, Fault, Operation, Reservation, lock};
 use crate::devices::active_device;
-use crate::ffi::{Mapped, Out, move_bytes};
+use crate::ffi::{Address, Mapped, Out, move_bytes};
 
 /// A `__device__` or `__constant__` variable. Its memory is part of what the context takes.
 struct Variable {
@@ -61,7 +61,7 @@ unsafe extern "C" fn __cudaInitModule(_binary: u64) -> u8 {
 succeed! { __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterFunction }
 
 exports! { answer;
-    fn cudaGetSymbolAddress(address: Out<u64>, shadow: u64) {
+    fn cudaGetSymbolAddress(address: Out<u64>, shadow: Address) {
         active_device()?;
         address.set(variable(shadow)?.0)
     }
@@ -69,7 +69,7 @@ exports! { answer;
 }
 
 unsafe_exports! { answer;
-    fn cudaMemcpyToSymbol(shadow: u64, source: u64, bytes: usize, offset: usize, _kind: i32) {
+    fn cudaMemcpyToSymbol(shadow: Address, source: Address, bytes: usize, offset: usize, _kind: i32) {
         let device = active_device()?;
         let (address, size) = variable(shadow)?;
         if (offset as u64).checked_add(bytes as u64).is_none_or(|end| end > size) {

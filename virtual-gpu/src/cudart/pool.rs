@@ -3,7 +3,7 @@
 use super::error::answer;
 use crate::device::{Capacity, Fault, MemoryPool, Owner};
 use crate::devices::{activate, device_at, device_of, device_that};
-use crate::ffi::{Out, Untyped};
+use crate::ffi::{Address, Handle, Out, Untyped};
 use crate::machine::machine;
 use crate::report::noted;
 
@@ -32,7 +32,7 @@ exports! { answer;
         pool.set(DEFAULT_POOL + u64::from(device.ordinal) * NEXT_POOL)
     }
 
-    fn cudaMallocAsync(address: Out<u64>, bytes: usize, stream: u64) {
+    fn cudaMallocAsync(address: Out<u64>, bytes: usize, stream: Handle) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         if address.is_null() {
@@ -44,27 +44,27 @@ exports! { answer;
         address.set(noted(device, device.allocate_async(bytes as u64, stream))?)
     }
 
-    fn cudaFreeAsync(address: u64, stream: u64) {
+    fn cudaFreeAsync(address: Address, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free_async(address, stream) }
     }
 
-    fn cudaMemPoolTrimTo(pool: u64, bytes: usize) {
+    fn cudaMemPoolTrimTo(pool: Handle, bytes: usize) {
         with_pool(pool, |pool, capacity| {
             pool.trim(bytes as u64, capacity);
             Ok(())
         })
     }
 
-    fn cudaMemPoolSetAccess(pool: u64, _access: u64, _count: usize) {
+    fn cudaMemPoolSetAccess(pool: Handle, _access: Address, _count: usize) {
         // Where other devices reach this one's memory, they reach all of it.
         with_pool(pool, |_, _| Ok(()))
     }
 }
 
 unsafe_exports! { answer;
-    fn cudaMemPoolGetAttribute(pool: u64, number: i32, value: Untyped) {
+    fn cudaMemPoolGetAttribute(pool: Handle, number: i32, value: Untyped) {
         let found = with_pool(pool, |pool, _| match number {
             RELEASE_THRESHOLD => Ok(pool.release_threshold_bytes),
             RESERVED_CURRENT => Ok(pool.reserved.current),
@@ -79,7 +79,7 @@ unsafe_exports! { answer;
         if REUSE.contains(&number) { value.set(&1_i32.to_ne_bytes()) } else { value.set(&found.to_ne_bytes()) }
     }
 
-    fn cudaMemPoolSetAttribute(pool: u64, number: i32, value: Untyped) {
+    fn cudaMemPoolSetAttribute(pool: Handle, number: i32, value: Untyped) {
         if REUSE.contains(&number) {
             let given = value.get::<i32>()?;
             return with_pool(pool, |_, _| if given == 1 { Ok(()) } else { Err(Fault::NotSupported) });

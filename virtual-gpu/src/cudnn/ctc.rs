@@ -4,10 +4,10 @@
 //! Both ways through a sequence fill a table in fp32: a row for each time step of each sequence, a column for each label and for the blanks around
 //! them, of the longest sequence of labels. NVIDIA does not document it, and it was not checked on a card.
 
-use super::handle::{answer, run};
+use super::handle::answer;
 use super::legacy::tensor;
-use crate::device::{Fault, KernelWork};
-use crate::ffi::{Given, Out};
+use crate::device::Fault;
+use crate::ffi::{Address, Given, Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// Descriptors, each with the most labels that a sequence may have.
@@ -26,39 +26,31 @@ exports! { answer;
         descriptor.set(DESCRIPTORS.lock().insert(0))
     }
 
-    fn cudnnDestroyCTCLossDescriptor(descriptor: u64) {
+    fn cudnnDestroyCTCLossDescriptor(descriptor: Handle) {
         DESCRIPTORS.lock().remove(descriptor).map(drop)
     }
 
-    fn cudnnSetCTCLossDescriptorEx(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32) {
+    fn cudnnSetCTCLossDescriptorEx(descriptor: Handle, _data_type: i32, _normalization: i32, _gradients: i32) {
         DESCRIPTORS.lock().get(descriptor).map(drop)
     }
 
-    fn cudnnSetCTCLossDescriptor_v9(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32, most_labels: i32) {
+    fn cudnnSetCTCLossDescriptor_v9(descriptor: Handle, _data_type: i32, _normalization: i32, _gradients: i32, most_labels: i32) {
         *DESCRIPTORS.lock().get_mut(descriptor)? = most_labels;
         Ok(())
     }
 
     fn cudnnGetCTCLossWorkspaceSize_v8(
-        _handle: u64, _algorithm: i32, descriptor: u64, probabilities: u64, _gradients: u64, bytes: Out<usize>,
+        _handle: Handle, _algorithm: i32, descriptor: Handle, probabilities: Handle, _gradients: Handle, bytes: Out<usize>,
     ) {
         let most_labels = *DESCRIPTORS.lock().get(descriptor)?;
         bytes.set(workspace_bytes(probabilities, most_labels)?)
-    }
-
-    fn cudnnCTCLoss(handle: u64) {
-        run(handle, KernelWork::UNKNOWN)
-    }
-
-    fn cudnnCTCLoss_v8(handle: u64) {
-        run(handle, KernelWork::UNKNOWN)
     }
 }
 
 unsafe_exports! { answer;
     fn cudnnGetCTCLossWorkspaceSize(
-        _handle: u64, probabilities: u64, _gradients: u64, _labels: u64, label_counts: Given<i32>, _steps: u64, _algorithm: i32,
-        descriptor: u64, bytes: Out<usize>,
+        _handle: Handle, probabilities: Handle, _gradients: Handle, _labels: Address, label_counts: Given<i32>, _steps: Address, _algorithm: i32,
+        descriptor: Handle, bytes: Out<usize>,
     ) {
         DESCRIPTORS.lock().get(descriptor)?;
         let sequences = tensor(probabilities)?.sizes.get(1).copied().unwrap_or(0);

@@ -11,7 +11,7 @@ use super::handle::{answer, run};
 use super::workspace::{Computes, Convolution, Operand};
 use crate::device::{Fault, KernelWork};
 use crate::devices::active_device;
-use crate::ffi::{Given, Out, Untyped};
+use crate::ffi::{Given, Handle, Out, Untyped};
 use crate::handle_table::HandleTable;
 
 /// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
@@ -178,23 +178,23 @@ exports! { answer;
         handle.set(DESCRIPTORS.lock().insert(Descriptor::new(kind)))
     }
 
-    fn cudnnBackendDestroyDescriptor(handle: u64) {
+    fn cudnnBackendDestroyDescriptor(handle: Handle) {
         DESCRIPTORS.lock().remove(handle).map(drop)
     }
 
-    fn cudnnBackendFinalize(handle: u64) {
+    fn cudnnBackendFinalize(handle: Handle) {
         DESCRIPTORS.lock().get_mut(handle)?.finalize();
         Ok(())
     }
 
-    fn cudnnBackendExecute(handle: u64, plan: u64, _variant_pack: u64) {
+    fn cudnnBackendExecute(handle: Handle, plan: Handle, _variant_pack: Handle) {
         let work = DESCRIPTORS.lock().get(plan)?.work();
         run(handle, work)
     }
 }
 
 unsafe_exports! { answer;
-    fn cudnnBackendSetAttribute(handle: u64, attribute: i32, element_type: i32, count: i64, elements: Given<u8>) {
+    fn cudnnBackendSetAttribute(handle: Handle, attribute: i32, element_type: i32, count: i64, elements: Given<u8>) {
         let count = usize::try_from(count).map_err(|_| Fault::InvalidValue)?;
         let bytes = count.checked_mul(element_bytes(element_type)).ok_or(Fault::InvalidValue)?;
         let bytes = elements.to_vec(bytes);
@@ -210,7 +210,7 @@ unsafe_exports! { answer;
     }
 
     fn cudnnBackendGetAttribute(
-        handle: u64, attribute: i32, element_type: i32, wanted: i64, count: Out<i64>, elements: Untyped,
+        handle: Handle, attribute: i32, element_type: i32, wanted: i64, count: Out<i64>, elements: Untyped,
     ) {
         let wanted = usize::try_from(wanted).map_err(|_| Fault::InvalidValue)?;
         let major = active_device()?.architecture.major;

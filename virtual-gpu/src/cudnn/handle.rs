@@ -2,7 +2,7 @@
 
 use crate::device::{Fault, KernelWork};
 use crate::devices::{active_device, launch};
-use crate::ffi::{Out, OutText, StaticText, text};
+use crate::ffi::{Handle, Out, OutText, StaticText, text};
 use crate::handle_table::HandleTable;
 
 /// 9.20.0, the version that PyTorch 2.13 was built with.
@@ -61,17 +61,17 @@ exports! { answer;
         handle.set(HANDLES.lock().insert(0))
     }
 
-    fn cudnnDestroy(handle: u64) {
+    fn cudnnDestroy(handle: Handle) {
         HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cudnnSetStream(handle: u64, stream: u64) {
+    fn cudnnSetStream(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream)?;
         *HANDLES.lock().get_mut(handle)? = stream;
         Ok(())
     }
 
-    fn cudnnGetStream(handle: u64, stream: Out<u64>) {
+    fn cudnnGetStream(handle: Handle, stream: Out<u64>) {
         stream.set(*HANDLES.lock().get(handle)?)
     }
 

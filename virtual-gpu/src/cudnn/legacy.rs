@@ -4,7 +4,7 @@
 use super::handle::{answer, run};
 use crate::device::{Fault, KernelWork};
 use crate::devices::active_device;
-use crate::ffi::{Given, Out};
+use crate::ffi::{Given, Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// What a descriptor says of a tensor.
@@ -43,7 +43,7 @@ macro_rules! descriptors {
                     descriptor.set(DESCRIPTORS.lock().insert(()))
                 }
 
-                fn $destroy(descriptor: u64) {
+                fn $destroy(descriptor: Handle) {
                     DESCRIPTORS.lock().remove(descriptor)
                 }
             )*
@@ -68,31 +68,31 @@ exports! { answer;
         descriptor.set(TENSORS.lock().insert(Tensor::default()))
     }
 
-    fn cudnnDestroyTensorDescriptor(descriptor: u64) {
+    fn cudnnDestroyTensorDescriptor(descriptor: Handle) {
         TENSORS.lock().remove(descriptor).map(drop)
     }
 
-    fn cudnnDropoutGetStatesSize(_handle: u64, bytes: Out<usize>) {
+    fn cudnnDropoutGetStatesSize(_handle: Handle, bytes: Out<usize>) {
         let device = active_device()?;
         let threads = device.profile.multiprocessors.value * device.architecture.threads_per_multiprocessor;
         bytes.set(threads as usize * GENERATOR_BYTES)
     }
 
     fn cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(
-        _handle: u64, _mode: i32, _operations: i32, _x: u64, _z: u64, _y: u64, _scale: u64, _activation: u64, bytes: Out<usize>,
+        _handle: Handle, _mode: i32, _operations: i32, _x: Handle, _z: Handle, _y: Handle, _scale: Handle, _activation: Handle, bytes: Out<usize>,
     ) {
         bytes.set(0)
     }
 
     fn cudnnGetBatchNormalizationBackwardExWorkspaceSize(
-        _handle: u64, _mode: i32, _operations: i32, _x: u64, _y: u64, _dy: u64, _dz: u64, _dx: u64, _scale: u64, _activation: u64,
+        _handle: Handle, _mode: i32, _operations: i32, _x: Handle, _y: Handle, _dy: Handle, _dz: Handle, _dx: Handle, _scale: Handle, _activation: Handle,
         bytes: Out<usize>,
     ) {
         bytes.set(0)
     }
 
     fn cudnnGetBatchNormalizationTrainingExReserveSpaceSize(
-        _handle: u64, _mode: i32, _operations: i32, _activation: u64, _x: u64, bytes: Out<usize>,
+        _handle: Handle, _mode: i32, _operations: i32, _activation: Handle, _x: Handle, bytes: Out<usize>,
     ) {
         bytes.set(0)
     }
@@ -103,7 +103,7 @@ macro_rules! computes {
     ($($name:ident)*) => {
         exports! { answer;
             $(
-                fn $name(handle: u64) {
+                fn $name(handle: Handle) {
                     run(handle, KernelWork::UNKNOWN)
                 }
             )*
@@ -114,16 +114,17 @@ macro_rules! computes {
 computes! {
     cudnnBatchNormalizationForwardTrainingEx cudnnBatchNormalizationForwardInference cudnnBatchNormalizationBackwardEx
     cudnnSpatialTfGridGeneratorForward cudnnSpatialTfGridGeneratorBackward cudnnSpatialTfSamplerForward cudnnSpatialTfSamplerBackward
+    cudnnCTCLoss cudnnCTCLoss_v8
 }
 
 unsafe_exports! { answer;
-    fn cudnnSetTensorNdDescriptor(descriptor: u64, data_type: i32, dimensions: i32, sizes: Given<i32>, strides: Given<i32>) {
+    fn cudnnSetTensorNdDescriptor(descriptor: Handle, data_type: i32, dimensions: i32, sizes: Given<i32>, strides: Given<i32>) {
         let dimensions = usize::try_from(dimensions).map_err(|_| Fault::InvalidValue)?;
         set_tensor(descriptor, Tensor { data_type, sizes: sizes.to_vec(dimensions), strides: strides.to_vec(dimensions) })
     }
 
     fn cudnnGetTensorNdDescriptor(
-        descriptor: u64, wanted: i32, data_type: Out<i32>, dimensions: Out<i32>, sizes: Out<i32>, strides: Out<i32>,
+        descriptor: Handle, wanted: i32, data_type: Out<i32>, dimensions: Out<i32>, sizes: Out<i32>, strides: Out<i32>,
     ) {
         let Tensor { data_type: own_type, sizes: own_sizes, strides: own_strides } = tensor(descriptor)?;
         let given = own_sizes.len().min(usize::try_from(wanted).map_err(|_| Fault::InvalidValue)?);

@@ -9,7 +9,7 @@
 use super::handle::{answer, run};
 use super::legacy::{Tensor, set_tensor};
 use crate::device::{Fault, KernelWork};
-use crate::ffi::{Given, Out};
+use crate::ffi::{Address, Given, Handle, Out};
 use crate::handle_table::HandleTable;
 
 /// `cudnnRNNMode_t`, as far as it is told apart here.
@@ -163,13 +163,13 @@ exports! { answer;
         descriptor.set(NETWORKS.lock().insert(Network::default()))
     }
 
-    fn cudnnDestroyRNNDescriptor(descriptor: u64) {
+    fn cudnnDestroyRNNDescriptor(descriptor: Handle) {
         NETWORKS.lock().remove(descriptor).map(drop)
     }
 
     fn cudnnSetRNNDescriptor_v8(
-        descriptor: u64, _algorithm: i32, mode: i32, bias: i32, direction: i32, input_mode: i32, data_type: i32, _math_precision: i32,
-        _math_type: i32, input: i32, hidden: i32, output: i32, layers: i32, _dropout: u64, _flags: u32,
+        descriptor: Handle, _algorithm: i32, mode: i32, bias: i32, direction: i32, input_mode: i32, data_type: i32, _math_precision: i32,
+        _math_type: i32, input: i32, hidden: i32, output: i32, layers: i32, _dropout: Handle, _flags: u32,
     ) {
         if input_mode != LINEAR_INPUT {
             return Err(Fault::NotSupported);
@@ -187,18 +187,18 @@ exports! { answer;
         descriptor.set(DATA.lock().insert(Data::default()))
     }
 
-    fn cudnnDestroyRNNDataDescriptor(descriptor: u64) {
+    fn cudnnDestroyRNNDataDescriptor(descriptor: Handle) {
         DATA.lock().remove(descriptor).map(drop)
     }
 
-    fn cudnnGetRNNWeightSpaceSize(_handle: u64, network: u64, bytes: Out<usize>) {
+    fn cudnnGetRNNWeightSpaceSize(_handle: Handle, network: Handle, bytes: Out<usize>) {
         let network = *NETWORKS.lock().get(network)?;
         bytes.set((network.elements() * element_bytes(network.data_type)?) as usize)
     }
 
     fn cudnnGetRNNWeightParams(
-        _handle: u64, network: u64, pseudo_layer: i32, bytes: usize, weights: u64, number: i32, matrix: u64, matrix_address: Out<u64>,
-        bias: u64, bias_address: Out<u64>,
+        _handle: Handle, network: Handle, pseudo_layer: i32, bytes: usize, weights: Address, number: i32, matrix: Handle, matrix_address: Out<u64>,
+        bias: Handle, bias_address: Out<u64>,
     ) {
         let network = *NETWORKS.lock().get(network)?;
         let size = element_bytes(network.data_type)?;
@@ -219,7 +219,7 @@ exports! { answer;
         Ok(())
     }
 
-    fn cudnnGetRNNTempSpaceSizes(_handle: u64, network: u64, mode: i32, data: u64, workspace: Out<usize>, reserve: Out<usize>) {
+    fn cudnnGetRNNTempSpaceSizes(_handle: Handle, network: Handle, mode: i32, data: Handle, workspace: Out<usize>, reserve: Out<usize>) {
         let network = *NETWORKS.lock().get(network)?;
         let (work, kept) = network.space(*DATA.lock().get(data)?, mode == TRAINING);
         let size = element_bytes(network.data_type)?;
@@ -227,26 +227,27 @@ exports! { answer;
         reserve.set_if_wanted((kept * size) as usize);
         Ok(())
     }
-
-    fn cudnnRNNForward(handle: u64, network: u64) {
-        NETWORKS.lock().get(network)?;
-        run(handle, KernelWork::UNKNOWN)
-    }
-
-    fn cudnnRNNBackwardData_v8(handle: u64, network: u64) {
-        NETWORKS.lock().get(network)?;
-        run(handle, KernelWork::UNKNOWN)
-    }
-
-    fn cudnnRNNBackwardWeights_v8(handle: u64, network: u64) {
-        NETWORKS.lock().get(network)?;
-        run(handle, KernelWork::UNKNOWN)
-    }
 }
+
+/// Functions that compute: what comes after the handle and the network changes nothing here.
+macro_rules! computes {
+    ($($name:ident)*) => {
+        exports! { answer;
+            $(
+                fn $name(handle: Handle, network: Handle) {
+                    NETWORKS.lock().get(network)?;
+                    run(handle, KernelWork::UNKNOWN)
+                }
+            )*
+        }
+    };
+}
+
+computes! { cudnnRNNForward cudnnRNNBackwardData_v8 cudnnRNNBackwardWeights_v8 }
 
 unsafe_exports! { answer;
     fn cudnnSetRNNDataDescriptor(
-        descriptor: u64, _data_type: i32, layout: i32, longest: i32, batch: i32, _vector: i32, lengths: Given<i32>, _padding: u64,
+        descriptor: Handle, _data_type: i32, layout: i32, longest: i32, batch: i32, _vector: i32, lengths: Given<i32>, _padding: Address,
     ) {
         let lengths = lengths.to_vec(unsigned(batch)? as usize);
         if lengths.iter().any(|length| !(0..=longest).contains(length)) {

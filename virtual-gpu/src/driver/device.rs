@@ -9,7 +9,7 @@ use crate::device::{Block, Fault, Owner, lock};
 use crate::devices::{
     activate, active_device, current, device, device_at, device_count, device_of, device_that, number_of, owner_of, set_current,
 };
-use crate::ffi::{GivenText, Out, OutText, StaticText, Untyped, own_function};
+use crate::ffi::{GivenText, Handle, Out, OutText, StaticText, Untyped, own_function};
 use crate::report::noted;
 use crate::unsupported;
 
@@ -87,11 +87,11 @@ exports! { answer;
         context.set(if device()?.is_active() { context_of(current()?) } else { 0 })
     }
 
-    fn cuCtxSetCurrent(context: u64) {
+    fn cuCtxSetCurrent(context: Handle) {
         if context == 0 { Ok(()) } else { set_current(device_in(context)?) }
     }
 
-    fn cuCtxPushCurrent_v2(context: u64) {
+    fn cuCtxPushCurrent_v2(context: Handle) {
         let before = current()?;
         set_current(device_in(context)?)?;
         PUSHED.with_borrow_mut(|pushed| pushed.push(before));
@@ -178,7 +178,7 @@ unsafe_exports! { answer;
         name.set(&device_at(ordinal)?.name(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
     }
 
-    fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: u64) {
+    fn cuMemsetD32Async(address: u64, value: u32, count: usize, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         fill_words(address, value, count, stream)
     }

@@ -4,7 +4,7 @@ use super::error::answer;
 use crate::cudart::{BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, copy_flat, fill, fill_words};
 use crate::device::{Fault, Owner};
 use crate::devices::{active_device, device_of, device_that, host};
-use crate::ffi::Out;
+use crate::ffi::{Address, Handle, Out};
 use crate::report::noted;
 
 /// The stream of what is put on none.
@@ -35,13 +35,13 @@ fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
 }
 
 exports! { answer;
-    fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: u64) {
+    fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: Handle) {
         let device = active_device()?;
         device.streams().check(stream)?;
         address.set(noted(device, device.allocate_async(bytes as u64, stream))?)
     }
 
-    fn cuMemFreeAsync(address: u64, stream: u64) {
+    fn cuMemFreeAsync(address: u64, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?.free_async(address, stream)
     }
@@ -54,25 +54,25 @@ exports! { answer;
         pin_new(address, bytes)
     }
 
-    fn cuMemFreeHost(address: u64) {
+    fn cuMemFreeHost(address: Address) {
         host()?.free_pinned(address)
     }
 
-    fn cuMemHostRegister_v2(address: u64, bytes: usize, _flags: u32) {
+    fn cuMemHostRegister_v2(address: Address, bytes: usize, _flags: u32) {
         host()?.register_host(address, bytes as u64)
     }
 
-    fn cuMemHostUnregister(address: u64) {
+    fn cuMemHostUnregister(address: Address) {
         host()?.unregister_host(address)
     }
 }
 
 unsafe_exports! { answer;
-    fn cuMemcpyHtoD_v2(to: u64, from: u64, bytes: usize) {
+    fn cuMemcpyHtoD_v2(to: u64, from: Address, bytes: usize) {
         copy_now(to, from, bytes, HOST_TO_DEVICE)
     }
 
-    fn cuMemcpyDtoH_v2(to: u64, from: u64, bytes: usize) {
+    fn cuMemcpyDtoH_v2(to: Address, from: u64, bytes: usize) {
         copy_now(to, from, bytes, DEVICE_TO_HOST)
     }
 
@@ -84,23 +84,23 @@ unsafe_exports! { answer;
         copy_now(to, from, bytes, BY_ADDRESS)
     }
 
-    fn cuMemcpyHtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: Address, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, HOST_TO_DEVICE)
     }
 
-    fn cuMemcpyDtoHAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyDtoHAsync_v2(to: Address, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_HOST)
     }
 
-    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_DEVICE)
     }
 
-    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, BY_ADDRESS)
     }
 
-    fn cuMemcpyPeerAsync(to: u64, _to_context: u64, from: u64, _from_context: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyPeerAsync(to: u64, _to_context: Handle, from: u64, _from_context: Handle, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_DEVICE)
     }
 
@@ -108,7 +108,7 @@ unsafe_exports! { answer;
         fill(address, value.into(), bytes, DEFAULT_STREAM)
     }
 
-    fn cuMemsetD8Async(address: u64, value: u8, bytes: usize, stream: u64) {
+    fn cuMemsetD8Async(address: u64, value: u8, bytes: usize, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         fill(address, value.into(), bytes, stream)
     }

@@ -3,7 +3,7 @@
 use super::error::answer;
 use crate::device::{Device, Fault, LARGE_GRANULE_BYTES};
 use crate::devices::{activate, active_device, device_at, device_of, device_that};
-use crate::ffi::{Given, Out};
+use crate::ffi::{Address, Given, Out};
 use crate::report::noted;
 
 /// `CUmemLocation`.
@@ -65,7 +65,7 @@ exports! { answer;
         handle.set(noted(device, device.create(bytes as u64))?)
     }
 
-    fn cuMemRetainAllocationHandle(handle: Out<u64>, address: u64) {
+    fn cuMemRetainAllocationHandle(handle: Out<u64>, address: Address) {
         let held = device_with(address)?.with_virtual_memory(|memory, _, _| memory.retain(address))?;
         handle.set(held)
     }
@@ -82,7 +82,7 @@ exports! { answer;
         device_with(address)?.with_virtual_memory(|memory, capacity, _| memory.unmap(address, bytes as u64, capacity))
     }
 
-    fn cuMemSetAccess(address: u64, bytes: usize, _access: u64, _count: usize) {
+    fn cuMemSetAccess(address: u64, bytes: usize, _access: Address, _count: usize) {
         device_with(address)?.with_virtual_memory(|memory, _, _| memory.check_mapped(address, bytes as u64))
     }
 }

@@ -9,4 +9,6 @@ mod pointers;
 
 pub(crate) use loader::{at_exit, callers, function_at, own_function};
 pub(crate) use mapping::{Mapped, shared_numbers};
-pub(crate) use pointers::{Given, GivenText, InOut, Out, OutText, StaticText, Untyped, Versioned, call_host, fill, move_bytes, text};
+pub(crate) use pointers::{
+    Address, Given, GivenText, Handle, InOut, Out, OutText, StaticText, Untyped, Versioned, call_host, fill, move_bytes, text,
+};

@@ -10,6 +10,12 @@ use std::ptr;
 
 use crate::device::Fault;
 
+/// A pointer that stands for something that a library handed out. It is a number here, and never followed.
+pub(crate) type Handle = u64;
+
+/// A pointer that is a number here: an address of a device, or one of the host that is followed by unsafe code alone, if at all.
+pub(crate) type Address = u64;
+
 /// A pointer to where a result goes. What stands there before may be anything.
 #[repr(transparent)]
 pub(crate) struct Out<'call, T>(*mut T, PhantomData<&'call mut T>);
