@@ -4,3 +4,4 @@ mod arrows;
 mod files;
 mod generated;
 mod tree;
+mod work_kinds;
