@@ -180,7 +180,7 @@ mod tests {
             memory_source: None,
             time_source: None,
             config,
-            settled: Default::default(),
+            settled_config: None,
             lowered: Vec::new(),
             stages: Vec::new(),
             h2d_bytes: None,

@@ -16,15 +16,16 @@ mod plan;
 mod profile;
 mod record;
 mod request;
+mod stage;
 mod time;
 
-pub use attribution::{Component, PeakParts};
+pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
     Allocator, AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler,
     Settings, StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
 };
-pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
+pub use event::Event;
 pub use gpu::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, Share};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
@@ -32,9 +33,10 @@ pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec,
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::{OperationTime, WorkKind, WorkType};
-pub use record::{Outcome, Predicted, RunRecord, Source, Stage, StageRecord};
+pub use record::{Outcome, Predicted, RunRecord, Source, StageRecord};
 pub use request::{Device, Profile, Request};
-pub use time::{Secs, StageTime, Work};
+pub use stage::{Lowered, Stage, StageMemory, Transfers};
+pub use time::{Secs, StageTime, StageWork};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;
