@@ -2,7 +2,7 @@
 //!
 //! What is not known is an empty cell, never 0.
 
-use engine_protocol::{Config, Device, Dtype, GpuProfile, RunRecord, Secs, Stage, StreamFrom};
+use engine_protocol::{Config, Device, Dtype, GpuProfile, ResidentBlocks, RunRecord, Secs, Stage, StreamFrom};
 
 use crate::run::Run;
 use crate::verdict::{needed_bytes, total_secs};
@@ -45,7 +45,7 @@ fn of_run(name: &'static str, unit: &'static str, doc: &'static str, cell: impl 
 
 /// A column that tells a flag of the configuration that ran.
 fn flag(name: &'static str, unit: &'static str, doc: &'static str, cell: fn(&Config) -> String) -> Column {
-    of(name, unit, doc, move |record| cell(&record.config))
+    of(name, unit, doc, move |record| cell(record.config_run()))
 }
 
 /// What ran, on what, and how it ended.
@@ -113,16 +113,16 @@ fn configuration() -> Vec<Column> {
         flag("offload_text_encoder", "", "Where the text encoder runs.", |c| c.offload_text_encoder.name().into()),
         flag("offload_vae", "", "Whether the VAE waits on the CPU until it decodes.", |c| c.offload_vae.to_string()),
         flag("offload_dit", "", "Whether transformer blocks are streamed from the host.", |c| c.offload_dit.to_string()),
-        of("resident_blocks", "blocks", "Blocks that stay on the GPU where the others are streamed.", |r| {
-            text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(engine_protocol::ResidentBlocks::count)))
+        flag("resident_blocks", "blocks", "Blocks that stay on the GPU where the others are streamed.", |c| {
+            text(c.resident_blocks.and_then(ResidentBlocks::count))
         }),
-        of("prefetch_blocks", "parts of blocks", "What is on its way to the GPU while one part computes; a block has three.", |r| {
-            text(r.settled.prefetch_blocks.or(r.config.prefetch_blocks))
+        flag("prefetch_blocks", "parts of blocks", "What is on its way to the GPU while one part computes; a block has three.", |c| {
+            text(c.prefetch_blocks)
         }),
         flag("pinned_memory", "", "Whether streamed blocks wait in page-locked host memory.", |c| text(c.pinned_memory)),
         flag("max_pinned_gib", "GiB", "The most host memory that is page-locked for them.", |c| text(c.max_pinned_gib)),
-        of("stream_from", "", "Where streamed weights come from each time: `memory` or `file`.", |r| {
-            text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))
+        flag("stream_from", "", "Where streamed weights come from each time: `memory` or `file`.", |c| {
+            text(c.stream_from.map(StreamFrom::name))
         }),
         flag("sequence_chunk", "tokens", "Tokens that a block takes at a time; empty for all at once.", |c| text(c.sequence_chunk)),
         flag("head_chunk", "heads", "Heads that self-attention takes at a time; empty for all at once.", |c| text(c.head_chunk)),
@@ -274,7 +274,7 @@ fn secs(time: Option<Secs>) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use engine_protocol::{StageTime, Work};
+    use engine_protocol::{StageTime, StageWork};
 
     use super::*;
     use crate::samples;
@@ -284,7 +284,7 @@ mod tests {
         let mut record = samples::ok("a", 0, 10);
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
         for stage in &mut record.stages {
-            let work = Some(Work { operations: 1.5e12, bytes: 0.0 });
+            let work = Some(StageWork { operations: 1.5e12, bytes: 0.0 });
             stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, work });
         }
         // Half a TFLOP/s of one.

@@ -70,15 +70,31 @@ pub fn load_records(dir: &Path) -> Result<(Vec<RunRecord>, u64), Error> {
 /// A record, which is one line of the file, or a manifest, which is all of it. Fields that an older schema lacks have their defaults.
 fn parsed<T: DeserializeOwned>(text: &[u8], path: &Path, line: Option<usize>) -> Result<T, Error> {
     let at = |source: serde_json::Error| Error::Parse { path: path.to_owned(), line: line.unwrap_or(source.line()), source };
-    let value: Value = serde_json::from_slice(text).map_err(at)?;
+    let mut value: Value = serde_json::from_slice(text).map_err(at)?;
     // Schema 1 had no number yet.
     let schema = value.get("schema").map_or(Some(1), Value::as_u64).unwrap_or(u64::MAX);
     if !(u64::from(OLDEST_SCHEMA)..=u64::from(SCHEMA)).contains(&schema) {
         let version = value.get("version").and_then(Value::as_str).map(str::to_owned);
         return Err(Error::Schema { path: path.to_owned(), line: line.unwrap_or(1), schema, version });
     }
-    // From the text and not from the value, so that a mistake has its place.
-    serde_json::from_slice(text).map_err(at)
+    if schema == 1 {
+        from_schema_1(&mut value);
+    }
+    // Most mistakes are told with their place by the text itself; what an older schema has in another form is known from the value alone.
+    if schema == u64::from(SCHEMA) { serde_json::from_slice(text) } else { serde_json::from_value(value) }.map_err(at)
+}
+
+/// What schema 1 has in another form: of what a configuration left to the machine, each value by itself and not the whole configuration that ran.
+fn from_schema_1(value: &mut Value) {
+    let (Some(settled), Some(config)) = (value.get("settled").and_then(Value::as_object), value.get("config").and_then(Value::as_object))
+    else {
+        return;
+    };
+    if !settled.is_empty() {
+        let mut whole = config.clone();
+        whole.extend(settled.clone());
+        value["settled_config"] = Value::Object(whole);
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs, Settled, Source, Stage,
+    Config, Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs, Source, Stage,
     StageMemory, StageRecord, StageTime, Transfers,
 };
 use virtual_gpu_protocol::ProcessReport;
@@ -29,7 +29,8 @@ pub(super) struct Transcript {
     lines: usize,
     last: Option<Event>,
     device_name: Option<String>,
-    settled: Settled,
+    /// The configuration as it runs.
+    settled: Option<Config>,
     planned: Vec<PlannedStage>,
     lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
@@ -73,8 +74,8 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
-            Event::Planned { settled, stages } => {
-                self.settled = settled;
+            Event::Planned { config, stages } => {
+                self.settled = Some(*config);
                 self.planned = stages;
             }
             Event::Lowered(lowered) => {
@@ -156,7 +157,7 @@ impl Transcript {
                 Device::Cuda | Device::Cpu => has_times.then_some(Source::Measured),
             },
             config: request.config.clone(),
-            settled: self.settled,
+            settled_config: self.settled.filter(|settled| *settled != request.config),
             lowered: self.lowered,
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
