@@ -1,7 +1,7 @@
 //! A run's verdicts in sentences, and the chosen configuration as a file.
 
-use engine_protocol::{Allocator, Config, RunRecord, WeightDtype, gib};
-use serde_json::{Value, json};
+use engine_protocol::{Config, Flag, Group, RunRecord, gib};
+use serde_json::Value;
 
 use crate::{Run, Verdict, secs_in_words, summary};
 
@@ -12,7 +12,7 @@ pub fn sentences(run: &Run) -> Vec<String> {
     if verdicts.len() > 1
         && let Some(chosen) = summary::overall(&verdicts)
     {
-        sentences.push(format!("For all of them: level {} ({}).", chosen.config.low_mem_level, flags(&chosen.config)));
+        sentences.push(format!("For all of them: {}.", level_and_flags(run, &chosen.config)));
     }
     sentences
 }
@@ -30,7 +30,7 @@ pub fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
             (Some(secs), Some(source)) => format!(", {} ({})", secs_in_words(secs), source.name()),
             _ => String::new(),
         };
-        return format!("{subject}: level {} ({}){peak}{time}.", best.config.low_mem_level, flags(&best.config));
+        return format!("{subject}: {}{peak}{time}.", level_and_flags(run, &best.config));
     }
     match verdict.nearest {
         Some(miss) => format!(
@@ -48,66 +48,24 @@ pub fn source(record: &RunRecord) -> &'static str {
     record.memory_source.map_or("not measured", |source| source.name())
 }
 
-/// The flags of a configuration that decide about memory, on one line.
-pub fn flags(config: &Config) -> String {
-    let mut flags = vec![format!("attn_type={}", config.attn_type.name()), format!("dtype={}", config.dtype.name())];
-    if let Some(size) = config.vae_tile_size {
-        flags.push(format!("vae_tile_size={size}"));
-    }
-    if config.weight_dtype != WeightDtype::AsStored {
-        flags.push(format!("weight_dtype={}", config.weight_dtype.name()));
-    }
-    if config.allocator != Allocator::Native {
-        flags.push(format!("allocator={}", config.allocator.name()));
-    }
-    flags.push(format!("offload_text_encoder={}", config.offload_text_encoder.name()));
-    let switches =
-        [("offload_vae", config.offload_vae), ("offload_dit", config.offload_dit), ("activation_offload", config.activation_offload)];
-    for (name, is_on) in switches {
-        if is_on {
-            flags.push(format!("{name}=true"));
-        }
-    }
-    flags.join(", ")
+/// The flags of a configuration that are not its level's own, on one line; empty where there are none.
+pub fn flags(run: &Run, config: &Config) -> String {
+    let model = run.manifest.models.iter().find(|model| model.name == config.model);
+    model.map(|model| config.flags_beside_level(run.manifest.device, model).join(", ")).unwrap_or_default()
 }
 
-/// The settings that give `config` again: its level, and all that the level and the model leave open.
+/// `level 3 (resident_blocks=10)`: what tells two configurations of one video apart.
+pub fn level_and_flags(run: &Run, config: &Config) -> String {
+    match flags(run, config).as_str() {
+        "" => format!("level {}", config.low_mem_level),
+        flags => format!("level {} ({flags})", config.low_mem_level),
+    }
+}
+
+/// The settings that make a video of the same size and length as `config` does, in the same way: all but what it shows and how much of it was run.
 pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
-    let mut settings = vec![
-        ("model", json!(config.model)),
-        ("resolution", json!(config.resolution())),
-        ("frames", json!(config.frames)),
-        ("steps", json!(config.steps)),
-        ("sampler", json!(config.sampler.name())),
-        ("guidance_scale", json!(config.guidance_scale)),
-        ("flow_shift", json!(config.flow_shift)),
-        ("low_mem_level", json!(config.low_mem_level)),
-        ("dtype", json!(config.dtype.name())),
-        ("attn_type", json!(config.attn_type.name())),
-        ("offload_text_encoder", json!(config.offload_text_encoder.name())),
-        ("offload_vae", json!(config.offload_vae)),
-        ("offload_dit", json!(config.offload_dit)),
-        ("weight_dtype", json!(config.weight_dtype.name())),
-        ("allocator", json!(config.allocator.name())),
-        ("sequence_chunk", json!(config.sequence_chunk.unwrap_or(0))),
-        ("head_chunk", json!(config.head_chunk.unwrap_or(0))),
-        ("vae_tiling", json!(config.vae_tile_size.is_some())),
-        ("vae_temporal_chunk", json!(config.vae_temporal_chunk)),
-        ("activation_offload", json!(config.activation_offload)),
-    ];
-    let where_it_has_meaning = [
-        ("low_noise_guidance_scale", config.low_noise_guidance_scale.map(|scale| json!(scale))),
-        ("resident_blocks", config.resident_blocks.map(|n| json!(n))),
-        ("prefetch_blocks", config.prefetch_blocks.map(|n| json!(n))),
-        ("pinned_memory", config.pinned_memory.map(|yes| json!(yes))),
-        ("max_pinned_gib", config.max_pinned_gib.map(|gib| json!(gib))),
-        ("stream_from", config.stream_from.map(|from| json!(from.name()))),
-        ("guidance_batch", config.guidance_batch.map(|yes| json!(yes))),
-        ("vae_tile_size", config.vae_tile_size.map(|n| json!(n))),
-        ("vae_tile_overlap", config.vae_tile_overlap.map(|n| json!(n))),
-    ];
-    settings.extend(where_it_has_meaning.into_iter().filter_map(|(key, value)| Some((key, value?))));
-    settings
+    let is_told = |flag: &Flag| ![Group::Prompt, Group::Measuring].contains(&flag.group) && flag.key != "on_oom";
+    config.settings().into_iter().filter(|(flag, _)| is_told(flag)).map(|(flag, value)| (flag.key, value)).collect()
 }
 
 /// `recommended.yaml`: the chosen configuration, ready to be given back, or a comment that says why there is none.

@@ -20,7 +20,7 @@ mod times;
 use std::fs;
 use std::path::Path;
 
-pub use advice::{flags, recommended_yaml, sentence, sentences, settings, source};
+pub use advice::{flags, level_and_flags, recommended_yaml, sentence, sentences, settings, source};
 pub use parts::parts_in_words;
 pub use profile::{Bound, Breakdown, Part, Row, breakdown, part_name};
 pub use run::{Error, Host, MANIFEST, Manifest, RECORDS, Run, load_manifest, load_records};

@@ -66,13 +66,13 @@ impl Verdict<'_> {
     /// `wan2.1-t2v-14b at 1280x720, 81 frames`.
     pub fn subject(&self) -> String {
         let config = &self.records[0].config;
-        format!("{} at {}, {} frames", config.model, config.resolution(), config.frames)
+        format!("{} at {}, {} frames", config.model, config.resolution, config.frames)
     }
 }
 
 /// A verdict for each model and resolution, in the order in which they first appear.
 pub fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
-    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution(), record.config.frames);
+    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution, record.config.frames);
     let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
     for record in &run.records {
         match groups.iter_mut().find(|group| subject(group[0]) == subject(record)) {
@@ -90,7 +90,7 @@ pub fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
 
 /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
 pub fn overall<'a>(verdicts: &[Verdict<'a>]) -> Option<&'a RunRecord> {
-    let pixels = |record: &&RunRecord| u64::from(record.config.width) * u64::from(record.config.height) * u64::from(record.config.frames);
+    let pixels = |record: &&RunRecord| record.config.resolution.pixels() * u64::from(record.config.frames);
     // The first of equals, so that the answer does not hang on how a maximum is found.
     verdicts.iter().filter_map(|verdict| verdict.best).reduce(|best, next| if pixels(&next) > pixels(&best) { next } else { best })
 }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_shortest_time_wins_and_near_ones_are_the_same() {
-        let timed = |name: &str, level: i64, peak: u64, secs: f64| {
+        let timed = |name: &str, level: u8, peak: u64, secs: f64| {
             let mut record = samples::ok(name, level, peak);
             for stage in &mut record.stages {
                 let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });

@@ -28,7 +28,7 @@ pub fn row(record: &RunRecord) -> [String; 10] {
         config.low_mem_level.to_string(),
         config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default(),
         config.attn_type.name().into(),
-        config.resolution(),
+        config.resolution.to_string(),
         outcome(record),
         shown(record.peak_allocated_bytes()),
         shown(record.peak_reserved_bytes()),

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Done);
     }
     let c = &request.config;
-    say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution(), c.frames, c.low_mem_level, c.dtype.name());
+    say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution, c.frames, c.low_mem_level, c.dtype.name());
     if let Some(count) = report.settled.resident_blocks {
         say!("resident_blocks=auto is {count} here.\n");
     }

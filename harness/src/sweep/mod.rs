@@ -4,6 +4,7 @@ mod definition;
 mod expand;
 mod forecast;
 mod schedule;
+pub(crate) mod schema;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};

@@ -42,7 +42,7 @@ pub(crate) fn all(run: &Run) -> Result<Vec<Plot>, Error> {
 fn largest_video<'a, 'run>(verdicts: &'a [Verdict<'run>]) -> Option<&'a Verdict<'run>> {
     let pixels = |verdict: &Verdict<'_>| {
         let config = &verdict.records[0].config;
-        u64::from(config.width) * u64::from(config.height) * u64::from(config.frames)
+        config.resolution.pixels() * u64::from(config.frames)
     };
     verdicts.iter().reduce(|best, next| if pixels(next) > pixels(best) { next } else { best })
 }

@@ -15,7 +15,7 @@ pub(super) fn plot(run: &Run) -> Result<Plot, Error> {
     let several_models = run.manifest.models.len() > 1;
     let series = |verdict: &crate::Verdict<'_>| {
         let config = &verdict.records[0].config;
-        if several_models { format!("{} {}", config.model, config.resolution()) } else { config.resolution() }
+        if several_models { format!("{} {}", config.model, config.resolution) } else { config.resolution.to_string() }
     };
     let bar = |verdict: &crate::Verdict<'_>, level: u8| {
         let case = shown_case(verdict.records.iter().copied().filter(|record| record.config.low_mem_level == level))?;
