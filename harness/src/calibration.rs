@@ -1,6 +1,6 @@
 //! From what a GPU was measured to reach to its profile.
 
-use engine_protocol::{Calibration, Efficiency, Figure, GpuProfile, Measured, Measurement, Share, WorkKind};
+use engine_protocol::{Calibration, Efficiency, Figure, GpuProfile, Measured, Measurement, PeakShare, WorkKind};
 
 /// What a measurement is a share of, in the profile's own figures: operations or bytes a second.
 pub(crate) fn peak(measurement: &Measurement, profile: &GpuProfile) -> f64 {
@@ -12,7 +12,7 @@ pub(crate) fn peak(measurement: &Measurement, profile: &GpuProfile) -> f64 {
 }
 
 /// The share that the profile has for it. None for what has none of its own.
-pub(crate) fn share(what: Measured, efficiency: &Efficiency) -> Option<&Share> {
+pub(crate) fn share(what: Measured, efficiency: &Efficiency) -> Option<&PeakShare> {
     Some(match what {
         Measured::PinnedToDevice | Measured::PageableToDevice | Measured::ToPinned | Measured::Work(WorkKind::Copy) => return None,
         Measured::Work(WorkKind::Gemm) => &efficiency.gemm,
@@ -44,7 +44,7 @@ pub(crate) fn calibrated(profile: &GpuProfile, calibration: &Calibration, source
     let mut calibrated = profile.clone();
     let measured = |kind| {
         let [low, expected, high] = reached(calibration, Measured::Work(kind), profile)?;
-        Some(Share { low, expected, high, source: source.to_owned() })
+        Some(PeakShare { low, expected, high, source: source.to_owned() })
     };
     let efficiency = &mut calibrated.efficiency;
     for (share, kind) in [

@@ -1,6 +1,7 @@
 //! Real GPUs, as NVML finds them.
 
 use nvml_wrapper::Nvml;
+use virtual_gpu_protocol::environment::PROFILE;
 
 /// A GPU of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub(crate) struct RealGpu {
 /// The GPUs of this machine, or why there are none.
 pub(crate) fn list() -> Result<Vec<RealGpu>, String> {
     // The virtual GPU answers for NVML too: what it says would pass for real.
-    if std::env::var_os("LOWMEM_VIRTUAL_GPU").is_some() {
-        return Err("LOWMEM_VIRTUAL_GPU is set: this process is on a virtual GPU".into());
+    if std::env::var_os(PROFILE).is_some() {
+        return Err(format!("{PROFILE} is set: this process is on a virtual GPU"));
     }
     let nvml = Nvml::init().map_err(|error| format!("NVML: {error}"))?;
     let count = nvml.device_count().map_err(|error| format!("NVML: {error}"))?;

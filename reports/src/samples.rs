@@ -1,7 +1,7 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, Settings, Share,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, PeakShare, RunRecord, Settings,
     Source, Stage, StageMemory, StageRecord,
 };
 
@@ -98,7 +98,7 @@ pub(crate) fn gpu() -> GpuProfile {
     fn figure<T>(value: T) -> Figure<T> {
         Figure { value, source: "sample".into() }
     }
-    let share = || Share { low: 0.4, expected: 0.5, high: 0.8, source: "sample".into() };
+    let share = || PeakShare { low: 0.4, expected: 0.5, high: 0.8, source: "sample".into() };
     GpuProfile {
         name: "rtx-4090".into(),
         title: "NVIDIA GeForce RTX 4090".into(),

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fs;
 
+use virtual_gpu_protocol::ProcessReport;
+
 use crate::command::{ANSWERS, Place, stderr, stdout};
 
 /// A worker at whose every case the memory runs out.
@@ -74,13 +76,12 @@ fn the_recommended_configuration_is_a_definition_of_one_case() {
 #[test]
 fn the_worker_meets_the_virtual_gpu_through_its_environment() {
     let place = Place::new();
-    let script = r#"env > environment
-printf '{"unsupported":{"cudaThing":3},"peak_device_bytes":1}' > "$LOWMEM_VIRTUAL_GPU_REPORT"
-finished
-"#;
+    let report = ProcessReport { unsupported: [("cudaThing".into(), 3)].into(), ..ProcessReport::default() };
+    let report = serde_json::to_string(&report).expect("JSON");
+    let script = format!("env > environment\nprintf '%s' '{report}' > \"$LOWMEM_VIRTUAL_GPU_REPORT\"\nfinished\n");
     let one_case = ["low_mem_level=0", "attn_type=sdpa"];
     let virtually = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out", "run"];
-    place.lowmem_with(script).args(virtually).args(one_case).assert().success();
+    place.lowmem_with(&script).args(virtually).args(one_case).assert().success();
     let environment = fs::read_to_string(place.path("environment")).expect("the environment");
     let value = |name: &str| environment.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).unwrap_or_default().to_owned();
     assert!(value("LOWMEM_VIRTUAL_GPU").starts_with(r#"{"name":"rtx-4090","title":"NVIDIA GeForce RTX 4090""#));

@@ -52,6 +52,13 @@ fn a_crashing_worker_with_its_last_words() {
 }
 
 #[test]
+fn a_worker_whose_report_of_the_virtual_gpu_cannot_be_read() {
+    let (outcome, _, error) = with_fault("printf '{\"unsupported\":' > \"$LOWMEM_VIRTUAL_GPU_REPORT\"\nfinished");
+    assert_eq!(outcome, "failed");
+    assert!(error.contains("the virtual GPU's report of the worker cannot be read"), "{error}");
+}
+
+#[test]
 fn a_worker_that_leaves_without_a_result() {
     let (outcome, stage, error) = with_fault("exit 0");
     assert_eq!((outcome.as_str(), stage.as_str()), ("crashed", "denoise"));

@@ -3,3 +3,4 @@
 mod arrows;
 mod files;
 mod tree;
+mod work_kinds;

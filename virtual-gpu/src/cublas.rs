@@ -2,12 +2,13 @@
 //! What the products that PyTorch uses most read and write goes into the trace, from their shapes.
 //! Workspaces are PyTorch's own, given with `cublasSetWorkspace`; nothing is allocated here.
 
-use std::sync::Mutex;
+use virtual_gpu_protocol::{WorkKind, WorkType};
 
 use crate::cudart::fill_words;
-use crate::device::{Fault, Handles, Matrix, Operation, Work, WorkKind, WorkType, lock};
-use crate::ffi::Out;
-use crate::process::{active_device, launch};
+use crate::device::{Fault, KernelWork, Matrix, Operation};
+use crate::devices::{active_device, launch, launched};
+use crate::ffi::{Address, Handle, Out};
+use crate::handle_table::HandleTable;
 
 #[derive(Default)]
 struct Settings {
@@ -16,12 +17,7 @@ struct Settings {
     pointer_mode: i32,
 }
 
-static HANDLES: Mutex<Handles<Settings>> = Mutex::new(Handles::new());
-
-/// Handles that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&HANDLES).count()
-}
+static HANDLES: HandleTable<Settings> = HandleTable::of("cublas");
 
 /// cuBLAS's codes; those of cuBLASLt are the same.
 pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
@@ -35,7 +31,7 @@ pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 fn change(handle: u64, change: impl FnOnce(&mut Settings)) -> Result<(), Fault> {
-    change(lock(&HANDLES).get_mut(handle)?);
+    change(HANDLES.lock().get_mut(handle)?);
     Ok(())
 }
 
@@ -64,10 +60,11 @@ pub(crate) fn work_type(data_type: i32, rounds: bool) -> WorkType {
 }
 
 /// What a product of an m by k and a k by n matrix, `count` times, comes to, with the matrices that it reads and writes.
-pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Matrix]) -> Work {
+pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Matrix]) -> KernelWork {
     let [m, n, k] = shape.map(|side| side as f64);
-    let bytes = matrices.iter().map(|matrix| (matrix.rows * matrix.columns * matrix.element_bytes * matrix.count) as f64).sum();
-    Work { kind: WorkKind::Gemm, dtype, operations: 2.0 * m * n * k * count as f64, bytes }
+    let bytes =
+        matrices.iter().map(|matrix| matrix.element_bytes as f64 * matrix.rows as f64 * matrix.columns as f64 * matrix.count as f64).sum();
+    KernelWork { kind: Some(WorkKind::Gemm), dtype, operations: 2.0 * m * n * k * count as f64, bytes }
 }
 
 /// One of the three matrices of a product: address, `cudaDataType`, distance of columns, distance of matrices.
@@ -92,7 +89,7 @@ impl Product {
     /// Counts it, and notes what it reads and writes.
     fn run(self, handle: u64) -> Result<(), Fault> {
         let (stream, math_mode) = {
-            let handles = lock(&HANDLES);
+            let handles = HANDLES.lock();
             let settings = handles.get(handle)?;
             (settings.stream, settings.math_mode)
         };
@@ -137,16 +134,16 @@ macro_rules! products_of {
     ($data_type:expr, $one:ident, $strided:ident) => {
         exports! { answer;
             fn $one(
-                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, b: u64, ldb: i32, _beta: u64,
-                c: u64, ldc: i32,
+                handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, lda: i32, b: Address, ldb: i32, _beta: Address,
+                c: Address, ldc: i32,
             ) {
                 let operands = [(a, $data_type, lda, 0), (b, $data_type, ldb, 0), (c, $data_type, ldc, 0)];
                 Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: None }.run(handle)
             }
 
             fn $strided(
-                handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, lda: i32, next_a: i64, b: u64, ldb: i32,
-                next_b: i64, _beta: u64, c: u64, ldc: i32, next_c: i64, count: i32,
+                handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, lda: i32, next_a: i64, b: Address, ldb: i32,
+                next_b: i64, _beta: Address, c: Address, ldc: i32, next_c: i64, count: i32,
             ) {
                 let operands = [(a, $data_type, lda, next_a), (b, $data_type, ldb, next_b), (c, $data_type, ldc, next_c)];
                 Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: None }.run(handle)
@@ -160,17 +157,18 @@ products_of! { FP64, cublasDgemm_v2, cublasDgemmStridedBatched }
 
 exports! { answer;
     fn cublasGemmEx(
-        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, b: u64, type_b: i32,
-        ldb: i32, _beta: u64, c: u64, type_c: i32, ldc: i32, compute_type: i32,
+        handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, type_a: i32, lda: i32, b: Address, type_b: i32,
+        ldb: i32, _beta: Address, c: Address, type_c: i32, ldc: i32, compute_type: i32,
+        _algorithm: i32,
     ) {
         let operands = [(a, type_a, lda, 0), (b, type_b, ldb, 0), (c, type_c, ldc, 0)];
         Product { operations: [op_a, op_b], shape: [m, n, k], operands, count: 1, compute_type: Some(compute_type) }.run(handle)
     }
 
     fn cublasGemmStridedBatchedEx(
-        handle: u64, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: u64, a: u64, type_a: i32, lda: i32, next_a: i64, b: u64,
-        type_b: i32, ldb: i32, next_b: i64, _beta: u64, c: u64, type_c: i32, ldc: i32, next_c: i64, count: i32,
-        compute_type: i32,
+        handle: Handle, op_a: i32, op_b: i32, m: i32, n: i32, k: i32, _alpha: Address, a: Address, type_a: i32, lda: i32, next_a: i64, b: Address,
+        type_b: i32, ldb: i32, next_b: i64, _beta: Address, c: Address, type_c: i32, ldc: i32, next_c: i64, count: i32,
+        compute_type: i32, _algorithm: i32,
     ) {
         let operands = [(a, type_a, lda, next_a), (b, type_b, ldb, next_b), (c, type_c, ldc, next_c)];
         Product { operations: [op_a, op_b], shape: [m, n, k], operands, count, compute_type: Some(compute_type) }.run(handle)
@@ -180,45 +178,56 @@ exports! { answer;
 exports! { answer;
     fn cublasCreate_v2(handle: Out<u64>) {
         active_device()?;
-        handle.set(lock(&HANDLES).insert(Settings::default()))
+        handle.set(HANDLES.lock().insert(Settings::default()))
     }
 
-    fn cublasDestroy_v2(handle: u64) {
-        lock(&HANDLES).remove(handle).map(drop)
+    fn cublasDestroy_v2(handle: Handle) {
+        HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cublasSetStream_v2(handle: u64, stream: u64) {
+    fn cublasSetStream_v2(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream).map_err(|_| Fault::InvalidValue)?;
         change(handle, |settings| settings.stream = stream)
     }
 
-    fn cublasGetStream_v2(handle: u64, stream: Out<u64>) {
-        stream.set(lock(&HANDLES).get(handle)?.stream)
+    fn cublasGetStream_v2(handle: Handle, stream: Out<u64>) {
+        stream.set(HANDLES.lock().get(handle)?.stream)
     }
 
-    fn cublasSetMathMode(handle: u64, mode: i32) {
+    fn cublasSetMathMode(handle: Handle, mode: i32) {
         change(handle, |settings| settings.math_mode = mode)
     }
 
-    fn cublasGetMathMode(handle: u64, mode: Out<i32>) {
-        mode.set(lock(&HANDLES).get(handle)?.math_mode)
+    fn cublasGetMathMode(handle: Handle, mode: Out<i32>) {
+        mode.set(HANDLES.lock().get(handle)?.math_mode)
     }
 
-    fn cublasSetPointerMode_v2(handle: u64, mode: i32) {
+    fn cublasSetPointerMode_v2(handle: Handle, mode: i32) {
         change(handle, |settings| settings.pointer_mode = mode)
     }
 
-    fn cublasGetPointerMode_v2(handle: u64, mode: Out<i32>) {
-        mode.set(lock(&HANDLES).get(handle)?.pointer_mode)
+    fn cublasGetPointerMode_v2(handle: Handle, mode: Out<i32>) {
+        mode.set(HANDLES.lock().get(handle)?.pointer_mode)
     }
 
-    fn cublasSetWorkspace_v2(handle: u64, _workspace: u64, _bytes: usize) {
-        lock(&HANDLES).get(handle).map(drop)
+    fn cublasSetWorkspace_v2(handle: Handle, _workspace: Address, _bytes: usize) {
+        HANDLES.lock().get(handle).map(drop)
     }
 
-    fn cublasSetSmCountTarget(handle: u64, _count: i32) {
-        lock(&HANDLES).get(handle).map(drop)
+    fn cublasSetSmCountTarget(handle: Handle, _count: i32) {
+        HANDLES.lock().get(handle).map(drop)
     }
+}
+
+/// Exported library calls that would have run kernels: they are counted and succeed.
+macro_rules! count_as_launch {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name() -> i32 {
+            launched();
+            0
+        }
+    )*};
 }
 
 // Other products of matrices with matrices and vectors, and triangular solves: their results are on the device.
@@ -238,36 +247,23 @@ count_as_launch! {
 
 /// Counts a factorisation or a solve of many matrices.
 fn solve(handle: u64) -> Result<u64, Fault> {
-    let stream = lock(&HANDLES).get(handle)?.stream;
-    launch(stream, Work::UNKNOWN)?;
+    let stream = HANDLES.lock().get(handle)?.stream;
+    launch(stream, KernelWork::UNKNOWN)?;
     Ok(stream)
 }
 
 /// Batched factorisations and solves: they say that all went well, some on the device and for each matrix, others on the host and at once.
 macro_rules! solves_of {
     ($factor:ident $solve:ident $orthogonal:ident $least_squares:ident) => {
-        exports! { answer;
-            fn $factor(handle: u64, _n: i32, _a: u64, _lda: i32, _pivots: u64, infos: u64, count: i32) {
+        unsafe_exports! { answer;
+            fn $factor(handle: Handle, _n: i32, _a: Address, _lda: i32, _pivots: Address, infos: Address, count: i32) {
                 let stream = solve(handle)?;
                 fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
             }
 
-            fn $solve(
-                handle: u64, _operation: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _pivots: u64, _b: u64, _ldb: i32, info: Out<i32>,
-                _count: i32,
-            ) {
-                solve(handle)?;
-                info.set(0)
-            }
-
-            fn $orthogonal(handle: u64, _m: i32, _n: i32, _a: u64, _lda: i32, _tau: u64, info: Out<i32>, _count: i32) {
-                solve(handle)?;
-                info.set(0)
-            }
-
             fn $least_squares(
-                handle: u64, _operation: i32, _m: i32, _n: i32, _sides: i32, _a: u64, _lda: i32, _c: u64, _ldc: i32, info: Out<i32>,
-                infos: u64, count: i32,
+                handle: Handle, _operation: i32, _m: i32, _n: i32, _sides: i32, _a: Address, _lda: i32, _c: Address, _ldc: i32, info: Out<i32>,
+                infos: Address, count: i32,
             ) {
                 let stream = solve(handle)?;
                 info.set(0)?;
@@ -275,6 +271,21 @@ macro_rules! solves_of {
                     return Ok(());
                 }
                 fill_words(infos, 0, usize::try_from(count).map_err(|_| Fault::InvalidValue)?, stream)
+            }
+        }
+
+        exports! { answer;
+            fn $solve(
+                handle: Handle, _operation: i32, _n: i32, _sides: i32, _a: Address, _lda: i32, _pivots: Address, _b: Address, _ldb: i32, info: Out<i32>,
+                _count: i32,
+            ) {
+                solve(handle)?;
+                info.set(0)
+            }
+
+            fn $orthogonal(handle: Handle, _m: i32, _n: i32, _a: Address, _lda: i32, _tau: Address, info: Out<i32>, _count: i32) {
+                solve(handle)?;
+                info.set(0)
             }
         }
     };

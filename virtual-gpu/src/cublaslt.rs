@@ -4,12 +4,12 @@
 //! answer, so the figures are the same with any.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use crate::cublas::{TF32_COMPUTE, answer, element_bytes, gemm, work_type};
-use crate::device::{Fault, Handles, Matrix, Operation, Work, lock};
-use crate::ffi::{Given, Out};
-use crate::process::{active_device, launch};
+use crate::device::{Fault, KernelWork, Matrix, Operation};
+use crate::devices::{active_device, launch};
+use crate::ffi::{Address, Given, Handle, Out};
+use crate::handle_table::HandleTable;
 
 /// cuBLASLt of CUDA 13.0.
 const VERSION: usize = 130_000;
@@ -48,7 +48,7 @@ impl Description {
 /// What a product reads and writes: the factors, what is added where it is another matrix than the result, the bias of its rows.
 /// A matrix without a layout is left out.
 fn product(description: u64, stream: u64, operands: [(u64, u64); 4]) -> Operation {
-    let descriptions = lock(&DESCRIPTIONS);
+    let descriptions = DESCRIPTIONS.lock();
     let [a, b, added, result] = operands.map(|(address, layout)| Some(descriptions.get(layout).ok()?.matrix(address)));
     let added = added.filter(|added| added.address != operands[3].0 && added.address != 0);
     let bias = descriptions.get(description).ok().and_then(|product| product.number(BIAS_POINTER)).filter(|&address| address != 0);
@@ -58,8 +58,8 @@ fn product(description: u64, stream: u64, operands: [(u64, u64); 4]) -> Operatio
 }
 
 /// What a product comes to.
-fn work(description: u64, a: u64, b: u64, result: u64) -> Result<Work, Fault> {
-    let descriptions = lock(&DESCRIPTIONS);
+fn work(description: u64, a: u64, b: u64, result: u64) -> Result<KernelWork, Fault> {
+    let descriptions = DESCRIPTIONS.lock();
     let product = descriptions.get(description)?;
     let [a, b, result] = [descriptions.get(a)?, descriptions.get(b)?, descriptions.get(result)?];
     let matrices = [a.matrix(0), b.matrix(0), result.matrix(0)];
@@ -69,12 +69,7 @@ fn work(description: u64, a: u64, b: u64, result: u64) -> Result<Work, Fault> {
     Ok(gemm(dtype, [matrices[2].rows, matrices[2].columns, inner], matrices[2].count, &matrices))
 }
 
-static DESCRIPTIONS: Mutex<Handles<Description>> = Mutex::new(Handles::new());
-
-/// Handles that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&DESCRIPTIONS).count()
-}
+static DESCRIPTIONS: HandleTable<Description> = HandleTable::of("cublaslt");
 
 /// `cublasLtMatmulHeuristicResult_t`.
 #[repr(C)]
@@ -90,19 +85,24 @@ struct HeuristicResult {
 const _: () = assert!(size_of::<HeuristicResult>() == 96, "as in cublasLt.h");
 
 fn create(handle: Out<u64>, made_with: [u64; 4]) -> Result<(), Fault> {
-    handle.set(lock(&DESCRIPTIONS).insert(Description { made_with, attributes: BTreeMap::new() }))
+    handle.set(DESCRIPTIONS.lock().insert(Description { made_with, attributes: BTreeMap::new() }))
 }
 
 fn destroy(handle: u64) -> Result<(), Fault> {
-    if handle == 0 { Ok(()) } else { lock(&DESCRIPTIONS).remove(handle).map(drop) }
+    if handle == 0 { Ok(()) } else { DESCRIPTIONS.lock().remove(handle).map(drop) }
 }
 
-fn set_attribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) -> Result<(), Fault> {
-    let value = value.to_vec(bytes);
+/// Keeps an attribute.
+///
+/// # Safety
+/// The value has that many bytes.
+unsafe fn set_attribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) -> Result<(), Fault> {
+    // SAFETY: as the caller says.
+    let value = unsafe { value.to_vec(bytes) };
     if value.is_empty() {
         return Err(Fault::InvalidValue);
     }
-    lock(&DESCRIPTIONS).get_mut(handle)?.attributes.insert(number, value);
+    DESCRIPTIONS.lock().get_mut(handle)?.attributes.insert(number, value);
     Ok(())
 }
 
@@ -117,7 +117,7 @@ exports! { answer;
         create(handle, [0; 4])
     }
 
-    fn cublasLtDestroy(handle: u64) {
+    fn cublasLtDestroy(handle: Handle) {
         destroy(handle)
     }
 
@@ -125,43 +125,31 @@ exports! { answer;
         create(handle, [compute_type as u64, scale_type as u64, 0, 0])
     }
 
-    fn cublasLtMatmulDescDestroy(handle: u64) {
+    fn cublasLtMatmulDescDestroy(handle: Handle) {
         destroy(handle)
-    }
-
-    fn cublasLtMatmulDescSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
-        set_attribute(handle, number, value, bytes)
     }
 
     fn cublasLtMatrixLayoutCreate(handle: Out<u64>, data_type: i32, rows: u64, columns: u64, leading: i64) {
         create(handle, [data_type as u64, rows, columns, leading as u64])
     }
 
-    fn cublasLtMatrixLayoutDestroy(handle: u64) {
+    fn cublasLtMatrixLayoutDestroy(handle: Handle) {
         destroy(handle)
-    }
-
-    fn cublasLtMatrixLayoutSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
-        set_attribute(handle, number, value, bytes)
     }
 
     fn cublasLtMatmulPreferenceCreate(handle: Out<u64>) {
         create(handle, [0; 4])
     }
 
-    fn cublasLtMatmulPreferenceDestroy(handle: u64) {
+    fn cublasLtMatmulPreferenceDestroy(handle: Handle) {
         destroy(handle)
     }
 
-    fn cublasLtMatmulPreferenceSetAttribute(handle: u64, number: i32, value: Given<u8>, bytes: usize) {
-        set_attribute(handle, number, value, bytes)
-    }
-
     fn cublasLtMatmulAlgoGetHeuristic(
-        _handle: u64, product: u64, _a: u64, _b: u64, _c: u64, _d: u64, _preference: u64, wanted: i32, results: Out<HeuristicResult>,
+        _handle: Handle, product: Handle, _a: Handle, _b: Handle, _c: Handle, _d: Handle, _preference: Handle, wanted: i32, results: Out<HeuristicResult>,
         count: Out<i32>,
     ) {
-        lock(&DESCRIPTIONS).get(product)?;
+        DESCRIPTIONS.lock().get(product)?;
         if wanted < 1 {
             return Err(Fault::InvalidValue);
         }
@@ -170,13 +158,27 @@ exports! { answer;
     }
 
     fn cublasLtMatmul(
-        _handle: u64, description: u64, _alpha: u64, a: u64, layout_a: u64, b: u64, layout_b: u64, _beta: u64, c: u64, layout_c: u64,
-        d: u64, layout_d: u64, _algorithm: u64, _workspace: u64, _workspace_bytes: usize, stream: u64,
+        _handle: Handle, description: Handle, _alpha: Address, a: Address, layout_a: Handle, b: Address, layout_b: Handle, _beta: Address, c: Address, layout_c: Handle,
+        d: Address, layout_d: Handle, _algorithm: Address, _workspace: Address, _workspace_bytes: usize, stream: Handle,
     ) {
         let device = active_device()?;
         launch(stream, work(description, layout_a, layout_b, layout_d)?)?;
         let operands = [(a, layout_a), (b, layout_b), (c, layout_c), (d, layout_d)];
         device.trace.note(|| product(description, stream, operands));
         Ok(())
+    }
+}
+
+unsafe_exports! { answer;
+    fn cublasLtMatmulDescSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
+        set_attribute(handle, number, value, bytes)
+    }
+
+    fn cublasLtMatrixLayoutSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
+        set_attribute(handle, number, value, bytes)
+    }
+
+    fn cublasLtMatmulPreferenceSetAttribute(handle: Handle, number: i32, value: Given<u8>, bytes: usize) {
+        set_attribute(handle, number, value, bytes)
     }
 }

@@ -3,19 +3,17 @@
 //! A plan's workspace is the caller's, who is told its size. NVIDIA documents that it depends on the shape and may be nothing; here it is one
 //! copy of the transform in complex numbers, a figure that was not checked on a card.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use crate::device::{Fault, KernelWork};
+use crate::devices::{active_device, launch};
+use crate::ffi::{Address, Given, Handle, Out};
+use crate::handle_table::HandleTable;
 
-use crate::device::{Fault, Work, lock};
-use crate::ffi::{Given, Out};
-use crate::process::{active_device, launch};
+/// The stream of each plan.
+static PLANS: HandleTable<u64> = HandleTable::of("cufft");
 
-/// The streams of the plans, by number, and the last number.
-static PLANS: Mutex<(BTreeMap<i32, u64>, i32)> = Mutex::new((BTreeMap::new(), 0));
-
-/// Plans that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&PLANS).0.len()
+/// A plan is an `int`.
+fn handle_of(plan: i32) -> u64 {
+    u64::from(plan.cast_unsigned())
 }
 
 fn answer(result: Result<(), Fault>) -> i32 {
@@ -30,7 +28,7 @@ fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 fn stream_of(plan: i32) -> Result<u64, Fault> {
-    lock(&PLANS).0.get(&plan).copied().ok_or(Fault::InvalidHandle)
+    PLANS.lock().get(handle_of(plan)).copied()
 }
 
 /// Bytes of a complex number with parts of this `cudaDataType`, real or complex: fp16 and bf16, fp32, fp64.
@@ -46,15 +44,11 @@ fn complex_bytes(data_type: i32) -> Option<u64> {
 exports! { answer;
     fn cufftCreate(plan: Out<i32>) {
         active_device()?;
-        let mut plans = lock(&PLANS);
-        plans.1 += 1;
-        let number = plans.1;
-        plans.0.insert(number, 0);
-        plan.set(number)
+        plan.set(PLANS.lock().insert(0) as i32)
     }
 
     fn cufftDestroy(plan: i32) {
-        lock(&PLANS).0.remove(&plan).map(drop).ok_or(Fault::InvalidHandle)
+        PLANS.lock().remove(handle_of(plan)).map(drop)
     }
 
     fn cufftSetAutoAllocation(plan: i32, wanted: i32) {
@@ -63,16 +57,23 @@ exports! { answer;
         if wanted == 0 { Ok(()) } else { Err(Fault::NotSupported) }
     }
 
-    fn cufftSetStream(plan: i32, stream: u64) {
+    fn cufftSetStream(plan: i32, stream: Handle) {
         active_device()?.streams().check(stream)?;
-        *lock(&PLANS).0.get_mut(&plan).ok_or(Fault::InvalidHandle)? = stream;
+        *PLANS.lock().get_mut(handle_of(plan))? = stream;
         Ok(())
     }
 
-    fn cufftSetWorkArea(plan: i32, _workspace: u64) {
+    fn cufftSetWorkArea(plan: i32, _workspace: Address) {
         stream_of(plan).map(drop)
     }
 
+    fn cufftXtExec(plan: i32, _from: u64, _to: u64, _direction: i32) {
+        let stream = stream_of(plan)?;
+        launch(stream, KernelWork::UNKNOWN)
+    }
+}
+
+unsafe_exports! { answer;
     fn cufftXtMakePlanMany(
         plan: i32, rank: i32, sides: Given<i64>, _embedded_in: u64, _stride_in: i64, _distance_in: i64, _type_in: i32, _embedded_out: u64,
         _stride_out: i64, _distance_out: i64, _type_out: i32, count: i64, bytes: Out<usize>, type_inside: i32,
@@ -83,10 +84,5 @@ exports! { answer;
         let numbers = sides.reduce(|all, side| all?.checked_mul(side?)).flatten().ok_or(Fault::InvalidValue)?;
         let whole = complex_bytes(type_inside).and_then(|size| size.checked_mul(numbers)).ok_or(Fault::InvalidValue)?;
         bytes.set(whole as usize)
-    }
-
-    fn cufftXtExec(plan: i32, _from: u64, _to: u64, _direction: i32) {
-        let stream = stream_of(plan)?;
-        launch(stream, Work::UNKNOWN)
     }
 }

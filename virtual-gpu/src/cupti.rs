@@ -1,7 +1,7 @@
 //! `libcupti.so.13`: the profiler's interface. A profiler may subscribe and enable what it likes; nothing is recorded.
 
 use crate::device::Fault;
-use crate::ffi::{Out, StaticText, text};
+use crate::ffi::{Address, Handle, Out, StaticText, text};
 
 /// CUPTI of CUDA 13.0.
 const VERSION: u32 = 130_000;
@@ -20,7 +20,7 @@ exports! { answer;
         version.set(VERSION)
     }
 
-    fn cuptiSubscribe(subscriber: Out<u64>, _callback: u64, _data: u64) {
+    fn cuptiSubscribe(subscriber: Out<u64>, _callback: Address, _data: Address) {
         subscriber.set(SUBSCRIBER)
     }
 
@@ -32,7 +32,7 @@ exports! { answer;
         name.set(text(c"unknown"))
     }
 
-    fn cuptiActivityGetNumDroppedRecords(_context: u64, _stream: u32, count: Out<usize>) {
+    fn cuptiActivityGetNumDroppedRecords(_context: Handle, _stream: u32, count: Out<usize>) {
         count.set(0)
     }
 
@@ -43,7 +43,7 @@ exports! { answer;
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn cuptiActivityGetNextRecord() -> i32 {
+extern "C" fn cuptiActivityGetNextRecord(_buffer: Address, _bytes: usize, _record: Address) -> i32 {
     NO_MORE_RECORDS
 }
 

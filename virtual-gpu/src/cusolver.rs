@@ -3,23 +3,17 @@
 //! Workspaces are the caller's, who asks for their size first. NVIDIA does not document it; here it is as large as the matrix, a figure that
 //! was not checked on a card. (PyTorch's are part of what it allocates, and are freed at the end of each call.)
 
-use std::sync::Mutex;
-
 use crate::cublas::element_bytes;
 use crate::cudart::fill_words;
-use crate::device::{Fault, Handles, Work, lock};
-use crate::ffi::Out;
-use crate::process::{active_device, launch};
+use crate::device::{Fault, KernelWork};
+use crate::devices::{active_device, launch};
+use crate::ffi::{Handle, Out};
+use crate::handle_table::HandleTable;
 
 /// The stream of each handle.
-static HANDLES: Mutex<Handles<u64>> = Mutex::new(Handles::new());
+static HANDLES: HandleTable<u64> = HandleTable::of("cusolver");
 /// Settings that have handles of their own, none of which changes anything here.
-static SETTINGS: Mutex<Handles<()>> = Mutex::new(Handles::new());
-
-/// Handles that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&HANDLES).count() + lock(&SETTINGS).count()
-}
+static SETTINGS: HandleTable<()> = HandleTable::of("cusolver");
 
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
@@ -37,17 +31,22 @@ fn int(place: u64) -> u64 {
 }
 
 /// Counts a call, and says that all went well: in as many numbers on the device as there are matrices.
-fn compute(handle: u64, info: u64, matrices: u64) -> Result<(), Fault> {
-    let stream = *lock(&HANDLES).get(handle)?;
-    launch(stream, Work::UNKNOWN)?;
-    fill_words(info, 0, matrices as usize, stream)
+///
+/// # Safety
+/// Nobody frees or changes those numbers meanwhile.
+unsafe fn compute(handle: u64, info: u64, matrices: u64) -> Result<(), Fault> {
+    let stream = *HANDLES.lock().get(handle)?;
+    launch(stream, KernelWork::UNKNOWN)?;
+    // SAFETY: as the caller says.
+    unsafe { fill_words(info, 0, matrices as usize, stream) }
 }
 
-/// Functions that compute, by the parameters after the handle. `info` is where the status goes; where there is a `count`, it is the number of matrices.
+/// Functions that compute, by the parameters after the handle. `info` is where the status goes; where there is a `count`, or a `wide_count` of 64 bits,
+/// it is the number of matrices.
 macro_rules! computes {
     ($($parameters:tt $($name:ident)*;)*) => {$($(computes! { @one $name $parameters })*)*};
     (@one $name:ident ($($before:ident)*; info $($after:ident)*)) => {
-        exports! { answer;
+        unsafe_exports! { answer;
             fn $name(handle: u64, $($before: u64,)* info: u64, $($after: u64),*) {
                 let _ = ($($before,)* $($after,)*);
                 compute(handle, info, 1)
@@ -55,10 +54,18 @@ macro_rules! computes {
         }
     };
     (@one $name:ident ($($before:ident)*; info $($after:ident)*; count)) => {
-        exports! { answer;
+        unsafe_exports! { answer;
             fn $name(handle: u64, $($before: u64,)* info: u64, $($after: u64,)* count: u64) {
                 let _ = ($($before,)* $($after,)*);
                 compute(handle, info, int(count))
+            }
+        }
+    };
+    (@one $name:ident ($($before:ident)*; info $($after:ident)*; wide_count)) => {
+        unsafe_exports! { answer;
+            fn $name(handle: u64, $($before: u64,)* info: u64, $($after: u64,)* count: i64) {
+                let _ = ($($before,)* $($after,)*);
+                compute(handle, info, u64::try_from(count).map_err(|_| Fault::InvalidValue)?)
             }
         }
     };
@@ -92,7 +99,7 @@ computes! {
     (params uplo n type_a a lda compute_type work bytes host_work host_bytes; info) cusolverDnXpotrf;
     (params uplo n sides type_a a lda type_b b ldb; info) cusolverDnXpotrs;
     (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info) cusolverDnXsyevd;
-    (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info; count) cusolverDnXsyevBatched;
+    (params job uplo n type_a a lda type_w w compute_type work bytes host_work host_bytes; info; wide_count) cusolverDnXsyevBatched;
     (params left right n type_a a lda type_w w type_vl vl ldvl type_vr vr ldvr compute_type work bytes host_work host_bytes; info)
         cusolverDnXgeev;
     (uplo n sides type_a a lda pivots type_b b ldb work bytes host_work host_bytes; info) cusolverDnXsytrs;
@@ -107,7 +114,7 @@ macro_rules! asks_for_elements {
         exports! { answer;
             fn $name(handle: u64, $($before: u64,)* lwork: Out<i32>, $($after: u64),*) {
                 let _ = ($($before,)* $($after,)*);
-                lock(&HANDLES).get(handle)?;
+                HANDLES.lock().get(handle)?;
                 let elements = int($rows).saturating_mul(int($columns)).max(1);
                 lwork.set(i32::try_from(elements).map_err(|_| Fault::InvalidValue)?)
             }
@@ -153,7 +160,7 @@ macro_rules! asks_for_bytes {
         exports! { answer;
             fn $name(handle: u64, $($before: u64,)* bytes: Out<usize>, host_bytes: Out<usize>, $($after: u64),*) {
                 let _ = ($($before,)* $($after,)*);
-                lock(&HANDLES).get(handle)?;
+                HANDLES.lock().get(handle)?;
                 let elements = $rows.saturating_mul($columns).max(1);
                 bytes.set(elements.saturating_mul(element_bytes($kind as i32)) as usize)?;
                 host_bytes.set(0)
@@ -174,33 +181,33 @@ asks_for_bytes! {
 exports! { answer;
     fn cusolverDnCreate(handle: Out<u64>) {
         active_device()?;
-        handle.set(lock(&HANDLES).insert(0))
+        handle.set(HANDLES.lock().insert(0))
     }
 
-    fn cusolverDnDestroy(handle: u64) {
-        lock(&HANDLES).remove(handle).map(drop)
+    fn cusolverDnDestroy(handle: Handle) {
+        HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cusolverDnSetStream(handle: u64, stream: u64) {
+    fn cusolverDnSetStream(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream).map_err(|_| Fault::InvalidValue)?;
-        *lock(&HANDLES).get_mut(handle)? = stream;
+        *HANDLES.lock().get_mut(handle)? = stream;
         Ok(())
     }
 
     fn cusolverDnCreateParams(settings: Out<u64>) {
-        settings.set(lock(&SETTINGS).insert(()))
+        settings.set(SETTINGS.lock().insert(()))
     }
 
-    fn cusolverDnDestroyParams(settings: u64) {
-        lock(&SETTINGS).remove(settings)
+    fn cusolverDnDestroyParams(settings: Handle) {
+        SETTINGS.lock().remove(settings)
     }
 
     fn cusolverDnCreateGesvdjInfo(settings: Out<u64>) {
-        settings.set(lock(&SETTINGS).insert(()))
+        settings.set(SETTINGS.lock().insert(()))
     }
 
-    fn cusolverDnDestroyGesvdjInfo(settings: u64) {
-        lock(&SETTINGS).remove(settings)
+    fn cusolverDnDestroyGesvdjInfo(settings: Handle) {
+        SETTINGS.lock().remove(settings)
     }
 }
 

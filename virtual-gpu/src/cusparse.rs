@@ -5,13 +5,11 @@
 //! to be expected if the entries lie at random. The buffer of such a product holds an index and a value for each product of two entries that there is to
 //! sum; all other functions need no buffer. NVIDIA documents neither, and neither was checked on a card.
 
-use std::ffi::c_void;
-use std::sync::Mutex;
-
 use crate::cublas::element_bytes;
-use crate::device::{Fault, Handles, Work, lock};
-use crate::ffi::{Out, StaticText, text};
-use crate::process::{active_device, launch};
+use crate::device::{Fault, KernelWork};
+use crate::devices::{active_device, launch};
+use crate::ffi::{Address, Handle, Out, StaticText, Untyped, text};
+use crate::handle_table::HandleTable;
 
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
@@ -24,7 +22,7 @@ fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 /// cuSPARSE handles, each with its stream.
-static HANDLES: Mutex<Handles<u64>> = Mutex::new(Handles::new());
+static HANDLES: HandleTable<u64> = HandleTable::of("cusparse");
 
 /// A sparse matrix.
 #[derive(Debug, Clone, Copy)]
@@ -35,23 +33,18 @@ struct Sparse {
     value_type: i32,
 }
 
-static MATRICES: Mutex<Handles<Sparse>> = Mutex::new(Handles::new());
+static MATRICES: HandleTable<Sparse> = HandleTable::of("cusparse");
 
 /// Descriptors of dense matrices and vectors, of older matrices, of products and of solves. What stands on them changes nothing here.
-static DESCRIPTORS: Mutex<Handles<()>> = Mutex::new(Handles::new());
-
-/// Handles that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&HANDLES).count() + lock(&MATRICES).count() + lock(&DESCRIPTORS).count()
-}
+static DESCRIPTORS: HandleTable<()> = HandleTable::of("cusparse");
 
 /// The index of an entry, in 32 bits.
 const INDEX_BYTES: u64 = 4;
 
 /// Counts what would have run on the handle's stream.
 fn run(handle: u64) -> Result<(), Fault> {
-    let stream = *lock(&HANDLES).get(handle)?;
-    launch(stream, Work::UNKNOWN)
+    let stream = *HANDLES.lock().get(handle)?;
+    launch(stream, KernelWork::UNKNOWN)
 }
 
 impl Sparse {
@@ -81,112 +74,112 @@ fn sum_entries(rows: i32, columns: i32, entries: [i32; 2]) -> i32 {
 exports! { answer;
     fn cusparseCreate(handle: Out<u64>) {
         active_device()?;
-        handle.set(lock(&HANDLES).insert(0))
+        handle.set(HANDLES.lock().insert(0))
     }
 
-    fn cusparseDestroy(handle: u64) {
-        lock(&HANDLES).remove(handle).map(drop)
+    fn cusparseDestroy(handle: Handle) {
+        HANDLES.lock().remove(handle).map(drop)
     }
 
-    fn cusparseSetStream(handle: u64, stream: u64) {
+    fn cusparseSetStream(handle: Handle, stream: Handle) {
         active_device()?.streams().check(stream)?;
-        *lock(&HANDLES).get_mut(handle)? = stream;
+        *HANDLES.lock().get_mut(handle)? = stream;
         Ok(())
     }
 
-    fn cusparseSetPointerMode(handle: u64, _mode: i32) {
-        lock(&HANDLES).get(handle).map(drop)
+    fn cusparseSetPointerMode(handle: Handle, _mode: i32) {
+        HANDLES.lock().get(handle).map(drop)
     }
 
     fn cusparseCreateCsr(
-        matrix: Out<u64>, rows: i64, columns: i64, entries: i64, _offsets: u64, _indices: u64, _values: u64, _offset_type: i32,
+        matrix: Out<u64>, rows: i64, columns: i64, entries: i64, _offsets: Address, _indices: Address, _values: Address, _offset_type: i32,
         _index_type: i32, _base: i32, value_type: i32,
     ) {
-        matrix.set(lock(&MATRICES).insert(Sparse { rows, columns, entries, value_type }))
+        matrix.set(MATRICES.lock().insert(Sparse { rows, columns, entries, value_type }))
     }
 
     fn cusparseCreateCoo(
-        matrix: Out<u64>, rows: i64, columns: i64, entries: i64, _row_indices: u64, _column_indices: u64, _values: u64, _index_type: i32, _base: i32,
+        matrix: Out<u64>, rows: i64, columns: i64, entries: i64, _row_indices: Address, _column_indices: Address, _values: Address, _index_type: i32, _base: i32,
         value_type: i32,
     ) {
-        matrix.set(lock(&MATRICES).insert(Sparse { rows, columns, entries, value_type }))
+        matrix.set(MATRICES.lock().insert(Sparse { rows, columns, entries, value_type }))
     }
 
-    fn cusparseDestroySpMat(matrix: u64) {
-        lock(&MATRICES).remove(matrix).map(drop)
+    fn cusparseDestroySpMat(matrix: Handle) {
+        MATRICES.lock().remove(matrix).map(drop)
     }
 
-    fn cusparseSpMatGetSize(matrix: u64, rows: Out<i64>, columns: Out<i64>, entries: Out<i64>) {
-        let matrix = *lock(&MATRICES).get(matrix)?;
+    fn cusparseSpMatGetSize(matrix: Handle, rows: Out<i64>, columns: Out<i64>, entries: Out<i64>) {
+        let matrix = *MATRICES.lock().get(matrix)?;
         rows.set(matrix.rows)?;
         columns.set(matrix.columns)?;
         entries.set(matrix.entries)
     }
 
-    fn cusparseSpMatSetAttribute(matrix: u64, _attribute: i32, _data: Out<c_void>, _bytes: usize) {
-        lock(&MATRICES).get(matrix).map(drop)
+    fn cusparseSpMatSetAttribute(matrix: Handle, _attribute: i32, _data: Untyped, _bytes: usize) {
+        MATRICES.lock().get(matrix).map(drop)
     }
 
-    fn cusparseCsrSetPointers(matrix: u64, _offsets: u64, _indices: u64, _values: u64) {
-        lock(&MATRICES).get(matrix).map(drop)
+    fn cusparseCsrSetPointers(matrix: Handle, _offsets: Address, _indices: Address, _values: Address) {
+        MATRICES.lock().get(matrix).map(drop)
     }
 
-    fn cusparseCsrSetStridedBatch(matrix: u64, _count: i32, _offsets: i64, _entries: i64) {
-        lock(&MATRICES).get(matrix).map(drop)
+    fn cusparseCsrSetStridedBatch(matrix: Handle, _count: i32, _offsets: i64, _entries: i64) {
+        MATRICES.lock().get(matrix).map(drop)
     }
 
-    fn cusparseCreateDnMat(matrix: Out<u64>, _rows: i64, _columns: i64, _leading: i64, _values: u64, _value_type: i32, _order: i32) {
-        matrix.set(lock(&DESCRIPTORS).insert(()))
+    fn cusparseCreateDnMat(matrix: Out<u64>, _rows: i64, _columns: i64, _leading: i64, _values: Address, _value_type: i32, _order: i32) {
+        matrix.set(DESCRIPTORS.lock().insert(()))
     }
 
-    fn cusparseCreateDnVec(vector: Out<u64>, _size: i64, _values: u64, _value_type: i32) {
-        vector.set(lock(&DESCRIPTORS).insert(()))
+    fn cusparseCreateDnVec(vector: Out<u64>, _size: i64, _values: Address, _value_type: i32) {
+        vector.set(DESCRIPTORS.lock().insert(()))
     }
 
     fn cusparseSpMV_bufferSize(
-        handle: u64, _operation: i32, _alpha: u64, _a: u64, _x: u64, _beta: u64, _y: u64, _type: i32, _algorithm: i32, bytes: Out<usize>,
+        handle: Handle, _operation: i32, _alpha: Address, _a: Handle, _x: Handle, _beta: Address, _y: Handle, _type: i32, _algorithm: i32, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseSpMM_bufferSize(
-        handle: u64, _op_a: i32, _op_b: i32, _alpha: u64, _a: u64, _b: u64, _beta: u64, _c: u64, _type: i32, _algorithm: i32, bytes: Out<usize>,
+        handle: Handle, _op_a: i32, _op_b: i32, _alpha: Address, _a: Handle, _b: Handle, _beta: Address, _c: Handle, _type: i32, _algorithm: i32, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseSDDMM_bufferSize(
-        handle: u64, _op_a: i32, _op_b: i32, _alpha: u64, _a: u64, _b: u64, _beta: u64, _c: u64, _type: i32, _algorithm: i32, bytes: Out<usize>,
+        handle: Handle, _op_a: i32, _op_b: i32, _alpha: Address, _a: Handle, _b: Handle, _beta: Address, _c: Handle, _type: i32, _algorithm: i32, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseSpSV_bufferSize(
-        handle: u64, _operation: i32, _alpha: u64, _a: u64, _x: u64, _y: u64, _type: i32, _algorithm: i32, _solve: u64, bytes: Out<usize>,
+        handle: Handle, _operation: i32, _alpha: Address, _a: Handle, _x: Handle, _y: Handle, _type: i32, _algorithm: i32, _solve: Handle, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseSpSM_bufferSize(
-        handle: u64, _op_a: i32, _op_b: i32, _alpha: u64, _a: u64, _b: u64, _c: u64, _type: i32, _algorithm: i32, _solve: u64, bytes: Out<usize>,
+        handle: Handle, _op_a: i32, _op_b: i32, _alpha: Address, _a: Handle, _b: Handle, _c: Handle, _type: i32, _algorithm: i32, _solve: Handle, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseSpGEMM_workEstimation(
-        handle: u64, _op_a: i32, _op_b: i32, _alpha: u64, _a: u64, _b: u64, _beta: u64, _c: u64, _type: i32, _algorithm: i32, product: u64,
-        bytes: Out<usize>, _buffer: u64,
+        handle: Handle, _op_a: i32, _op_b: i32, _alpha: Address, _a: Handle, _b: Handle, _beta: Address, _c: Handle, _type: i32, _algorithm: i32, product: Handle,
+        bytes: Out<usize>, _buffer: Address,
     ) {
-        lock(&DESCRIPTORS).get(product)?;
+        DESCRIPTORS.lock().get(product)?;
         no_buffer(handle, bytes)
     }
 
     // Asked for without a buffer, how large it is to be; with one, the product, whose size is then known.
     fn cusparseSpGEMM_compute(
-        handle: u64, _op_a: i32, _op_b: i32, _alpha: u64, a: u64, b: u64, _beta: u64, c: u64, _type: i32, _algorithm: i32, _product: u64,
-        bytes: Out<usize>, buffer: u64,
+        handle: Handle, _op_a: i32, _op_b: i32, _alpha: Address, a: Handle, b: Handle, _beta: Address, c: Handle, _type: i32, _algorithm: i32, _product: Handle,
+        bytes: Out<usize>, buffer: Address,
     ) {
-        let mut matrices = lock(&MATRICES);
+        let mut matrices = MATRICES.lock();
         let (a, b) = (*matrices.get(a)?, *matrices.get(b)?);
         let c = matrices.get_mut(c)?;
         c.entries = a.product_entries(&b);
@@ -196,42 +189,42 @@ exports! { answer;
     }
 
     fn cusparseXcsrgeam2Nnz(
-        handle: u64, rows: i32, columns: i32, _a: u64, a_entries: i32, _a_offsets: u64, _a_indices: u64, _b: u64, b_entries: i32,
-        _b_offsets: u64, _b_indices: u64, _c: u64, _c_offsets: u64, entries: Out<i32>, _buffer: u64,
+        handle: Handle, rows: i32, columns: i32, _a: Handle, a_entries: i32, _a_offsets: Address, _a_indices: Address, _b: Handle, b_entries: i32,
+        _b_offsets: Address, _b_indices: Address, _c: Handle, _c_offsets: Address, entries: Out<i32>, _buffer: Address,
     ) {
         run(handle)?;
         entries.set(sum_entries(rows, columns, [a_entries, b_entries]))
     }
 
     fn cusparseXcsrsort_bufferSizeExt(
-        handle: u64, _rows: i32, _columns: i32, _entries: i32, _offsets: u64, _indices: u64, bytes: Out<usize>,
+        handle: Handle, _rows: i32, _columns: i32, _entries: i32, _offsets: Address, _indices: Address, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
     fn cusparseXcoosort_bufferSizeExt(
-        handle: u64, _rows: i32, _columns: i32, _entries: i32, _row_indices: u64, _column_indices: u64, bytes: Out<usize>,
+        handle: Handle, _rows: i32, _columns: i32, _entries: i32, _row_indices: Address, _column_indices: Address, bytes: Out<usize>,
     ) {
         no_buffer(handle, bytes)
     }
 
-    fn cusparseXbsrsv2_zeroPivot(handle: u64, _solve: u64, place: Out<i32>) {
+    fn cusparseXbsrsv2_zeroPivot(handle: Handle, _solve: Handle, place: Out<i32>) {
         no_zero_pivot(handle, place)
     }
 
-    fn cusparseXbsrsm2_zeroPivot(handle: u64, _solve: u64, place: Out<i32>) {
+    fn cusparseXbsrsm2_zeroPivot(handle: Handle, _solve: Handle, place: Out<i32>) {
         no_zero_pivot(handle, place)
     }
 }
 
 fn no_buffer(handle: u64, bytes: Out<usize>) -> Result<(), Fault> {
-    lock(&HANDLES).get(handle)?;
+    HANDLES.lock().get(handle)?;
     bytes.set(0)
 }
 
 /// A solve says that all went well.
 fn no_zero_pivot(handle: u64, place: Out<i32>) -> Result<(), Fault> {
-    lock(&HANDLES).get(handle)?;
+    HANDLES.lock().get(handle)?;
     place.set(-1)
 }
 
@@ -240,7 +233,7 @@ macro_rules! create {
     ($($create:ident)*) => {
         exports! { answer;
             $(fn $create(descriptor: Out<u64>) {
-                descriptor.set(lock(&DESCRIPTORS).insert(()))
+                descriptor.set(DESCRIPTORS.lock().insert(()))
             })*
         }
     };
@@ -250,8 +243,8 @@ macro_rules! create {
 macro_rules! destroy {
     ($($destroy:ident)*) => {
         exports! { answer;
-            $(fn $destroy(descriptor: u64) {
-                lock(&DESCRIPTORS).remove(descriptor)
+            $(fn $destroy(descriptor: Handle) {
+                DESCRIPTORS.lock().remove(descriptor)
             })*
         }
     };
@@ -261,7 +254,7 @@ macro_rules! destroy {
 macro_rules! computes {
     ($($name:ident)*) => {
         exports! { answer;
-            $(fn $name(handle: u64) {
+            $(fn $name(handle: Handle) {
                 run(handle)
             })*
         }
@@ -290,26 +283,26 @@ macro_rules! of_type {
     ($sum_buffer:ident $vector_buffer:ident $matrix_buffer:ident; $($computes:ident)*) => {
         exports! { answer;
             fn $sum_buffer(
-                handle: u64, _m: i32, _n: i32, _alpha: u64, _a: u64, _a_entries: i32, _a_values: u64, _a_offsets: u64, _a_indices: u64,
-                _beta: u64, _b: u64, _b_entries: i32, _b_values: u64, _b_offsets: u64, _b_indices: u64, _c: u64, _c_values: u64,
-                _c_offsets: u64, _c_indices: u64, bytes: Out<usize>,
+                handle: Handle, _m: i32, _n: i32, _alpha: Address, _a: Handle, _a_entries: i32, _a_values: Address, _a_offsets: Address, _a_indices: Address,
+                _beta: Address, _b: Handle, _b_entries: i32, _b_values: Address, _b_offsets: Address, _b_indices: Address, _c: Handle, _c_values: Address,
+                _c_offsets: Address, _c_indices: Address, bytes: Out<usize>,
             ) {
                 no_buffer(handle, bytes)
             }
 
             fn $vector_buffer(
-                handle: u64, _order: i32, _operation: i32, _rows: i32, _entries: i32, _a: u64, _values: u64, _offsets: u64, _indices: u64,
-                _block: i32, _solve: u64, bytes: Out<i32>,
+                handle: Handle, _order: i32, _operation: i32, _rows: i32, _entries: i32, _a: Handle, _values: Address, _offsets: Address, _indices: Address,
+                _block: i32, _solve: Handle, bytes: Out<i32>,
             ) {
-                lock(&HANDLES).get(handle)?;
+                HANDLES.lock().get(handle)?;
                 bytes.set(0)
             }
 
             fn $matrix_buffer(
-                handle: u64, _order: i32, _op_a: i32, _op_x: i32, _rows: i32, _sides: i32, _entries: i32, _a: u64, _values: u64,
-                _offsets: u64, _indices: u64, _block: i32, _solve: u64, bytes: Out<i32>,
+                handle: Handle, _order: i32, _op_a: i32, _op_x: i32, _rows: i32, _sides: i32, _entries: i32, _a: Handle, _values: Address,
+                _offsets: Address, _indices: Address, _block: i32, _solve: Handle, bytes: Out<i32>,
             ) {
-                lock(&HANDLES).get(handle)?;
+                HANDLES.lock().get(handle)?;
                 bytes.set(0)
             }
         }

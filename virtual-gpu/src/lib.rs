@@ -4,17 +4,19 @@
 //! Device memory is address space that is reserved and accounted for; kernels are counted and not run. So the
 //! allocator's figures are real ones and the numbers in tensors mean nothing.
 //!
-//! - `device`: what a GPU is here, in safe Rust: memory, streams, events, properties. It knows nothing of C.
-//! - one module a library (`cudart`, `driver`, `cublas`, ...): its exported functions, thin, over `device`.
-//! - `unsupported`: every other function that PyTorch's libraries ask for. It says so, once, and is counted.
-//! - `ffi`: pointers that came over the C interface, address space, strings. `process`: the devices of this process. `neighbours`: what other
-//!   processes hold of them.
+//! From below, where no module uses one that stands above it:
 //!
-//! Nothing of the project links this crate and it links nothing of the project: it is met through the loader alone,
-//! under the names in `sonames.txt`. What it reads is `LOWMEM_VIRTUAL_GPU` (a GPU profile as JSON; without it there is
-//! no device), `LOWMEM_VIRTUAL_GPU_COUNT` (how many of them), `LOWMEM_VIRTUAL_GPU_REPORT` (where to write the counters), `LOWMEM_VIRTUAL_GPU_TRACE` (where to write the
-//! operations), `LOWMEM_VIRTUAL_GPU_TIMELINE` (where to write when each began and ended), `LOWMEM_VIRTUAL_GPU_EVENTS` (when events are passed), `LOWMEM_VIRTUAL_GPU_QUIET` (no banner), `LOWMEM_VIRTUAL_GPU_MASK_NAME` (the real GPU's name) and
-//! `LOWMEM_VIRTUAL_GPU_STRICT` (what is unsupported fails for good).
+//! - `device`: what a GPU is here, in safe Rust: memory, streams, events, clock. It knows nothing of C.
+//! - `ffi`: pointers that came over the C interface, address space, the loader; and how functions are exported.
+//! - `environment`: what the environment asks for. `machine`: the devices that it makes.
+//! - `unsupported_calls`, `handle_table`, `operations`: what is counted, what was not given back, and which operation a thread is in. Libraries and observers tell them.
+//! - `neighbours`: what other processes hold. `report`: what is written at the end.
+//! - `devices`: the devices as the program sees them, and how one comes into use.
+//! - `unsupported`: every function that PyTorch's libraries ask for and nothing else here has. It says so, once, and is counted.
+//! - one module a library (`cudart`, `driver`, `cublas`, ...): its exported functions, thin, over `devices`. `observer`: our own interface for observers.
+//!
+//! Nothing of the project links this crate: it is met through the loader alone, under the names in `sonames.txt`. With those who start it, it shares
+//! `virtual-gpu-protocol`: the GPU profile that it gets, the report that it leaves, and the names of the environment variables.
 
 #![expect(unsafe_code, reason = "exporting C symbols and following C pointers is what this crate is for")]
 
@@ -29,14 +31,20 @@ mod cufft;
 mod cupti;
 mod cusolver;
 mod cusparse;
+mod devices;
 mod driver;
+mod environment;
+mod handle_table;
+mod machine;
 mod nccl;
 mod neighbours;
 mod nvml;
 mod nvrtc;
 mod nvshmem;
 mod observer;
-mod process;
+mod operations;
+mod report;
 mod unsupported;
+mod unsupported_calls;
 
 pub mod device;

@@ -8,9 +8,11 @@ use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use virtual_gpu_protocol::environment::MOST_DEVICES;
+
 use crate::device::{Device, Usage};
-use crate::ffi;
-use crate::process::{MOST_DEVICES, report_folder};
+use crate::environment::report_folder;
+use crate::ffi::shared_numbers;
 
 const EXTENSION: &str = "use";
 
@@ -26,7 +28,7 @@ pub(crate) fn publish(device: &Device) {
     static ALL: OnceLock<Option<&[AtomicU64]>> = OnceLock::new();
     let this = process::id();
     // A folder that is gone or full is nobody's loss.
-    let Some(all) = ALL.get_or_init(|| ffi::shared_numbers(&file_of(this)?, MOST_DEVICES as usize * NUMBERS).ok()) else { return };
+    let Some(all) = ALL.get_or_init(|| shared_numbers(&file_of(this)?, MOST_DEVICES as usize * NUMBERS).ok()) else { return };
     let Some([held, usage @ ..]) = all.chunks_exact(NUMBERS).nth(device.ordinal as usize) else { return };
     // A forked child has the books and the file of its parent, and must leave both alone.
     let is_ours = move || process::id() == this;
@@ -50,7 +52,7 @@ pub(crate) fn withdraw() {
 }
 
 /// What a process does with a device.
-struct Share {
+struct ProcessUse {
     process: u32,
     held_bytes: u64,
     usage: Usage,
@@ -58,7 +60,7 @@ struct Share {
 
 /// Which processes hold how much of the device, in the order of their ids.
 pub(crate) fn holders(device: &Device) -> Vec<(u32, u64)> {
-    let mut found: Vec<(u32, u64)> = shares(device).iter().map(|share| (share.process, share.held_bytes)).collect();
+    let mut found: Vec<(u32, u64)> = uses(device).iter().map(|used| (used.process, used.held_bytes)).collect();
     found.sort_unstable();
     found
 }
@@ -66,28 +68,28 @@ pub(crate) fn holders(device: &Device) -> Vec<(u32, u64)> {
 /// What share of the time the device computes, and what share its memory is read or written, since it was first used. Each process has the device to itself and a
 /// clock of its own: their work is taken together, as if all of them had begun at the same time.
 pub(crate) fn utilization(device: &Device) -> [f64; 2] {
-    let shares = shares(device);
-    let secs = shares.iter().map(|share| share.usage.secs).fold(0.0, f64::max);
-    let sum = |of: fn(&Usage) -> f64| shares.iter().map(|share| of(&share.usage)).sum::<f64>();
+    let uses = uses(device);
+    let secs = uses.iter().map(|used| used.usage.secs).fold(0.0, f64::max);
+    let sum = |of: fn(&Usage) -> f64| uses.iter().map(|used| of(&used.usage)).sum::<f64>();
     let moving = device.rates.full_bandwidth(sum(|usage| usage.bytes));
     [sum(|usage| usage.compute_secs), moving].map(|busy| if secs > 0.0 { (busy / secs).min(1.0) } else { 0.0 })
 }
 
-fn shares(device: &Device) -> Vec<Share> {
+fn uses(device: &Device) -> Vec<ProcessUse> {
     let this = process::id();
     let entries = report_folder().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|it| it == EXTENSION));
     let others = paths.filter_map(|path| Some((path.file_stem()?.to_str()?.parse().ok()?, path)));
     let others = others.filter(|&(process, _)| process != this && is_alive(process));
-    let mut found: Vec<Share> = others.filter_map(|(process, path)| published(process, &path, device.ordinal)).collect();
+    let mut found: Vec<ProcessUse> = others.filter_map(|(process, path)| published(process, &path, device.ordinal)).collect();
     if device.is_active() {
-        found.push(Share { process: this, held_bytes: device.used_and_peak_bytes().0, usage: device.clock().usage() });
+        found.push(ProcessUse { process: this, held_bytes: device.used_and_peak_bytes().0, usage: device.clock().usage() });
     }
     found
 }
 
 /// What stands in the file of a process; none where it never used the device.
-fn published(process: u32, path: &PathBuf, ordinal: u32) -> Option<Share> {
+fn published(process: u32, path: &PathBuf, ordinal: u32) -> Option<ProcessUse> {
     const BYTES: usize = size_of::<u64>();
     let mut bytes = [0; NUMBERS * BYTES];
     let place = u64::from(ordinal) * bytes.len() as u64;
@@ -96,7 +98,7 @@ fn published(process: u32, path: &PathBuf, ordinal: u32) -> Option<Share> {
     let held_bytes = numbers.next().filter(|&bytes| bytes > 0)?;
     let mut secs = numbers.map(f64::from_bits);
     let usage = Usage { compute_secs: secs.next()?, bytes: secs.next()?, secs: secs.next()? };
-    Some(Share { process, held_bytes, usage })
+    Some(ProcessUse { process, held_bytes, usage })
 }
 
 /// One that was killed left its file behind, and may wait for its parent to look at its end (`Z`).

@@ -5,9 +5,9 @@ use std::fs;
 
 use crate::cudart::CUDA_VERSION;
 use crate::device::{Device, Fault};
-use crate::ffi::{GivenText, Out, OutText, StaticText, text};
+use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, Versioned, text};
+use crate::machine::machine;
 use crate::neighbours::{holders, utilization};
-use crate::process::{machine, uuid_text};
 
 /// The first device's handle, and how far it is to the next one's.
 const DEVICE: u64 = 0x100;
@@ -119,14 +119,18 @@ impl ProcessV2 {
 }
 
 /// The processes that use the device. Room for none is how callers ask for the number.
-fn list_processes<T: Copy>(handle: u64, count: Out<u32>, list: Out<T>, entry: impl Fn(u32, u64) -> T) -> Result<(), Fault> {
+///
+/// # Safety
+/// The list has room for as many as `count` says.
+unsafe fn list_processes<T: Copy>(handle: u64, count: InOut<u32>, list: Out<T>, entry: impl Fn(u32, u64) -> T) -> Result<(), Fault> {
     let found: Vec<T> = holders(by_handle(handle)?).into_iter().map(|(process, bytes)| entry(process, bytes)).collect();
     let room = count.get().ok_or(Fault::InvalidValue)?;
     count.set(found.len() as u32)?;
     if found.len() > room as usize {
         return Err(Fault::OutOfMemory);
     }
-    list.set_all(&found);
+    // SAFETY: the list has room for as many as the caller said, and these are no more.
+    unsafe { list.set_all(&found) };
     Ok(())
 }
 
@@ -157,7 +161,7 @@ exports! { answer;
 
     fn nvmlDeviceGetHandleByUUID(uuid: GivenText, handle: Out<u64>) {
         let uuid = uuid.get().ok_or(Fault::InvalidValue)?;
-        find(handle, |device| uuid_text(device) == uuid)
+        find(handle, |device| device.uuid_text() == uuid)
     }
 
     fn nvmlDeviceGetHandleByPciBusId_v2(id: GivenText, handle: Out<u64>) {
@@ -166,35 +170,27 @@ exports! { answer;
         find(handle, |device| device.pci_bus_id().trim_start_matches('0').eq_ignore_ascii_case(id.trim_start_matches('0')))
     }
 
-    fn nvmlDeviceGetIndex(handle: u64, index: Out<u32>) {
+    fn nvmlDeviceGetIndex(handle: Handle, index: Out<u32>) {
         index.set(by_handle(handle)?.ordinal)
     }
 
-    fn nvmlDeviceGetName(handle: u64, name: OutText, room: u32) {
-        name.set(&by_handle(handle)?.profile.device_name(), room as usize)
-    }
-
-    fn nvmlDeviceGetUUID(handle: u64, uuid: OutText, room: u32) {
-        uuid.set(&uuid_text(by_handle(handle)?), room as usize)
-    }
-
-    fn nvmlDeviceGetMemoryInfo(handle: u64, memory: Out<MemoryBytes>) {
+    fn nvmlDeviceGetMemoryInfo(handle: Handle, memory: Out<MemoryBytes>) {
         let (total, free, used) = memory_of(handle)?;
         memory.set(MemoryBytes { total, free, used })
     }
 
-    fn nvmlDeviceGetMemoryInfo_v2(handle: u64, memory: Out<MemoryBytesV2>) {
+    fn nvmlDeviceGetMemoryInfo_v2(handle: Handle, memory: Versioned<MemoryBytesV2>) {
         let (total, free, used) = memory_of(handle)?;
-        let version = memory.get().ok_or(Fault::InvalidValue)?.version;
+        let version = memory.version().ok_or(Fault::InvalidValue)?;
         memory.set(MemoryBytesV2 { version, total, reserved: 0, free, used })
     }
 
-    fn nvmlDeviceGetUtilizationRates(handle: u64, rates: Out<Utilization>) {
+    fn nvmlDeviceGetUtilizationRates(handle: Handle, rates: Out<Utilization>) {
         let [gpu, memory] = utilization(by_handle(handle)?).map(|share| (share * 100.0).round() as u32);
         rates.set(Utilization { gpu, memory })
     }
 
-    fn nvmlDeviceGetPciInfo_v3(handle: u64, pci: Out<PciAddress>) {
+    fn nvmlDeviceGetPciInfo_v3(handle: Handle, pci: Out<PciAddress>) {
         let device = by_handle(handle)?;
         let (short, (domain, bus, number)) = (device.pci_bus_id(), device.pci_address());
         let mut filled = PciAddress {
@@ -212,52 +208,26 @@ exports! { answer;
         pci.set(filled)
     }
 
-    fn nvmlDeviceGetGpuFabricInfoV(handle: u64, fabric: Out<Fabric>) {
+    fn nvmlDeviceGetGpuFabricInfoV(handle: Handle, fabric: Versioned<Fabric>) {
         by_handle(handle)?;
-        let version = fabric.get().ok_or(Fault::InvalidValue)?.version;
+        let version = fabric.version().ok_or(Fault::InvalidValue)?;
         // State 0: the device is on no fabric.
         fabric.set(Fabric { version, cluster: [0; 16], status: 0, clique: 0, state: 0, health: 0 })
     }
 
-    fn nvmlDeviceGetCudaComputeCapability(handle: u64, major: Out<i32>, minor: Out<i32>) {
+    fn nvmlDeviceGetCudaComputeCapability(handle: Handle, major: Out<i32>, minor: Out<i32>) {
         let architecture = &by_handle(handle)?.architecture;
         major.set(architecture.major as i32)?;
         minor.set(architecture.minor as i32)
     }
 
-    fn nvmlDeviceGetComputeRunningProcesses(handle: u64, count: Out<u32>, list: Out<ProcessV1>) {
-        list_processes(handle, count, list, |pid, used_bytes| ProcessV1 { pid, used_bytes })
-    }
-
-    fn nvmlDeviceGetComputeRunningProcesses_v2(handle: u64, count: Out<u32>, list: Out<ProcessV2>) {
-        list_processes(handle, count, list, ProcessV2::whole_device)
-    }
-
-    fn nvmlDeviceGetComputeRunningProcesses_v3(handle: u64, count: Out<u32>, list: Out<ProcessV2>) {
-        list_processes(handle, count, list, ProcessV2::whole_device)
-    }
-
-    fn nvmlDeviceGetGraphicsRunningProcesses_v3(handle: u64, count: Out<u32>, _list: u64) {
+    fn nvmlDeviceGetGraphicsRunningProcesses_v3(handle: Handle, count: Out<u32>, _list: Address) {
         by_handle(handle)?;
         count.set(0)
     }
 
-    fn nvmlDeviceGetMinorNumber(handle: u64, number: Out<u32>) {
+    fn nvmlDeviceGetMinorNumber(handle: Handle, number: Out<u32>) {
         number.set(by_handle(handle)?.ordinal)
-    }
-
-    fn nvmlSystemGetProcessName(process: u32, name: OutText, room: u32) {
-        let path = fs::read_link(format!("/proc/{process}/exe")).map_err(|_| Fault::InvalidDevice)?;
-        name.set(&path.to_string_lossy(), room as usize)
-    }
-
-    fn nvmlSystemGetDriverVersion(version: OutText, room: u32) {
-        machine()?;
-        version.set(DRIVER_VERSION, room as usize)
-    }
-
-    fn nvmlSystemGetNVMLVersion(version: OutText, room: u32) {
-        version.set(NVML_VERSION, room as usize)
     }
 
     fn nvmlSystemGetCudaDriverVersion_v2(version: Out<i32>) {
@@ -279,4 +249,40 @@ extern "C" fn nvmlErrorString(code: i32) -> StaticText {
         9 => c"Driver Not Loaded",
         _ => c"Unknown Error",
     })
+}
+
+unsafe_exports! { answer;
+    fn nvmlDeviceGetName(handle: Handle, name: OutText, room: u32) {
+        name.set(&by_handle(handle)?.name(), room as usize)
+    }
+
+    fn nvmlDeviceGetUUID(handle: Handle, uuid: OutText, room: u32) {
+        uuid.set(&by_handle(handle)?.uuid_text(), room as usize)
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses(handle: Handle, count: InOut<u32>, list: Out<ProcessV1>) {
+        list_processes(handle, count, list, |pid, used_bytes| ProcessV1 { pid, used_bytes })
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses_v2(handle: Handle, count: InOut<u32>, list: Out<ProcessV2>) {
+        list_processes(handle, count, list, ProcessV2::whole_device)
+    }
+
+    fn nvmlDeviceGetComputeRunningProcesses_v3(handle: Handle, count: InOut<u32>, list: Out<ProcessV2>) {
+        list_processes(handle, count, list, ProcessV2::whole_device)
+    }
+
+    fn nvmlSystemGetProcessName(process: u32, name: OutText, room: u32) {
+        let path = fs::read_link(format!("/proc/{process}/exe")).map_err(|_| Fault::InvalidDevice)?;
+        name.set(&path.to_string_lossy(), room as usize)
+    }
+
+    fn nvmlSystemGetDriverVersion(version: OutText, room: u32) {
+        machine()?;
+        version.set(DRIVER_VERSION, room as usize)
+    }
+
+    fn nvmlSystemGetNVMLVersion(version: OutText, room: u32) {
+        version.set(NVML_VERSION, room as usize)
+    }
 }

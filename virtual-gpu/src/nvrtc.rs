@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::sync::Mutex;
 
-use crate::device::{Fault, Handles, lock};
-use crate::ffi::{GivenText, Out, OutText, StaticText, text};
+use crate::device::Fault;
+use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, text};
+use crate::handle_table::HandleTable;
 
 /// NVRTC of CUDA 13.0.
 const VERSION: (i32, i32) = (13, 0);
@@ -15,12 +15,7 @@ const INVALID_PROGRAM: i32 = 4;
 const UNKNOWN_NAME: i32 = 10;
 
 /// Programs, each with the kernels that were named in it: their names after compilation are the same, and stay where they are until the program goes.
-static PROGRAMS: Mutex<Handles<BTreeMap<String, CString>>> = Mutex::new(Handles::new());
-
-/// Programs that were not destroyed.
-pub(crate) fn handles() -> usize {
-    lock(&PROGRAMS).count()
-}
+static PROGRAMS: HandleTable<BTreeMap<String, CString>> = HandleTable::of("nvrtc");
 
 fn answer(result: Result<(), Fault>) -> i32 {
     match result {
@@ -33,13 +28,16 @@ fn answer(result: Result<(), Fault>) -> i32 {
 
 /// Code and log are empty texts, of which the final zero is a byte.
 fn empty_size(program: u64, bytes: Out<usize>) -> Result<(), Fault> {
-    lock(&PROGRAMS).get(program)?;
+    PROGRAMS.lock().get(program)?;
     bytes.set(1)
 }
 
-fn empty(program: u64, place: OutText) -> Result<(), Fault> {
-    lock(&PROGRAMS).get(program)?;
-    place.set("", 1)
+/// # Safety
+/// There is room for the final zero.
+unsafe fn empty(program: u64, place: OutText) -> Result<(), Fault> {
+    PROGRAMS.lock().get(program)?;
+    // SAFETY: as the caller says.
+    unsafe { place.set("", 1) }
 }
 
 exports! { answer;
@@ -48,57 +46,45 @@ exports! { answer;
         minor.set(VERSION.1)
     }
 
-    fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: u64, _count: i32, _headers: u64, _names: u64) {
+    fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: Address, _count: i32, _headers: Address, _names: Address) {
         source.get().ok_or(Fault::InvalidValue)?;
-        program.set(lock(&PROGRAMS).insert(BTreeMap::new()))
+        program.set(PROGRAMS.lock().insert(BTreeMap::new()))
     }
 
-    fn nvrtcDestroyProgram(program: Out<u64>) {
+    fn nvrtcDestroyProgram(program: InOut<u64>) {
         let handle = program.get().ok_or(Fault::InvalidValue)?;
-        lock(&PROGRAMS).remove(handle)?;
+        PROGRAMS.lock().remove(handle)?;
         program.set(0)
     }
 
-    fn nvrtcAddNameExpression(program: u64, name: GivenText) {
+    fn nvrtcAddNameExpression(program: Handle, name: GivenText) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
         let kept = CString::new(name.as_str()).map_err(|_| Fault::InvalidValue)?;
-        lock(&PROGRAMS).get_mut(program)?.entry(name).or_insert(kept);
+        PROGRAMS.lock().get_mut(program)?.entry(name).or_insert(kept);
         Ok(())
     }
 
-    fn nvrtcCompileProgram(program: u64, _count: i32, _options: u64) {
-        lock(&PROGRAMS).get(program).map(drop)
+    fn nvrtcCompileProgram(program: Handle, _count: i32, _options: Address) {
+        PROGRAMS.lock().get(program).map(drop)
     }
 
-    fn nvrtcGetLoweredName(program: u64, name: GivenText, lowered: Out<u64>) {
+    fn nvrtcGetLoweredName(program: Handle, name: GivenText, lowered: Out<u64>) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
-        let programs = lock(&PROGRAMS);
+        let programs = PROGRAMS.lock();
         let kept = programs.get(program)?.get(&name).ok_or(Fault::InvalidSymbol)?;
         lowered.set(kept.as_ptr() as u64)
     }
 
-    fn nvrtcGetCUBINSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetCUBINSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
     }
 
-    fn nvrtcGetCUBIN(program: u64, place: OutText) {
-        empty(program, place)
-    }
-
-    fn nvrtcGetPTXSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetPTXSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
     }
 
-    fn nvrtcGetPTX(program: u64, place: OutText) {
-        empty(program, place)
-    }
-
-    fn nvrtcGetProgramLogSize(program: u64, bytes: Out<usize>) {
+    fn nvrtcGetProgramLogSize(program: Handle, bytes: Out<usize>) {
         empty_size(program, bytes)
-    }
-
-    fn nvrtcGetProgramLog(program: u64, place: OutText) {
-        empty(program, place)
     }
 }
 
@@ -111,4 +97,18 @@ extern "C" fn nvrtcGetErrorString(code: i32) -> StaticText {
         UNKNOWN_NAME => c"NVRTC_ERROR_NAME_EXPRESSION_NOT_VALID",
         _ => c"unrecognized error code",
     })
+}
+
+unsafe_exports! { answer;
+    fn nvrtcGetCUBIN(program: Handle, place: OutText) {
+        empty(program, place)
+    }
+
+    fn nvrtcGetPTX(program: Handle, place: OutText) {
+        empty(program, place)
+    }
+
+    fn nvrtcGetProgramLog(program: Handle, place: OutText) {
+        empty(program, place)
+    }
 }

@@ -3,103 +3,31 @@
 //!
 //! They are found by name (`dlsym`), answer 0, or 1 where there is no device.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::Mutex;
+use virtual_gpu_protocol::{WorkKind, WorkType};
 
-use crate::device::{Device, Fault, Span, Track, Work, WorkKind, WorkType, lock};
-use crate::ffi::{self, Given, GivenText, Out};
-use crate::process::{active_device, device, device_of, host_clock, is_reported, machine};
-
-/// An operation that a thread is in.
-struct Frame {
-    name: GivenText,
-    /// The first kernel that was launched in it: its device, its stream and when it begins.
-    first: Option<(&'static Device, u64, Span)>,
-    /// Whether a library did its work, which says itself what it is.
-    is_known: bool,
-}
-
-thread_local! {
-    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Work was put on a stream of `device` and begins at `begins`; it was captured where that is empty.
-pub(crate) fn launched(device: &'static Device, stream: u64, work: Work, begins: Option<Span>) {
-    let is_known = work.kind != WorkKind::Unknown;
-    FRAMES.with_borrow_mut(|frames| match frames.last_mut() {
-        Some(frame) => {
-            let begins = begins.unwrap_or_default();
-            frame.first.get_or_insert((device, stream, begins));
-            frame.is_known |= is_known;
-        }
-        None => {
-            if let Some(begins) = begins {
-                let ends = begins + device.rates.kernel() + device.rates.cost(work);
-                device.timeline.note(device.ordinal, Track::Stream(stream), work.kind.name(), begins, ends);
-            }
-        }
-    });
-}
-
-/// The innermost operation of this thread is over, and was `work`.
-fn explain(work: Work) {
-    let Some(Frame { name, first: Some((device, stream, begins)), is_known }) = FRAMES.with_borrow_mut(Vec::pop) else { return };
-    if !is_known && work.kind != WorkKind::Unknown {
-        device.explain(stream, work);
-    }
-    if device.timeline.is_on() {
-        let ends = device.clock().end_of(stream);
-        device.timeline.note(device.ordinal, Track::Stream(stream), &name.get().unwrap_or_default(), begins, ends);
-    }
-}
-
-/// The operation that this thread is in, the outermost one: as an observer tells it, else as libtorch's functions on the stack are called.
-pub(crate) fn running_operation() -> Option<String> {
-    if !is_reported() {
-        return None;
-    }
-    let told = FRAMES.with_borrow(|frames| frames.first().and_then(|frame| frame.name.get()));
-    let name = told.or_else(called_operation)?;
-    // What people call it.
-    Some(match name.strip_prefix("aten::").unwrap_or(&name) {
-        "_local_scalar_dense" => "item".to_owned(),
-        name => name.to_owned(),
-    })
-}
-
-fn called_operation() -> Option<String> {
-    /// By where the function goes on: asking the loader takes long.
-    static KNOWN: Mutex<Option<HashMap<u64, Option<String>>>> = Mutex::new(None);
-    let callers = ffi::callers();
-    let mut known = lock(&KNOWN);
-    let known = known.get_or_insert_default();
-    let find = |address: u64| operation_in(&ffi::function_at(address)?).map(str::to_owned);
-    callers.into_iter().rev().find_map(|address| known.entry(address).or_insert_with(|| find(address)).clone())
-}
-
-/// The operation that a function of libtorch calls: `at::_ops::NAME::call(...)`, as C++ writes it for the linker.
-fn operation_in(function: &str) -> Option<&str> {
-    let rest = function.strip_prefix("_ZN2at4_ops")?;
-    let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
-    let (name, rest) = rest[digits..].split_at_checked(rest[..digits].parse().ok()?)?;
-    rest.starts_with("4call").then_some(name)
-}
+use crate::device::{Fault, KernelWork, Span};
+use crate::devices::{active_device, device, device_of};
+use crate::ffi::{Given, GivenText, Out};
+use crate::machine::{host_clock, machine};
+use crate::operations;
 
 fn answer(result: Result<(), Fault>) -> i32 {
     i32::from(result.is_err())
 }
 
-exports! { answer;
+unsafe_exports! { answer;
     fn lowmem_virtual_gpu_begin(operation: GivenText) {
         machine()?;
-        FRAMES.with_borrow_mut(|frames| frames.push(Frame { name: operation, first: None, is_known: false }));
+        // The name stays until the operation ends. It is looked at where somebody asks for it, which is seldom: that costs more than all else here.
+        operations::begin(operation.beyond_the_call());
         Ok(())
     }
+}
 
+exports! { answer;
     fn lowmem_virtual_gpu_end(kind: i32, dtype: i32, operations: f64, bytes: f64) {
         machine()?;
-        explain(Work { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes });
+        operations::end(KernelWork { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes });
         Ok(())
     }
 
@@ -120,21 +48,5 @@ exports! { answer;
     fn lowmem_virtual_gpu_now(secs: Out<[f64; 3]>) {
         device()?;
         secs.set(host_clock().now().0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::operation_in;
-
-    #[test]
-    fn an_operation_is_known_by_the_function_that_calls_it() {
-        assert_eq!(operation_in("_ZN2at4_ops7nonzero4callERKNS_6TensorE"), Some("nonzero"));
-        assert_eq!(operation_in("_ZN2at4_ops19_local_scalar_dense4callERKNS_6TensorE"), Some("_local_scalar_dense"));
-        for other in
-            ["_ZN2at4_ops7nonzero10redispatchEN3c10E", "_ZN2at6native7nonzeroE", "_ZN2at4_ops99nonzero4call", "_ZN2at4_ops", "main"]
-        {
-            assert_eq!(operation_in(other), None, "{other}");
-        }
     }
 }

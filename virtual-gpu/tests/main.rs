@@ -1,6 +1,6 @@
 //! The virtual GPU as its users meet it: one shared object, opened under the CUDA libraries' names.
 //!
-//! `wheel` holds it against what PyTorch asks for; `runtime`, `clock`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do;
+//! `wheel` holds it against what PyTorch asks for, `prototypes` against NVIDIA's headers; `runtime`, `clock`, `devices`, `graph`, `pool`, `driver`, `nccl`, `report`, `solvers` and `trace` call it as PyTorch does; `cudarc` as programs in Rust do;
 //! `soak` at random and from several threads.
 
 #![expect(unsafe_code, reason = "calling C functions by name is what is tested")]
@@ -16,6 +16,7 @@ mod errors;
 mod graph;
 mod nccl;
 mod pool;
+mod prototypes;
 mod report;
 mod runtime;
 mod soak;

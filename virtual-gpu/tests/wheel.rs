@@ -12,14 +12,14 @@ use crate::library::{build_folder, root};
 
 /// What one library needs and has.
 #[derive(Default)]
-struct Symbols {
+pub(crate) struct Symbols {
     /// Undefined symbols that must be found, with the library that the linker found them in where it is written down.
     wanted: BTreeMap<String, Option<String>>,
-    defined: BTreeSet<String>,
+    pub(crate) defined: BTreeSet<String>,
     needed: BTreeSet<String>,
 }
 
-fn symbols(path: &Path) -> Symbols {
+pub(crate) fn symbols(path: &Path) -> Symbols {
     let cache = ReadCache::new(File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
     let file = ElfFile64::<LittleEndian, _>::parse(&cache).expect("a shared object");
     let (endian, data) = (file.endian(), file.data());

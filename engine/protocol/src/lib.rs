@@ -7,7 +7,6 @@ mod attribution;
 mod calibration;
 mod config;
 mod event;
-mod gpu;
 mod host_rates;
 mod inventory;
 mod model;
@@ -26,16 +25,16 @@ pub use config::{
     parse_values, setting_text, short_key, told,
 };
 pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
-pub use gpu::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, Share};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
-pub use profile::{OperationTime, WorkKind, WorkType};
+pub use profile::OperationTime;
 pub use record::{Outcome, Predicted, RunRecord, Source, Stage, StageRecord};
 pub use request::{Device, Profile, Request};
 pub use time::{Secs, StageTime, Work};
+pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, WorkKind, WorkType};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, wait)?;
     verdict::tell(&need, &profile, &profiles, &arguments.program, status);
     // A program that got over it must not look as if all had been well.
-    Ok(if need.stopped && status.success() { ExitCode::FAILURE } else { exit_code(status) })
+    Ok(if (need.stopped || !need.unreadable.is_empty()) && status.success() { ExitCode::FAILURE } else { exit_code(status) })
 }
 
 /// Has `end` run the program to its end, in an environment that leads it to the virtual GPU, and tells what it needed.

@@ -9,6 +9,7 @@ use engine_protocol::{Allocator, Calibration, Device, HostRates, Inventory, Plan
 use serde::de::DeserializeOwned;
 
 use super::Launcher;
+use super::report::ReportFile;
 use crate::error::Error;
 use crate::target::Target;
 
@@ -33,7 +34,7 @@ pub(crate) fn host_rates(processor: &str) -> Result<HostRates, Error> {
 
 /// What the GPU of `target` reaches. It is measured, which takes some seconds.
 pub(crate) fn calibrate(launcher: &Launcher, target: &Target) -> Result<Calibration, Error> {
-    let report = launcher.report_file()?;
+    let report = ReportFile::new()?;
     answer(launcher.command(target, Allocator::Native, report.path())?, &[OsStr::new("calibrate")], "")
 }
 

@@ -1,14 +1,12 @@
 //! Where the worker is and what a program finds in its environment: which CUDA libraries it meets is decided here and nowhere else.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use engine_protocol::{Allocator, Device, GpuProfile};
-use serde::Deserialize;
+use virtual_gpu_protocol::environment as virtual_gpu_variable;
 
 use crate::cli::EventOrder;
 use crate::error::Error;
@@ -16,36 +14,12 @@ use crate::target::Target;
 
 /// Names the worker's executable, for tests that put another program in its place.
 const WORKER: &str = "LOWMEM_WORKER";
-/// The virtual GPU's profile as JSON: what makes the shared object a virtual GPU.
-const VIRTUAL_GPU: &str = "LOWMEM_VIRTUAL_GPU";
-/// Where the virtual GPU writes what was asked of it, when its process ends.
-const VIRTUAL_GPU_REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
-/// Keeps the virtual GPU's banner off the screen: the harness says itself what it is.
-const VIRTUAL_GPU_QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
-/// 1: the device goes by the real GPU's name.
-const VIRTUAL_GPU_MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
-/// 1: the first call of something unsupported fails for good.
-const VIRTUAL_GPU_STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
-/// When events count as passed: clock, eager or lazy.
-const VIRTUAL_GPU_EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
 /// Where the observer of PyTorch's operations is, which Python programs load.
 const OBSERVER: &str = "LOWMEM_OBSERVER";
-/// How many devices there are; one by default.
-const VIRTUAL_GPU_COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
 const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
-
-/// What the virtual GPU wrote when the worker ended. Empty where it wrote nothing: a real GPU, or a worker that was killed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct DeviceReport {
-    /// Calls that are not supported, by name, with how often each was made.
-    pub(super) unsupported: BTreeMap<String, u64>,
-    /// The most pinned host memory at once.
-    pub(super) pinned_peak_bytes: Option<u64>,
-}
 
 /// Starts workers.
 #[derive(Debug, Clone)]
@@ -76,15 +50,10 @@ impl Launcher {
         env::var_os(WORKER).is_some()
     }
 
-    /// The file that the virtual GPU's report goes to, gone when dropped.
-    pub(super) fn report_file(&self) -> Result<tempfile::NamedTempFile, Error> {
-        tempfile::NamedTempFile::with_prefix("lowmem-").map_err(|error| Error::Fault(format!("no temporary file: {error}")))
-    }
-
     /// The worker's command for work on the CPU, for which libtorch needs the CUDA libraries too.
     pub(super) fn host_command(&self) -> Command {
         let mut command = Command::new(&self.worker);
-        command.env_remove(VIRTUAL_GPU).env(LIBRARY_PATH, library_path(&self.folder));
+        command.env_remove(virtual_gpu_variable::PROFILE).env(LIBRARY_PATH, library_path(&self.folder));
         command
     }
 
@@ -146,9 +115,9 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     let folder = own_folder()?;
     must_be_built(&virtual_gpu(&folder))?;
     give_virtual_gpu(command, &folder, profile, reports)?;
-    command.env(LIBRARY_PATH, library_path(&folder)).env(VIRTUAL_GPU_COUNT, guise.devices.to_string());
-    command.env(VIRTUAL_GPU_EVENTS, guise.events.name()).env(OBSERVER, folder.join("liblowmem_observer.so"));
-    for (name, wanted) in [(VIRTUAL_GPU_MASK_NAME, guise.masks_name), (VIRTUAL_GPU_STRICT, guise.is_strict)] {
+    command.env(LIBRARY_PATH, library_path(&folder)).env(virtual_gpu_variable::COUNT, guise.devices.to_string());
+    command.env(virtual_gpu_variable::EVENTS, guise.events.name()).env(OBSERVER, folder.join("liblowmem_observer.so"));
+    for (name, wanted) in [(virtual_gpu_variable::MASK_NAME, guise.masks_name), (virtual_gpu_variable::STRICT, guise.is_strict)] {
         command.env(name, if wanted { "1" } else { "0" });
     }
     Ok(())
@@ -163,7 +132,7 @@ pub(crate) fn put_first(command: &mut Command, folder: &Path) {
 /// What makes a virtual GPU of the shared object in that folder, and puts it before every other library.
 fn give_virtual_gpu(command: &mut Command, folder: &Path, profile: &GpuProfile, report: &Path) -> Result<(), Error> {
     let profile = serde_json::to_string(profile).map_err(|error| Error::Fault(format!("the GPU profile is no JSON: {error}")))?;
-    command.env(VIRTUAL_GPU, profile).env(VIRTUAL_GPU_REPORT, report).env(VIRTUAL_GPU_QUIET, "1");
+    command.env(virtual_gpu_variable::PROFILE, profile).env(virtual_gpu_variable::REPORT, report).env(virtual_gpu_variable::QUIET, "1");
     let library = virtual_gpu(folder);
     if library.is_file() {
         // The loader takes colons and spaces between names; what was to be preloaded anyway still is.
@@ -193,12 +162,6 @@ fn virtual_gpu(folder: &Path) -> PathBuf {
 fn library_path(folder: &Path) -> OsString {
     let ours = [folder.join("virtual-gpu")].into_iter();
     join(ours.chain(split(env::var_os(LIBRARY_PATH))))
-}
-
-/// Reads what the virtual GPU wrote; nothing, where it wrote nothing that can be read.
-pub(super) fn read_report(path: &Path) -> DeviceReport {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
 }
 
 fn split(path: Option<OsString>) -> impl Iterator<Item = PathBuf> {

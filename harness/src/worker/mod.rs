@@ -4,6 +4,7 @@ mod ask;
 mod environment;
 mod outcome;
 mod process;
+mod report;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub(crate) use ask::{calibrate, host_rates, inspect, plan};
 pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu, put_first};
 use outcome::Transcript;
 use process::End;
+use report::ReportFile;
+pub(crate) use report::read_left;
 
 /// Runs one case to its end. Whatever becomes of the worker is a record; nothing is recorded where the user ended it.
 ///
@@ -30,7 +33,7 @@ pub(crate) fn run_case(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
     let begun = Instant::now();
-    let report = launcher.report_file()?;
+    let report = ReportFile::new()?;
     let command = launcher.command(target, request.config.allocator, report.path())?;
     let mut transcript = Transcript::default();
     let mut on_line = |line: &str| {
@@ -43,5 +46,5 @@ pub(crate) fn run_case(
         return Ok(None);
     }
     let wall_secs = begun.elapsed().as_secs_f64();
-    Ok(Some(transcript.into_record(target, request, &ended, &environment::read_report(report.path()), wall_secs)))
+    Ok(Some(transcript.into_record(target, request, &ended, report.read(), wall_secs)))
 }

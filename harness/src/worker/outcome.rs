@@ -4,8 +4,8 @@ use engine_protocol::{
     Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory,
     StageRecord, StageTime, Transfers,
 };
+use virtual_gpu_protocol::ProcessReport;
 
-use super::environment::DeviceReport;
 use super::process::{End, Ended};
 use crate::target::Target;
 
@@ -105,8 +105,19 @@ impl Transcript {
     }
 
     /// The record of the case.
-    pub(super) fn into_record(self, target: &Target, request: &Request, ended: &Ended, report: &DeviceReport, wall_secs: f64) -> RunRecord {
-        let ending = self.judge(ended);
+    pub(super) fn into_record(
+        self,
+        target: &Target,
+        request: &Request,
+        ended: &Ended,
+        report: Result<Option<ProcessReport>, String>,
+        wall_secs: f64,
+    ) -> RunRecord {
+        let mut ending = self.judge(ended);
+        let report = report.unwrap_or_else(|why| {
+            ending.lacks_report(&why);
+            None
+        });
         let has_memory = self.stages.iter().any(|stage| stage.memory.is_some());
         let has_times = self.stages.iter().any(|stage| stage.time.is_some());
         let transfers = match self.verdict {
@@ -138,11 +149,11 @@ impl Transcript {
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
-            host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.pinned_peak_bytes),
+            host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.as_ref().map(|report| report.pinned_peak_bytes)),
             wall_secs,
             predicted: None,
             is_skipped: false,
-            unsupported_calls: report.unsupported.clone(),
+            unsupported_calls: report.map(|report| report.unsupported).unwrap_or_default(),
         }
     }
 
@@ -183,12 +194,27 @@ impl Transcript {
 }
 
 /// How a case ended.
+#[derive(Debug)]
 struct Ending {
     outcome: Outcome,
     error: Option<String>,
     stage: Option<Stage>,
     requested_bytes: Option<u64>,
     parts_at_failure: Option<PeakParts>,
+}
+
+impl Ending {
+    /// What the virtual GPU wrote down of the worker cannot be read, so nobody knows what it was asked for and did not do: a case that seemed to go well may not have.
+    fn lacks_report(&mut self, why: &str) {
+        let message = format!("the virtual GPU's report of the worker cannot be read ({why}), so what it does not support is not known");
+        self.error = Some(match self.error.take() {
+            Some(error) => format!("{error}; {message}"),
+            None => message,
+        });
+        if self.outcome == Outcome::Ok {
+            self.outcome = Outcome::Failed;
+        }
+    }
 }
 
 fn in_stage(stage: Option<Stage>) -> String {
@@ -250,6 +276,19 @@ mod tests {
             let (got, at, text) = judged(lines, end);
             assert_eq!((got, at), (outcome, stage), "{lines:?} {end:?}");
             assert!(text.contains(message), "{lines:?} {end:?}: {text}");
+        }
+    }
+    #[test]
+    fn a_report_that_cannot_be_read_is_told() {
+        let ended = Ended { end: End::Exited(0), last_words: Vec::new() };
+        for (line, outcome, message) in [(FINISHED, Outcome::Failed, ""), (OOM, Outcome::Oom, "tried; ")] {
+            let mut transcript = Transcript::default();
+            drop(transcript.line(line).cloned());
+            let mut ending = transcript.judge(&ended);
+            ending.lacks_report("EOF at line 1");
+            assert_eq!(ending.outcome, outcome);
+            let start = format!("{message}the virtual GPU's report of the worker cannot be read (EOF at line 1)");
+            assert!(ending.error.as_ref().is_some_and(|error| error.starts_with(&start)), "{ending:?}");
         }
     }
 }

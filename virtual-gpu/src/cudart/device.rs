@@ -1,11 +1,10 @@
 //! Which devices there are and what they say of themselves.
 
-use super::CUDA_VERSION;
-use super::answer;
-use super::properties::{DeviceProperties, attribute};
+use super::error::answer;
+use super::properties::{CUDA_VERSION, DeviceProperties, attribute};
 use crate::device::{Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
+use crate::devices::{active_device, current, device, device_at, device_count, set_current};
 use crate::ffi::{GivenText, Out, OutText, own_function};
-use crate::process::{active_device, current, device, device_at, device_count, set_current};
 use crate::unsupported;
 
 /// `cudaDriverEntryPointSuccess`, and `cudaDriverEntryPointSymbolNotFound`.
@@ -36,10 +35,6 @@ exports! { answer;
 
     fn cudaDeviceGetAttribute(value: Out<i32>, number: i32, ordinal: i32) {
         value.set(attribute(device_at(ordinal)?, number))
-    }
-
-    fn cudaDeviceGetPCIBusId(id: OutText, room: i32, ordinal: i32) {
-        id.set(&device_at(ordinal)?.pci_bus_id(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
     }
 
     fn cudaDeviceGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
@@ -74,6 +69,12 @@ exports! { answer;
         function.set(found.unwrap_or(0))?;
         status.set_if_wanted(if found.is_some() { FOUND } else { NOT_FOUND });
         Ok(())
+    }
+}
+
+unsafe_exports! { answer;
+    fn cudaDeviceGetPCIBusId(id: OutText, room: i32, ordinal: i32) {
+        id.set(&device_at(ordinal)?.pci_bus_id(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use crate::device::Fault;
 use crate::ffi::{StaticText, text};
-use crate::unsupported;
+use crate::unsupported_calls;
 
 thread_local! {
     static LAST_ERROR: Cell<i32> = const { Cell::new(0) };
@@ -24,7 +24,7 @@ pub(super) fn answer(result: Result<(), Fault>) -> i32 {
 
 /// An error that stays however often it is asked for.
 fn lasting() -> Option<i32> {
-    unsupported::check().err().map(code_of)
+    unsupported_calls::check().err().map(code_of)
 }
 
 /// The driver has the same numbers.

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use super::answer;
+use super::error::answer;
 use crate::device::Fault;
-use crate::ffi::Out;
-use crate::process::device_of;
+use crate::devices::device_of;
+use crate::ffi::{Handle, InOut, Out};
 
 /// `cudaStreamCaptureStatus`.
 const NOT_CAPTURING: i32 = 0;
@@ -24,13 +24,13 @@ fn status_of(is_broken: bool) -> i32 {
 }
 
 exports! { answer;
-    fn cudaStreamBeginCapture(stream: u64, _mode: i32) {
+    fn cudaStreamBeginCapture(stream: Handle, _mode: i32) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         device.graphs().begin(stream)
     }
 
-    fn cudaStreamEndCapture(stream: u64, graph: Out<u64>) {
+    fn cudaStreamEndCapture(stream: Handle, graph: Out<u64>) {
         graph.set(0)?;
         let device = device_of(stream)?;
         device.streams().check(stream)?;
@@ -38,13 +38,13 @@ exports! { answer;
         graph.set(made)
     }
 
-    fn cudaStreamIsCapturing(stream: u64, status: Out<i32>) {
+    fn cudaStreamIsCapturing(stream: Handle, status: Out<i32>) {
         let captured = device_of(stream)?.graphs().captured(stream);
         status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))
     }
 
     fn cudaStreamGetCaptureInfo(
-        stream: u64, status: Out<i32>, id: Out<u64>, graph: Out<u64>, dependencies: Out<u64>, edges: Out<u64>, count: Out<usize>,
+        stream: Handle, status: Out<i32>, id: Out<u64>, graph: Out<u64>, dependencies: Out<u64>, edges: Out<u64>, count: Out<usize>,
     ) {
         let captured = device_of(stream)?.graphs().captured(stream);
         status.set(captured.map_or(NOT_CAPTURING, |captured| status_of(captured.is_broken)))?;
@@ -58,31 +58,31 @@ exports! { answer;
         Ok(())
     }
 
-    fn cudaThreadExchangeStreamCaptureMode(mode: Out<i32>) {
+    fn cudaThreadExchangeStreamCaptureMode(mode: InOut<i32>) {
         let wanted = mode.get().filter(|wanted| (GLOBAL..=RELAXED).contains(wanted)).ok_or(Fault::InvalidValue)?;
         mode.set(MODE.replace(wanted))
     }
 
-    fn cudaGraphGetNodes(graph: u64, nodes: Out<u64>, count: Out<usize>) {
+    fn cudaGraphGetNodes(graph: Handle, nodes: Out<u64>, count: Out<usize>) {
         let operations = device_of(graph)?.graphs().operations(graph)?;
         // They can be counted and not looked at.
         if nodes.is_null() { count.set(operations as usize) } else { Err(Fault::NotSupported) }
     }
 
-    fn cudaGraphInstantiateWithFlags(executable: Out<u64>, graph: u64, _flags: u64) {
+    fn cudaGraphInstantiateWithFlags(executable: Out<u64>, graph: Handle, _flags: u64) {
         let made = device_of(graph)?.graphs().instantiate(graph)?;
         executable.set(made)
     }
 
-    fn cudaGraphLaunch(executable: u64, stream: u64) {
+    fn cudaGraphLaunch(executable: Handle, stream: Handle) {
         device_of(executable)?.launch_graph(executable, stream)
     }
 
-    fn cudaGraphDestroy(graph: u64) {
+    fn cudaGraphDestroy(graph: Handle) {
         device_of(graph)?.graphs().destroy(graph)
     }
 
-    fn cudaGraphExecDestroy(executable: u64) {
+    fn cudaGraphExecDestroy(executable: Handle) {
         device_of(executable)?.graphs().destroy_executable(executable)
     }
 }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 
-use super::answer;
-use crate::device::{Architecture, Fault, Work};
-use crate::ffi::{Given, Out};
-use crate::process::{self, device};
+use super::error::answer;
+use crate::device::{Architecture, Fault, KernelWork};
+use crate::devices::{device, launch as launch_work};
+use crate::ffi::{Address, Given, Handle, Out};
 
 /// `dim3`.
 #[repr(C)]
@@ -62,7 +62,7 @@ pub(crate) struct FunctionAttributes {
 
 /// Counts a launch on a stream that exists.
 pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
-    process::launch(stream, Work::UNKNOWN)
+    launch_work(stream, KernelWork::UNKNOWN)
 }
 
 /// How many blocks of this shape a multiprocessor holds.
@@ -72,7 +72,7 @@ pub(crate) fn active_blocks(threads_per_block: i32, dynamic_shared_bytes: usize)
 }
 
 exports! { answer;
-    fn cudaLaunchKernel(_function: u64, _grid: Dim3, _block: Dim3, _arguments: u64, _shared_bytes: usize, stream: u64) {
+    fn cudaLaunchKernel(_function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
         launch(stream)
     }
 
@@ -80,11 +80,11 @@ exports! { answer;
         launch(stream)
     }
 
-    fn cudaLaunchCooperativeKernel(_function: u64, _grid: Dim3, _block: Dim3, _arguments: u64, _shared_bytes: usize, stream: u64) {
+    fn cudaLaunchCooperativeKernel(_function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
         launch(stream)
     }
 
-    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, _function: u64, _arguments: u64) {
+    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, _function: Address, _arguments: Address) {
         launch(config.get().ok_or(Fault::InvalidValue)?.stream)
     }
 
@@ -105,7 +105,7 @@ exports! { answer;
         kernel.set(function)
     }
 
-    fn cudaFuncGetAttributes(attributes: Out<FunctionAttributes>, _function: u64) {
+    fn cudaFuncGetAttributes(attributes: Out<FunctionAttributes>, _function: Address) {
         let version = device()?.architecture.kernel_version() as i32;
         attributes.set(FunctionAttributes {
             shared_bytes: 0,
@@ -123,12 +123,12 @@ exports! { answer;
         })
     }
 
-    fn cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize) {
+    fn cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: Address, threads: i32, shared_bytes: usize) {
         blocks.set(active_blocks(threads, shared_bytes)?)
     }
 
     fn cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
-        blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize, _flags: u32,
+        blocks: Out<i32>, _function: Address, threads: i32, shared_bytes: usize, _flags: u32,
     ) {
         blocks.set(active_blocks(threads, shared_bytes)?)
     }

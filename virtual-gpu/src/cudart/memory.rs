@@ -5,11 +5,12 @@
 //! programs decide by them. A larger one is skipped, because it is only data, and data means nothing here; doing it
 //! would put memory behind address space that must stay free of charge. Both are checked and counted alike.
 
-use super::answer;
+use super::error::answer;
 use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
-use crate::ffi::{self, Out};
-use crate::observer::running_operation;
-use crate::process::{active_device, current, device_of, device_that, host, noted, number_of, owner_of};
+use crate::devices::{active_device, current, device_of, device_that, host, number_of, owner_of};
+use crate::ffi::{Address, Handle, Out, fill as fill_place, move_bytes};
+use crate::operations::running_operation;
+use crate::report::noted;
 
 /// The largest copy or fill that is done.
 pub(crate) const SMALL_COPY_BYTES: u64 = 64 << 10;
@@ -67,7 +68,10 @@ pub(crate) struct Copy2d {
 }
 
 /// Checks, counts and, where it is small, does a copy.
-pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
+///
+/// # Safety
+/// What is not a device's holds the bytes that the copy says, and nobody frees or changes either side before it is done.
+pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
     let device = device_of(copy.stream)?;
     let bytes = copy.row_bytes.checked_mul(copy.rows).ok_or(Fault::InvalidValue)?;
     if bytes == 0 {
@@ -117,16 +121,22 @@ pub(crate) fn copy(copy: &Copy2d) -> Result<(), Fault> {
     if bytes <= SMALL_COPY_BYTES || (!from_device && !to_device) {
         for row in 0..copy.rows {
             let (destination, source) = (copy.destination + row * copy.destination_pitch, copy.source + row * copy.source_pitch);
-            ffi::move_bytes(destination, source, copy.row_bytes as usize);
+            // SAFETY: of a device's side the books have it, of the host's the caller.
+            unsafe { move_bytes(destination, source, copy.row_bytes as usize) };
         }
     }
     Ok(())
 }
 
 /// A copy of bytes side by side.
-pub(crate) fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) -> Result<(), Fault> {
+///
+/// # Safety
+/// As for [`copy`].
+pub(crate) unsafe fn copy_flat(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) -> Result<(), Fault> {
     let bytes = bytes as u64;
-    copy(&Copy2d { destination, destination_pitch: bytes, source, source_pitch: bytes, row_bytes: bytes, rows: 1, kind, stream })
+    let whole = Copy2d { destination, destination_pitch: bytes, source, source_pitch: bytes, row_bytes: bytes, rows: 1, kind, stream };
+    // SAFETY: as the caller says.
+    unsafe { copy(&whole) }
 }
 
 /// Checks a fill. True where it is small enough to be done.
@@ -136,26 +146,41 @@ fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
         if on_device(address, bytes)? {
             device.transfer(stream, Engine::Compute, bytes, true)?;
             device.trace.note(|| Operation::Fill { stream, writes: [(address, bytes)] });
-        } else if !matches!(owner_of(address)?, (_, Owner::PinnedHost(_))) {
+        } else if !is_pinned(address, bytes)? {
             return Err(Fault::InvalidValue);
         }
     }
     Ok(bytes <= SMALL_COPY_BYTES)
 }
 
-pub(crate) fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
+/// Whether all of the range is page-locked memory of the host.
+fn is_pinned(address: u64, bytes: u64) -> Result<bool, Fault> {
+    let (_, Owner::PinnedHost(block)) = owner_of(address)? else { return Ok(false) };
+    Ok(bytes <= block.bytes - (address - block.address))
+}
+
+/// A fill by bytes.
+///
+/// # Safety
+/// Nobody frees the place, and nobody reads or changes it before this is done.
+pub(crate) unsafe fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
     if may_fill(address, bytes as u64, stream)? {
         // As with C's memset, only the low byte of the value counts.
-        ffi::fill(address, value as u8, bytes);
+        // SAFETY: the books have the place, and the caller keeps it.
+        unsafe { fill_place(address, value as u8, bytes) };
     }
     Ok(())
 }
 
 /// A fill by 32-bit words.
-pub(crate) fn fill_words(address: u64, value: u32, count: usize, stream: u64) -> Result<(), Fault> {
+///
+/// # Safety
+/// As for [`fill`].
+pub(crate) unsafe fn fill_words(address: u64, value: u32, count: usize, stream: u64) -> Result<(), Fault> {
     let bytes = (count as u64).checked_mul(4).filter(|_| address.is_multiple_of(4)).ok_or(Fault::InvalidValue)?;
     if may_fill(address, bytes, stream)? {
-        ffi::fill(address, value, count);
+        // SAFETY: as above, and the address is a multiple of 4.
+        unsafe { fill_place(address, value, count) };
     }
     Ok(())
 }
@@ -176,7 +201,7 @@ exports! { answer;
         address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
-    fn cudaFree(address: u64) {
+    fn cudaFree(address: Address) {
         let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
@@ -195,27 +220,27 @@ exports! { answer;
         pin_new(address, bytes)
     }
 
-    fn cudaFreeHost(address: u64) {
+    fn cudaFreeHost(address: Address) {
         let host = host()?;
         if address == 0 { Ok(()) } else { host.free_pinned(address) }
     }
 
-    fn cudaHostRegister(address: u64, bytes: usize, _flags: u32) {
+    fn cudaHostRegister(address: Address, bytes: usize, _flags: u32) {
         host()?.register_host(address, bytes as u64)
     }
 
-    fn cudaHostUnregister(address: u64) {
+    fn cudaHostUnregister(address: Address) {
         host()?.unregister_host(address)
     }
 
-    fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: u64, _flags: u32) {
+    fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: Address, _flags: u32) {
         match owner_of(on_host)? {
             (_, Owner::PinnedHost(_)) => on_device.set(on_host),
             (_, Owner::Device(_) | Owner::Unregistered) => Err(Fault::InvalidValue),
         }
     }
 
-    fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: u64) {
+    fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: Address) {
         // `cudaMemoryTypeUnregistered`, `Host` and `Device`; no device is -2 (`cudaInvalidDeviceId`).
         let (device, owner) = owner_of(address)?;
         let (kind, ordinal, device_pointer, host_pointer) = match owner {
@@ -225,25 +250,27 @@ exports! { answer;
         };
         attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer, reserved: [0; 8] })
     }
+}
 
-    fn cudaMemcpy(destination: u64, source: u64, bytes: usize, kind: i32) {
+unsafe_exports! { answer;
+    fn cudaMemcpy(destination: Address, source: Address, bytes: usize, kind: i32) {
         copy_flat(destination, source, bytes, kind, DEFAULT_STREAM)?;
         active_device()?.synchronize_stream(DEFAULT_STREAM)
     }
 
-    fn cudaMemcpyAsync(destination: u64, source: u64, bytes: usize, kind: i32, stream: u64) {
+    fn cudaMemcpyAsync(destination: Address, source: Address, bytes: usize, kind: i32, stream: Handle) {
         check_stream(stream)?;
         copy_flat(destination, source, bytes, kind, stream)
     }
 
-    fn cudaMemcpyPeerAsync(destination: u64, _to: i32, source: u64, _from: i32, bytes: usize, stream: u64) {
+    fn cudaMemcpyPeerAsync(destination: Address, _to: i32, source: Address, _from: i32, bytes: usize, stream: Handle) {
         check_stream(stream)?;
         copy_flat(destination, source, bytes, DEVICE_TO_DEVICE, stream)
     }
 
     fn cudaMemcpy2DAsync(
-        destination: u64, destination_pitch: usize, source: u64, source_pitch: usize, row_bytes: usize, rows: usize, kind: i32,
-        stream: u64,
+        destination: Address, destination_pitch: usize, source: Address, source_pitch: usize, row_bytes: usize, rows: usize, kind: i32,
+        stream: Handle,
     ) {
         check_stream(stream)?;
         if rows > 1 && (destination_pitch < row_bytes || source_pitch < row_bytes) {
@@ -261,11 +288,11 @@ exports! { answer;
         })
     }
 
-    fn cudaMemset(address: u64, value: i32, bytes: usize) {
+    fn cudaMemset(address: Address, value: i32, bytes: usize) {
         fill(address, value, bytes, DEFAULT_STREAM)
     }
 
-    fn cudaMemsetAsync(address: u64, value: i32, bytes: usize, stream: u64) {
+    fn cudaMemsetAsync(address: Address, value: i32, bytes: usize, stream: Handle) {
         check_stream(stream)?;
         fill(address, value, bytes, stream)
     }

@@ -10,13 +10,9 @@ mod pool;
 mod properties;
 mod stream;
 
-use error::answer;
 pub(crate) use error::{code_of, driver_texts};
 pub(crate) use launch::{active_blocks, launch};
 pub(crate) use memory::{
     BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, SMALL_COPY_BYTES, copy_flat, fill, fill_words, on_device,
 };
-pub(crate) use properties::attribute;
-
-/// CUDA 13.0, for the runtime as for the driver: what PyTorch 2.13 is built with.
-pub(crate) const CUDA_VERSION: i32 = 13000;
+pub(crate) use properties::{CUDA_VERSION, attribute};

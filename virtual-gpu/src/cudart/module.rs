@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::answer;
+use super::error::answer;
 use super::memory::DEFAULT_STREAM;
-use crate::device::{AddressSpace, Fault, Operation, lock};
-use crate::ffi::{self, Out};
-use crate::process::active_device;
+use crate::device::{AddressSpace, Fault, Operation, Reservation, lock};
+use crate::devices::active_device;
+use crate::ffi::{Address, Mapped, Out, move_bytes};
 
 /// A `__device__` or `__constant__` variable. Its memory is part of what the context takes.
 struct Variable {
     bytes: u64,
-    address: Option<u64>,
+    addresses: Option<Box<dyn Reservation>>,
 }
 
 /// Variables by the address of their host shadow.
@@ -23,24 +23,23 @@ static VARIABLES: Mutex<BTreeMap<u64, Variable>> = Mutex::new(BTreeMap::new());
 pub(super) fn variable(shadow: u64) -> Result<(u64, u64), Fault> {
     let mut variables = lock(&VARIABLES);
     let variable = variables.get_mut(&shadow).ok_or(Fault::InvalidSymbol)?;
-    let address = match variable.address {
-        Some(address) => address,
-        None => ffi::Mapped.reserve(variable.bytes.max(1), 4096).ok_or(Fault::OutOfMemory)?,
-    };
-    variable.address = Some(address);
-    Ok((address, variable.bytes))
+    if variable.addresses.is_none() {
+        variable.addresses = Mapped.reserve(variable.bytes.max(1), 4096);
+    }
+    let addresses = variable.addresses.as_ref().ok_or(Fault::OutOfMemory)?;
+    Ok((addresses.address(), variable.bytes))
 }
 
 /// What stands for every registered binary: programs only hand it back.
 static BINARY: u64 = 0;
 
 #[unsafe(no_mangle)]
-extern "C" fn __cudaRegisterFatBinary(_binary: u64) -> u64 {
+unsafe extern "C" fn __cudaRegisterFatBinary(_binary: u64) -> u64 {
     &raw const BINARY as u64
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn __cudaRegisterVar(
+unsafe extern "C" fn __cudaRegisterVar(
     _binary: u64,
     shadow: u64,
     _device_address: u64,
@@ -50,24 +49,27 @@ extern "C" fn __cudaRegisterVar(
     _constant: i32,
     _global: i32,
 ) {
-    lock(&VARIABLES).insert(shadow, Variable { bytes: bytes as u64, address: None });
+    lock(&VARIABLES).insert(shadow, Variable { bytes: bytes as u64, addresses: None });
 }
 
 /// True: the module is there.
 #[unsafe(no_mangle)]
-extern "C" fn __cudaInitModule(_binary: u64) -> u8 {
+unsafe extern "C" fn __cudaInitModule(_binary: u64) -> u8 {
     1
 }
 
 succeed! { __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterFunction }
 
 exports! { answer;
-    fn cudaGetSymbolAddress(address: Out<u64>, shadow: u64) {
+    fn cudaGetSymbolAddress(address: Out<u64>, shadow: Address) {
         active_device()?;
         address.set(variable(shadow)?.0)
     }
 
-    fn cudaMemcpyToSymbol(shadow: u64, source: u64, bytes: usize, offset: usize, _kind: i32) {
+}
+
+unsafe_exports! { answer;
+    fn cudaMemcpyToSymbol(shadow: Address, source: Address, bytes: usize, offset: usize, _kind: i32) {
         let device = active_device()?;
         let (address, size) = variable(shadow)?;
         if (offset as u64).checked_add(bytes as u64).is_none_or(|end| end > size) {
@@ -77,7 +79,7 @@ exports! { answer;
         let writes = [(address + offset as u64, bytes as u64)];
         device.trace.note(|| Operation::CopyToDevice { stream: DEFAULT_STREAM, writes });
         device.synchronize_stream(DEFAULT_STREAM)?;
-        ffi::move_bytes(address + offset as u64, source, bytes);
+        move_bytes(address + offset as u64, source, bytes);
         Ok(())
     }
 }

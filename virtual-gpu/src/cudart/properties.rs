@@ -2,6 +2,9 @@
 
 use crate::device::{Architecture, Device};
 
+/// CUDA 13.0, for the runtime as for the driver: what PyTorch 2.13 is built with.
+pub(crate) const CUDA_VERSION: i32 = 13000;
+
 /// The structure of `driver_types.h`, field by field. A field whose value the profile does not give is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -105,7 +108,7 @@ impl DeviceProperties {
         let architecture = &device.architecture;
         // SAFETY: the structure holds numbers and arrays of numbers, for which all zeros is a value.
         let mut properties: Self = unsafe { std::mem::zeroed() };
-        let name = device.profile.device_name();
+        let name = device.name();
         let length = name.len().min(properties.name.len() - 1);
         properties.name[..length].copy_from_slice(&name.as_bytes()[..length]);
         properties.uuid = device.uuid();

@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 
-use super::answer;
+use super::error::answer;
 use crate::device::{EventKind, Fault, LEAST_PRIORITY};
-use crate::ffi::{Out, call_host};
-use crate::process::{active_device, device_of};
+use crate::devices::{active_device, device_of};
+use crate::ffi::{Handle, Out, call_host};
 
 /// `cudaEventDisableTiming`.
 const DISABLE_TIMING: u32 = 2;
@@ -23,43 +23,30 @@ exports! { answer;
         stream.set(active_device()?.streams().create(flags, priority))
     }
 
-    fn cudaStreamDestroy(stream: u64) {
+    fn cudaStreamDestroy(stream: Handle) {
         device_of(stream)?.destroy_stream(stream)
     }
 
-    fn cudaStreamGetPriority(stream: u64, priority: Out<i32>) {
+    fn cudaStreamGetPriority(stream: Handle, priority: Out<i32>) {
         priority.set(device_of(stream)?.streams().priority(stream)?)
     }
 
-    fn cudaStreamGetFlags(stream: u64, flags: Out<u32>) {
+    fn cudaStreamGetFlags(stream: Handle, flags: Out<u32>) {
         flags.set(device_of(stream)?.streams().flags(stream)?)
     }
 
-    fn cudaStreamQuery(stream: u64) {
+    fn cudaStreamQuery(stream: Handle) {
         device_of(stream)?.query_stream(stream)
     }
 
-    fn cudaStreamSynchronize(stream: u64) {
+    fn cudaStreamSynchronize(stream: Handle) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         device.synchronize_stream(stream)
     }
 
-    fn cudaStreamWaitEvent(stream: u64, event: u64, _flags: u32) {
+    fn cudaStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) {
         device_of(stream)?.wait_event(stream, event, device_of(event)?)
-    }
-
-    fn cudaLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
-        device_of(stream)?.streams().check(stream)?;
-        call_host(function, data)
-    }
-
-    fn cudaStreamAddCallback(
-        stream: u64, callback: Option<extern "C" fn(u64, i32, *mut c_void)>, data: *mut c_void, _flags: u32,
-    ) {
-        device_of(stream)?.streams().check(stream)?;
-        callback.ok_or(Fault::InvalidValue)?(stream, 0, data);
-        Ok(())
     }
 
     fn cudaEventCreate(event: Out<u64>) {
@@ -71,27 +58,42 @@ exports! { answer;
         event.set(active_device()?.events().create(kind))
     }
 
-    fn cudaEventDestroy(event: u64) {
+    fn cudaEventDestroy(event: Handle) {
         device_of(event)?.events().destroy(event)
     }
 
-    fn cudaEventRecord(event: u64, stream: u64) {
+    fn cudaEventRecord(event: Handle, stream: Handle) {
         device_of(stream)?.record_event(event, stream)
     }
 
-    fn cudaEventRecordWithFlags(event: u64, stream: u64, _flags: u32) {
+    fn cudaEventRecordWithFlags(event: Handle, stream: Handle, _flags: u32) {
         device_of(stream)?.record_event(event, stream)
     }
 
-    fn cudaEventQuery(event: u64) {
+    fn cudaEventQuery(event: Handle) {
         device_of(event)?.query_event(event)
     }
 
-    fn cudaEventSynchronize(event: u64) {
+    fn cudaEventSynchronize(event: Handle) {
         device_of(event)?.synchronize_event(event)
     }
 
-    fn cudaEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {
+    fn cudaEventElapsedTime(millis: Out<f32>, start: Handle, end: Handle) {
         millis.set(device_of(start)?.elapsed_millis(start, end)?)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cudaLaunchHostFunc(stream: Handle, function: Option<unsafe extern "C" fn(*mut c_void)>, data: *mut c_void) {
+        device_of(stream)?.streams().check(stream)?;
+        call_host(function, data)
+    }
+
+    fn cudaStreamAddCallback(
+        stream: Handle, callback: Option<unsafe extern "C" fn(u64, i32, *mut c_void)>, data: *mut c_void, _flags: u32,
+    ) {
+        device_of(stream)?.streams().check(stream)?;
+        callback.ok_or(Fault::InvalidValue)?(stream, 0, data);
+        Ok(())
     }
 }

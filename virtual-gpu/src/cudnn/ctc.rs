@@ -4,20 +4,14 @@
 //! Both ways through a sequence fill a table in fp32: a row for each time step of each sequence, a column for each label and for the blanks around
 //! them, of the longest sequence of labels. NVIDIA does not document it, and it was not checked on a card.
 
-use std::sync::Mutex;
-
+use super::handle::answer;
 use super::legacy::tensor;
-use super::{answer, run};
-use crate::device::{Fault, Handles, Work, lock};
-use crate::ffi::{Given, Out};
+use crate::device::Fault;
+use crate::ffi::{Address, Given, Handle, Out};
+use crate::handle_table::HandleTable;
 
 /// Descriptors, each with the most labels that a sequence may have.
-static DESCRIPTORS: Mutex<Handles<i32>> = Mutex::new(Handles::new());
-
-/// How many exist.
-pub(super) fn count() -> usize {
-    lock(&DESCRIPTORS).count()
-}
+static DESCRIPTORS: HandleTable<i32> = HandleTable::of("cudnn");
 
 /// For probabilities of time steps, sequences and classes.
 fn workspace_bytes(probabilities: u64, most_labels: i32) -> Result<usize, Fault> {
@@ -29,44 +23,38 @@ fn workspace_bytes(probabilities: u64, most_labels: i32) -> Result<usize, Fault>
 
 exports! { answer;
     fn cudnnCreateCTCLossDescriptor(descriptor: Out<u64>) {
-        descriptor.set(lock(&DESCRIPTORS).insert(0))
+        descriptor.set(DESCRIPTORS.lock().insert(0))
     }
 
-    fn cudnnDestroyCTCLossDescriptor(descriptor: u64) {
-        lock(&DESCRIPTORS).remove(descriptor).map(drop)
+    fn cudnnDestroyCTCLossDescriptor(descriptor: Handle) {
+        DESCRIPTORS.lock().remove(descriptor).map(drop)
     }
 
-    fn cudnnSetCTCLossDescriptorEx(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32) {
-        lock(&DESCRIPTORS).get(descriptor).map(drop)
+    fn cudnnSetCTCLossDescriptorEx(descriptor: Handle, _data_type: i32, _normalization: i32, _gradients: i32) {
+        DESCRIPTORS.lock().get(descriptor).map(drop)
     }
 
-    fn cudnnSetCTCLossDescriptor_v9(descriptor: u64, _data_type: i32, _normalization: i32, _gradients: i32, most_labels: i32) {
-        *lock(&DESCRIPTORS).get_mut(descriptor)? = most_labels;
+    fn cudnnSetCTCLossDescriptor_v9(descriptor: Handle, _data_type: i32, _normalization: i32, _gradients: i32, most_labels: i32) {
+        *DESCRIPTORS.lock().get_mut(descriptor)? = most_labels;
         Ok(())
     }
 
-    fn cudnnGetCTCLossWorkspaceSize(
-        _handle: u64, probabilities: u64, _gradients: u64, _labels: u64, label_counts: Given<i32>, _steps: u64, _algorithm: i32,
-        descriptor: u64, bytes: Out<usize>,
+    fn cudnnGetCTCLossWorkspaceSize_v8(
+        _handle: Handle, _algorithm: i32, descriptor: Handle, probabilities: Handle, _gradients: Handle, bytes: Out<usize>,
     ) {
-        lock(&DESCRIPTORS).get(descriptor)?;
+        let most_labels = *DESCRIPTORS.lock().get(descriptor)?;
+        bytes.set(workspace_bytes(probabilities, most_labels)?)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cudnnGetCTCLossWorkspaceSize(
+        _handle: Handle, probabilities: Handle, _gradients: Handle, _labels: Address, label_counts: Given<i32>, _steps: Address, _algorithm: i32,
+        descriptor: Handle, bytes: Out<usize>,
+    ) {
+        DESCRIPTORS.lock().get(descriptor)?;
         let sequences = tensor(probabilities)?.sizes.get(1).copied().unwrap_or(0);
         let counts = label_counts.to_vec(usize::try_from(sequences).map_err(|_| Fault::InvalidValue)?);
         bytes.set(workspace_bytes(probabilities, counts.into_iter().max().unwrap_or(0))?)
-    }
-
-    fn cudnnGetCTCLossWorkspaceSize_v8(
-        _handle: u64, _algorithm: i32, descriptor: u64, probabilities: u64, _gradients: u64, bytes: Out<usize>,
-    ) {
-        let most_labels = *lock(&DESCRIPTORS).get(descriptor)?;
-        bytes.set(workspace_bytes(probabilities, most_labels)?)
-    }
-
-    fn cudnnCTCLoss(handle: u64) {
-        run(handle, Work::UNKNOWN)
-    }
-
-    fn cudnnCTCLoss_v8(handle: u64) {
-        run(handle, Work::UNKNOWN)
     }
 }

@@ -5,14 +5,14 @@
 //! knobs: one on the tensor cores with the workspace that `workspace` says, noted as such, and one with neither.
 
 use std::collections::BTreeMap;
-use std::ffi::c_void;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use super::handle::{answer, run};
 use super::workspace::{Computes, Convolution, Operand};
-use super::{answer, run};
-use crate::device::{Fault, Handles, Work, lock};
-use crate::ffi::{Given, Out};
-use crate::process::active_device;
+use crate::device::{Fault, KernelWork};
+use crate::devices::active_device;
+use crate::ffi::{Given, Handle, Out, Untyped};
+use crate::handle_table::HandleTable;
 
 /// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
 mod kind {
@@ -132,12 +132,12 @@ impl Descriptor {
     }
 
     /// What a plan comes to: its first operation, where that is a convolution.
-    fn work(&self) -> Work {
+    fn work(&self) -> KernelWork {
         let config = self.descriptors(attribute::PLAN_CONFIG).first();
         let engine = config.and_then(|config| config.descriptors(attribute::CONFIG_ENGINE).first());
         let graph = engine.and_then(|engine| engine.descriptors(attribute::ENGINE_GRAPH).first());
         let operation = graph.and_then(|graph| graph.descriptors(attribute::GRAPH_OPERATIONS).first());
-        operation.and_then(|operation| operation.convolution()).map_or(Work::UNKNOWN, |convolution| convolution.work())
+        operation.and_then(|operation| operation.convolution()).map_or(KernelWork::UNKNOWN, |convolution| convolution.work())
     }
 
     /// The convolution that this operation is, if it is one.
@@ -171,31 +171,34 @@ fn engine_configuration(graphs: &[Arc<Descriptor>], index: i64, note: Option<i32
         .with(attribute::CONFIG_SHARED_MEMORY, Value::Bytes(0_i32.to_ne_bytes().to_vec()))
 }
 
-static DESCRIPTORS: Mutex<Handles<Descriptor>> = Mutex::new(Handles::new());
-
-/// How many exist.
-pub(super) fn count() -> usize {
-    lock(&DESCRIPTORS).count()
-}
+static DESCRIPTORS: HandleTable<Descriptor> = HandleTable::of("cudnn");
 
 exports! { answer;
     fn cudnnBackendCreateDescriptor(kind: i32, handle: Out<u64>) {
-        handle.set(lock(&DESCRIPTORS).insert(Descriptor::new(kind)))
+        handle.set(DESCRIPTORS.lock().insert(Descriptor::new(kind)))
     }
 
-    fn cudnnBackendDestroyDescriptor(handle: u64) {
-        lock(&DESCRIPTORS).remove(handle).map(drop)
+    fn cudnnBackendDestroyDescriptor(handle: Handle) {
+        DESCRIPTORS.lock().remove(handle).map(drop)
     }
 
-    fn cudnnBackendFinalize(handle: u64) {
-        lock(&DESCRIPTORS).get_mut(handle)?.finalize();
+    fn cudnnBackendFinalize(handle: Handle) {
+        DESCRIPTORS.lock().get_mut(handle)?.finalize();
         Ok(())
     }
 
-    fn cudnnBackendSetAttribute(handle: u64, attribute: i32, element_type: i32, count: i64, elements: Given<u8>) {
+    fn cudnnBackendExecute(handle: Handle, plan: Handle, _variant_pack: Handle) {
+        let work = DESCRIPTORS.lock().get(plan)?.work();
+        run(handle, work)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cudnnBackendSetAttribute(handle: Handle, attribute: i32, element_type: i32, count: i64, elements: Given<u8>) {
         let count = usize::try_from(count).map_err(|_| Fault::InvalidValue)?;
-        let bytes = elements.to_vec(count * element_bytes(element_type));
-        let mut descriptors = lock(&DESCRIPTORS);
+        let bytes = count.checked_mul(element_bytes(element_type)).ok_or(Fault::InvalidValue)?;
+        let bytes = elements.to_vec(bytes);
+        let mut descriptors = DESCRIPTORS.lock();
         let value = if element_type == DESCRIPTOR_TYPE {
             let handles = bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok()).map(u64::from_ne_bytes);
             Value::Descriptors(handles.map(|handle| Ok(Arc::new(descriptors.get(handle)?.clone()))).collect::<Result<_, Fault>>()?)
@@ -207,13 +210,13 @@ exports! { answer;
     }
 
     fn cudnnBackendGetAttribute(
-        handle: u64, attribute: i32, element_type: i32, wanted: i64, count: Out<i64>, elements: Out<c_void>,
+        handle: Handle, attribute: i32, element_type: i32, wanted: i64, count: Out<i64>, elements: Untyped,
     ) {
         let wanted = usize::try_from(wanted).map_err(|_| Fault::InvalidValue)?;
-        let mut descriptors = lock(&DESCRIPTORS);
+        let major = active_device()?.architecture.major;
+        let mut descriptors = DESCRIPTORS.lock();
         let descriptor = descriptors.get(handle)?;
         let value = if attribute == attribute::HEURISTICS_RESULTS {
-            let major = active_device()?.architecture.major;
             Some(Value::Descriptors(descriptor.engine_configurations(major).into_iter().map(Arc::new).collect()))
         } else {
             descriptor.attributes.get(&attribute).cloned()
@@ -224,22 +227,17 @@ exports! { answer;
             Some(Value::Bytes(bytes)) => {
                 let size = element_bytes(element_type);
                 count.set_if_wanted((bytes.len() / size) as i64);
-                elements.of::<u8>().set_all(&bytes[..bytes.len().min(wanted * size)]);
+                elements.set_if_wanted(&bytes[..bytes.len().min(wanted.saturating_mul(size))]);
             }
             // The caller has made the descriptors that are to be filled.
             Some(Value::Descriptors(parts)) => {
                 count.set_if_wanted(parts.len() as i64);
-                let places = elements.of::<u64>().given().to_vec(wanted.min(parts.len()));
+                let places = elements.to_vec::<u64>(wanted.min(parts.len()));
                 for (place, part) in places.into_iter().zip(parts) {
                     *descriptors.get_mut(place)? = (*part).clone();
                 }
             }
         }
         Ok(())
-    }
-
-    fn cudnnBackendExecute(handle: u64, plan: u64, _variant_pack: u64) {
-        let work = lock(&DESCRIPTORS).get(plan)?.work();
-        run(handle, work)
     }
 }

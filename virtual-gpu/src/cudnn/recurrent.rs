@@ -6,12 +6,11 @@
 //! of an LSTM and the recurrent half of a GRU's last gate, and the outputs that are the next layer's input. NVIDIA documents neither, and neither
 //! was checked on a card.
 
-use std::sync::Mutex;
-
+use super::handle::{answer, run};
 use super::legacy::{Tensor, set_tensor};
-use super::{answer, run};
-use crate::device::{Fault, Handles, Work, lock};
-use crate::ffi::{Given, Out};
+use crate::device::{Fault, KernelWork};
+use crate::ffi::{Address, Given, Handle, Out};
+use crate::handle_table::HandleTable;
 
 /// `cudnnRNNMode_t`, as far as it is told apart here.
 const LSTM: i32 = 2;
@@ -152,13 +151,8 @@ struct Data {
     steps: u64,
 }
 
-static NETWORKS: Mutex<Handles<Network>> = Mutex::new(Handles::new());
-static DATA: Mutex<Handles<Data>> = Mutex::new(Handles::new());
-
-/// How many descriptors exist.
-pub(super) fn count() -> usize {
-    lock(&NETWORKS).count() + lock(&DATA).count()
-}
+static NETWORKS: HandleTable<Network> = HandleTable::of("cudnn");
+static DATA: HandleTable<Data> = HandleTable::of("cudnn");
 
 fn unsigned(number: i32) -> Result<u64, Fault> {
     u64::try_from(number).map_err(|_| Fault::InvalidValue)
@@ -166,16 +160,16 @@ fn unsigned(number: i32) -> Result<u64, Fault> {
 
 exports! { answer;
     fn cudnnCreateRNNDescriptor(descriptor: Out<u64>) {
-        descriptor.set(lock(&NETWORKS).insert(Network::default()))
+        descriptor.set(NETWORKS.lock().insert(Network::default()))
     }
 
-    fn cudnnDestroyRNNDescriptor(descriptor: u64) {
-        lock(&NETWORKS).remove(descriptor).map(drop)
+    fn cudnnDestroyRNNDescriptor(descriptor: Handle) {
+        NETWORKS.lock().remove(descriptor).map(drop)
     }
 
     fn cudnnSetRNNDescriptor_v8(
-        descriptor: u64, _algorithm: i32, mode: i32, bias: i32, direction: i32, input_mode: i32, data_type: i32, _math_precision: i32,
-        _math_type: i32, input: i32, hidden: i32, output: i32, layers: i32, _dropout: u64, _flags: u32,
+        descriptor: Handle, _algorithm: i32, mode: i32, bias: i32, direction: i32, input_mode: i32, data_type: i32, _math_precision: i32,
+        _math_type: i32, input: i32, hidden: i32, output: i32, layers: i32, _dropout: Handle, _flags: u32,
     ) {
         if input_mode != LINEAR_INPUT {
             return Err(Fault::NotSupported);
@@ -185,40 +179,28 @@ exports! { answer;
         let network = Network {
             mode, bias, directions, data_type, input: unsigned(input)?, hidden: unsigned(hidden)?, output: unsigned(output)?, layers: unsigned(layers)?,
         };
-        *lock(&NETWORKS).get_mut(descriptor)? = network;
+        *NETWORKS.lock().get_mut(descriptor)? = network;
         Ok(())
     }
 
     fn cudnnCreateRNNDataDescriptor(descriptor: Out<u64>) {
-        descriptor.set(lock(&DATA).insert(Data::default()))
+        descriptor.set(DATA.lock().insert(Data::default()))
     }
 
-    fn cudnnDestroyRNNDataDescriptor(descriptor: u64) {
-        lock(&DATA).remove(descriptor).map(drop)
+    fn cudnnDestroyRNNDataDescriptor(descriptor: Handle) {
+        DATA.lock().remove(descriptor).map(drop)
     }
 
-    fn cudnnSetRNNDataDescriptor(
-        descriptor: u64, _data_type: i32, layout: i32, longest: i32, batch: i32, _vector: i32, lengths: Given<i32>, _padding: u64,
-    ) {
-        let lengths = lengths.to_vec(unsigned(batch)? as usize);
-        if lengths.iter().any(|length| !(0..=longest).contains(length)) {
-            return Err(Fault::InvalidValue);
-        }
-        let steps = if layout == PACKED { lengths.into_iter().map(unsigned).sum::<Result<u64, Fault>>()? } else { unsigned(longest)? * unsigned(batch)? };
-        lock(&DATA).get_mut(descriptor)?.steps = steps;
-        Ok(())
-    }
-
-    fn cudnnGetRNNWeightSpaceSize(_handle: u64, network: u64, bytes: Out<usize>) {
-        let network = *lock(&NETWORKS).get(network)?;
+    fn cudnnGetRNNWeightSpaceSize(_handle: Handle, network: Handle, bytes: Out<usize>) {
+        let network = *NETWORKS.lock().get(network)?;
         bytes.set((network.elements() * element_bytes(network.data_type)?) as usize)
     }
 
     fn cudnnGetRNNWeightParams(
-        _handle: u64, network: u64, pseudo_layer: i32, bytes: usize, weights: u64, number: i32, matrix: u64, matrix_address: Out<u64>,
-        bias: u64, bias_address: Out<u64>,
+        _handle: Handle, network: Handle, pseudo_layer: i32, bytes: usize, weights: Address, number: i32, matrix: Handle, matrix_address: Out<u64>,
+        bias: Handle, bias_address: Out<u64>,
     ) {
-        let network = *lock(&NETWORKS).get(network)?;
+        let network = *NETWORKS.lock().get(network)?;
         let size = element_bytes(network.data_type)?;
         let (pseudo_layer, number) = (unsigned(pseudo_layer)?, unsigned(number)?);
         if pseudo_layer >= network.layers * network.directions || (bytes as u64) < network.elements() * size {
@@ -237,28 +219,43 @@ exports! { answer;
         Ok(())
     }
 
-    fn cudnnGetRNNTempSpaceSizes(_handle: u64, network: u64, mode: i32, data: u64, workspace: Out<usize>, reserve: Out<usize>) {
-        let network = *lock(&NETWORKS).get(network)?;
-        let (work, kept) = network.space(*lock(&DATA).get(data)?, mode == TRAINING);
+    fn cudnnGetRNNTempSpaceSizes(_handle: Handle, network: Handle, mode: i32, data: Handle, workspace: Out<usize>, reserve: Out<usize>) {
+        let network = *NETWORKS.lock().get(network)?;
+        let (work, kept) = network.space(*DATA.lock().get(data)?, mode == TRAINING);
         let size = element_bytes(network.data_type)?;
         workspace.set_if_wanted((work * size) as usize);
         reserve.set_if_wanted((kept * size) as usize);
         Ok(())
     }
+}
 
-    fn cudnnRNNForward(handle: u64, network: u64) {
-        lock(&NETWORKS).get(network)?;
-        run(handle, Work::UNKNOWN)
-    }
+/// Functions that compute: what comes after the handle and the network changes nothing here.
+macro_rules! computes {
+    ($($name:ident)*) => {
+        exports! { answer;
+            $(
+                fn $name(handle: Handle, network: Handle) {
+                    NETWORKS.lock().get(network)?;
+                    run(handle, KernelWork::UNKNOWN)
+                }
+            )*
+        }
+    };
+}
 
-    fn cudnnRNNBackwardData_v8(handle: u64, network: u64) {
-        lock(&NETWORKS).get(network)?;
-        run(handle, Work::UNKNOWN)
-    }
+computes! { cudnnRNNForward cudnnRNNBackwardData_v8 cudnnRNNBackwardWeights_v8 }
 
-    fn cudnnRNNBackwardWeights_v8(handle: u64, network: u64) {
-        lock(&NETWORKS).get(network)?;
-        run(handle, Work::UNKNOWN)
+unsafe_exports! { answer;
+    fn cudnnSetRNNDataDescriptor(
+        descriptor: Handle, _data_type: i32, layout: i32, longest: i32, batch: i32, _vector: i32, lengths: Given<i32>, _padding: Address,
+    ) {
+        let lengths = lengths.to_vec(unsigned(batch)? as usize);
+        if lengths.iter().any(|length| !(0..=longest).contains(length)) {
+            return Err(Fault::InvalidValue);
+        }
+        let steps = if layout == PACKED { lengths.into_iter().map(unsigned).sum::<Result<u64, Fault>>()? } else { unsigned(longest)? * unsigned(batch)? };
+        DATA.lock().get_mut(descriptor)?.steps = steps;
+        Ok(())
     }
 }
 

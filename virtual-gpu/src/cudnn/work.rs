@@ -1,12 +1,14 @@
 //! What a convolution comes to, for the clock.
 
+use virtual_gpu_protocol::{WorkKind, WorkType};
+
 use super::workspace::{Convolution, Operand};
-use crate::device::{Work, WorkKind, WorkType};
+use crate::device::KernelWork;
 
 impl Convolution {
     /// For each element of the output a product and a sum for each element of the filter that belongs to its channel; a gradient comes to as much. In fp32 it is
     /// rounded to TF32, as PyTorch lets cuDNN do.
-    pub(super) fn work(&self) -> Work {
+    pub(super) fn work(&self) -> KernelWork {
         let [filter, input, output] = &self.operands;
         let elements = |operand: &Operand| operand.sizes.iter().map(|&size| size as f64).product::<f64>();
         let channels = filter.sizes.first().map_or(1.0, |&channels| channels.max(1) as f64);
@@ -16,8 +18,8 @@ impl Convolution {
             1 => (WorkType::Fp64, 8.0),
             _ => (WorkType::Tf32, 4.0),
         };
-        Work {
-            kind: WorkKind::Convolution,
+        KernelWork {
+            kind: Some(WorkKind::Convolution),
             dtype,
             operations: 2.0 * elements(output) * elements(filter) / channels,
             bytes: self.operands.iter().map(elements).sum::<f64>() * element_bytes,

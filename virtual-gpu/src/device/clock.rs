@@ -15,9 +15,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
+use virtual_gpu_protocol::WorkSum;
 
-use super::lock;
+use super::lock::lock;
 use super::span::Span;
 
 /// How far the host has come: one for all devices of the process.
@@ -93,19 +93,6 @@ const POLL_SECS: f64 = 1e-6;
 /// So often in a row a program may ask before something counts as passed though nobody waited for it.
 const MOST_POLLS: u32 = 64;
 
-/// Sums of one kind of work.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Tally {
-    /// How often.
-    pub calls: u64,
-    /// How long.
-    pub secs: Span,
-    /// Multiplications and additions.
-    pub operations: f64,
-    /// Bytes.
-    pub bytes: f64,
-}
-
 /// What use the device was put to, as is most likely.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Usage {
@@ -134,7 +121,7 @@ pub struct Clock {
     busy: [Span; 3],
     stalled: Span,
     polls: u32,
-    tallies: Vec<(&'static str, Tally)>,
+    sums: Vec<(&'static str, WorkSum)>,
     watch: Option<UsageWatch>,
 }
 
@@ -151,7 +138,7 @@ impl Clock {
             busy: [Span::default(); 3],
             stalled: Span::default(),
             polls: 0,
-            tallies: Vec::new(),
+            sums: Vec::new(),
             watch: None,
         }
     }
@@ -172,7 +159,7 @@ impl Clock {
     pub fn usage(&self) -> Usage {
         Usage {
             compute_secs: self.busy[Engine::Compute as usize].expected(),
-            bytes: self.tallies.iter().map(|(_, tally)| tally.bytes).sum(),
+            bytes: self.sums.iter().map(|(_, sum)| sum.bytes).sum(),
             secs: self.end().expected(),
         }
     }
@@ -214,15 +201,15 @@ impl Clock {
     /// Adds to the sums of a kind of work.
     pub fn count(&mut self, name: &'static str, calls: u64, secs: Span, operations: f64, bytes: f64) {
         // They are few, and counted with every kernel: nearly always the place of a name's text tells which it is.
-        let index = self.tallies.iter().position(|(other, _)| std::ptr::eq(*other, name) || *other == name).unwrap_or_else(|| {
-            self.tallies.push((name, Tally::default()));
-            self.tallies.len() - 1
+        let index = self.sums.iter().position(|(other, _)| std::ptr::eq(*other, name) || *other == name).unwrap_or_else(|| {
+            self.sums.push((name, WorkSum::default()));
+            self.sums.len() - 1
         });
-        let tally = &mut self.tallies[index].1;
-        tally.calls += calls;
-        tally.secs += secs;
-        tally.operations += operations;
-        tally.bytes += bytes;
+        let sum = &mut self.sums[index].1;
+        sum.calls += calls;
+        sum.secs = (Span(sum.secs) + secs).0;
+        sum.operations += operations;
+        sum.bytes += bytes;
     }
 
     /// Marks the stream, which the host asks for in `launch`: the moment of the event.
@@ -369,8 +356,8 @@ impl Clock {
     }
 
     /// The sums of each kind of work.
-    pub fn tallies(&self) -> BTreeMap<&'static str, Tally> {
-        self.tallies.iter().copied().collect()
+    pub fn sums(&self) -> BTreeMap<String, WorkSum> {
+        self.sums.iter().map(|&(name, sum)| (name.to_owned(), sum)).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lock;
+use super::lock::lock;
 
 /// Sums since the start of the process. Relaxed: each stands alone, and they are read when all work is over.
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
 //! Events: marks in a stream, with the moment when they are passed.
 
 use super::clock::Moment;
+use super::fault::Fault;
+use super::handles::Handles;
 use super::span::Span;
-use super::{Fault, Handles};
 
 /// Whether an event may be asked for times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::fault::Fault;
+use super::handles::Handles;
 use super::span::Span;
-use super::{Fault, Handles};
 
 #[derive(Debug)]
 struct Capture {

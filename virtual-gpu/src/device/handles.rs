@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Fault;
+use super::fault::Fault;
 
 /// Values by handle. A handle is never used again, so one that was destroyed is always recognised, and the numbers are
 /// the same in every run.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::block_at;
-use super::{AddressSpace, Block, Fault};
+use super::address_space::{AddressSpace, Block, Reservation, block_at};
+use super::fault::Fault;
 
 /// Pages of the host.
 const PAGE_BYTES: u64 = 4096;
@@ -11,8 +11,8 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Debug)]
 struct Pinned {
     bytes: u64,
-    /// Address space of ours, to be released; else the process's own memory.
-    ours: bool,
+    /// Address space of ours; else it is the process's own memory.
+    ours: Option<Box<dyn Reservation>>,
 }
 
 /// The pinned blocks and their sum, in whole pages.
@@ -27,17 +27,16 @@ impl HostMemory {
     /// Allocates pinned memory.
     pub fn allocate(&mut self, bytes: u64, space: &dyn AddressSpace) -> Result<u64, Fault> {
         let rounded = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|&rounded| rounded > 0).ok_or(Fault::InvalidValue)?;
-        let address = space.reserve(rounded, PAGE_BYTES).ok_or(Fault::OutOfMemory)?;
-        self.pin(address, Pinned { bytes, ours: true });
+        let ours = space.reserve(rounded, PAGE_BYTES).ok_or(Fault::OutOfMemory)?;
+        let address = ours.address();
+        self.pin(address, Pinned { bytes, ours: Some(ours) });
         Ok(address)
     }
 
     /// Frees what `allocate` gave.
-    pub fn free(&mut self, address: u64, space: &dyn AddressSpace) -> Result<(), Fault> {
-        let block = self.blocks.get(&address).filter(|block| block.ours).ok_or(Fault::InvalidValue)?;
-        let rounded = block.bytes.next_multiple_of(PAGE_BYTES);
+    pub fn free(&mut self, address: u64) -> Result<(), Fault> {
+        self.blocks.get(&address).filter(|block| block.ours.is_some()).ok_or(Fault::InvalidValue)?;
         self.unpin(address);
-        space.release(address, rounded);
         Ok(())
     }
 
@@ -48,13 +47,13 @@ impl HostMemory {
         if before.is_some_and(|(&start, block)| start + block.bytes > address) {
             return Err(Fault::AlreadyRegistered);
         }
-        self.pin(address, Pinned { bytes, ours: false });
+        self.pin(address, Pinned { bytes, ours: None });
         Ok(())
     }
 
     /// Undoes `register`.
     pub fn unregister(&mut self, address: u64) -> Result<(), Fault> {
-        self.blocks.get(&address).filter(|block| !block.ours).ok_or(Fault::NotRegistered)?;
+        self.blocks.get(&address).filter(|block| block.ours.is_none()).ok_or(Fault::NotRegistered)?;
         self.unpin(address);
         Ok(())
     }
@@ -89,7 +88,7 @@ impl HostMemory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory::tests::Counting;
+    use super::super::address_space::tests::Counting;
     use super::*;
 
     #[test]
@@ -99,7 +98,7 @@ mod tests {
         host.register(0x10_0000, 4096).expect("not pinned yet");
         assert_eq!(host.peak_bytes(), 8192 + 4096);
         assert_eq!(host.block_at(block + 4999), Some(Block { address: block, bytes: 5000 }));
-        assert_eq!(host.free(block, &space), Ok(()));
+        assert_eq!(host.free(block), Ok(()));
         assert_eq!(host.unregister(0x10_0000), Ok(()));
         assert_eq!((host.used_bytes(), host.peak_bytes()), (0, 8192 + 4096));
     }
@@ -111,9 +110,9 @@ mod tests {
         assert_eq!(host.unregister(block), Err(Fault::NotRegistered));
         host.register(0x10_0000, 4096).expect("not pinned yet");
         assert_eq!(host.register(0x10_0800, 16), Err(Fault::AlreadyRegistered));
-        assert_eq!(host.free(0x10_0000, &space), Err(Fault::InvalidValue));
-        assert_eq!(host.free(block, &space), Ok(()));
-        assert_eq!(host.free(block, &space), Err(Fault::InvalidValue));
+        assert_eq!(host.free(0x10_0000), Err(Fault::InvalidValue));
+        assert_eq!(host.free(block), Ok(()));
+        assert_eq!(host.free(block), Err(Fault::InvalidValue));
         assert_eq!(host.register(0, 4096), Err(Fault::InvalidValue));
         assert_eq!(host.allocate(0, &space), Err(Fault::InvalidValue));
     }

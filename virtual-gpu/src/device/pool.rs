@@ -9,8 +9,10 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::{LARGE_GRANULE_BYTES, SMALL_GRANULE_BYTES, block_at};
-use super::{AddressSpace, Block, DeviceMemory, Fault, Ledger};
+use super::address_space::{AddressSpace, Block, LARGE_GRANULE_BYTES, block_at};
+use super::capacity::Capacity;
+use super::fault::Fault;
+use super::memory::{DeviceMemory, SMALL_GRANULE_BYTES};
 
 /// What the pool takes from the device at a time.
 const POOL_GROWTH_BYTES: u64 = 32 << 20;
@@ -48,8 +50,8 @@ pub struct MemoryPool {
     allocations: BTreeMap<u64, Allocation>,
     /// Per stream, what was allocated on it and how it lies in pages.
     streams: BTreeMap<u64, DeviceMemory>,
-    /// Bytes of pages that allocations are in. It counts and has no end: the device's own ledger knows what is left.
-    in_use: Ledger,
+    /// Bytes of pages that allocations are in. It counts and has no end: the device's own capacity knows what is left.
+    in_use: Capacity,
     /// Bytes of unused pages that any stream may take.
     idle_bytes: u64,
     /// Bytes of unused pages by the stream that they were freed on.
@@ -67,7 +69,7 @@ impl Default for MemoryPool {
         Self {
             allocations: BTreeMap::new(),
             streams: BTreeMap::new(),
-            in_use: Ledger::new(u64::MAX),
+            in_use: Capacity::new(u64::MAX),
             idle_bytes: 0,
             freed_bytes: BTreeMap::new(),
             reserved: Amount::default(),
@@ -79,15 +81,15 @@ impl Default for MemoryPool {
 
 impl MemoryPool {
     /// `cudaMallocAsync`. `bytes` must not be zero.
-    pub fn allocate(&mut self, bytes: u64, stream: u64, ledger: &mut Ledger, space: &dyn AddressSpace) -> Result<u64, Fault> {
-        if bytes > ledger.capacity_bytes() {
+    pub fn allocate(&mut self, bytes: u64, stream: u64, capacity: &mut Capacity, space: &dyn AddressSpace) -> Result<u64, Fault> {
+        if bytes > capacity.capacity_bytes() {
             return Err(Fault::OutOfMemory);
         }
         let before = self.in_use.used_bytes();
         let address = self.streams.entry(stream).or_default().allocate(bytes, &mut self.in_use, space)?;
         let wanted = self.in_use.used_bytes() - before;
-        if let Err(fault) = self.find_pages(wanted, stream, ledger) {
-            self.give_up(address, stream, space)?;
+        if let Err(fault) = self.find_pages(wanted, stream, capacity) {
+            self.give_up(address, stream)?;
             return Err(fault);
         }
         self.allocations.insert(address, Allocation { bytes, stream });
@@ -96,10 +98,10 @@ impl MemoryPool {
     }
 
     /// `cudaFreeAsync` of an address that `allocate` gave, on `stream`, or where the host has waited for everything on none.
-    pub fn free(&mut self, address: u64, stream: Option<u64>, space: &dyn AddressSpace) -> Result<(), Fault> {
+    pub fn free(&mut self, address: u64, stream: Option<u64>) -> Result<(), Fault> {
         let Allocation { bytes, stream: allocated_on } = self.allocations.remove(&address).ok_or(Fault::InvalidValue)?;
         let before = self.in_use.used_bytes();
-        self.give_up(address, allocated_on, space)?;
+        self.give_up(address, allocated_on)?;
         let freed = before - self.in_use.used_bytes();
         match stream {
             Some(stream) if freed > 0 => *self.freed_bytes.entry(stream).or_default() += freed,
@@ -110,9 +112,9 @@ impl MemoryPool {
     }
 
     /// Takes back what was allocated on that stream, which is known here for as long as it has something.
-    fn give_up(&mut self, address: u64, stream: u64, space: &dyn AddressSpace) -> Result<(), Fault> {
+    fn give_up(&mut self, address: u64, stream: u64) -> Result<(), Fault> {
         let memory = self.streams.get_mut(&stream).ok_or(Fault::InvalidValue)?;
-        memory.free(address, &mut self.in_use, space)?;
+        memory.free(address, &mut self.in_use)?;
         if memory.is_empty() {
             self.streams.remove(&stream);
         }
@@ -120,15 +122,15 @@ impl MemoryPool {
     }
 
     /// Takes unused pages for `stream`, and where they are too few more of the device's.
-    fn find_pages(&mut self, bytes: u64, stream: u64, ledger: &mut Ledger) -> Result<(), Fault> {
+    fn find_pages(&mut self, bytes: u64, stream: u64, capacity: &mut Capacity) -> Result<(), Fault> {
         let (own, common) = (self.freed_bytes.get(&stream).copied().unwrap_or(0), self.idle_bytes);
         let missing = bytes.saturating_sub(own + common);
         if missing > 0 {
             let growth = missing.next_multiple_of(POOL_GROWTH_BYTES);
-            if self.grow(growth, ledger).is_err() {
+            if self.grow(growth, capacity).is_err() {
                 // Nothing but what is missing, and before that what other streams have freed.
                 let others = self.unused_bytes() - own - common;
-                self.grow(missing.saturating_sub(others), ledger)?;
+                self.grow(missing.saturating_sub(others), capacity)?;
                 let streams: Vec<u64> = self.freed_bytes.keys().copied().filter(|&other| other != stream).collect();
                 streams.into_iter().for_each(|other| self.waited_for(other));
             }
@@ -143,8 +145,8 @@ impl MemoryPool {
         Ok(())
     }
 
-    fn grow(&mut self, bytes: u64, ledger: &mut Ledger) -> Result<(), Fault> {
-        ledger.take(bytes)?;
+    fn grow(&mut self, bytes: u64, capacity: &mut Capacity) -> Result<(), Fault> {
+        capacity.take(bytes)?;
         self.idle_bytes += bytes;
         self.reserved.set(self.reserved.current + bytes);
         Ok(())
@@ -160,17 +162,17 @@ impl MemoryPool {
     }
 
     /// Says that the host has waited for `stream`, or for all of them. What is unused beyond the release threshold goes back to the device.
-    pub fn synchronized(&mut self, stream: Option<u64>, ledger: &mut Ledger) {
+    pub fn synchronized(&mut self, stream: Option<u64>, capacity: &mut Capacity) {
         let streams: Vec<u64> = self.freed_bytes.keys().copied().filter(|&freed| stream.is_none_or(|stream| stream == freed)).collect();
         streams.into_iter().for_each(|freed| self.waited_for(freed));
-        self.trim(self.release_threshold_bytes, ledger);
+        self.trim(self.release_threshold_bytes, capacity);
     }
 
     /// `cudaMemPoolTrimTo`: gives unused pages back until the pool holds at most `bytes`, or has none. Those that a stream may still use stay.
-    pub fn trim(&mut self, bytes: u64, ledger: &mut Ledger) {
+    pub fn trim(&mut self, bytes: u64, capacity: &mut Capacity) {
         let beyond = self.reserved.current.saturating_sub(bytes) / LARGE_GRANULE_BYTES * LARGE_GRANULE_BYTES;
         let given = beyond.min(self.idle_bytes);
-        ledger.give(given);
+        capacity.give(given);
         self.idle_bytes -= given;
         self.reserved.set(self.reserved.current - given);
     }
@@ -183,14 +185,14 @@ impl MemoryPool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory::tests::Counting;
+    use super::super::address_space::tests::Counting;
     use super::*;
 
     const MIB: u64 = 1 << 20;
 
     struct Fixture {
         pool: MemoryPool,
-        ledger: Ledger,
+        capacity: Capacity,
         space: Counting,
     }
 
@@ -198,20 +200,20 @@ mod tests {
         /// A device of so many MiB; torch asks for a pool that keeps everything.
         fn new(mib: u64) -> Self {
             let pool = MemoryPool { release_threshold_bytes: u64::MAX, ..MemoryPool::default() };
-            Self { pool, ledger: Ledger::new(mib * MIB), space: Counting::default() }
+            Self { pool, capacity: Capacity::new(mib * MIB), space: Counting::default() }
         }
 
         fn allocate(&mut self, bytes: u64, stream: u64) -> Result<u64, Fault> {
-            self.pool.allocate(bytes, stream, &mut self.ledger, &self.space)
+            self.pool.allocate(bytes, stream, &mut self.capacity, &self.space)
         }
 
         fn free(&mut self, address: u64, stream: u64) {
-            self.pool.free(address, Some(stream), &self.space).expect("allocated");
+            self.pool.free(address, Some(stream)).expect("allocated");
         }
 
         /// Reserved and used MiB.
         fn mib(&self) -> (u64, u64) {
-            assert_eq!(self.ledger.used_bytes(), self.pool.reserved.current, "the device counts what the pool holds");
+            assert_eq!(self.capacity.used_bytes(), self.pool.reserved.current, "the device counts what the pool holds");
             (self.pool.reserved.current / MIB, self.pool.used.current / MIB)
         }
     }
@@ -253,12 +255,12 @@ mod tests {
         let other = it.allocate(32 * MIB, 2).expect("fits");
         assert_eq!(it.mib(), (64, 32));
         it.free(other, 2);
-        it.pool.synchronized(Some(1), &mut it.ledger);
+        it.pool.synchronized(Some(1), &mut it.capacity);
         let (first, second) = (it.allocate(32 * MIB, 3).expect("what 1 freed"), it.allocate(32 * MIB, 2).expect("its own"));
         assert_eq!(it.mib(), (64, 64));
         it.free(first, 3);
         it.free(second, 2);
-        it.pool.synchronized(None, &mut it.ledger);
+        it.pool.synchronized(None, &mut it.capacity);
         it.allocate(64 * MIB, 4).expect("all of it");
         assert_eq!(it.mib(), (64, 64));
     }
@@ -277,12 +279,12 @@ mod tests {
         assert_eq!(it.mib(), (70, 70));
         it.free(whole, 2);
         assert_eq!(it.mib(), (70, 0));
-        it.pool.trim(0, &mut it.ledger);
+        it.pool.trim(0, &mut it.capacity);
         assert_eq!(it.mib(), (70, 0), "stream 2 may still use them");
-        it.pool.synchronized(None, &mut it.ledger);
-        it.pool.trim(10 * MIB, &mut it.ledger);
+        it.pool.synchronized(None, &mut it.capacity);
+        it.pool.trim(10 * MIB, &mut it.capacity);
         assert_eq!(it.mib(), (10, 0));
-        it.pool.trim(0, &mut it.ledger);
+        it.pool.trim(0, &mut it.capacity);
         assert_eq!(it.mib(), (0, 0));
     }
 
@@ -293,11 +295,11 @@ mod tests {
         let (kept, freed) = (it.allocate(4 * MIB, 0).expect("fits"), it.allocate(20 * MIB, 0).expect("fits"));
         it.free(freed, 0);
         assert_eq!(it.mib(), (32, 4));
-        it.pool.synchronized(Some(0), &mut it.ledger);
+        it.pool.synchronized(Some(0), &mut it.capacity);
         assert_eq!(it.mib(), (4, 4));
-        assert_eq!(it.pool.free(kept + 1, Some(0), &it.space), Err(Fault::InvalidValue));
+        assert_eq!(it.pool.free(kept + 1, Some(0)), Err(Fault::InvalidValue));
         it.free(kept, 0);
-        assert_eq!(it.pool.free(kept, Some(0), &it.space), Err(Fault::InvalidValue));
+        assert_eq!(it.pool.free(kept, Some(0)), Err(Fault::InvalidValue));
     }
 
     #[test]
@@ -307,7 +309,7 @@ mod tests {
             let (small, large) = (it.allocate(1, stream).expect("fits"), it.allocate(4 * MIB, stream).expect("fits"));
             it.free(small, stream);
             it.free(large, stream);
-            it.pool.synchronized(None, &mut it.ledger);
+            it.pool.synchronized(None, &mut it.capacity);
         }
         assert_eq!(it.allocate(101 * MIB, 7), Err(Fault::OutOfMemory));
         assert!(it.pool.streams.is_empty() && it.pool.freed_bytes.is_empty());

@@ -1,115 +1,22 @@
-//! The part of a GPU profile that the virtual GPU needs. The profile's own types live in another crate, which this one
-//! must not link: the fields' names are the contract, and fields that are not read here may change freely.
+//! The profile of a kind of GPU, as a device needs it.
 
-use serde::Deserialize;
+use virtual_gpu_protocol::GpuProfile;
 
-/// A figure; its source is of no use here.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Figure<T> {
-    /// The figure, in the unit that its field's name says.
-    pub value: T,
-}
-
-/// Dense peak rates, operations a second.
-#[derive(Debug, Clone, Deserialize)]
-pub struct PeakFlops {
-    pub fp32: Figure<f64>,
-    pub tf32: Figure<f64>,
-    pub bf16: Figure<f64>,
-    pub fp16: Figure<f64>,
-    pub fp8: Option<Figure<f64>>,
-    pub int8: Option<Figure<f64>>,
-}
-
-/// The link to the host.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Pcie {
-    /// What a large copy from pinned memory reaches in one direction.
-    pub pinned_bytes_per_sec: Figure<f64>,
-}
-
-/// Which share of a peak is reached: at least, most likely, at most.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Share {
-    pub low: f64,
-    pub expected: f64,
-    pub high: f64,
-}
-
-/// Shares by kind of work: of the peak rate for the first three, of the memory's bandwidth for the others.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Efficiency {
-    pub gemm: Share,
-    pub attention: Share,
-    pub cudnn_attention: Option<Share>,
-    pub convolution: Share,
-    pub pointwise: Share,
-    pub reduction: Share,
-}
-
-/// One kind of GPU.
-#[derive(Debug, Clone, Deserialize)]
-pub struct GpuProfile {
-    /// The name on the command line, `rtx-4090`.
-    pub name: String,
-    /// The name that its driver reports.
-    pub title: String,
-    /// Major and minor, `8.9`.
-    pub compute_capability: Figure<String>,
-    /// Streaming multiprocessors.
-    pub multiprocessors: Figure<u32>,
-    /// All of the memory, as `cudaMemGetInfo` reports it.
-    pub memory_bytes: Figure<u64>,
-    /// What a context takes of it before the first allocation.
-    pub context_bytes: Figure<u64>,
-    /// Level 2 cache.
-    pub l2_cache_bytes: Figure<u64>,
-    /// Boost clock.
-    pub clock_hz: Figure<f64>,
-    /// What it computes at most.
-    pub flops: Option<PeakFlops>,
-    /// Bandwidth of its memory.
-    pub memory_bytes_per_sec: Option<Figure<f64>>,
-    /// Its link to the host.
-    pub pcie: Option<Pcie>,
-    /// What of all that is reached.
-    pub efficiency: Option<Efficiency>,
-    /// Whether the device calls itself by the real GPU's name: for programs that choose by it.
-    #[serde(skip)]
-    pub is_masked: bool,
-}
-
-impl GpuProfile {
-    /// Reads a profile and refuses one that no device can have.
-    pub fn from_json(text: &str) -> Result<Self, String> {
-        let profile: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if parse_capability(&profile.compute_capability.value).is_none() {
-            return Err(format!("compute_capability: not of the form 8.9: {}", profile.compute_capability.value));
-        }
-        if profile.context_bytes.value >= profile.memory_bytes.value {
-            return Err("context_bytes: larger than memory_bytes".to_owned());
-        }
-        Ok(profile)
+/// Reads a profile and refuses one that no device can have.
+pub fn read_profile(json: &str) -> Result<GpuProfile, String> {
+    let profile: GpuProfile = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    if parse_capability(&profile.compute_capability.value).is_none() {
+        return Err(format!("compute_capability: not of the form 8.9: {}", profile.compute_capability.value));
     }
-
-    /// Compute capability as major and minor.
-    pub fn capability(&self) -> (u32, u32) {
-        parse_capability(&self.compute_capability.value).unwrap_or((0, 0))
+    if profile.context_bytes.value >= profile.memory_bytes.value {
+        return Err("context_bytes: larger than memory_bytes".to_owned());
     }
+    Ok(profile)
+}
 
-    /// What the device calls itself. "Virtual" stands first so that no listing is mistaken for a real GPU's, unless a mask is asked for.
-    pub fn device_name(&self) -> String {
-        if self.is_masked { self.title.clone() } else { format!("Virtual {}", self.title) }
-    }
-
-    /// Sixteen bytes that are the same for the same kind of GPU: FNV-1a over its name, twice.
-    pub fn uuid(&self) -> [u8; 16] {
-        let hash = |seed: u64| self.name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let mut uuid = [0; 16];
-        uuid[..8].copy_from_slice(&hash(0xcbf2_9ce4_8422_2325).to_be_bytes());
-        uuid[8..].copy_from_slice(&hash(0x8422_2325_cbf2_9ce4).to_be_bytes());
-        uuid
-    }
+/// Compute capability as major and minor.
+pub(super) fn capability(profile: &GpuProfile) -> (u32, u32) {
+    parse_capability(&profile.compute_capability.value).unwrap_or((0, 0))
 }
 
 fn parse_capability(text: &str) -> Option<(u32, u32)> {
@@ -117,40 +24,71 @@ fn parse_capability(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// Sixteen bytes that are the same for the same kind of GPU: FNV-1a over its name, twice.
+pub(super) fn uuid_of(profile: &GpuProfile) -> [u8; 16] {
+    let hash = |seed: u64| profile.name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&hash(0xcbf2_9ce4_8422_2325).to_be_bytes());
+    uuid[8..].copy_from_slice(&hash(0x8422_2325_cbf2_9ce4).to_be_bytes());
+    uuid
+}
+
 #[cfg(test)]
 pub(super) mod tests {
+    use virtual_gpu_protocol::{Efficiency, Figure, Pcie, PeakFlops, PeakShare};
+
     use super::*;
 
-    const PROFILE: &str = r#"{"name": "rtx-4090", "title": "NVIDIA GeForce RTX 4090", "something_new": 3,
-        "compute_capability": {"value": "8.9", "source": "data sheet"}, "multiprocessors": {"value": 128, "source": ""},
-        "memory_bytes": {"value": 25250627584, "source": ""}, "context_bytes": {"value": 400000000, "source": ""},
-        "l2_cache_bytes": {"value": 75497472, "source": ""}, "clock_hz": {"value": 2.52e9, "source": ""}}"#;
+    /// A profile with round rates: see `rates`.
+    pub(in crate::device) fn with_round_rates() -> GpuProfile {
+        fn figure<T>(value: T) -> Figure<T> {
+            Figure { value, source: String::new() }
+        }
+        let share = || PeakShare { low: 0.4, expected: 0.5, high: 0.8, source: String::new() };
+        GpuProfile {
+            name: "rtx-4090".into(),
+            title: "NVIDIA GeForce RTX 4090".into(),
+            nominal_gb: 24,
+            compute_capability: figure("8.9".into()),
+            multiprocessors: figure(128),
+            memory_bytes: figure(25_250_627_584),
+            context_bytes: figure(400_000_000),
+            memory_bytes_per_sec: figure(1e11),
+            l2_cache_bytes: figure(75_497_472),
+            clock_hz: figure(2.52e9),
+            flops: PeakFlops { fp32: figure(1e12), tf32: figure(2e12), bf16: figure(4e12), fp16: figure(4e12), fp8: None, int8: None },
+            pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(1e10) },
+            efficiency: Efficiency {
+                gemm: share(),
+                attention: share(),
+                cudnn_attention: None,
+                convolution: share(),
+                pointwise: share(),
+                reduction: share(),
+            },
+        }
+    }
 
-    /// A profile with round rates: see `work`.
-    pub(in crate::device) fn with_rates() -> GpuProfile {
-        let share = r#"{"low": 0.4, "expected": 0.5, "high": 0.8}"#;
-        let rates = format!(
-            r#""flops": {{"fp32": {{"value": 1e12}}, "tf32": {{"value": 2e12}}, "bf16": {{"value": 4e12}}, "fp16": {{"value": 4e12}}}},
-            "memory_bytes_per_sec": {{"value": 1e11}}, "pcie": {{"pinned_bytes_per_sec": {{"value": 1e10}}}},
-            "efficiency": {{"gemm": {share}, "attention": {share}, "convolution": {share}, "pointwise": {share}, "reduction": {share}}},"#
-        );
-        GpuProfile::from_json(&PROFILE.replacen('{', &format!("{{{rates}"), 1)).expect("a valid profile")
+    fn read(change: impl FnOnce(&mut GpuProfile)) -> Result<GpuProfile, String> {
+        let mut profile = with_round_rates();
+        change(&mut profile);
+        read_profile(&serde_json::to_string(&profile).expect("JSON"))
     }
 
     #[test]
-    fn unknown_fields_are_left_alone() {
-        let mut profile = GpuProfile::from_json(PROFILE).expect("a valid profile");
-        assert_eq!(profile.capability(), (8, 9));
-        assert_eq!(profile.device_name(), "Virtual NVIDIA GeForce RTX 4090");
-        profile.is_masked = true;
-        assert_eq!(profile.device_name(), "NVIDIA GeForce RTX 4090");
-        assert_eq!(profile.uuid(), GpuProfile::from_json(PROFILE).expect("the same").uuid());
+    fn a_profile_says_which_kind_of_gpu_it_is() {
+        let profile = read(|_| {}).expect("a valid profile");
+        assert_eq!(capability(&profile), (8, 9));
+        assert_eq!(uuid_of(&profile), uuid_of(&with_round_rates()));
+        let other = read(|profile| profile.name = "l4".into()).expect("a valid profile");
+        assert_ne!(uuid_of(&profile), uuid_of(&other));
     }
 
     #[test]
     fn a_profile_that_cannot_be_is_refused() {
-        assert!(GpuProfile::from_json("{").is_err());
-        assert!(GpuProfile::from_json(&PROFILE.replace("8.9", "ada")).is_err_and(|error| error.contains("compute_capability")));
-        assert!(GpuProfile::from_json(&PROFILE.replace("400000000", "40000000000")).is_err_and(|error| error.contains("context_bytes")));
+        assert!(read_profile("{").is_err());
+        let error = read(|profile| profile.compute_capability.value = "ada".into());
+        assert!(error.is_err_and(|error| error.contains("compute_capability")));
+        assert!(read(|profile| profile.context_bytes.value *= 100).is_err_and(|error| error.contains("context_bytes")));
     }
 }

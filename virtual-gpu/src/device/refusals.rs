@@ -3,39 +3,24 @@
 //! A request that fails is not the end of a program: PyTorch's caching allocator gives back what it holds unused and asks for the
 //! same again. So the same request, asked again with nothing else between, is one: it was met after all, or it was refused.
 
-use serde::Serialize;
+use virtual_gpu_protocol::{Refusal, Refusals};
 
-use super::LARGE_GRANULE_BYTES;
-
-/// A request that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Refusal {
-    /// What it would have taken of the device, whole pages where it is large.
-    pub requested_bytes: u64,
-    /// What was left when it was last asked.
-    pub free_bytes: u64,
-}
+use super::address_space::LARGE_GRANULE_BYTES;
 
 /// What became of the requests that failed.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Refusals {
-    /// How many were never met.
-    pub refused: u64,
-    /// How many were met when they were asked again.
-    pub met_later: u64,
-    /// The last one that was never met.
-    pub last: Option<Refusal>,
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RefusalBook {
+    closed: Refusals,
     /// One that may yet be asked again.
-    #[serde(skip)]
     open: Option<Refusal>,
 }
 
-impl Refusals {
+impl RefusalBook {
     /// A request that fitted.
     pub fn met(&mut self, bytes: u64) {
         if self.is_open_for(bytes) {
             self.open = None;
-            self.met_later += 1;
+            self.closed.met_later += 1;
         } else {
             self.close();
         }
@@ -50,15 +35,15 @@ impl Refusals {
     }
 
     /// What there is to say if nothing is asked again.
-    pub fn settled(mut self) -> Self {
+    pub fn settled(mut self) -> Refusals {
         self.close();
-        self
+        self.closed
     }
 
     fn close(&mut self) {
         if let Some(open) = self.open.take() {
-            self.refused += 1;
-            self.last = Some(open);
+            self.closed.refused += 1;
+            self.closed.last = Some(open);
         }
     }
 
@@ -84,25 +69,25 @@ mod tests {
 
     #[test]
     fn a_request_that_is_met_when_asked_again_was_not_refused() {
-        let mut refusals = Refusals::default();
+        let mut refusals = RefusalBook::default();
         refusals.refuse(4 * GIB, GIB);
         assert_eq!((refusals.settled().refused, refusals.settled().last), (1, refusal(4 * GIB, GIB)));
         refusals.met(4 * GIB);
         // The same size later is a request of its own.
         refusals.met(4 * GIB);
-        assert_eq!((refusals.settled().refused, refusals.met_later, refusals.last), (0, 1, None));
+        assert_eq!((refusals.settled().refused, refusals.settled().met_later, refusals.settled().last), (0, 1, None));
     }
 
     #[test]
     fn the_same_request_refused_twice_is_one() {
-        let mut refusals = Refusals::default();
+        let mut refusals = RefusalBook::default();
         refusals.refuse(4 * GIB, GIB);
         refusals.refuse(4 * GIB, 2 * GIB);
         assert_eq!((refusals.settled().refused, refusals.settled().last), (1, refusal(4 * GIB, 2 * GIB)));
         // Something else between: the program went on without it.
         refusals.met(GIB);
         refusals.met(4 * GIB);
-        assert_eq!((refusals.settled().refused, refusals.met_later), (1, 0));
+        assert_eq!((refusals.settled().refused, refusals.settled().met_later), (1, 0));
         refusals.refuse(3 * GIB, GIB);
         assert_eq!((refusals.settled().refused, refusals.settled().last), (2, refusal(3 * GIB, GIB)));
         // One that is met leaves the one before it standing.
@@ -112,7 +97,7 @@ mod tests {
 
     #[test]
     fn an_impossible_request_is_refused_like_any_other() {
-        let mut refusals = Refusals::default();
+        let mut refusals = RefusalBook::default();
         refusals.refuse(u64::MAX, GIB);
         assert_eq!(refusals.settled().last, refusal(u64::MAX, GIB));
     }

@@ -5,10 +5,8 @@
 
 use std::ops::{Add, AddAssign, Mul, Sub};
 
-use serde::Serialize;
-
 /// Seconds in the quick, the likely and the slow world.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Span(pub [f64; 3]);
 
 impl Span {

@@ -1,6 +1,7 @@
 //! Streams: handles with a priority. What is put on one is over at once, so a stream has no queue.
 
-use super::{Fault, Handles};
+use super::fault::Fault;
+use super::handles::Handles;
 
 /// The lowest priority, CUDA's 0. Lower numbers go first.
 pub const LEAST_PRIORITY: i32 = 0;

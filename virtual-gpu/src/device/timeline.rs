@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde_json::json;
 
 use super::clock::Engine;
-use super::lock;
+use super::lock::lock;
 use super::span::Span;
 
 /// A row of the picture.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::lock;
+use super::lock::lock;
 
 /// Device memory: the first address and the bytes from there on.
 pub type Range = (u64, u64);

@@ -1,27 +1,22 @@
 //! Modules, their functions, and launches. Images are not read: every name is found.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
-use super::answer;
+use super::error::answer;
 use crate::cudart::{active_blocks, launch};
-use crate::device::{Architecture, Fault, Handles, lock};
-use crate::ffi::{Given, GivenText, Out};
-use crate::process::{active_device, device};
+use crate::device::{Architecture, Fault};
+use crate::devices::{active_device, device};
+use crate::ffi::{Address, Given, GivenText, Handle, Out};
+use crate::handle_table::HandleTable;
 
 /// Loaded modules, each with the functions that were asked for in it, by name.
-static MODULES: Mutex<Handles<BTreeMap<String, u64>>> = Mutex::new(Handles::new());
+static MODULES: HandleTable<BTreeMap<String, u64>> = HandleTable::of("cuda");
 /// Where the handles of functions come from.
-static FUNCTIONS: Mutex<Handles<()>> = Mutex::new(Handles::new());
+static FUNCTIONS: HandleTable<()> = HandleTable::of("cuda");
 
 fn load_module(module: Out<u64>) -> Result<(), Fault> {
     active_device()?;
-    module.set(lock(&MODULES).insert(BTreeMap::new()))
-}
-
-/// Modules that are loaded, and functions of theirs.
-pub(crate) fn handles() -> usize {
-    lock(&MODULES).count() + lock(&FUNCTIONS).count()
+    module.set(MODULES.lock().insert(BTreeMap::new()))
 }
 
 /// `CUlaunchConfig`.
@@ -37,29 +32,29 @@ struct LaunchConfig {
 }
 
 exports! { answer;
-    fn cuModuleLoad(module: Out<u64>, _path: u64) {
+    fn cuModuleLoad(module: Out<u64>, _path: Address) {
         load_module(module)
     }
 
-    fn cuModuleLoadData(module: Out<u64>, _image: u64) {
+    fn cuModuleLoadData(module: Out<u64>, _image: Address) {
         load_module(module)
     }
 
-    fn cuModuleLoadDataEx(module: Out<u64>, _image: u64, _count: u32, _options: u64, _values: u64) {
+    fn cuModuleLoadDataEx(module: Out<u64>, _image: Address, _count: u32, _options: Address, _values: Address) {
         load_module(module)
     }
 
-    fn cuModuleUnload(module: u64) {
-        let functions = lock(&MODULES).remove(module)?;
-        functions.into_values().try_for_each(|function| lock(&FUNCTIONS).remove(function))
+    fn cuModuleUnload(module: Handle) {
+        let functions = MODULES.lock().remove(module)?;
+        functions.into_values().try_for_each(|function| FUNCTIONS.lock().remove(function))
     }
 
-    fn cuModuleGetFunction(function: Out<u64>, module: u64, name: GivenText) {
+    fn cuModuleGetFunction(function: Out<u64>, module: Handle, name: GivenText) {
         let name = name.get().ok_or(Fault::InvalidValue)?;
-        function.set(*lock(&MODULES).get_mut(module)?.entry(name).or_insert_with(|| lock(&FUNCTIONS).insert(())))
+        function.set(*MODULES.lock().get_mut(module)?.entry(name).or_insert_with(|| FUNCTIONS.lock().insert(())))
     }
 
-    fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: u64) {
+    fn cuFuncGetAttribute(value: Out<i32>, number: i32, _function: Handle) {
         let architecture = &device()?.architecture;
         value.set(match number {
             0 => Architecture::THREADS_PER_BLOCK as i32,
@@ -71,30 +66,30 @@ exports! { answer;
         })
     }
 
-    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize) {
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<i32>, _function: Handle, threads: i32, shared_bytes: usize) {
         blocks.set(active_blocks(threads, shared_bytes)?)
     }
 
     fn cuLaunchKernel(
-        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
-        _parameters: u64, _extra: u64,
+        _function: Handle, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: Handle,
+        _parameters: Address, _extra: Address,
     ) {
         launch(stream)
     }
 
     fn cuLaunchCooperativeKernel(
-        _function: u64, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: u64,
-        _parameters: u64,
+        _function: Handle, _gx: u32, _gy: u32, _gz: u32, _bx: u32, _by: u32, _bz: u32, _shared_bytes: u32, stream: Handle,
+        _parameters: Address,
     ) {
         launch(stream)
     }
 
-    fn cuLaunchKernelEx(config: Given<LaunchConfig>, _function: u64, _parameters: u64, _extra: u64) {
+    fn cuLaunchKernelEx(config: Given<LaunchConfig>, _function: Handle, _parameters: Address, _extra: Address) {
         launch(config.get().ok_or(Fault::InvalidValue)?.stream)
     }
 
     fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
-        blocks: Out<i32>, _function: u64, threads: i32, shared_bytes: usize, _flags: u32,
+        blocks: Out<i32>, _function: Handle, threads: i32, shared_bytes: usize, _flags: u32,
     ) {
         blocks.set(active_blocks(threads, shared_bytes)?)
     }

@@ -1,23 +1,33 @@
 //! Memory in the order of a stream, page-locked memory, copies and fills.
 
-use super::answer;
+use super::error::answer;
 use crate::cudart::{BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, copy_flat, fill, fill_words};
 use crate::device::{Fault, Owner};
-use crate::ffi::Out;
-use crate::process::{active_device, device_of, device_that, host, noted};
+use crate::devices::{active_device, device_of, device_that, host};
+use crate::ffi::{Address, Handle, Out};
+use crate::report::noted;
 
 /// The stream of what is put on none.
 const DEFAULT_STREAM: u64 = 0;
 
 /// A copy that is over when the call returns.
-fn copy_now(to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
-    copy_flat(to, from, bytes, kind, DEFAULT_STREAM)?;
+///
+/// # Safety
+/// As for [`copy_flat`].
+unsafe fn copy_now(to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+    // SAFETY: as the caller says.
+    unsafe { copy_flat(to, from, bytes, kind, DEFAULT_STREAM)? };
     active_device()?.synchronize_stream(DEFAULT_STREAM)
 }
 
-fn copy_on(stream: u64, to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
+/// A copy in the order of a stream.
+///
+/// # Safety
+/// As for [`copy_flat`].
+unsafe fn copy_on(stream: u64, to: u64, from: u64, bytes: usize, kind: i32) -> Result<(), Fault> {
     device_of(stream)?.streams().check(stream)?;
-    copy_flat(to, from, bytes, kind, stream)
+    // SAFETY: as the caller says.
+    unsafe { copy_flat(to, from, bytes, kind, stream) }
 }
 
 fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
@@ -25,13 +35,13 @@ fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
 }
 
 exports! { answer;
-    fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: u64) {
+    fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: Handle) {
         let device = active_device()?;
         device.streams().check(stream)?;
         address.set(noted(device, device.allocate_async(bytes as u64, stream))?)
     }
 
-    fn cuMemFreeAsync(address: u64, stream: u64) {
+    fn cuMemFreeAsync(address: u64, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?.free_async(address, stream)
     }
@@ -44,23 +54,25 @@ exports! { answer;
         pin_new(address, bytes)
     }
 
-    fn cuMemFreeHost(address: u64) {
+    fn cuMemFreeHost(address: Address) {
         host()?.free_pinned(address)
     }
 
-    fn cuMemHostRegister_v2(address: u64, bytes: usize, _flags: u32) {
+    fn cuMemHostRegister_v2(address: Address, bytes: usize, _flags: u32) {
         host()?.register_host(address, bytes as u64)
     }
 
-    fn cuMemHostUnregister(address: u64) {
+    fn cuMemHostUnregister(address: Address) {
         host()?.unregister_host(address)
     }
+}
 
-    fn cuMemcpyHtoD_v2(to: u64, from: u64, bytes: usize) {
+unsafe_exports! { answer;
+    fn cuMemcpyHtoD_v2(to: u64, from: Address, bytes: usize) {
         copy_now(to, from, bytes, HOST_TO_DEVICE)
     }
 
-    fn cuMemcpyDtoH_v2(to: u64, from: u64, bytes: usize) {
+    fn cuMemcpyDtoH_v2(to: Address, from: u64, bytes: usize) {
         copy_now(to, from, bytes, DEVICE_TO_HOST)
     }
 
@@ -72,23 +84,23 @@ exports! { answer;
         copy_now(to, from, bytes, BY_ADDRESS)
     }
 
-    fn cuMemcpyHtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: Address, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, HOST_TO_DEVICE)
     }
 
-    fn cuMemcpyDtoHAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyDtoHAsync_v2(to: Address, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_HOST)
     }
 
-    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_DEVICE)
     }
 
-    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, BY_ADDRESS)
     }
 
-    fn cuMemcpyPeerAsync(to: u64, _to_context: u64, from: u64, _from_context: u64, bytes: usize, stream: u64) {
+    fn cuMemcpyPeerAsync(to: u64, _to_context: Handle, from: u64, _from_context: Handle, bytes: usize, stream: Handle) {
         copy_on(stream, to, from, bytes, DEVICE_TO_DEVICE)
     }
 
@@ -96,7 +108,7 @@ exports! { answer;
         fill(address, value.into(), bytes, DEFAULT_STREAM)
     }
 
-    fn cuMemsetD8Async(address: u64, value: u8, bytes: usize, stream: u64) {
+    fn cuMemsetD8Async(address: u64, value: u8, bytes: usize, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         fill(address, value.into(), bytes, stream)
     }

@@ -2,10 +2,10 @@
 
 use std::ffi::c_void;
 
-use super::answer;
+use super::error::answer;
 use crate::device::{EventKind, Fault, GREATEST_PRIORITY, LEAST_PRIORITY};
-use crate::ffi::{Out, call_host};
-use crate::process::{active_device, device_of};
+use crate::devices::{active_device, device_of};
+use crate::ffi::{Handle, Out, call_host};
 
 /// `CU_EVENT_DISABLE_TIMING`.
 const DISABLE_TIMING: u32 = 2;
@@ -34,27 +34,22 @@ exports! { answer;
         Ok(())
     }
 
-    fn cuStreamDestroy_v2(stream: u64) {
+    fn cuStreamDestroy_v2(stream: Handle) {
         device_of(stream)?.destroy_stream(stream)
     }
 
-    fn cuStreamQuery(stream: u64) {
+    fn cuStreamQuery(stream: Handle) {
         device_of(stream)?.query_stream(stream)
     }
 
-    fn cuStreamSynchronize(stream: u64) {
+    fn cuStreamSynchronize(stream: Handle) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         device.synchronize_stream(stream)
     }
 
-    fn cuStreamWaitEvent(stream: u64, event: u64, _flags: u32) {
+    fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) {
         device_of(stream)?.wait_event(stream, event, device_of(event)?)
-    }
-
-    fn cuLaunchHostFunc(stream: u64, function: Option<extern "C" fn(*mut c_void)>, data: *mut c_void) {
-        device_of(stream)?.streams().check(stream)?;
-        call_host(function, data)
     }
 
     fn cuEventCreate(event: Out<u64>, flags: u32) {
@@ -62,67 +57,74 @@ exports! { answer;
         event.set(active_device()?.events().create(kind))
     }
 
-    fn cuEventDestroy_v2(event: u64) {
+    fn cuEventDestroy_v2(event: Handle) {
         device_of(event)?.events().destroy(event)
     }
 
-    fn cuEventRecord(event: u64, stream: u64) {
+    fn cuEventRecord(event: Handle, stream: Handle) {
         device_of(stream)?.record_event(event, stream)
     }
 
-    fn cuEventQuery(event: u64) {
+    fn cuEventQuery(event: Handle) {
         device_of(event)?.query_event(event)
     }
 
-    fn cuEventSynchronize(event: u64) {
+    fn cuEventSynchronize(event: Handle) {
         device_of(event)?.synchronize_event(event)
     }
 
-    fn cuEventElapsedTime(millis: Out<f32>, start: u64, end: u64) {
+    fn cuEventElapsedTime(millis: Out<f32>, start: Handle, end: Handle) {
         elapsed(millis, start, end)
     }
 
-    fn cuEventElapsedTime_v2(millis: Out<f32>, start: u64, end: u64) {
+    fn cuEventElapsedTime_v2(millis: Out<f32>, start: Handle, end: Handle) {
         elapsed(millis, start, end)
     }
 
-    fn cuStreamBeginCapture_v2(stream: u64, _mode: i32) {
+    fn cuStreamBeginCapture_v2(stream: Handle, _mode: i32) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         device.graphs().begin(stream)
     }
 
-    fn cuStreamEndCapture(stream: u64, graph: Out<u64>) {
+    fn cuStreamEndCapture(stream: Handle, graph: Out<u64>) {
         let device = device_of(stream)?;
         device.streams().check(stream)?;
         let made = device.graphs().end(stream)?;
         graph.set(made)
     }
 
-    fn cuStreamIsCapturing(stream: u64, status: Out<i32>) {
+    fn cuStreamIsCapturing(stream: Handle, status: Out<i32>) {
         let captured = device_of(stream)?.graphs().captured(stream);
         status.set(captured.map_or(NOT_CAPTURING, |captured| if captured.is_broken { BROKEN } else { CAPTURING }))
     }
 
-    fn cuGraphInstantiateWithFlags(executable: Out<u64>, graph: u64, _flags: u64) {
+    fn cuGraphInstantiateWithFlags(executable: Out<u64>, graph: Handle, _flags: u64) {
         let made = device_of(graph)?.graphs().instantiate(graph)?;
         executable.set(made)
     }
 
-    fn cuGraphLaunch(executable: u64, stream: u64) {
+    fn cuGraphLaunch(executable: Handle, stream: Handle) {
         device_of(executable)?.launch_graph(executable, stream)
     }
 
-    fn cuGraphUpload(executable: u64, stream: u64) {
+    fn cuGraphUpload(executable: Handle, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         device_of(executable)?.graphs().launched(executable).map(drop)
     }
 
-    fn cuGraphDestroy(graph: u64) {
+    fn cuGraphDestroy(graph: Handle) {
         device_of(graph)?.graphs().destroy(graph)
     }
 
-    fn cuGraphExecDestroy(executable: u64) {
+    fn cuGraphExecDestroy(executable: Handle) {
         device_of(executable)?.graphs().destroy_executable(executable)
+    }
+}
+
+unsafe_exports! { answer;
+    fn cuLaunchHostFunc(stream: Handle, function: Option<unsafe extern "C" fn(*mut c_void)>, data: *mut c_void) {
+        device_of(stream)?.streams().check(stream)?;
+        call_host(function, data)
     }
 }

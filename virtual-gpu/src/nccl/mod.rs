@@ -11,14 +11,15 @@
 mod ranks;
 
 use std::cell::Cell;
-use std::sync::Mutex;
 
 use ranks::{Rank, UniqueId, join, join_all, usable};
 
 use crate::cudart::{SMALL_COPY_BYTES, on_device};
-use crate::device::{Fault, Handles, Owner, Work, lock};
-use crate::ffi::{self, Given, Out, StaticText, text};
-use crate::process::{active_device, device_that, launch_on, noted, number_of};
+use crate::device::{Fault, KernelWork, Owner};
+use crate::devices::{active_device, device_that, launch_on, number_of};
+use crate::ffi::{Address, Given, Handle, Out, StaticText, move_bytes, text};
+use crate::handle_table::HandleTable;
+use crate::report::noted;
 
 /// 2.29.7, the version that PyTorch 2.13 was built with.
 const VERSION: i32 = 22907;
@@ -37,13 +38,8 @@ fn answer(result: Result<(), Fault>) -> i32 {
 }
 
 /// Reductions that programs made themselves, after the five that NCCL has.
-static REDUCTIONS: Mutex<Handles<()>> = Mutex::new(Handles::new());
+static REDUCTIONS: HandleTable<()> = HandleTable::of("nccl");
 const OWN_REDUCTIONS: i32 = 5;
-
-/// Communicators and reductions that were not destroyed.
-pub(crate) fn handles() -> usize {
-    ranks::count() + lock(&REDUCTIONS).count()
-}
 
 thread_local! {
     /// How many groups of calls are open.
@@ -66,7 +62,7 @@ fn check_reduction(operation: i32) -> Result<(), Fault> {
     if (0..OWN_REDUCTIONS).contains(&operation) {
         return Ok(());
     }
-    lock(&REDUCTIONS).get(reduction_handle(operation)).copied()
+    REDUCTIONS.lock().get(reduction_handle(operation)).copied()
 }
 
 fn reduction_handle(operation: i32) -> u64 {
@@ -85,7 +81,7 @@ impl Call {
     fn new(handle: u64, count: usize, data_type: i32, stream: u64) -> Result<Self, Fault> {
         let rank = usable(handle)?;
         let bytes = (count as u64).checked_mul(element_bytes(data_type)?).ok_or(Fault::InvalidValue)?;
-        launch_on(rank.device, stream, Work::UNKNOWN)?;
+        launch_on(rank.device, stream, KernelWork::UNKNOWN)?;
         Ok(Self { rank, bytes, stream })
     }
 
@@ -108,23 +104,31 @@ impl Call {
 
     /// The part of a buffer that is that rank's.
     fn part(&self, buffer: u64, rank: i32) -> u64 {
-        buffer + u64::from(rank.cast_unsigned()) * self.bytes
+        buffer.wrapping_add(u64::from(rank.cast_unsigned()).wrapping_mul(self.bytes))
     }
 
     /// What arrives: see the note above.
-    fn hand_over(&self, destination: u64, source: u64) -> Result<(), Fault> {
+    ///
+    /// # Safety
+    /// Nobody frees or changes what is sent and what is received meanwhile.
+    unsafe fn hand_over(&self, destination: u64, source: u64) -> Result<(), Fault> {
         if self.bytes == 0 || destination == source {
             return Ok(());
         }
         if on_device(destination, self.bytes)? && on_device(source, self.bytes)? && self.bytes <= SMALL_COPY_BYTES {
-            ffi::move_bytes(destination, source, self.bytes as usize);
+            // SAFETY: the books have both places, and the caller keeps them.
+            unsafe { move_bytes(destination, source, self.bytes as usize) };
         }
         Ok(())
     }
 
     /// The same from every rank, each to its part.
-    fn hand_over_from_all(&self, destination: u64, source: u64) -> Result<(), Fault> {
-        (0..self.rank.size).try_for_each(|rank| self.hand_over(self.part(destination, rank), source))
+    ///
+    /// # Safety
+    /// As for [`Self::hand_over`].
+    unsafe fn hand_over_from_all(&self, destination: u64, source: u64) -> Result<(), Fault> {
+        // SAFETY: as the caller says.
+        (0..self.rank.size).try_for_each(|rank| unsafe { self.hand_over(self.part(destination, rank), source) })
     }
 }
 
@@ -137,61 +141,48 @@ exports! { answer;
         id.set(UniqueId::new())
     }
 
-    fn ncclCommInitAll(communicators: Out<u64>, count: i32, devices: Given<i32>) {
-        let number = usize::try_from(count).ok().filter(|&count| count > 0 && !communicators.is_null()).ok_or(Fault::InvalidValue)?;
-        let named = devices.to_vec(number);
-        let devices = if named.is_empty() { (0..count).collect() } else { named };
-        communicators.set_all(&join_all(&devices)?);
-        Ok(())
-    }
-
     fn ncclCommInitRank(communicator: Out<u64>, size: i32, id: UniqueId, rank: i32) {
         communicator.set(join(id, rank, size)?)
     }
 
-    fn ncclCommInitRankConfig(communicator: Out<u64>, size: i32, id: UniqueId, rank: i32, _configuration: u64) {
+    fn ncclCommInitRankConfig(communicator: Out<u64>, size: i32, id: UniqueId, rank: i32, _configuration: Address) {
         communicator.set(join(id, rank, size)?)
     }
 
-    fn ncclCommInitRankScalable(communicator: Out<u64>, size: i32, rank: i32, _ids: i32, first: Given<UniqueId>, _configuration: u64) {
+    fn ncclCommInitRankScalable(communicator: Out<u64>, size: i32, rank: i32, _ids: i32, first: Given<UniqueId>, _configuration: Address) {
         communicator.set(join(first.get().ok_or(Fault::InvalidValue)?, rank, size)?)
     }
 
-    fn ncclCommSplit(handle: u64, color: i32, key: i32, part: Out<u64>, _configuration: u64) {
+    fn ncclCommSplit(handle: Handle, color: i32, key: i32, part: Out<u64>, _configuration: Address) {
         part.set(ranks::split(handle, color, key)?)
     }
 
-    fn ncclCommShrink(handle: u64, excluded: Given<i32>, count: i32, rest: Out<u64>, _configuration: u64, _flags: i32) {
-        let excluded = excluded.to_vec(usize::try_from(count).map_err(|_| Fault::InvalidValue)?);
-        rest.set(ranks::shrink(handle, &excluded)?)
-    }
-
-    fn ncclCommFinalize(handle: u64) {
+    fn ncclCommFinalize(handle: Handle) {
         ranks::finalize(handle)
     }
 
-    fn ncclCommDestroy(handle: u64) {
+    fn ncclCommDestroy(handle: Handle) {
         ranks::leave(handle)
     }
 
-    fn ncclCommAbort(handle: u64) {
+    fn ncclCommAbort(handle: Handle) {
         ranks::leave(handle)
     }
 
-    fn ncclCommGetAsyncError(handle: u64, error: Out<i32>) {
+    fn ncclCommGetAsyncError(handle: Handle, error: Out<i32>) {
         ranks::check(handle)?;
         error.set(0)
     }
 
-    fn ncclCommCount(handle: u64, size: Out<i32>) {
+    fn ncclCommCount(handle: Handle, size: Out<i32>) {
         size.set(ranks::rank(handle)?.size)
     }
 
-    fn ncclCommUserRank(handle: u64, number: Out<i32>) {
+    fn ncclCommUserRank(handle: Handle, number: Out<i32>) {
         number.set(ranks::rank(handle)?.number)
     }
 
-    fn ncclCommCuDevice(handle: u64, device: Out<i32>) {
+    fn ncclCommCuDevice(handle: Handle, device: Out<i32>) {
         device.set(number_of(ranks::device(handle)?))
     }
 
@@ -205,15 +196,15 @@ exports! { answer;
         Ok(())
     }
 
-    fn ncclRedOpCreatePreMulSum(operation: Out<i32>, _scalar: u64, data_type: i32, _residence: i32, handle: u64) {
+    fn ncclRedOpCreatePreMulSum(operation: Out<i32>, _scalar: Address, data_type: i32, _residence: i32, handle: Handle) {
         usable(handle)?;
         element_bytes(data_type)?;
-        operation.set(OWN_REDUCTIONS + lock(&REDUCTIONS).insert(()) as i32)
+        operation.set(OWN_REDUCTIONS + REDUCTIONS.lock().insert(()) as i32)
     }
 
-    fn ncclRedOpDestroy(operation: i32, handle: u64) {
+    fn ncclRedOpDestroy(operation: i32, handle: Handle) {
         ranks::check(handle)?;
-        lock(&REDUCTIONS).remove(reduction_handle(operation))
+        REDUCTIONS.lock().remove(reduction_handle(operation))
     }
 
     fn ncclMemAlloc(address: Out<u64>, bytes: usize) {
@@ -221,71 +212,29 @@ exports! { answer;
         address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
-    fn ncclMemFree(address: u64) {
+    fn ncclMemFree(address: Address) {
         device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?.free(address)
     }
 
-    fn ncclCommRegister(handle: u64, buffer: u64, bytes: usize, registration: Out<u64>) {
+    fn ncclCommRegister(handle: Handle, buffer: Address, bytes: usize, registration: Out<u64>) {
         usable(handle)?;
         on_device(buffer, bytes as u64)?;
         registration.set(buffer)
     }
 
-    fn ncclCommDeregister(handle: u64, _registration: u64) {
+    fn ncclCommDeregister(handle: Handle, _registration: Address) {
         ranks::check(handle)
     }
 
-    fn ncclAllReduce(from: u64, to: u64, count: usize, data_type: i32, operation: i32, handle: u64, stream: u64) {
-        check_reduction(operation)?;
-        // Once around to reduce, once around to gather, without one's own part.
-        Call::new(handle, count, data_type, stream)?.crossing(|ranks| 2.0 * (ranks - 1.0) / ranks)?.hand_over(to, from)
-    }
-
-    fn ncclReduce(from: u64, to: u64, count: usize, data_type: i32, operation: i32, root: i32, handle: u64, stream: u64) {
-        check_reduction(operation)?;
-        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
-        if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
-    }
-
-    fn ncclBroadcast(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
-        if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
-    }
-
-    fn ncclBcast(_buffer: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
+    fn ncclBcast(_buffer: Address, count: usize, data_type: i32, root: i32, handle: Handle, stream: Handle) {
         Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0).map(drop)
     }
 
-    fn ncclAllGather(from: u64, to: u64, count: usize, data_type: i32, handle: u64, stream: u64) {
-        Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?.hand_over_from_all(to, from)
-    }
-
-    fn ncclGather(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
-        if call.rank.number == root { call.hand_over_from_all(to, from) } else { Ok(()) }
-    }
-
-    fn ncclScatter(from: u64, to: u64, count: usize, data_type: i32, root: i32, handle: u64, stream: u64) {
-        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
-        if call.rank.number == root { call.hand_over(to, call.part(from, root)) } else { Ok(()) }
-    }
-
-    fn ncclReduceScatter(from: u64, to: u64, count: usize, data_type: i32, operation: i32, handle: u64, stream: u64) {
-        check_reduction(operation)?;
-        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
-        call.hand_over(to, call.part(from, call.rank.number))
-    }
-
-    fn ncclAlltoAll(from: u64, to: u64, count: usize, data_type: i32, handle: u64, stream: u64) {
-        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
-        call.hand_over_from_all(to, call.part(from, call.rank.number))
-    }
-
-    fn ncclSend(_from: u64, count: usize, data_type: i32, to: i32, handle: u64, stream: u64) {
+    fn ncclSend(_from: Address, count: usize, data_type: i32, to: i32, handle: Handle, stream: Handle) {
         Call::with(handle, count, data_type, to, stream)?.crossing(|_| 1.0).map(drop)
     }
 
-    fn ncclRecv(_to: u64, count: usize, data_type: i32, from: i32, handle: u64, stream: u64) {
+    fn ncclRecv(_to: Address, count: usize, data_type: i32, from: i32, handle: Handle, stream: Handle) {
         Call::with(handle, count, data_type, from, stream)?.crossing(|_| 1.0).map(drop)
     }
 }
@@ -302,6 +251,63 @@ extern "C" fn ncclGetErrorString(code: i32) -> StaticText {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn ncclGetLastError(_communicator: u64) -> StaticText {
+extern "C" fn ncclGetLastError(_communicator: Handle) -> StaticText {
     text(c"")
+}
+
+unsafe_exports! { answer;
+    fn ncclCommInitAll(communicators: Out<u64>, count: i32, devices: Given<i32>) {
+        let number = usize::try_from(count).ok().filter(|&count| count > 0 && !communicators.is_null()).ok_or(Fault::InvalidValue)?;
+        let named = devices.to_vec(number);
+        let devices = if named.is_empty() { (0..count).collect() } else { named };
+        communicators.set_all(&join_all(&devices)?);
+        Ok(())
+    }
+
+    fn ncclCommShrink(handle: Handle, excluded: Given<i32>, count: i32, rest: Out<u64>, _configuration: Address, _flags: i32) {
+        let excluded = excluded.to_vec(usize::try_from(count).map_err(|_| Fault::InvalidValue)?);
+        rest.set(ranks::shrink(handle, &excluded)?)
+    }
+
+    fn ncclAllReduce(from: Address, to: Address, count: usize, data_type: i32, operation: i32, handle: Handle, stream: Handle) {
+        check_reduction(operation)?;
+        // Once around to reduce, once around to gather, without one's own part.
+        Call::new(handle, count, data_type, stream)?.crossing(|ranks| 2.0 * (ranks - 1.0) / ranks)?.hand_over(to, from)
+    }
+
+    fn ncclReduce(from: Address, to: Address, count: usize, data_type: i32, operation: i32, root: i32, handle: Handle, stream: Handle) {
+        check_reduction(operation)?;
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
+        if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
+    }
+
+    fn ncclBroadcast(from: Address, to: Address, count: usize, data_type: i32, root: i32, handle: Handle, stream: Handle) {
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|_| 1.0)?;
+        if call.rank.number == root { call.hand_over(to, from) } else { Ok(()) }
+    }
+
+    fn ncclAllGather(from: Address, to: Address, count: usize, data_type: i32, handle: Handle, stream: Handle) {
+        Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?.hand_over_from_all(to, from)
+    }
+
+    fn ncclGather(from: Address, to: Address, count: usize, data_type: i32, root: i32, handle: Handle, stream: Handle) {
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
+        if call.rank.number == root { call.hand_over_from_all(to, from) } else { Ok(()) }
+    }
+
+    fn ncclScatter(from: Address, to: Address, count: usize, data_type: i32, root: i32, handle: Handle, stream: Handle) {
+        let call = Call::with(handle, count, data_type, root, stream)?.crossing(|ranks| ranks - 1.0)?;
+        if call.rank.number == root { call.hand_over(to, call.part(from, root)) } else { Ok(()) }
+    }
+
+    fn ncclReduceScatter(from: Address, to: Address, count: usize, data_type: i32, operation: i32, handle: Handle, stream: Handle) {
+        check_reduction(operation)?;
+        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
+        call.hand_over(to, call.part(from, call.rank.number))
+    }
+
+    fn ncclAlltoAll(from: Address, to: Address, count: usize, data_type: i32, handle: Handle, stream: Handle) {
+        let call = Call::new(handle, count, data_type, stream)?.crossing(|ranks| ranks - 1.0)?;
+        call.hand_over_from_all(to, call.part(from, call.rank.number))
+    }
 }

@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::device::{Device, Fault, Handles, lock};
-use crate::process::{active_device, current, report_folder, set_current};
+use crate::device::{Device, Fault, lock};
+use crate::devices::{active_device, current, set_current};
+use crate::environment::report_folder;
+use crate::handle_table::HandleTable;
 
 /// `NCCL_SPLIT_NOCOLOR`: this rank is in no part.
 const NO_COLOR: i32 = -1;
@@ -108,16 +110,11 @@ struct Family {
     choices: BTreeMap<String, Arc<Mutex<Choices>>>,
 }
 
-static COMMUNICATORS: Mutex<Handles<Communicator>> = Mutex::new(Handles::new());
+static COMMUNICATORS: HandleTable<Communicator> = HandleTable::of("nccl");
 static FAMILIES: Mutex<BTreeMap<String, Family>> = Mutex::new(BTreeMap::new());
 
-/// Communicators that were not destroyed.
-pub(super) fn count() -> usize {
-    lock(&COMMUNICATORS).count()
-}
-
 fn add(device: &'static Device, place: Place, name: String) -> u64 {
-    lock(&COMMUNICATORS).insert(Communicator { device, place, name, splits: 0, is_finalized: false })
+    COMMUNICATORS.lock().insert(Communicator { device, place, name, splits: 0, is_finalized: false })
 }
 
 /// A rank is there. In one process neither it nor its device can be there twice.
@@ -164,7 +161,7 @@ pub(super) fn join_all(devices: &[i32]) -> Result<Vec<u64>, Fault> {
 
 /// The rank is not there any more.
 pub(super) fn leave(handle: u64) -> Result<(), Fault> {
-    let gone = lock(&COMMUNICATORS).remove(handle)?;
+    let gone = COMMUNICATORS.lock().remove(handle)?;
     let Place::Known { rank, .. } = gone.place else { return Ok(()) };
     let mut families = lock(&FAMILIES);
     if let Some(family) = families.get_mut(&gone.name) {
@@ -179,23 +176,23 @@ pub(super) fn leave(handle: u64) -> Result<(), Fault> {
 /// Nothing more is to come from it.
 pub(super) fn finalize(handle: u64) -> Result<(), Fault> {
     usable(handle)?;
-    lock(&COMMUNICATORS).get_mut(handle)?.is_finalized = true;
+    COMMUNICATORS.lock().get_mut(handle)?.is_finalized = true;
     Ok(())
 }
 
 /// Fails for a communicator that does not exist.
 pub(super) fn check(handle: u64) -> Result<(), Fault> {
-    lock(&COMMUNICATORS).get(handle).map(drop)
+    COMMUNICATORS.lock().get(handle).map(drop)
 }
 
 /// The device of a communicator.
 pub(super) fn device(handle: u64) -> Result<&'static Device, Fault> {
-    lock(&COMMUNICATORS).get(handle).map(|communicator| communicator.device)
+    COMMUNICATORS.lock().get(handle).map(|communicator| communicator.device)
 }
 
 /// The rank of a communicator that may still be used.
 pub(super) fn usable(handle: u64) -> Result<Rank, Fault> {
-    if lock(&COMMUNICATORS).get(handle)?.is_finalized {
+    if COMMUNICATORS.lock().get(handle)?.is_finalized {
         return Err(Fault::IllegalState);
     }
     rank(handle)
@@ -204,7 +201,7 @@ pub(super) fn usable(handle: u64) -> Result<Rank, Fault> {
 /// The rank of a communicator. In a part this waits for the ranks of the whole: see the note above.
 pub(super) fn rank(handle: u64) -> Result<Rank, Fault> {
     let (device, name, part) = {
-        let communicators = lock(&COMMUNICATORS);
+        let communicators = COMMUNICATORS.lock();
         let communicator = communicators.get(handle)?;
         match &communicator.place {
             &Place::Known { rank: number, size } => return Ok(Rank { device: communicator.device, number, size }),
@@ -213,7 +210,7 @@ pub(super) fn rank(handle: u64) -> Result<Rank, Fault> {
     };
     let (number, size) = part.place();
     let rank = Rank { device, number, size };
-    if let Some(communicator) = lock(&COMMUNICATORS).get_mut(handle).ok().filter(|it| matches!(it.place, Place::Chosen(_))) {
+    if let Some(communicator) = COMMUNICATORS.lock().get_mut(handle).ok().filter(|it| matches!(it.place, Place::Chosen(_))) {
         communicator.place = Place::Known { rank: number, size };
         // Guesses of two ranks of this process may be the same, and then the first is there.
         let _ = enter(&name, &rank);
@@ -223,7 +220,7 @@ pub(super) fn rank(handle: u64) -> Result<Rank, Fault> {
 
 /// The number of the communicator's next split or its like, which all its ranks count alike.
 fn next_split(handle: u64) -> Result<(String, String), Fault> {
-    let mut communicators = lock(&COMMUNICATORS);
+    let mut communicators = COMMUNICATORS.lock();
     let communicator = communicators.get_mut(handle)?;
     communicator.splits += 1;
     Ok((communicator.name.clone(), format!("{}-{}", communicator.name, communicator.splits)))

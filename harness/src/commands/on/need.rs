@@ -8,57 +8,9 @@ use std::path::Path;
 use engine_protocol::GpuProfile;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use virtual_gpu_protocol::{DeviceReport, ProcessReport, Refusal};
 
-/// The virtual GPU's report of one process.
-#[derive(Debug, Default, Deserialize)]
-struct ProcessReport {
-    unsupported: BTreeMap<String, u64>,
-    stopped: bool,
-    devices: BTreeMap<u32, DeviceReport>,
-}
-
-/// What one process did to one device.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(super) struct DeviceReport {
-    /// The most that was in use, the context included.
-    pub(super) peak_device_bytes: u64,
-    /// PyTorch's operation that reached it, where that is known.
-    #[serde(default)]
-    pub(super) peak_operation: Option<String>,
-    /// What of it is the context.
-    pub(super) context_bytes: u64,
-    /// All that there was.
-    pub(super) memory_bytes: u64,
-    /// Small copies to the host, which the program may decide by.
-    pub(super) values_read: u64,
-    /// How many of them each of PyTorch's operations read, where that is known.
-    #[serde(default)]
-    pub(super) values_read_by: BTreeMap<String, u64>,
-    /// Requests for memory that failed.
-    pub(super) refusals: Refusals,
-    /// When it had done all that it was asked for, by the clock: at least, most likely, at most.
-    #[serde(default)]
-    pub(super) end_secs: [f64; 3],
-}
-
-/// Requests for device memory that failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-pub(super) struct Refusals {
-    /// How many were never met.
-    pub(super) refused: u64,
-    /// How many were met later, when something had been freed.
-    pub(super) met_later: u64,
-    /// The last one that was never met.
-    pub(super) last: Option<Refusal>,
-}
-
-/// A request that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub(super) struct Refusal {
-    pub(super) requested_bytes: u64,
-    /// What was left of the device.
-    pub(super) free_bytes: u64,
-}
+use crate::worker::read_left;
 
 /// What a Python process with PyTorch said.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -70,7 +22,6 @@ pub(super) struct Torch {
     devices: BTreeMap<u32, Counted>,
     failed: Option<Failed>,
     /// Whether each of its operations told the virtual GPU what it asks for.
-    #[serde(default)]
     tells_work: bool,
 }
 
@@ -102,7 +53,7 @@ struct Failed {
 
 /// One process on one device.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Share {
+pub(super) struct DeviceUse {
     pub(super) process: u32,
     pub(super) device: u32,
     pub(super) report: DeviceReport,
@@ -114,7 +65,7 @@ pub(super) struct Share {
     pub(super) tells_work: bool,
 }
 
-impl Share {
+impl DeviceUse {
     /// How much more memory the allocation that failed needed: 0 where there was enough and a limit of the program's own was in the way.
     pub(super) fn missing_bytes(&self) -> Option<u64> {
         self.report.refusals.last.map(|last| last.requested_bytes.saturating_sub(last.free_bytes))
@@ -137,11 +88,13 @@ impl Share {
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::commands) struct Need {
     /// By process and device.
-    pub(super) shares: Vec<Share>,
+    pub(super) uses: Vec<DeviceUse>,
     /// Calls that the virtual GPU does not support, and how often each was made.
     pub(super) unsupported: BTreeMap<String, u64>,
     /// Whether one of them made everything fail that came after it.
     pub(super) stopped: bool,
+    /// Reports that were left and cannot be read, and why: what is known lacks what stands in them.
+    pub(in crate::commands) unreadable: Vec<String>,
     /// A PyTorch that was met, whether it used the GPU or not.
     pub(super) torch: Option<Torch>,
 }
@@ -151,37 +104,46 @@ impl Need {
     pub(super) fn read(folder: &Path) -> Self {
         let mut need = Self::default();
         for process in processes(folder) {
-            let report: ProcessReport = read(&folder.join(format!("{process}.json"))).unwrap_or_default();
-            let torch: Option<Torch> = read(&folder.join(format!("{process}.torch.json")));
+            let report: ProcessReport = need.read_file(&folder.join(format!("{process}.json"))).unwrap_or_default();
+            let torch: Option<Torch> = need.read_file(&folder.join(format!("{process}.torch.json")));
             need.stopped |= report.stopped;
             for (name, count) in report.unsupported {
                 *need.unsupported.entry(name).or_default() += count;
             }
-            need.shares.extend(report.devices.into_iter().map(|(device, report)| share(process, device, report, torch.as_ref())));
+            need.uses.extend(report.devices.into_iter().map(|(device, report)| device_use(process, device, report, torch.as_ref())));
             need.torch = need.torch.or(torch);
         }
         need
+    }
+
+    /// A process that was killed may have left nothing. What it left and cannot be read is noted.
+    fn read_file<T: DeserializeOwned>(&mut self, path: &Path) -> Option<T> {
+        read_left(path).unwrap_or_else(|why| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            self.unreadable.push(format!("{}: {why}", name.unwrap_or_default()));
+            None
+        })
     }
 
     /// What is needed of each device if it is of that kind, at least, for the device that needs most. Processes count as if their peaks came
     /// at the same time.
     pub(super) fn bytes_on(&self, profile: &GpuProfile) -> u64 {
         let mut devices: BTreeMap<u32, u64> = BTreeMap::new();
-        for share in &self.shares {
-            let device = devices.entry(share.device).or_default();
-            *device = device.saturating_add(share.needed_bytes(profile));
+        for used in &self.uses {
+            let device = devices.entry(used.device).or_default();
+            *device = device.saturating_add(used.needed_bytes(profile));
         }
         devices.into_values().max().unwrap_or_default()
     }
 
     /// The most that PyTorch's allocator had given out at once, on the device where that was most. None where no process told it.
     pub(in crate::commands) fn peak_allocated_bytes(&self) -> Option<u64> {
-        self.shares.iter().filter_map(|share| share.counted).map(|counted| counted.peak_allocated_bytes).max()
+        self.uses.iter().filter_map(|used| used.counted).map(|counted| counted.peak_allocated_bytes).max()
     }
 
     /// Whether the time of all that it did on the GPU is known.
     pub(in crate::commands) fn tells_work(&self) -> bool {
-        self.shares.iter().all(|share| share.tells_work)
+        self.uses.iter().all(|used| used.tells_work)
     }
 
     /// Whether an allocation failed for good.
@@ -189,25 +151,25 @@ impl Need {
         self.failed().is_some()
     }
 
-    /// The share in which an allocation failed for good.
-    pub(super) fn failed(&self) -> Option<&Share> {
-        self.shares.iter().find(|share| share.report.refusals.refused > 0)
+    /// The process and device on which an allocation failed for good.
+    pub(super) fn failed(&self) -> Option<&DeviceUse> {
+        self.uses.iter().find(|used| used.report.refusals.refused > 0)
     }
 
     /// The operation in which a device held most, where that is known.
     pub(super) fn peak_operation(&self) -> Option<&str> {
-        self.shares.iter().max_by_key(|share| share.report.peak_device_bytes)?.report.peak_operation.as_deref()
+        self.uses.iter().max_by_key(|used| used.report.peak_device_bytes)?.report.peak_operation.as_deref()
     }
 
     /// Values that the program read back from the GPU.
     pub(super) fn values_read(&self) -> u64 {
-        self.shares.iter().map(|share| share.report.values_read).sum()
+        self.uses.iter().map(|used| used.report.values_read).sum()
     }
 
     /// How many of them each of PyTorch's operations read, where that is known, those with most first.
     pub(super) fn values_read_by(&self) -> Vec<(&str, u64)> {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (name, count) in self.shares.iter().flat_map(|share| &share.report.values_read_by) {
+        for (name, count) in self.uses.iter().flat_map(|used| &used.report.values_read_by) {
             *sums.entry(name).or_default() += count;
         }
         let mut sums: Vec<(&str, u64)> = sums.into_iter().collect();
@@ -217,11 +179,11 @@ impl Need {
 
     /// Allocations that were met only after something had been freed.
     pub(super) fn met_later(&self) -> u64 {
-        self.shares.iter().map(|share| share.report.refusals.met_later).sum()
+        self.uses.iter().map(|used| used.report.refusals.met_later).sum()
     }
 }
 
-fn share(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Torch>) -> Share {
+fn device_use(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Torch>) -> DeviceUse {
     let counted = torch.and_then(|torch| torch.devices.get(&device)).copied();
     let failed = torch.and_then(|torch| torch.failed.as_ref()).filter(|failed| failed.device == device);
     if let Some(failed) = failed {
@@ -231,7 +193,7 @@ fn share(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Tor
         report.refusals.refused = report.refusals.refused.max(1);
     }
     let tells_work = torch.is_some_and(|torch| torch.tells_work);
-    Share { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()), tells_work }
+    DeviceUse { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()), tells_work }
 }
 
 /// What large allocations are multiples of.
@@ -246,13 +208,10 @@ fn processes(folder: &Path) -> Vec<u32> {
     found
 }
 
-/// A process that was killed may have left nothing.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use virtual_gpu_protocol::Refusals;
+
     use super::*;
     use crate::gpu_profile::GpuProfiles;
 
@@ -264,44 +223,61 @@ mod tests {
         folder
     }
 
-    fn device(peak: u64, last: &str) -> String {
-        format!(
-            r#"{{"unsupported": {{"cufftCreate": 2}}, "stopped": false, "pinned_peak_bytes": 0, "devices": {{"0": {{"peak_device_bytes": {peak}, "context_bytes": {GIB},
-            "memory_bytes": {}, "values_read": 3, "values_read_by": {{"any": 1, "item": 2}}, "refusals": {{"refused": {}, "met_later": 1, "last": {last}}}}}}}}}"#,
-            24 * GIB,
-            u64::from(last != "null")
-        )
+    fn device(peak_device_bytes: u64, last: Option<Refusal>) -> String {
+        let refusals = Refusals { refused: u64::from(last.is_some()), met_later: 1, last };
+        let device = DeviceReport {
+            peak_device_bytes,
+            context_bytes: GIB,
+            memory_bytes: 24 * GIB,
+            values_read: 3,
+            values_read_by: [("any".into(), 1), ("item".into(), 2)].into(),
+            refusals,
+            ..DeviceReport::default()
+        };
+        let report =
+            ProcessReport { unsupported: [("cufftCreate".into(), 2)].into(), devices: [(0, device)].into(), ..ProcessReport::default() };
+        serde_json::to_string(&report).expect("JSON")
     }
 
     #[test]
     fn processes_count_as_if_their_peaks_came_at_the_same_time() {
-        let files = [("7.json", &*device(3 * GIB, "null")), ("12.json", &device(5 * GIB, "null")), ("8.json.part", "{")];
+        let files = [("7.json", &*device(3 * GIB, None)), ("12.json", &device(5 * GIB, None)), ("8.json.part", "{")];
         let need = Need::read(folder(&files).path());
         let mut profile = GpuProfiles::load().expect("profiles").iter().next().expect("a profile").clone();
         profile.context_bytes.value = GIB / 2;
         // Two contexts of the other GPU's size, and what was held beside the first one's.
         assert_eq!(need.bytes_on(&profile), 2 * GIB + 4 * GIB + GIB);
-        assert_eq!(need.shares.iter().map(|share| share.process).collect::<Vec<_>>(), [7, 12]);
+        assert_eq!(need.uses.iter().map(|used| used.process).collect::<Vec<_>>(), [7, 12]);
         assert_eq!((need.unsupported["cufftCreate"], need.met_later(), need.values_read(), need.failed()), (4, 2, 6, None));
         assert_eq!(need.values_read_by(), [("item", 4), ("any", 2)]);
     }
 
     #[test]
     fn what_failed_is_what_the_allocator_was_asked_for() {
-        let pieces = format!(r#"{{"requested_bytes": {}, "free_bytes": {}}}"#, 20 << 20, 1 << 20);
+        let pieces = Refusal { requested_bytes: 20 << 20, free_bytes: 1 << 20 };
         let torch = format!(
             r#"{{"torch": "2.13.0", "cuda": "13.0", "devices": {{"0": {{"peak_allocated_bytes": 5, "peak_reserved_bytes": 6}}}},
-            "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "place": "a.py:3"}}}}"#,
+            "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "place": "a.py:3"}}, "tells_work": false}}"#,
             10 * GIB - 512,
             4 * GIB
         );
-        let files = [("7.json", &*device(20 * GIB, &pieces)), ("7.torch.json", &torch)];
+        let files = [("7.json", &*device(20 * GIB, Some(pieces))), ("7.torch.json", &torch)];
         let need = Need::read(folder(&files).path());
-        let share = need.failed().expect("a failure");
-        assert_eq!((share.missing_bytes(), share.place.as_deref()), (Some(6 * GIB), Some("a.py:3")));
-        assert_eq!(share.counted.map(|counted| counted.peak_reserved_bytes), Some(6));
+        let used = need.failed().expect("a failure");
+        assert_eq!((used.missing_bytes(), used.place.as_deref()), (Some(6 * GIB), Some("a.py:3")));
+        assert_eq!(used.counted.map(|counted| counted.peak_reserved_bytes), Some(6));
         // All of the device's memory and what was missing.
-        assert_eq!(share.held_bytes(), 24 * GIB + 6 * GIB - GIB);
+        assert_eq!(used.held_bytes(), 24 * GIB + 6 * GIB - GIB);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_named() {
+        let whole = device(3 * GIB, None);
+        let files = [("7.json", &*whole), ("8.json", &whole[..40]), ("8.torch.json", "{}")];
+        let need = Need::read(folder(&files).path());
+        assert_eq!(need.uses.iter().map(|used| used.process).collect::<Vec<_>>(), [7]);
+        let named: Vec<_> = need.unreadable.iter().filter_map(|what| what.split_once(": ")).map(|(name, _)| name).collect();
+        assert_eq!(named, ["8.json", "8.torch.json"]);
     }
 
     #[test]

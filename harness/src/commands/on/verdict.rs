@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use engine_protocol::{GpuProfile, Secs, gib};
 
-use super::need::{Need, Share};
+use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
 use crate::gpu_profile::GpuProfiles;
 
@@ -17,13 +17,20 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     } else if let Some(code @ 1..) = status.code().filter(|_| need.failed().is_none()) {
         tell!("lowmem: the program ended with exit code {code}. What follows is what it needed until then.");
     }
-    if need.shares.is_empty() {
+    if !need.unreadable.is_empty() {
+        tell!(
+            "lowmem: reports of the program's processes cannot be read, so what follows is less than it needed: {}.",
+            need.unreadable.join("; ")
+        );
+    }
+    if need.uses.is_empty() && need.unreadable.is_empty() {
         tell!("lowmem: no process of the program used the GPU{}.", why_unused(need));
-    } else {
-        tell_shares(need);
+    } else if !need.uses.is_empty() {
+        tell_uses(need);
         match need.failed() {
-            Some(share) => tell_failure(need, share, profile, profiles, program, status),
-            None => tell_fit(need, profile, profiles),
+            Some(used) => tell_failure(need, used, profile, profiles, program, status),
+            None if need.unreadable.is_empty() => tell_fit(need, profile, profiles),
+            None => tell!("Whether it fits is not known."),
         }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
@@ -51,11 +58,11 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
 
 /// The time of the process that took longest.
 fn tell_time(need: &Need) {
-    let longest = need.shares.iter().max_by(|a, b| a.report.end_secs[1].total_cmp(&b.report.end_secs[1]));
-    let Some(share) = longest.filter(|share| share.report.end_secs[1] > 0.0) else { return };
-    let [low, expected, high] = share.report.end_secs;
+    let longest = need.uses.iter().max_by(|a, b| a.report.end_secs[1].total_cmp(&b.report.end_secs[1]));
+    let Some(used) = longest.filter(|used| used.report.end_secs[1] > 0.0) else { return };
+    let [low, expected, high] = used.report.end_secs;
     let secs = reports::secs_in_words(Secs { low, expected, high });
-    if share.tells_work {
+    if used.tells_work {
         tell!(
             "Time on the GPU by the virtual clock (modelled): {secs}. What the program does on the host is not in it, nor are kernels that are not PyTorch's own."
         );
@@ -76,21 +83,21 @@ fn why_unused(need: &Need) -> String {
     }
 }
 
-fn tell_shares(need: &Need) {
+fn tell_uses(need: &Need) {
     let titles = ["process", "device", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
     let mut table = table(&titles, &[0, 1, 2, 3, 4]);
     let figure = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!("{:.2}", gib(bytes)));
-    for share in &need.shares {
+    for used in &need.uses {
         table.add_row([
-            share.process.to_string(),
-            share.device.to_string(),
-            figure(share.counted.map(|counted| counted.peak_allocated_bytes)),
-            figure(share.counted.map(|counted| counted.peak_reserved_bytes)),
-            figure(Some(share.report.peak_device_bytes)),
+            used.process.to_string(),
+            used.device.to_string(),
+            figure(used.counted.map(|counted| counted.peak_allocated_bytes)),
+            figure(used.counted.map(|counted| counted.peak_reserved_bytes)),
+            figure(Some(used.report.peak_device_bytes)),
         ]);
     }
     tell!("{table}");
-    if need.shares.iter().any(|share| share.counted.is_none()) {
+    if need.uses.iter().any(|used| used.counted.is_none()) {
         tell!(
             "Allocated and reserved are counters of PyTorch's: a process that is no Python with PyTorch, or was killed, does not tell them."
         );
@@ -100,8 +107,8 @@ fn tell_shares(need: &Need) {
 fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     let needed = need.bytes_on(profile);
     let capacity = profile.memory_bytes.value;
-    let several = |of: fn(&Share) -> u32| need.shares.iter().any(|share| of(share) != of(&need.shares[0]));
-    let among = match (several(|share| share.process), several(|share| share.device)) {
+    let several = |of: fn(&DeviceUse) -> u32| need.uses.iter().any(|used| of(used) != of(&need.uses[0]));
+    let among = match (several(|used| used.process), several(|used| used.device)) {
         (false, false) => "",
         (true, false) => " (all peaks at the same time)",
         (false, true) => " on the device that is fullest",
@@ -126,10 +133,10 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     tell!("Fits on: {}. Too small: {}.", listed(&fits), listed(&small));
 }
 
-fn tell_failure(need: &Need, share: &Share, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
-    let Some((last, missing)) = share.report.refusals.last.zip(share.missing_bytes()) else { return };
-    let place = share.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
-    let again = match share.report.refusals.refused {
+fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
+    let Some((last, missing)) = used.report.refusals.last.zip(used.missing_bytes()) else { return };
+    let place = used.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
+    let again = match used.report.refusals.refused {
         1 => String::new(),
         count => format!(" It was the last of {count} that failed."),
     };

@@ -108,6 +108,9 @@ impl Programs {
         })?;
         let (status, printed, said) = ended;
         let secs = self.times.then(|| times(&printed)).flatten();
+        if !need.unreadable.is_empty() {
+            return Ok(Ended::Outcome(Outcome::Failed(format!("reports that cannot be read: {}", need.unreadable.join("; ")))));
+        }
         Ok(match (status.code(), need.peak_allocated_bytes()) {
             (Some(0), Some(_)) if self.times && !need.tells_work() => Ended::Outcome(Outcome::Skipped(NO_OBSERVER.into())),
             (Some(0), Some(_)) if self.times && secs.is_none() => Ended::Outcome(Outcome::Failed("it told no time".into())),

@@ -68,24 +68,24 @@ pub struct PeakFlops {
 #[serde(deny_unknown_fields)]
 pub struct Efficiency {
     /// Products of matrices.
-    pub gemm: Share,
+    pub gemm: PeakShare,
     /// Fused attention, by PyTorch's own flash attention (FlashAttention-2).
-    pub attention: Share,
+    pub attention: PeakShare,
     /// Fused attention by cuDNN, which PyTorch prefers on compute capability 9.0; where it is empty, that of `attention`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cudnn_attention: Option<Share>,
+    pub cudnn_attention: Option<PeakShare>,
     /// Convolutions.
-    pub convolution: Share,
+    pub convolution: PeakShare,
     /// What computes each element by itself, and copies on the device.
-    pub pointwise: Share,
+    pub pointwise: PeakShare,
     /// What computes one number of many: norms, softmax, sums.
-    pub reduction: Share,
+    pub reduction: PeakShare,
 }
 
 /// A share of a peak rate: no less than `low`, most likely `expected`, no more than `high`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Share {
+pub struct PeakShare {
     /// No less.
     pub low: f64,
     /// Most likely.

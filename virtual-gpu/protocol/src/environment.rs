@@ -1,0 +1,23 @@
+//! The names of the environment variables that the virtual GPU reads. `docs/virtual-gpu.md` says what each is for.
+
+/// The GPU profile as JSON. Without it there is no device.
+pub const PROFILE: &str = "LOWMEM_VIRTUAL_GPU";
+/// A file that gets the report when the process ends, or a folder in which each process keeps one of its own.
+pub const REPORT: &str = "LOWMEM_VIRTUAL_GPU_REPORT";
+/// A file that gets the operations that have an order.
+pub const TRACE: &str = "LOWMEM_VIRTUAL_GPU_TRACE";
+/// A file that gets when each piece of work began and ended.
+pub const TIMELINE: &str = "LOWMEM_VIRTUAL_GPU_TIMELINE";
+/// When events count as passed: `clock`, `eager` or `lazy`.
+pub const EVENTS: &str = "LOWMEM_VIRTUAL_GPU_EVENTS";
+/// 1: no banner line.
+pub const QUIET: &str = "LOWMEM_VIRTUAL_GPU_QUIET";
+/// How many devices the machine has, 1 to [`MOST_DEVICES`].
+pub const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
+/// 1: after the first call of something unsupported everything that needs the device fails.
+pub const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
+/// 1: the device goes by the real GPU's name.
+pub const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+
+/// As many devices as PyTorch can tell apart.
+pub const MOST_DEVICES: u32 = 64;

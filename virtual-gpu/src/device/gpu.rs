@@ -1,0 +1,523 @@
+//! One virtual GPU with all of its state.
+//!
+//! Nothing is computed, so nothing here ever waits: how long work takes, and when it is over, is for the clock to say.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use virtual_gpu_protocol::{GpuProfile, NotGivenBack, Refusals};
+
+use super::address_space::{AddressSpace, Block};
+use super::architecture::Architecture;
+use super::capacity::{Capacity, MemoryWatch};
+use super::clock::{Clock, Engine};
+use super::counters::Counters;
+use super::event::{Events, Mark};
+use super::fault::Fault;
+use super::graph::{Graphs, Load};
+use super::host_memory::HostMemory;
+use super::lock::lock;
+use super::memory::DeviceMemory;
+use super::pool::MemoryPool;
+use super::profile::{capability, uuid_of};
+use super::rates::{KernelWork, Rates};
+use super::refusals::RefusalBook;
+use super::span::Span;
+use super::stream::Streams;
+use super::timeline::{Timeline, Track};
+use super::trace::{Operation, Trace};
+use super::virtual_memory::VirtualMemory;
+
+/// What an address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Memory of the device.
+    Device(Block),
+    /// Pinned memory of the host.
+    PinnedHost(Block),
+    /// Neither: ordinary memory of the process.
+    Unregistered,
+}
+
+/// Where the devices of a process write down what they do.
+#[derive(Clone, Default)]
+pub struct Logs {
+    /// In which order.
+    pub trace: Arc<Trace>,
+    /// And when.
+    pub timeline: Arc<Timeline>,
+}
+
+/// One virtual GPU with all of its state. Locks are held for one operation and never two at a time.
+pub struct Device {
+    /// Its number among the devices of the machine.
+    pub ordinal: u32,
+    /// What kind of GPU this is.
+    pub profile: GpuProfile,
+    /// What its compute capability says.
+    pub architecture: Architecture,
+    /// What has been asked of it.
+    pub counters: Counters,
+    /// In which order.
+    pub trace: Arc<Trace>,
+    /// When each thing began and ended.
+    pub timeline: Arc<Timeline>,
+    /// What work costs.
+    pub rates: Rates,
+    is_masked: bool,
+    space: Box<dyn AddressSpace>,
+    active: AtomicBool,
+    memory: Mutex<Memory>,
+    streams: Mutex<Streams>,
+    events: Mutex<Events>,
+    clock: Mutex<Clock>,
+    graphs: Mutex<Graphs>,
+    peers: Mutex<BTreeSet<u32>>,
+}
+
+/// All three ways to hold device memory draw on one capacity, and pinned host memory is found by the same lookup.
+struct Memory {
+    capacity: Capacity,
+    allocated: DeviceMemory,
+    pool: MemoryPool,
+    mapped: VirtualMemory,
+    host: HostMemory,
+    refusals: RefusalBook,
+}
+
+impl Memory {
+    /// Notes what became of a request for device memory.
+    fn note<T>(&mut self, bytes: u64, result: Result<T, Fault>) -> Result<T, Fault> {
+        match &result {
+            Ok(_) => self.refusals.met(bytes),
+            Err(Fault::OutOfMemory) => self.refusals.refuse(bytes, self.capacity.free_bytes()),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// The block of device memory that holds this address.
+    fn block_at(&self, address: u64) -> Option<Block> {
+        let by_address = [self.allocated.block_at(address), self.pool.block_at(address), self.mapped.block_at(address)];
+        by_address.into_iter().flatten().next()
+    }
+}
+
+impl Device {
+    /// A device of this kind, unused: it holds nothing, not even a context.
+    pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, logs: Logs, clock: Clock) -> Self {
+        let memory = Memory {
+            capacity: Capacity::new(profile.memory_bytes.value),
+            allocated: DeviceMemory::default(),
+            pool: MemoryPool::default(),
+            mapped: VirtualMemory::of_device(ordinal),
+            host: HostMemory::default(),
+            refusals: RefusalBook::default(),
+        };
+        Self {
+            ordinal,
+            architecture: Architecture::of(capability(&profile)),
+            counters: Counters::default(),
+            trace: logs.trace,
+            timeline: logs.timeline,
+            rates: Rates::of(&profile),
+            is_masked: false,
+            space,
+            active: AtomicBool::new(false),
+            memory: Mutex::new(memory),
+            streams: Mutex::new(Streams::of_device(ordinal)),
+            events: Mutex::new(Events::of_device(ordinal)),
+            clock: Mutex::new(clock),
+            graphs: Mutex::new(Graphs::of_device(ordinal)),
+            peers: Mutex::new(BTreeSet::new()),
+            profile,
+        }
+    }
+
+    /// Makes the primary context where there is none yet, which takes the profile's `context_bytes`. True the first time.
+    pub fn activate(&self) -> Result<bool, Fault> {
+        if self.active.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let mut memory = lock(&self.memory);
+        if self.active.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        memory.capacity.take(self.profile.context_bytes.value)?;
+        self.active.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Sixteen bytes that no other device has, the same in every run.
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut uuid = uuid_of(&self.profile);
+        uuid[15] ^= self.ordinal as u8;
+        uuid
+    }
+
+    /// The UUID as NVML spells it.
+    pub fn uuid_text(&self) -> String {
+        let hex: String = self.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
+    /// What the device calls itself. "Virtual" stands first so that no listing is mistaken for a real GPU's, unless a mask is asked for.
+    pub fn name(&self) -> String {
+        if self.is_masked { self.profile.title.clone() } else { format!("Virtual {}", self.profile.title) }
+    }
+
+    /// Has the device call itself by the real GPU's name where that is wanted: for programs that choose by it.
+    #[must_use]
+    pub fn masked(self, is_masked: bool) -> Self {
+        Self { is_masked, ..self }
+    }
+
+    /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
+    pub fn pci_address(&self) -> (i32, i32, i32) {
+        (0, 1 + i32::try_from(self.ordinal).unwrap_or(0), 0)
+    }
+
+    /// The same as text.
+    pub fn pci_bus_id(&self) -> String {
+        let (domain, bus, device) = self.pci_address();
+        format!("{domain:04X}:{bus:02X}:{device:02X}.0")
+    }
+
+    /// Whether it can reach the memory of that device, which is of its kind: cards for data centres can, others have to go through the host.
+    pub fn can_access(&self, peer: &Self) -> bool {
+        self.architecture.has_peer_access() && peer.ordinal != self.ordinal
+    }
+
+    /// `cudaDeviceEnablePeerAccess`.
+    pub fn enable_peer(&self, peer: &Self) -> Result<(), Fault> {
+        if peer.ordinal == self.ordinal {
+            return Err(Fault::InvalidDevice);
+        }
+        if !self.can_access(peer) {
+            return Err(Fault::PeerAccess);
+        }
+        if lock(&self.peers).insert(peer.ordinal) { Ok(()) } else { Err(Fault::PeerAccessEnabled) }
+    }
+
+    /// Whether the primary context exists.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// `cudaMalloc`.
+    pub fn allocate(&self, bytes: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let result = memory.allocated.allocate(bytes, &mut memory.capacity, &*self.space);
+        let address = memory.note(bytes, result)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: None });
+        Ok(address)
+    }
+
+    /// `cudaFree` of an address that `allocate` or `allocate_async` gave.
+    pub fn free(&self, address: u64) -> Result<(), Fault> {
+        let memory = &mut *lock(&self.memory);
+        if memory.pool.block_at(address).is_some() {
+            memory.pool.free(address, None)?;
+        } else {
+            memory.allocated.free(address, &mut memory.capacity)?;
+        }
+        self.trace.note(|| Operation::Free { address, stream: None });
+        Ok(())
+    }
+
+    /// `cudaMallocAsync`.
+    pub fn allocate_async(&self, bytes: u64, stream: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let result = memory.pool.allocate(bytes, stream, &mut memory.capacity, &*self.space);
+        let address = memory.note(bytes, result)?;
+        self.trace.note(|| Operation::Allocate { address, bytes, stream: Some(stream) });
+        Ok(address)
+    }
+
+    /// `cudaFreeAsync`.
+    pub fn free_async(&self, address: u64, stream: u64) -> Result<(), Fault> {
+        lock(&self.memory).pool.free(address, Some(stream))?;
+        self.trace.note(|| Operation::Free { address, stream: Some(stream) });
+        Ok(())
+    }
+
+    /// Does something with the memory pool.
+    pub fn with_pool<T>(&self, work: impl FnOnce(&mut MemoryPool, &mut Capacity) -> T) -> T {
+        let memory = &mut *lock(&self.memory);
+        work(&mut memory.pool, &mut memory.capacity)
+    }
+
+    /// `cudaStreamDestroy`: what it was given is still done.
+    pub fn destroy_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().destroy(stream)?;
+        self.clock().destroy(stream);
+        Ok(())
+    }
+
+    /// The host waits for what the stream was given.
+    pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.graphs().wait(Some(stream))?;
+        self.trace.note(|| Operation::SynchronizeStream { stream });
+        self.clock().synchronize_stream(one_default(stream));
+        self.with_pool(|pool, capacity| pool.synchronized(Some(stream), capacity));
+        Ok(())
+    }
+
+    /// The host waits for what all streams were given.
+    pub fn synchronize(&self) -> Result<(), Fault> {
+        self.graphs().wait(None)?;
+        self.trace.note(|| Operation::SynchronizeDevice);
+        self.clock().synchronize_all();
+        self.with_pool(|pool, capacity| pool.synchronized(None, capacity));
+        Ok(())
+    }
+
+    /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
+    /// Gives when it begins; nothing where it was captured.
+    pub fn launch(&self, stream: u64, work: KernelWork) -> Result<Option<Span>, Fault> {
+        self.streams().check(stream)?;
+        let secs = self.rates.kernel() + self.rates.cost(work);
+        if self.graphs().capture(stream, Load { operations: 1, secs }) {
+            return Ok(None);
+        }
+        self.counters.launched(1);
+        let mut clock = self.clock();
+        clock.count(work.label(), 1, secs, work.operations, work.bytes);
+        Ok(Some(clock.run(one_default(stream), Engine::Compute, self.rates.launch(), secs)))
+    }
+
+    /// The kernel that was launched last on the stream did so much: it said nothing of itself. Gives when it ends.
+    pub fn explain(&self, stream: u64, work: KernelWork) -> Option<Span> {
+        let secs = self.rates.cost(work);
+        if self.graphs().capture(stream, Load { operations: 0, secs }) {
+            return None;
+        }
+        let mut clock = self.clock();
+        clock.count(work.label(), 1, secs, work.operations, work.bytes);
+        Some(clock.lengthen(one_default(stream), Engine::Compute, secs))
+    }
+
+    /// A copy of so many bytes between host and device by that engine, or, by [`Engine::Compute`], so many read and written by a copy or a fill on the device.
+    /// What is not `pinned` keeps the host waiting.
+    pub fn transfer(&self, stream: u64, engine: Engine, bytes: u64, pinned: bool) -> Result<(), Fault> {
+        let (name, secs) = match engine {
+            Engine::ToDevice => ("copy to device", self.rates.link(bytes as f64, pinned)),
+            Engine::ToHost => ("copy to host", self.rates.link(bytes as f64, pinned)),
+            Engine::Compute => ("copy on device", self.rates.on_device(bytes as f64)),
+        };
+        if self.move_bytes(stream, engine, name, bytes, secs)? && engine != Engine::Compute && !pinned {
+            self.clock().synchronize_stream(one_default(stream));
+        }
+        Ok(())
+    }
+
+    /// Whether it is under way, and not captured.
+    fn move_bytes(&self, stream: u64, engine: Engine, name: &'static str, bytes: u64, secs: Span) -> Result<bool, Fault> {
+        if self.graphs().capture(stream, Load { operations: 0, secs }) {
+            return Ok(false);
+        }
+        let begins = {
+            let mut clock = self.clock();
+            clock.count(name, 1, secs, 0.0, bytes as f64);
+            clock.run(one_default(stream), engine, self.rates.launch(), secs)
+        };
+        self.timeline.note(self.ordinal, Track::of(engine, stream), name, begins, begins + secs);
+        Ok(true)
+    }
+
+    /// So many bytes to other devices, and as many from them: over the link to the host, beside its copies to the device.
+    pub fn exchange(&self, stream: u64, bytes: u64) -> Result<(), Fault> {
+        self.move_bytes(stream, Engine::ToDevice, "collective", bytes, self.rates.link(bytes as f64, true)).map(drop)
+    }
+
+    /// `cudaGraphLaunch`.
+    pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let load = self.graphs().launched(executable)?;
+        if !self.graphs().capture(stream, load) {
+            self.counters.launched(load.operations);
+            let mut clock = self.clock();
+            clock.count("graph", 1, load.secs, 0.0, 0.0);
+            clock.run(one_default(stream), Engine::Compute, self.rates.launch(), load.secs);
+        }
+        Ok(())
+    }
+
+    /// `cudaEventRecord`.
+    pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let capture = self.graphs().captured(stream).map(|captured| captured.id);
+        let moment = self.clock().record(one_default(stream), self.rates.launch());
+        self.events().record(event, Mark { moment, capture })?;
+        self.trace.note(|| Operation::RecordEvent { event, stream });
+        Ok(())
+    }
+
+    /// `cudaEventSynchronize`.
+    pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
+        if let Some(mark) = self.events().mark(event)? {
+            self.clock().synchronize(&mark.moment);
+        }
+        self.trace.note(|| Operation::SynchronizeEvent { event });
+        Ok(())
+    }
+
+    /// `cudaEventQuery`: fails for an event that is not passed yet.
+    pub fn query_event(&self, event: u64) -> Result<(), Fault> {
+        let mark = self.events().mark(event)?;
+        let passed = mark.is_none_or(|mark| self.clock().has_passed(&mark.moment));
+        if passed { Ok(()) } else { Err(Fault::NotReady) }
+    }
+
+    /// `cudaEventElapsedTime`: milliseconds between two events that are passed.
+    pub fn elapsed_millis(&self, start: u64, end: u64) -> Result<f32, Fault> {
+        let secs = self.events().elapsed(start, end)?;
+        self.query_event(end)?;
+        Ok((secs.expected() * 1e3) as f32)
+    }
+
+    /// `cudaStreamQuery`: fails for a stream that has something left to do.
+    pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        self.graphs().wait(Some(stream))?;
+        if self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
+    }
+
+    /// `cudaStreamWaitEvent`: an event of any device.
+    pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        let mark = of.events().mark(event)?;
+        if let Some(Mark { moment, capture }) = mark {
+            let launch = self.rates.launch();
+            if of.ordinal == self.ordinal {
+                capture.map_or(Ok(()), |id| self.graphs().join(stream, id))?;
+                self.clock().wait(one_default(stream), &moment, launch);
+            } else {
+                self.clock().wait_for_another_device(one_default(stream), &moment, launch);
+            }
+        }
+        self.trace.note(|| Operation::WaitEvent { stream, event });
+        Ok(())
+    }
+
+    /// Free and total bytes, as the driver tells them: the context counts as used.
+    pub fn free_and_total_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.capacity.free_bytes(), memory.capacity.capacity_bytes())
+    }
+
+    /// Bytes in use and their peak, both with the context.
+    pub fn used_and_peak_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.capacity.used_bytes(), memory.capacity.peak_bytes())
+    }
+
+    /// Has `watch` told how many bytes are in use, now and whenever that changes.
+    pub fn watch_memory(&self, watch: MemoryWatch) {
+        lock(&self.memory).capacity.watch(watch);
+    }
+
+    /// What became of the requests that did not fit.
+    pub fn refusals(&self) -> Refusals {
+        lock(&self.memory).refusals.settled()
+    }
+
+    /// Pinned host memory now, and the most at one time.
+    pub fn pinned_and_peak_bytes(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.host.used_bytes(), memory.host.peak_bytes())
+    }
+
+    /// What the program has not given back yet.
+    pub fn not_given_back(&self) -> NotGivenBack {
+        let (bytes, pool_bytes, reservations) = {
+            let memory = lock(&self.memory);
+            let context_bytes = if self.is_active() { self.profile.context_bytes.value } else { 0 };
+            (memory.capacity.used_bytes() - context_bytes, memory.pool.reserved.current, memory.mapped.reservations())
+        };
+        NotGivenBack {
+            bytes,
+            pool_bytes,
+            reservations,
+            streams: self.streams().count(),
+            events: self.events().count(),
+            graphs: self.graphs().count(),
+        }
+    }
+
+    /// What the address belongs to; an address inside a block counts.
+    pub fn owner_of(&self, address: u64) -> Owner {
+        let memory = lock(&self.memory);
+        if let Some(block) = memory.block_at(address) {
+            Owner::Device(block)
+        } else if let Some(block) = memory.host.block_at(address) {
+            Owner::PinnedHost(block)
+        } else {
+            Owner::Unregistered
+        }
+    }
+
+    /// Whether the address is part of a reservation of the driver's virtual-memory interface, mapped or not.
+    pub fn has_reserved(&self, address: u64) -> bool {
+        lock(&self.memory).mapped.has_reserved(address)
+    }
+
+    /// Pinned host memory, `cudaHostAlloc`.
+    pub fn pin_new(&self, bytes: u64) -> Result<u64, Fault> {
+        lock(&self.memory).host.allocate(bytes, &*self.space)
+    }
+
+    /// `cudaFreeHost`.
+    pub fn free_pinned(&self, address: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.free(address)
+    }
+
+    /// `cudaHostRegister`: pins memory that the process has already.
+    pub fn register_host(&self, address: u64, bytes: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.register(address, bytes)
+    }
+
+    /// `cudaHostUnregister`.
+    pub fn unregister_host(&self, address: u64) -> Result<(), Fault> {
+        lock(&self.memory).host.unregister(address)
+    }
+
+    /// Streams.
+    pub fn streams(&self) -> MutexGuard<'_, Streams> {
+        lock(&self.streams)
+    }
+
+    /// Events.
+    pub fn events(&self) -> MutexGuard<'_, Events> {
+        lock(&self.events)
+    }
+
+    /// Its clocks.
+    pub fn clock(&self) -> MutexGuard<'_, Clock> {
+        lock(&self.clock)
+    }
+
+    /// `cuMemCreate`: memory without an address.
+    pub fn create(&self, bytes: u64) -> Result<u64, Fault> {
+        let memory = &mut *lock(&self.memory);
+        let result = memory.mapped.create(bytes, &mut memory.capacity);
+        memory.note(bytes, result)
+    }
+
+    /// Graphs and captures.
+    pub fn graphs(&self) -> MutexGuard<'_, Graphs> {
+        lock(&self.graphs)
+    }
+
+    /// Does something with the driver's virtual-memory interface.
+    pub fn with_virtual_memory<T>(&self, work: impl FnOnce(&mut VirtualMemory, &mut Capacity, &dyn AddressSpace) -> T) -> T {
+        let memory = &mut *lock(&self.memory);
+        work(&mut memory.mapped, &mut memory.capacity, &*self.space)
+    }
+}
+
+/// The default stream under the one of its two names that the clock knows.
+fn one_default(stream: u64) -> u64 {
+    if stream == 1 { 0 } else { stream }
+}
