@@ -1,16 +1,16 @@
 # What people type. `make sweep GPU=24GB` needs Rust, a C++ compiler and Python 3 with pip, and does the rest by itself.
 
 GPU ?= 24GB
-MODEL ?= wan2.1-t2v-14b
-RESOLUTION ?= 720p
-FRAMES ?= 81
+MODEL ?=
+RESOLUTION ?=
+FRAMES ?=
 SWEEP ?= sweeps/default.yaml
 DEVICE ?= auto
 ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune test soak test-gpu lint format reference bench peaks generated program-peaks clean
+.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -24,8 +24,11 @@ build: setup ## Builds everything.
 sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090) and writes a report.
 	@$(lowmem) sweep $(SWEEP) --gpu $(GPU) --device $(DEVICE) $(ARGS)
 
-autotune: build ## Prints the best level for GPU, MODEL, RESOLUTION and FRAMES.
-	@$(lowmem) autotune --gpu $(GPU) --model $(MODEL) --resolution $(RESOLUTION) --frames $(FRAMES) --device $(DEVICE) $(ARGS)
+autotune: build ## Prints the best level for GPU, and for MODEL, RESOLUTION and FRAMES where they are given.
+	@$(lowmem) autotune --gpu $(GPU) $(MODEL:%=--model %) $(RESOLUTION:%=--resolution %) $(FRAMES:%=--frames %) --device $(DEVICE) $(ARGS)
+
+dist: build ## Makes target/dist/lowmem-VERSION-x86_64.tar.gz, for machines without Rust.
+	@setup/dist.sh
 
 test: build ## All tests that need no GPU.
 	cargo test --release --workspace
@@ -41,6 +44,9 @@ test-gpu: setup ## On a machine with a real GPU: there, what the virtual one run
 lint: setup ## Formatting and clippy, warnings as errors.
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+
+deny: ## Holds licences and sources of the dependencies against deny.toml (builds cargo-deny once).
+	@setup/deny.sh
 
 format: ## Formats the code.
 	cargo fmt --all

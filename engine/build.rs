@@ -39,7 +39,24 @@ fn main() {
     println!("cargo:rustc-link-lib=dylib:+verbatim=libcudart.so.13");
     // Not for the linker: cargo puts this folder on the library path of tests, which must find some CUDA libraries even for the CPU.
     println!("cargo:rustc-link-search=native={}", profile().join("virtual-gpu").display());
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // The worker finds PyTorch beside itself. A worker that was unpacked somewhere else has no such link: who starts it says where PyTorch is.
+    let beside = profile().join("libtorch");
+    link(&libtorch, &beside);
+    println!("cargo:rustc-link-arg-bins=-Wl,-rpath,$ORIGIN/libtorch/lib");
+    // Cargo puts this folder on the library path of tests too; benchmarks are also started by hand.
+    println!("cargo:rustc-link-search=native={}", beside.join("lib").display());
+    println!("cargo:rustc-link-arg-benches=-Wl,-rpath,{}", lib.display());
+}
+
+/// Makes `link` point to `folder`.
+fn link(folder: &Path, link: &Path) {
+    if std::fs::read_link(link).is_ok_and(|there| there == folder) {
+        return;
+    }
+    // Made beside it and moved there: a worker may be starting through it at this moment.
+    let made = link.with_extension("part");
+    let _ = std::fs::remove_file(&made);
+    std::os::unix::fs::symlink(folder, &made).and_then(|()| std::fs::rename(&made, link)).expect("a link in the target folder");
 }
 
 /// `target/PROFILE`.

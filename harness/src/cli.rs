@@ -4,11 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use engine_protocol::parse_setting;
 use serde_json::Value;
 
+use crate::autotune::Objective;
 use crate::pcie_slot::PcieSlot;
+use crate::testbed::{DeviceChoice, Wanted};
+use crate::worker::EventOrder;
 
 /// Runs video diffusion in as little GPU memory as can be, and measures every memory setting.
 #[derive(Debug, Parser)]
@@ -36,7 +40,7 @@ pub(crate) enum Command {
     /// Show where the time of one configuration goes, operation by operation, and what holds it up
     Profile(ProfileArguments),
     /// Measure what the GPU reaches, for later predictions of times; on the virtual GPU, check that it gives back its profile's rates
-    Calibrate(TargetArguments),
+    Calibrate(DeviceArguments),
     /// Run any program, unchanged, on a virtual GPU and say what it needed
     On(OnArguments),
     /// Hold the virtual GPU against peaks of memory and times that others have published
@@ -49,6 +53,19 @@ pub(crate) enum Command {
     Models(ModelsArguments),
     /// List the flags of a configuration, or say all about one
     Flags(FlagsArguments),
+    /// Fetch PyTorch, once: what an unpacked archive needs before anything else
+    Setup,
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the pages for `man`, for those who make packages
+    #[command(hide = true)]
+    Man {
+        /// Folder for them
+        folder: PathBuf,
+    },
 }
 
 /// Arguments of `lowmem sweep`.
@@ -58,7 +75,7 @@ pub(crate) struct SweepArguments {
     #[arg(value_name = "SWEEP.yaml | key=value")]
     pub(crate) words: Vec<String>,
     #[command(flatten)]
-    pub(crate) target: TargetArguments,
+    pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) execution: ExecutionArguments,
     /// Go on with the run in --out: cases that have an answer are not run again
@@ -66,9 +83,9 @@ pub(crate) struct SweepArguments {
     pub(crate) resume: bool,
 }
 
-/// Where cases run.
+/// What cases run on.
 #[derive(Debug, Args)]
-pub(crate) struct TargetArguments {
+pub(crate) struct DeviceArguments {
     /// Budget (24GB) or profile (rtx-4090)
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
@@ -80,10 +97,17 @@ pub(crate) struct TargetArguments {
     pub(crate) pcie: Option<PcieSlot>,
 }
 
+impl DeviceArguments {
+    /// As a testbed is chosen by them.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted { gpu: self.gpu.as_deref(), device: self.device, pcie: self.pcie }
+    }
+}
+
 /// How cases run.
 #[derive(Debug, Args)]
 pub(crate) struct ExecutionArguments {
-    /// Run directory (by default a new one in reports/out)
+    /// Run directory (by default a new one in reports/out of a checkout, elsewhere in lowmem-runs)
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Cases at once (by default one a processor on the virtual GPU, one elsewhere)
@@ -98,16 +122,16 @@ pub(crate) struct ExecutionArguments {
 #[derive(Debug, Args)]
 pub(crate) struct AutotuneArguments {
     #[command(flatten)]
-    pub(crate) target: TargetArguments,
+    pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) execution: ExecutionArguments,
-    /// Model, as `lowmem models` lists it
+    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// 480p, 720p or WIDTHxHEIGHT
+    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
     #[arg(long)]
     pub(crate) resolution: Option<String>,
-    /// Frames of the video
+    /// Frames of the video (the model's by default)
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) frames: Option<i64>,
     /// What is best
@@ -125,7 +149,7 @@ pub(crate) struct AutotuneArguments {
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
     #[command(flatten)]
-    pub(crate) target: TargetArguments,
+    pub(crate) device: DeviceArguments,
     /// Settings to begin with, such as a run's recommended.yaml
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -188,7 +212,7 @@ pub(crate) struct PlanArguments {
 #[derive(Debug, Args)]
 pub(crate) struct ProfileArguments {
     #[command(flatten)]
-    pub(crate) target: TargetArguments,
+    pub(crate) device: DeviceArguments,
     /// Write a Chrome trace, which ui.perfetto.dev opens
     #[arg(long, value_name = "FILE.json")]
     pub(crate) trace: Option<PathBuf>,
@@ -234,7 +258,7 @@ pub(crate) struct OnArguments {
                         no row could be checked."
 )]
 pub(crate) struct ValidateArguments {
-    /// Published figures (by default sweeps/published.csv; sweeps/README.md has the columns)
+    /// Published figures (by default ours; sweeps/README.md has the columns)
     #[arg(value_name = "CASES.csv")]
     pub(crate) cases: Option<PathBuf>,
     /// Compare times, and not peaks of memory
@@ -246,28 +270,6 @@ pub(crate) struct ValidateArguments {
     /// A Python with PyTorch for CUDA 13 and the programs' packages (by default python3.11 with what `make setup` and setup/python-packages.sh fetch)
     #[arg(long)]
     pub(crate) python: Option<String>,
-}
-
-/// When events of the virtual GPU count as passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EventOrder {
-    /// When the virtual clock says so
-    Clock,
-    /// At once: the least that memory can be held
-    Eager,
-    /// When the program has waited for them: the longest that memory can be held
-    Lazy,
-}
-
-impl EventOrder {
-    /// As the virtual GPU is told.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Clock => "clock",
-            Self::Eager => "eager",
-            Self::Lazy => "lazy",
-        }
-    }
 }
 
 /// Arguments of `lowmem report`.
@@ -310,30 +312,6 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-}
-
-/// What runs cases, as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceChoice {
-    /// A real GPU where one is large enough, else the virtual one
-    Auto,
-    /// A real GPU
-    Cuda,
-    /// The virtual GPU: real memory figures, nothing computed
-    Virtual,
-    /// The CPU
-    Cpu,
-}
-
-/// What autotune takes for best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Objective {
-    /// The lowest level that fits
-    Speed,
-    /// The smallest peak
-    Memory,
-    /// The lowest level that leaves a tenth of the GPU free
-    Balanced,
 }
 
 /// What a flag of a configuration that was written as an option should be: `low_mem_level=3` for `--low-mem-level=3`. None where no flag is meant.

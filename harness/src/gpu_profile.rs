@@ -1,4 +1,4 @@
-//! The GPU profiles in `sweeps/gpus/`, and which one a budget or a name means.
+//! The GPU profiles, and which one a budget or a name means.
 
 use engine_protocol::{GIB, GpuProfile, gib};
 
@@ -35,17 +35,11 @@ impl Budget {
 }
 
 impl GpuProfiles {
-    /// Reads all profiles: ours, and the user's own, which take the place of ours of the same name.
+    /// Reads all profiles.
     pub(crate) fn load() -> Result<Self, Error> {
-        let own = data::user_gpus()?;
-        let mut profiles: Vec<GpuProfile> = data::load_all("gpus")?;
-        profiles.retain(|profile| own.iter().all(|other| other.name != profile.name));
-        Ok(Self::new(profiles.into_iter().chain(own).collect()))
-    }
-
-    fn new(mut profiles: Vec<GpuProfile>) -> Self {
+        let mut profiles = data::load_all(data::GPUS, |profile: &GpuProfile| &profile.name)?;
         profiles.sort_by_key(|profile| (profile.nominal_gb, profile.name.clone()));
-        Self(profiles)
+        Ok(Self(profiles))
     }
 
     /// All of them.

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{Config, Device, HostRates, OffloadTextEncoder};
 
 use crate::error::Error;
-use crate::target::Target;
+use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{data, host};
 
 /// The file, in the user's configuration folder.
 const FILE: &str = "host.yaml";
 
-/// The rates that these cases need on `target`: those that the virtual GPU's host leaves a stage out of.
-pub(crate) fn for_cases<'a>(target: &Target, launcher: &Launcher, cases: impl IntoIterator<Item = &'a Config>) -> Option<HostRates> {
+/// The rates that these cases need on `testbed`: those that the virtual GPU's host leaves a stage out of.
+pub(crate) fn for_cases<'a>(testbed: &Testbed, launcher: &Launcher, cases: impl IntoIterator<Item = &'a Config>) -> Option<HostRates> {
     let on_host = |config: &Config| config.offload_text_encoder == OffloadTextEncoder::Cpu;
-    let are_needed = target.device == Device::Virtual && !launcher.is_replaced() && cases.into_iter().any(on_host);
+    let are_needed = testbed.device == Device::Virtual && !launcher.is_replaced() && cases.into_iter().any(on_host);
     are_needed.then(known).flatten()
 }
 

@@ -4,6 +4,8 @@
 mod print;
 
 mod autotune;
+#[cfg(test)]
+mod bare_record;
 mod calibration;
 mod cli;
 mod commands;
@@ -17,10 +19,11 @@ mod interrupt;
 mod model;
 mod pcie_slot;
 mod progress;
+mod pytorch;
 mod real_gpu;
 mod run_store;
 mod sweep;
-mod target;
+mod testbed;
 mod worker;
 
 use std::path::Path;
@@ -56,6 +59,9 @@ fn main() -> ExitCode {
         Command::Gpus => commands::gpus::run(),
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Flags(arguments) => commands::flags::run(&arguments),
+        Command::Setup => commands::setup::run(),
+        Command::Completions { shell } => commands::completions::run(shell),
+        Command::Man { folder } => commands::completions::write_pages(&folder),
     };
     ending(result)
 }

@@ -1,4 +1,4 @@
-//! The models in `sweeps/models/`.
+//! The models: their definitions, and what follows from their shapes.
 
 use engine_protocol::{Dtype, ModelSpec, TextEncoderSpec, TransformerSpec};
 
@@ -12,7 +12,7 @@ pub(crate) struct Models(Vec<ModelSpec>);
 impl Models {
     /// Reads all model definitions.
     pub(crate) fn load() -> Result<Self, Error> {
-        Ok(Self(data::load_all("models")?))
+        Ok(Self(data::load_all(data::MODELS, |model: &ModelSpec| &model.name)?))
     }
 
     /// These and a checkpoint's model, which comes before a known one of its name.

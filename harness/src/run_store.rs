@@ -132,7 +132,7 @@ fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Error> {
     fs::write(&beside, text + "\n").and_then(|()| fs::rename(&beside, &path)).map_err(|error| Error::io(&path, error))
 }
 
-/// Makes `reports/out/latest` a link to `dir`.
+/// Makes `latest` among the run directories a link to `dir`.
 fn point_latest_to(dir: &Path) -> Result<(), Error> {
     let (Some(name), latest) = (dir.file_name(), data::runs().join("latest")) else { return Ok(()) };
     let beside = data::runs().join(format!(".latest-{}", std::process::id()));
@@ -144,6 +144,7 @@ mod tests {
     use engine_protocol::{Device, Outcome, Settings};
 
     use super::*;
+    use crate::bare_record::bare_record;
     use crate::model::Models;
 
     fn manifest(cases: &[&str]) -> Manifest {
@@ -167,30 +168,7 @@ mod tests {
     fn record(case: &str, outcome: Outcome) -> RunRecord {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
-        RunRecord {
-            case: case.into(),
-            outcome,
-            error: None,
-            failed_stage: None,
-            requested_bytes: None,
-            parts_at_failure: None,
-            gpu: None,
-            device: Device::Cpu,
-            device_name: None,
-            memory_source: None,
-            time_source: None,
-            config,
-            settled: Default::default(),
-            lowered: Vec::new(),
-            stages: Vec::new(),
-            h2d_bytes: None,
-            d2h_bytes: None,
-            host_pinned_peak_bytes: None,
-            wall_secs: 1.0,
-            predicted: None,
-            is_skipped: false,
-            unsupported_calls: Default::default(),
-        }
+        RunRecord { outcome, ..bare_record(case, &config) }
     }
 
     #[test]

@@ -24,14 +24,14 @@ if torch.cuda.is_available():
 
 /// PyTorch as pip installs it, with NVIDIA's runtime beside it (the one that setup fetched for its headers). A folder that is a link would lead out of here by its
 /// `..`, so only what lies in folders is.
-fn installed_together(place: &Place) -> Option<String> {
-    let torch = path_to_torch()?;
+fn installed_together(place: &Place) -> String {
+    let torch = path_to_torch();
     let packages = place.path("packages");
     let fetched = |name: &str| root().join(".libtorch").join(name).canonicalize().expect("`make setup` first");
     links(&fetched("torch"), &packages.join("torch"));
     links(&fetched("torch").join("lib"), &packages.join("torch/lib"));
     links(&fetched("cuda"), &packages.join("nvidia/cu13"));
-    Some(format!("{}:{torch}", packages.display()))
+    format!("{}:{torch}", packages.display())
 }
 
 /// A folder with links to what lies in another one, but for its own `lib` where PyTorch has one.
@@ -45,19 +45,21 @@ fn links(from: &Path, to: &Path) {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn the_virtual_gpu_answers_although_nvidias_runtime_is_loaded() {
     let place = Place::new();
-    let Some(path) = installed_together(&place) else { return };
-    let mut command = on(&place, &["rtx-4090", "--strict"], PROGRAM, &[]).expect("it was there before");
+    let path = installed_together(&place);
+    let mut command = on(&place, &["rtx-4090", "--strict"], PROGRAM, &[]);
     let assert = command.env("PYTHONPATH", path).assert().success();
     assert_eq!(stdout(&assert), "True 1\nVirtual NVIDIA GeForce RTX 4090 1\n", "{}", stderr(&assert));
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn nvidias_runtime_answers_where_the_virtual_gpu_is_not_asked_for() {
     // The other libraries are the virtual GPU's, since there are no others here; but for the driver, which NVIDIA's runtime would find.
     let place = Place::new();
-    let Some(path) = installed_together(&place) else { return };
+    let path = installed_together(&place);
     place.file("program.py", PROGRAM);
     let libraries = place.path("target/virtual-gpu");
     fs::create_dir_all(&libraries).expect("a folder");

@@ -24,7 +24,7 @@ def same(got, want):
 fn holds(configuration: &str, arguments: &[&str], program: &str) {
     let place = Place::new();
     let arguments: Vec<&str> = ["rtx-4090"].iter().chain(arguments).copied().collect();
-    let Some(mut command) = on(&place, &arguments, &format!("{HEAD}{program}\nprint('held')\n"), &[]) else { return };
+    let mut command = on(&place, &arguments, &format!("{HEAD}{program}\nprint('held')\n"), &[]);
     command.env_remove("PYTORCH_CUDA_ALLOC_CONF").env("PYTORCH_ALLOC_CONF", configuration);
     let assert = command.assert();
     assert!(assert.get_output().status.success(), "{}", stderr(&assert));
@@ -32,6 +32,7 @@ fn holds(configuration: &str, arguments: &[&str], program: &str) {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn requests_are_rounded_and_blocks_are_split() {
     holds(
         "",
@@ -68,6 +69,7 @@ same(stat('requested_bytes.all.current'), 1 + 513 + 3 * MIB + 1 + 19 * MIB + 10 
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn freed_memory_is_kept_reused_and_joined() {
     holds(
         "",
@@ -111,6 +113,7 @@ same(held(), (100 * MIB + 512, 104 * MIB))
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_does_not_fit_is_tried_again_without_the_cache_and_then_an_error() {
     holds(
         "",
@@ -144,6 +147,7 @@ except torch.OutOfMemoryError as error:
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_stream_has_blocks_of_its_own() {
     let program = "
 side = torch.cuda.Stream()
@@ -175,6 +179,7 @@ same(e.data_ptr() == here, not at_once)
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_snapshot_adds_up_to_the_counters() {
     holds(
         "",
@@ -207,6 +212,7 @@ same(held(), (53 * MIB + 512, 62 * MIB))
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn graphs_and_pools_keep_what_is_theirs() {
     holds(
         "",
@@ -254,6 +260,7 @@ same((d.data_ptr(), held()), (there, (60 * MIB, 60 * MIB)))
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn expandable_segments_grow_and_shrink_by_pages() {
     holds(
         "expandable_segments:True",
@@ -283,6 +290,7 @@ same(held(), (0, 0))
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn the_allocators_settings_hold() {
     // From 32 MiB on a block is not split, and serves no request below that.
     holds(

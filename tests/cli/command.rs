@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use engine_protocol::{Event, Secs, Stage, StageMemory, StageTime, Transfers};
 use tempfile::TempDir;
 
 /// A worker that answers: level 0 runs out in denoise, the others fit, each in less than the one before.
@@ -21,26 +22,55 @@ esac
 finished
 "#;
 
-/// What every script begins with: the request, and words for the events.
+/// What every script begins with: the request, and words for the events, whose lines are in a file beside it.
 const PRELUDE: &str = r#"#!/bin/sh
 request=$(cat)
-gib=1073741824
-memory() {
-    peak=$(($1 * gib))
-    printf '{"allocated_bytes":1,"reserved_bytes":2,"peak_allocated_bytes":%s,"peak_reserved_bytes":%s,"peak_device_bytes":%s}' $peak $peak $((peak + gib))
-}
-begun() { printf '{"event":"stage_begun","stage":"%s"}\n' $1; }
-ended() { printf '{"event":"stage_ended","stage":"%s","secs":null,"memory":%s}\n' $1 "$(memory $2)"; }
-finished() {
-    echo '{"event":"finished","transfers":{"h2d_bytes":1,"d2h_bytes":2,"host_pinned_peak_bytes":3}}'
-    exit 0
-}
-oom() {
-    printf '{"event":"out_of_memory","stage":"%s","requested_bytes":%s,"memory":%s,"message":"tried to allocate"}\n' $1 $((30 * gib)) "$(memory 20)"
-    exit 0
-}
-echo '{"event":"started","device_name":"Virtual","torch_version":"2.13.0"}'
+say() { sed -n "s/^$*:	//p" "$0.events"; }
+begun() { say begun $1; }
+progressed() { say progressed $1; }
+ended() { say ended $1 $2; }
+timed() { say timed $1; }
+finished() { say finished; exit 0; }
+oom() { say oom $1 ${2:-20}; exit 0; }
+failed() { say failed $1; exit 1; }
+say started
 "#;
+
+/// The lines of all events that a script may say, each after what the script calls it.
+fn events() -> String {
+    let memory = |gib: u64| StageMemory {
+        allocated_bytes: 1,
+        reserved_bytes: 2,
+        peak_allocated_bytes: gib << 30,
+        peak_reserved_bytes: gib << 30,
+        peak_device_bytes: (gib + 1) << 30,
+        parts: None,
+    };
+    let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, host_pinned_peak_bytes: 3 };
+    let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
+    let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
+    for stage in Stage::ALL {
+        let ended = |time, memory| Event::StageEnded { stage, time, memory, operations: Vec::new() };
+        let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };
+        let oom = |gib| Event::OutOfMemory {
+            stage,
+            requested_bytes: Some(30 << 30),
+            memory: Some(memory(gib)),
+            parts_at_failure: None,
+            message: "tried to allocate".into(),
+        };
+        let mut add = |word: &str, event| events.push((format!("{word} {}", stage.name()), event));
+        add("begun", Event::StageBegun { stage });
+        add("progressed", Event::Progress { stage, done: 1, total: 1 });
+        add("timed", ended(Some(time), None));
+        add("failed", Event::Failed { stage: Some(stage), message: "no such kernel".into() });
+        for gib in 1..=20 {
+            events.push((format!("ended {} {gib}", stage.name()), ended(None, Some(memory(gib)))));
+            events.push((format!("oom {} {gib}", stage.name()), oom(gib)));
+        }
+    }
+    events.iter().map(|(words, event)| format!("{words}:\t{}\n", serde_json::to_string(event).expect("an event is JSON"))).collect()
+}
 
 /// A folder of a test's own.
 pub(crate) struct Place(TempDir);
@@ -64,6 +94,7 @@ impl Place {
     /// Writes a worker: the prelude and then `script`.
     pub(crate) fn worker(&self, script: &str) -> PathBuf {
         let path = self.file("worker.sh", &format!("{PRELUDE}{script}"));
+        self.file("worker.sh.events", &events());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
         path
     }

@@ -4,6 +4,7 @@ use crate::command::{Place, stderr, stdout};
 use crate::on::on;
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn one_process_spreads_a_model_over_its_devices() {
     let place = Place::new();
     let program = "
@@ -17,7 +18,7 @@ print(tuple(y.shape), model.module.weight.grad.device, nccl.version())
 parts, whole = ([torch.zeros(n, device=i) for i in range(2)] for n in (8, 16))
 nccl.all_reduce(parts), nccl.broadcast(parts), nccl.reduce(parts), nccl.all_gather(parts, whole), nccl.reduce_scatter(whole, parts)
 ";
-    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], program, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], program, &[]);
     assert_eq!(stdout(&command.assert().success()), "(32, 4096) cuda:0 (2, 29, 7)\n");
 }
 
@@ -54,12 +55,13 @@ dist.destroy_process_group()
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_process_for_each_device_trains_replicated_and_sharded() {
     let place = Place::new();
     place.file("train.py", TRAINS);
     let launcher = "from torch.distributed.run import main; main()";
     let words = ["--standalone", "--nproc-per-node", "2", "train.py"];
-    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], launcher, &words) else { return };
+    let mut command = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], launcher, &words);
     let assert = command.assert().success();
     let said = stdout(&assert);
     let mut said: Vec<&str> = said.lines().collect();
@@ -91,12 +93,13 @@ dist.destroy_process_group()
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn groups_of_ranks_know_their_size() {
     let place = Place::new();
     place.file("splits.py", SPLITS);
     let launcher = "from torch.distributed.run import main; main()";
     let words = ["--standalone", "--nproc-per-node", "4", "splits.py"];
-    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "4", "--strict"], launcher, &words) else { return };
+    let mut command = on(&place, &["rtx-4090", "--gpus", "4", "--strict"], launcher, &words);
     let assert = command.assert().success();
     let said = stdout(&assert);
     let mut said: Vec<&str> = said.lines().collect();

@@ -27,18 +27,19 @@ print((torch.cuda.memory_reserved() >> 20) - 128)
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_block_that_another_stream_uses_is_held_until_the_clock_says_that_it_is_done() {
     let place = Place::new();
     // At once: one block serves each time. Never waited for: each time another. By the clock two blocks are asked for in the time in which one is copied. So
     // before the eighth 7 of the host's 14 half copies' time has gone by, 3 of 7 blocks are copied, and 4 are held beside the new one.
     for (order, blocks) in [("eager", 1), ("clock", 5), ("lazy", 8)] {
-        let Some(mut command) = on(&place, &["rtx-4090", "--events", order], RECORDS_STREAMS, &[]) else { return };
+        let mut command = on(&place, &["rtx-4090", "--events", order], RECORDS_STREAMS, &[]);
         let assert = command.assert().success();
         assert_eq!(stdout(&assert), format!("{}\n", blocks * 256), "{order}: {}", stderr(&assert));
     }
-    let Some(mut command) = on(&place, &["rtx-4090"], RECORDS_STREAMS, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090"], RECORDS_STREAMS, &[]);
     assert_eq!(stdout(&command.assert().success()), format!("{}\n", 5 * 256), "the clock is the default");
-    let Some(mut command) = on(&place, &["rtx-4090", "--events", "late"], "", &[]) else { return };
+    let mut command = on(&place, &["rtx-4090", "--events", "late"], "", &[]);
     let assert = command.assert().code(2);
     assert!(stderr(&assert).contains("[possible values: clock, eager, lazy]"), "{}", stderr(&assert));
 }
@@ -58,12 +59,13 @@ print(asked, event.query(), torch.cuda.current_stream().query())
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_program_that_polls_gets_on() {
     let place = Place::new();
     // The copy takes 42.6 ms. Queries take 1, 2, 4, ... microseconds: 15 of them 32.8 ms, and the next one no more than what is left. Nobody waits in `lazy`:
     // after 64 queries in vain it gives in.
     for (order, asked) in [("eager", 1), ("clock", 17), ("lazy", 65)] {
-        let Some(mut command) = on(&place, &["rtx-4090", "--events", order], POLLS, &[]) else { return };
+        let mut command = on(&place, &["rtx-4090", "--events", order], POLLS, &[]);
         let assert = command.assert().success();
         assert_eq!(stdout(&assert), format!("{asked} True True\n"), "{order}: {}", stderr(&assert));
     }

@@ -4,8 +4,8 @@ use crate::command::{Place, lowmem, stderr, stdout};
 
 /// A worker that writes its output.
 const WRITES: &str = r#"begun denoise
-echo '{"event":"progress","stage":"denoise","done":1,"total":1}'
-echo '{"event":"stage_ended","stage":"denoise","time":{"secs":{"low":1.5,"expected":1.5,"high":1.5}},"memory":null}'
+progressed denoise
+timed denoise
 printf '%s' "$request" > request.json
 finished
 "#;

@@ -7,12 +7,12 @@ use crate::command::{Place, lowmem, stderr, stdout};
 use crate::python::{PYTHON, path_to_torch};
 
 /// `lowmem on ARGUMENTS -- python program.py WORDS`, with PyTorch on the path.
-pub(crate) fn on(place: &Place, arguments: &[&str], program: &str, words: &[&str]) -> Option<Command> {
+pub(crate) fn on(place: &Place, arguments: &[&str], program: &str, words: &[&str]) -> Command {
     place.file("program.py", program);
     let mut command = lowmem();
-    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()?).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()).env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg("on").args(arguments).args(["--", PYTHON, "program.py"]).args(words);
-    Some(command)
+    command
 }
 
 fn assert_says(assert: &Assert, parts: &[&str]) {
@@ -44,9 +44,10 @@ raise SystemExit(3)
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
     let place = Place::new();
-    let Some(mut command) = on(&place, &["rtx-4090"], FITS, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090"], FITS, &[]);
     let assert = command.assert().code(3);
     assert_eq!(stdout(&assert), "Virtual NVIDIA GeForce RTX 4090\n");
     assert_says(
@@ -67,13 +68,14 @@ fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_mask_and_a_size() {
     let place = Place::new();
     let program = "
 import sys, torch
 print(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] >> 30, sys.argv[1:])
 ";
-    let Some(mut command) = on(&place, &["20GB", "--mask-name"], program, &["--mask-name", "-x"]) else { return };
+    let mut command = on(&place, &["20GB", "--mask-name"], program, &["--mask-name", "-x"]);
     let assert = command.assert().success();
     assert_eq!(stdout(&assert), "NVIDIA GeForce RTX 4090 20 ['--mask-name', '-x']\n");
     assert_says(&assert, &["capped to 20.00 GiB", "It fits: 0.46 of 20.00 GiB"]);
@@ -91,9 +93,10 @@ third = ask(30)
 ";
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
     let place = Place::new();
-    let Some(mut command) = on(&place, &["24GB"], RUNS_OUT, &[]) else { return };
+    let mut command = on(&place, &["24GB"], RUNS_OUT, &[]);
     let assert = command.assert().code(1);
     assert_says(
         &assert,
@@ -105,13 +108,14 @@ fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
         ],
     );
     assert_eq!(last_row(&assert)[1..], ["0", "14.00", "14.00", "14.46"], "{}", stderr(&assert));
-    let mut command = on(&place, &["24GB"], RUNS_OUT, &[]).expect("it was there before");
+    let mut command = on(&place, &["24GB"], RUNS_OUT, &[]);
     let assert = command.env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True").assert().code(1);
     // Here the device is asked in pieces of 20 MiB, of which the second tensor has 717.
     assert_says(&assert, &["an allocation of 30.00 GiB at program.py:4 found 9.18 GiB free, 20.82 GiB are missing"]);
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_program_that_catches_it_went_on() {
     let place = Place::new();
     let program = "
@@ -124,13 +128,13 @@ try:
 except torch.OutOfMemoryError:
     pass
 ";
-    let Some(mut command) = on(&place, &["24GB"], program, &[]) else { return };
+    let mut command = on(&place, &["24GB"], program, &[]);
     assert_says(
         &command.assert().success(),
         &["It went on without what did not fit: an allocation of 30.00 GiB at program.py:7 found 3.19 GiB free"],
     );
     let retries = program.split("try").next().expect("the beginning");
-    let mut command = on(&place, &["24GB"], retries, &[]).expect("it was there before");
+    let mut command = on(&place, &["24GB"], retries, &[]);
     let assert = command.assert().success();
     assert_says(&assert, &["It fits: 20.46 of 23.65", "1 of its allocations fitted only after PyTorch had given back memory"]);
     let limited = "
@@ -138,11 +142,12 @@ import torch
 torch.cuda.set_per_process_memory_fraction(0.1)
 torch.empty(4 << 30, dtype=torch.uint8, device='cuda')
 ";
-    let mut command = on(&place, &["24GB"], limited, &[]).expect("it was there before");
+    let mut command = on(&place, &["24GB"], limited, &[]);
     assert_says(&command.assert().code(1), &["with 23.19 GiB free, so a limit of the program's own was in the way"]);
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn processes_are_listed_and_summed_even_where_one_is_killed() {
     let place = Place::new();
     let program = "
@@ -159,7 +164,7 @@ if __name__ == '__main__':
         process.join()
         print(process.exitcode)
 ";
-    let Some(mut command) = on(&place, &["rtx-4090"], program, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090"], program, &[]);
     let assert = command.assert().success();
     assert_eq!(stdout(&assert), "0\n-9\n");
     assert_says(
@@ -175,6 +180,7 @@ if __name__ == '__main__':
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn without_pytorch_nothing_is_in_the_way() {
     let place = Place::new();
     place.file("sitecustomize.py", "print('the own one')\n");
@@ -187,6 +193,7 @@ fn without_pytorch_nothing_is_in_the_way() {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_is_not_supported_is_listed_and_where_asked_for_an_error() {
     let place = Place::new();
     place.file(
@@ -237,6 +244,7 @@ fn what_cannot_be_run_is_refused() {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn all_processes_see_what_all_hold_of_the_device() {
     // A child holds 2 GiB until its standard input ends, its parent 1 GiB; both have a context of 0.46 GiB. The child's end is seen as well.
     let place = Place::new();
@@ -268,7 +276,7 @@ torch.cuda.empty_cache()
 print(used())
 print(subprocess.run(['nvidia-smi', '--query-gpu=colour'], capture_output=True, text=True).returncode)
 ";
-    let Some(mut command) = on(&place, &["rtx-4090", "--gpus", "2"], program, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090", "--gpus", "2"], program, &[]);
     let expected = "['0', '0']
 ['0', '4016'] 22
 index, name, memory.total [MiB], temperature.gpu
@@ -284,6 +292,7 @@ True True 2
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn the_real_run_time_compiler_is_used_where_it_is_installed() {
     // A stand-in of another version, in a folder with a runtime that must not win.
     let place = Place::new();

@@ -1,25 +1,25 @@
 //! What ordinary PyTorch programs ask of the CUDA libraries, on the virtual GPU: they run to their end, and nothing they call is unsupported.
 
 use std::env;
-use std::process::Command;
 
 use crate::command::{Place, stderr, stdout};
 use crate::on::on;
-use crate::python::{PYTHON, path_to_torch};
+use crate::python::path_to_torch;
 
 /// Runs a program that works on CUDA device `d`, with every unsupported call an error. What it printed.
-fn printed(program: &str) -> Option<String> {
+fn printed(program: &str) -> String {
     let place = Place::new();
     let program = format!("import torch\nfrom torch import nn\nd = torch.device('cuda')\n{program}\ntorch.cuda.synchronize()\n");
-    let assert = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], &program, &[])?.assert().success();
+    let assert = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], &program, &[]).assert().success();
     assert!(!stderr(&assert).contains("not supported"), "{}", stderr(&assert));
-    Some(stdout(&assert))
+    stdout(&assert)
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn cuda_graphs_are_captured_and_replayed() {
     // A private pool holds the graph's output of 16 MiB; replaying takes no more. Waiting inside a capture is an error, as on a real GPU.
-    let Some(said) = printed(
+    let said = printed(
         "
 x = torch.randn(1 << 20, 4, device=d)
 graph, spoilt = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
@@ -36,16 +36,15 @@ except RuntimeError as error:
     print('capture' in str(error))
 graphed = torch.cuda.make_graphed_callables(nn.Linear(4, 4, device=d), (x[:8],))
 graphed(x[:8]).sum().backward()",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "True 32 (1048576, 4)\nTrue\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_convolutional_network_is_trained() {
     // Batch norm and dropout are cuDNN's, and in 32 bits the moments of AdamW are twice the parameters.
-    let Some(said) = printed(
+    let said = printed(
         "
 model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).to(d)
 optimizer = torch.optim.AdamW(model.parameters())
@@ -61,15 +60,14 @@ for layout in torch.contiguous_format, torch.channels_last:
 model.eval()(torch.randn(1, 3, 32, 32, device=d))
 moments = [m for state in optimizer.state.values() for m in (state['exp_avg'], state['exp_avg_sq'])]
 print(sum(m.numel() for m in moments) == 2 * sum(p.numel() for p in model.parameters()))",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "True\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn transforms_and_linear_algebra_run() {
-    let Some(said) = printed(
+    let said = printed(
         "
 square, sides, batch = torch.randn(64, 64, device=d), torch.randn(64, 8, device=d), torch.randn(4, 64, 64, device=d)
 linalg = torch.linalg
@@ -86,16 +84,15 @@ torch.special.airy_ai(square), torch.special.i1e(square)
 for name in 'randn', 'rand', 'randperm':
     getattr(torch, name)(64, device=d)
 torch.multinomial(torch.rand(9, device=d), 3), nn.functional.dropout(square), square.bernoulli_(0.5), square.normal_()",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "True\n".repeat(4));
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn streams_have_priorities_and_host_memory_is_registered() {
     // PyTorch uses four of the six priorities that there are.
-    let Some(said) = printed(
+    let said = printed(
         "
 least, greatest = torch.cuda.Stream.priority_range()
 stream = torch.cuda.Stream(priority=greatest)
@@ -108,15 +105,14 @@ with torch.cuda.stream(stream):
     on_device.record_stream(torch.cuda.current_stream())
 torch.cuda.current_stream().wait_stream(stream)
 print(int(cudart.cudaHostUnregister(host.data_ptr())), host.is_pinned())",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "0 -3 -3 False True\n0 True\n0 False\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_model_is_spread_over_two_devices() {
-    let Some(said) = printed(
+    let said = printed(
         "
 print(torch.cuda.device_count(), torch.cuda.can_device_access_peer(0, 1), torch.cuda.get_device_properties(1).pci_bus_id)
 front, back = nn.Linear(4096, 16384, device='cuda:0'), nn.Linear(16384, 4096, device='cuda:1')
@@ -131,17 +127,16 @@ with torch.cuda.device(1):
             y + 1
 graph.replay()
 print(front.weight.grad.device, hidden.device, torch.cuda.memory_allocated(0) > 2 << 28, torch.cuda.memory_allocated(1) > 2 << 28)",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "2 False 2\ncuda:0 cuda:1 True True\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn recurrent_networks_are_trained() {
     // 100 time steps of 32 sequences, 1024 wide, in fp32: 12.5 MiB of output, and for the way back four gates and a cell state of it, which is five times as much.
     // Two states are given back, and the two that it began with are kept: half a MiB. The weights have no byte more than their own.
-    let Some(said) = printed(
+    let said = printed(
         "
 net = nn.LSTM(512, 1024, device=d)
 print(torch.cuda.memory_allocated() == 4 * (4 * 1024 * (512 + 1024) + 2 * 4 * 1024))
@@ -159,15 +154,14 @@ packed = nn.utils.rnn.pack_padded_sequence(torch.randn(7, 3, 64, device=d), [7, 
 y, _ = projected(packed)
 y.data.sum().backward()
 print(tuple(y.data.shape))",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "True\n75.5\n(13, 64)\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn losses_of_label_sequences_and_sampling_by_a_grid_run() {
-    let Some(said) = printed(
+    let said = printed(
         "
 scores = torch.randn(50, 16, 20, device=d).log_softmax(2).detach().requires_grad_()
 labels, steps, counts = torch.randint(1, 20, (160,), dtype=torch.int32), torch.full((16,), 50, dtype=torch.int32), torch.full((16,), 10, dtype=torch.int32)
@@ -177,16 +171,15 @@ print(tuple(scores.grad.shape))
 image, turn = torch.randn(2, 3, 8, 8, device=d, requires_grad=True), torch.randn(2, 2, 3, device=d, requires_grad=True)
 grid = nn.functional.affine_grid(turn, (2, 3, 8, 8), align_corners=True)
 nn.functional.grid_sample(image, grid, align_corners=True).sum().backward()",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "(50, 16, 20)\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn sparse_matrices_are_multiplied_added_and_solved() {
     // A diagonal of 1000 entries. Where a product has entries is a matter of values, so it has as many as are to be expected at random.
-    let Some(said) = printed(
+    let said = printed(
         "
 import warnings
 warnings.filterwarnings('ignore')
@@ -198,16 +191,15 @@ print(tuple(torch.triangular_solve(b.detach(), a.detach()).solution.shape))
 print(tuple(torch.sparse.sampled_addmm(a.detach(), b.detach(), b.detach().T).shape))
 blocks = torch.sparse_bsr_tensor(torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(2, 16, 16), size=(32, 32)).to(d)
 print(tuple((blocks @ b[:32, 0]).shape))",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(said, "(1000, 64) (1000,) True torch.sparse_csr\n(1000, 64)\n(1000, 1000)\n(32,)\n");
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn operations_that_are_watched_in_another_way_give_the_same_and_take_as_long() {
     // The first of each pair is watched without boxing its arguments, the other one as all are (`engine/src/cuda/observer.cpp`). They read and write as much.
-    let Some(said) = printed(
+    let said = printed(
         "
 from torch._C._nn import gelu_
 x, y, z = (torch.ones(1 << 14, 1 << 13, device=d) for _ in range(3))
@@ -248,9 +240,7 @@ try:
 except RuntimeError as error:
     print(error)
 print((x.half() * y).dtype, (x * 2).dtype)",
-    ) else {
-        return;
-    };
+    );
     assert_eq!(
         said,
         "(16384, 64) (8192, 64) (64,) (1, 8, 62, 62)\nThe size of tensor a (8192) must match the size of tensor b (3) at non-singleton dimension 1\ntorch.float32 torch.float32\n"
@@ -258,7 +248,8 @@ print((x.half() * y).dtype, (x * 2).dtype)",
 }
 
 #[test]
-fn what_is_compiled_runs_where_triton_is_installed() {
+#[ignore = "Triton is half a gigabyte: run with --ignored where PYTHONPATH has it"]
+fn what_is_compiled_runs() {
     let place = Place::new();
     let program = "
 import torch
@@ -270,15 +261,8 @@ for mode in 'default', 'reduce-overhead':
         model(torch.randn(32, 256, device='cuda')).sum().backward()
 print(tuple(layers[0].weight.grad.shape))
 ";
-    let Some(mut command) = on(&place, &["h100", "--strict"], program, &[]) else { return };
-    // Triton is half a gigabyte, so it is not among what the tests fetch: where PYTHONPATH has it, it is used.
-    let packages = env::var("PYTHONPATH").unwrap_or_default();
-    let path = format!("{}:{packages}", path_to_torch().expect("it was there before"));
-    let has_triton = Command::new(PYTHON).env("PYTHONPATH", &path).args(["-c", "import triton"]).output();
-    if !has_triton.is_ok_and(|output| output.status.success()) {
-        eprintln!("not run: there is no triton here (PYTHONPATH={packages})");
-        return;
-    }
+    let mut command = on(&place, &["h100", "--strict"], program, &[]);
+    let path = format!("{}:{}", path_to_torch(), env::var("PYTHONPATH").unwrap_or_default());
     let caches = place.path("caches");
     command.env("PYTHONPATH", path).env("TRITON_CACHE_DIR", &caches).env("TORCHINDUCTOR_CACHE_DIR", &caches);
     let assert = command.assert().success();
@@ -287,6 +271,7 @@ print(tuple(layers[0].weight.grad.shape))
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_cannot_be_done_is_an_error_of_pytorchs_with_the_calls_name() {
     let place = Place::new();
     let program = "
@@ -299,7 +284,7 @@ for attempt in x.untyped_storage()._share_cuda_, lambda: GreenContext.create(num
     except RuntimeError as error:
         print(str(error).splitlines()[0])
 ";
-    let Some(mut command) = on(&place, &["rtx-4090"], program, &[]) else { return };
+    let mut command = on(&place, &["rtx-4090"], program, &[]);
     let assert = command.assert().success();
     assert_eq!(
         stdout(&assert),

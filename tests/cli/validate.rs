@@ -65,15 +65,16 @@ fn row(frames: u32, options: &str, peak: &str) -> String {
     format!("wan2.1-t2v-1.3b,t2v,RTX 4090,32768,32768,{frames},50,1,{options},1.5,{peak},a test\n")
 }
 
-/// `lowmem validate cases.csv` with that file, and the Python that has PyTorch. None where there is no such Python.
-fn validate(place: &Place, rows: &str, arguments: &[&str]) -> Option<Assert> {
+/// `lowmem validate cases.csv` with that file, and the Python that has PyTorch.
+fn validate(place: &Place, rows: &str, arguments: &[&str]) -> Assert {
     place.file("cases.csv", &format!("{TITLES}\n{rows}"));
     let mut command = lowmem();
-    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()?).args(["validate", "cases.csv", "--python", PYTHON]);
-    Some(command.args(arguments).assert())
+    command.current_dir(place.path("")).env("PYTHONPATH", path_to_torch()).args(["validate", "cases.csv", "--python", PYTHON]);
+    command.args(arguments).assert()
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn errors_are_printed_and_skipped_rows_count_for_nothing() {
     let place = Place::new();
     wan(&place);
@@ -88,7 +89,7 @@ fn errors_are_printed_and_skipped_rows_count_for_nothing() {
         row(2, "", "2").replace("wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"),
         row(2, "", "2").replace("wan2.1-t2v-1.3b", "hunyuan"),
     ];
-    let Some(assert) = validate(&place, &rows.concat(), &["--wan", "."]) else { return };
+    let assert = validate(&place, &rows.concat(), &["--wan", "."]);
     let said = stdout(&assert.success());
     for part in [
         "2.01    +0.40%",
@@ -106,13 +107,14 @@ fn errors_are_printed_and_skipped_rows_count_for_nothing() {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_few_steps_count_for_all() {
     let place = Place::new();
     wan(&place);
     // 20 x 2^42 operations a step at 0.9 of 165.2 TFLOP/s: 0.5916 s. 1 GiB each way at 0.4 of 25.2 GB/s: 0.213 s. So 50 steps take 29.79 s, and 100 take 59.37 s.
     let row = |steps: u32, secs: &str| row(2, "", "").replace(",50,1,", &format!(",{steps},1,")).replace(",1.5,", &format!(",{secs},"));
     let rows = [row(50, "29.79"), row(100, "59.37"), row(100, "45"), row(50, "")];
-    let Some(assert) = validate(&place, &rows.concat(), &["--wan", ".", "--times"]) else { return };
+    let assert = validate(&place, &rows.concat(), &["--wan", ".", "--times"]);
     let said = stdout(&assert.code(1));
     for part in [
         "29.8 s (27.9 to 33.5)     +0.0%",
@@ -126,10 +128,11 @@ fn a_few_steps_count_for_all() {
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_row_that_is_off_or_fails_is_an_error() {
     let place = Place::new();
     wan(&place);
-    let Some(assert) = validate(&place, &(row(2, "", "2.2") + &row(30, "", "30")), &["--wan", "Wan2.1"]) else { return };
+    let assert = validate(&place, &(row(2, "", "2.2") + &row(30, "", "30")), &["--wan", "Wan2.1"]);
     let said = stdout(&assert.code(1));
     for part in ["-8.73%", "Line 2: off by more than 5%.", "Line 3: failed: it does not fit.", "of 1 rows; 0 skipped, 2 failed"] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");

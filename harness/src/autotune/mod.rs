@@ -3,5 +3,5 @@
 mod search;
 mod search_space;
 
-pub(crate) use search::{Answer, Search};
+pub(crate) use search::{Answer, Objective, Search};
 pub(crate) use search_space::candidates;

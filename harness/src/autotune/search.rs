@@ -2,14 +2,25 @@
 
 use std::cmp::Reverse;
 
+use clap::ValueEnum;
 use engine_protocol::{Outcome, RunRecord, Stage};
 use reports::{Miss, Run};
 
-use crate::cli::Objective;
 use crate::sweep::Case;
 
 /// Of what a GPU holds, the share that `balanced` leaves free.
 const HEADROOM: f64 = 0.1;
+
+/// What is best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Objective {
+    /// The lowest level that fits
+    Speed,
+    /// The smallest peak
+    Memory,
+    /// The lowest level that leaves a tenth of the GPU free
+    Balanced,
+}
 
 /// A search over candidates, the fastest first.
 #[derive(Debug)]

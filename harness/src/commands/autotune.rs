@@ -17,43 +17,54 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Definition, Forecast, Limits, Rules, Schedule};
-use crate::target::Target;
+use crate::sweep::{Definition, Limits, Rules, Schedule, rehearse};
+use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
 const NAME: &str = "autotune";
+/// The model where none is named.
+const MODEL: &str = "wan2.1-t2v-14b";
 /// Settings that a command says even where they are the defaults.
 const SAID: [&str; 5] = ["model", "resolution", "frames", "low_mem_level", "attn_type"];
 
 /// Finds the best memory level for a budget.
 pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
-    let target = Target::choose(&arguments.target)?;
-    if target.device == Device::Cpu {
+    let testbed = Testbed::choose(arguments.device.wanted())?;
+    if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: autotune looks for what fits a GPU: use --device virtual or cuda"));
     }
     let models = Models::load()?;
-    let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: target.device, may_shorten: true })?;
+    let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: testbed.device, may_shorten: true })?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    let limits =
-        Limits { jobs: target.jobs(arguments.execution.jobs)?, case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()) };
-    let launcher = Launcher::find(target.device)?;
+    let limits = Limits {
+        jobs: testbed.jobs(arguments.execution.jobs)?,
+        case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
+    };
+    let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    let mut manifest = sweep::manifest(&Definition::empty(NAME), &target, &models, &cases)?;
+    let mut manifest = sweep::manifest(&Definition::empty(NAME), &testbed, &models, &cases)?;
     // Which candidates will run is not known yet.
     manifest.cases.clear();
-    let mut store = RunStore::create(arguments.execution.out.clone(), target.run_dir(&data::runs(), NAME), manifest)?;
+    let mut store = RunStore::create(arguments.execution.out.clone(), testbed.run_dir(&data::runs(), NAME), manifest)?;
 
-    tell!("{}", target.choice);
-    let forecast = Forecast::of(&target, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
-    let (cases, hopeless) = forecast.sorted(cases.iter().collect(), target.capacity_bytes);
+    tell!("{}", testbed.choice);
+    let forecast = rehearse(&testbed, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
+    let (cases, hopeless) = forecast.sorted(cases.iter().collect(), testbed.capacity_bytes);
     let cases: Vec<_> = cases.into_iter().cloned().collect();
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(cases.len(), "candidates at most").expecting(forecast.secs_of_all(&cases.iter().collect::<Vec<_>>()));
-    let search = Search::new(cases, arguments.objective, target.capacity_bytes);
-    let host_rates = host_rates::for_cases(&target, &launcher, search.candidates().iter().map(|case| &case.config));
-    let schedule =
-        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
+    let search = Search::new(cases, arguments.objective, testbed.capacity_bytes);
+    let host_rates = host_rates::for_cases(&testbed, &launcher, search.candidates().iter().map(|case| &case.config));
+    let schedule = Schedule {
+        testbed: &testbed,
+        host_rates,
+        launcher: &launcher,
+        models: &models,
+        limits,
+        interrupt: &interrupt,
+        forecast: &forecast,
+    };
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();
     let run = store.write_report()?;
@@ -94,6 +105,9 @@ fn fixed(arguments: &AutotuneArguments) -> Result<Vec<(String, Value)>, Error> {
     ];
     let mut fixed: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     fixed.extend(cli::settings(&arguments.settings)?);
+    if fixed.iter().all(|(key, _)| key != "model") {
+        fixed.push(("model".to_owned(), json!(MODEL)));
+    }
     Ok(fixed)
 }
 

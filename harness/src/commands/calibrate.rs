@@ -7,33 +7,33 @@ use engine_protocol::{Calibration, Device, GpuProfile, Measured};
 
 use super::table;
 use crate::calibration::{calibrated, peak, reached, share};
-use crate::cli::TargetArguments;
+use crate::cli::DeviceArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::target::Target;
+use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
 /// By how much the virtual GPU may miss the profile's rates: what kernels take beside their work.
 const TOLERANCE: f64 = 0.02;
 
 /// Measures, and keeps what a real GPU reaches.
-pub(crate) fn run(arguments: &TargetArguments) -> Result<ExitCode, Error> {
-    let target = Target::choose(arguments)?;
-    if target.device == Device::Cpu {
+pub(crate) fn run(arguments: &DeviceArguments) -> Result<ExitCode, Error> {
+    let testbed = Testbed::choose(arguments.wanted())?;
+    if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: it is GPUs that are calibrated, real or virtual: name one with --gpu"));
     }
-    let Some(profile) = &target.profile else {
+    let Some(profile) = &testbed.profile else {
         return Err(Error::input(format!(
             "{} No profile has that name: write one beside those in sweeps/gpus from its data sheet, with the driver's own name as `title`",
-            target.choice
+            testbed.choice
         )));
     };
-    let launcher = Launcher::find(target.device)?;
-    tell!("{}", target.choice);
-    let calibration = worker::calibrate(&launcher, &target)?;
+    let launcher = Launcher::find(testbed.device)?;
+    tell!("{}", testbed.choice);
+    let calibration = worker::calibrate(&launcher, &testbed)?;
     print(&calibration, profile);
-    if target.device == Device::Virtual {
+    if testbed.device == Device::Virtual {
         return Ok(compare(&calibration, profile));
     }
     let path = keep(&calibration, profile)?;
@@ -87,7 +87,7 @@ fn compare(calibration: &Calibration, profile: &GpuProfile) -> ExitCode {
 /// Writes the calibrated profile into the user's folder, in one step.
 fn keep(calibration: &Calibration, profile: &GpuProfile) -> Result<PathBuf, Error> {
     let folder =
-        data::user_folder().ok_or_else(|| Error::input("there is no folder for it: set HOME or XDG_CONFIG_HOME"))?.join(data::USER_GPUS);
+        data::user_folder().ok_or_else(|| Error::input("there is no folder for it: set HOME or XDG_CONFIG_HOME"))?.join(data::GPUS);
     let source = format!("measured on this machine by lowmem calibrate, {}", jiff::Zoned::now().strftime("%Y-%m-%d"));
     let path = folder.join(format!("{}.yaml", profile.name));
     let failed = |why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", path.display()));

@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::sweep::{Definition, Rules, resolve_one};
-use crate::target::Target;
+use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{host, host_rates};
 
@@ -31,39 +31,39 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         Some(folder) => Models::load()?.with(model_of(folder, &mut definition)?),
         None => Models::load()?,
     };
-    let target = Target::choose(&arguments.target)?;
-    match (target.device, &arguments.output) {
+    let testbed = Testbed::choose(arguments.device.wanted())?;
+    match (testbed.device, &arguments.output) {
         (Device::Virtual, Some(_)) => {
             return Err(Error::input(format!(
                 "--output: nothing is computed on the virtual GPU, so there is no video to write. {} Use --device cpu (small models) or cuda, or leave \
                  --output out to see the memory",
-                target.choice
+                testbed.choice
             )));
         }
         (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
         _ => {}
     }
-    let (config, warnings) = config(&definition, &models, target.device)?;
+    let (config, warnings) = config(&definition, &models, testbed.device)?;
     if let Some(format) = format {
         output::check_size(format, &config)?;
     }
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    if arguments.checkpoint.is_none() && target.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
+    if arguments.checkpoint.is_none() && testbed.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
         tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
     }
-    let launcher = Launcher::find(target.device)?;
+    let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    tell!("{}", target.choice);
+    tell!("{}", testbed.choice);
 
     let request = Request {
         checkpoint: arguments.checkpoint.clone(),
         case: "generate".into(),
-        device: target.device,
-        memory_limit_bytes: target.memory_limit_bytes,
+        device: testbed.device,
+        memory_limit_bytes: testbed.memory_limit_bytes,
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
-        host_limit_bytes: if target.device == Device::Virtual { None } else { host::available_bytes() },
-        gpu: target.profile.clone(),
-        host_rates: host_rates::for_cases(&target, &launcher, [&config]),
+        host_limit_bytes: if testbed.device == Device::Virtual { None } else { host::available_bytes() },
+        gpu: testbed.profile.clone(),
+        host_rates: host_rates::for_cases(&testbed, &launcher, [&config]),
         model: models.get(&config.model)?.clone(),
         config,
         output: arguments.output.clone(),
@@ -71,13 +71,13 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     };
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::default();
-    let record = worker::run_case(&launcher, &target, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
+    let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
     if let Some(output) = arguments.output.as_deref().filter(|_| record.as_ref().is_none_or(|record| record.outcome != Outcome::Ok)) {
         output::remove_unfinished(output);
     }
     match record {
-        Some(record) => Ok(ending::tell_of(&record, &target, arguments.output.as_deref())),
+        Some(record) => Ok(ending::tell_of(&record, &testbed, arguments.output.as_deref())),
         None => {
             tell!("interrupted: no video was made");
             Ok(ExitCode::Interrupted)

@@ -27,7 +27,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         ]);
     }
     say!("{table}");
-    say!("Each figure's source stands in sweeps/gpus. A size picks the profile of that size with the highest bf16 rate.");
+    say!("Each figure's source stands in the profile's file. A size picks the profile of that size with the highest bf16 rate.");
     match real_gpu::list() {
         Ok(gpus) => gpus.iter().for_each(|gpu| {
             say!("Here: {}, {:.2} of {:.2} GiB free (as NVML counts)", gpu.title, gib(gpu.free_bytes), gib(gpu.memory_bytes));

@@ -2,6 +2,7 @@
 
 pub(crate) mod autotune;
 pub(crate) mod calibrate;
+pub(crate) mod completions;
 pub(crate) mod flags;
 pub(crate) mod generate;
 pub(crate) mod gpus;
@@ -10,6 +11,7 @@ pub(crate) mod on;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod report;
+pub(crate) mod setup;
 pub(crate) mod smi;
 pub(crate) mod sweep;
 pub(crate) mod validate;

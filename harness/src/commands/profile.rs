@@ -10,7 +10,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::sweep::{Definition, Rules, resolve_one};
-use crate::target::Target;
+use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{host, host_rates};
 
@@ -21,8 +21,8 @@ const ROWS: usize = 16;
 
 /// Runs the case and prints its breakdown.
 pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
-    let target = Target::choose(&arguments.target)?;
-    if target.device == Device::Cpu {
+    let testbed = Testbed::choose(arguments.device.wanted())?;
+    if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: operations are timed on a GPU, real or virtual: name one with --gpu"));
     }
     let models = Models::load()?;
@@ -32,26 +32,26 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     }
     let definition = Definition::empty("profile");
     let (config, warnings) =
-        resolve_one(&settings, &models, Rules { device: target.device, may_shorten: true }, |error| definition.refuse(error))?;
+        resolve_one(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    let launcher = Launcher::find(target.device)?;
+    let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    tell!("{}", target.choice);
+    tell!("{}", testbed.choice);
 
     let request = Request {
         checkpoint: None,
         case: "profile".into(),
-        device: target.device,
-        memory_limit_bytes: target.memory_limit_bytes,
-        host_limit_bytes: if target.device == Device::Virtual { None } else { host::available_bytes() },
-        gpu: target.profile.clone(),
-        host_rates: host_rates::for_cases(&target, &launcher, [&config]),
+        device: testbed.device,
+        memory_limit_bytes: testbed.memory_limit_bytes,
+        host_limit_bytes: if testbed.device == Device::Virtual { None } else { host::available_bytes() },
+        gpu: testbed.profile.clone(),
+        host_rates: host_rates::for_cases(&testbed, &launcher, [&config]),
         model: models.get(&config.model)?.clone(),
         config,
         output: None,
         profile: Some(Profile { trace: arguments.trace.clone() }),
     };
-    let Some(record) = worker::run_case(&launcher, &target, &request, None, &interrupt, &mut |_| {})? else {
+    let Some(record) = worker::run_case(&launcher, &testbed, &request, None, &interrupt, &mut |_| {})? else {
         tell!("interrupted: nothing was measured");
         return Ok(ExitCode::Interrupted);
     };
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Done);
     }
     let breakdown =
-        reports::breakdown(&record, target.profile.as_ref()).ok_or_else(|| Error::Fault("a stage's time is not known".into()))?;
+        reports::breakdown(&record, testbed.profile.as_ref()).ok_or_else(|| Error::Fault("a stage's time is not known".into()))?;
     print(&record, &breakdown);
     if let Some(trace) = &arguments.trace {
         say!("Trace: {} (open it at ui.perfetto.dev)", trace.display());

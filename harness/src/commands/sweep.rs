@@ -15,8 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Forecast, Limits, Rules, Schedule, expand};
-use crate::target::Target;
+use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand, rehearse};
+use crate::testbed::Testbed;
 use crate::worker::Launcher;
 use crate::{host, host_rates};
 
@@ -26,32 +26,41 @@ const DEFAULT: &str = "default.yaml";
 /// Runs every case of a definition and writes the report.
 pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let definition = definition(&arguments.words)?;
-    let target = Target::choose(&arguments.target)?;
+    let testbed = Testbed::choose(arguments.device.wanted())?;
     let models = Models::load()?;
-    let (cases, warnings) = expand(&definition, &models, Rules { device: target.device, may_shorten: true })?;
-    let limits =
-        Limits { jobs: target.jobs(arguments.execution.jobs)?, case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()) };
-    let launcher = Launcher::find(target.device)?;
+    let (cases, warnings) = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
+    let limits = Limits {
+        jobs: testbed.jobs(arguments.execution.jobs)?,
+        case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
+    };
+    let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
 
-    let manifest = manifest(&definition, &target, &models, &cases)?;
-    let default = target.run_dir(&data::runs(), &definition.name);
+    let manifest = manifest(&definition, &testbed, &models, &cases)?;
+    let default = testbed.run_dir(&data::runs(), &definition.name);
     let mut store = match arguments.execution.out {
         Some(dir) if arguments.resume => RunStore::resume(dir, manifest)?,
         out => RunStore::create(out, default, manifest)?,
     };
     let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    tell!("{}", target.choice);
+    tell!("{}", testbed.choice);
     tell!("{} cases, {} to run, {} at once, into {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
-    let forecast = Forecast::of(&target, &models, &open, limits.case_timeout, &interrupt)?;
-    let (open, hopeless) = forecast.sorted(open, target.capacity_bytes);
+    let forecast = rehearse(&testbed, &models, &open, limits.case_timeout, &interrupt)?;
+    let (open, hopeless) = forecast.sorted(open, testbed.capacity_bytes);
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(open.len(), "cases").expecting(forecast.secs_of_all(&open));
-    let host_rates = host_rates::for_cases(&target, &launcher, open.iter().map(|case| &case.config));
-    let schedule =
-        Schedule { target: &target, host_rates, launcher: &launcher, models: &models, limits, interrupt: &interrupt, forecast: &forecast };
+    let host_rates = host_rates::for_cases(&testbed, &launcher, open.iter().map(|case| &case.config));
+    let schedule = Schedule {
+        testbed: &testbed,
+        host_rates,
+        launcher: &launcher,
+        models: &models,
+        limits,
+        interrupt: &interrupt,
+        forecast: &forecast,
+    };
     let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
     // What is recorded gets its report, even where something went wrong.
@@ -82,7 +91,7 @@ fn definition(words: &[String]) -> Result<Definition, Error> {
 }
 
 /// What the run directory says about the run.
-pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models, cases: &[Case]) -> Result<Manifest, Error> {
+pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Models, cases: &[Case]) -> Result<Manifest, Error> {
     let mut names: Vec<&str> = cases.iter().map(|case| case.config.model.as_str()).collect();
     names.dedup();
     let used = models.iter().filter(|model| names.contains(&model.name.as_str())).cloned().collect();
@@ -92,11 +101,11 @@ pub(crate) fn manifest(definition: &Definition, target: &Target, models: &Models
         command_line: command_line(),
         sweep: definition.name.clone(),
         definition: definition.text.clone(),
-        device: target.device,
-        gpu: target.profile.clone(),
-        choice: target.choice.clone(),
-        capacity_bytes: target.capacity_bytes,
-        memory_limit_bytes: target.memory_limit_bytes,
+        device: testbed.device,
+        gpu: testbed.profile.clone(),
+        choice: testbed.choice.clone(),
+        capacity_bytes: testbed.capacity_bytes,
+        memory_limit_bytes: testbed.memory_limit_bytes,
         models: used,
         cases: cases.iter().map(|case| case.name.clone()).collect(),
         host: host::describe(),

@@ -11,16 +11,24 @@ use self::program::{Outcome, Programs};
 use self::verdict::Verdict;
 use super::table;
 use crate::cli::ValidateArguments;
-use crate::data;
+use crate::data::{self, DataFile};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
 
+/// The figures that are held against the virtual GPU where no others are named.
+const PUBLISHED: &str = "published.csv";
+
 /// Runs each row's program on the row's GPU, and says how far what it counted is from what was published.
 pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
-    let path = arguments.cases.clone().unwrap_or_else(|| data::root().join("sweeps/published.csv"));
-    let cases = case::read(&path, &profiles)?;
+    let file = match &arguments.cases {
+        Some(path) => DataFile { path: path.clone(), text: data::read(path)?.into() },
+        None => {
+            data::find(PUBLISHED)?.ok_or_else(|| Error::input(format!("{PUBLISHED} is not there: name a file of published figures")))?
+        }
+    };
+    let cases = case::read(&file, &profiles)?;
     let programs = Programs::find(arguments)?;
 
     let [published, counted] = if arguments.times { ["published s", "modelled s"] } else { ["published GiB", "virtual GiB"] };

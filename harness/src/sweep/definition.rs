@@ -39,15 +39,11 @@ struct Entry {
 }
 
 impl Definition {
-    /// Reads the definition in the file `word`, or of that name in `sweeps/`.
+    /// Reads the definition in the file `word`, or of that name (`data` says where it is looked for).
     pub(crate) fn load(word: &str) -> Result<Self, Error> {
-        let here = PathBuf::from(word);
-        let named = data::root().join("sweeps").join(word);
-        let with_ending = named.with_extension("yaml");
-        let found = [&here, &named, &with_ending].into_iter().find(|path| path.is_file());
-        let path = found.ok_or_else(|| Error::input(format!("{word}: no such sweep definition, here or in sweeps/")))?;
-        let text = data::read(path)?;
-        Self::parse(path, text)
+        let file =
+            data::find(word)?.ok_or_else(|| Error::input(format!("{word}: no such sweep definition, neither a file nor one of ours")))?;
+        Self::parse(&file.path, file.text.into_owned())
     }
 
     /// A definition of fixed values alone.

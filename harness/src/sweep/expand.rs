@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use engine_protocol::{Config, ConfigError, Device, OnOom, Settings};
 use serde_json::Value;
 
-use super::Definition;
+use super::definition::Definition;
 use crate::error::Error;
 use crate::host;
 use crate::model::Models;

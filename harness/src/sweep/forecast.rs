@@ -1,21 +1,11 @@
-//! What cases on a real GPU will come to, from the virtual one: in which order to run them, which cannot fit, and how long all will take.
+//! What cases on a real GPU will come to, from records of a virtual one: in which order to run them, which cannot fit, and how long all will take.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use engine_protocol::{Device, HostRates, Outcome, Predicted, RunRecord, Stage};
+use engine_protocol::{Outcome, Predicted, RunRecord, Stage};
 
-use super::Case;
-use super::schedule::{Limits, Schedule};
-use crate::error::Error;
-use crate::interrupt::Interrupt;
-use crate::model::Models;
-use crate::progress::Progress;
-use crate::target::Target;
-use crate::worker::Launcher;
+use super::expand::Case;
 
-/// Sampler steps that the virtual GPU runs of each case.
-const STEPS: u32 = 2;
 /// A case is given up only where it lacks more than this share of the GPU's memory: predictions are not exact.
 const MARGIN: f64 = 0.02;
 
@@ -26,28 +16,9 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// Runs the cases on a virtual GPU of the real one's kind first. Empty where they are not for a real GPU, or nothing is known of its kind.
-    pub(crate) fn of(target: &Target, models: &Models, cases: &[&Case], timeout: Duration, interrupt: &Interrupt) -> Result<Self, Error> {
-        if target.device != Device::Cuda || target.profile.is_none() || cases.is_empty() {
-            return Ok(Self::default());
-        }
-        let on_virtual = Target { device: Device::Virtual, uuid: None, ..target.clone() };
-        let launcher = Launcher::find(Device::Virtual)?;
-        let limits = Limits { jobs: on_virtual.jobs(None)?, case_timeout: timeout };
-        let shortened: Vec<Case> = cases.iter().map(|case| shortened(case)).collect();
-        tell!("Predicting {} cases on a virtual GPU of that kind first.", cases.len());
-        let progress = Progress::new(cases.len(), "predictions");
-        let none: Option<HostRates> = None;
-        let forecast = Self::default();
-        let schedule =
-            Schedule { target: &on_virtual, host_rates: none, launcher: &launcher, models, limits, interrupt, forecast: &forecast };
-        let mut records = BTreeMap::new();
-        schedule.run(&shortened.iter().collect::<Vec<_>>(), &progress, |record| {
-            records.insert(record.case.clone(), record);
-            Ok(())
-        })?;
-        progress.finish();
-        Ok(Self { records })
+    /// From what a virtual GPU did with each case.
+    pub(super) fn new(records: BTreeMap<String, RunRecord>) -> Self {
+        Self { records }
     }
 
     /// What is predicted for a case.
@@ -95,16 +66,13 @@ impl Forecast {
     }
 }
 
-/// The case with as few sampler steps as tell all.
-fn shortened(case: &Case) -> Case {
-    let mut shortened = case.clone();
-    shortened.config.steps_measured = Some(STEPS.min(case.config.steps));
-    shortened
-}
-
 #[cfg(test)]
 mod tests {
+    use engine_protocol::{Device, Secs, Source, StageMemory, StageRecord, StageTime};
+
     use super::*;
+    use crate::bare_record::bare_record;
+    use crate::model::Models;
     use crate::sweep::{Definition, Rules, expand};
 
     fn cases() -> Vec<Case> {
@@ -120,23 +88,33 @@ mod tests {
 
     /// A case of which a step takes so many seconds; or that runs out while it loads, and needs so many GiB.
     fn record(case: &Case, step: Result<f64, u64>) -> RunRecord {
-        let stage = |stage: &str, secs: f64| {
-            serde_json::json!({"stage": stage, "time": {"secs": {"low": secs, "expected": secs, "high": secs}}, "memory": {
-            "allocated_bytes": 0, "reserved_bytes": 0, "peak_allocated_bytes": 0, "peak_reserved_bytes": 0, "peak_device_bytes": 0}})
+        let (outcome, steps_secs, requested_bytes) = match step {
+            Ok(secs) => (Outcome::Ok, secs * f64::from(case.config.steps_to_run()), None),
+            Err(gib) => (Outcome::Oom, 0.0, Some(gib << 30)),
         };
-        let (outcome, steps, requested) = match step {
-            Ok(secs) => ("ok", secs * f64::from(case.config.steps_to_run()), None),
-            Err(gib) => ("oom", 0.0, Some(gib << 30)),
+        let stage = |(stage, secs): (Stage, f64)| StageRecord {
+            stage,
+            time: Some(StageTime { secs: Secs::measured(secs), copy_stall: None, work: None }),
+            memory: Some(StageMemory::default()),
+            predicted_peak_allocated_bytes: None,
+            steps: Vec::new(),
+            step_secs: Vec::new(),
+            operations: Vec::new(),
         };
-        let stages = [stage("encode", 1.0), stage("denoise", steps), stage("decode", 2.0)];
-        let value = serde_json::json!({"case": case.name, "outcome": outcome, "error": null, "failed_stage": requested.map(|_| "denoise"), "requested_bytes": requested,
-            "gpu": null, "device": "virtual", "device_name": null, "memory_source": "virtual", "time_source": "modelled", "config": case.config, "stages": stages,
-            "h2d_bytes": null, "d2h_bytes": null, "host_pinned_peak_bytes": null, "wall_secs": 1.0});
-        serde_json::from_value(value).expect("a record")
+        RunRecord {
+            outcome,
+            requested_bytes,
+            failed_stage: requested_bytes.map(|_| Stage::Denoise),
+            device: Device::Virtual,
+            memory_source: Some(Source::Virtual),
+            time_source: Some(Source::Modelled),
+            stages: [(Stage::Encode, 1.0), (Stage::Denoise, steps_secs), (Stage::Decode, 2.0)].map(stage).into(),
+            ..bare_record(&case.name, &case.config)
+        }
     }
 
     fn forecast(cases: &[Case], steps: [Result<f64, u64>; 3]) -> Forecast {
-        Forecast { records: cases.iter().zip(steps).map(|(case, step)| (case.name.clone(), record(case, step))).collect() }
+        Forecast::new(cases.iter().zip(steps).map(|(case, step)| (case.name.clone(), record(case, step))).collect())
     }
 
     #[test]

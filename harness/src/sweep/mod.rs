@@ -3,10 +3,11 @@
 mod definition;
 mod expand;
 mod forecast;
+mod rehearsal;
 mod schedule;
 pub(crate) mod schema;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};
-pub(crate) use forecast::Forecast;
+pub(crate) use rehearsal::rehearse;
 pub(crate) use schedule::{Limits, Schedule};

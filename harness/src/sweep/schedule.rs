@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use engine_protocol::{HostRates, Request, RunRecord};
 
-use super::{Case, Forecast};
+use super::expand::Case;
+use super::forecast::Forecast;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
-use crate::target::Target;
+use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
 /// How much at once, and how long.
@@ -25,7 +26,7 @@ pub(crate) struct Limits {
 /// Runs cases.
 pub(crate) struct Schedule<'a> {
     /// Where they run.
-    pub(crate) target: &'a Target,
+    pub(crate) testbed: &'a Testbed,
     /// What this machine's processor reaches, where a case needs that.
     pub(crate) host_rates: Option<HostRates>,
     /// What starts them.
@@ -79,17 +80,17 @@ impl Schedule<'_> {
         let request = Request {
             checkpoint: None,
             case: case.name.clone(),
-            device: self.target.device,
-            memory_limit_bytes: self.target.memory_limit_bytes,
+            device: self.testbed.device,
+            memory_limit_bytes: self.testbed.memory_limit_bytes,
             host_limit_bytes: None,
-            gpu: self.target.profile.clone(),
+            gpu: self.testbed.profile.clone(),
             host_rates: self.host_rates.clone(),
             model: self.models.get(&case.config.model)?.clone(),
             config: case.config.clone(),
             output: None,
             profile: None,
         };
-        worker::run_case(self.launcher, self.target, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
+        worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
     }
 }
 

@@ -8,10 +8,10 @@ use std::process::{Command, Output, Stdio};
 use engine_protocol::{Allocator, Calibration, Device, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
-use super::Launcher;
+use super::environment::Launcher;
 use super::report::ReportFile;
 use crate::error::Error;
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 /// The worker's exit code for what it cannot take, after a message on standard error.
 const BAD_INPUT: i32 = 2;
@@ -32,10 +32,10 @@ pub(crate) fn host_rates(processor: &str) -> Result<HostRates, Error> {
     ask(&[OsStr::new("rates"), OsStr::new(processor)], "")
 }
 
-/// What the GPU of `target` reaches. It is measured, which takes some seconds.
-pub(crate) fn calibrate(launcher: &Launcher, target: &Target) -> Result<Calibration, Error> {
+/// What the GPU of `testbed` reaches. It is measured, which takes some seconds.
+pub(crate) fn calibrate(launcher: &Launcher, testbed: &Testbed) -> Result<Calibration, Error> {
     let report = ReportFile::new()?;
-    answer(launcher.command(target, Allocator::Native, report.path())?, &[OsStr::new("calibrate")], "")
+    answer(launcher.command(testbed, Allocator::Native, report.path())?, &[OsStr::new("calibrate")], "")
 }
 
 /// The worker's answer to `words` and `input`.

@@ -5,12 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::ValueEnum;
 use engine_protocol::{Allocator, Device, GpuProfile};
 use virtual_gpu_protocol::environment as virtual_gpu_variable;
 
-use crate::cli::EventOrder;
 use crate::error::Error;
-use crate::target::Target;
+use crate::pytorch;
+use crate::testbed::Testbed;
 
 /// Names the worker's executable, for tests that put another program in its place.
 const WORKER: &str = "LOWMEM_WORKER";
@@ -20,6 +21,8 @@ const OBSERVER: &str = "LOWMEM_OBSERVER";
 const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
+/// The folder in which the virtual GPU goes by the names of the CUDA libraries.
+const LIBRARIES: &str = "virtual-gpu";
 
 /// Starts workers.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub(crate) struct Launcher {
     worker: PathBuf,
     /// Where this program and its libraries are.
     folder: PathBuf,
+    /// Where PyTorch is.
+    pytorch: pytorch::Folders,
 }
 
 impl Launcher {
@@ -35,13 +40,16 @@ impl Launcher {
         let folder = own_folder()?;
         let replaced = env::var_os(WORKER).map(PathBuf::from);
         let worker = replaced.clone().unwrap_or_else(|| folder.join("lowmem-worker"));
-        let launcher = Self { worker, folder };
+        let mut launcher = Self { worker, folder, pytorch: pytorch::Folders::default() };
         let mut needed = vec![launcher.worker.clone()];
         // Another program in the worker's place brings its own device.
         if device == Device::Virtual && replaced.is_none() {
             needed.push(virtual_gpu(&launcher.folder));
         }
         needed.iter().try_for_each(|path| must_be_built(path))?;
+        if replaced.is_none() {
+            launcher.pytorch = pytorch::find(&launcher.folder)?;
+        }
         Ok(launcher)
     }
 
@@ -53,12 +61,12 @@ impl Launcher {
     /// The worker's command for work on the CPU, for which libtorch needs the CUDA libraries too.
     pub(super) fn host_command(&self) -> Command {
         let mut command = Command::new(&self.worker);
-        command.env_remove(virtual_gpu_variable::PROFILE).env(LIBRARY_PATH, library_path(&self.folder));
+        command.env_remove(virtual_gpu_variable::PROFILE).env(LIBRARY_PATH, self.library_path());
         command
     }
 
     /// The worker's command with its environment.
-    pub(super) fn command(&self, target: &Target, allocator: Allocator, report: &Path) -> Result<Command, Error> {
+    pub(super) fn command(&self, testbed: &Testbed, allocator: Allocator, report: &Path) -> Result<Command, Error> {
         let mut command = self.host_command();
         // libtorch reads this as it is loaded. What the user has there would be in no record.
         for name in ALLOCATOR {
@@ -72,16 +80,16 @@ impl Launcher {
         if let Some(setting) = setting {
             command.env(ALLOCATOR[0], setting);
         }
-        match target.device {
+        match testbed.device {
             Device::Virtual => {
-                let profile = target.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;
+                let profile = testbed.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;
                 give_virtual_gpu(&mut command, &self.folder, profile, report)?;
                 // Nothing is computed, so more threads only get in each other's way.
                 command.env("OMP_NUM_THREADS", "1");
             }
             Device::Cpu => {}
             Device::Cuda => {
-                if let Some(uuid) = &target.uuid {
+                if let Some(uuid) = &testbed.uuid {
                     command.env("CUDA_VISIBLE_DEVICES", uuid);
                 }
                 // `cargo run` and our own make file put the virtual libraries there.
@@ -91,8 +99,35 @@ impl Launcher {
         Ok(command)
     }
 
+    fn library_path(&self) -> OsString {
+        join([self.folder.join(LIBRARIES)].into_iter().chain(self.pytorch.torch.clone()).chain(split(env::var_os(LIBRARY_PATH))))
+    }
+
     fn library_path_without_ours(&self) -> OsString {
-        join(split(env::var_os(LIBRARY_PATH)).filter(|path| !path.ends_with("virtual-gpu")))
+        let pytorch::Folders { torch, cuda } = self.pytorch.clone();
+        join(torch.into_iter().chain(cuda).chain(split(env::var_os(LIBRARY_PATH))).filter(|path| !path.ends_with(LIBRARIES)))
+    }
+}
+
+/// When events of the virtual GPU count as passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventOrder {
+    /// When the virtual clock says so
+    Clock,
+    /// At once: the least that memory can be held
+    Eager,
+    /// When the program has waited for them: the longest that memory can be held
+    Lazy,
+}
+
+impl EventOrder {
+    /// As the virtual GPU is told.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clock => "clock",
+            Self::Eager => "eager",
+            Self::Lazy => "lazy",
+        }
     }
 }
 
@@ -152,7 +187,11 @@ fn own_folder() -> Result<PathBuf, Error> {
 }
 
 fn must_be_built(path: &Path) -> Result<(), Error> {
-    if path.is_file() { Ok(()) } else { Err(Error::Fault(format!("{} is not there: run `make build`", path.display()))) }
+    if path.is_file() {
+        Ok(())
+    } else {
+        Err(Error::Fault(format!("{} is not there: run `make build`, or unpack the archive again", path.display())))
+    }
 }
 
 fn virtual_gpu(folder: &Path) -> PathBuf {
@@ -160,7 +199,7 @@ fn virtual_gpu(folder: &Path) -> PathBuf {
 }
 
 fn library_path(folder: &Path) -> OsString {
-    let ours = [folder.join("virtual-gpu")].into_iter();
+    let ours = [folder.join(LIBRARIES)].into_iter();
     join(ours.chain(split(env::var_os(LIBRARY_PATH))))
 }
 

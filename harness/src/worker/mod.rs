@@ -12,10 +12,10 @@ use engine_protocol::{Event, Request, RunRecord};
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 pub(crate) use ask::{calibrate, host_rates, inspect, plan};
-pub(crate) use environment::{Guise, Launcher, onto_virtual_gpu, put_first};
+pub(crate) use environment::{EventOrder, Guise, Launcher, onto_virtual_gpu, put_first};
 use outcome::Transcript;
 use process::End;
 use report::ReportFile;
@@ -26,7 +26,7 @@ pub(crate) use report::read_left;
 /// `on_event` sees each event as it comes.
 pub(crate) fn run_case(
     launcher: &Launcher,
-    target: &Target,
+    testbed: &Testbed,
     request: &Request,
     limit: Option<Duration>,
     interrupt: &Interrupt,
@@ -34,7 +34,7 @@ pub(crate) fn run_case(
 ) -> Result<Option<RunRecord>, Error> {
     let begun = Instant::now();
     let report = ReportFile::new()?;
-    let command = launcher.command(target, request.config.allocator, report.path())?;
+    let command = launcher.command(testbed, request.config.allocator, report.path())?;
     let mut transcript = Transcript::default();
     let mut on_line = |line: &str| {
         if let Some(event) = transcript.line(line) {
@@ -46,5 +46,5 @@ pub(crate) fn run_case(
         return Ok(None);
     }
     let wall_secs = begun.elapsed().as_secs_f64();
-    Ok(Some(transcript.into_record(target, request, &ended, report.read(), wall_secs)))
+    Ok(Some(transcript.into_record(testbed, request, &ended, report.read(), wall_secs)))
 }

@@ -7,7 +7,7 @@ use engine_protocol::{
 use virtual_gpu_protocol::ProcessReport;
 
 use super::process::{End, Ended};
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -107,7 +107,7 @@ impl Transcript {
     /// The record of the case.
     pub(super) fn into_record(
         self,
-        target: &Target,
+        testbed: &Testbed,
         request: &Request,
         ended: &Ended,
         report: Result<Option<ProcessReport>, String>,
@@ -131,7 +131,7 @@ impl Transcript {
             failed_stage: ending.stage,
             requested_bytes: ending.requested_bytes,
             parts_at_failure: ending.parts_at_failure,
-            gpu: target.profile.as_ref().map(|profile| profile.name.clone()),
+            gpu: testbed.profile.as_ref().map(|profile| profile.name.clone()),
             device: request.device,
             device_name: self.device_name,
             memory_source: match request.device {
@@ -241,35 +241,61 @@ fn with_last_words(what: String, last_words: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn judged(lines: &[&str], end: End) -> (Outcome, Option<Stage>, String) {
+    fn judged(lines: &[Line], end: End) -> (Outcome, Option<Stage>, String) {
         let mut transcript = Transcript::default();
-        lines.iter().for_each(|line| drop(transcript.line(line).cloned()));
+        lines.iter().for_each(|line| drop(transcript.line(&line.text()).cloned()));
         let ending = transcript.judge(&Ended { end, last_words: vec!["the end".into()] });
         (ending.outcome, ending.stage, ending.error.unwrap_or_default())
     }
 
     /// What a worker says, how it ends, and what that is: outcome, stage and a part of the error.
-    type Row = (&'static [&'static str], End, Outcome, Option<Stage>, &'static str);
+    type Row = (&'static [Line], End, Outcome, Option<Stage>, &'static str);
 
-    const BEGUN: &str = r#"{"event":"stage_begun","stage":"denoise"}"#;
-    const FINISHED: &str = r#"{"event":"finished","transfers":null}"#;
-    const OOM: &str = r#"{"event":"out_of_memory","stage":"decode","requested_bytes":5,"memory":null,"message":"tried"}"#;
-    const FAILED: &str = r#"{"event":"failed","stage":null,"message":"why"}"#;
+    /// What a worker prints.
+    #[derive(Debug)]
+    enum Line {
+        Begun,
+        Finished,
+        OutOfMemory,
+        Failed,
+        /// What is no event.
+        Other(&'static str),
+    }
+
+    impl Line {
+        fn text(&self) -> String {
+            let event = match self {
+                Self::Begun => Event::StageBegun { stage: Stage::Denoise },
+                Self::Finished => Event::Finished { transfers: None },
+                Self::OutOfMemory => Event::OutOfMemory {
+                    stage: Stage::Decode,
+                    requested_bytes: Some(5),
+                    memory: None,
+                    parts_at_failure: None,
+                    message: "tried".into(),
+                },
+                Self::Failed => Event::Failed { stage: None, message: "why".into() },
+                Self::Other(text) => return (*text).to_owned(),
+            };
+            serde_json::to_string(&event).expect("an event is JSON")
+        }
+    }
 
     #[test]
     fn every_end_is_an_outcome() {
+        use Line::{Begun, Failed, Finished, Other, OutOfMemory};
         let cases: [Row; 12] = [
-            (&[FINISHED], End::Exited(0), Outcome::Ok, None, ""),
-            (&[BEGUN, OOM], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
-            (&[OOM], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
-            (&[BEGUN, FAILED], End::Exited(1), Outcome::Failed, Some(Stage::Denoise), "why"),
-            (&[BEGUN], End::Exited(0), Outcome::Crashed, Some(Stage::Denoise), "exited with code 0 in denoise without a result"),
-            (&[BEGUN], End::Signalled(11), Outcome::Crashed, Some(Stage::Denoise), "crashed with SIGSEGV in denoise"),
-            (&[FINISHED], End::Signalled(6), Outcome::Crashed, None, "finished, and then crashed with SIGABRT"),
-            (&[BEGUN], End::Signalled(9), Outcome::Killed, Some(Stage::Denoise), "ended from outside by SIGKILL in denoise"),
-            (&[BEGUN, "{\"event\":\"stage_e"], End::Signalled(15), Outcome::Killed, Some(Stage::Denoise), "by SIGTERM"),
-            (&[BEGUN], End::TimedOut, Outcome::Timeout, Some(Stage::Denoise), "not done within its time limit in denoise"),
-            (&["hello", FINISHED], End::Exited(0), Outcome::Crashed, None, "line 1 of the worker's output is not an event"),
+            (&[Finished], End::Exited(0), Outcome::Ok, None, ""),
+            (&[Begun, OutOfMemory], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
+            (&[OutOfMemory], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
+            (&[Begun, Failed], End::Exited(1), Outcome::Failed, Some(Stage::Denoise), "why"),
+            (&[Begun], End::Exited(0), Outcome::Crashed, Some(Stage::Denoise), "exited with code 0 in denoise without a result"),
+            (&[Begun], End::Signalled(11), Outcome::Crashed, Some(Stage::Denoise), "crashed with SIGSEGV in denoise"),
+            (&[Finished], End::Signalled(6), Outcome::Crashed, None, "finished, and then crashed with SIGABRT"),
+            (&[Begun], End::Signalled(9), Outcome::Killed, Some(Stage::Denoise), "ended from outside by SIGKILL in denoise"),
+            (&[Begun, Other("{\"event\":\"stage_e")], End::Signalled(15), Outcome::Killed, Some(Stage::Denoise), "by SIGTERM"),
+            (&[Begun], End::TimedOut, Outcome::Timeout, Some(Stage::Denoise), "not done within its time limit in denoise"),
+            (&[Other("hello"), Finished], End::Exited(0), Outcome::Crashed, None, "line 1 of the worker's output is not an event"),
             (&[], End::Exited(127), Outcome::Crashed, None, "exited with code 127 without a result; its last words:\nthe end"),
         ];
         for (lines, end, outcome, stage, message) in cases {

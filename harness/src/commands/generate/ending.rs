@@ -6,10 +6,10 @@ use engine_protocol::{Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMem
 
 use super::super::table;
 use crate::exit_code::ExitCode;
-use crate::target::Target;
+use crate::testbed::Testbed;
 
 /// Prints each stage, and what became of it all.
-pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>) -> ExitCode {
+pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
     print_stages(record);
     let error = record.error.as_deref().unwrap_or_default();
     match record.outcome {
@@ -22,7 +22,7 @@ pub(super) fn tell_of(record: &RunRecord, target: &Target, output: Option<&Path>
         Outcome::Oom => {
             let needed =
                 reports::needed_bytes(record).map(|bytes| format!(", at least {:.2} GiB are needed", gib(bytes))).unwrap_or_default();
-            let held = target.capacity_bytes.map(|bytes| format!(" of {:.2} GiB", gib(bytes))).unwrap_or_default();
+            let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2} GiB", gib(bytes))).unwrap_or_default();
             let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
             tell!("lowmem: out of memory in {stage}{held}{needed}: {}. {error}", remedies(record));
             ExitCode::NothingFits

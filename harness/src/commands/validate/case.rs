@@ -1,11 +1,9 @@
 //! A row of a file of published figures: what was run, on what, and what it was found to need.
 
-use std::path::Path;
-
 use csv::StringRecord;
 use engine_protocol::{GIB, GpuProfile, Secs};
 
-use crate::data;
+use crate::data::DataFile;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 
@@ -62,8 +60,8 @@ fn off_percent(counted: f64, published: f64) -> f64 {
 }
 
 /// Reads all rows. Those of columns that are not known are left alone.
-pub(super) fn read(path: &Path, profiles: &GpuProfiles) -> Result<Vec<Case>, Error> {
-    parse(&path.display().to_string(), &data::read(path)?, profiles)
+pub(super) fn read(file: &DataFile, profiles: &GpuProfiles) -> Result<Vec<Case>, Error> {
+    parse(&file.path.display().to_string(), &file.text, profiles)
 }
 
 fn parse(path: &str, text: &str, profiles: &GpuProfiles) -> Result<Vec<Case>, Error> {

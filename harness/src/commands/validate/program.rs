@@ -9,12 +9,11 @@ use std::{env, io};
 use engine_protocol::Secs;
 
 use super::case::Case;
-use crate::cli::EventOrder;
 use crate::cli::ValidateArguments;
 use crate::commands::on::on_virtual_gpu;
 use crate::data;
 use crate::error::Error;
-use crate::worker::Guise;
+use crate::worker::{EventOrder, Guise};
 
 /// By what a row calls it.
 const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
@@ -63,7 +62,7 @@ impl Programs {
         if let Some(python) = &arguments.python {
             return Ok(Self { python: python.clone(), path: own_path, wan, times });
         }
-        let fetched = fetched_packages(&data::root())?;
+        let fetched = fetched_packages()?;
         let path = env::join_paths(fetched.into_iter().chain(own_path.iter().flat_map(env::split_paths)));
         let path = path.map_err(|error| Error::Fault(format!("no path for Python: {error}")))?;
         Ok(Self { python: PYTHON.into(), path: Some(path), wan, times })
@@ -164,14 +163,17 @@ fn times(printed: &str) -> Option<Secs> {
 }
 
 /// The folders of the packages that `setup/python-packages.sh` fetches, and of PyTorch.
-fn fetched_packages(root: &Path) -> Result<[PathBuf; 2], Error> {
-    let script = root.join("setup/python-packages.sh");
-    let advice = "name a Python with PyTorch for CUDA 13 by --python, or run it in a checkout of lowmem after `make setup`";
-    let output = Command::new(&script).output().map_err(|error| Error::input(format!("{}: {error}: {advice}", script.display())))?;
+fn fetched_packages() -> Result<[PathBuf; 2], Error> {
+    let script = Path::new("setup/python-packages.sh");
+    let advice = "name a Python with PyTorch for CUDA 13 by --python, or run it in a checkout of lowmem after `make build`";
+    if !data::is_checkout() {
+        return Err(Error::input(format!("there is no Python with the programs' packages: {advice}")));
+    }
+    let output = Command::new(script).output().map_err(|error| Error::input(format!("{}: {error}: {advice}", script.display())))?;
     if !output.status.success() {
         return Err(Error::input(format!("{}: {advice}", last_line(&String::from_utf8_lossy(&output.stderr)))));
     }
-    let torch = root.join(".libtorch/torch");
+    let torch = Path::new(".libtorch/torch");
     let torch = torch.canonicalize().map_err(|error| Error::input(format!("{}: {error}: {advice}", torch.display())))?;
     Ok([PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()), torch.parent().map(Path::to_owned).unwrap_or_default()])
 }

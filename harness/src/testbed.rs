@@ -1,17 +1,42 @@
-//! Where cases run: which device, as which GPU, with how much memory.
+//! The testbed: the device that cases run on, as which GPU, with how much memory.
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use engine_protocol::{Device, GpuProfile, gib};
 
-use crate::cli::{DeviceChoice, TargetArguments};
 use crate::error::Error;
 use crate::gpu_profile::{Budget, GpuProfiles};
+use crate::pcie_slot::PcieSlot;
 use crate::real_gpu::{self, RealGpu};
 
-/// Where cases run.
+/// What runs cases, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    /// A real GPU where one is large enough, else the virtual one
+    Auto,
+    /// A real GPU
+    Cuda,
+    /// The virtual GPU: real memory figures, nothing computed
+    Virtual,
+    /// The CPU
+    Cpu,
+}
+
+/// What is asked for of a testbed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// A budget (24GB) or a profile (rtx-4090).
+    pub(crate) gpu: Option<&'a str>,
+    /// What runs the cases.
+    pub(crate) device: DeviceChoice,
+    /// The GPU's slot, where it is not the one that it is made for.
+    pub(crate) pcie: Option<PcieSlot>,
+}
+
+/// What cases run on.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Target {
+pub(crate) struct Testbed {
     /// What runs them.
     pub(crate) device: Device,
     /// The GPU's profile, where there is one.
@@ -28,23 +53,23 @@ pub(crate) struct Target {
     pub(crate) label: String,
 }
 
-impl Target {
-    /// What `--gpu` and `--device` mean on this machine.
-    pub(crate) fn choose(arguments: &TargetArguments) -> Result<Self, Error> {
-        let mut target = Self::of(arguments)?;
-        if let (Some(slot), Some(profile)) = (arguments.pcie, &mut target.profile) {
+impl Testbed {
+    /// What is wanted, as it is on this machine.
+    pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
+        let mut testbed = Self::of(wanted)?;
+        if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
             let (generation, lanes) = (profile.pcie.generation.value, profile.pcie.lanes.value);
-            target.choice += &format!(" Its slot is PCI Express {generation}.0 x{lanes}.");
+            testbed.choice += &format!(" Its slot is PCI Express {generation}.0 x{lanes}.");
         }
-        Ok(target)
+        Ok(testbed)
     }
 
-    fn of(arguments: &TargetArguments) -> Result<Self, Error> {
+    fn of(wanted: Wanted<'_>) -> Result<Self, Error> {
         let profiles = GpuProfiles::load()?;
-        let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
-        match arguments.device {
-            DeviceChoice::Cpu => Ok(Self::cpu(arguments.gpu.as_deref())),
+        let budget = wanted.gpu.map(|text| profiles.budget(text)).transpose()?;
+        match wanted.device {
+            DeviceChoice::Cpu => Ok(Self::cpu(wanted.gpu)),
             DeviceChoice::Virtual => Self::on_virtual(budget, "--device virtual was asked for."),
             DeviceChoice::Cuda => {
                 let gpus = real_gpu::list()
@@ -175,10 +200,10 @@ mod tests {
         let gpus = [real("NVIDIA Big", 140), real("NVIDIA H100 80GB HBM3", 80), real("NVIDIA GeForce RTX 3060", 12)];
         let gpu = large_enough(&gpus, Some(&budget)).expect("a GPU");
         assert_eq!(gpu.title, "NVIDIA H100 80GB HBM3");
-        let target = Target::on_real(gpu, Some(budget.clone()), &profiles);
-        assert_eq!(target.memory_limit_bytes, Some(budget.reservable_bytes()));
-        assert_eq!(target.capacity_bytes, Some(budget.capacity_bytes));
-        assert_eq!(target.profile.map(|p| p.name).as_deref(), Some("h100"));
+        let testbed = Testbed::on_real(gpu, Some(budget.clone()), &profiles);
+        assert_eq!(testbed.memory_limit_bytes, Some(budget.reservable_bytes()));
+        assert_eq!(testbed.capacity_bytes, Some(budget.capacity_bytes));
+        assert_eq!(testbed.profile.map(|p| p.name).as_deref(), Some("h100"));
     }
 
     #[test]
@@ -187,7 +212,7 @@ mod tests {
         let budget = profiles.budget("rtx-4090").expect("a budget");
         assert_eq!(large_enough(&[real("NVIDIA H100 80GB HBM3", 80)], Some(&budget)), None);
         let own = real("NVIDIA GeForce RTX 4090", 24);
-        let target = Target::on_real(&own, Some(budget), &profiles);
-        assert_eq!((target.memory_limit_bytes, target.label.as_str()), (None, "nvidia-geforce-rtx-4090"));
+        let testbed = Testbed::on_real(&own, Some(budget), &profiles);
+        assert_eq!((testbed.memory_limit_bytes, testbed.label.as_str()), (None, "nvidia-geforce-rtx-4090"));
     }
 }

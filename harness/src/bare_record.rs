@@ -1,0 +1,31 @@
+//! For tests: the record of a case that ran on the CPU and measured nothing, from which others are made.
+
+use engine_protocol::{Config, Device, Outcome, RunRecord};
+
+/// The record of a case of that name.
+pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
+    RunRecord {
+        case: case.into(),
+        outcome: Outcome::Ok,
+        error: None,
+        failed_stage: None,
+        requested_bytes: None,
+        parts_at_failure: None,
+        gpu: None,
+        device: Device::Cpu,
+        device_name: None,
+        memory_source: None,
+        time_source: None,
+        config: config.clone(),
+        settled: Default::default(),
+        lowered: Vec::new(),
+        stages: Vec::new(),
+        h2d_bytes: None,
+        d2h_bytes: None,
+        host_pinned_peak_bytes: None,
+        wall_secs: 1.0,
+        predicted: None,
+        is_skipped: false,
+        unsupported_calls: Default::default(),
+    }
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# unpack.sh LIST FOLDER: the wheels that LIST names, checked against their hashes and unpacked into FOLDER, which appears whole or not at all.
+set -euo pipefail
+list=$1 folder=$2
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+[ -d "$folder" ] && exit
+command -v python3 >/dev/null || fail "python3 is needed to fetch packages: install it (with pip) and try again"
+python3 -m pip --version >/dev/null 2>&1 || fail "python3 has no pip: install it (Debian: python3-pip) and try again"
+mkdir -p "$(dirname "$folder")"
+work=$(mktemp -d "$folder.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+say "fetching $(sed -n 's/^\([a-z0-9-]*==[0-9.]*\).*/\1/p' "$list" | paste -sd' ') (once, into $folder)"
+# pip takes each platform tag literally, and the wheels name nearly all of them.
+platforms=()
+for tag in 1 2010 2014 _2_{5,12,17,18,24,25,26,27,28}; do platforms+=(--platform "manylinux${tag}_x86_64"); done
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: --python-version 3.11 \
+    --implementation cp "${platforms[@]}" --dest "$work/wheels" --requirement "$list" \
+    || fail "pip could not fetch what $list names: see its message above"
+for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/files"; done
+# Another process may have been quicker: its copy is the same.
+mv -T "$work/files" "$folder" 2>/dev/null || [ -d "$folder" ] || fail "could not move $work/files to $folder"
