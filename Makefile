@@ -10,7 +10,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench generated peaks program-peaks clean
+.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -65,10 +65,10 @@ peaks: build ## Measures the peaks of each level and flag on the virtual GPU; wr
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
 		flag_effects::each_flags_effect_is_that_of_the_documentation
 
-program-generated: setup ## Writes the documents that the code makes anew: docs/results.md.
-	LOWMEM_RENEW=1 cargo test --release --package lowmem-tests --test tidy -- generated::
+generated: build ## Writes anew what is made from tables in the code: lists of flags and columns, the schema of sweep files.
+	LOWMEM_RENEW=1 cargo test --release --package lowmem-tests --test cli -- generated::
 
-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
+program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table
 
 clean: ## Removes what was built here, not what was fetched.

@@ -1,5 +1,7 @@
 //! Where the tests find things: the checkout, its model definitions, and the programs that were built.
 
+pub mod any_flag;
+
 use std::path::{Path, PathBuf};
 
 use engine_protocol::ModelSpec;
@@ -33,20 +35,36 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
-/// Holds the committed file at `path`, from the root, against the text that the code makes for it; with LOWMEM_RENEW=1 it writes the text there.
+/// Holds a generated document against what it is made from; with LOWMEM_RENEW=1, as `make generated` sets it, writes it anew.
 ///
 /// # Panics
-/// When they differ: `make generated` writes all such files anew.
+/// When the document is not what it should be.
 pub fn generated(path: &str, text: &str) {
     let file = root().join(path);
-    if std::env::var_os(RENEW).is_some_and(|wanted| wanted == "1") {
+    if std::env::var_os("LOWMEM_RENEW").is_some() {
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        return;
     }
-    let committed = std::fs::read_to_string(&file).unwrap_or_default();
-    let differs = committed.lines().zip(text.lines()).position(|(old, new)| old != new);
-    let line = differs.unwrap_or_else(|| committed.lines().count().min(text.lines().count())) + 1;
-    assert!(committed == text, "{path}:{line} is not what the code makes: run `make generated`, and commit what it writes");
+    let known = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}: `make generated` writes it"));
+    assert_eq!(known, text, "{path} is not what it is made from: `make generated` writes it anew");
 }
 
-/// Has [`generated`] write what it would compare.
-const RENEW: &str = "LOWMEM_RENEW";
+/// As [`generated`], for what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in a document that people wrote.
+///
+/// # Panics
+/// When the document is not what it should be, or lacks the two marks.
+pub fn generated_between(path: &str, name: &str, text: &str) {
+    let page = std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    generated(path, &replaced_between(&page, name, text));
+}
+
+/// `page` with `text` between the two marks of `name`.
+///
+/// # Panics
+/// When a mark is missing.
+pub fn replaced_between(page: &str, name: &str, text: &str) -> String {
+    let [begin, end] = ["begin", "end"].map(|word| format!("<!-- {word} {name} -->\n"));
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("{begin} is not in the page"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{end} is not in the page"));
+    format!("{before}{begin}{text}{end}{after}")
+}

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use engine_protocol::parse_setting;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Gpus,
     /// List the models, or look into a checkpoint
     Models(ModelsArguments),
+    /// List the flags of a configuration, or say all about one
+    Flags(FlagsArguments),
     /// Fetch PyTorch, once: what an unpacked archive needs before anything else
     Setup,
     /// Print the completions of a shell
@@ -284,6 +287,20 @@ pub(crate) struct ModelsArguments {
     pub(crate) command: Option<ModelsCommand>,
 }
 
+/// Arguments of `lowmem flags`.
+#[derive(Debug, Args)]
+pub(crate) struct FlagsArguments {
+    /// A key, short or in the page's spelling
+    #[arg(conflicts_with_all = ["markdown", "schema"])]
+    pub(crate) key: Option<String>,
+    /// Print a table for documents
+    #[arg(long, conflicts_with = "schema")]
+    pub(crate) markdown: bool,
+    /// Print the JSON schema of sweep files, which editors take
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
 /// What can be done with models besides listing them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
@@ -295,6 +312,18 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What a flag of a configuration that was written as an option should be: `low_mem_level=3` for `--low-mem-level=3`. None where no flag is meant.
+pub(crate) fn as_setting(error: &clap::Error) -> Option<String> {
+    let ContextValue::String(option) = error.get(ContextKind::InvalidArg)? else { return None };
+    let key = option.trim_start_matches('-').split('=').next()?.replace('-', "_");
+    let key = engine_protocol::flag(&key).ok()?.key;
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let at = words.iter().position(|word| word.split('=').next() == Some(option))?;
+    let after = words.get(at + 1).filter(|next| !next.starts_with('-')).map(String::as_str);
+    let value = words[at].split_once('=').map(|(_, value)| value).or(after).unwrap_or("VALUE");
+    Some(format!("{option} is no option: write {key}={value}"))
 }
 
 /// Settings of `key=value` words.

@@ -38,7 +38,14 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == commands::smi::NAME)) {
         return ending(commands::smi::run());
     }
-    let result = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => match cli::as_setting(&error) {
+            Some(advice) => return ending(Err::<ExitCode, _>(Error::input(advice))),
+            None => error.exit(),
+        },
+    };
+    let result = match arguments.command {
         // Its exit code is another program's.
         Command::On(arguments) => return ending(commands::on::run(&arguments)),
         Command::Sweep(arguments) => commands::sweep::run(arguments),
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Gpus => commands::gpus::run(),
         Command::Models(arguments) => commands::models::run(arguments),
+        Command::Flags(arguments) => commands::flags::run(&arguments),
         Command::Setup => commands::setup::run(),
         Command::Completions { shell } => commands::completions::run(shell),
         Command::Man { folder } => commands::completions::write_pages(&folder),

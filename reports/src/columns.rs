@@ -94,8 +94,8 @@ fn configuration() -> Vec<Column> {
             c.activation_offload.to_string()
         }),
         flag("attn_type", "", "Attention kernel of the transformer.", |c| c.attn_type.name().into()),
-        flag("width", "pixels", "Width of the video.", |c| c.width.to_string()),
-        flag("height", "pixels", "Height of the video.", |c| c.height.to_string()),
+        flag("width", "pixels", "Width of the video.", |c| c.resolution.width.to_string()),
+        flag("height", "pixels", "Height of the video.", |c| c.resolution.height.to_string()),
         flag("frames", "frames", "Length of the video.", |c| c.frames.to_string()),
         flag("steps", "steps", "Sampler steps that the video has.", |c| c.steps.to_string()),
         flag("steps_measured", "steps", "Sampler steps that ran: times are scaled to all.", |c| c.steps_to_run().to_string()),

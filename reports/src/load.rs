@@ -84,15 +84,17 @@ fn parsed<T: DeserializeOwned>(text: &[u8], path: &Path, line: Option<usize>) ->
     if schema == u64::from(SCHEMA) { serde_json::from_slice(text) } else { serde_json::from_value(value) }.map_err(at)
 }
 
-/// What schema 1 has in another form: of what a configuration left to the machine, each value by itself and not the whole configuration that ran.
+/// What schema 1 has in another form: a resolution as two numbers, and of what a configuration left to the machine each value by itself, not the whole
+/// configuration that ran.
 fn from_schema_1(value: &mut Value) {
-    let (Some(settled), Some(config)) = (value.get("settled").and_then(Value::as_object), value.get("config").and_then(Value::as_object))
-    else {
-        return;
-    };
+    let settled = value.get("settled").and_then(Value::as_object).cloned().unwrap_or_default();
+    let Some(config) = value.get_mut("config").and_then(Value::as_object_mut) else { return };
+    if let (Some(width), Some(height)) = (config.remove("width"), config.remove("height")) {
+        config.insert("resolution".into(), format!("{width}x{height}").into());
+    }
     if !settled.is_empty() {
         let mut whole = config.clone();
-        whole.extend(settled.clone());
+        whole.extend(settled);
         value["settled_config"] = Value::Object(whole);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
 }
 
 /// A case that fits, with its peak of device bytes in GiB.
-pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
+pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
     let settings = Settings { low_mem_level: Some(level), ..Settings::default() };
     let memory = StageMemory {
         allocated_bytes: GIB,
@@ -80,7 +80,7 @@ pub(crate) fn ok(case: &str, level: i64, peak: u64) -> RunRecord {
 }
 
 /// A case that ran out in denoise with so many GiB allocated, asking for 10 more.
-pub(crate) fn oom(case: &str, level: i64, allocated: u64) -> RunRecord {
+pub(crate) fn oom(case: &str, level: u8, allocated: u64) -> RunRecord {
     let mut record = ok(case, level, allocated + 2);
     record.outcome = Outcome::Oom;
     record.error = Some("out of memory, \"quoted\" <b>".into());

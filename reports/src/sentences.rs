@@ -4,7 +4,7 @@
 
 use engine_protocol::{Device, Outcome, RunRecord, Source, gib};
 
-use crate::advice::flags;
+use crate::advice::level_and_flags;
 use crate::run::Run;
 use crate::verdict::{Miss, Verdict, total_secs};
 use crate::words::{time, time_with_range};
@@ -41,7 +41,7 @@ pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     let subject = verdict.subject();
     if let Some(best) = verdict.best {
         let says = [fit(best, run.manifest.capacity_bytes), duration(best)].into_iter().flatten().map(|said| format!(" {said}."));
-        return format!("{subject}: level {} ({}).{}", best.config.low_mem_level, flags(&best.config), says.collect::<String>());
+        return format!("{subject}: {}.{}", level_and_flags(run, &best.config), says.collect::<String>());
     }
     match &verdict.nearest {
         Some(miss) => format!("{subject}: nothing fits. {}", nearest(miss, run.manifest.capacity_bytes)),
@@ -50,8 +50,8 @@ pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
 }
 
 /// The case to use for all models and resolutions.
-pub(crate) fn for_all(chosen: &RunRecord) -> String {
-    format!("For all of them: level {} ({}).", chosen.config.low_mem_level, flags(&chosen.config))
+pub(crate) fn for_all(run: &Run, chosen: &RunRecord) -> String {
+    format!("For all of them: {}.", level_and_flags(run, &chosen.config))
 }
 
 /// `Fits: 2.12 of 23.65 GiB (virtual)`; nothing where no memory was counted.

@@ -34,7 +34,7 @@ impl<'a> Summary<'a> {
     pub fn of(run: &'a Run) -> Self {
         let verdicts = verdicts(run);
         let chosen = overall(&verdicts);
-        let of_all = chosen.filter(|_| verdicts.len() > 1).map(sentences::for_all);
+        let of_all = chosen.filter(|_| verdicts.len() > 1).map(|chosen| sentences::for_all(run, chosen));
         Self {
             run,
             provenance: sentences::provenance(run),
@@ -92,10 +92,10 @@ mod tests {
         let summary = Summary::of(&run);
         assert_eq!(summary.chosen.map(|record| record.case.as_str()), Some("larger"));
         assert!(
-            summary.sentences[0].contains("level 1 (") && summary.sentences[0].ends_with(" Fits: 10.00 of 24.00 GiB (virtual)."),
+            summary.sentences[0].contains("level 1") && summary.sentences[0].ends_with(" Fits: 10.00 of 24.00 GiB (virtual)."),
             "{summary:?}"
         );
-        assert!(summary.sentences[2].starts_with("For all of them: level 2 ("), "{summary:?}");
+        assert!(summary.sentences[2].starts_with("For all of them: level 2"), "{summary:?}");
         assert_eq!(summary.unsupported_calls, [("cudaThing".to_owned(), 4)]);
     }
 }

@@ -42,7 +42,7 @@ pub const TABLE: [TableColumn; 10] = [
     TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
     TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
     TableColumn::text("attention", |record| record.config.attn_type.name().into()),
-    TableColumn::text("resolution", |record| record.config.resolution()),
+    TableColumn::text("resolution", |record| record.config.resolution.to_string()),
     TableColumn::text("outcome", outcome),
     TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
     TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),

@@ -55,19 +55,19 @@ impl Verdict<'_> {
     /// `wan2.1-t2v-14b at 1280x720, 81 frames`.
     pub fn subject(&self) -> String {
         let config = &self.records[0].config;
-        format!("{} at {}, {} frames", config.model, config.resolution(), config.frames)
+        format!("{} at {}, {} frames", config.model, config.resolution, config.frames)
     }
 
     /// How much video it is about: pixels of all frames.
     pub(crate) fn pixels(&self) -> u64 {
         let config = &self.records[0].config;
-        u64::from(config.width) * u64::from(config.height) * u64::from(config.frames)
+        config.resolution.pixels() * u64::from(config.frames)
     }
 }
 
 /// A verdict for each model and resolution, in the order in which they first appear.
 pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
-    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution(), record.config.frames);
+    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution, record.config.frames);
     let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
     for record in &run.records {
         match groups.iter_mut().find(|group| subject(group[0]) == subject(record)) {
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_shortest_time_wins_and_near_ones_are_the_same() {
-        let timed = |name: &str, level: i64, peak: u64, secs: f64| {
+        let timed = |name: &str, level: u8, peak: u64, secs: f64| {
             let mut record = samples::ok(name, level, peak);
             for stage in &mut record.stages {
                 let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use engine_protocol::{Outcome, RunRecord, Stage, gib};
-use lowmem_tests::root;
+use lowmem_tests::{replaced_between, root};
 
 use super::peak_table::is_renewing;
 use super::sweep::sweep;
@@ -26,7 +26,7 @@ fn each_flags_effect_is_that_of_the_documentation() {
         let belongs = |(_, record): &(&String, &RunRecord)| (record.config.low_mem_level == 3) == (level == 3);
         let of_level: Vec<_> = cases.iter().zip(&records).filter(belongs).collect();
         let rows: String = of_level.iter().map(|(flags, record)| row(flags, record, of_level[0].1)).collect();
-        found = replaced(&found, &format!("against level {level}"), &format!("{TITLES}{rows}"));
+        found = replaced_between(&found, &format!("against level {level}"), &format!("{TITLES}{rows}"));
     }
     if is_renewing() {
         std::fs::write(&path, found).expect("the page is written");
@@ -55,12 +55,4 @@ fn row(flags: &str, record: &RunRecord, base: &RunRecord) -> String {
     writeln!(text, "| {flags} | {:.2} | {:.2} | {change} | {stage} | {:.1} |", gib(allocated), gib(reserved), gib(pinned))
         .expect("a string");
     text
-}
-
-/// `page` with `table` between the two marks of `name`.
-fn replaced(page: &str, name: &str, table: &str) -> String {
-    let [begin, end] = ["begin", "end"].map(|word| format!("<!-- {word} {name} -->\n"));
-    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("{begin} is not in the page"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{end} is not in the page"));
-    format!("{before}{begin}{table}{end}{after}")
 }

@@ -21,7 +21,7 @@ pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipelin
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
     let noise = pipeline.noise().expect("noise");
     let latents = pipeline.denoise(&prompts, noise, |_, _| ()).expect("denoises");
-    let mut video = VideoCanvas::new(config.frames, config.height, config.width);
+    let mut video = VideoCanvas::new(config.frames, config.resolution.height, config.resolution.width);
     pipeline.decode(&latents, &mut video, |_, _| ()).expect("decodes");
     (latents, video.frames().flatten().copied().collect())
 }

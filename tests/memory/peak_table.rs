@@ -53,7 +53,8 @@ fn table() -> String {
         let records = records(model, resolutions);
         for resolution in resolutions {
             for level in 0..LEVELS {
-                let is_it = |record: &&RunRecord| record.config.resolution() == *resolution && record.config.low_mem_level == level;
+                let is_it =
+                    |record: &&RunRecord| record.config.resolution.to_string() == *resolution && record.config.low_mem_level == level;
                 let record = records.iter().find(is_it).expect("a record for each case");
                 assert_eq!(record.outcome, Outcome::Ok, "{model} at {resolution}, level {level}: {:?}", record.error);
                 for stage in &record.stages {

@@ -37,7 +37,7 @@ fn fault(config: &Config, stage: Stage, counted: u64) -> Option<String> {
     let line = format!(
         "{} at {}, level {}, {}: {predicted} bytes predicted, {counted} counted ({of_peak:.2}%, {of_activations:.2}% of activations)\n",
         config.model,
-        config.resolution(),
+        config.resolution,
         config.low_mem_level,
         stage.name()
     );

@@ -43,10 +43,10 @@ fn prompt_to_video(#[case] settings: &[&str]) {
     let latents = latents(&mut pipeline, &fixture);
     assert_close("latents", &latents, &fixture.tensor("output.latents"), 1e-4);
 
-    let mut video = VideoCanvas::new(config.frames, config.height, config.width);
+    let mut video = VideoCanvas::new(config.frames, config.resolution.height, config.resolution.width);
     pipeline.decode(&latents, &mut video, |_, _| ()).unwrap();
     let pixels: Vec<u8> = video.frames().flatten().copied().collect();
-    let shape = [i64::from(config.frames), i64::from(config.height), i64::from(config.width), 3];
+    let shape = [i64::from(config.frames), i64::from(config.resolution.height), i64::from(config.resolution.width), 3];
     let ours = Tensor::from_slice(&pixels).view(shape).to_kind(Kind::Float) / 255.0;
     let reference = fixture.tensor("output.video").squeeze_dim(0).permute([0, 2, 3, 1]);
     // 8 bits a channel round by half a step of 1/255, and 1e-4 on top.

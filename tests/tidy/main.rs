@@ -3,6 +3,5 @@
 mod arrows;
 mod circles;
 mod files;
-mod generated;
 mod tree;
 mod work_kinds;

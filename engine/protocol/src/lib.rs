@@ -21,8 +21,9 @@ mod time;
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
-    Allocator, AttnType, Config, ConfigError, Dtype, LONG_SPELLINGS, OffloadTextEncoder, OnOom, PARTS_OF_A_BLOCK, ResidentBlocks, Sampler,
-    Settings, StreamFrom, WeightDtype, parse_resolution, parse_setting, setting_names, short_key,
+    Allocator, At, AttnType, Config, ConfigError, Dtype, FLAGS, Flag, FlagValue, Flexcache, Group, Kind, OffloadTextEncoder, OnOom,
+    PARTS_OF_A_BLOCK, ResidentBlocks, Resolution, Results, Sampler, Settings, StreamFrom, WeightDtype, flag, flattened, parse_setting,
+    parse_values, setting_text, short_key, told,
 };
 pub use event::Event;
 pub use host_rates::{DtypeRates, HostRates};

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use engine_protocol::{Config, ConfigError, ModelSpec, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, parse_setting};
+use engine_protocol::{
+    Config, ConfigError, Device, Dtype, FLAGS, ModelSpec, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, parse_setting,
+    parse_values,
+};
 use rstest::rstest;
 
 fn model(name: &str) -> ModelSpec {
@@ -62,7 +65,7 @@ fn a_sampler_is_named_on_the_command_line_and_in_yaml(#[case] name: &str, #[case
 #[test]
 fn an_unknown_sampler_is_refused_with_those_that_there_are() {
     let message = settings(&["sampler=heun"]).expect_err("no such sampler").to_string();
-    assert!(message.contains("`unipc`, `euler`, `dpmpp`"), "{message}");
+    assert_eq!(message, "sampler=heun: there is no such value: use unipc, euler or dpmpp");
 }
 
 #[test]
@@ -84,11 +87,11 @@ fn what_has_no_effect_is_named() {
     ])
     .expect("known keys");
     let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
-    let idle = config.without_effect(&given);
+    let idle = config.without_effect(&given, Device::Cuda);
     let named = ["vae_tile_size", "prefetch_blocks", "negative_prompt", "head_chunk", "gradient_checkpointing", "guidance_batch"];
     assert_eq!(idle.len(), named.len(), "{idle:?}");
-    for (key, text) in named.iter().zip(&idle) {
-        assert!(text.starts_with(key), "{text}");
+    for key in named {
+        assert!(idle.iter().any(|text| text.starts_with(&format!("{key} has no effect: "))), "{key}: {idle:?}");
     }
 }
 
@@ -98,7 +101,7 @@ fn offloading_the_feature_cache_needs_chunks() {
     let resolved = |chunk: &str| {
         let given = settings(&["frames=5", "activation_offload=true", chunk]).expect("known keys");
         let config = Config::resolve(&given, &model("wan2.1-t2v-14b")).expect("legal");
-        (config.activation_offload, config.without_effect(&given))
+        (config.activation_offload, config.without_effect(&given, Device::Cuda))
     };
     assert_eq!(resolved("vae_temporal_chunk=1"), (true, vec![]));
     let (is_on, idle) = resolved("vae_temporal_chunk=2");
@@ -119,7 +122,8 @@ fn latents_have_the_shape_of_the_published_models() {
 #[rstest]
 #[case("low_mem_level=4", "low_mem_level=4 is out of range: use 0 to 3")]
 #[case("low_mem_level=-1", "low_mem_level=-1 is out of range")]
-#[case("low_mem_level=two", "low_mem_level=\"two\"")]
+#[case("low_mem_level=two", "low_mem_level=two: there is no such value: use 0 to 3")]
+#[case("low_mem_level=2,3", "low_mem_level takes one value here")]
 #[case("vae_tile_size=-3", "vae_tile_size=-3 is out of range: use 2 to")]
 #[case("vae_tile_overlap=5", "vae_tile_overlap=5 is out of range: use 0 to 4")]
 #[case("vae_temporal_chunk=0", "vae_temporal_chunk=0 is out of range")]
@@ -127,19 +131,20 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("frames=0", "frames=0 is out of range")]
 #[case("resolution=1280x721", "height=721 does not fit the model: use a multiple of 16")]
 #[case("resolution=0x480", "width=0 does not fit the model")]
-#[case("resolution=big", "resolution=`big` is not WIDTHxHEIGHT")]
-#[case("resident_blocks=some", "expected a number of blocks or `auto`")]
+#[case("resolution=big", "resolution=big: there is no such value: use WIDTHxHEIGHT, 480p, 720p or 1080p")]
+#[case("resident_blocks=some", "resident_blocks=some: there is no such value: use a whole number or auto")]
 #[case("max_pinned_gib=-1", "max_pinned_gib=-1 is out of range: use 0 or more GiB")]
-#[case("weight_dtype=int8", "weight_dtype=\"int8\": unknown variant `int8`, expected `as_stored` or `fp8_e4m3`")]
+#[case("weight_dtype=int8", "weight_dtype=int8: there is no such value: use as_stored or fp8_e4m3")]
 #[case("steps=0", "steps=0 is out of range")]
 #[case("steps_measured=51", "steps_measured=51 is out of range: use 1 to 50")]
 #[case("guidance_scale=0.5", "guidance_scale=0.5 is out of range")]
 #[case("flow_shift=0", "flow_shift=0 is out of range")]
 #[case("resident_blocks=41", "resident_blocks=41 is out of range: use 0 to 40")]
 #[case("cp_size=2", "cp_size=2: splitting a video over GPUs is not built yet")]
-#[case("flexcache=teacache", "flexcache=teacache is not built yet")]
-#[case("attn_type=sage", "unknown variant `sage`, expected one of `sdpa`")]
-#[case("offload_text_encoder=gpu", "unknown place `gpu`, expected `off`, `cpu` or `stream`")]
+#[case("flexcache=teacache", "flexcache=teacache: there is no such value: use none")]
+#[case("attn_type=sage", "attn_type=sage: there is no such value: use sdpa, flash, mem_efficient or math")]
+#[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
+#[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]
 #[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]
 #[case("infer.low_mem_levl=3", "did you mean `low_mem_level`?")]
 #[case("low_mem_level", "is not key=value")]
@@ -162,4 +167,116 @@ fn a_pool_has_a_guidance_scale_each() {
     assert!(config(&["guidance_scale=1"]).has_guidance(), "the low-noise transformer still guides");
     assert!(!config(&["guidance_scale=1", "low_noise_guidance_scale=1"]).has_guidance());
     assert_eq!(resolve(&["low_noise_guidance_scale=2"]).expect("legal").low_noise_guidance_scale, None);
+}
+
+#[test]
+fn switches_are_what_people_write() {
+    for (words, is_on) in [(["true", "True", "yes", "on", "1"], true), (["false", "False", "no", "off", "0"], false)] {
+        for word in words {
+            let config = resolve(&[&format!("offload_vae={word}")]).expect("legal");
+            assert_eq!(config.offload_vae, is_on, "{word}");
+        }
+    }
+    let from_yaml: Settings = serde_yaml::from_str("offload_vae: yes\noffload_text_encoder: true\nsteps: \"7\"\n").expect("settings");
+    assert_eq!((from_yaml.offload_vae, from_yaml.offload_text_encoder), (Some(true), Some(OffloadTextEncoder::Cpu)));
+    assert_eq!(from_yaml.steps, Some(7));
+}
+
+#[rstest]
+#[case("480*832", 480, 832)]
+#[case("480x832", 480, 832)]
+#[case("832X480", 832, 480)]
+#[case("480p", 832, 480)]
+#[case("720P", 1280, 720)]
+#[case("1080p", 1920, 1088)]
+fn sizes_are_what_people_write(#[case] text: &str, #[case] width: u32, #[case] height: u32) {
+    let config = resolve(&[&format!("resolution={text}")]).expect("legal");
+    assert_eq!(config.resolution, [width, height].into());
+}
+
+#[test]
+fn the_pages_yaml_may_be_nested() {
+    let nested: Settings = serde_yaml::from_str("infer:\n  attn_type: flash\n  diffusion:\n    low_mem_level: 2\n").expect("settings");
+    assert_eq!(nested, settings(&["attn_type=flash", "low_mem_level=2"]).expect("settings"));
+    let alone: Settings = serde_yaml::from_str("diffusion:\n  low_mem_level: 2\n").expect("settings");
+    assert_eq!(alone.low_mem_level, Some(2));
+    let wrong = serde_yaml::from_str::<Settings>("infer:\n  low_mem_levle: 2\n").expect_err("no such key").to_string();
+    assert!(wrong.contains("unknown key `infer.low_mem_levle`: did you mean `low_mem_level`?"), "{wrong}");
+}
+
+#[test]
+fn a_list_has_commas_and_a_prompt_keeps_its_own() {
+    assert_eq!(parse_values("infer.diffusion.low_mem_level=2,3").expect("a list"), ("low_mem_level".into(), vec![2.into(), 3.into()]));
+    assert_eq!(parse_values("resolution=480p, 640*640").expect("a list").1, ["832x480", "640x640"]);
+    assert_eq!(parse_values("prompt=a cat, a dog").expect("a prompt").1, ["a cat, a dog"]);
+}
+
+/// Where nothing else is said the table's words must be what `resolve` does.
+#[test]
+fn a_value_that_is_left_out_is_what_the_table_says() {
+    let model = model("wan2.1-t2v-14b");
+    for device in [Device::Cuda, Device::Cpu] {
+        for level in 0..=3u8 {
+            let settings = Settings { low_mem_level: Some(level), ..Settings::default() };
+            let config = Config::resolve_on(device, &settings, &model).expect("legal");
+            for flag in FLAGS.iter() {
+                let Some(value) = flag.of(&config) else { continue };
+                let value = engine_protocol::told(&value);
+                let from = flag.default.split_once("; ").filter(|(_, rest)| rest.contains(" from level ") || rest.ends_with(" on the CPU"));
+                let expected = match (flag.default.as_str(), from) {
+                    (words, _) if words.starts_with("the model's") || words.contains(' ') && from.is_none() => continue,
+                    (_, Some((gpu, rest))) if rest.ends_with(" on the CPU") => {
+                        if device == Device::Cpu {
+                            rest.trim_end_matches(" on the CPU")
+                        } else {
+                            gpu
+                        }
+                    }
+                    (_, Some((below, rest))) => {
+                        let (from, first) = rest.split_once(" from level ").expect("a level");
+                        if level >= first.parse::<u8>().expect("a number") { from } else { below }
+                    }
+                    ("nothing", _) => "",
+                    (value, None) if flag.key != "low_mem_level" => value,
+                    _ => continue,
+                };
+                assert_eq!(value, expected, "{} at level {level} on {device:?}", flag.key);
+            }
+        }
+    }
+    let on_cpu = Config::resolve_on(Device::Cpu, &Settings::default(), &model).expect("legal");
+    assert_eq!(on_cpu.dtype, Dtype::Fp32);
+}
+
+#[test]
+fn the_fewest_settings_are_the_level_and_what_differs_from_it() {
+    let model = model("wan2.1-t2v-14b");
+    let said = |texts: &[&str]| resolve(texts).expect("legal").flags_beside_level(Device::Cuda, &model);
+    assert_eq!(said(&["low_mem_level=3"]), [""; 0]);
+    assert_eq!(said(&["low_mem_level=3", "resolution=480p", "seed=7", "vae_tile_size=8"]), [""; 0]);
+    let all = [
+        "head_chunk=2",
+        "offload_vae=false",
+        "prefetch_blocks=3",
+        "resident_blocks=10",
+        "sequence_chunk=0",
+        "stream_from=memory",
+        "steps=20",
+    ];
+    let mut found = said(&[&["low_mem_level=3"], all.as_slice()].concat());
+    found.sort();
+    let mut all = all.to_vec();
+    all.sort_unstable();
+    assert_eq!(found, all);
+}
+
+#[test]
+fn keys_are_unique_and_every_flag_is_explained() {
+    for (index, flag) in FLAGS.iter().enumerate() {
+        assert!(FLAGS[..index].iter().all(|other| other.key != flag.key), "{}", flag.key);
+        assert!(flag.doc.ends_with('.') && !flag.doc.contains('\n') && !flag.default.is_empty() && !flag.values().is_empty(), "{flag:?}");
+        for prefix in ["infer.diffusion.", "infer.", "diffusion.", ""] {
+            assert_eq!(engine_protocol::flag(&format!("{prefix}{}", flag.key)).expect("a key").key, flag.key);
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub struct VideoShape {
 impl VideoShape {
     /// Of the video that a configuration of a model means.
     pub fn of(config: &Config, model: &ModelSpec) -> Self {
-        Self { frames: config.frames, height: config.height, width: config.width, fps: model.sampling.fps }
+        Self { frames: config.frames, height: config.resolution.height, width: config.resolution.width, fps: model.sampling.fps }
     }
 
     /// Width and height as indices.

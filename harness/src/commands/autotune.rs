@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, ModelSpec, RunRecord, Settings, gib};
+use engine_protocol::{Config, Device, RunRecord, gib, setting_text};
 use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
@@ -158,7 +158,8 @@ fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
 }
 
 fn describe(record: &RunRecord, run: &Run) {
-    say!("  Flags: {}", reports::flags(&record.config));
+    let flags = reports::flags(run, &record.config);
+    say!("  Flags: {}", if flags.is_empty() { "those of the level" } else { &flags });
     reports::fit(record, run.manifest.capacity_bytes).iter().for_each(|said| say!("  {said}"));
     if let Some(stage) = record.peak_stage() {
         let [allocated, reserved, device] =
@@ -172,24 +173,12 @@ fn describe(record: &RunRecord, run: &Run) {
 fn command(config: &Config, run: &Run) -> String {
     let mut words: Vec<String> =
         ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let mut settings = reports::settings(config);
-    if let Some(model) = run.manifest.models.iter().find(|model| model.name == config.model) {
-        let whole = resolved(&settings, model);
-        for key in reports::settings(config).into_iter().map(|(key, _)| key).filter(|key| !SAID.contains(key)) {
-            let without: Vec<_> = settings.iter().filter(|(other, _)| *other != key).cloned().collect();
-            if whole.is_some() && resolved(&without, model) == whole {
-                settings = without;
-            }
-        }
-    }
-    words.extend(settings.iter().filter(|(key, _)| *key != "model").map(|(key, value)| format!("{key}={}", text(value))));
+    let model = run.manifest.models.iter().find(|model| model.name == config.model);
+    let fewest = model.map(|model| config.fewest_settings(run.manifest.device, model)).unwrap_or_default();
+    let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
+    let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
+    words.extend(settings.map(|(key, value)| setting_text(key, &value)));
     shell_line(words)
-}
-
-fn resolved(settings: &[(&str, Value)], model: &ModelSpec) -> Option<Config> {
-    let pairs = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-    Config::resolve(&Settings::from_pairs(pairs).ok()?, model).ok()
 }
 
 fn as_json(answer: &Answer<'_>, run: &Run) -> Value {

@@ -3,6 +3,7 @@
 pub(crate) mod autotune;
 pub(crate) mod calibrate;
 pub(crate) mod completions;
+pub(crate) mod flags;
 pub(crate) mod generate;
 pub(crate) mod gpus;
 pub(crate) mod models;

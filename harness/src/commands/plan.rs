@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Done);
     }
     let c = &request.config;
-    say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution(), c.frames, c.low_mem_level, c.dtype.name());
+    say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution, c.frames, c.low_mem_level, c.dtype.name());
     if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) = (c.resident_blocks, report.config.resident_blocks) {
         say!("resident_blocks=auto: {count} blocks stay on the GPU.\n");
     }

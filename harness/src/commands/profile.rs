@@ -15,7 +15,7 @@ use crate::worker::{self, Launcher};
 use crate::{host, host_rates};
 
 /// So many sampler steps are run where nothing is said: in the second one everything is as in all others.
-const STEPS: i64 = 2;
+const STEPS: u32 = 2;
 /// So many operations have a row of their own.
 const ROWS: usize = 16;
 
@@ -81,7 +81,7 @@ fn print(record: &RunRecord, breakdown: &Breakdown) {
     say!(
         "{} at {}, {} frames, level {}: {}\n",
         config.model,
-        config.resolution(),
+        config.resolution,
         config.frames,
         config.low_mem_level,
         time_with_range(breakdown.total)

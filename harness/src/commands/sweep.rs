@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Device, SCHEMA};
+use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TABLE};
 
 use super::{command_line, shell_line, table};
-use crate::cli::{self, SweepArguments};
+use crate::cli::SweepArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -85,8 +85,9 @@ fn definition(words: &[String]) -> Result<Definition, Error> {
         [_, second, ..] => return Err(Error::input(format!("{second}: one sweep definition at a time; settings are written key=value"))),
     };
     let mut definition = Definition::load(name)?;
-    for (key, value) in cli::settings(&settings)? {
-        definition.fix(key, value);
+    for word in &settings {
+        let (key, values) = parse_values(word)?;
+        definition.give(key, values);
     }
     Ok(definition)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{ConfigError, short_key};
+use engine_protocol::{ConfigError, Flag, flattened};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 use serde_yaml::{Location, Spanned};
@@ -12,9 +12,9 @@ use crate::data;
 use crate::error::Error;
 
 /// The key whose lists are combined.
-const SWEEP: &str = "sweep";
+pub(super) const SWEEP: &str = "sweep";
 /// The key of what is run one after the other, each with keys of its own.
-const CASES: &str = "cases";
+pub(super) const CASES: &str = "cases";
 
 /// A definition: fixed values, cases with values of their own, and lists of which every combination is a case.
 #[derive(Debug, Clone)]
@@ -56,45 +56,56 @@ impl Definition {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let mut definition = Self { name, text, path: path.to_owned(), fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() };
         for (key, value) in written.fixed {
-            let entry = definition.one_value(key, value)?;
-            definition.fixed.push(entry);
+            let entries = definition.values(&key, value)?;
+            definition.fixed.extend(entries);
         }
         for Entries(entries) in written.cases {
-            let case = entries.into_iter().map(|(key, value)| definition.one_value(key, value)).collect::<Result<_, _>>()?;
-            definition.cases.push(case);
+            let case = entries.into_iter().map(|(key, value)| definition.values(&key, value)).collect::<Result<Vec<_>, _>>()?;
+            definition.cases.push(case.concat());
         }
         for (key, value) in written.lists {
-            let entry = definition.entry(key, value)?;
-            match &entry.value {
-                Value::Array(values) if values.is_empty() => {
-                    return Err(definition.at(&entry, &format!("{} has no values: an empty list has no combinations", entry.key)));
-                }
-                Value::Array(values) => {
-                    let values = values.clone();
-                    definition.lists.push((entry, values));
-                }
-                other => return Err(definition.at(&entry, &format!("{0} takes a list here: write `{0}: [{other}]`", entry.key))),
-            }
+            let lists = definition.lists_under(&key, value)?;
+            definition.lists.extend(lists);
         }
         definition.check_twice()?;
         Ok(definition)
     }
 
-    fn one_value(&self, key: Spanned<String>, value: Value) -> Result<Entry, Error> {
-        let entry = self.entry(key, value)?;
-        if entry.value.is_array() || entry.value.is_object() {
-            return Err(self.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
-        }
-        Ok(entry)
+    /// The entries of a key that has one value, or of the page's nested spelling.
+    fn values(&self, key: &Spanned<String>, value: Value) -> Result<Vec<Entry>, Error> {
+        let one = |(flag, mut entry): (&Flag, Entry)| {
+            if entry.value.is_array() || entry.value.is_object() {
+                return Err(self.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
+            }
+            entry.value = flag.read(&entry.value).map_err(|error| self.at(&entry, &error.to_string()))?;
+            Ok(entry)
+        };
+        self.entries(key, value)?.into_iter().map(one).collect()
     }
 
-    fn entry(&self, key: Spanned<String>, value: Value) -> Result<Entry, Error> {
+    /// The lists of a key that has one, or of the page's nested spelling.
+    fn lists_under(&self, key: &Spanned<String>, value: Value) -> Result<Vec<(Entry, Vec<Value>)>, Error> {
+        let one = |(flag, entry): (&Flag, Entry)| {
+            let values = match &entry.value {
+                Value::Array(values) if values.is_empty() => {
+                    return Err(self.at(&entry, &format!("{} has no values: an empty list has no combinations", entry.key)));
+                }
+                Value::Array(values) => values.iter().map(|value| flag.read(value)).collect::<Result<_, _>>(),
+                other => return Err(self.at(&entry, &format!("{0} takes a list here: write `{0}: [{other}]`", entry.key))),
+            };
+            let values = values.map_err(|error| self.at(&entry, &error.to_string()))?;
+            Ok((entry, values))
+        };
+        self.entries(key, value)?.into_iter().map(one).collect()
+    }
+
+    fn entries(&self, key: &Spanned<String>, value: Value) -> Result<Vec<(&'static Flag, Entry)>, Error> {
         let place = place(&key.referenced);
-        let entry = Entry { key: key.value.clone(), value, place };
-        match short_key(&key.value) {
-            Ok(short) => Ok(Entry { key: short, ..entry }),
-            Err(error) => Err(self.at(&entry, &error.to_string())),
-        }
+        let one = |(key, value): (String, Value)| match engine_protocol::flag(&key) {
+            Ok(flag) => Ok((flag, Entry { key: flag.key.into(), value, place })),
+            Err(error) => Err(self.at(&Entry { key, value, place }, &error.to_string())),
+        };
+        flattened(key.value.clone(), value).into_iter().map(one).collect()
     }
 
     /// The same key in both spellings, or in a list and elsewhere, is a mistake. What a case fixes may be fixed for the others too.
@@ -113,10 +124,25 @@ impl Definition {
 
     /// Fixes a key, whatever the definition says about it.
     pub(crate) fn fix(&mut self, key: String, value: Value) {
+        self.forget(&key);
+        self.fixed.push(Entry { key, value, place: None });
+    }
+
+    fn forget(&mut self, key: &str) {
         self.lists.retain(|(entry, _)| entry.key != key);
         self.cases.iter_mut().for_each(|case| case.retain(|entry| entry.key != key));
         self.fixed.retain(|entry| entry.key != key);
-        self.fixed.push(Entry { key, value, place: None });
+    }
+
+    /// Gives a key these values and no others: one fixes it, several are a list.
+    pub(crate) fn give(&mut self, key: String, mut values: Vec<Value>) {
+        match values.len() {
+            1 => self.fix(key, values.remove(0)),
+            _ => {
+                self.forget(&key);
+                self.lists.push((Entry { key, value: Value::Null, place: None }, values));
+            }
+        }
     }
 
     /// The fixed keys and values, in order.
@@ -259,6 +285,16 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_nested_yaml_is_taken() {
+        let text =
+            "model: wan-tiny\ninfer:\n  attn_type: math\n  diffusion:\n    low_mem_level: 2\nsweep:\n  infer:\n    vae_tile_size: [4, 8]\n";
+        let definition = Definition::parse(Path::new("s.yaml"), text.into()).expect("a definition");
+        let fixed: Vec<_> = definition.fixed().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(fixed, ["model=\"wan-tiny\"", "attn_type=\"math\"", "low_mem_level=2"]);
+        assert_eq!(definition.lists().map(|(key, values)| (key, values.len())).collect::<Vec<_>>(), [("vae_tile_size", 2)]);
+    }
+
+    #[test]
     fn mistakes_are_refused_with_their_place() {
         for (text, message) in [
             ("model: a\nlow_mem_levle: 1\n", "s.yaml:2:1: unknown key `low_mem_levle`: did you mean `low_mem_level`?"),
@@ -266,6 +302,12 @@ mod tests {
             ("sweep:\n  vae_tile_size: 4\n", "s.yaml:2:3: vae_tile_size takes a list here: write `vae_tile_size: [4]`"),
             ("vae_tile_size: [4]\n", "s.yaml:1:1: vae_tile_size takes one value: lists stand under `sweep:`"),
             ("sweep:\n  vae_tile_size: []\n", "s.yaml:2:3: vae_tile_size has no values"),
+            ("frames: many\n", "s.yaml:1:1: frames=many: there is no such value: use 1 to 65536 frames"),
+            ("sweep:\n  offload_vae: [yes, perhaps]\n", "s.yaml:2:3: offload_vae=perhaps: there is no such value: use true or false"),
+            (
+                "infer:\n  diffusion:\n    low_mem_levle: 2\n",
+                "s.yaml:1:1: unknown key `infer.diffusion.low_mem_levle`: did you mean `low_mem_level`?",
+            ),
             ("cases:\n  - vae_tile_size: [4]\n", "s.yaml:2:5: vae_tile_size takes one value"),
             ("cases:\n  - frames: 5\nsweep:\n  frames: [9]\n", "s.yaml:4:3: frames is given twice"),
             ("cases: 4\n", "s.yaml:1:8: "),

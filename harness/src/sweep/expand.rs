@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{Allocator, AttnType, Config, ConfigError, Device, Dtype, OnOom, Settings};
+use engine_protocol::{Config, ConfigError, Device, OnOom, Settings};
 use serde_json::Value;
 
 use super::definition::Definition;
@@ -11,7 +11,7 @@ use crate::host;
 use crate::model::Models;
 
 /// Steps that are run on the virtual GPU unless the definition says otherwise: memory is the same from the second step on.
-const STEPS_ON_VIRTUAL: i64 = 2;
+const STEPS_ON_VIRTUAL: u32 = 2;
 
 /// Keys that name a case where nothing is swept.
 const NAMING: [&str; 4] = ["low_mem_level", "vae_tile_size", "attn_type", "resolution"];
@@ -77,33 +77,15 @@ pub(crate) fn resolve_one(
     };
     let model = models.get(model)?;
     let mut settings = settings.clone();
-    match rules.device {
-        Device::Cpu => {
-            settings.dtype.get_or_insert(Dtype::Fp32);
-            if settings.attn_type == Some(AttnType::MemEfficient) {
-                return Err(refuse(&ConfigError::new(
-                    "attn_type=mem_efficient has no CPU kernel",
-                    "use attn_type=sdpa or math on the CPU",
-                )));
-            }
-        }
-        Device::Virtual if rules.may_shorten => {
-            let steps = settings.steps.unwrap_or(model.sampling.steps.into());
-            settings.steps_measured.get_or_insert(STEPS_ON_VIRTUAL.min(steps.max(1)));
-        }
-        Device::Virtual | Device::Cuda => {}
+    if rules.device == Device::Virtual && rules.may_shorten {
+        let steps = settings.steps.unwrap_or(model.sampling.steps);
+        settings.steps_measured.get_or_insert(STEPS_ON_VIRTUAL.min(steps.max(1)));
     }
-    let config = Config::resolve(&settings, model).map_err(|error| refuse(&error))?;
+    let config = Config::resolve_on(rules.device, &settings, model).map_err(|error| refuse(&error))?;
     if rules.device == Device::Cpu {
         host::check_weights_fit(model, config.dtype)?;
     }
-    let mut warnings = config.without_effect(&settings);
-    if rules.device == Device::Cpu && config.on_oom == OnOom::Lower {
-        warnings.push("on_oom has no effect: on the CPU no GPU memory runs out".into());
-    }
-    if rules.device == Device::Cpu && config.allocator != Allocator::Native {
-        warnings.push("allocator has no effect: on the CPU there is no GPU memory to get".into());
-    }
+    let warnings = config.without_effect(&settings, rules.device);
     Ok((config, warnings))
 }
 
@@ -137,7 +119,7 @@ fn name((swept, own): (&[&str], &[(&str, &Value)]), config: &Config) -> String {
     let part = |key: &str| match key {
         "low_mem_level" => Some(format!("level{}", config.low_mem_level)),
         "vae_tile_size" => config.vae_tile_size.map(|size| format!("tile{size}")),
-        "resolution" => Some(config.resolution()),
+        "resolution" => Some(config.resolution.to_string()),
         "frames" => Some(format!("{}frames", config.frames)),
         "steps" => Some(format!("{}steps", config.steps)),
         other => match &all[other] {
@@ -179,6 +161,8 @@ fn number_equal_names(cases: &mut [Case]) {
 
 #[cfg(test)]
 mod tests {
+    use engine_protocol::Dtype;
+
     use super::*;
 
     fn cases(definition: &Definition, device: Device) -> Result<Vec<Case>, Error> {

@@ -5,6 +5,7 @@ mod expand;
 mod forecast;
 mod rehearsal;
 mod schedule;
+pub(crate) mod schema;
 
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};

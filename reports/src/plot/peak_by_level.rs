@@ -19,7 +19,7 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
     let several_models = run.manifest.models.len() > 1;
     let series = |verdict: &Verdict<'_>| {
         let config = &verdict.records[0].config;
-        if several_models { format!("{} {}", config.model, config.resolution()) } else { config.resolution() }
+        if several_models { format!("{} {}", config.model, config.resolution) } else { config.resolution.to_string() }
     };
     let bar = |verdict: &Verdict<'_>, level: u8| {
         let case = shown_case(verdict, level)?;

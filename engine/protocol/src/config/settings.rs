@@ -1,62 +1,19 @@
 //! Settings as people give them: on the command line, in a sweep definition, in the page's spelling or in the short one.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-use super::{Allocator, AttnType, ConfigError, Dtype, OffloadTextEncoder, OnOom, ResidentBlocks, Sampler, StreamFrom, WeightDtype};
+use super::{ConfigError, FLAGS, Flag, Kind, Settings, told};
 
-/// Spellings of the page that stand before a key: `infer.diffusion.low_mem_level` is `low_mem_level`.
-pub const LONG_SPELLINGS: [&str; 2] = ["infer.diffusion.", "infer."];
-
-/// Everything that can be set, each empty unless given. The memory level fills in the rest.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "each field's meaning is documented once, at the field of `Config` that it becomes")]
-pub struct Settings {
-    pub model: Option<String>,
-    pub prompt: Option<String>,
-    pub negative_prompt: Option<String>,
-    pub seed: Option<i64>,
-    pub resolution: Option<String>,
-    pub frames: Option<i64>,
-    pub steps: Option<i64>,
-    pub steps_measured: Option<i64>,
-    pub sampler: Option<Sampler>,
-    pub guidance_scale: Option<f64>,
-    pub low_noise_guidance_scale: Option<f64>,
-    pub flow_shift: Option<f64>,
-    pub guidance_batch: Option<bool>,
-    pub low_mem_level: Option<i64>,
-    pub on_oom: Option<OnOom>,
-    pub dtype: Option<Dtype>,
-    pub weight_dtype: Option<WeightDtype>,
-    pub attn_type: Option<AttnType>,
-    pub offload_text_encoder: Option<OffloadTextEncoder>,
-    pub offload_vae: Option<bool>,
-    pub offload_dit: Option<bool>,
-    pub resident_blocks: Option<ResidentBlocks>,
-    pub prefetch_blocks: Option<i64>,
-    pub pinned_memory: Option<bool>,
-    pub max_pinned_gib: Option<f64>,
-    pub stream_from: Option<StreamFrom>,
-    pub sequence_chunk: Option<i64>,
-    pub head_chunk: Option<i64>,
-    pub allocator: Option<Allocator>,
-    pub vae_tiling: Option<bool>,
-    pub vae_tile_size: Option<i64>,
-    pub vae_tile_overlap: Option<i64>,
-    pub vae_temporal_chunk: Option<i64>,
-    pub activation_offload: Option<bool>,
-    pub cp_size: Option<i64>,
-    pub flexcache: Option<String>,
-    pub gradient_checkpointing: Option<bool>,
-}
+/// What stands before a key in the page's spelling: `infer.diffusion.low_mem_level` is `low_mem_level`.
+const LONG_SPELLINGS: [&str; 3] = ["infer.diffusion.", "infer.", "diffusion."];
 
 impl Settings {
     /// Settings from keys and values, keys in either spelling. Later ones win.
     ///
     /// # Errors
-    /// An unknown key, with the nearest known one, or a value of the wrong kind, with the key.
+    /// An unknown key, with the nearest known one, or a value that the flag does not take, with those that it takes.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, Value)>) -> Result<Self, ConfigError> {
         let mut settings = Settings::default();
         for (key, value) in pairs {
@@ -68,25 +25,65 @@ impl Settings {
     /// Sets one key, in either spelling.
     ///
     /// # Errors
-    /// An unknown key, with the nearest known one, or a value of the wrong kind, with the key.
+    /// An unknown key, with the nearest known one, or a value that the flag does not take, with those that it takes.
     pub fn set(&mut self, key: &str, value: Value) -> Result<(), ConfigError> {
-        let short = short_key(key)?;
-        let shown = value.to_string();
-        let one = serde_json::Map::from_iter([(short.clone(), value)]);
-        let parsed: Settings = serde_json::from_value(Value::Object(one))
-            .map_err(|error| ConfigError::new(format!("{key}={shown}: {error}"), "give a value of that kind"))?;
-        let Ok(Value::Object(mut all)) = serde_json::to_value(&*self) else { unreachable!("settings are an object") };
-        let Ok(Value::Object(new)) = serde_json::to_value(parsed) else { unreachable!("settings are an object") };
-        all.extend(new.into_iter().filter(|(name, _)| *name == short));
-        *self = serde_json::from_value(Value::Object(all)).expect("settings that were read are read again");
+        let flag = flag(key)?;
+        let value = flag.read(&value)?;
+        flag.set(self, &value);
         Ok(())
+    }
+
+    /// Keys and values that are given, in the order of the table.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, Value)> + '_ {
+        FLAGS.iter().filter_map(|flag| Some((flag.key, flag.of_settings(self)?)))
+    }
+
+    /// Every value is in its flag's range. [`Settings::set`] sees to that too; a field that was written directly has nobody else.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        FLAGS.iter().filter_map(|flag| Some((flag, flag.of_settings(self)?))).try_for_each(|(flag, value)| flag.read(&value).map(|_| ()))
     }
 }
 
-/// All keys, in their short spelling.
-pub fn setting_names() -> Vec<String> {
-    let Ok(Value::Object(all)) = serde_json::to_value(Settings::default()) else { unreachable!("settings are an object") };
-    all.into_iter().map(|(name, _)| name).collect()
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.pairs().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Settings {
+    /// A map of keys in either spelling; the page's may be nested: `infer: {diffusion: {low_mem_level: 2}}`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = Map::deserialize(deserializer)?.into_iter().flat_map(|(key, value)| flattened(key, value));
+        Self::from_pairs(pairs).map_err(D::Error::custom)
+    }
+}
+
+/// The keys under a key of the page's nested spelling, each with what stands before it. Any other key stays as it is.
+pub fn flattened(key: String, value: Value) -> Vec<(String, Value)> {
+    match value {
+        Value::Object(under) if LONG_SPELLINGS.iter().any(|prefix| prefix.trim_end_matches('.') == key) => {
+            under.into_iter().flat_map(|(name, value)| flattened(format!("{key}.{name}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
+}
+
+/// The flag of a key, in either spelling.
+///
+/// # Errors
+/// An unknown key, with the nearest known one.
+pub fn flag(key: &str) -> Result<&'static Flag, ConfigError> {
+    let short = LONG_SPELLINGS.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+    if let Some(flag) = FLAGS.iter().find(|flag| flag.key == short) {
+        return Ok(flag);
+    }
+    let likeness = |flag: &&Flag| strsim::jaro_winkler(flag.key, short);
+    let nearest = FLAGS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|flag| likeness(flag) > 0.7);
+    let remedy = match nearest {
+        Some(flag) => format!("did you mean `{}`? `lowmem flags` lists all", flag.key),
+        None => "`lowmem flags` lists all".into(),
+    };
+    Err(ConfigError::new(format!("unknown key `{key}`"), remedy))
 }
 
 /// The short spelling of a key.
@@ -94,45 +91,35 @@ pub fn setting_names() -> Vec<String> {
 /// # Errors
 /// An unknown key, with the nearest known one.
 pub fn short_key(key: &str) -> Result<String, ConfigError> {
-    let short = LONG_SPELLINGS.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
-    let names = setting_names();
-    if names.iter().any(|name| name == short) {
-        return Ok(short.to_owned());
-    }
-    let nearest = names.iter().max_by(|a, b| strsim::jaro_winkler(a, short).total_cmp(&strsim::jaro_winkler(b, short)));
-    let nearest = nearest.filter(|name| strsim::jaro_winkler(name, short) > 0.7);
-    let remedy = match nearest {
-        Some(name) => format!("did you mean `{name}`? known keys: {}", names.join(", ")),
-        None => format!("known keys: {}", names.join(", ")),
-    };
-    Err(ConfigError::new(format!("unknown key `{key}`"), remedy))
+    flag(key).map(|flag| flag.key.to_owned())
 }
 
-/// `key=value` as the command line has it. The value is a number, `true`, `false`, or else a text.
+/// `key=value` as the command line has it: the key in its short spelling, and the value as it is told.
 ///
 /// # Errors
-/// No `=`, or an unknown key.
+/// No `=`, an unknown key, a value that the flag does not take, or several of them.
 pub fn parse_setting(text: &str) -> Result<(String, Value), ConfigError> {
+    let (key, mut values) = parse_values(text)?;
+    match (values.pop(), values.len()) {
+        (Some(value), 0) => Ok((key, value)),
+        _ => Err(ConfigError::new(format!("`{text}`: {key} takes one value here"), "several values, with commas, are for lowmem sweep")),
+    }
+}
+
+/// As [`parse_setting`], of one or more values with commas between them: `low_mem_level=2,3`. A comma in a prompt is a part of it.
+///
+/// # Errors
+/// No `=`, an unknown key, or a value that the flag does not take.
+pub fn parse_values(text: &str) -> Result<(String, Vec<Value>), ConfigError> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| ConfigError::new(format!("`{text}` is not key=value"), "write it as key=value"))?;
-    let key = short_key(key.trim())?;
-    let value = value.trim();
-    // Texts stay texts even where they look like a number.
-    let is_text = ["model", "prompt", "negative_prompt", "resolution", "flexcache"].contains(&key.as_str());
-    let parsed = serde_json::from_str::<Value>(value).ok().filter(|v| !is_text && (v.is_number() || v.is_boolean()));
-    Ok((key, parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+    let flag = flag(key.trim())?;
+    let read = |word: &str| flag.read(&Value::from(word.trim()));
+    let values = if flag.kind == Kind::Text { vec![read(value)?] } else { value.split(',').map(read).collect::<Result<_, _>>()? };
+    Ok((flag.key.to_owned(), values))
 }
 
-/// `1280x720`, `720p` or `480p` as width and height.
-///
-/// # Errors
-/// Anything else.
-pub fn parse_resolution(text: &str) -> Result<[u32; 2], ConfigError> {
-    match text {
-        "480p" => return Ok([832, 480]),
-        "720p" => return Ok([1280, 720]),
-        _ => {}
-    }
-    let sides = text.split_once('x').and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
-    sides.ok_or_else(|| ConfigError::new(format!("resolution=`{text}` is not WIDTHxHEIGHT"), "write it as 832x480, 1280x720, 480p or 720p"))
+/// `key=value` as it is written on a command line.
+pub fn setting_text(key: &str, value: &Value) -> String {
+    format!("{key}={}", told(value))
 }

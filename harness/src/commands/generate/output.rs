@@ -44,7 +44,7 @@ pub(super) fn check(output: &Path) -> Result<OutputFormat, Error> {
 
 /// Refuses a video that the format cannot hold.
 pub(super) fn check_size(format: OutputFormat, config: &Config) -> Result<(), Error> {
-    format.check_size(config.width, config.height).map_err(|error| Error::input(format!("--output: {error}")))
+    format.check_size(config.resolution.width, config.resolution.height).map_err(|error| Error::input(format!("--output: {error}")))
 }
 
 /// Removes what a worker that could not clean up left behind.

@@ -1,0 +1,181 @@
+//! Every flag, once: its key, its type, what holds where it is left out, and what people are told about it.
+//!
+//! `Settings`, `Config`, the reading of settings, the columns of `results.csv`, the flags that an answer prints, the table in `sweeps/README.md`, the schema
+//! of sweep files, `lowmem flags` and the generators of property tests come from this list. To add a flag, add an entry here, and make it act where it acts;
+//! rules that tie several flags together are in `resolve.rs`. Then `make generated` writes the documents anew.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
+use super::flag::{Field, Preset, about, flags};
+use super::value::FlagValue;
+use super::{
+    Allocator, At, AttnType, Dtype, Flag, Flexcache, Group, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Results, Sampler,
+    StreamFrom, WeightDtype,
+};
+
+/// Tile side in latent pixels, the page's default.
+pub(super) const TILE_SIZE: u32 = 8;
+
+/// Tokens that a transformer block takes at a time by default. Slices of this size fill a GPU, so they cost no time, and what a block needs in
+/// passing is then one or two hundred MiB for the widest published layer, whatever the length of the video.
+const SEQUENCE_CHUNK: u32 = 4096;
+
+/// The memory level that takes least of the GPU.
+pub(super) const LAST_LEVEL: u8 = 3;
+
+const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
+const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
+const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
+
+flags! {
+    config {
+        /// The model's name: `lowmem models` lists them.
+        always model: String = Derived("must be given"), about(Group::Video, Results::Other).name();
+
+        /// Width and height of the video: `480p`, `720p`, `1080p` (1920x1088) or WIDTHxHEIGHT, in multiples that the model can.
+        always resolution: Resolution = OfModel(|model| model.sampling.resolution.into()), about(Group::Video, Results::Other).unit("pixels");
+
+        /// Frames of the video: for Wan 1 more than a multiple of 4.
+        always frames: u32 = OfModel(|model| model.sampling.frames), about(Group::Video, Results::Other).unit("frames").range(1, 1 << 16);
+
+        /// What the video shows.
+        always prompt: String = Always("a cat".into()), about(Group::Prompt, Results::Other);
+
+        /// What it does not show: the prompt of the uncond prediction.
+        always negative_prompt: String = Always(String::new()),
+            about(Group::Prompt, Results::Other).idle(|config| !config.has_guidance(), GUIDANCE);
+
+        /// Seed of the starting noise, and of the weights where there is no checkpoint.
+        always seed: i64 = Always(0), about(Group::Prompt, Results::Other);
+
+        /// Sampler steps.
+        always steps: u32 = OfModel(|model| model.sampling.steps), about(Group::Sampling, Results::Other).unit("steps").range(1, 1000);
+
+        /// Which sampler walks the sigma schedule.
+        always sampler: Sampler = OfModel(|model| model.sampling.sampler), about(Group::Sampling, Results::Other);
+
+        /// Weight of the difference between the cond and the uncond prediction. At 1 there is no uncond pass, which halves the time.
+        always guidance_scale: f64 = OfModel(|model| model.sampling.guidance_scale), about(Group::Sampling, Results::Other).at_least(1);
+
+        /// The guidance scale of the low-noise transformer, for a model that is a pool of two.
+        sometimes low_noise_guidance_scale: f64 = Derived("the model's, else guidance_scale"),
+            about(Group::Sampling, Results::Other).at_least(1)
+                .idle(|config| config.low_noise_guidance_scale.is_none(), "this model has one transformer");
+
+        /// Shift of the sigma schedule: larger gives more of the steps to high noise.
+        always flow_shift: f64 = OfModel(|model| model.sampling.flow_shift), about(Group::Sampling, Results::Other);
+
+        /// Cond and uncond prediction come from one pass over both, and not from one pass after the other: more memory, fewer copies of streamed weights.
+        sometimes guidance_batch: bool = Always(false),
+            about(Group::Sampling, Results::Close).idle(|config| !config.has_guidance(), GUIDANCE);
+
+        /// Which steps a cache lets be skipped. No cache is built yet.
+        always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Close);
+
+        /// The memory level: a preset of the flags below. 0 keeps everything on the GPU, 1 decodes in tiles, 2 also runs the text encoder on the CPU, 3 also
+        /// streams the transformer.
+        always low_mem_level: u8 = Always(0), about(Group::Memory, Results::Close).range(0, LAST_LEVEL);
+
+        /// What becomes of a video that runs out of GPU memory. A sweep takes `fail` alone, since it measures each level as it is.
+        always on_oom: OnOom = Always(OnOom::Fail),
+            about(Group::Memory, Results::Close)
+                .idle(|config| !config.has_lower(), "level 3 without resident blocks takes least already")
+                .idle_on_cpu("on the CPU no GPU memory runs out");
+
+        /// How libtorch gets the GPU's memory. `PYTORCH_ALLOC_CONF` of your own is not taken over.
+        always allocator: Allocator = Always(Allocator::Native),
+            about(Group::Memory, Results::Same).idle_on_cpu("on the CPU there is no GPU memory to get");
+
+        /// Room on the GPU that is left to others, a display for example. It is taken off the budget.
+        always reserve_gib: f64 = Always(0.0),
+            about(Group::Memory, Results::Same).unit("GiB").at_least(0).idle_on_cpu("on the CPU there is no GPU memory to leave");
+
+        /// GPUs that a video is split over. Splitting is not built yet.
+        sometimes cp_size: u32 = Always(1), about(Group::Memory, Results::Close).unit("GPUs").told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));
+
+        /// Type of arithmetic and of the weights. A few weights are kept in fp32.
+        always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);
+
+        /// How the linear layers of the transformer's blocks wait: as they are, or in 8 bits. They compute in `dtype` either way.
+        always weight_dtype: WeightDtype = Always(WeightDtype::AsStored), about(Group::Arithmetic, Results::Close);
+
+        /// Which attention kernel the transformer uses.
+        always attn_type: AttnType = Always(AttnType::Sdpa), about(Group::Arithmetic, Results::Close);
+
+        /// Tokens that norms, projections, queries and the feed-forward layer take at a time; 0 is all at once. Keys and values are always whole.
+        sometimes sequence_chunk: u32 = Always(SEQUENCE_CHUNK),
+            about(Group::Arithmetic, Results::Close).unit("tokens").range(0, 1 << 30)
+                .told(|config| Some(Value::from(config.sequence_chunk.unwrap_or(0))));
+
+        /// Heads that self-attention takes at a time, so that keys and values exist for those alone; 0 is all at once.
+        sometimes head_chunk: u32 = Always(0),
+            about(Group::Arithmetic, Results::Close).unit("heads").at_least(0)
+                .idle(|config| config.head_chunk.is_none(), "those are all of the model's heads")
+                .told(|config| Some(Value::from(config.head_chunk.unwrap_or(0))));
+
+        /// Where the text encoder runs. `true` means `cpu`, `false` means `off`.
+        always offload_text_encoder: OffloadTextEncoder = FromLevel(2, OffloadTextEncoder::Cpu, OffloadTextEncoder::Off),
+            about(Group::Placement, Results::Close);
+
+        /// The VAE waits on the CPU until it decodes.
+        always offload_vae: bool = FromLevel(3, true, false), about(Group::Placement, Results::Same);
+
+        /// The transformer's blocks live on the CPU and are streamed to the GPU, each in three parts.
+        always offload_dit: bool = FromLevel(3, true, false), about(Group::Placement, Results::Same);
+
+        /// Of streamed blocks, how many stay on the GPU all the same, spread evenly among the others.
+        sometimes resident_blocks: ResidentBlocks = Always(ResidentBlocks::Count(0)),
+            about(Group::Placement, Results::Same).unit("blocks").idle(|config| !config.offload_dit, STREAMING);
+
+        /// Parts of streamed blocks that are on their way while one computes. A block has three.
+        sometimes prefetch_blocks: u32 = Always(1),
+            about(Group::Placement, Results::Same).unit("parts of blocks").idle(|config| !config.offload_dit, STREAMING);
+
+        /// Streamed blocks wait in page-locked memory, which copies need to overlap with arithmetic.
+        sometimes pinned_memory: bool = Always(true), about(Group::Placement, Results::Same).idle(|config| !config.offload_dit, STREAMING);
+
+        /// At most so much is page-locked; blocks beyond it wait in ordinary memory.
+        sometimes max_pinned_gib: f64 = Derived("no limit"),
+            about(Group::Placement, Results::Same).unit("GiB").at_least(0)
+                .idle(|config| !config.offload_dit, STREAMING)
+                .idle(|config| config.stream_from == Some(StreamFrom::File), "blocks come from their files: set stream_from=memory")
+                .idle(|config| config.pinned_memory == Some(false), "no block waits in page-locked memory: set pinned_memory=true");
+
+        /// Where streamed weights come from each time.
+        sometimes stream_from: StreamFrom = Always(StreamFrom::Auto),
+            about(Group::Placement, Results::Same).idle(|config| !config.offload_dit, STREAMING);
+
+        /// Side of a VAE tile. A smaller tile takes less memory and computes more overlap.
+        sometimes vae_tile_size: u32 = Always(TILE_SIZE),
+            about(Group::Vae, Results::Close).unit("latent pixels").range(2, 1 << 16).idle(|config| config.vae_tile_size.is_none(), TILING);
+
+        /// What neighbouring tiles share, and blend over.
+        sometimes vae_tile_overlap: u32 = Derived("a quarter of vae_tile_size"),
+            about(Group::Vae, Results::Close).unit("latent pixels").idle(|config| config.vae_tile_size.is_none(), TILING);
+
+        /// Latent frames that the VAE decodes at a time.
+        always vae_temporal_chunk: u32 = Derived("1; in tiles as many as make about 1024 positions, fewer for a wider VAE"),
+            about(Group::Vae, Results::Close).unit("latent frames").range(1, 1 << 16);
+
+        /// What the VAE's convolutions remember between chunks waits in page-locked host memory.
+        always activation_offload: bool = Always(false),
+            about(Group::Vae, Results::Same)
+                .idle(|config| !config.activation_offload, "the VAE decodes all latent frames at once: set vae_temporal_chunk lower");
+
+        /// So many of the steps are run, and times are scaled to all; memory is the same from the second step on.
+        sometimes steps_measured: u32 = Derived("2 where a sweep runs on the virtual GPU, all elsewhere"),
+            about(Group::Measuring, Results::Other).unit("steps").at_least(1);
+    }
+    settings {
+        /// The VAE decodes in tiles.
+        vae_tiling: bool = FromLevel(1, true, false),
+            about(Group::Vae, Results::Close).told(|config| Some(Value::from(config.vae_tile_size.is_some())));
+
+        /// Taken for the page's sake.
+        gradient_checkpointing: bool = Always(false),
+            about(Group::Memory, Results::Same).idle(|_| true, "nothing is trained, so no gradient is kept");
+    }
+}

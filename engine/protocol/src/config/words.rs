@@ -1,0 +1,272 @@
+//! The flags that are more than a number or a yes.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::value::{FlagValue, Kind, text, words};
+
+words! { only
+    /// Type of arithmetic.
+    Dtype {
+        /// 16 bits with fp32's range.
+        Bf16 = "bf16",
+        /// 16 bits.
+        Fp16 = "fp16",
+        /// 32 bits.
+        Fp32 = "fp32",
+    }
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Dtype::Fp32 => 4,
+            Dtype::Bf16 | Dtype::Fp16 => 2,
+        }
+    }
+}
+
+words! { only
+    /// Which attention kernel the transformer uses.
+    AttnType {
+        /// The one that PyTorch picks.
+        Sdpa = "sdpa",
+        /// Flash attention: no score matrix, 16-bit types only.
+        Flash = "flash",
+        /// Memory-efficient attention: no score matrix, any type.
+        MemEfficient = "mem_efficient",
+        /// Plain matrix products: the whole score matrix exists at once.
+        Math = "math",
+    }
+}
+
+words! { only
+    /// Which sampler walks the sigma schedule.
+    Sampler {
+        /// UniPC of order 2: predictor and corrector.
+        Unipc = "unipc",
+        /// Euler: one straight line a step.
+        Euler = "euler",
+        /// DPM++ 2M: multistep of order 2.
+        Dpmpp = "dpmpp",
+    }
+}
+
+words! { only
+    /// How the weights of the transformer's blocks are stored.
+    WeightDtype {
+        /// In the type of arithmetic.
+        AsStored = "as_stored",
+        /// Linear layers in 8 bits, 4 of exponent and 3 of mantissa, with a scale for each output; made the type of arithmetic again as they are used.
+        Fp8E4m3 = "fp8_e4m3",
+    }
+    nothing: AsStored
+}
+
+words! { only
+    /// How libtorch gets the GPU's memory from the driver.
+    Allocator {
+        /// Its caching allocator, with segments of fixed size.
+        Native = "native",
+        /// The same with segments that grow, of pages that are mapped as they are needed: less is reserved beyond what is allocated.
+        ExpandableSegments = "expandable_segments",
+        /// The driver's own pool.
+        CudaMallocAsync = "cuda_malloc_async",
+    }
+    nothing: Native
+}
+
+words! { only
+    /// What becomes of a run that is out of memory.
+    OnOom {
+        /// It ends.
+        Fail = "fail",
+        /// It goes on at the next lower level that is predicted to fit, from the last finished step.
+        Lower = "lower",
+    }
+    nothing: Fail
+}
+
+words! { only
+    /// Where streamed weights come from each time.
+    StreamFrom {
+        /// From memory where the host has enough of it free, else from the files.
+        Auto = "auto",
+        /// From the host's memory, which they are read into once.
+        Memory = "memory",
+        /// From the checkpoint's mapped files: slower, for a host without memory for them.
+        File = "file",
+    }
+}
+
+words! { only
+    /// Which steps a cache lets be skipped.
+    Flexcache {
+        /// None: every step is computed. Nothing else is built yet.
+        None = "none",
+    }
+    nothing: None
+}
+
+words! {
+    /// Where the text encoder runs.
+    OffloadTextEncoder {
+        /// On the GPU, resident.
+        Off = "off",
+        /// On the CPU; its prompt embeddings are copied once.
+        Cpu = "cpu",
+        /// On the GPU, layer by layer from the host; tokens are looked up on the host, where the table of embeddings stays.
+        Stream = "stream",
+    }
+}
+
+impl FlagValue for OffloadTextEncoder {
+    fn kind() -> Kind {
+        Kind::Word(Self::words())
+    }
+
+    /// The page writes `true` and `false`; `off`, `cpu` and `stream` say more.
+    fn read(value: &Value) -> Option<Self> {
+        Self::named(&text(value)?).or_else(|| Some(if bool::read(value)? { Self::Cpu } else { Self::Off }))
+    }
+
+    fn tell(&self) -> Value {
+        Value::from(self.name())
+    }
+}
+
+/// How many transformer blocks stay on the GPU where the others are streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResidentBlocks {
+    /// So many.
+    Count(u32),
+    /// As few as let the copies of the others hide behind arithmetic, or as many as the GPU has room for.
+    Auto,
+}
+
+impl ResidentBlocks {
+    const AUTO: &'static str = "auto";
+
+    /// How many, once that is settled.
+    pub fn count(self) -> Option<u32> {
+        match self {
+            ResidentBlocks::Count(count) => Some(count),
+            ResidentBlocks::Auto => None,
+        }
+    }
+}
+
+impl FlagValue for ResidentBlocks {
+    fn kind() -> Kind {
+        Kind::IntegerOrWord(vec![(
+            Self::AUTO,
+            "as few as let the copies of the others hide behind arithmetic; where they cannot, as many as fit",
+        )])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if text(value)? == Self::AUTO { Some(Self::Auto) } else { u32::read(value).map(Self::Count) }
+    }
+
+    fn tell(&self) -> Value {
+        match self {
+            ResidentBlocks::Count(count) => Value::from(*count),
+            ResidentBlocks::Auto => Value::from(Self::AUTO),
+        }
+    }
+
+    fn asks_for_nothing(&self) -> bool {
+        *self == Self::Count(0)
+    }
+}
+
+impl std::fmt::Display for ResidentBlocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ResidentBlocks::Count(count) => count.fmt(f),
+            ResidentBlocks::Auto => f.write_str(Self::AUTO),
+        }
+    }
+}
+
+/// Width and height of a video in pixels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Resolution {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+impl Resolution {
+    /// Names that people use for a pair: the sizes of Wan's own scripts, and full HD in the multiples of 16 that its models take.
+    const NAMED: [(&'static str, &'static str, [u32; 2]); 3] =
+        [("480p", "832x480", [832, 480]), ("720p", "1280x720", [1280, 720]), ("1080p", "1920x1088", [1920, 1088])];
+
+    /// The names, each with what it stands for.
+    pub(super) fn names() -> Vec<(&'static str, &'static str)> {
+        Self::NAMED.iter().map(|(name, means, _)| (*name, *means)).collect()
+    }
+
+    /// Pixels of a frame.
+    pub fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+impl From<[u32; 2]> for Resolution {
+    fn from([width, height]: [u32; 2]) -> Self {
+        Self { width, height }
+    }
+}
+
+impl std::fmt::Display for Resolution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FlagValue for Resolution {
+    fn kind() -> Kind {
+        Kind::Size
+    }
+
+    /// Wan's own scripts write a star between the sides.
+    fn read(value: &Value) -> Option<Self> {
+        let text = text(value)?.to_ascii_lowercase();
+        let named = Self::NAMED.iter().find(|(name, ..)| *name == text).map(|(.., sides)| *sides);
+        let sides = || text.split_once(['x', '*', '×']).and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
+        named.or_else(sides).map(Self::from)
+    }
+
+    fn tell(&self) -> Value {
+        Value::from(self.to_string())
+    }
+}
+
+/// In JSON as they are told, and read as people write them.
+macro_rules! told_in_json {
+    ($($name:ident),*) => { $(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.tell().serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let value = Value::deserialize(deserializer)?;
+                Self::read(&value).ok_or_else(|| serde::de::Error::custom(format!("{value}: expected {}", Self::kind().words())))
+            }
+        }
+    )* };
+}
+
+told_in_json!(ResidentBlocks, Resolution);
+
+impl Default for ResidentBlocks {
+    fn default() -> Self {
+        Self::Count(0)
+    }
+}

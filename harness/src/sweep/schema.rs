@@ -1,0 +1,71 @@
+//! The JSON schema of sweep definitions, which editors check a file against while it is written.
+//!
+//! It does not know which values a model can take, nor which flags exclude each other: `lowmem sweep` says that.
+
+use engine_protocol::{FLAGS, Flag, FlagValue, Kind};
+use schemars::{Schema, json_schema};
+use serde_json::{Map, Value, json};
+
+use super::definition::{CASES, SWEEP};
+use crate::error::Error;
+
+/// The schema as a file has it.
+pub(crate) fn text() -> Result<String, Error> {
+    serde_json::to_string_pretty(&schema()).map_err(|error| Error::Fault(format!("the schema is no JSON: {error}")))
+}
+
+/// A definition: flags with one value each, lists under `sweep`, and `cases` with values of their own.
+fn schema() -> Schema {
+    let one: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), value(flag))).collect();
+    let list = |flag: &Flag| json!({ "description": flag.doc, "type": "array", "minItems": 1, "items": value(flag) });
+    let lists: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), list(flag))).collect();
+    let mut top = one.clone();
+    top.insert(
+        SWEEP.into(),
+        json!({ "description": "Lists: every combination is a case.", "type": "object", "properties": lists, "patternProperties": long_spellings(), "additionalProperties": false }),
+    );
+    let case = json!({ "type": "object", "properties": one, "patternProperties": long_spellings(), "additionalProperties": false });
+    top.insert(CASES.into(), json!({ "description": "Cases with values of their own.", "type": "array", "items": case }));
+    json_schema!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "lowmem sweep definition",
+        "type": "object",
+        "properties": top,
+        "patternProperties": long_spellings(),
+        "additionalProperties": false,
+    })
+}
+
+/// The page's spelling, nested or with points, is taken and not checked here.
+fn long_spellings() -> Value {
+    json!({ "^(infer|diffusion)(\\.|$)": {} })
+}
+
+/// What a flag takes. YAML's own numbers and switches may be quoted too, as on the command line.
+fn value(flag: &Flag) -> Value {
+    let mut one = match &flag.kind {
+        Kind::Text | Kind::Name => json!({ "type": ["string", "number"] }),
+        Kind::Switch => json!({ "enum": [true, false, "yes", "no", "on", "off"] }),
+        Kind::Integer => json!({ "type": "integer" }),
+        Kind::Number => json!({ "type": "number" }),
+        // The page writes a switch where a word says more.
+        Kind::Word(words) if flag.key == "offload_text_encoder" => {
+            json!({ "enum": words.iter().map(|(word, _)| json!(word)).chain([json!(true), json!(false)]).collect::<Vec<_>>() })
+        }
+        Kind::Word(words) => json!({ "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() }),
+        Kind::IntegerOrWord(words) => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() }] })
+        }
+        Kind::Size => json!({ "type": "string", "pattern": "^([0-9]+p|[0-9]+ *[xX*×] *[0-9]+)$" }),
+    };
+    if let Value::Object(fields) = &mut one {
+        fields.insert("description".into(), json!(format!("{} Left out: {}.", flag.doc, flag.default)));
+        if let (Some((low, high)), true) = (flag.range, matches!(flag.kind, Kind::Integer | Kind::Number)) {
+            fields.insert("minimum".into(), low.tell());
+            if high.is_finite() {
+                fields.insert("maximum".into(), high.tell());
+            }
+        }
+    }
+    one
+}
