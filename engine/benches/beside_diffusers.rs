@@ -1,17 +1,19 @@
 //! Our half of the comparison with diffusers: makes the weights and inputs that both sides read, then runs its model once for each line on
 //! standard input. `beside_diffusers.py` starts it and holds the clock.
 
+use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use engine::transformer::Transformer;
 use engine::vae::{Decoding, FrameSink, VaeDecoder, decode_video};
-use engine::weights::{Group, GroupLayout, Groups, Source, Weights};
+use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
 use engine_protocol::{AttnType, ModelSpec};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 const SEED: i64 = 40;
+const INPUTS: GroupName = GroupName::whole("inputs");
 const TIMESTEP: f64 = 500.0;
 /// Latent frames that the VAE decodes at a time, as in the configuration's default.
 const TEMPORAL_CHUNK: i64 = 1;
@@ -34,9 +36,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let of_transformer = text("part")? == "transformer";
     let mut groups = if of_transformer { Transformer::groups(&model.transformer) } else { engine::vae::groups(&model.vae) };
     let prompt = [1, model.text_encoder.max_tokens, model.transformer.text_dim];
-    groups.push(Group::new("input.").param("latents", &latents).param("prompt", &prompt));
+    groups.push(Group::new(INPUTS, "input.").param("latents", &latents).param("prompt", &prompt));
     let mut shared = Shared::make(&folder, &groups, kind)?;
-    let inputs = shared.weights.pop().expect("the inputs are the last group");
+    let inputs = shared.weights.remove(&INPUTS).expect("the inputs are a group");
     println!("ready");
 
     // 3. A run a line, and at the end what came out.
@@ -53,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         } else {
             let mut frames = Frames::default();
             let decoding = Decoding::in_chunks(TEMPORAL_CHUNK);
-            decode_video(&decoder, &shared.weights[0], inputs.get("latents"), decoding, &mut frames, &mut |_, _| ())?;
+            decode_video(&decoder, &shared.weights[&engine::vae::DECODER], inputs.get("latents"), decoding, &mut frames, &mut |_, _| ())?;
             output = Some(Tensor::f_cat(&frames.chunks, 0)?.f_permute([3, 0, 1, 2])?);
         }
         println!("done");
@@ -64,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// All groups, in a file that the other side maps too.
 struct Shared {
-    weights: Vec<Weights>,
+    weights: HashMap<GroupName, Weights>,
 }
 
 impl Shared {
@@ -72,12 +74,12 @@ impl Shared {
     fn make(folder: &Path, groups: &[Group], kind: Kind) -> Result<Self, Box<dyn std::error::Error>> {
         let layouts: Vec<GroupLayout> = groups.iter().map(|group| GroupLayout::new(group, kind)).collect();
         let slab = map(&folder.join("weights"), layouts.iter().map(|layout| layout.bytes).sum(), Kind::Uint8)?;
-        let (mut weights, mut tensors, mut start) = (Vec::new(), Vec::new(), 0);
+        let (mut weights, mut tensors, mut start) = (HashMap::new(), Vec::new(), 0);
         for (group, layout) in groups.iter().zip(&layouts) {
             let bound = Weights::bind(group, layout, &slab.f_narrow(0, start, layout.bytes)?)?;
             for (param, (offset, kind)) in group.params.iter().zip(&layout.places) {
                 let mut tensor = bound.get(&param.name).shallow_clone();
-                if group.prefix == "input." {
+                if group.name == INPUTS {
                     tensor.f_copy_(&tensor.f_randn_like()?)?;
                 } else {
                     Source::Seeded(SEED).fill(group, param, &mut tensor)?;
@@ -90,7 +92,7 @@ impl Shared {
                     "stride": tensor.stride(),
                 }));
             }
-            weights.push(bound);
+            weights.insert(group.name, bound);
             start += layout.bytes;
         }
         std::fs::write(folder.join("tensors.json"), serde_json::to_vec(&tensors)?)?;
@@ -99,8 +101,8 @@ impl Shared {
 }
 
 impl Groups for Shared {
-    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
-        run(&self.weights[index])
+    fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
+        run(&self.weights[&name])
     }
 }
 

@@ -1,12 +1,13 @@
 //! `cargo bench -p engine`: our own parts at small sizes, to see what a change does to one of them. Random weights, all cores, no other side.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::Criterion;
 use engine::scheduler::Scheduler;
 use engine::transformer::Transformer;
 use engine::vae::{FeatureCache, VaeDecoder};
-use engine::weights::{Group, GroupLayout, Groups, Source, Weights};
+use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
 use engine_protocol::{AttnType, ModelSpec, Sampler};
 use tch::{Device, Kind, Tensor};
 
@@ -52,7 +53,7 @@ fn vae_chunk(criterion: &mut Criterion, model: &ModelSpec, name: &str, kind: Kin
         bencher.iter(|| {
             let mut cache = FeatureCache::new();
             for _ in 0..2 {
-                let _ = black_box(decoder.decode_chunk(&weights.groups[0], &latents, &mut cache).expect("it runs"));
+                let _ = black_box(decoder.decode_chunk(&weights.groups[&engine::vae::DECODER], &latents, &mut cache).expect("it runs"));
             }
         });
     });
@@ -72,7 +73,7 @@ fn unipc_step(criterion: &mut Criterion) {
 
 /// All groups of a model, on the CPU, with seeded values.
 struct Seeded {
-    groups: Vec<Weights>,
+    groups: HashMap<GroupName, Weights>,
 }
 
 impl Seeded {
@@ -84,14 +85,14 @@ impl Seeded {
             for param in &group.params {
                 source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
             }
-            Ok(weights)
+            Ok((group.name, weights))
         };
         Ok(Self { groups: groups.iter().map(fill).collect::<engine::Result<_>>()? })
     }
 }
 
 impl Groups for Seeded {
-    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
-        run(&self.groups[index])
+    fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
+        run(&self.groups[&name])
     }
 }

@@ -6,7 +6,8 @@ use engine_protocol::{AttnType, Calibration, Measured, Measurement, Secs, WorkKi
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::attend;
-use crate::cuda::{DEVICE, PinnedSlab, Stream, allocator};
+use crate::compute_device::start_gpu;
+use crate::cuda::{CopyStream, DEVICE, Stream, allocator, host_slab};
 use crate::error::Result;
 use crate::timing::mark;
 
@@ -28,7 +29,7 @@ const ROWS: [[i64; 2]; 2] = [[32760, 5120], [75600, 5120]];
 /// # Errors
 /// No GPU, and memory that it has not.
 pub fn measure() -> Result<Calibration> {
-    let device_name = allocator::start(false)?;
+    let device_name = start_gpu(false)?;
     let mut measurements = Vec::new();
     let mut add = |what, size: String, amount: f64, secs| measurements.push(Measurement { what, size, amount, secs });
     let gpu = |shape: &[i64]| Tensor::f_randn(shape, (Kind::BFloat16, Device::Cuda(DEVICE as usize)));
@@ -37,11 +38,11 @@ pub fn measure() -> Result<Calibration> {
     for bytes in COPIES {
         let size = format!("{} MiB", bytes >> 20);
         let mut there = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cuda(DEVICE as usize)))?;
-        let pinned = PinnedSlab::new(bytes)?;
-        let stream = Stream::current()?;
-        let secs = median(|| stream.copy_to_device(&there, pinned.bytes(), bytes))?;
+        let pinned = host_slab(bytes, true)?;
+        let mut copies = CopyStream::new(Stream::current()?);
+        let secs = median(|| copies.copy(&there, &pinned, bytes))?;
         add(Measured::PinnedToDevice, size.clone(), bytes as f64, secs);
-        let secs = median(|| Ok(pinned.bytes().shallow_clone().f_copy_(&there).map(drop)?))?;
+        let secs = median(|| Ok(pinned.shallow_clone().f_copy_(&there).map(drop)?))?;
         add(Measured::ToPinned, size.clone(), bytes as f64, secs);
         let pageable = Tensor::f_zeros([bytes], (Kind::Uint8, Device::Cpu))?;
         let secs = median(|| Ok(there.f_copy_(&pageable).map(drop)?))?;

@@ -1,18 +1,18 @@
 //! One case, from a request to the event that ends it. Where the configuration says so, a case that is out of memory goes on at a lower level with
 //! what it has: prompt embeddings, latents and the sampler wait on the CPU meanwhile.
 
-use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Settled, Stage};
+use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Stage};
 
 use crate::checkpoint::Checkpoint;
+use crate::components::{self, Sources};
+use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::cuda::allocator;
-use crate::denoising::Denoising;
 use crate::error::{Error, Result};
 use crate::memory::{Room, predict_from, settle};
-use crate::pipeline::{Pipeline, PromptEmbeddings, Sources, Target};
-use crate::profile;
+use crate::operation_times;
+use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
 use crate::stages::{Say, Stages};
 use crate::video::{Discard, VideoFile, VideoShape};
-use crate::weights::Source;
 
 /// Runs the case; the event that ends it, either way.
 ///
@@ -20,23 +20,22 @@ use crate::weights::Source;
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
     let outside_stages = |error: Error| Box::new(Event::Failed { stage: None, message: error.to_string() });
-    let target = start(request, say).map_err(outside_stages)?;
-    let room = room(request, target).map_err(outside_stages)?;
-    let (config, settled) = settle(&request.config, &request.model, room);
-    let mut case = Case { request, target, room, config, settled, prompts: None, denoising: None };
+    let device = start(request, say).map_err(outside_stages)?;
+    let room = room(request, device).map_err(outside_stages)?;
+    let config = settle(&request.config, &components::of(&request.model), room);
+    let mut case = Case { request, device, room, config, prompts: None, denoising: None };
     let ending = case.run(say);
-    profile::finish().map_err(outside_stages)?;
+    operation_times::finish().map_err(outside_stages)?;
     ending
 }
 
 /// A case as far as it is.
 struct Case<'a> {
     request: &'a Request,
-    target: Target,
+    device: ComputeDevice,
     room: Room<'a>,
+    /// With nothing in it left to the machine.
     config: Config,
-    /// What it was settled by.
-    settled: Settled,
     /// On the CPU, where the case may go on without the pipeline that made them.
     prompts: Option<PromptEmbeddings>,
     denoising: Option<Denoising>,
@@ -56,10 +55,11 @@ impl Case<'_> {
     /// Runs what is not done yet, under the configuration as it is now.
     fn attempt(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
         let first = self.first_stage();
-        let has_peaks = self.target.device.is_cuda();
-        let planned = if has_peaks { predict_from(first, &self.request.model, &self.config).stages } else { Vec::new() };
-        say(Event::Planned { settled: self.settled, stages: planned });
-        let stages = Stages::new(self.target);
+        let has_peaks = self.device.is_gpu();
+        let components = components::of(&self.request.model);
+        let planned = if has_peaks { predict_from(first, &self.config, &components).stages } else { Vec::new() };
+        say(Event::Planned { config: Box::new(self.config.clone()), stages: planned });
+        let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
         let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone());
 
@@ -70,7 +70,7 @@ impl Case<'_> {
         }
 
         stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
-        Ok(Event::Finished { transfers: self.target.device.is_cuda().then(|| pipeline.transfers()) })
+        Ok(Event::Finished { transfers: self.device.is_gpu().then(|| pipeline.transfers()) })
     }
 
     /// The first stage that is not done yet.
@@ -85,12 +85,12 @@ impl Case<'_> {
     /// Puts the weights of the stages from `first` on where the plan has them.
     fn load(&self, first: Stage) -> Result<Pipeline> {
         let Some(folder) = &self.request.checkpoint else {
-            return Pipeline::load_from(first, &self.request.model, &self.config, self.target, &sources(self.request));
+            return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources(self.request));
         };
         let checkpoint = Checkpoint::open(folder)?;
-        let sources = if self.target.computes { checkpoint.sources()? } else { sources(self.request) };
+        let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
         let tokenizer = checkpoint.open_tokenizer()?;
-        Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.target, &sources)?.with_tokenizer(tokenizer))
+        Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))
     }
 
     fn encode(&mut self, pipeline: &mut Pipeline) -> Result<PromptEmbeddings> {
@@ -136,7 +136,7 @@ impl Case<'_> {
     fn lower(&mut self, ending: Box<Event>, say: Say<'_>) -> std::result::Result<(), Box<Event>> {
         let Event::OutOfMemory { stage, requested_bytes, memory, .. } = *ending else { return Err(ending) };
         let next = if self.config.on_oom == OnOom::Lower { self.next_level(stage) } else { None };
-        let Some((config, settled)) = next else { return Err(ending) };
+        let Some(config) = next else { return Err(ending) };
         // The pipeline is gone; what it held goes back to the driver before the next one begins.
         if allocator::empty_cache().is_err() {
             return Err(ending);
@@ -144,17 +144,17 @@ impl Case<'_> {
         let steps_done = self.denoising.as_ref().map_or(0, Denoising::done);
         let (from_level, to_level) = (self.config.low_mem_level, config.low_mem_level);
         say(Event::Lowered(Lowered { stage, steps_done, from_level, to_level, requested_bytes, memory }));
-        (self.config, self.settled) = (config, settled);
+        self.config = config;
         Ok(())
     }
 
     /// The next level at which `stage` and those after it are predicted to fit; where none is, the last level. Where a stage has no prediction, the next.
-    fn next_level(&self, stage: Stage) -> Option<(Config, Settled)> {
-        let model = &self.request.model;
+    fn next_level(&self, stage: Stage) -> Option<Config> {
+        let (model, components) = (&self.request.model, components::of(&self.request.model));
         let mut next = self.config.lowered(model)?;
         loop {
-            let settled = settle(&next, model, self.room);
-            let report = predict_from(self.first_stage(), model, &settled.0);
+            let settled = settle(&next, &components, self.room);
+            let report = predict_from(self.first_stage(), &settled, &components);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.gpu_bytes;
             match next.lowered(model) {
@@ -166,39 +166,34 @@ impl Case<'_> {
 }
 
 /// Makes the device ready.
-fn start(request: &Request, say: Say<'_>) -> Result<Target> {
-    let target = Target {
-        device: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
+fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
+    let device = ComputeDevice {
+        torch: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
         computes: request.device != Device::Virtual,
     };
-    let device_name = if target.device.is_cuda() { allocator::start(request.profile.is_some())? } else { "CPU".to_owned() };
-    if let (Some(profile), true) = (&request.profile, target.device.is_cuda()) {
-        profile::start(profile.trace.as_deref())?;
+    let device_name = if device.is_gpu() { start_gpu(request.profile.is_some())? } else { "CPU".to_owned() };
+    if let (Some(profile), true) = (&request.profile, device.is_gpu()) {
+        operation_times::start(profile.trace.as_deref())?;
     }
-    if let (Some(limit), true) = (request.memory_limit_bytes, target.device.is_cuda()) {
+    if let (Some(limit), true) = (request.memory_limit_bytes, device.is_gpu()) {
         allocator::set_limit(limit)?;
     }
     say(Event::Started { device_name, torch_version: crate::TORCH_VERSION.to_owned() });
-    Ok(target)
+    Ok(device)
 }
 
 /// What there is room for, and at which rates.
-fn room(request: &Request, target: Target) -> Result<Room<'_>> {
+fn room(request: &Request, device: ComputeDevice) -> Result<Room<'_>> {
     let limit = request.memory_limit_bytes.unwrap_or(u64::MAX);
-    let gpu_bytes = if target.device.is_cuda() { Some(allocator::free_bytes()?.min(limit)) } else { None };
+    let gpu_bytes = if device.is_gpu() { Some(allocator::free_bytes()?.min(limit)) } else { None };
     Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() })
 }
 
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.
 fn sources(request: &Request) -> Sources {
-    let source = |part: i64| match request.device {
-        Device::Virtual => Source::Empty,
-        Device::Cuda | Device::Cpu => Source::Seeded(request.config.seed.wrapping_mul(4).wrapping_add(part)),
-    };
-    Sources {
-        text_encoder: source(0),
-        transformer: source(1),
-        low_noise_transformer: request.model.pool.as_ref().map(|_| source(3)),
-        vae: source(2),
+    let components = components::of(&request.model);
+    match request.device {
+        Device::Virtual => Sources::empty(&components),
+        Device::Cuda | Device::Cpu => Sources::seeded(&components, request.config.seed),
     }
 }

@@ -5,13 +5,14 @@ pub mod attribution;
 pub mod calibration;
 pub mod case;
 pub mod checkpoint;
+pub mod components;
+pub mod compute_device;
 pub mod cuda;
-pub mod denoising;
 pub mod error;
 pub mod host_rates;
 pub mod memory;
+mod operation_times;
 pub mod pipeline;
-mod profile;
 pub mod scheduler;
 pub mod stages;
 pub mod text_encoder;
@@ -22,8 +23,9 @@ pub mod video;
 pub mod weights;
 
 pub use checkpoint::Checkpoint;
+pub use compute_device::ComputeDevice;
 pub use error::{Error, Result};
-pub use pipeline::{Pipeline, Target};
+pub use pipeline::Pipeline;
 
 /// The libtorch that this engine is built against.
 pub const TORCH_VERSION: &str = "2.13.0";

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, settle};
-use engine::{Checkpoint, calibration, case, host_rates};
-use engine_protocol::{Event, PlanReport, Request};
+use engine::{Checkpoint, calibration, case, components, host_rates};
+use engine_protocol::{Event, Request};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
 const BAD_INPUT: u8 = 2;
@@ -51,8 +51,8 @@ fn plan() -> ExitCode {
     match read_request() {
         Ok(request) => {
             let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
-            let (config, settled) = settle(&request.config, &request.model, room);
-            let report = PlanReport { settled, ..predict(&request.model, &config) };
+            let components = components::of(&request.model);
+            let report = predict(&settle(&request.config, &components, room), &components);
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
             ExitCode::SUCCESS
         }

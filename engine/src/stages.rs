@@ -1,27 +1,27 @@
-//! Stages of a run: each with its own peaks and time, each told of as it begins and ends.
+//! Stages of a run: each with its own peaks and time, each told of as it begins and ends. What is done in a stage is not known here.
 
 use engine_protocol::{Event, OperationTime, Stage, StageMemory, StageTime};
 
 use crate::attribution;
+use crate::compute_device::ComputeDevice;
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
-use crate::pipeline::Target;
-use crate::profile;
+use crate::operation_times;
 use crate::timing;
 
 /// Says what happens, to whoever listens.
 pub type Say<'a> = &'a mut dyn FnMut(Event);
 
-/// Runs stages on a target.
+/// Runs stages on a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Stages {
-    target: Target,
+    device: ComputeDevice,
 }
 
 impl Stages {
-    /// Stages on `target`.
-    pub fn new(target: Target) -> Self {
-        Self { target }
+    /// Stages on `device`.
+    pub fn new(device: ComputeDevice) -> Self {
+        Self { device }
     }
 
     /// Runs one stage. Its memory peaks begin at what is held when it begins.
@@ -46,17 +46,17 @@ impl Stages {
     /// Whatever went wrong on the device until now.
     pub fn end_step(self, say: Say<'_>) -> Result<()> {
         let secs = timing::end_step()?;
-        let parts = if self.target.device.is_cuda() { allocator::end_step()? } else { None };
+        let parts = if self.device.is_gpu() { allocator::end_step()? } else { None };
         say(Event::StepEnded { parts, secs });
         Ok(())
     }
 
     fn begin(self, stage: Stage) -> Result<()> {
-        if self.target.device.is_cuda() {
+        if self.device.is_gpu() {
             allocator::reset_peaks()?;
         }
-        timing::begin_stage(self.target.device)?;
-        if stage == Stage::Load && !self.target.computes {
+        timing::begin_stage(self.device.torch)?;
+        if stage == Stage::Load && !self.device.computes {
             // Weights are allocated and never filled.
             timing::leave_out(None);
         }
@@ -67,11 +67,11 @@ impl Stages {
         let time = timing::end_stage()?;
         let memory = self.end_memory()?;
         // The device has been waited for.
-        Ok((time, memory, profile::end_stage()?))
+        Ok((time, memory, operation_times::end_stage()?))
     }
 
     fn end_memory(self) -> Result<Option<StageMemory>> {
-        if !self.target.device.is_cuda() {
+        if !self.device.is_gpu() {
             return Ok(None);
         }
         allocator::synchronize()?;

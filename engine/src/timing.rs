@@ -1,4 +1,4 @@
-//! How long things take on the device, and what it does meanwhile.
+//! How long things take on the device, and what it does meanwhile. What each operation takes is `operation_times`'.
 //!
 //! A time is what lies between two events of the stream that libtorch computes on. So the same code measures a real GPU and asks the virtual one's
 //! clock. On the CPU it is the time that went by. Each operation of the GPU is reported on the thread that asked for it (see `cuda/observer.cpp`).
@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use engine_protocol::{Secs, StageTime, Work};
+use engine_protocol::{Secs, StageTime, StageWork};
 use tch::Device;
 
 use crate::cuda::{self, Event, Stream};
@@ -51,10 +51,10 @@ pub(crate) fn mark(stream: Stream) -> Result<Event> {
 
 /// The stage that runs on this thread.
 #[derive(Debug, Default)]
-struct Ledger {
+struct StageClock {
     /// Since the stage began, and since its last step ended.
     watches: Option<[Stopwatch; 2]>,
-    work: Work,
+    work: StageWork,
     /// Each wait for a copy: before and after it in the stream of arithmetic. How long it took is read when the device has passed it.
     waits: Vec<[Event; 2]>,
     stalled: Secs,
@@ -63,14 +63,14 @@ struct Ledger {
 }
 
 thread_local! {
-    static LEDGER: RefCell<Ledger> = RefCell::default();
+    static CLOCK: RefCell<StageClock> = RefCell::default();
 }
 
 /// The GPU was asked for so much.
 pub(crate) fn report(operations: f64, bytes: f64) {
-    LEDGER.with_borrow_mut(|ledger| {
-        ledger.work.operations += operations;
-        ledger.work.bytes += bytes;
+    CLOCK.with_borrow_mut(|clock| {
+        clock.work.operations += operations;
+        clock.work.bytes += bytes;
     });
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn report(operations: f64, bytes: f64) {
 pub(crate) fn leave_out(secs: Option<Secs>) {
     match secs {
         Some(secs) => cuda::host_work(secs),
-        None => LEDGER.with_borrow_mut(|ledger| ledger.is_unknown = true),
+        None => CLOCK.with_borrow_mut(|clock| clock.is_unknown = true),
     }
 }
 
@@ -87,32 +87,32 @@ pub(crate) fn wait_for_copy(compute: Stream, arrived: &Event) -> Result<()> {
     let before = mark(compute)?;
     compute.wait(arrived)?;
     let after = mark(compute)?;
-    LEDGER.with_borrow_mut(|ledger| ledger.waits.push([before, after]));
+    CLOCK.with_borrow_mut(|clock| clock.waits.push([before, after]));
     Ok(())
 }
 
 /// A stage begins on `device`.
 pub(crate) fn begin_stage(device: Device) -> Result<()> {
     let watches = Some([Stopwatch::start(device)?, Stopwatch::start(device)?]);
-    LEDGER.set(Ledger { watches, ..Ledger::default() });
+    CLOCK.set(StageClock { watches, ..StageClock::default() });
     Ok(())
 }
 
 /// The time since the last step ended, or the stage began.
 pub(crate) fn end_step() -> Result<Option<Secs>> {
-    LEDGER.with_borrow_mut(|ledger| {
-        let secs = ledger.watches.as_mut().map(|[_, step]| step.lap()).transpose()?;
-        ledger.add_up_waits()?;
-        Ok(secs.filter(|_| !ledger.is_unknown))
+    CLOCK.with_borrow_mut(|clock| {
+        let secs = clock.watches.as_mut().map(|[_, step]| step.lap()).transpose()?;
+        clock.add_up_waits()?;
+        Ok(secs.filter(|_| !clock.is_unknown))
     })
 }
 
 /// The stage is over: its time, where that is known.
 pub(crate) fn end_stage() -> Result<Option<StageTime>> {
-    LEDGER.take().end()
+    CLOCK.take().end()
 }
 
-impl Ledger {
+impl StageClock {
     fn end(mut self) -> Result<Option<StageTime>> {
         let Some([whole, _]) = &mut self.watches else { return Ok(None) };
         let secs = whole.lap()?;

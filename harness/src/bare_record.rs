@@ -17,7 +17,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         memory_source: None,
         time_source: None,
         config: config.clone(),
-        settled: Default::default(),
+        settled_config: None,
         lowered: Vec::new(),
         stages: Vec::new(),
         h2d_bytes: None,

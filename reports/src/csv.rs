@@ -41,11 +41,11 @@ const COLUMNS: [Column; 81] = [
     ("offload_text_encoder", |r| r.config.offload_text_encoder.name().into()),
     ("offload_vae", |r| r.config.offload_vae.to_string()),
     ("offload_dit", |r| r.config.offload_dit.to_string()),
-    ("resident_blocks", |r| text(r.settled.resident_blocks.or(r.config.resident_blocks.and_then(ResidentBlocks::count)))),
-    ("prefetch_blocks", |r| text(r.settled.prefetch_blocks.or(r.config.prefetch_blocks))),
+    ("resident_blocks", |r| text(r.config_run().resident_blocks.and_then(ResidentBlocks::count))),
+    ("prefetch_blocks", |r| text(r.config_run().prefetch_blocks)),
     ("pinned_memory", |r| text(r.config.pinned_memory)),
     ("max_pinned_gib", |r| text(r.config.max_pinned_gib)),
-    ("stream_from", |r| text(r.settled.stream_from.or(r.config.stream_from).map(StreamFrom::name))),
+    ("stream_from", |r| text(r.config_run().stream_from.map(StreamFrom::name))),
     ("sequence_chunk", |r| text(r.config.sequence_chunk)),
     ("head_chunk", |r| text(r.config.head_chunk)),
     ("guidance_batch", |r| text(r.config.guidance_batch)),
@@ -145,14 +145,14 @@ fn stage_peak(record: &RunRecord, stage: Stage, reserved: bool) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::samples;
-    use engine_protocol::{StageTime, Work};
+    use engine_protocol::{StageTime, StageWork};
 
     #[test]
     fn what_denoise_reached_is_a_share_of_the_peak() {
         let mut record = samples::ok("a", 0, 10);
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
         for stage in &mut record.stages {
-            let work = Some(Work { operations: 1.5e12, bytes: 0.0 });
+            let work = Some(StageWork { operations: 1.5e12, bytes: 0.0 });
             stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, work });
         }
         // Half a TFLOP/s of one.

@@ -62,7 +62,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         memory_source: Some(Source::Virtual),
         time_source: None,
         config: Config::resolve(&settings, &model()).expect("a legal configuration"),
-        settled: Default::default(),
+        settled_config: None,
         lowered: Vec::new(),
         stages: vec![stage(Stage::Load), stage(Stage::Encode), stage(Stage::Denoise), stage(Stage::Decode)],
         h2d_bytes: Some(1),

@@ -1,6 +1,6 @@
 //! A video from a checkpoint is the reference's, number for number, in both layouts and at every memory level.
 
-use engine::{Checkpoint, Pipeline, Target};
+use engine::{Checkpoint, ComputeDevice, Pipeline};
 use engine_protocol::{Config, Settings};
 use rstest::rstest;
 use safetensors::SafeTensors;
@@ -47,7 +47,7 @@ fn is_that_of_the_reference(#[values("diffusers", "original")] layout: &str, #[v
 
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("cat.safetensors");
-    let mut pipeline = Pipeline::from_checkpoint(&checkpoint, &config, Target::cpu()).unwrap();
+    let mut pipeline = Pipeline::from_checkpoint(&checkpoint, &config, ComputeDevice::cpu()).unwrap();
     pipeline.generate(&output).unwrap();
     let ours = std::fs::read(output).unwrap();
     for name in ["latents", "video"] {

@@ -12,8 +12,12 @@ fn report(words: &[&str]) -> PlanReport {
 #[test]
 fn rows_of_equal_blocks_are_one_and_say_where_they_live() {
     let report = report(&["--model", "wan2.1-t2v-14b", "low_mem_level=3", "resident_blocks=8"]);
-    let rows: Vec<_> =
-        report.groups.iter().filter(|groups| groups.part == "transformer").map(|g| (g.name.as_str(), g.count, g.home, g.moves)).collect();
+    let rows: Vec<_> = report
+        .groups
+        .iter()
+        .filter(|groups| groups.component == "transformer")
+        .map(|g| (g.name.as_str(), g.count, g.home, g.moves))
+        .collect();
     assert_eq!(
         rows,
         [

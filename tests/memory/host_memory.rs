@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use engine::memory::{Place, Residency, Waits};
-use engine::weights::{Group, GroupLayout, Source, WeightTypes};
+use engine::weights::{Group, GroupLayout, GroupName, Source, WeightTypes};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind};
 
@@ -14,7 +14,8 @@ const WEIGHTS: &str = "LOWMEM_TEST_WEIGHTS";
 
 /// 24 groups of 16 MiB in bf16.
 fn groups() -> Vec<Group> {
-    (0..24).map(|index| Group::new(format!("blocks.{index}.")).linear("in", 2048, 2048).linear("out", 2048, 2048)).collect()
+    let group = |index| Group::new(GroupName::numbered("blocks", index, ""), format!("blocks.{index}."));
+    (0..24).map(|index| group(index).linear("in", 2048, 2048).linear("out", 2048, 2048)).collect()
 }
 
 #[test]

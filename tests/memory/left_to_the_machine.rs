@@ -1,6 +1,6 @@
 //! What a configuration leaves to the machine: resident blocks by rates and by the room on the GPU, and where streamed weights wait.
 
-use engine_protocol::{GIB, Outcome, RunRecord, Stage, StreamFrom, gib};
+use engine_protocol::{GIB, Outcome, ResidentBlocks, RunRecord, Stage, StreamFrom, gib};
 use rstest::rstest;
 
 use super::sweep::sweep_on;
@@ -8,6 +8,12 @@ use super::sweep::sweep_on;
 fn run(gpu: &str, flags: &str) -> RunRecord {
     let definition = format!("model: wan2.1-t2v-14b\nlow_mem_level: 3\nsteps_measured: 2\n{flags}");
     sweep_on(gpu, &definition).pop().expect("one case")
+}
+
+/// How many blocks `auto` came to.
+fn resident_blocks(record: &RunRecord) -> u32 {
+    assert_eq!(record.config.resident_blocks, Some(ResidentBlocks::Auto), "what was asked for stays known");
+    record.config_run().resident_blocks.and_then(ResidentBlocks::count).expect("settled")
 }
 
 /// In a slot so slow that no copy hides, with few frames where the GPU would take long enough for that. What is left free is less than a block (0.65 GiB), twice where two batches make activations large, and what is kept for the allocator's gaps: a
@@ -21,7 +27,7 @@ fn run(gpu: &str, flags: &str) -> RunRecord {
 fn as_many_blocks_stay_as_there_is_room_for(#[case] gpu: &str, #[case] capacity_gib: f64, #[case] most_left_gib: f64, #[case] flags: &str) {
     let record = run(&format!("{gpu} --pcie 1x1"), &format!("{flags}resident_blocks: auto\n"));
     assert_eq!(record.outcome, Outcome::Ok, "{:?}", record.error);
-    let count = record.settled.resident_blocks.expect("settled");
+    let count = resident_blocks(&record);
     let left_gib = capacity_gib - gib(record.peak_device_bytes().expect("it ran"));
     assert!((1..40).contains(&count), "{count} blocks: nothing was to be decided");
     assert!((0.0..most_left_gib).contains(&left_gib), "{count} blocks leave {left_gib:.2} GiB free");
@@ -45,7 +51,7 @@ fn as_few_blocks_stay_as_let_copies_hide(#[case] gpu: &str, #[case] resolution: 
     let record = run("auto");
     let (secs, stalled) = denoised(&record);
     assert!(stalled < 0.01 * secs, "{stalled} of {secs} s");
-    let count = record.settled.resident_blocks.expect("settled");
+    let count = resident_blocks(&record);
     assert!(count >= fewest && count < 30, "{count} blocks");
     // Without, it takes longer where the slot is slow.
     let (slow_secs, slow_stalled) = denoised(&run("0"));
@@ -73,7 +79,8 @@ fn from_the_file_no_more_is_page_locked_than_two_buffers() {
     assert!(pinned < GIB && pinned > 0, "{pinned} bytes");
     assert!(from_memory.host_pinned_peak_bytes > Some(26 * GIB), "all blocks wait in page-locked memory");
     assert_eq!(record.peak_reserved_bytes(), from_memory.peak_reserved_bytes(), "where weights come from changes nothing on the GPU");
-    assert_eq!(from_memory.settled.stream_from, Some(StreamFrom::Memory));
+    assert_eq!(from_memory.config.stream_from, Some(StreamFrom::Auto), "what was asked for stays known");
+    assert_eq!(from_memory.config_run().stream_from, Some(StreamFrom::Memory));
 }
 
 #[test]

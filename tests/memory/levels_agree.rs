@@ -1,13 +1,14 @@
 //! Where weights live changes nothing of what is computed: wan-tiny on the CPU, every level and flag against level 0.
 
-use engine::denoising::Denoising;
-use engine::pipeline::{Pipeline, Sources, Target};
+use engine::ComputeDevice;
+use engine::components::{Sources, TEXT_ENCODER, TRANSFORMER, VAE};
+use engine::pipeline::{Denoising, Pipeline};
 use engine::text_encoder::byte_tokens;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
 use engine_protocol::{Config, Settings, Stage, parse_setting};
 use rstest::rstest;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Latents and pixels of a run in fp32.
 fn run(settings: &[&str]) -> (Tensor, Vec<u8>) {
@@ -30,12 +31,11 @@ fn load(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Pipeli
     let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
     let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
     let config = Config::resolve(&settings, &model).expect("a legal configuration");
-    let target = Target { device: Device::Cpu, computes: true };
-    (change(Pipeline::load(&model, &config, target, &sources()).expect("loads")), config)
+    (change(Pipeline::load(&model, &config, ComputeDevice::cpu(), &sources()).expect("loads")), config)
 }
 
 fn sources() -> Sources {
-    Sources { text_encoder: Source::Seeded(1), transformer: Source::Seeded(2), low_noise_transformer: None, vae: Source::Seeded(3) }
+    Sources::new([(TEXT_ENCODER, Source::Seeded(1)), (TRANSFORMER, Source::Seeded(2)), (VAE, Source::Seeded(3))])
 }
 
 fn tokens(prompt: &str) -> Vec<i64> {
@@ -119,7 +119,7 @@ fn a_denoising_goes_on_at_another_level(#[case] sampler: &str) {
 fn a_pipeline_for_later_stages_says_what_it_lacks() {
     let model = lowmem_tests::model("wan-tiny");
     let config = Config::resolve(&Settings::default(), &model).expect("legal");
-    let mut pipeline = Pipeline::load_from(Stage::Decode, &model, &config, Target::cpu(), &sources()).expect("loads");
+    let mut pipeline = Pipeline::load_from(Stage::Decode, &model, &config, ComputeDevice::cpu(), &sources()).expect("loads");
     let message = pipeline.encode(&[1], &[1]).expect_err("no text encoder").to_string();
     assert!(message.contains("loaded for later stages"), "{message}");
 }

@@ -2,16 +2,21 @@
 
 use engine::memory::{Place, Residency, Waits};
 use engine::pipeline::Pipeline;
-use engine::weights::{Group, Groups, Source, WeightTypes, Weights};
+use engine::weights::{Group, GroupName, Groups, Source, WeightTypes, Weights};
 use proptest::prelude::*;
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
 use super::levels_agree::run_as;
 
+fn name(index: usize) -> GroupName {
+    GroupName::numbered("blocks", index as u32, "")
+}
+
 /// Groups of unlike sizes: what is left of a larger one before it lies behind a smaller one in its buffer.
 fn residency(kind: Kind, place: Place) -> Residency {
-    let groups = (0..5).map(|index| Group::new(format!("blocks.{index}.")).linear("proj", 3, 2 + 40 * (index % 3))).collect();
+    let group = |index| Group::new(name(index), format!("blocks.{index}.")).linear("proj", 3, 2 + 40 * (index as i64 % 3));
+    let groups = (0..5).map(group).collect();
     Residency::new(groups, &[place; 5], WeightTypes::plain(kind), Device::Cpu, &Source::Seeded(5)).expect("fits on the CPU")
 }
 
@@ -44,28 +49,30 @@ fn a_streamed_run_is_the_resident_one(#[values(0, 1, 2, 3, 4)] prefetch: u32, #[
 /// The test above can fail: a model that keeps a tensor of a group is found out, in each type.
 #[rstest]
 fn a_view_that_is_kept_reads_nan(#[values(0, 1, 4)] prefetch: u32, #[values(Kind::Float, Kind::BFloat16, Kind::Half)] kind: Kind) {
-    let mut poisoned = residency(kind, streamed(prefetch)).with_poisoned_buffers();
+    let mut poisoned = residency(kind, streamed(prefetch));
+    poisoned.poison_buffers();
     for index in [0, 1, 2, 3, 4, 0] {
-        let kept = poisoned.with(index, view).expect("streamed");
+        let kept = poisoned.with(name(index), view).expect("streamed");
         assert_eq!(kept.kind(), kind);
         assert!(is_all_nan(&kept), "group {index} is still there");
     }
     // Without poison it would go unseen here, and show on a GPU, where the next copy comes while it is read.
-    let kept = residency(kind, streamed(prefetch)).with(0, view).expect("streamed");
+    let kept = residency(kind, streamed(prefetch)).with(name(0), view).expect("streamed");
     assert!(!is_all_nan(&kept));
 }
 
 #[test]
 fn a_group_is_copied_whole_after_an_error_of_the_model_too() {
-    let expected = residency(Kind::Float, Place::Resident).with(1, copy).expect("resident");
-    let mut poisoned = residency(Kind::Float, streamed(1)).with_poisoned_buffers();
+    let expected = residency(Kind::Float, Place::Resident).with(name(1), copy).expect("resident");
+    let mut poisoned = residency(Kind::Float, streamed(1));
+    poisoned.poison_buffers();
     let mut kept = None;
-    let failed = poisoned.with(1, |weights| {
+    let failed = poisoned.with(name(1), |weights| {
         kept = Some(view(weights)?);
         Err::<(), _>(engine::Error::Input("stop".into()))
     });
     assert!(failed.is_err() && is_all_nan(&kept.expect("it ran")));
-    assert_eq!(poisoned.with(1, copy).expect("streamed"), expected);
+    assert_eq!(poisoned.with(name(1), copy).expect("streamed"), expected);
 }
 
 proptest! {
@@ -75,10 +82,10 @@ proptest! {
         let mut resident = residency(Kind::Float, Place::Resident);
         let mut streamed = residency(Kind::Float, streamed(prefetch));
         if poison {
-            streamed = streamed.with_poisoned_buffers();
+            streamed.poison_buffers();
         }
         for index in order {
-            prop_assert_eq!(streamed.with(index, copy).expect("streamed"), resident.with(index, copy).expect("resident"));
+            prop_assert_eq!(streamed.with(name(index), copy).expect("streamed"), resident.with(name(index), copy).expect("resident"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What `lowmem plan` predicts, held against what the virtual GPU counts.
 
+use engine::components;
 use engine::memory::predict;
 use engine_protocol::{Config, RunRecord, Settings, Stage};
 use lowmem_tests::{model, root};
@@ -27,7 +28,7 @@ fn faults(records: &[RunRecord]) -> String {
 }
 
 fn fault(config: &Config, stage: Stage, counted: u64) -> Option<String> {
-    let report = predict(&model(&config.model), config);
+    let report = predict(config, &components::of(&model(&config.model)));
     let planned = report.stages.iter().find(|planned| planned.stage == stage).expect("each stage is planned");
     let predicted = planned.peak_allocated_bytes().expect("an estimate");
     let off = predicted.abs_diff(counted) as f64;

@@ -1,11 +1,12 @@
 //! The whole pipeline against diffusers' `WanPipeline`: prompt to video with tiny weights.
 
-use engine::pipeline::{Pipeline, Sources, Target};
+use engine::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
 use engine::video::VideoCanvas;
 use engine::weights::Source;
+use engine::{ComputeDevice, Pipeline};
 use engine_protocol::{Config, ModelSpec, PoolSpec, Settings, parse_setting};
 use rstest::rstest;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::resident::{Fixture, assert_close, path};
 
@@ -19,14 +20,11 @@ fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
 fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
     let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
     let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), model).unwrap();
-    let part = |name: &str| Source::open(&path(&format!("pipeline.{name}"))).unwrap();
-    let sources = Sources {
-        text_encoder: part("text_encoder"),
-        transformer: part("transformer"),
-        low_noise_transformer: model.pool.as_ref().map(|_| part("low_noise_transformer")),
-        vae: part("vae"),
-    };
-    (Pipeline::load(model, &config, Target { device: Device::Cpu, computes: true }, &sources).unwrap(), config)
+    let source = |key, name: &str| (key, Source::open(&path(&format!("pipeline.{name}"))).unwrap());
+    let one = [source(TEXT_ENCODER, "text_encoder"), source(TRANSFORMER, "transformer"), source(VAE, "vae")];
+    let second = model.pool.as_ref().map(|_| source(LOW_NOISE_TRANSFORMER, "low_noise_transformer"));
+    let sources = Sources::new(one.into_iter().chain(second));
+    (Pipeline::load(model, &config, ComputeDevice::cpu(), &sources).unwrap(), config)
 }
 
 /// Latents of the fixture's prompts and noise.

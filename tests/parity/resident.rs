@@ -1,8 +1,9 @@
 //! Fixtures, and a model's groups loaded from one onto the CPU.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use engine::weights::{Group, GroupLayout, Groups, Source, Weights};
+use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
@@ -47,7 +48,7 @@ impl Fixture {
 
 /// All groups of a model, on the CPU from the start.
 pub(crate) struct Resident {
-    weights: Vec<Weights>,
+    weights: HashMap<GroupName, Weights>,
 }
 
 impl Resident {
@@ -61,15 +62,15 @@ impl Resident {
             for param in &group.params {
                 source.fill(group, param, &mut weights.get(&param.name).shallow_clone()).unwrap();
             }
-            weights
+            (group.name, weights)
         };
         Self { weights: groups.iter().map(load).collect() }
     }
 }
 
 impl Groups for Resident {
-    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
-        run(&self.weights[index])
+    fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> engine::Result<R>) -> engine::Result<R> {
+        run(&self.weights[&name])
     }
 }
 

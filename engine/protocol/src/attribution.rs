@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an allocation is for. Each belongs to one component.
+/// What an allocation is for. Each belongs to one purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Component {
+pub enum Purpose {
     /// Weights that stay on the GPU.
     Weights,
     /// Staging buffers, in which streamed weights take turns.
     Staging,
-    /// What the arithmetic makes: everything that no other component claims.
+    /// What the arithmetic makes: everything that no other purpose claims.
     Activations,
     /// What an operation of libtorch asks for beside its result: cuBLAS', cuDNN's and attention's own memory.
     Workspace,
@@ -21,49 +21,48 @@ pub enum Component {
     Latents,
 }
 
-impl Component {
+impl Purpose {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Component; 7] = [
-        Component::Weights,
-        Component::Staging,
-        Component::Activations,
-        Component::Workspace,
-        Component::FeatureCache,
-        Component::Frames,
-        Component::Latents,
+    pub const ALL: [Purpose; 7] = [
+        Purpose::Weights,
+        Purpose::Staging,
+        Purpose::Activations,
+        Purpose::Workspace,
+        Purpose::FeatureCache,
+        Purpose::Frames,
+        Purpose::Latents,
     ];
 }
 
 /// A peak taken apart, in bytes. All but slack come to the peak of allocated bytes, and with slack to that of reserved bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PeakParts {
-    /// [`Component::Weights`].
+    /// [`Purpose::Weights`].
     pub weights_bytes: u64,
-    /// [`Component::Staging`].
+    /// [`Purpose::Staging`].
     pub staging_bytes: u64,
-    /// [`Component::Activations`].
+    /// [`Purpose::Activations`].
     pub activations_bytes: u64,
-    /// [`Component::Workspace`].
+    /// [`Purpose::Workspace`].
     pub workspace_bytes: u64,
-    /// [`Component::FeatureCache`].
+    /// [`Purpose::FeatureCache`].
     pub feature_cache_bytes: u64,
-    /// [`Component::Frames`].
+    /// [`Purpose::Frames`].
     pub frames_bytes: u64,
-    /// [`Component::Latents`].
+    /// [`Purpose::Latents`].
     pub latents_bytes: u64,
     /// What the caching allocator held from the driver at its own peak, beyond the tensors at theirs.
     pub slack_bytes: u64,
 }
 
 impl PeakParts {
-    /// Names of the parts, in the order of [`PeakParts::bytes`]: each component, then slack.
+    /// Names of the parts, in the order of [`PeakParts::bytes`]: each purpose, then slack.
     pub const NAMES: [&'static str; 8] = ["weights", "staging", "activations", "workspace", "feature cache", "frames", "latents", "slack"];
 
-    /// The parts of a peak: bytes of each component in the order of [`Component::ALL`], and the peak of reserved bytes.
-    pub fn new(components: [u64; 7], peak_reserved_bytes: u64) -> Self {
-        let slack_bytes = peak_reserved_bytes.saturating_sub(components.iter().sum());
-        let [weights_bytes, staging_bytes, activations_bytes, workspace_bytes, feature_cache_bytes, frames_bytes, latents_bytes] =
-            components;
+    /// The parts of a peak: bytes of each purpose in the order of [`Purpose::ALL`], and the peak of reserved bytes.
+    pub fn new(purposes: [u64; 7], peak_reserved_bytes: u64) -> Self {
+        let slack_bytes = peak_reserved_bytes.saturating_sub(purposes.iter().sum());
+        let [weights_bytes, staging_bytes, activations_bytes, workspace_bytes, feature_cache_bytes, frames_bytes, latents_bytes] = purposes;
         Self {
             weights_bytes,
             staging_bytes,

@@ -15,25 +15,27 @@ mod plan;
 mod profile;
 mod record;
 mod request;
+mod stage;
 mod time;
 
-pub use attribution::{Component, PeakParts};
+pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
     Allocator, At, AttnType, Config, ConfigError, Dtype, FLAGS, Flag, FlagValue, Flexcache, Group, Kind, OffloadTextEncoder, OnOom,
     PARTS_OF_A_BLOCK, ResidentBlocks, Resolution, Results, Sampler, Settings, StreamFrom, WeightDtype, flag, flattened, parse_setting,
     parse_values, setting_text, short_key, told,
 };
-pub use event::{Event, Lowered, Settled, StageMemory, Transfers};
+pub use event::Event;
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::OperationTime;
-pub use record::{Outcome, Predicted, RunRecord, Source, Stage, StageRecord};
+pub use record::{Outcome, Predicted, RunRecord, Source, StageRecord};
 pub use request::{Device, Profile, Request};
-pub use time::{Secs, StageTime, Work};
+pub use stage::{Lowered, Stage, StageMemory, Transfers};
+pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, WorkKind, WorkType};
 
 /// Bytes of one GiB: what people see is always in GiB.

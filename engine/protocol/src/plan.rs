@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Settled, Stage};
+use crate::{Config, Stage};
 
 /// Where weights live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +34,11 @@ pub enum Moves {
     BeforeDecode,
 }
 
-/// Groups of one part that are alike in size and place.
+/// Groups of one component that are alike in size and place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedGroups {
-    /// Part of the model: `text encoder`, `transformer`, `VAE`.
-    pub part: String,
+    /// What people call the component: `text encoder`, `transformer`, `VAE`.
+    pub component: String,
     /// Which of its groups: `embeddings`, `blocks 0-39`.
     pub name: String,
     /// How many they are.
@@ -61,11 +61,11 @@ pub enum BufferUse {
     Unpacking,
 }
 
-/// Buffers on the GPU that a part of the model needs while it runs.
+/// Buffers on the GPU that a component needs while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedBuffers {
-    /// Part of the model that uses them.
-    pub part: String,
+    /// What people call the component that uses them.
+    pub component: String,
     /// The stage that they are there for.
     pub stage: Stage,
     /// What for.
@@ -97,10 +97,10 @@ impl PlannedStage {
 }
 
 /// What will live where, and the predicted peak of each stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanReport {
-    /// What the configuration leaves to the machine, as it was settled.
-    pub settled: Settled,
+    /// The configuration, with what it leaves to the machine settled.
+    pub config: Config,
     /// All weights, in execution order.
     pub groups: Vec<PlannedGroups>,
     /// All buffers, in execution order.

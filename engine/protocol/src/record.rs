@@ -4,36 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Settled, StageMemory, StageTime};
-
-/// A part of making a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Weights to where they live.
-    Load,
-    /// Prompt to prompt embedding.
-    Encode,
-    /// Noise to latents.
-    Denoise,
-    /// Latents to frames.
-    Decode,
-}
-
-impl Stage {
-    /// All stages, in order.
-    pub const ALL: [Stage; 4] = [Stage::Load, Stage::Encode, Stage::Denoise, Stage::Decode];
-
-    /// The name in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Load => "load",
-            Stage::Encode => "encode",
-            Stage::Denoise => "denoise",
-            Stage::Decode => "decode",
-        }
-    }
-}
+use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,11 +123,11 @@ pub struct RunRecord {
     pub memory_source: Option<Source>,
     /// Where the times come from; empty where there are none.
     pub time_source: Option<Source>,
-    /// The configuration that ran.
+    /// The configuration that was asked for, `auto` included: by it a case is known again.
     pub config: Config,
-    /// What it left to the machine, as that was settled.
-    #[serde(default)]
-    pub settled: Settled,
+    /// The configuration as it ran, with what was left to the machine settled; empty where that is the one that was asked for. See [`RunRecord::config_run`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_config: Option<Config>,
     /// Each time that it was out of memory and went on at a lower level.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lowered: Vec<Lowered>,
@@ -196,6 +167,11 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl RunRecord {
+    /// The configuration as it ran: that of the last level, where memory ran out and the run went on.
+    pub fn config_run(&self) -> &Config {
+        self.settled_config.as_ref().unwrap_or(&self.config)
+    }
+
     /// The largest `counter` over the stages that ran, and its stage.
     fn largest(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
         let stages = self.stages.iter().filter_map(|s| Some((s.stage, counter(s.memory.as_ref()?))));

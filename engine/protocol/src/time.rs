@@ -52,7 +52,7 @@ impl Sum for Secs {
 
 /// What the GPU was asked for in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Work {
+pub struct StageWork {
     /// Multiplications and additions of matrix products, convolutions and attention.
     pub operations: f64,
     /// Bytes that all operations read and write of its memory.
@@ -69,5 +69,5 @@ pub struct StageTime {
     pub copy_stall: Option<Secs>,
     /// What the GPU did meanwhile; empty on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<StageWork>,
 }

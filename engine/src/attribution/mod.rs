@@ -1,4 +1,4 @@
-//! Attribution: each allocation on the GPU belongs to a component, so that a peak can be taken apart.
+//! Attribution: each allocation on the GPU belongs to a purpose, so that a peak can be taken apart.
 //!
 //! Code says what it allocates for ([`within`]), and libtorch's caching allocator says what it allocates: it reports each block with the bytes that
 //! it counts for it (see `cuda`). Nothing here moves, changes or asks for memory, so models may use it as they use names. On the CPU nothing
@@ -8,7 +8,7 @@
 //! A convolution, a matrix product and attention allocate their result and, beside it, memory for themselves, in an order of their own. All of it counts
 //! as workspace while they run; then the result is [`retag`]ged, at the peaks that it was part of too.
 
-mod ledger;
+mod live_allocations;
 
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,25 +16,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine_protocol::PeakParts;
 use tch::Tensor;
 
-pub use engine_protocol::Component;
+pub use engine_protocol::Purpose;
 
 use crate::error::Result;
-use ledger::Ledger;
+use live_allocations::LiveAllocations;
 
 /// One for the process, as the caching allocator is.
-static LEDGER: Mutex<Ledger> = Mutex::new(Ledger::new());
+static LIVE: Mutex<LiveAllocations> = Mutex::new(LiveAllocations::new());
 
 thread_local! {
     /// What this thread allocates for.
-    static CURRENT: Cell<Component> = const { Cell::new(Component::Activations) };
+    static CURRENT: Cell<Purpose> = const { Cell::new(Purpose::Activations) };
 }
 
-fn ledger() -> MutexGuard<'static, Ledger> {
-    LEDGER.lock().unwrap_or_else(PoisonError::into_inner)
+fn live() -> MutexGuard<'static, LiveAllocations> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets the component back to what it was, whichever way its scope is left.
-struct Restore(Component);
+/// Sets the purpose back to what it was, whichever way its scope is left.
+struct Restore(Purpose);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -42,9 +42,9 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `body`, whose allocations belong to `component` where it does not say otherwise itself.
-pub fn within<R>(component: Component, body: impl FnOnce() -> R) -> R {
-    let _restore = Restore(CURRENT.replace(component));
+/// Runs `body`, whose allocations belong to `purpose` where it does not say otherwise itself.
+pub fn within<R>(purpose: Purpose, body: impl FnOnce() -> R) -> R {
+    let _restore = Restore(CURRENT.replace(purpose));
     body()
 }
 
@@ -53,56 +53,56 @@ pub fn within<R>(component: Component, body: impl FnOnce() -> R) -> R {
 /// # Errors
 /// The operation's.
 pub fn operation(body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let result = within(Component::Workspace, body)?;
+    let result = within(Purpose::Workspace, body)?;
     retag(&result, CURRENT.get());
     Ok(result)
 }
 
-/// Says that the memory of `tensor`, which begins where its allocation does, belongs to `component`, and did from its first moment. Others, and those
+/// Says that the memory of `tensor`, which begins where its allocation does, belongs to `purpose`, and did from its first moment. Others, and those
 /// that are not on the GPU, are left alone.
-pub fn retag(tensor: &Tensor, component: Component) {
+pub fn retag(tensor: &Tensor, purpose: Purpose) {
     if tensor.device().is_cuda() {
-        ledger().retag(tensor.data_ptr() as usize, component);
+        live().retag(tensor.data_ptr() as usize, purpose);
     }
 }
 
 /// The allocator reports a block of so many bytes at `address`, or, where `bytes` is negative, that it is free; `reserved` bytes are held from the driver.
 pub(crate) fn report(address: usize, bytes: i64, reserved: u64) {
     match u64::try_from(bytes) {
-        Ok(bytes) => ledger().allocated(address, bytes, reserved, CURRENT.get()),
-        Err(_) => ledger().freed(address),
+        Ok(bytes) => live().allocated(address, bytes, reserved, CURRENT.get()),
+        Err(_) => live().freed(address),
     }
 }
 
 /// The allocator reports that an allocation failed while it held so many bytes from the driver.
 pub(crate) fn report_out_of_memory(reserved: u64) {
-    ledger().ran_out(reserved);
+    live().ran_out(reserved);
 }
 
 /// Begins the peaks of a stage and of its first step, with so many bytes held from the driver.
 pub(crate) fn begin_stage(reserved: u64) {
-    ledger().begin_stage(reserved);
+    live().begin_stage(reserved);
 }
 
 /// The parts of the stage's peak until now, for which libtorch counted these two. Empty where not all of it was reported here: a thread that nobody listens
 /// to has allocated too.
 pub(crate) fn stage_parts(peak_allocated: u64, peak_reserved: u64) -> Option<PeakParts> {
-    let parts = ledger().stage();
+    let parts = live().stage();
     let slack_bytes = peak_reserved.saturating_sub(peak_allocated);
     (parts.allocated_bytes() == peak_allocated).then_some(PeakParts { slack_bytes, ..parts })
 }
 
 /// The peak of the step that ends here, and begins the next one. `allocated` and `reserved` are libtorch's counts of now; empty as in [`stage_parts`].
 pub(crate) fn end_step(allocated: u64, reserved: u64) -> Option<PeakParts> {
-    let mut ledger = ledger();
-    let parts = ledger.step();
-    ledger.begin_step(reserved);
-    (ledger.allocated_bytes() == allocated).then_some(parts)
+    let mut live = live();
+    let parts = live.step();
+    live.begin_step(reserved);
+    (live.allocated_bytes() == allocated).then_some(parts)
 }
 
 /// What was allocated when an allocation of this stage failed; empty where none did.
 pub(crate) fn parts_at_failure() -> Option<PeakParts> {
-    ledger().failure()
+    live().failure()
 }
 
 #[cfg(test)]
@@ -111,16 +111,16 @@ mod tests {
 
     #[test]
     fn a_scope_ends_whichever_way_it_is_left() {
-        within(Component::Frames, || {
+        within(Purpose::Frames, || {
             let failed = operation(|| {
-                assert_eq!(CURRENT.get(), Component::Workspace);
+                assert_eq!(CURRENT.get(), Purpose::Workspace);
                 Err(crate::Error::Input("stop".into()))
             });
             assert!(failed.is_err());
-            assert_eq!(CURRENT.get(), Component::Frames);
-            let _ = std::panic::catch_unwind(|| within(Component::Weights, || panic!("on purpose")));
-            assert_eq!(CURRENT.get(), Component::Frames);
+            assert_eq!(CURRENT.get(), Purpose::Frames);
+            let _ = std::panic::catch_unwind(|| within(Purpose::Weights, || panic!("on purpose")));
+            assert_eq!(CURRENT.get(), Purpose::Frames);
         });
-        assert_eq!(CURRENT.get(), Component::Activations);
+        assert_eq!(CURRENT.get(), Purpose::Activations);
     }
 }

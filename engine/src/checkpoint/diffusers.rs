@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{PoolSpec, Sampler, TextEncoderSpec, TransformerSpec, VaeSpec};
 
 use super::json::Json;
+use super::opened::{Checkpoint, StoredComponent};
 use super::published::{self, Shapes};
-use super::{Checkpoint, Component, Part};
+use crate::components::{self, Component};
 use crate::error::{Error, Result};
 use crate::weights::TensorStore;
 
@@ -19,22 +20,15 @@ pub(super) const INDEX: &str = "model_index.json";
 /// Tokens that `WanPipeline` cuts or pads a prompt to.
 const MAX_TOKENS: i64 = 512;
 
-/// The text encoder's embedding table, and its second name: transformers writes it under either, or under both.
-const TABLE: &str = "shared.weight";
-pub(super) const TIED_TABLE: &str = "encoder.embed_tokens.weight";
-
 /// Opens the checkpoint in `root`.
 pub(super) fn open(root: &Path) -> Result<Checkpoint> {
-    // 1. Which components there are.
+    // 1. How many transformers there are.
     let index = Json::read(&root.join(INDEX))?;
     index.only("_class_name", "WanPipeline", "text to video")?;
     let second: Option<(Option<String>, Option<String>)> = index.find("transformer_2")?;
     let has_second = second.is_some_and(|(_, class)| class.is_some());
-    let mut parts = vec![("text_encoder", Part::TextEncoder), ("transformer", Part::Transformer)];
-    parts.extend(has_second.then_some(("transformer_2", Part::LowNoiseTransformer)));
-    parts.push(("vae", Part::Vae));
 
-    // 2. Their shapes.
+    // 2. Shapes.
     let config = |folder: &str| Json::read(&root.join(folder).join("config.json"));
     let transformer = transformer_spec(&config("transformer")?)?;
     if has_second {
@@ -66,17 +60,19 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     model.sampling.sampler = sampler;
     model.sampling.flow_shift = scheduler.positive(shift)?.unwrap_or(1.0);
 
-    // 4. Their weights.
-    let open = |(name, part): (&str, Part)| {
-        let mut tensors = TensorStore::open(&weights_file(&root.join(name))?)?;
-        if part == Part::TextEncoder && tensors.get(TABLE).is_none() {
-            tensors = tensors.renamed(|name| if name == TIED_TABLE { TABLE } else { name }.to_owned())?;
-        }
-        Ok(Component { part, name: name.to_owned(), tensors })
-    };
-    let components = parts.into_iter().map(open).collect::<Result<_>>()?;
+    // 4. The weights of what it is made of.
+    let components = components::of(&model).iter().map(|component| stored(root, component.as_ref())).collect::<Result<_>>()?;
     let tokenizer = root.join("tokenizer/tokenizer.json");
     Ok(Checkpoint { root: root.to_owned(), layout: "diffusers", model, tokenizer, components })
+}
+
+/// The weights of `component`, in its folder below `root`.
+fn stored(root: &Path, component: &dyn Component) -> Result<StoredComponent> {
+    let (key, mut tensors) = (component.key(), TensorStore::open(&weights_file(&root.join(component.key()))?)?);
+    if let Some(second) = component.alias().filter(|second| tensors.get(second.name).is_none()) {
+        tensors = tensors.renamed(|name| if name == second.alias { second.name } else { name }.to_owned())?;
+    }
+    Ok(StoredComponent { key, name: key.to_owned(), tensors })
 }
 
 /// The file to open for the weights in `folder`: the index of several, or the only one.

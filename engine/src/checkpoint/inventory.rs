@@ -1,59 +1,85 @@
-//! A checkpoint's tensors held against what its model needs.
+//! A checkpoint's tensors held against what its model's components need. How a layout names its files is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use engine_protocol::{ComponentInventory, Inventory, ModelSpec};
+use engine_protocol::{ComponentInventory, Inventory};
 
-use super::{Checkpoint, Component, Part, diffusers};
+use super::opened::{Checkpoint, StoredComponent};
+use crate::components::{self, Component, Sources};
 use crate::error::{Error, Result};
-use crate::text_encoder::TextEncoder;
-use crate::transformer::Transformer;
-use crate::vae;
-use crate::weights::{Group, Param, check_stored};
+use crate::weights::{Group, Param, Source, check_stored};
 
-/// What all components hold.
-pub(super) fn take(checkpoint: &Checkpoint) -> Inventory {
-    let relative = |path: &std::path::Path| path.strip_prefix(&checkpoint.root).unwrap_or(path).display().to_string();
-    let component = |component: &Component| {
+impl Checkpoint {
+    /// What its files hold, held against what the model needs.
+    pub fn inventory(&self) -> Inventory {
+        let stored = components::of(&self.model).into_iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
+        Inventory {
+            layout: self.layout.to_owned(),
+            model: self.model.clone(),
+            tokenizer: self.tokenizer.is_file().then(|| self.relative(&self.tokenizer)),
+            components: stored.map(|(stored, component)| self.component_inventory(stored, component.as_ref())).collect(),
+            refusal: self.sources().err().or_else(|| self.open_tokenizer().err()).map(|error| error.to_string()),
+        }
+    }
+
+    /// The weights, all of them found to be what the model needs.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, or has another shape or type than the model needs, with its file.
+    pub fn sources(&self) -> Result<Sources> {
+        let mut sources = Vec::new();
+        for component in components::of(&self.model) {
+            let stored = self.stored(component.as_ref());
+            let stored = stored.ok_or_else(|| Error::at(&self.root, &format!("it has no {}", component.name())))?;
+            check(stored, component.as_ref())?;
+            sources.push((component.key(), Source::Stored(Rc::new(stored.tensors.clone()))));
+        }
+        Ok(Sources::new(sources))
+    }
+
+    fn stored(&self, component: &dyn Component) -> Option<&StoredComponent> {
+        self.components.iter().find(|stored| stored.key == component.key())
+    }
+
+    fn relative(&self, path: &std::path::Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
+    fn component_inventory(&self, stored: &StoredComponent, component: &dyn Component) -> ComponentInventory {
         let mut types: BTreeMap<String, u64> = BTreeMap::new();
         let (mut tensors, mut parameters, mut bytes) = (0, 0, 0);
-        for (_, tensor) in component.tensors.iter() {
+        for (_, tensor) in stored.tensors.iter() {
             *types.entry(type_name(tensor.kind())).or_default() += tensor.bytes();
             (tensors, parameters, bytes) = (tensors + 1, parameters + tensor.parameters(), bytes + tensor.bytes());
         }
-        let params = needed(component, &checkpoint.model).chain(optional(component, &checkpoint.model)).collect::<Vec<_>>();
+        let params = named(component.groups()).chain(named(component.spare_groups())).collect::<Vec<_>>();
         let names: BTreeSet<&str> = params.iter().map(|(name, _)| name.as_str()).collect();
-        let unexpected = component.tensors.iter().filter(|(name, _)| !names.contains(name) && !is_tied(component, name));
+        let is_alias = |name: &str| component.alias().is_some_and(|second| second.alias == name);
+        let unexpected = stored.tensors.iter().filter(|(name, _)| !names.contains(name) && !is_alias(name));
         ComponentInventory {
-            name: component.name.clone(),
-            files: component.tensors.files().iter().map(|path| relative(path)).collect(),
+            name: stored.name.clone(),
+            files: stored.tensors.files().iter().map(|path| self.relative(path)).collect(),
             tensors,
             parameters,
             bytes,
             types,
-            faults: params.iter().filter_map(|(name, param)| fault(component, name, param)).map(|error| error.to_string()).collect(),
-            missing: names.iter().filter(|name| component.tensors.get(name).is_none()).map(|&name| name.to_owned()).collect(),
+            faults: params.iter().filter_map(|(name, param)| fault(stored, name, param)).map(|error| error.to_string()).collect(),
+            missing: names.iter().filter(|name| stored.tensors.get(name).is_none()).map(|&name| name.to_owned()).collect(),
             unexpected: unexpected.map(|(name, _)| name.to_owned()).collect(),
         }
-    };
-    Inventory {
-        layout: checkpoint.layout.to_owned(),
-        model: checkpoint.model.clone(),
-        tokenizer: checkpoint.tokenizer.is_file().then(|| relative(&checkpoint.tokenizer)),
-        components: checkpoint.components.iter().map(component).collect(),
-        refusal: checkpoint.sources().err().or_else(|| checkpoint.open_tokenizer().err()).map(|error| error.to_string()),
     }
 }
 
 /// Refuses a component that lacks what making a video needs, or has it in another shape or type.
-pub(super) fn check(component: &Component, model: &ModelSpec) -> Result<()> {
-    for (name, param) in needed(component, model) {
-        if component.tensors.get(&name).is_none() {
-            let files = component.tensors.files();
+fn check(stored: &StoredComponent, component: &dyn Component) -> Result<()> {
+    for (name, param) in named(component.groups()) {
+        if stored.tensors.get(&name).is_none() {
+            let files = stored.tensors.files();
             let file = files.first().map(|path| format!("{}: ", path.display())).unwrap_or_default();
-            return Err(Error::Input(format!("{file}{name}: no such tensor in {}: fetch the checkpoint again", component.name)));
+            return Err(Error::Input(format!("{file}{name}: no such tensor in {}: fetch the checkpoint again", stored.name)));
         }
-        if let Some(error) = fault(component, &name, &param) {
+        if let Some(error) = fault(stored, &name, &param) {
             return Err(error);
         }
     }
@@ -61,36 +87,16 @@ pub(super) fn check(component: &Component, model: &ModelSpec) -> Result<()> {
 }
 
 /// What is wrong with a tensor that is there.
-fn fault(component: &Component, name: &str, param: &Param) -> Option<Error> {
-    check_stored(param, component.tensors.get(name)?).err()
+fn fault(stored: &StoredComponent, name: &str, param: &Param) -> Option<Error> {
+    check_stored(param, stored.tensors.get(name)?).err()
 }
 
-/// The tensors that making a video needs, with their full names.
-fn needed(component: &Component, model: &ModelSpec) -> impl Iterator<Item = (String, Param)> {
-    named(match component.part {
-        Part::TextEncoder => TextEncoder::groups(&model.text_encoder),
-        Part::Transformer | Part::LowNoiseTransformer => Transformer::groups(&model.transformer),
-        Part::Vae => vae::groups(&model.vae),
-    })
-}
-
-/// The tensors that only the way back needs, from a video to latents.
-fn optional(component: &Component, model: &ModelSpec) -> impl Iterator<Item = (String, Param)> {
-    named(match component.part {
-        Part::Vae => vae::encoder_groups(&model.vae),
-        _ => Vec::new(),
-    })
-}
-
+/// Tensors with their full names.
 fn named(groups: Vec<Group>) -> impl Iterator<Item = (String, Param)> {
     groups.into_iter().flat_map(|group| {
         let prefix = group.prefix;
         group.params.into_iter().map(move |param| (format!("{prefix}{}", param.name), param))
     })
-}
-
-fn is_tied(component: &Component, name: &str) -> bool {
-    component.part == Part::TextEncoder && name == diffusers::TIED_TABLE
 }
 
 /// The name of a type as people write it.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{PoolSpec, TransformerSpec};
 
 use super::json::Json;
+use super::opened::{Checkpoint, StoredComponent};
 use super::published::{self, Shapes};
-use super::{Checkpoint, Component, Part, diffusers, original_names, original_shapes};
+use super::{diffusers, original_names, original_shapes};
+use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
 use crate::weights::TensorStore;
 
@@ -35,15 +37,14 @@ fn has_config(folder: &Path) -> bool {
 pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     // 1. The weights, under the models' names.
     let (text_encoder_file, vae_file) = (pth(root, "models_t5")?, pth(root, "Wan")?);
-    let text_encoder = component(Part::TextEncoder, &text_encoder_file, &text_encoder_file)?;
+    let text_encoder = component(TEXT_ENCODER, original_names::text_encoder, &text_encoder_file, &text_encoder_file)?;
     let vae = TensorStore::open(&vae_file)?;
     let vae_shapes = original_shapes::VaeShapes::of(&vae).map_err(|what| Error::at(&vae_file, &what))?;
-    let vae =
-        Component { part: Part::Vae, name: file_name(&vae_file), tensors: vae.renamed(|name| original_names::vae(name, &vae_shapes))? };
+    let tensors = vae.renamed(|name| original_names::vae(name, &vae_shapes))?;
+    let vae = StoredComponent { key: VAE, name: file_name(&vae_file), tensors };
     let folders = if has_config(root) { vec![root.to_owned()] } else { POOL.map(|folder| root.join(folder)).to_vec() };
-    let parts = [Part::Transformer, Part::LowNoiseTransformer];
-    let transformers = folders.iter().zip(parts).map(|(folder, part)| component(part, folder, &diffusers::weights_file(folder)?));
-    let transformers = transformers.collect::<Result<Vec<_>>>()?;
+    let transformer = |(folder, key): (&PathBuf, _)| component(key, original_names::transformer, folder, &diffusers::weights_file(folder)?);
+    let transformers = folders.iter().zip([TRANSFORMER, LOW_NOISE_TRANSFORMER]).map(transformer).collect::<Result<Vec<_>>>()?;
 
     // 2. Their shapes: of the transformer as its config says, of the others as their tensors are.
     let text_encoder_spec = original_shapes::text_encoder(&text_encoder.tensors).map_err(|what| Error::at(&text_encoder_file, &what))?;
@@ -69,17 +70,13 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { root: root.to_owned(), layout: "original", model, tokenizer, components })
 }
 
-/// The weights in `file`, under the models' names. `place` is what people know them by: a folder or a file.
-fn component(part: Part, place: &Path, file: &Path) -> Result<Component> {
-    let rename = match part {
-        Part::TextEncoder => original_names::text_encoder,
-        _ => original_names::transformer,
-    };
+/// The weights in `file`, under the models' names, which `rename` knows. `place` is what people know them by: a folder or a file.
+fn component(key: &'static str, rename: fn(&str) -> String, place: &Path, file: &Path) -> Result<StoredComponent> {
     let name = match file_name(place) {
         name if POOL.contains(&name.as_str()) || name.ends_with(".pth") => name,
         _ => "transformer".to_owned(),
     };
-    Ok(Component { part, name, tensors: TensorStore::open(file)?.renamed(rename)? })
+    Ok(StoredComponent { key, name, tensors: TensorStore::open(file)?.renamed(rename)? })
 }
 
 /// The only `.pth` file in `root` whose name starts so.

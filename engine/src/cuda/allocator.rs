@@ -1,4 +1,4 @@
-//! The device and its caching allocator: counters, peaks, limits.
+//! The device and its caching allocator: counters, peaks, limits. It knows how much is held, and not what for: that is `attribution`.
 
 use engine_protocol::{PeakParts, StageMemory};
 
@@ -6,20 +6,20 @@ use super::ffi;
 use crate::attribution;
 use crate::error::Result;
 
-/// `off`: the work of operations is not counted, and their times are not known.
-const OBSERVER: &str = "LOWMEM_OBSERVER";
-
-/// Makes the context, so that later figures hold it, has what this thread allocates attributed and what it asks of the GPU counted, and gives the device's name.
+/// Makes the context, so that later figures hold it, and has what this thread allocates attributed.
 ///
 /// # Errors
 /// When there is no GPU, or it cannot be used.
-pub fn start(is_profiled: bool) -> Result<String> {
+pub fn start() -> Result<()> {
     ffi::start()?;
-    ffi::observe()?;
-    // Only to measure what it costs: `benches/observer_cost.py`.
-    if std::env::var_os(OBSERVER).is_none_or(|value| value != "off") {
-        ffi::observe_work(is_profiled)?;
-    }
+    ffi::observe()
+}
+
+/// The device's name.
+///
+/// # Errors
+/// When there is no GPU, or it cannot be used.
+pub fn device_name() -> Result<String> {
     ffi::device_name()
 }
 
@@ -94,6 +94,28 @@ pub fn memory() -> Result<StageMemory> {
     })
 }
 
+/// What an allocation of `bytes` counts for in libtorch's caching allocator (`c10/cuda/CUDACachingAllocator.cpp`, torch 2.13): a multiple of 512
+/// bytes, and from 10 MiB on all of its own segment, which is a multiple of 2 MiB, unless more than 1 MiB of that would be left for others.
+pub fn block_bytes(bytes: i64) -> u64 {
+    const MIB: u64 = 1 << 20;
+    let rounded = (bytes as u64).max(1).next_multiple_of(512);
+    let segment = rounded.next_multiple_of(2 * MIB);
+    if rounded >= 10 * MIB && segment - rounded <= MIB { segment } else { rounded }
+}
+
 fn unsigned(bytes: i64) -> u64 {
     bytes.max(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::block_bytes;
+
+    #[test]
+    fn an_allocation_counts_as_libtorch_counts_it() {
+        assert_eq!(block_bytes(1), 512);
+        assert_eq!(block_bytes(3 << 20), 3 << 20);
+        assert_eq!(block_bytes((20 << 20) - 100), 20 << 20);
+        assert_eq!(block_bytes((20 << 20) + 1), (20 << 20) + 512);
+    }
 }

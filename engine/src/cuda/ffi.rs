@@ -1,4 +1,7 @@
 //! The C side of `shim.cpp` and memory that libtorch did not allocate, made safe. The engine's only unsafe code.
+//!
+//! Every function that other files see is safe for every caller: it checks what it is given, or the type that it belongs to owns what it needs. It knows nothing of
+//! what its callers do with streams, events and bytes: the order of copies and arithmetic is theirs.
 #![expect(unsafe_code, reason = "calls into the C++ shim, and tensors over memory that libtorch did not allocate")]
 
 use std::ffi::{CStr, c_char, c_double, c_int, c_void};
@@ -8,10 +11,11 @@ use engine_protocol::{WorkKind, WorkType};
 use memmap2::{Mmap, UncheckedAdvice};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::DEVICE;
+use crate::attribution;
 use crate::error::{Error, Result};
-use crate::profile::{self, Done};
-use crate::{attribution, timing};
+
+/// The one GPU that a worker uses. Which card it is, `CUDA_VISIBLE_DEVICES` says.
+pub(crate) const DEVICE: c_int = 0;
 
 /// The caching allocator's counters, over all pools, in bytes.
 #[repr(C)]
@@ -58,8 +62,7 @@ unsafe extern "C" {
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
-    fn lowmem_pinned_new(bytes: usize, memory: *mut *mut c_void) -> c_int;
-    fn lowmem_pinned_free(memory: *mut c_void) -> c_int;
+    fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
 }
 
 /// The shim's answer as a result, with its error text.
@@ -89,24 +92,50 @@ pub(super) fn observe() -> Result<()> {
     check(unsafe { lowmem_observe(on_memory, on_out_of_memory) })
 }
 
-/// Has the work of every operation on the GPU reported to `timing`, and to `profile` where it is wanted there, from here on. Once a process.
-pub(super) fn observe_work(is_profiled: bool) -> Result<()> {
-    extern "C" fn on_begin(_name: *const c_char) {
-        profile::begin();
+/// An operation on the GPU that is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ObservedOperation<'a> {
+    /// libtorch's name.
+    pub(crate) name: &'a CStr,
+    /// Empty where it is of no kind that is told apart.
+    pub(crate) kind: Option<WorkKind>,
+    pub(crate) dtype: WorkType,
+    /// Multiplications and additions.
+    pub(crate) operations: f64,
+    /// Bytes read and written.
+    pub(crate) bytes: f64,
+    /// Whether it was all that itself, and not other operations in it.
+    pub(crate) counts: bool,
+}
+
+/// Hears of each operation on the GPU, on the thread that asked for it.
+pub(crate) trait OperationListener {
+    /// An operation begins.
+    fn begun();
+    /// The innermost operation is over.
+    fn ended(operation: &ObservedOperation<'_>);
+}
+
+/// Has `L` hear of every operation on the GPU from here on; of their beginnings only where `hears_beginnings`. Once a process.
+pub(super) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -> Result<()> {
+    extern "C" fn on_begin<L: OperationListener>(_name: *const c_char) {
+        L::begun();
     }
-    extern "C" fn on_end(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double, counts: c_int) {
-        if counts != 0 {
-            timing::report(operations, bytes);
-        }
-        profile::end(|| {
-            let kind = WorkKind::of(kind).filter(|_| counts != 0)?;
-            // SAFETY: the observer keeps the text as long as the program lives.
-            let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-            Some(Done { name, kind, dtype: WorkType::of(dtype), operations, bytes })
-        });
+    extern "C" fn on_end<L: OperationListener>(
+        name: *const c_char,
+        kind: c_int,
+        dtype: c_int,
+        operations: c_double,
+        bytes: c_double,
+        counts: c_int,
+    ) {
+        // SAFETY: the observer keeps the text as long as the program lives.
+        let name = unsafe { CStr::from_ptr(name) };
+        let (kind, dtype) = (WorkKind::of(kind), WorkType::of(dtype));
+        L::ended(&ObservedOperation { name, kind, dtype, operations, bytes, counts: counts != 0 });
     }
     // SAFETY: both functions live as long as the program, take plain numbers and a text that lives as long, and unwind into nothing.
-    match unsafe { lowmem_observe_work(is_profiled.then_some(on_begin as OnBegin), on_end) } {
+    match unsafe { lowmem_observe_work(hears_beginnings.then_some(on_begin::<L> as OnBegin), on_end::<L>) } {
         0 => Ok(()),
         _ => Err(Error::Torch(TchError::Torch("its operations could not be observed".into()))),
     }
@@ -162,18 +191,26 @@ pub(super) fn synchronize() -> Result<()> {
     check(unsafe { lowmem_synchronize() })
 }
 
-pub(super) fn current_stream() -> Result<i64> {
-    let mut id = 0;
-    // SAFETY: `id` is a place for one number.
-    check(unsafe { lowmem_current_stream(DEVICE, &mut id) })?;
-    Ok(id)
-}
+/// A stream of libtorch's, which are there as long as the program. Only libtorch names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StreamId(i64);
 
-pub(super) fn stream_from_pool() -> Result<i64> {
-    let mut id = 0;
-    // SAFETY: `id` is a place for one number.
-    check(unsafe { lowmem_stream_from_pool(DEVICE, &mut id) })?;
-    Ok(id)
+impl StreamId {
+    /// The one that libtorch computes on.
+    pub(super) fn current() -> Result<Self> {
+        let mut id = 0;
+        // SAFETY: `id` is a place for one number.
+        check(unsafe { lowmem_current_stream(DEVICE, &mut id) })?;
+        Ok(Self(id))
+    }
+
+    /// Another one, from its pool.
+    pub(super) fn from_pool() -> Result<Self> {
+        let mut id = 0;
+        // SAFETY: `id` is a place for one number.
+        check(unsafe { lowmem_stream_from_pool(DEVICE, &mut id) })?;
+        Ok(Self(id))
+    }
 }
 
 /// An event of our own, destroyed when it goes.
@@ -201,14 +238,14 @@ impl OwnedEvent {
         check(unsafe { lowmem_event_synchronize(self.0) })
     }
 
-    pub(super) fn record(&self, stream: i64) -> Result<()> {
+    pub(super) fn record(&self, stream: StreamId) -> Result<()> {
         // SAFETY: the handle is alive as long as `self`.
-        check(unsafe { lowmem_event_record(self.0, DEVICE, stream) })
+        check(unsafe { lowmem_event_record(self.0, DEVICE, stream.0) })
     }
 
-    pub(super) fn wait(&self, stream: i64) -> Result<()> {
+    pub(super) fn wait(&self, stream: StreamId) -> Result<()> {
         // SAFETY: the handle is alive as long as `self`.
-        check(unsafe { lowmem_event_wait(self.0, DEVICE, stream) })
+        check(unsafe { lowmem_event_wait(self.0, DEVICE, stream.0) })
     }
 }
 
@@ -219,43 +256,74 @@ impl Drop for OwnedEvent {
     }
 }
 
-/// Page-locked memory as a tensor of bytes. The tensor is a view: it must not be used once this is gone.
+/// So many bytes of page-locked memory, not written yet: a tensor on the CPU that owns them, so that they go with the last tensor that looks into them.
+pub(super) fn pinned_bytes(bytes: usize) -> Result<Tensor> {
+    let mut tensor = std::ptr::null_mut();
+    // SAFETY: `tensor` is a place for one pointer, to a tensor that the shim made and that is ours from there on.
+    unsafe {
+        check(lowmem_pinned_bytes(bytes, &mut tensor))?;
+        Ok(Tensor::from_ptr(tensor.cast()))
+    }
+}
+
+/// Copies to the GPU in one stream. What they go into is kept until the device has done them.
 #[derive(Debug)]
-pub(super) struct OwnedPinned {
-    memory: *mut c_void,
-    bytes: usize,
+pub(super) struct Copies {
+    stream: StreamId,
+    /// What copies were put into, each once.
+    targets: Vec<Tensor>,
 }
 
-impl OwnedPinned {
-    pub(super) fn new(bytes: usize) -> Result<Self> {
-        let mut memory = std::ptr::null_mut();
-        // SAFETY: `memory` is a place for one pointer.
-        check(unsafe { lowmem_pinned_new(bytes, &mut memory) })?;
-        Ok(Self { memory, bytes })
+impl Copies {
+    /// None yet.
+    pub(super) fn new(stream: StreamId) -> Self {
+        Self { stream, targets: Vec::new() }
     }
 
-    /// The memory as a tensor; the caller keeps `self` for as long as the tensor.
-    pub(super) fn tensor(&self) -> Tensor {
-        // SAFETY: the memory is ours, has so many bytes and outlives the tensor, as the caller promises.
-        unsafe { Tensor::from_blob(self.memory.cast(), &[self.bytes as i64], &[1], Kind::Uint8, Device::Cpu) }
+    /// Puts a copy of the first `bytes` bytes of `from`, on the host, to `to`, on the GPU, into the stream. What is written to `from` before the stream is there
+    /// may be copied too.
+    pub(super) fn put(&mut self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
+        assert!(to.device() == Device::Cuda(DEVICE as usize) && from.device() == Device::Cpu, "from the host to the GPU");
+        assert!(to.is_contiguous() && from.is_contiguous(), "slabs are contiguous");
+        assert!(to.kind() == Kind::Uint8 && from.kind() == Kind::Uint8, "slabs are bytes");
+        assert!(0 <= bytes && bytes as usize <= to.numel().min(from.numel()), "the slab is too small");
+        if !self.targets.iter().any(|target| target.data_ptr() == to.data_ptr()) {
+            self.targets.push(to.shallow_clone());
+        }
+        // SAFETY: both hold at least `bytes` bytes, as just checked. `to` lives until the stream has done the copy: see `drop`. Of `from`, ordinary memory has been read
+        // when the call returns, and page-locked memory is given back by `cudaFreeHost`, which waits, or by libtorch's allocator, which keeps it.
+        check(unsafe { lowmem_copy_to_device(to.data_ptr(), from.data_ptr(), bytes as usize, DEVICE, self.stream.0) })
     }
 }
 
-impl Drop for OwnedPinned {
+impl Drop for Copies {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new` and freed once. `cudaFreeHost` waits for copies that still read it.
-        let _ = unsafe { lowmem_pinned_free(self.memory) };
+        // A copy may still be on its way into memory that libtorch is about to give to somebody else. Where waiting fails the device is lost, and so is its memory.
+        let _ = synchronize();
     }
 }
 
-/// A file mapped for reading, and a tensor of its bytes. The tensor is a view: it must not be used once this is gone, and never be written to.
+/// Where a tensor lies in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlaceInFile<'a> {
+    /// Bytes from the file's beginning to its first element.
+    pub(crate) offset: u64,
+    /// Bytes from there to the end of its last element.
+    pub(crate) span: u64,
+    pub(crate) kind: Kind,
+    pub(crate) shape: &'a [i64],
+    /// Elements from one to the next along each side; empty where they lie in order.
+    pub(crate) strides: &'a [i64],
+}
+
+/// A file mapped for reading. No tensor over it leaves this file, since whoever has a tensor may write to it and keep it.
 #[derive(Debug)]
 pub(crate) struct FileMapping(Mmap);
 
 impl FileMapping {
     pub(crate) fn new(file: &File) -> std::io::Result<Self> {
-        // SAFETY: bytes may change under us when somebody writes to the file meanwhile; they are numbers to us, any of which is a valid weight.
-        // A file that is cut shorter meanwhile ends this process, which is one case's own.
+        // SAFETY: somebody may write to the file meanwhile, which no program can keep from happening; its bytes are then other numbers, any of which is a valid
+        // weight, and headers are checked as they are read. A file that is cut shorter meanwhile ends this process, which is one case's own.
         Ok(Self(unsafe { Mmap::map(file) }?))
     }
 
@@ -263,26 +331,46 @@ impl FileMapping {
         &self.0
     }
 
+    /// Whether so many bytes from `offset` on are in the file.
+    fn holds(&self, offset: u64, bytes: u64) -> bool {
+        offset.checked_add(bytes).is_some_and(|end| end <= self.0.len() as u64)
+    }
+
     /// Says that these bytes are not needed for now, so that their pages are not this process's any more. Who reads them again gets them from the file.
     pub(crate) fn let_go(&self, offset: u64, bytes: u64) {
-        // SAFETY: the mapping is only ever read and is of a file, so a page that is dropped comes back with what it had.
+        if !self.holds(offset, bytes) {
+            return;
+        }
+        // SAFETY: the range is in the mapping, which is only ever read and is of a file, so a page that is dropped comes back with what it had.
         let advised = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, offset as usize, bytes as usize) };
         // It is advice: where the system takes none, memory is held for longer.
         drop(advised);
     }
 
-    /// The file as a tensor; the caller keeps `self` for as long as the tensor, and reads only.
-    pub(crate) fn tensor(&self) -> Tensor {
-        // SAFETY: the mapping has so many bytes and outlives the tensor, as the caller promises.
-        unsafe { Tensor::from_blob(self.0.as_ptr(), &[self.0.len() as i64], &[1], Kind::Uint8, Device::Cpu) }
+    /// Writes the tensor at `place` into `target`, which has as many elements, may have another type and may lie on the GPU.
+    pub(crate) fn copy_to(&self, place: PlaceInFile<'_>, target: &mut Tensor) -> Result<()> {
+        let PlaceInFile { offset, span, kind, shape, strides } = place;
+        if !self.holds(offset, span) {
+            return Err(Error::Input(format!("{span} bytes from {offset} on: the file has {}", self.0.len())));
+        }
+        let bytes = &self.0[offset as usize..(offset + span) as usize];
+        // SAFETY: the tensor has the bytes of that slice. It and its views are gone when this function returns, before the mapping is, and are only read.
+        let bytes = unsafe { Tensor::from_blob(bytes.as_ptr(), &[bytes.len() as i64], &[1], Kind::Uint8, Device::Cpu) };
+        // Elements must lie at multiples of their size; a writer that does not see to that costs a copy.
+        let is_aligned = offset.is_multiple_of(kind.elt_size_in_bytes() as u64);
+        let bytes = if is_aligned { bytes } else { copied(&bytes)? };
+        let flat = bytes.f_view_dtype(kind)?;
+        let values = match strides {
+            [] => flat,
+            strides => flat.f_as_strided(shape, strides, 0)?,
+        };
+        target.f_copy_(&values.f_reshape(target.size().as_slice())?)?;
+        Ok(())
     }
 }
 
-/// Puts a copy from `from` on the host to `to` on the GPU into `stream`. Both stay alive until the stream has done it.
-pub(super) fn copy_to_device(to: &Tensor, from: &Tensor, bytes: i64, stream: i64) -> Result<()> {
-    assert!(to.is_contiguous() && from.is_contiguous(), "slabs are contiguous");
-    assert!(bytes <= to.size()[0] && bytes <= from.size()[0], "the slab is too small");
-    assert!(to.kind() == Kind::Uint8 && from.kind() == Kind::Uint8, "slabs are bytes");
-    // SAFETY: both hold at least `bytes` bytes, as just checked.
-    check(unsafe { lowmem_copy_to_device(to.data_ptr(), from.data_ptr(), bytes as usize, DEVICE, stream) })
+fn copied(bytes: &Tensor) -> Result<Tensor> {
+    let mut copy = bytes.f_empty_like()?;
+    copy.f_copy_(bytes)?;
+    Ok(copy)
 }

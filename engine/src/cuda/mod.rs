@@ -1,20 +1,29 @@
-//! What tch lacks of CUDA: the caching allocator's counters, streams and events, page-locked host memory.
+//! What tch lacks of CUDA: the caching allocator's counters, streams and events, page-locked host memory, files mapped into memory.
+//!
+//! Nothing here knows of models, of memory levels or of what is done with what it measures: listeners are given to it.
 
 pub mod allocator;
 mod ffi;
-mod pinned;
+mod host_memory;
 mod stream;
 
 use engine_protocol::Secs;
 
-pub(crate) use ffi::FileMapping;
-pub use pinned::PinnedSlab;
-pub use stream::{Event, Stream};
+use crate::error::Result;
 
-/// The one GPU that a worker uses. Which card it is, `CUDA_VISIBLE_DEVICES` says.
-pub(crate) const DEVICE: i32 = 0;
+pub(crate) use ffi::{DEVICE, FileMapping, ObservedOperation, OperationListener, PlaceInFile};
+pub use host_memory::host_slab;
+pub use stream::{CopyStream, Event, Stream};
 
 /// The host works for so long, which the virtual GPU's clock is told of. Elsewhere time goes by itself.
 pub(crate) fn host_work(secs: Secs) {
     ffi::host_work([secs.low, secs.expected, secs.high]);
+}
+
+/// Has `L` hear of every operation on the GPU from here on; of their beginnings only where `hears_beginnings`. Once a process.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -> Result<()> {
+    ffi::observe_operations::<L>(hears_beginnings)
 }

@@ -3,6 +3,7 @@
 // Every function answers 0, or 1 after an exception whose text `lowmem_error` then gives. No exception crosses into Rust.
 
 #include <ATen/Context.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
@@ -201,12 +202,17 @@ int lowmem_copy_to_device(void* to, const void* from, size_t bytes, int device, 
       [&] { C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(stream, device).stream())); });
 }
 
-int lowmem_pinned_new(size_t bytes, void** memory) {
-  return guarded([&] { C10_CUDA_CHECK(cudaHostAlloc(memory, bytes, cudaHostAllocDefault)); });
-}
-
-int lowmem_pinned_free(void* memory) {
-  return guarded([&] { C10_CUDA_CHECK(cudaFreeHost(memory)); });
+// Page-locked memory as a tensor of bytes on the CPU, which owns it: the memory goes with the last tensor that looks into it. `cudaFreeHost` waits for copies that
+// still read it.
+int lowmem_pinned_bytes(size_t bytes, at::Tensor** tensor) {
+  return guarded([&] {
+    void* memory = nullptr;
+    C10_CUDA_CHECK(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
+    const auto free = [](void* memory) { (void)cudaFreeHost(memory); };
+    std::unique_ptr<void, void (*)(void*)> owned(memory, free);
+    const int64_t sizes[] = {static_cast<int64_t>(bytes)};
+    *tensor = new at::Tensor(at::for_blob(memory, sizes).context(owned.release(), free).options(at::kByte).make_tensor());
+  });
 }
 
 } // extern "C"

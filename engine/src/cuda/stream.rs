@@ -9,7 +9,7 @@ use crate::error::Result;
 /// A queue of work on the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
-    id: i64,
+    id: ffi::StreamId,
 }
 
 impl Stream {
@@ -18,7 +18,7 @@ impl Stream {
     /// # Errors
     /// libtorch's.
     pub fn current() -> Result<Self> {
-        Ok(Self { id: ffi::current_stream()? })
+        Ok(Self { id: ffi::StreamId::current()? })
     }
 
     /// Another one, from libtorch's pool.
@@ -26,15 +26,7 @@ impl Stream {
     /// # Errors
     /// libtorch's.
     pub fn from_pool() -> Result<Self> {
-        Ok(Self { id: ffi::stream_from_pool()? })
-    }
-
-    /// Puts a copy of the first `bytes` bytes of the host slab `from` to the GPU slab `to` into this stream. Both must live until it is done.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn copy_to_device(self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
-        ffi::copy_to_device(to, from, bytes, self.id)
+        Ok(Self { id: ffi::StreamId::from_pool()? })
     }
 
     /// Work put into this stream from now on waits for what `event` marks.
@@ -43,6 +35,36 @@ impl Stream {
     /// libtorch's.
     pub fn wait(self, event: &Event) -> Result<()> {
         event.0.wait(self.id)
+    }
+}
+
+/// Copies to the GPU in a stream. When this goes, it first waits for the device: a copy may still be on its way.
+#[derive(Debug)]
+pub struct CopyStream {
+    stream: Stream,
+    copies: ffi::Copies,
+}
+
+impl CopyStream {
+    /// Copies in `stream`.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, copies: ffi::Copies::new(stream.id) }
+    }
+
+    /// The stream that they are put into.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// Puts a copy of the first `bytes` bytes of the host slab `from` to the GPU slab `to` into the stream.
+    ///
+    /// # Errors
+    /// libtorch's.
+    ///
+    /// # Panics
+    /// What are no slabs of bytes, on the host and on the GPU, that are large enough.
+    pub fn copy(&mut self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
+        self.copies.put(to, from, bytes)
     }
 }
 

@@ -1,16 +1,16 @@
-//! Whether streamed weights arrive in time: a pass of the transformer, played through with the rates of a GPU before anything is allocated.
+//! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
+//! change where they do not is `settle`'s.
 
-use engine_protocol::{Config, Dtype, GpuProfile, ModelSpec};
+use engine_protocol::{Config, Dtype, GpuProfile};
 
 use super::plan::{Place, Plan, staging_buffers};
-use super::residency::Stored;
-use crate::transformer::{GroupWork, Transformer};
-use crate::weights::WeightTypes;
+use crate::components::Component;
+use crate::weights::{Group, WaitingGroup, WeightTypes};
 
 /// Copies are to hide on a slow day too: of the profile's rate of the link, which is what most machines reach, so much.
 const SLOW_LINK: f64 = 0.875;
 /// What memory that is not page-locked reaches of the link's rate: as the virtual GPU's clock has it.
-const PAGEABLE_SHARE: f64 = 0.4;
+const PAGEABLE_FRACTION: f64 = 0.4;
 
 /// A group in a pass: how long it computes, and how long its copy takes where it is streamed.
 #[derive(Debug, Clone, Copy)]
@@ -19,15 +19,15 @@ struct Turn {
     copy: Option<f64>,
 }
 
-/// For which share of its time arithmetic stands still in a pass under `config` on that GPU, because a copy has not arrived.
-pub(super) fn stalled_share(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> f64 {
-    let turns = turns(config, model, gpu);
+/// For which fraction of its time arithmetic stands still in a pass through `component` under `config` on that GPU, because a copy has not arrived.
+pub(super) fn stalled_fraction(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile) -> f64 {
+    let turns = turns(config, component, plan, gpu);
     let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
     stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize) / compute
 }
 
-/// The groups of the (first) transformer in execution order. Norms and the like are left out, so that arithmetic takes a little longer than this.
-fn turns(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> Vec<Turn> {
+/// The component's groups in execution order. Norms and the like are left out, so that arithmetic takes a little longer than this.
+fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile) -> Vec<Turn> {
     let flops = &gpu.flops;
     let peak = match config.dtype {
         Dtype::Fp32 => flops.fp32.value,
@@ -36,21 +36,19 @@ fn turns(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> Vec<Turn> {
     };
     // And behind arithmetic at its quickest.
     let efficiency = &gpu.efficiency;
-    let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |share| share.high).max(efficiency.attention.high);
+    let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
     let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
-    let link = SLOW_LINK * gpu.pcie.pinned_bytes_per_sec.value * if config.pinned_memory.unwrap_or(true) { 1.0 } else { PAGEABLE_SHARE };
+    let link = SLOW_LINK * gpu.pcie.pinned_bytes_per_sec.value * if config.pinned_memory.unwrap_or(true) { 1.0 } else { PAGEABLE_FRACTION };
 
-    let [_, latents @ ..] = config.latent_shape(model);
-    let batch = if config.guidance_batch == Some(true) { 2 } else { 1 };
-    let work = Transformer::group_work(&model.transformer, batch, latents, model.text_encoder.max_tokens);
-    let groups = Transformer::groups(&model.transformer);
     let types = WeightTypes::of(config);
-    let places = Plan::new(config, model).transformers.swap_remove(0);
-    let turn = |((group, place), work): ((_, &Place), GroupWork)| Turn {
-        compute: work.gemm / gemm + work.attention / attention,
-        copy: matches!(place, Place::Streamed { .. }).then(|| Stored::new(group, types).layout.bytes as f64 / link),
+    let turn = |(group, place): (&Group, &Place)| {
+        let work = component.work(config, group.name);
+        Turn {
+            compute: work.gemm / gemm + work.attention / attention,
+            copy: matches!(place, Place::Streamed { .. }).then(|| WaitingGroup::new(group, types).layout.bytes as f64 / link),
+        }
     };
-    groups.iter().zip(&places).zip(work).map(turn).collect()
+    component.groups().iter().zip(plan.of(component)).map(turn).collect()
 }
 
 /// How long arithmetic stands still in a pass that follows others, with so many groups on their way while one computes.

@@ -1,7 +1,6 @@
-//! Where weights live and how they get to the device: the memory levels, kept out of the models.
+//! Where weights live and how they get to the device: the memory levels, kept out of the models. Components say what they want; nothing here knows which they are.
 
 mod hiding;
-mod host_slab;
 mod plan;
 mod prediction;
 mod residency;

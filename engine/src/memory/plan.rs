@@ -1,14 +1,11 @@
-//! The placement plan: from a configuration to where each group of weights lives.
+//! The placement plan: from a configuration to where each group of weights lives. It walks over components, and knows none of them; it moves nothing.
 
-use std::iter::repeat_n;
+use std::collections::BTreeMap;
 
-use engine_protocol::{Config, GIB, ModelSpec, OffloadTextEncoder, ResidentBlocks, StreamFrom};
+use engine_protocol::{Config, GIB, Moves, StreamFrom};
 
-use super::residency::Stored;
-use crate::text_encoder::TextEncoder;
-use crate::transformer::Transformer;
-use crate::vae;
-use crate::weights::{Group, WeightTypes};
+use crate::components::{Component, Wanted};
+use crate::weights::{Group, WaitingGroup, WeightTypes};
 
 /// Where a group of weights lives, and whether it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,64 +37,34 @@ pub enum Waits {
     },
 }
 
-/// Where all groups of a model live, each list in execution order.
+/// Where all groups of all components live.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// The text encoder's groups.
-    pub text_encoder: Vec<Place>,
-    /// The groups of each transformer.
-    pub transformers: Vec<Vec<Place>>,
-    /// The VAE's groups.
-    pub vae: Vec<Place>,
-}
+pub struct Plan(BTreeMap<&'static str, Vec<Place>>);
 
 impl Plan {
-    /// The plan that `config` means for `model`.
-    pub fn new(config: &Config, model: &ModelSpec) -> Self {
-        // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
-        let streamed_once = Place::Streamed { prefetch: 0, waits: Waits::Pageable };
-        let (table, layers) = match config.offload_text_encoder {
-            OffloadTextEncoder::Off => (Place::Resident, Place::Resident),
-            OffloadTextEncoder::Cpu => (Place::Host, Place::Host),
-            // Of the table a few rows are read, so it is read where it is.
-            OffloadTextEncoder::Stream => (Place::Host, streamed_once),
+    /// The plan that `config` means for `components`, which are in the order of their stages.
+    pub fn new(config: &Config, components: &[Box<dyn Component + '_>]) -> Self {
+        let mut waiting = Waiting::new(config);
+        let mut place = |component: &dyn Component, group: &Group| match component.wanted(config, group.name) {
+            Wanted::OnDevice => Place::Resident,
+            Wanted::OnHost => Place::Host,
+            Wanted::Streamed if component.moves() == Moves::EachPass => {
+                Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: waiting.next(group) }
+            }
+            // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
+            Wanted::Streamed => Place::Streamed { prefetch: 0, waits: Waits::Pageable },
         };
-        let layer_groups = TextEncoder::groups(&model.text_encoder).len() - 1;
-        let vae = if config.offload_vae { streamed_once } else { Place::Resident };
-        Self {
-            text_encoder: [table].into_iter().chain(repeat_n(layers, layer_groups)).collect(),
-            transformers: transformers(config, model),
-            vae: vec![vae; vae::groups(&model.vae).len()],
-        }
+        let mut places = |component: &dyn Component| component.groups().iter().map(|group| place(component, group)).collect();
+        Self(components.iter().map(|component| (component.key(), places(component.as_ref()))).collect())
     }
-}
 
-/// The places of each transformer's groups.
-fn transformers(config: &Config, model: &ModelSpec) -> Vec<Vec<Place>> {
-    let count = if model.pool.is_some() { 2 } else { 1 };
-    let groups = Transformer::groups(&model.transformer);
-    if !config.offload_dit {
-        return vec![vec![Place::Resident; groups.len()]; count];
+    /// The places of `component`'s groups, in execution order.
+    ///
+    /// # Panics
+    /// When the plan was made without it.
+    pub fn of(&self, component: &dyn Component) -> &[Place] {
+        self.0.get(component.key()).unwrap_or_else(|| panic!("no plan was made for the {}", component.name()))
     }
-    let resident = resident_blocks(config, model.transformer.num_layers as usize);
-    let is_resident = |index: usize| {
-        let after = index.checked_sub(Transformer::GROUPS_BEFORE);
-        // What stands at the two ends of a pass waits in between, while a block's own buffers are needed.
-        after.is_some_and(|after| resident.get(after / Transformer::GROUPS_A_BLOCK).copied().unwrap_or(false))
-    };
-    let mut waiting = Waiting::new(config);
-    let mut place = |index: usize, group: &Group| match is_resident(index) {
-        true => Place::Resident,
-        false => Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: waiting.next(group) },
-    };
-    (0..count).map(|_| groups.iter().enumerate().map(|(index, group)| place(index, group)).collect()).collect()
-}
-
-/// Which blocks stay on the GPU: as many as the configuration says, spread evenly, so that while one of them computes another's copy is under way. Of
-/// `auto` that is not settled, none.
-fn resident_blocks(config: &Config, blocks: usize) -> Vec<bool> {
-    let count = config.resident_blocks.and_then(ResidentBlocks::count).unwrap_or(0) as usize;
-    (0..blocks).map(|index| (index + 1) * count / blocks > index * count / blocks).collect()
 }
 
 /// Gives streamed groups their places to wait, page-locked up to the configuration's limit.
@@ -122,7 +89,7 @@ impl Waiting {
         if self.in_file {
             return Waits::InFile { pinned_buffer: self.pinned_bytes > 0 };
         }
-        let left = self.pinned_bytes - Stored::new(group, self.types).layout.bytes;
+        let left = self.pinned_bytes - WaitingGroup::new(group, self.types).layout.bytes;
         if left < 0 {
             // In execution order up to the limit: what comes after it is no smaller.
             self.pinned_bytes = 0;
@@ -142,31 +109,48 @@ pub(super) fn staging_buffers(prefetch: usize, groups: &[i64]) -> (usize, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine_protocol::{Settings, parse_setting};
+    use crate::components;
+    use crate::transformer::{BLOCKS, Transformer};
+    use engine_protocol::{ModelSpec, Settings, parse_setting};
 
-    fn plan(settings: &[&str]) -> Plan {
+    fn model() -> ModelSpec {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan-tiny.yaml");
-        let model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    /// The places of the transformer's groups.
+    fn places(settings: &[&str]) -> Vec<Place> {
+        let model = model();
         let settings = settings.iter().map(|text| parse_setting(text).unwrap());
-        Plan::new(&Config::resolve(&Settings::from_pairs(settings).unwrap(), &model).unwrap(), &model)
+        let config = Config::resolve(&Settings::from_pairs(settings).unwrap(), &model).unwrap();
+        let components = components::of(&model);
+        let transformer = components.iter().find(|component| component.key() == components::TRANSFORMER).unwrap();
+        Plan::new(&config, &components).of(transformer.as_ref()).to_vec()
     }
 
     #[test]
     fn resident_blocks_are_spread_evenly() {
-        let plan = plan(&["offload_dit=true", "resident_blocks=2"]);
-        let blocks = plan.transformers[0][Transformer::GROUPS_BEFORE..].chunks_exact(Transformer::GROUPS_A_BLOCK);
-        let resident: Vec<bool> = blocks.map(|block| block.iter().all(|&place| place == Place::Resident)).collect();
+        let model = model();
+        let groups = Transformer::groups(&model.transformer);
+        let places = places(&["offload_dit=true", "resident_blocks=2"]);
+        let named: Vec<_> = groups.iter().map(|group| group.name).zip(places).collect();
+        let is_resident = |block: u32| {
+            let mut parts = named.iter().filter(|(name, _)| (name.of, name.number) == (BLOCKS, Some(block)));
+            parts.all(|&(_, place)| place == Place::Resident)
+        };
+        let resident: Vec<bool> = (0..model.transformer.num_layers as u32).map(is_resident).collect();
         assert_eq!(resident, [false, true, false, true]);
+        assert!(named.iter().all(|&(name, place)| name.of == BLOCKS || place != Place::Resident), "the two ends wait");
     }
 
     #[test]
     fn no_more_is_page_locked_than_may_be() {
         let pinned = |settings: &[&str]| {
-            let plan = plan(&[settings, &["offload_dit=true"]].concat());
-            plan.transformers[0].iter().filter(|&&place| place == Place::Streamed { prefetch: 1, waits: Waits::Pinned }).count()
+            let places = places(&[settings, &["offload_dit=true"]].concat());
+            places.iter().filter(|&&place| place == Place::Streamed { prefetch: 1, waits: Waits::Pinned }).count()
         };
         let all = pinned(&[]);
-        assert_eq!(all, 4 * Transformer::GROUPS_A_BLOCK + Transformer::GROUPS_BEFORE + 1);
+        assert_eq!(all, Transformer::groups(&model().transformer).len());
         // Some tens of KiB.
         let some = pinned(&["max_pinned_gib=0.00005"]);
         assert!(0 < some && some < all, "{some} of {all}");

@@ -1,14 +1,13 @@
-//! Residency: a model's groups where the plan puts them, given to the model one after the other.
+//! Residency: a model's groups where the plan puts them, given to the model one after the other. It decides nothing of where they are to be.
 
-use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
-use super::host_slab::HostSlab;
 use super::plan::{Place, Waits, staging_buffers};
 use super::staging::{Origin, Staging};
-use crate::attribution::{Component, within};
+use crate::attribution::{Purpose, within};
+use crate::cuda::host_slab;
 use crate::error::Result;
-use crate::weights::{Group, GroupLayout, Groups, Source, WeightTypes, Weights, fp8};
+use crate::weights::{Group, GroupName, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
 
 /// A model's weights where they live.
 #[derive(Debug)]
@@ -41,59 +40,8 @@ pub struct Traffic {
 struct Placed {
     /// As the model lists it.
     group: Group,
-    stored: Stored,
+    stored: WaitingGroup,
     home: Home,
-}
-
-/// A group as it waits.
-#[derive(Debug)]
-pub(super) struct Stored {
-    /// Where its linear layers wait in 8 bits.
-    packed: Option<Packed>,
-    pub(super) layout: GroupLayout,
-}
-
-#[derive(Debug)]
-struct Packed {
-    tensors: Group,
-    /// Of the group's own tensors, which these become.
-    unpacked: GroupLayout,
-}
-
-impl Stored {
-    pub(super) fn new(group: &Group, types: WeightTypes) -> Self {
-        let own = GroupLayout::new(group, types.compute);
-        match fp8::packed(group).filter(|_| types.waiting == WeightDtype::Fp8E4m3) {
-            Some(tensors) => {
-                let layout = GroupLayout::new(&tensors, types.compute);
-                Self { packed: Some(Packed { tensors, unpacked: own }), layout }
-            }
-            None => Self { packed: None, layout: own },
-        }
-    }
-
-    /// Its tensors as they wait, where `group` is what they are to the model.
-    fn tensors<'a>(&'a self, group: &'a Group) -> &'a Group {
-        self.packed.as_ref().map_or(group, |packed| &packed.tensors)
-    }
-
-    /// Bytes that it is unpacked into; none where it is used as it waits.
-    pub(super) fn unpacked_bytes(&self) -> i64 {
-        self.packed.as_ref().map_or(0, |packed| packed.unpacked.bytes)
-    }
-
-    /// Its tensors in `slab`, each with the values that `source` has for `group`.
-    fn filled(&self, group: &Group, compute: Kind, slab: &Tensor, source: &Source) -> Result<Weights> {
-        let weights = Weights::bind(self.tensors(group), &self.layout, slab)?;
-        if self.packed.is_some() {
-            fp8::fill(group, &weights, compute, source)?;
-            return Ok(weights);
-        }
-        for param in &group.params {
-            source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
-        }
-        Ok(weights)
-    }
 }
 
 #[derive(Debug)]
@@ -101,7 +49,7 @@ enum Home {
     /// Where its stage computes.
     Bound(Weights),
     /// On the host, to be copied.
-    Waiting(HostSlab),
+    Waiting(Tensor),
     /// In its file, to be read each time.
     InFile {
         source: Source,
@@ -128,7 +76,7 @@ impl Residency {
             poisoned: false,
             traffic: Traffic::default(),
         };
-        let stored: Vec<_> = groups.iter().map(|group| Stored::new(group, types)).collect();
+        let stored: Vec<_> = groups.iter().map(|group| WaitingGroup::new(group, types)).collect();
         let mut free = residency.slab_of_residents(&stored, places)?;
         for (index, ((group, stored), &place)) in groups.into_iter().zip(stored).zip(places).enumerate() {
             let bytes = stored.layout.bytes;
@@ -155,31 +103,31 @@ impl Residency {
     }
 
     /// A streamed group where it waits.
-    fn waiting(&mut self, group: &Group, stored: &Stored, waits: Waits, source: &Source) -> Result<Home> {
+    fn waiting(&mut self, group: &Group, stored: &WaitingGroup, waits: Waits, source: &Source) -> Result<Home> {
         // Pages are locked for a GPU's copies.
         let on_gpu = self.device.is_cuda();
         if let Waits::InFile { pinned_buffer } = waits {
             return Ok(Home::InFile { source: source.clone(), into_pinned: pinned_buffer && on_gpu });
         }
         let pinned = waits == Waits::Pinned && on_gpu;
-        let slab = HostSlab::new(stored.layout.bytes, pinned)?;
-        stored.filled(group, self.compute, slab.bytes(), source)?;
+        let slab = host_slab(stored.layout.bytes, pinned)?;
+        stored.filled(group, self.compute, &slab, source)?;
         self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
         Ok(Home::Waiting(slab))
     }
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
-    fn slab_of_residents(&self, stored: &[Stored], places: &[Place]) -> Result<Tensor> {
+    fn slab_of_residents(&self, stored: &[WaitingGroup], places: &[Place]) -> Result<Tensor> {
         let resident = stored.iter().zip(places).filter(|(_, place)| **place == Place::Resident);
         let bytes: i64 = resident.map(|(stored, _)| stored.layout.bytes).sum();
-        Ok(within(Component::Weights, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?)
+        Ok(within(Purpose::Weights, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?)
     }
 
     /// Has each staging buffer written over with NaN whenever a group lets go of it, so that whoever reads what was not copied there for it is found out. For
     /// tests: each group is then copied anew each time.
-    #[must_use]
-    pub fn with_poisoned_buffers(self) -> Self {
-        Self { poisoned: true, staging: None, ..self }
+    pub fn poison_buffers(&mut self) {
+        self.poisoned = true;
+        self.staging = None;
     }
 
     /// Gives the staging buffers back, and the room in which groups are unpacked: the stage that used them is over.
@@ -218,7 +166,7 @@ impl Residency {
         let Placed { group, stored, home } = &self.groups[next];
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
         let locked = match home {
-            Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab.bytes()), wanted)?,
+            Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
             Home::InFile { source, into_pinned } => {
                 let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
                 staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?
@@ -245,7 +193,7 @@ impl Residency {
             return Ok(slab.shallow_clone());
         }
         let bytes = self.groups.iter().map(|placed| placed.stored.unpacked_bytes()).max().unwrap_or(0);
-        let slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?;
+        let slab = within(Purpose::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?;
         self.unpacked = Some(slab.shallow_clone());
         Ok(slab)
     }
@@ -257,17 +205,16 @@ fn split(slab: &Tensor, bytes: i64) -> Result<[Tensor; 2]> {
 }
 
 impl Groups for Residency {
-    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
-        if self.groups[index].stored.packed.is_none() {
+    fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
+        let index = self.groups.iter().position(|placed| placed.group.name == name);
+        let index = index.unwrap_or_else(|| panic!("the model lists no group `{name}`"));
+        if !self.groups[index].stored.is_packed() {
             return self.with_stored(index, run);
         }
         // Whoever wants the same room next does so after this in the same stream.
         let slab = self.room_to_unpack()?;
-        let Placed { group, stored: Stored { packed: Some(packed), .. }, .. } = &self.groups[index] else {
-            unreachable!("others were used as they wait")
-        };
-        let weights = Weights::bind(group, &packed.unpacked, &slab)?;
-        let group = group.clone();
+        let Placed { group, stored, .. } = &self.groups[index];
+        let (group, weights) = (group.clone(), stored.bind_unpacked(group, &slab)?);
         self.with_stored(index, |packed| fp8::unpack(&group, packed, &weights))?;
         run(&weights)
     }

@@ -1,11 +1,13 @@
-//! What a configuration leaves to the machine: how many blocks are resident, and whether streamed weights wait in memory.
+//! What a configuration leaves to the machine: how many blocks are resident, and whether streamed weights wait in memory. What is given is not changed.
 
 use engine_protocol::{
-    Config, GpuProfile, ModelSpec, PARTS_OF_A_BLOCK, PlanReport, ResidentBlocks, Settled, Stage, StreamFrom, WeightDtype,
+    Config, GpuProfile, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage, StreamFrom, WeightDtype,
 };
 
-use super::hiding::stalled_share;
+use super::hiding::stalled_fraction;
+use super::plan::Plan;
 use super::prediction::predict;
+use crate::components::Component;
 
 /// What a machine has: room, and rates.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,67 +20,77 @@ pub struct Room<'a> {
     pub gpu: Option<&'a GpuProfile>,
 }
 
-/// `config` with each `auto` in it replaced, and what by.
-pub fn settle(config: &Config, model: &ModelSpec, room: Room<'_>) -> (Config, Settled) {
-    let (mut config, mut settled) = (config.clone(), Settled::default());
-    if config.resident_blocks == Some(ResidentBlocks::Auto) {
-        config = with_resident_blocks(&config, model, room);
-        settled.resident_blocks = config.resident_blocks.and_then(ResidentBlocks::count);
-        settled.prefetch_blocks = config.prefetch_blocks;
+/// `config` with each `auto` in it replaced.
+pub fn settle(config: &Config, components: &[Box<dyn Component + '_>], room: Room<'_>) -> Config {
+    let mut settled = config.clone();
+    let streamed = components.iter().find(|component| component.moves() == Moves::EachPass);
+    if let (Some(ResidentBlocks::Auto), Some(streamed)) = (config.resident_blocks, streamed) {
+        settled = ByRoom { components, streamed: streamed.as_ref(), room }.with_resident_blocks(&settled);
     }
     // After that: what is resident does not wait on the host.
     if config.stream_from == Some(StreamFrom::Auto) {
-        let from = stream_from(&config, model, room.host_bytes);
-        config.stream_from = Some(from);
-        settled.stream_from = Some(from);
+        settled.stream_from = Some(stream_from(&settled, components, room.host_bytes));
     }
-    (config, settled)
+    settled
 }
 
-/// Arithmetic may stand still for this share of a pass and copies still count as hidden.
+/// Arithmetic may stand still for this fraction of a pass and copies still count as hidden.
 const UNNOTICED: f64 = 0.005;
 /// So many parts of blocks more may be on their way: two blocks.
 const MORE_PREFETCHED: u32 = 2 * PARTS_OF_A_BLOCK as u32;
 
-/// As few blocks as let the copies of the others hide behind arithmetic: more would take memory and save no time. A part of a block more on its way may do what
-/// many resident blocks would, so that is tried too, and what takes least memory is taken. Where copies cannot hide, what comes nearest to it. Where rates are not
-/// known, as many blocks as there is room for.
-fn with_resident_blocks(config: &Config, model: &ModelSpec, room: Room<'_>) -> Config {
-    let most = |config: &Config| with_resident(config, most_resident_blocks(config, model, room.gpu_bytes));
-    let Some(gpu) = room.gpu else { return most(config) };
-    // Of each number of parts on their way: how long arithmetic stands still beyond what nobody notices, and how much is held.
-    let nearest = |more: u32| {
-        let config = Config { prefetch_blocks: config.prefetch_blocks.map(|parts| parts + more), ..config.clone() };
-        let largest = most(&config);
-        let count = largest.resident_blocks.and_then(ResidentBlocks::count).unwrap_or(0);
-        let all = (0..count).map(|count| with_resident(&config, count)).chain([largest]);
-        let stalls = |config: Config| ((stalled_share(&config, model, gpu) - UNNOTICED).max(0.0), config);
-        let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-        let bytes = reserved_bytes(&predict(model, &found.1))?;
-        (more == 0 || room.gpu_bytes.is_none_or(|room| bytes <= room)).then_some((found, bytes))
-    };
-    let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
-    nearest.map_or_else(|| most(config), |((_, config), _)| config)
+/// Decides how many blocks are resident.
+struct ByRoom<'a> {
+    components: &'a [Box<dyn Component + 'a>],
+    /// The (first) one that is streamed in each pass.
+    streamed: &'a dyn Component,
+    room: Room<'a>,
+}
+
+impl ByRoom<'_> {
+    /// As few blocks as let the copies of the others hide behind arithmetic: more would take memory and save no time. A part of a block more on its way may do
+    /// what many resident blocks would, so that is tried too, and what takes least memory is taken. Where copies cannot hide, what comes nearest to it. Where
+    /// rates are not known, as many blocks as there is room for.
+    fn with_resident_blocks(&self, config: &Config) -> Config {
+        let Some(gpu) = self.room.gpu else { return self.with_most_resident(config) };
+        // Of each number of parts on their way: how long arithmetic stands still beyond what nobody notices, and how much is held.
+        let nearest = |more: u32| {
+            let config = Config { prefetch_blocks: config.prefetch_blocks.map(|parts| parts + more), ..config.clone() };
+            let largest = self.with_most_resident(&config);
+            let count = largest.resident_blocks.and_then(ResidentBlocks::count).unwrap_or(0);
+            let all = (0..count).map(|count| with_resident(&config, count)).chain([largest]);
+            let stalls = |config: Config| {
+                let plan = Plan::new(&config, self.components);
+                ((stalled_fraction(&config, self.streamed, &plan, gpu) - UNNOTICED).max(0.0), config)
+            };
+            let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
+            let bytes = reserved_bytes(&predict(&found.1, self.components))?;
+            (more == 0 || self.room.gpu_bytes.is_none_or(|room| bytes <= room)).then_some((found, bytes))
+        };
+        let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
+        nearest.map_or_else(|| self.with_most_resident(config), |((_, config), _)| config)
+    }
+
+    /// As many blocks as leave every stage its predicted peak, and what the allocator will reserve beyond it. None where not even those few fit: what runs
+    /// out then says so.
+    fn with_most_resident(&self, config: &Config) -> Config {
+        let numbers = self.streamed.groups().into_iter().filter_map(|group| group.name.number);
+        let all = numbers.max().map_or(0, |last| last + 1);
+        let Some(room) = self.room.gpu_bytes else { return with_resident(config, all) };
+        let fits = |config: &Config| reserved_bytes(&predict(config, self.components)).is_some_and(|bytes| bytes <= room);
+        (1..=all).rev().map(|count| with_resident(config, count)).find(fits).unwrap_or_else(|| with_resident(config, 0))
+    }
 }
 
 fn with_resident(config: &Config, count: u32) -> Config {
     Config { resident_blocks: Some(ResidentBlocks::Count(count)), ..config.clone() }
 }
 
-/// As many blocks as leave every stage its predicted peak, and what the allocator will reserve beyond it. None where not even those few fit: what runs out
-/// then says so.
-fn most_resident_blocks(config: &Config, model: &ModelSpec, room: Option<u64>) -> u32 {
-    let all = model.transformer.num_layers as u32;
-    let Some(room) = room else { return all };
-    let fits = |count: u32| reserved_bytes(&predict(model, &with_resident(config, count))).is_some_and(|bytes| bytes <= room);
-    (1..=all).rev().find(|&count| fits(count)).unwrap_or(0)
-}
-
 /// What the allocator may come to reserve at the largest of the stages' peaks; empty where one is not known.
 fn reserved_bytes(report: &PlanReport) -> Option<u64> {
     /// For what segments are rounded to, and predictions that are off by some tensors of one row.
     const BESIDE: u64 = 64 << 20;
-    let of_stage = |stage: &engine_protocol::PlannedStage| {
+    let of_stage = |stage: &PlannedStage| {
         let peak = stage.peak_allocated_bytes()?;
         let passing = peak - stage.resident_bytes;
         // What comes and goes leaves gaps: few in denoise, where slices are of equal size, more in a decoder with its many.
@@ -89,11 +101,11 @@ fn reserved_bytes(report: &PlanReport) -> Option<u64> {
 }
 
 /// From memory, unless the host has too little of it.
-fn stream_from(config: &Config, model: &ModelSpec, room: Option<u64>) -> StreamFrom {
+fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> StreamFrom {
     // Files do not hold weights in our 8 bits.
     if config.weight_dtype != WeightDtype::AsStored {
         return StreamFrom::Memory;
     }
-    let report = predict(model, &Config { stream_from: Some(StreamFrom::Memory), ..config.clone() });
+    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components);
     if room.is_some_and(|room| report.host_bytes() > room) { StreamFrom::File } else { StreamFrom::Memory }
 }

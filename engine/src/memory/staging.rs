@@ -11,19 +11,18 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::host_slab::HostSlab;
-use crate::attribution::{Component, within};
-use crate::cuda::{Event, Stream};
+use crate::attribution::{Purpose, within};
+use crate::cuda::{CopyStream, Event, Stream, host_slab};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
-use crate::{profile, timing};
+use crate::{operation_times, timing};
 
 /// The buffers, allocated once, and the streams between which they pass.
 #[derive(Debug)]
 pub(super) struct Staging {
-    // The buffers go before the streams' other users: see `Drop`.
-    buffers: Vec<Buffer>,
+    // Goes first, and waits for the copies that are on their way into the buffers.
     streams: Option<Streams>,
+    buffers: Vec<Buffer>,
     next: usize,
     poisoned: bool,
 }
@@ -33,7 +32,7 @@ const POISON: i64 = 0xFF;
 
 #[derive(Debug)]
 struct Streams {
-    copy: Stream,
+    copy: CopyStream,
     compute: Stream,
 }
 
@@ -41,7 +40,7 @@ struct Streams {
 struct Buffer {
     slab: Tensor,
     /// On the host, where a group is read that comes from its file. Made with the first one.
-    way: Option<HostSlab>,
+    way: Option<Tensor>,
     /// The group that is in the buffer or on its way there, and its tensors.
     holds: Option<(usize, Weights)>,
     events: Option<BufferEvents>,
@@ -57,29 +56,30 @@ pub(super) enum Origin<'a> {
 
 impl Buffer {
     /// Starts the copy of the first `bytes` of `host`.
-    fn copy(&self, host: &Tensor, bytes: i64, streams: Option<&Streams>) -> Result<()> {
+    fn copy(&self, host: &Tensor, bytes: i64, streams: Option<&mut Streams>) -> Result<()> {
         match (streams, &self.events) {
             (Some(streams), Some(events)) => {
-                streams.copy.wait(&events.released)?;
-                profile::copied(streams.copy, bytes, || streams.copy.copy_to_device(&self.slab, host, bytes))?;
-                events.arrived.record(streams.copy)
+                let stream = streams.copy.stream();
+                stream.wait(&events.released)?;
+                operation_times::copied(stream, bytes, || streams.copy.copy(&self.slab, host, bytes))?;
+                events.arrived.record(stream)
             }
             _ => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
         }
     }
 
     /// Reads a group of `bytes` and starts its copy. Gives the bytes that were page-locked for it.
-    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&Streams>) -> Result<u64> {
+    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&mut Streams>) -> Result<u64> {
         let (largest, is_new) = (self.slab.size()[0], self.way.is_none());
         let way = match self.way.take() {
             Some(way) => way,
-            None => HostSlab::new(largest, pinned)?,
+            None => host_slab(largest, pinned)?,
         };
         // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
         if let Some(events) = &self.events {
             events.arrived.synchronize()?;
         }
-        let done = read(way.bytes()).and_then(|()| self.copy(way.bytes(), bytes, streams));
+        let done = read(&way).and_then(|()| self.copy(&way, bytes, streams));
         self.way = Some(way);
         done.map(|()| if is_new && pinned { largest as u64 } else { 0 })
     }
@@ -99,10 +99,11 @@ impl Staging {
     /// `count` buffers on `device`, each for groups of at most `bytes`. `poisoned` ones hold a group once: as it lets go, they are written over.
     pub(super) fn new(count: usize, bytes: i64, device: Device, poisoned: bool) -> Result<Self> {
         let on_gpu = device.is_cuda();
-        let streams = if on_gpu { Some(Streams { copy: Stream::from_pool()?, compute: Stream::current()? }) } else { None };
+        let streams =
+            if on_gpu { Some(Streams { copy: CopyStream::new(Stream::from_pool()?), compute: Stream::current()? }) } else { None };
         let mut buffers = Vec::with_capacity(count);
         for _ in 0..count {
-            let mut slab = within(Component::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, device)))?;
+            let mut slab = within(Purpose::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, device)))?;
             if poisoned {
                 let _ = slab.f_fill_(POISON)?;
             }
@@ -115,7 +116,7 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { buffers, streams, next: 0, poisoned })
+        Ok(Self { streams, buffers, next: 0, poisoned })
     }
 
     /// How many buffers there are.
@@ -139,8 +140,8 @@ impl Staging {
         let buffer = &mut self.buffers[turn];
         buffer.holds = None;
         let locked = match origin {
-            Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_ref()).map(|()| 0),
-            Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_ref()),
+            Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()).map(|()| 0),
+            Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
         }?;
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
         Ok(locked)
@@ -163,14 +164,5 @@ impl Staging {
             events.released.record(streams.compute)?;
         }
         result
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // A copy may still be on its way into a buffer that libtorch is about to give to somebody else.
-        if self.streams.is_some() {
-            let _ = crate::cuda::allocator::synchronize();
-        }
     }
 }

@@ -7,4 +7,4 @@ mod umt5;
 
 pub use prompt::prompt_clean;
 pub use tokenizer::{Tokenizer, byte_tokens};
-pub use umt5::TextEncoder;
+pub use umt5::{TABLE, TextEncoder};

@@ -7,13 +7,21 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attribution::operation;
 use crate::error::Result;
-use crate::weights::{Group, Groups, Weights};
+use crate::weights::{Group, GroupName, Groups, Weights};
 
 /// What a masked score gets in addition: far below any score, and no infinity, which would make a fully masked row undefined.
 const MASKED: f64 = -1e30;
 
 /// In fp16 the hidden state is kept below the type's largest value, 65504, as the reference does once it overflows.
 const FP16_BOUND: f64 = 64504.0;
+
+/// The embedding table, of which a few rows are read.
+pub const TABLE: GroupName = GroupName::whole("embedding table");
+const LAST_NORM: GroupName = GroupName::whole("last norm");
+
+fn layer(index: u32) -> GroupName {
+    GroupName::numbered("layers", index, "")
+}
 
 /// A umT5 encoder, without its weights.
 #[derive(Debug, Clone)]
@@ -30,9 +38,9 @@ impl TextEncoder {
     /// Its groups in execution order: embedding table, one group a layer, last norm. All layers' groups have the same layout.
     pub fn groups(spec: &TextEncoderSpec) -> Vec<Group> {
         let inner = spec.num_heads * spec.d_kv;
-        let mut groups = vec![Group::new("").param("shared.weight", &[spec.vocab_size, spec.d_model])];
-        groups.extend((0..spec.num_layers).map(|index| {
-            Group::new(format!("encoder.block.{index}."))
+        let mut groups = vec![Group::new(TABLE, "").param("shared.weight", &[spec.vocab_size, spec.d_model])];
+        groups.extend((0..spec.num_layers as u32).map(|index| {
+            Group::new(layer(index), format!("encoder.block.{index}."))
                 .param("layer.0.layer_norm.weight", &[spec.d_model])
                 .param("layer.0.SelfAttention.q.weight", &[inner, spec.d_model])
                 .param("layer.0.SelfAttention.k.weight", &[inner, spec.d_model])
@@ -44,7 +52,7 @@ impl TextEncoder {
                 .param("layer.1.DenseReluDense.wi_1.weight", &[spec.d_ff, spec.d_model])
                 .param("layer.1.DenseReluDense.wo.weight", &[spec.d_model, spec.d_ff])
         }));
-        groups.push(Group::new("encoder.final_layer_norm.").param("weight", &[spec.d_model]));
+        groups.push(Group::new(LAST_NORM, "encoder.final_layer_norm.").param("weight", &[spec.d_model]));
         groups
     }
 
@@ -86,7 +94,7 @@ impl TextEncoder {
     /// libtorch's, and what `groups` ran into.
     pub fn forward(&self, groups: &mut impl Groups, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
         // 1. Embeddings: rows of the table, looked up where that is.
-        let mut hidden = groups.with(0, |w| {
+        let mut hidden = groups.with(TABLE, |w| {
             let table = w.get("shared.weight");
             Ok(Tensor::f_embedding(table, &ids.f_to_device(table.device())?, -1, false, false)?.f_to_device(ids.device())?)
         })?;
@@ -97,16 +105,15 @@ impl TextEncoder {
         let masked = masked.f_unsqueeze(1)?.f_unsqueeze(1)?;
 
         // 3. Layers, which write into the hidden state.
-        let last = self.spec.num_layers as usize + 1;
-        for index in 1..last {
-            groups.with(index, |w| {
+        for index in 0..self.spec.num_layers as u32 {
+            groups.with(layer(index), |w| {
                 self.self_attention(w, &mut hidden, &buckets, &masked)?;
                 self.feed_forward(w, &mut hidden)
             })?;
         }
 
         // 4. The last norm.
-        groups.with(last, |w| self.rms_norm(w.get("weight"), &hidden))
+        groups.with(LAST_NORM, |w| self.rms_norm(w.get("weight"), &hidden))
     }
 
     /// Adds `attention(norm(hidden))`.

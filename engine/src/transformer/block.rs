@@ -8,16 +8,28 @@ use super::rope;
 use super::slices::{Gathered, slice, slices};
 use crate::attention::attend;
 use crate::error::Result;
-use crate::weights::{Group, Groups, Weights};
+use crate::weights::{Group, GroupName, Groups, Weights};
 
-/// Groups of one block: self-attention, cross-attention, feed-forward. Each is used whole and once a pass, so a block that is streamed needs room for
-/// a part of itself.
-pub(super) const GROUPS: usize = PARTS_OF_A_BLOCK as usize;
+/// Self-attention.
+pub(super) const SELF_ATTENTION: &str = "attn1";
+/// Cross-attention.
+pub(super) const CROSS_ATTENTION: &str = "attn2";
+/// Feed-forward.
+pub(super) const FEED_FORWARD: &str = "ffn";
 
-/// The groups of block `index`. All blocks have the same tensors.
-pub(super) fn groups(spec: &TransformerSpec, index: i64) -> [Group; GROUPS] {
+/// What blocks are called together.
+pub const BLOCKS: &str = "blocks";
+
+/// The group of one part of block `index`.
+fn name(index: u32, part: &'static str) -> GroupName {
+    GroupName::numbered(BLOCKS, index, part)
+}
+
+/// The groups of block `index`. All blocks have the same tensors. Each group is used whole and once a pass, so a block that is streamed needs room for a part of
+/// itself.
+pub(super) fn groups(spec: &TransformerSpec, index: u32) -> [Group; PARTS_OF_A_BLOCK as usize] {
     let dim = spec.num_attention_heads * spec.attention_head_dim;
-    let part = || Group::new(format!("blocks.{index}."));
+    let part = |part| Group::new(name(index, part), format!("blocks.{index}."));
     let attention = |group: Group, name: &str| {
         group
             .linear(&format!("{name}.to_q"), dim, dim)
@@ -29,9 +41,9 @@ pub(super) fn groups(spec: &TransformerSpec, index: i64) -> [Group; GROUPS] {
     };
     [
         // The modulation of the whole block is made with its first part.
-        attention(part().fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
-        attention(part(), "attn2").fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
-        part().linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
+        attention(part(SELF_ATTENTION).fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
+        attention(part(CROSS_ATTENTION), "attn2").fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
+        part(FEED_FORWARD).linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
     ]
     .map(Group::compressible)
 }
@@ -72,17 +84,17 @@ impl Affine {
 }
 
 impl Block<'_> {
-    /// Runs the block whose groups begin at `first` on `hidden`, in place.
+    /// Runs block `index` on `hidden`, in place.
     ///
     /// # Shapes
     /// `hidden` is `[B, L, dim]`.
     ///
     /// # Errors
     /// libtorch's, and what `groups` ran into.
-    pub(super) fn forward(&self, groups: &mut impl Groups, first: usize, hidden: &Tensor) -> Result<()> {
+    pub(super) fn forward(&self, groups: &mut impl Groups, index: u32, hidden: &Tensor) -> Result<()> {
         let kind = hidden.kind();
         // 1. Self-attention.
-        let [ff_shift, ff_scale, ff_gate] = groups.with(first, |w| {
+        let [ff_shift, ff_scale, ff_gate] = groups.with(name(index, SELF_ATTENTION), |w| {
             let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = self.modulation(w)?;
             let norm = Affine::modulation(&scale, &shift, kind)?;
             match self.head_chunk {
@@ -93,13 +105,13 @@ impl Block<'_> {
         })?;
 
         // 2. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
-        groups.with(first + 1, |w| {
+        groups.with(name(index, CROSS_ATTENTION), |w| {
             let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
             self.cross_attention(w, hidden, &norm)
         })?;
 
         // 3. Feed-forward.
-        groups.with(first + 2, |w| self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate))
+        groups.with(name(index, FEED_FORWARD), |w| self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate))
     }
 
     /// Shift, scale and gate of self-attention, then of feed-forward: the timestep's plus the block's own, in fp32.

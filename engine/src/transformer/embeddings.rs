@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attribution::operation;
 use crate::error::{Error, Result};
-use crate::weights::{Group, Groups, Weights};
+use crate::weights::{Group, GroupName, Groups, Weights};
 
 /// Period of the slowest wave of the timestep embedding, over 2π.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -23,17 +23,17 @@ pub(super) struct Condition {
 
 /// The groups of everything before the first block: the timestep's two layers, its six modulations, then prompt and patches. What is streamed needs room
 /// for the largest of them, which is about as large as a part of a block.
-pub(super) fn groups(spec: &TransformerSpec) -> [Group; GROUPS] {
+pub(super) fn groups(spec: &TransformerSpec) -> [Group; 3] {
     let dim = spec.num_attention_heads * spec.attention_head_dim;
     let [frames, height, width] = spec.patch_size;
     [
-        Group::new("")
+        Group::new(TIME, "")
             .fp32("condition_embedder.time_embedder.linear_1.weight", &[dim, spec.freq_dim])
             .fp32("condition_embedder.time_embedder.linear_1.bias", &[dim])
             .fp32("condition_embedder.time_embedder.linear_2.weight", &[dim, dim])
             .fp32("condition_embedder.time_embedder.linear_2.bias", &[dim]),
-        Group::new("").linear("condition_embedder.time_proj", dim, 6 * dim),
-        Group::new("")
+        Group::new(MODULATION, "").linear("condition_embedder.time_proj", dim, 6 * dim),
+        Group::new(PROMPT_AND_PATCHES, "")
             .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
             .linear("condition_embedder.text_embedder.linear_2", dim, dim)
             .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
@@ -41,8 +41,12 @@ pub(super) fn groups(spec: &TransformerSpec) -> [Group; GROUPS] {
     ]
 }
 
-/// Groups before the first block.
-pub(super) const GROUPS: usize = 3;
+/// The timestep's two layers.
+const TIME: GroupName = GroupName::part("embeddings", "time");
+/// Its six modulations.
+const MODULATION: GroupName = GroupName::part("embeddings", "modulation");
+/// What the prompt and the latents go through.
+const PROMPT_AND_PATCHES: GroupName = GroupName::part("embeddings", "prompt and patches");
 
 /// How many patches lie along frames, height and width of latents `[B, C, T, H, W]`.
 ///
@@ -109,20 +113,20 @@ pub(super) fn embed(
 ) -> Result<(Tensor, Condition)> {
     // 1. The timestep's waves through two layers, in fp32 throughout.
     let waves = timestep_waves(spec.freq_dim, timestep)?.f_to_device(prompt.device())?;
-    let embedded = groups.with(0, |w| {
+    let embedded = groups.with(TIME, |w| {
         let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
         w.linear("condition_embedder.time_embedder.linear_2", &inner)
     })?;
 
     // 2. In the compute type from here on: six modulations of every channel.
-    let (timestep, modulation) = groups.with(1, |w| {
+    let (timestep, modulation) = groups.with(MODULATION, |w| {
         let timestep = embedded.f_to_kind(w.get("condition_embedder.time_proj.weight").kind())?;
         let modulation = w.linear("condition_embedder.time_proj", &timestep.f_silu()?)?.f_view([6, -1])?;
         Ok((timestep, modulation))
     })?;
 
     // 3. The prompt in the width of the hidden state, and the patches.
-    groups.with(2, |w| {
+    groups.with(PROMPT_AND_PATCHES, |w| {
         let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(timestep.kind())?)?;
         let _ = inner.f_gelu_("tanh")?;
         let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;

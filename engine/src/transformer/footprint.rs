@@ -9,41 +9,32 @@
 
 use engine_protocol::{AttnType, TransformerSpec};
 
+use super::block::{BLOCKS, CROSS_ATTENTION, FEED_FORWARD, SELF_ATTENTION};
 use super::model::Transformer;
 use super::rope;
+use crate::weights::{GroupName, GroupWork};
 
 /// Bytes of an fp32 number.
 const FP32: i64 = 4;
 
-/// Multiplications and additions of one group in a pass.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct GroupWork {
-    /// In products of matrices.
-    pub gemm: f64,
-    /// In attention.
-    pub attention: f64,
-}
-
 impl Transformer {
-    /// What each of [`Transformer::groups`] computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
+    /// What the group `name` computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
     ///
     /// # Shapes
     /// `latents` is `[T, H, W]`.
-    pub fn group_work(spec: &TransformerSpec, batch: i64, latents: [i64; 3], prompt_tokens: i64) -> Vec<GroupWork> {
+    pub fn group_work(spec: &TransformerSpec, name: GroupName, batch: i64, latents: [i64; 3], prompt_tokens: i64) -> GroupWork {
         let tokens = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product::<i64>() as f64;
         let dim = (spec.num_attention_heads * spec.attention_head_dim) as f64;
         let (batch, prompt) = (batch as f64, prompt_tokens as f64);
         let product = |rows: f64, columns: f64| 2.0 * batch * rows * dim * columns;
         let attention = |keys: f64| 4.0 * batch * tokens * keys * dim;
-        let block = [
-            GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(tokens) },
-            GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt, dim), attention: attention(prompt) },
-            GroupWork { gemm: 2.0 * product(tokens, spec.ffn_dim as f64), attention: 0.0 },
-        ];
-        let mut work = vec![GroupWork::default(); Self::GROUPS_BEFORE];
-        (0..spec.num_layers).for_each(|_| work.extend(block));
-        work.push(GroupWork::default());
-        work
+        match name.part {
+            _ if name.of != BLOCKS => GroupWork::default(),
+            SELF_ATTENTION => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(tokens) },
+            CROSS_ATTENTION => GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt, dim), attention: attention(prompt) },
+            FEED_FORWARD => GroupWork { gemm: 2.0 * product(tokens, spec.ffn_dim as f64), attention: 0.0 },
+            other => unreachable!("blocks have no part `{other}`"),
+        }
     }
 
     /// The most bytes that [`Transformer::forward`] holds at once beside weights, latents and prompt embedding. `bytes` are those of one number in

@@ -12,5 +12,5 @@ mod model;
 mod rope;
 mod slices;
 
-pub use footprint::GroupWork;
+pub use block::BLOCKS;
 pub use model::Transformer;

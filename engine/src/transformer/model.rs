@@ -8,7 +8,10 @@ use super::embeddings::{self, Condition};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use crate::error::Result;
-use crate::weights::{Group, Groups, Weights};
+use crate::weights::{Group, GroupName, Groups, Weights};
+
+/// The last norm and projection.
+const OUTPUT: GroupName = GroupName::whole("output layer");
 
 /// A Wan transformer, without its weights.
 #[derive(Debug, Clone)]
@@ -20,11 +23,6 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Groups before the first block.
-    pub const GROUPS_BEFORE: usize = embeddings::GROUPS;
-    /// Groups of one block.
-    pub const GROUPS_A_BLOCK: usize = block::GROUPS;
-
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
     pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
         Self { spec: spec.clone(), attn_type, sequence_chunk, head_chunk: None }
@@ -42,14 +40,13 @@ impl Transformer {
         Self::new(spec, config.attn_type, tokens).with_head_chunk(heads)
     }
 
-    /// Its groups in execution order: [`Transformer::GROUPS_BEFORE`] of the embeddings, [`Transformer::GROUPS_A_BLOCK`] of each block, and the output
-    /// layer. All blocks have groups of the same layouts.
+    /// Its groups in execution order: those of the embeddings, of each block, and the output layer. All blocks have groups of the same layouts.
     pub fn groups(spec: &TransformerSpec) -> Vec<Group> {
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let values = spec.out_channels * spec.patch_size.iter().product::<i64>();
         let mut groups = embeddings::groups(spec).to_vec();
-        groups.extend((0..spec.num_layers).flat_map(|index| block::groups(spec, index)));
-        groups.push(Group::new("").fp32("scale_shift_table", &[1, 2, dim]).linear("proj_out", dim, values));
+        groups.extend((0..spec.num_layers as u32).flat_map(|index| block::groups(spec, index)));
+        groups.push(Group::new(OUTPUT, "").fp32("scale_shift_table", &[1, 2, dim]).linear("proj_out", dim, values));
         groups
     }
 
@@ -78,13 +75,12 @@ impl Transformer {
             condition: &condition,
             rope: &rope,
         };
-        let last = Self::GROUPS_BEFORE + spec.num_layers as usize * Self::GROUPS_A_BLOCK;
-        for first in (Self::GROUPS_BEFORE..last).step_by(Self::GROUPS_A_BLOCK) {
-            block.forward(groups, first, &hidden)?;
+        for index in 0..spec.num_layers as u32 {
+            block.forward(groups, index, &hidden)?;
         }
 
         // 3. The values of each patch, put in their places.
-        let values = groups.with(last, |w| self.output(w, &hidden, &condition))?;
+        let values = groups.with(OUTPUT, |w| self.output(w, &hidden, &condition))?;
         drop(hidden);
         embeddings::unpatchify(spec.patch_size, grid, spec.out_channels, &values)
     }

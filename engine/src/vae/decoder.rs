@@ -21,7 +21,10 @@ use super::shortcut::{add_repeated, unpatchify};
 use super::slots::{Chunk, Slots, slices};
 use super::tiling::Span;
 use crate::error::Result;
-use crate::weights::{Group, Weights};
+use crate::weights::{Group, GroupName, Weights};
+
+/// The decoder's group.
+pub const DECODER: GroupName = GroupName::whole("decoder");
 
 /// The decoder's tensors: one group, since every chunk runs through all of it.
 pub fn groups(spec: &VaeSpec) -> Vec<Group> {
@@ -85,7 +88,7 @@ impl VaeDecoder {
     }
 
     fn params(&self) -> Group {
-        let mut group = Group::new("").linear(POST_QUANT_CONV, self.z_dim, self.z_dim);
+        let mut group = Group::new(DECODER, "").linear(POST_QUANT_CONV, self.z_dim, self.z_dim);
         group = self.conv_in.params(group);
         group = self.mid_block.params(group);
         group = self.up_blocks.iter().fold(group, |group, block| block.params(group));

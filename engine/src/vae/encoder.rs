@@ -16,7 +16,10 @@ use super::shortcut::{AverageShortcut, patchify};
 use super::slots::{Chunk, Slots};
 use super::tiling::{Span, even_spans};
 use crate::error::{Error, Result};
-use crate::weights::{Group, Weights};
+use crate::weights::{Group, GroupName, Weights};
+
+/// The encoder's group.
+pub const ENCODER: GroupName = GroupName::whole("encoder");
 
 /// The encoder's tensors: one group, since every chunk runs through all of it.
 pub fn encoder_groups(spec: &VaeSpec) -> Vec<Group> {
@@ -66,7 +69,7 @@ impl VaeEncoder {
     }
 
     fn params(&self) -> Group {
-        let mut group = self.conv_in.params(Group::new(""));
+        let mut group = self.conv_in.params(Group::new(ENCODER, ""));
         group = self.down_blocks.iter().fold(group, |group, block| block.params(group));
         group = self.mid_block.params(group);
         group = self.conv_out.params(self.norm_out.params(group));

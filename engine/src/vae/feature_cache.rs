@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use tch::{Device, Kind, Tensor};
 
 use super::slots::{Chunk, Slots};
-use crate::attribution::{Component, within};
+use crate::attribution::{Purpose, within};
 use crate::error::Result;
 
 /// What crossed between device and host, and what is page-locked for it.
@@ -107,7 +107,7 @@ impl FeatureCache {
         let largest = slots.largest_input(chunk, self.started);
         if self.buffer.as_ref().is_none_or(|buffer| (buffer.numel() as i64) < largest) {
             self.buffer = None;
-            self.buffer = Some(within(Component::FeatureCache, || Tensor::f_empty([largest], options))?);
+            self.buffer = Some(within(Purpose::FeatureCache, || Tensor::f_empty([largest], options))?);
         }
         Ok(())
     }
@@ -116,7 +116,7 @@ impl FeatureCache {
     fn room_for_frame(&self, sides: &[i64], (kind, device): (Kind, Device)) -> Result<Tensor> {
         // Known at the first chunk: one that is the last too leaves nothing waiting between chunks.
         if !self.waits_on_host || self.last {
-            return Ok(within(Component::FeatureCache, || Tensor::f_zeros(sides, (kind, device)))?);
+            return Ok(within(Purpose::FeatureCache, || Tensor::f_zeros(sides, (kind, device)))?);
         }
         let room = Tensor::f_zeros(sides, (kind, Device::Cpu))?;
         Ok(if device.is_cuda() { room.f_pin_memory(device)? } else { room })

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::decoder::VaeDecoder;
 use super::feature_cache::{CacheTraffic, FeatureCache};
 use super::tiling::{Span, Tiling, blend_weights, even_spans};
-use crate::attribution::{Component, within};
+use crate::attribution::{Purpose, within};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
@@ -152,7 +152,7 @@ impl Video<'_> {
         let band_height = rows[0].len() * scale;
         // In the type of the tiles: where no tiles overlap, pixels are then those of the frame decoded at once.
         let shape = [1, self.decoder.frames_of(latent_frames), band_height, width * scale, 3];
-        let canvas = within(Component::Frames, || Tensor::f_zeros(shape, (latents.kind(), latents.device())))?;
+        let canvas = within(Purpose::Frames, || Tensor::f_zeros(shape, (latents.kind(), latents.device())))?;
 
         let total = rows.len() * columns.len() * self.chunks.len();
         let mut done = 0;
@@ -184,7 +184,7 @@ impl Video<'_> {
             // 3. Unfinished rows become the first ones of the next canvas.
             if row + 1 < rows.len() {
                 let unfinished = band_height - finished;
-                let kept = within(Component::Frames, || canvas.f_narrow_copy(2, finished, unfinished))?;
+                let kept = within(Purpose::Frames, || canvas.f_narrow_copy(2, finished, unfinished))?;
                 let _ = canvas.f_narrow(2, unfinished, finished)?.f_zero_()?;
                 canvas.f_narrow(2, 0, unfinished)?.f_copy_(&kept)?;
             }
@@ -224,7 +224,7 @@ impl Quantiser {
         let _ = scaled.f_round_()?;
         // Weights of tiles sum to one as nearly as fp32 can, which may be a little above.
         let _ = scaled.f_clamp_(0.0, 255.0)?;
-        let bytes = within(Component::Frames, || scaled.f_to_kind(Kind::Uint8))?;
+        let bytes = within(Purpose::Frames, || scaled.f_to_kind(Kind::Uint8))?;
         Ok(bytes.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?.f_contiguous()?)
     }
 }

@@ -19,8 +19,8 @@ mod shortcut;
 mod slots;
 mod tiling;
 
-pub use decoder::{VaeDecoder, groups};
-pub use encoder::{VaeEncoder, encode_video, encoder_groups};
+pub use decoder::{DECODER, VaeDecoder, groups};
+pub use encoder::{ENCODER, VaeEncoder, encode_video, encoder_groups};
 pub use feature_cache::{CacheTraffic, FeatureCache};
 pub use frames::{Decoding, FrameSink, decode_video};
 pub use latents::{denormalise, normalise};

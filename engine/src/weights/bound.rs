@@ -1,4 +1,4 @@
-//! A group's tensors as a model uses them: by name.
+//! A group's tensors as a model uses them, and how it gets them: by name.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::attribution::operation;
 use crate::error::Result;
-use crate::weights::{Group, GroupLayout};
+use crate::weights::{Group, GroupLayout, GroupName};
 
 /// The tensors of one group, each a view into one slab.
 #[derive(Debug)]
@@ -70,4 +70,20 @@ impl Weights {
         let bias = self.find(&format!("{name}.bias")).map(part).transpose()?;
         operation(|| Ok(x.f_linear(&weight, bias.as_ref())?))
     }
+}
+
+/// Gives a model its groups, wherever they live.
+///
+/// A model calls this once a group, in order, and holds on to nothing that it got: afterwards the bytes may hold another group.
+pub trait Groups {
+    /// Runs `run` with the group's weights on the device that computes.
+    ///
+    /// # Errors
+    /// What `run` returns, or what moving the weights ran into.
+    ///
+    /// # Panics
+    /// When there is no such group: a model asks for what its own list has.
+    fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R>
+    where
+        Self: Sized;
 }

@@ -24,7 +24,7 @@ pub fn packed(group: &Group) -> Option<Group> {
         let name = scale_of(&param.name);
         params.push(Param { name, shape: vec![param.shape[0], 1], precision: Precision::Fp32, channels_last: false });
     }
-    Some(Group { prefix: group.prefix.clone(), params })
+    Some(Group { name: group.name, prefix: group.prefix.clone(), params })
 }
 
 /// Fills the tensors of [`packed`]`(group)` with the values that `source` has for `group`. `compute` is the type in which they will be used.
@@ -85,7 +85,7 @@ fn scales(values: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::GroupLayout;
+    use crate::weights::{GroupLayout, GroupName};
 
     fn bound(group: &Group) -> Weights {
         let layout = GroupLayout::new(group, Kind::BFloat16);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn weights_come_back_within_the_types_rounding() {
-        let group = Group::new("").fp32("norm.weight", &[8]).linear("proj", 64, 8).compressible();
+        let group = Group::new(GroupName::whole("layer"), "").fp32("norm.weight", &[8]).linear("proj", 64, 8).compressible();
         let packed_group = packed(&group).unwrap();
         let (whole, waiting, back) = (bound(&group), bound(&packed_group), bound(&group));
         let source = Source::Seeded(3);

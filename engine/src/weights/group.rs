@@ -1,34 +1,8 @@
-//! Groups: the tensors of a model that live and move together, and how a group lies in one slab of bytes.
+//! Groups: the tensors of a model that live and move together, and how a group lies in one slab of bytes. Where slabs are is not known here.
 
-use engine_protocol::{Config, WeightDtype};
 use tch::Kind;
 
-use super::source::kind_of;
-use crate::error::Result;
-use crate::weights::Weights;
-
-/// In which type a parameter is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// The configuration's type.
-    Compute,
-    /// The configuration's type where it computes; where it waits, 8 bits if the configuration says so.
-    Compressible,
-    /// 8 bits, 4 of exponent and 3 of mantissa.
-    Fp8,
-    /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
-    Fp32,
-}
-
-impl Precision {
-    fn kind(self, compute: Kind) -> Kind {
-        match self {
-            Precision::Compute | Precision::Compressible => compute,
-            Precision::Fp8 => Kind::Float8e4m3fn,
-            Precision::Fp32 => Kind::Float,
-        }
-    }
-}
+use super::{GroupName, Precision};
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,30 +17,11 @@ pub struct Param {
     pub channels_last: bool,
 }
 
-/// In which types a model's weights compute and wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WeightTypes {
-    /// The configuration's type, that of arithmetic.
-    pub compute: Kind,
-    /// How those wait that are [compressible](Precision::Compressible).
-    pub waiting: WeightDtype,
-}
-
-impl WeightTypes {
-    /// All weights wait in the type that they compute in.
-    pub fn plain(compute: Kind) -> Self {
-        Self { compute, waiting: WeightDtype::AsStored }
-    }
-
-    /// What a configuration says.
-    pub fn of(config: &Config) -> Self {
-        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype }
-    }
-}
-
 /// Tensors that live and move together. A model lists its groups in execution order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
+    /// What its model calls it.
+    pub name: GroupName,
     /// What stands before each name in a checkpoint, `blocks.3.`; empty where names are whole.
     pub prefix: String,
     /// The tensors.
@@ -75,8 +30,8 @@ pub struct Group {
 
 impl Group {
     /// A group without tensors yet.
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), params: Vec::new() }
+    pub fn new(name: GroupName, prefix: impl Into<String>) -> Self {
+        Self { name, prefix: prefix.into(), params: Vec::new() }
     }
 
     /// Adds a tensor in the configuration's type.
@@ -116,17 +71,13 @@ impl Group {
     }
 }
 
-/// Gives a model its groups, wherever they live. `index` is the place in the model's own list.
-///
-/// A model calls this once a group, in order, and holds on to nothing that it got: afterwards the bytes may hold another group.
-pub trait Groups {
-    /// Runs `run` with the group's weights on the device that computes.
-    ///
-    /// # Errors
-    /// What `run` returns, or what moving the weights ran into.
-    fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R>
-    where
-        Self: Sized;
+/// Multiplications and additions of one group in a pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GroupWork {
+    /// In products of matrices.
+    pub gemm: f64,
+    /// In attention.
+    pub attention: f64,
 }
 
 /// Where each tensor of a group lies in one slab of bytes.

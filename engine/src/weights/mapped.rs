@@ -1,4 +1,5 @@
-//! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used.
+//! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used. What formats mean by
+//! names and shapes is not known here.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,15 +7,13 @@ use std::rc::Rc;
 
 use tch::{Kind, Tensor};
 
-use crate::cuda::FileMapping;
+use crate::cuda::{FileMapping, PlaceInFile};
 use crate::error::{Error, Result};
 
 /// A file mapped into memory.
 #[derive(Debug)]
 pub(super) struct MappedFile {
     path: PathBuf,
-    // Before the mapping that it looks into, so dropped before it. It is not handed out.
-    tensor: Tensor,
     mapping: FileMapping,
 }
 
@@ -30,7 +29,7 @@ impl MappedFile {
             return Err(Error::at(path, if metadata.is_file() { "the file is empty: fetch it again" } else { "that is no file" }));
         }
         let mapping = FileMapping::new(&file).map_err(|error| Error::file(path, error))?;
-        Ok(Self { path: path.to_owned(), tensor: mapping.tensor(), mapping })
+        Ok(Self { path: path.to_owned(), mapping })
     }
 
     /// Its bytes.
@@ -140,24 +139,11 @@ impl StoredTensor {
     /// # Errors
     /// libtorch's.
     pub fn copy_to(&self, target: &mut Tensor) -> Result<()> {
-        let size = self.kind.elt_size_in_bytes() as u64;
-        let bytes = self.file.tensor.f_narrow(0, self.offset as i64, self.span_bytes() as i64)?;
-        // A view of another type must start at a multiple of its size; a writer that does not see to that costs a copy.
-        let bytes = if self.offset.is_multiple_of(size) { bytes } else { copied(&bytes)? };
-        let flat = bytes.f_view_dtype(self.kind)?;
-        let values = match self.strides.as_slice() {
-            [] => flat,
-            strides => flat.f_as_strided(self.shape.as_slice(), strides, flat.storage_offset())?,
-        };
-        target.f_copy_(&values.f_reshape(target.size().as_slice())?)?;
+        let place =
+            PlaceInFile { offset: self.offset, span: self.span_bytes(), kind: self.kind, shape: &self.shape, strides: &self.strides };
+        self.file.mapping.copy_to(place, target)?;
         // The value is where it will live: the host holds weights once, and not once more as pages of their file.
         self.file.mapping.let_go(self.offset, self.span_bytes());
         Ok(())
     }
-}
-
-fn copied(bytes: &Tensor) -> Result<Tensor> {
-    let mut copy = bytes.f_empty_like()?;
-    copy.f_copy_(bytes)?;
-    Ok(copy)
 }

@@ -1,18 +1,24 @@
-//! Weights: which tensors a model has, in which groups they move, and where their values come from.
+//! Weights: which tensors a model has, in which groups they move, and where their values come from. Where they live is `memory`'s.
 
 mod bound;
 pub mod fp8;
 mod group;
 mod mapped;
+mod name;
 mod pickle;
 mod pth;
 mod safetensors;
 mod source;
 mod store;
+mod types;
+mod waiting;
 
-pub use bound::Weights;
-pub use group::{Group, GroupLayout, Groups, Param, Precision, WeightTypes};
+pub use bound::{Groups, Weights};
+pub use group::{Group, GroupLayout, GroupWork, Param};
 pub use mapped::StoredTensor;
+pub use name::GroupName;
+pub use source::Source;
 pub(crate) use source::check_stored;
-pub use source::{Source, kind_of};
 pub use store::TensorStore;
+pub use types::{Precision, WeightTypes, kind_of};
+pub use waiting::WaitingGroup;

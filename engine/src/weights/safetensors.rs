@@ -10,7 +10,6 @@ use safetensors::tensor::Metadata;
 use serde_json::Value;
 use tch::Kind;
 
-use super::TensorStore;
 use super::mapped::{MappedFile, StoredTensor};
 use crate::error::{Error, Result};
 
@@ -54,11 +53,11 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
     Ok(tensors)
 }
 
-/// The tensors of all files that the index at `path` names.
+/// The tensors of all files that the index at `path` names, file by file.
 ///
 /// # Errors
 /// An index that cannot be read, that names a file outside its folder or one that is not there, and what [`open_file`] refuses.
-pub(super) fn open_index(path: &Path) -> Result<TensorStore> {
+pub(super) fn open_index(path: &Path) -> Result<Vec<BTreeMap<String, StoredTensor>>> {
     // 1. The index.
     let text = fs::read(path).map_err(|error| Error::file(path, error))?;
     let index: Value =
@@ -79,7 +78,7 @@ pub(super) fn open_index(path: &Path) -> Result<TensorStore> {
 
     // 2. Its files.
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut store = TensorStore::default();
+    let mut files = Vec::with_capacity(shards.len());
     for (shard, keys) in shards {
         let file = folder.join(shard);
         if !file.is_file() {
@@ -90,9 +89,9 @@ pub(super) fn open_index(path: &Path) -> Result<TensorStore> {
         if let Some(key) = keys.into_iter().find(|&key| !tensors.contains_key(key)) {
             return Err(Error::at(&file, &format!("{key}: not in this file, where {} has it: fetch both again", path.display())));
         }
-        store.extend(tensors)?;
+        files.push(tensors);
     }
-    Ok(store)
+    Ok(files)
 }
 
 /// libtorch's name of a type.

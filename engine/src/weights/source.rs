@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use engine_protocol::Dtype;
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
@@ -11,15 +10,6 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::weights::{Group, Param, StoredTensor, TensorStore};
-
-/// libtorch's name of a type.
-pub fn kind_of(dtype: Dtype) -> Kind {
-    match dtype {
-        Dtype::Fp32 => Kind::Float,
-        Dtype::Bf16 => Kind::BFloat16,
-        Dtype::Fp16 => Kind::Half,
-    }
-}
 
 /// Where the values of weights come from. Cheap to clone: the files are shared.
 #[derive(Debug, Clone)]

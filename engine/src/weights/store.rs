@@ -23,7 +23,13 @@ impl TensorStore {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
             Some("safetensors") => Ok(Self { tensors: safetensors::open_file(path)? }),
-            Some("json") => safetensors::open_index(path),
+            Some("json") => {
+                let mut store = Self::default();
+                for tensors in safetensors::open_index(path)? {
+                    store.extend(tensors)?;
+                }
+                Ok(store)
+            }
             Some("pth" | "pt" | "bin") => Ok(Self { tensors: pth::open_file(path)? }),
             _ => Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
         }
@@ -33,7 +39,7 @@ impl TensorStore {
     ///
     /// # Errors
     /// A name that is there already.
-    pub(super) fn extend(&mut self, tensors: BTreeMap<String, StoredTensor>) -> Result<()> {
+    fn extend(&mut self, tensors: BTreeMap<String, StoredTensor>) -> Result<()> {
         for (name, tensor) in tensors {
             match self.tensors.entry(name) {
                 Entry::Vacant(place) => drop(place.insert(tensor)),

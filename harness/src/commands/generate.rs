@@ -6,7 +6,7 @@ mod output;
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, Settings, StreamFrom};
+use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, ResidentBlocks, Settings, StreamFrom};
 use serde_json::{Value, json};
 
 use crate::cli::{self, GenerateArguments};
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         profile: None,
     };
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
-    let mut watcher = Watcher::default();
+    let mut watcher = Watcher::new(&request.config);
     let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
     if let Some(output) = arguments.output.as_deref().filter(|_| record.as_ref().is_none_or(|record| record.outcome != Outcome::Ok)) {
@@ -154,12 +154,17 @@ fn config(definition: &Definition, models: &Models, device: Device) -> Result<(C
 }
 
 /// Shows which stage runs and how far it is.
-#[derive(Default)]
 struct Watcher {
+    asked: Config,
     progress: Option<Progress>,
 }
 
 impl Watcher {
+    /// Of a run of the configuration that was asked for.
+    fn new(asked: &Config) -> Self {
+        Self { asked: asked.clone(), progress: None }
+    }
+
     fn see(&mut self, event: &Event) {
         match event {
             Event::StageBegun { stage } => {
@@ -174,11 +179,13 @@ impl Watcher {
                 self.finish();
                 tell!("{}", ending::lowered_in_words(lowered));
             }
-            Event::Planned { settled, .. } => {
-                if let Some(count) = settled.resident_blocks {
+            Event::Planned { config, .. } => {
+                if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) =
+                    (self.asked.resident_blocks, config.resident_blocks)
+                {
                     tell!("resident_blocks=auto: {count} blocks stay on the GPU");
                 }
-                if settled.stream_from == Some(StreamFrom::File) {
+                if config.stream_from == Some(StreamFrom::File) && self.asked.stream_from != Some(StreamFrom::File) {
                     tell!(
                         "stream_from=auto: this machine's memory does not hold the weights, so they are read from their files again and again"
                     );

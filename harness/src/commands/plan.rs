@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     }
     let c = &request.config;
     say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution, c.frames, c.low_mem_level, c.dtype.name());
-    if let Some(count) = report.settled.resident_blocks {
+    if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) = (c.resident_blocks, report.config.resident_blocks) {
         say!("resident_blocks=auto is {count} here.\n");
     }
     print_groups(&report);
@@ -70,7 +70,7 @@ fn config(arguments: &PlanArguments, models: &Models) -> Result<(Config, Vec<Str
 fn print_groups(report: &PlanReport) {
     let mut table = table(&["part", "groups", "size GiB", "place", "moves to the GPU"], &[2]);
     for groups in &report.groups {
-        table.add_row([&groups.part, &groups.name, &in_gib(groups.bytes), place(groups.home), moves(groups)]);
+        table.add_row([&groups.component, &groups.name, &in_gib(groups.bytes), place(groups.home), moves(groups)]);
     }
     for buffers in &report.buffers {
         let plural = if buffers.count == 1 { "" } else { "s" };
@@ -79,7 +79,7 @@ fn print_groups(report: &PlanReport) {
             BufferUse::Unpacking => "room to unpack one".into(),
         };
         let there = format!("there during {}", buffers.stage.name());
-        table.add_row([&buffers.part, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
+        table.add_row([&buffers.component, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
     }
     say!("{table}");
     let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), report.host_bytes(), report.bytes_in(Home::Pinned)].map(in_gib);

@@ -1,7 +1,7 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Settled, Source, Stage, StageMemory,
+    Config, Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, Secs, Source, Stage, StageMemory,
     StageRecord, StageTime, Transfers,
 };
 use virtual_gpu_protocol::ProcessReport;
@@ -20,7 +20,8 @@ pub(super) struct Transcript {
     lines: usize,
     last: Option<Event>,
     device_name: Option<String>,
-    settled: Settled,
+    /// The configuration as it runs.
+    settled: Option<Config>,
     planned: Vec<PlannedStage>,
     lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
@@ -64,8 +65,8 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
-            Event::Planned { settled, stages } => {
-                self.settled = settled;
+            Event::Planned { config, stages } => {
+                self.settled = Some(*config);
                 self.planned = stages;
             }
             Event::Lowered(lowered) => {
@@ -144,7 +145,7 @@ impl Transcript {
                 Device::Cuda | Device::Cpu => has_times.then_some(Source::Measured),
             },
             config: request.config.clone(),
-            settled: self.settled,
+            settled_config: self.settled.filter(|settled| *settled != request.config),
             lowered: self.lowered,
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
@@ -304,12 +305,13 @@ mod tests {
             assert!(text.contains(message), "{lines:?} {end:?}: {text}");
         }
     }
+
     #[test]
     fn a_report_that_cannot_be_read_is_told() {
         let ended = Ended { end: End::Exited(0), last_words: Vec::new() };
-        for (line, outcome, message) in [(FINISHED, Outcome::Failed, ""), (OOM, Outcome::Oom, "tried; ")] {
+        for (line, outcome, message) in [(Line::Finished, Outcome::Failed, ""), (Line::OutOfMemory, Outcome::Oom, "tried; ")] {
             let mut transcript = Transcript::default();
-            drop(transcript.line(line).cloned());
+            drop(transcript.line(&line.text()).cloned());
             let mut ending = transcript.judge(&ended);
             ending.lacks_report("EOF at line 1");
             assert_eq!(ending.outcome, outcome);

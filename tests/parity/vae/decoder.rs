@@ -1,6 +1,6 @@
 //! Latents to video.
 
-use engine::vae::{denormalise, groups};
+use engine::vae::{self, denormalise, groups};
 use engine::weights::Groups;
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -13,7 +13,7 @@ use crate::resident::{Fixture, Resident, assert_close, assert_close_as_a_whole};
 /// The video that `latents` become with the weights of fixture `weights`.
 fn video(spec: &VaeSpec, weights: &str, latents: &Tensor, temporal_chunk: i64) -> Tensor {
     let mut resident = Resident::load(weights, &groups(spec), latents.kind());
-    resident.with(0, |w| Ok(decode(spec, w, latents, temporal_chunk))).unwrap()
+    resident.with(vae::DECODER, |w| Ok(decode(spec, w, latents, temporal_chunk))).unwrap()
 }
 
 /// The latents of fixture `DECODER`, as the decoder takes them.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use engine::vae::{VaeEncoder, denormalise, encode_video, encoder_groups, groups, normalise};
+use engine::vae::{self, VaeEncoder, denormalise, encode_video, encoder_groups, groups, normalise};
 use engine::weights::{Group, Groups};
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -14,7 +14,7 @@ use crate::resident::{Fixture, Resident, assert_close};
 /// The latents of `video` with the weights of fixture `weights`, in the type `kind`.
 fn latents(spec: &VaeSpec, weights: &str, video: &Tensor, kind: Kind, temporal_chunk: i64) -> Tensor {
     let mut resident = Resident::load(weights, &encoder_groups(spec), kind);
-    resident.with(0, |w| encode_video(&VaeEncoder::new(spec), w, video, temporal_chunk)).unwrap()
+    resident.with(vae::ENCODER, |w| encode_video(&VaeEncoder::new(spec), w, video, temporal_chunk)).unwrap()
 }
 
 /// The video that the generator of the fixtures computes: squares modulo a prime, from -1 to 1.
@@ -50,7 +50,7 @@ fn fp32_and_bf16_of_1_5_9_and_17_frames(#[case] spec: VaeSpec, #[case] fixture: 
 fn there_and_back(#[case] spec: VaeSpec, #[case] decoder: &str, #[case] encoder: &str) {
     let fixture = Fixture::open(encoder);
     let mut resident = Resident::load(decoder, &groups(&spec), Kind::Float);
-    let video = resident.with(0, |w| Ok(decode(&spec, w, &fixture.tensor("input.latents"), 2))).unwrap();
+    let video = resident.with(vae::DECODER, |w| Ok(decode(&spec, w, &fixture.tensor("input.latents"), 2))).unwrap();
     let again = latents(&spec, encoder, &video, Kind::Float, 3);
     assert_close(&format!("{encoder}, there and back"), &again, &fixture.tensor("output.round_trip"), 1e-4);
 }

@@ -1,19 +1,21 @@
-//! A denoising under way: its latents and its sampler, both on the CPU, so that it can go on in another pipeline.
+//! A denoising under way: its latents and its sampler, both on the CPU, so that it can go on in another pipeline. What predicts is not known
+//! here.
 
 use engine_protocol::Config;
 use tch::Tensor;
 
+use crate::error::Result;
 use crate::scheduler::Scheduler;
 
 /// From noise to latents, as far as it is.
 #[derive(Debug)]
 pub struct Denoising {
-    pub(crate) scheduler: Scheduler,
+    scheduler: Scheduler,
     /// `[1, channels, frames, height, width]`, fp32.
-    pub(crate) latents: Tensor,
+    latents: Tensor,
     /// Of the steps that are taken.
-    pub(crate) timesteps: Vec<f64>,
-    pub(crate) done: usize,
+    timesteps: Vec<f64>,
+    done: usize,
 }
 
 impl Denoising {
@@ -38,6 +40,23 @@ impl Denoising {
     /// Whether all steps are done.
     pub fn is_over(&self) -> bool {
         self.done == self.timesteps.len()
+    }
+
+    /// The timestep of the next step; empty where all are done.
+    pub(super) fn timestep(&self) -> Option<f64> {
+        self.timesteps.get(self.done).copied()
+    }
+
+    /// Takes the next step, by a model's prediction for the latents at its timestep.
+    pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<()> {
+        self.latents = self.scheduler.step(prediction, &self.latents)?;
+        self.done += 1;
+        Ok(())
+    }
+
+    /// The latents at the end.
+    pub(super) fn into_latents(self) -> Tensor {
+        self.latents
     }
 
     /// The latents as they are.

@@ -1,0 +1,69 @@
+//! A component: a model with weights of its own, as everything that is not the model itself sees it.
+
+use std::fmt::Debug;
+
+use engine_protocol::{Config, Moves, Stage};
+
+use crate::weights::{Group, GroupName, GroupWork};
+
+/// Where a configuration wants a group of weights to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// On the device that computes.
+    OnDevice,
+    /// On the host, where its stage computes too.
+    OnHost,
+    /// Elsewhere, to be copied to the device each time that it is used.
+    Streamed,
+}
+
+/// A second name of a tensor, under which some checkpoints have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Alias {
+    /// The model's own.
+    pub name: &'static str,
+    /// The other one.
+    pub alias: &'static str,
+}
+
+/// What a pipeline is made of: a model with weights of its own. It answers from shapes and flags alone: nothing is loaded, and no device is asked.
+pub trait Component: Debug {
+    /// What checkpoints call it, which is its folder in diffusers' layout: `transformer_2`. No two components of a model have the same.
+    fn key(&self) -> &'static str;
+
+    /// What people call it: `low-noise transformer`.
+    fn name(&self) -> &'static str;
+
+    /// The stage that uses it.
+    fn stage(&self) -> Stage;
+
+    /// When its groups are copied to the GPU, where they are streamed.
+    fn moves(&self) -> Moves;
+
+    /// Its groups in execution order, each with the names of its tensors in a checkpoint.
+    fn groups(&self) -> Vec<Group>;
+
+    /// Groups that a checkpoint may have beside those, and that no video needs.
+    fn spare_groups(&self) -> Vec<Group> {
+        Vec::new()
+    }
+
+    /// A tensor that some checkpoints have under a second name.
+    fn alias(&self) -> Option<Alias> {
+        None
+    }
+
+    /// Where `config` wants the group `name`.
+    fn wanted(&self, config: &Config, name: GroupName) -> Wanted;
+
+    /// The most bytes that its stage holds on the GPU at once beside weights and buffers, estimated from shapes; empty where there is no estimate.
+    fn activation_bytes(&self, config: &Config) -> Option<i64>;
+
+    /// What the group `name` computes each time that it is used, where copies are to hide behind it; nothing where they need not.
+    fn work(&self, _config: &Config, _name: GroupName) -> GroupWork {
+        GroupWork::default()
+    }
+
+    /// Which of all kinds of components this is: it tells weights that come from one seed apart.
+    fn seed_number(&self) -> i64;
+}

@@ -1,0 +1,67 @@
+//! Where the values of each component's weights come from.
+
+use std::collections::BTreeMap;
+
+use super::component::Component;
+use crate::error::{Error, Result};
+use crate::weights::Source;
+
+/// A source for each component, by its key.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(BTreeMap<&'static str, Source>);
+
+impl Sources {
+    /// These sources.
+    pub fn new(sources: impl IntoIterator<Item = (&'static str, Source)>) -> Self {
+        Self(sources.into_iter().collect())
+    }
+
+    /// Weights of all `components` from one seed.
+    pub fn seeded(components: &[Box<dyn Component + '_>], seed: i64) -> Self {
+        let source = |component: &dyn Component| Source::Seeded(seed.wrapping_mul(4).wrapping_add(component.seed_number()));
+        Self::new(components.iter().map(|component| (component.key(), source(component.as_ref()))))
+    }
+
+    /// Weights of all `components` that are allocated and never written, for a device that computes nothing.
+    pub fn empty(components: &[Box<dyn Component + '_>]) -> Self {
+        Self::new(components.iter().map(|component| (component.key(), Source::Empty)))
+    }
+
+    /// The source of `component`'s weights.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, component: &dyn Component) -> Result<&Source> {
+        self.0.get(component.key()).ok_or_else(|| Error::Input(format!("no weights were given for the {}", component.name())))
+    }
+
+    /// Refuses sources of other components than these: the weights are those of another model.
+    ///
+    /// # Errors
+    /// The first that is none of them.
+    pub fn only_of(&self, components: &[Box<dyn Component + '_>]) -> Result<()> {
+        match self.0.keys().find(|key| !components.iter().any(|component| component.key() == **key)) {
+            Some(key) => Err(Error::Input(format!("weights were given for `{key}`, which the model does not have"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine_protocol::ModelSpec;
+
+    #[test]
+    fn sources_of_another_model_are_refused() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan-tiny.yaml");
+        let model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let components = crate::components::of(&model);
+        let all = Sources::seeded(&components, 1);
+        assert!(all.only_of(&components).is_ok());
+        let said = all.only_of(&components[1..]).unwrap_err().to_string();
+        assert_eq!(said, "weights were given for `text_encoder`, which the model does not have");
+        let said = Sources::default().get(components[1].as_ref()).unwrap_err().to_string();
+        assert_eq!(said, "no weights were given for the transformer");
+    }
+}

@@ -1,0 +1,76 @@
+//! The text encoder as a component.
+
+use engine_protocol::{Config, ModelSpec, Moves, OffloadTextEncoder, Stage};
+
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, prompts};
+use super::component::{Alias, Component, Wanted};
+use crate::text_encoder::{TABLE, TextEncoder, byte_tokens};
+use crate::weights::{Group, GroupName};
+
+/// Its key.
+pub const KEY: &str = "text_encoder";
+
+#[derive(Debug)]
+pub(super) struct TextEncoderComponent<'a> {
+    model: &'a ModelSpec,
+}
+
+impl<'a> TextEncoderComponent<'a> {
+    pub(super) fn new(model: &'a ModelSpec) -> Self {
+        Self { model }
+    }
+}
+
+impl Component for TextEncoderComponent<'_> {
+    fn key(&self) -> &'static str {
+        KEY
+    }
+
+    fn name(&self) -> &'static str {
+        "text encoder"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Encode
+    }
+
+    fn moves(&self) -> Moves {
+        Moves::DuringEncode
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        TextEncoder::groups(&self.model.text_encoder)
+    }
+
+    /// transformers writes the embedding table under either name, or under both.
+    fn alias(&self) -> Option<Alias> {
+        Some(Alias { name: "shared.weight", alias: "encoder.embed_tokens.weight" })
+    }
+
+    fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
+        match config.offload_text_encoder {
+            OffloadTextEncoder::Off => Wanted::OnDevice,
+            OffloadTextEncoder::Cpu => Wanted::OnHost,
+            // Of the table a few rows are read, so it is read where it is.
+            OffloadTextEncoder::Stream if name == TABLE => Wanted::OnHost,
+            OffloadTextEncoder::Stream => Wanted::Streamed,
+        }
+    }
+
+    /// Where it runs on the host, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as without a checkpoint;
+    /// real tokenizers make fewer.
+    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+        if config.offload_text_encoder == OffloadTextEncoder::Cpu {
+            return Some(prompt_embedding_bytes(self.model, config));
+        }
+        let spec = &self.model.text_encoder;
+        let uncond = config.has_guidance().then_some(&config.negative_prompt);
+        let lengths = [Some(&config.prompt), uncond].into_iter().flatten().map(|prompt| byte_tokens(prompt, spec.max_tokens).len());
+        let longest = lengths.max().unwrap_or(0) as i64;
+        Some(CUBLAS_WORKSPACE_BYTES + TextEncoder::new(spec).activation_bytes(prompts(config), longest, number_bytes(config)))
+    }
+
+    fn seed_number(&self) -> i64 {
+        0
+    }
+}

@@ -1,0 +1,91 @@
+//! The transformer as a component, or each of a pool's two.
+
+use engine_protocol::{Config, ModelSpec, Moves, ResidentBlocks, Stage};
+
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, batch, latent_bytes, number_bytes, prompt_embedding_bytes};
+use super::component::{Component, Wanted};
+use crate::transformer::Transformer;
+use crate::weights::{Group, GroupName, GroupWork};
+
+/// The key of the only transformer, or of a pool's high-noise one.
+pub const KEY: &str = "transformer";
+/// The key of a pool's low-noise transformer.
+pub const LOW_NOISE_KEY: &str = "transformer_2";
+
+#[derive(Debug)]
+pub(super) struct TransformerComponent<'a> {
+    model: &'a ModelSpec,
+    key: &'static str,
+    name: &'static str,
+    seed_number: i64,
+}
+
+impl<'a> TransformerComponent<'a> {
+    /// The transformers of `model`, in the order in which they are used.
+    pub(super) fn all(model: &'a ModelSpec) -> Vec<Self> {
+        match model.pool {
+            None => vec![Self { model, key: KEY, name: "transformer", seed_number: 1 }],
+            Some(_) => vec![
+                Self { model, key: KEY, name: "high-noise transformer", seed_number: 1 },
+                Self { model, key: LOW_NOISE_KEY, name: "low-noise transformer", seed_number: 3 },
+            ],
+        }
+    }
+}
+
+impl Component for TransformerComponent<'_> {
+    fn key(&self) -> &'static str {
+        self.key
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Denoise
+    }
+
+    fn moves(&self) -> Moves {
+        Moves::EachPass
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        Transformer::groups(&self.model.transformer)
+    }
+
+    fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
+        let is_resident = match name.number {
+            Some(block) => is_resident_block(config, block, self.model.transformer.num_layers as u32),
+            // What stands at the two ends of a pass waits in between, while a block's own buffers are needed.
+            None => false,
+        };
+        if is_resident || !config.offload_dit { Wanted::OnDevice } else { Wanted::Streamed }
+    }
+
+    /// The prompt embeddings, the latents of a pass, and what the pass holds.
+    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+        let transformer = Transformer::of(config, &self.model.transformer);
+        let (batch, latents) = (batch(config), config.latent_shape(self.model));
+        let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config))?;
+        let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
+        Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)
+    }
+
+    fn work(&self, config: &Config, name: GroupName) -> GroupWork {
+        let [_, latents @ ..] = config.latent_shape(self.model);
+        Transformer::group_work(&self.model.transformer, name, batch(config), latents, self.model.text_encoder.max_tokens)
+    }
+
+    fn seed_number(&self) -> i64 {
+        self.seed_number
+    }
+}
+
+/// Whether block `block` of so many stays on the GPU: as many do as the configuration says, spread evenly, so that while one of them computes another's copy is
+/// under way. Of `auto` that is not settled, none.
+fn is_resident_block(config: &Config, block: u32, blocks: u32) -> bool {
+    let count = u64::from(config.resident_blocks.and_then(ResidentBlocks::count).unwrap_or(0));
+    let (block, blocks) = (u64::from(block), u64::from(blocks));
+    (block + 1) * count / blocks > block * count / blocks
+}

@@ -1,0 +1,66 @@
+//! The VAE as a component: its decoder makes the frames.
+
+use engine_protocol::{Config, ModelSpec, Moves, Stage};
+
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
+use super::component::{Component, Wanted};
+use crate::cuda::allocator::block_bytes;
+use crate::vae::{self, Decoding, VaeDecoder};
+use crate::weights::{Group, GroupName};
+
+/// Its key.
+pub const KEY: &str = "vae";
+
+#[derive(Debug)]
+pub(super) struct VaeComponent<'a> {
+    model: &'a ModelSpec,
+}
+
+impl<'a> VaeComponent<'a> {
+    pub(super) fn new(model: &'a ModelSpec) -> Self {
+        Self { model }
+    }
+}
+
+impl Component for VaeComponent<'_> {
+    fn key(&self) -> &'static str {
+        KEY
+    }
+
+    fn name(&self) -> &'static str {
+        "VAE"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Decode
+    }
+
+    fn moves(&self) -> Moves {
+        Moves::BeforeDecode
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        vae::groups(&self.model.vae)
+    }
+
+    /// The encoder's: the way back, from a video to latents.
+    fn spare_groups(&self) -> Vec<Group> {
+        vae::encoder_groups(&self.model.vae)
+    }
+
+    fn wanted(&self, config: &Config, _name: GroupName) -> Wanted {
+        if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
+    }
+
+    /// The latents, and what the decoder holds.
+    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+        let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
+        let allocated = |bytes| block_bytes(bytes) as i64;
+        let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), &allocated);
+        Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
+    }
+
+    fn seed_number(&self) -> i64 {
+        2
+    }
+}

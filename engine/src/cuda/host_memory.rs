@@ -1,0 +1,20 @@
+//! Memory of the host in which weights wait, and by way of which they come from their files.
+//!
+//! libtorch's own page-locking allocator rounds each block up to a power of two, which would lock twice the weights. A slab of our own is as large as
+//! the group that it holds.
+
+use tch::{Device, Kind, Tensor};
+
+use super::ffi;
+use crate::error::Result;
+
+/// A slab of so many bytes on the host, not written yet. The GPU can copy from a `pinned` one, whose pages are locked, while it computes.
+///
+/// # Errors
+/// When the host has, or can lock, no such amount.
+pub fn host_slab(bytes: i64, pinned: bool) -> Result<Tensor> {
+    if pinned {
+        return ffi::pinned_bytes(bytes as usize);
+    }
+    Ok(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?)
+}

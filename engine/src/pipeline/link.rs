@@ -1,0 +1,66 @@
+//! The way between host and device, with what crosses it counted. Copies of weights are counted where they are made: see `memory`.
+
+use engine_protocol::Transfers;
+use tch::{Device, Tensor};
+
+use crate::attribution::{Purpose, within};
+use crate::compute_device::ComputeDevice;
+use crate::error::Result;
+use crate::memory::Residency;
+
+/// The way to what computes, and back.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) device: ComputeDevice,
+    transfers: Transfers,
+}
+
+impl Link {
+    /// Nothing has crossed it yet.
+    pub(super) fn new(device: ComputeDevice) -> Self {
+        Self { device, transfers: Transfers::default() }
+    }
+
+    /// A copy on the device of what a pass begins with.
+    pub(super) fn upload(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        if self.device.is_gpu() {
+            self.transfers.h2d_bytes += bytes_of(tensor);
+        }
+        Ok(within(Purpose::Latents, || tensor.f_to_device(self.device.torch))?)
+    }
+
+    /// A copy on the CPU.
+    pub(super) fn download(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        self.downloaded(bytes_of(tensor));
+        Ok(tensor.f_to_device(Device::Cpu)?)
+    }
+
+    /// So many bytes came to the CPU by another way.
+    pub(super) fn downloaded(&mut self, bytes: u64) {
+        if self.device.is_gpu() {
+            self.transfers.d2h_bytes += bytes;
+        }
+    }
+
+    /// A model's own traffic while it computed; its page-locked memory is gone again.
+    pub(super) fn passed(&mut self, passed: Transfers) {
+        self.transfers.h2d_bytes += passed.h2d_bytes;
+        self.transfers.d2h_bytes += passed.d2h_bytes;
+        self.transfers.host_pinned_peak_bytes = self.transfers.host_pinned_peak_bytes.max(passed.host_pinned_peak_bytes);
+    }
+
+    /// What crossed until now, the weights of `residencies` included, and what is page-locked.
+    pub(super) fn transfers<'a>(&self, residencies: impl Iterator<Item = &'a Residency>) -> Transfers {
+        let mut transfers = self.transfers;
+        for traffic in residencies.map(Residency::traffic) {
+            transfers.h2d_bytes += traffic.h2d_bytes;
+            transfers.host_pinned_peak_bytes += traffic.pinned_bytes;
+        }
+        transfers
+    }
+}
+
+/// Bytes of a tensor's elements.
+pub(super) fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
+}

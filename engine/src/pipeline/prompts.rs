@@ -1,0 +1,88 @@
+//! Prompts to embeddings: the stage that text encoders work in, on the device or on the host.
+
+use engine_protocol::{Config, HostRates, OffloadTextEncoder, Secs, TextEncoderSpec};
+use tch::{Device, Tensor};
+
+use super::link::Link;
+use crate::attribution::{Purpose, retag};
+use crate::error::{Error, Result};
+use crate::memory::Residency;
+use crate::text_encoder::{TextEncoder, Tokenizer};
+use crate::timing;
+use crate::weights::kind_of;
+
+/// What the two passes of guidance are conditioned on.
+#[derive(Debug)]
+pub struct PromptEmbeddings {
+    /// `[prompts, tokens, d_model]`: cond, and uncond where there is guidance.
+    pub(super) both: Tensor,
+}
+
+impl PromptEmbeddings {
+    pub(super) fn cond(&self) -> Result<Tensor> {
+        Ok(self.both.f_narrow(0, 0, 1)?)
+    }
+
+    pub(super) fn uncond(&self) -> Result<Tensor> {
+        Ok(self.both.f_narrow(0, 1, 1)?)
+    }
+}
+
+/// A tokenizer and a text encoder.
+#[derive(Debug)]
+pub(super) struct PromptEncoder {
+    spec: TextEncoderSpec,
+    pub(super) tokenizer: Tokenizer,
+    /// For the time of what the host leaves out.
+    pub(super) host_rates: Option<HostRates>,
+    encoder: TextEncoder,
+    /// Its weights; empty where prompts are encoded already.
+    pub(super) weights: Option<Residency>,
+}
+
+impl PromptEncoder {
+    /// One whose tokens are bytes.
+    pub(super) fn new(spec: &TextEncoderSpec, weights: Option<Residency>) -> Self {
+        let (spec, encoder) = (spec.clone(), TextEncoder::new(spec));
+        Self { spec, tokenizer: Tokenizer::bytes(), host_rates: None, encoder, weights }
+    }
+
+    /// Token ids of the configuration's prompts: cond, then uncond.
+    pub(super) fn tokens(&self, config: &Config) -> Result<[Vec<i64>; 2]> {
+        let tokens = |prompt: &str| self.tokenizer.tokens(prompt, self.spec.max_tokens);
+        Ok([tokens(&config.prompt)?, tokens(&config.negative_prompt)?])
+    }
+
+    /// Prompt embeddings of token ids, on the device. `uncond` is not looked at without guidance.
+    pub(super) fn encode(&mut self, config: &Config, link: &mut Link, cond: &[i64], uncond: &[i64]) -> Result<PromptEmbeddings> {
+        let mut prompts = vec![cond.to_vec()];
+        if config.has_guidance() {
+            prompts.push(uncond.to_vec());
+        }
+        let on_host = config.offload_text_encoder == OffloadTextEncoder::Cpu;
+        let device = if on_host { Device::Cpu } else { link.device.torch };
+        let both = if on_host && !link.device.computes {
+            timing::leave_out(self.host_secs(config, &prompts));
+            let shape = [prompts.len() as i64, self.spec.max_tokens, self.spec.d_model];
+            Tensor::f_empty(shape, (kind_of(config.dtype), device))?
+        } else {
+            let Some(groups) = &mut self.weights else {
+                return Err(Error::Input("there is no text encoder: the pipeline was loaded for later stages".into()));
+            };
+            let both = self.encoder.prompt_embedding(groups, &prompts, device)?;
+            groups.release_staging();
+            both
+        };
+        let both = if on_host { link.upload(&both)? } else { both };
+        retag(&both, Purpose::Latents);
+        Ok(PromptEmbeddings { both })
+    }
+
+    /// How long the host takes to encode `prompts`.
+    fn host_secs(&self, config: &Config, prompts: &[Vec<i64>]) -> Option<Secs> {
+        let tokens = prompts.iter().map(Vec::len).max()? as i64;
+        let (operations, numbers) = self.encoder.linear_work(prompts.len() as i64, tokens);
+        let bytes = numbers * kind_of(config.dtype).elt_size_in_bytes() as f64;
+        self.host_rates.as_ref()?.linear_secs(config.dtype, operations, bytes)
+    }
+}

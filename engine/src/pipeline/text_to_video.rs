@@ -1,0 +1,223 @@
+//! From prompt to video: the pipeline of Wan's text-to-video models. What other pipelines need too is in the files beside this one.
+//!
+//! # Example
+//! A video from a checkpoint, on the CPU:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use engine::{Checkpoint, ComputeDevice, Pipeline};
+//! use engine_protocol::{Config, Settings};
+//!
+//! # fn main() -> engine::Result<()> {
+//! let checkpoint = Checkpoint::open(Path::new("Wan2.1-T2V-1.3B-Diffusers"))?;
+//! let settings = [("prompt", "a cat".into()), ("low_mem_level", 3.into()), ("dtype", "fp32".into())];
+//! let settings = Settings::from_pairs(settings.map(|(key, value)| (key.to_owned(), value)))?;
+//! let config = Config::resolve(&settings, checkpoint.model())?;
+//! let mut pipeline = Pipeline::from_checkpoint(&checkpoint, &config, ComputeDevice::cpu())?;
+//! pipeline.generate(Path::new("cat.mp4"))
+//! # }
+//! ```
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use engine_protocol::{Config, HostRates, ModelSpec, Stage, Transfers};
+use tch::{Device, Kind, Tensor};
+
+use super::denoiser::Denoiser;
+use super::denoising::Denoising;
+use super::frame_decoder::FrameDecoder;
+use super::link::Link;
+use super::loading::Loading;
+use super::prompts::{PromptEmbeddings, PromptEncoder};
+use crate::checkpoint::Checkpoint;
+use crate::components::{self, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
+use crate::compute_device::ComputeDevice;
+use crate::error::Result;
+use crate::memory::Residency;
+use crate::text_encoder::Tokenizer;
+use crate::transformer::Transformer;
+use crate::vae::FrameSink;
+use crate::video::{VideoFile, VideoShape};
+
+/// A model with its weights in place, and the configuration it was placed for.
+#[derive(Debug)]
+pub struct Pipeline {
+    config: Config,
+    model: ModelSpec,
+    link: Link,
+    prompts: PromptEncoder,
+    denoiser: Denoiser,
+    frames: FrameDecoder,
+}
+
+impl Pipeline {
+    /// Puts the weights where the plan of `config` has them.
+    ///
+    /// # Errors
+    /// Memory that runs out, and what the sources cannot give.
+    pub fn load(model: &ModelSpec, config: &Config, device: ComputeDevice, sources: &Sources) -> Result<Self> {
+        Self::load_from(Stage::Encode, model, config, device, sources)
+    }
+
+    /// As [`Pipeline::load`], for the stages from `first` on: what earlier ones need is left out.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::load`].
+    pub fn load_from(first: Stage, model: &ModelSpec, config: &Config, device: ComputeDevice, sources: &Sources) -> Result<Self> {
+        let loading = Loading::new(components::of(model), config, device.torch, sources)?;
+        let encoder_weights = if first <= Stage::Encode { Some(loading.get(TEXT_ENCODER)?) } else { None };
+        let mut transformer_weights = Vec::new();
+        if first <= Stage::Denoise {
+            transformer_weights.push(loading.get(TRANSFORMER)?);
+            transformer_weights.extend(loading.find(LOW_NOISE_TRANSFORMER)?);
+        }
+        let vae_weights = loading.get(VAE)?;
+
+        let transformer = Transformer::of(config, &model.transformer);
+        Ok(Self {
+            config: config.clone(),
+            model: model.clone(),
+            link: Link::new(device),
+            prompts: PromptEncoder::new(&model.text_encoder, encoder_weights),
+            denoiser: Denoiser::new(transformer, model.pool.clone(), transformer_weights),
+            frames: FrameDecoder::new(&model.vae, vae_weights),
+        })
+    }
+
+    /// As [`Pipeline::load`], from a checkpoint and with its tokenizer. All of it is found to be what the model needs before any of it is loaded.
+    ///
+    /// # Errors
+    /// Memory that runs out, and what the checkpoint lacks.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config, device: ComputeDevice) -> Result<Self> {
+        let (sources, tokenizer) = (checkpoint.sources()?, checkpoint.open_tokenizer()?);
+        Ok(Self::load(checkpoint.model(), config, device, &sources)?.with_tokenizer(tokenizer))
+    }
+
+    /// What it was placed for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same pipeline with another tokenizer. Without this, tokens are bytes.
+    #[must_use]
+    pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Self {
+        self.prompts.tokenizer = tokenizer;
+        self
+    }
+
+    /// The same pipeline, which knows what the host's processor reaches: for the time of what a device that computes nothing leaves out.
+    #[must_use]
+    pub fn with_host_rates(mut self, host_rates: Option<HostRates>) -> Self {
+        self.prompts.host_rates = host_rates;
+        self
+    }
+
+    /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`Residency::poison_buffers`].
+    #[must_use]
+    pub fn with_poisoned_buffers(mut self) -> Self {
+        let encoder = self.prompts.weights.iter_mut();
+        let residencies = encoder.chain(&mut self.denoiser.weights).chain([&mut self.frames.weights]);
+        residencies.for_each(Residency::poison_buffers);
+        self
+    }
+
+    /// All stages: makes the video that the configuration means and writes it to `output`, in the format that its name says.
+    ///
+    /// # Errors
+    /// libtorch's, and an output that cannot be written.
+    pub fn generate(&mut self, output: &Path) -> Result<()> {
+        let prompts = self.encode_prompts()?;
+        let noise = self.noise()?;
+        let latents = self.denoise(&prompts, noise, |_, _| ())?;
+        drop(prompts);
+        let mut video = VideoFile::create(output, VideoShape::of(&self.config, &self.model), &latents)?;
+        self.decode(&latents, &mut video, |_, _| ())?;
+        video.finish()
+    }
+
+    /// Prompt embeddings of the configuration's prompts, on the device.
+    ///
+    /// # Errors
+    /// libtorch's, and a prompt that the tokenizer cannot take.
+    pub fn encode_prompts(&mut self) -> Result<PromptEmbeddings> {
+        let [cond, uncond] = self.prompts.tokens(&self.config)?;
+        self.encode(&cond, &uncond)
+    }
+
+    /// Prompt embeddings of token ids, on the device. `uncond` is not looked at without guidance.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode(&mut self, cond: &[i64], uncond: &[i64]) -> Result<PromptEmbeddings> {
+        self.prompts.encode(&self.config, &mut self.link, cond, uncond)
+    }
+
+    /// A copy of prompt embeddings on the CPU, for another pipeline to [bring back](Pipeline::bring_back).
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn keep(&mut self, prompts: &PromptEmbeddings) -> Result<PromptEmbeddings> {
+        Ok(PromptEmbeddings { both: self.link.download(&prompts.both)? })
+    }
+
+    /// Prompt embeddings that were kept, on the device again.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn bring_back(&mut self, kept: &PromptEmbeddings) -> Result<PromptEmbeddings> {
+        Ok(PromptEmbeddings { both: self.link.upload(&kept.both)? })
+    }
+
+    /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
+    ///
+    /// # Shapes
+    /// `[1, channels, frames, height, width]`, in latent pixels.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn noise(&self) -> Result<Tensor> {
+        // PyTorch's generator is one for the whole process.
+        static GENERATOR: Mutex<()> = Mutex::new(());
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed(self.config.seed);
+        let [channels, frames, height, width] = self.config.latent_shape(&self.model);
+        Ok(Tensor::f_randn([1, channels, frames, height, width], (Kind::Float, Device::Cpu))?)
+    }
+
+    /// Latents from noise. Both live on the CPU in fp32, where the sampler computes; `progress` hears of each step.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
+        let mut denoising = Denoising::new(&self.config, noise);
+        while !denoising.is_over() {
+            self.step(prompts, &mut denoising)?;
+            progress(denoising.done(), denoising.total());
+        }
+        Ok(denoising.into_latents())
+    }
+
+    /// One step of a denoising, which another pipeline of the same model may have begun. After an error it is as far as it was before.
+    ///
+    /// # Errors
+    /// libtorch's, and a step after the last.
+    pub fn step(&mut self, prompts: &PromptEmbeddings, denoising: &mut Denoising) -> Result<()> {
+        self.denoiser.step(&self.config, &mut self.link, prompts, denoising)
+    }
+
+    /// Frames from latents, some at a time given to `sink` as they are done; `progress` hears of each time.
+    ///
+    /// # Errors
+    /// libtorch's and the sink's.
+    pub fn decode(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, mut progress: impl FnMut(usize, usize)) -> Result<()> {
+        self.frames.decode(&self.config, &mut self.link, latents, sink, &mut progress)
+    }
+
+    /// What crossed between host and device until now, and what is page-locked.
+    pub fn transfers(&self) -> Transfers {
+        let weights = self.prompts.weights.iter().chain(&self.denoiser.weights).chain([&self.frames.weights]);
+        self.link.transfers(weights)
+    }
+}

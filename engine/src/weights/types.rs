@@ -1,0 +1,57 @@
+//! In which types weights compute and wait.
+
+use engine_protocol::{Config, Dtype, WeightDtype};
+use tch::Kind;
+
+/// libtorch's name of a type.
+pub fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Fp32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::Fp16 => Kind::Half,
+    }
+}
+
+/// In which type a parameter is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// The configuration's type.
+    Compute,
+    /// The configuration's type where it computes; where it waits, 8 bits if the configuration says so.
+    Compressible,
+    /// 8 bits, 4 of exponent and 3 of mantissa.
+    Fp8,
+    /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
+    Fp32,
+}
+
+impl Precision {
+    pub(super) fn kind(self, compute: Kind) -> Kind {
+        match self {
+            Precision::Compute | Precision::Compressible => compute,
+            Precision::Fp8 => Kind::Float8e4m3fn,
+            Precision::Fp32 => Kind::Float,
+        }
+    }
+}
+
+/// In which types a model's weights compute and wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightTypes {
+    /// The configuration's type, that of arithmetic.
+    pub compute: Kind,
+    /// How those wait that are [compressible](Precision::Compressible).
+    pub waiting: WeightDtype,
+}
+
+impl WeightTypes {
+    /// All weights wait in the type that they compute in.
+    pub fn plain(compute: Kind) -> Self {
+        Self { compute, waiting: WeightDtype::AsStored }
+    }
+
+    /// What a configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype }
+    }
+}

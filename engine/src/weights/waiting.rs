@@ -1,0 +1,80 @@
+//! A group as it waits to be used: its tensors, how they lie in a slab, and how they get their values. Where it waits is `memory`'s.
+
+use engine_protocol::WeightDtype;
+use tch::{Kind, Tensor};
+
+use super::{Group, GroupLayout, Source, WeightTypes, Weights, fp8};
+use crate::error::Result;
+
+/// A group as it waits: with its linear layers in 8 bits where they are to, and as it is otherwise.
+#[derive(Debug)]
+pub struct WaitingGroup {
+    /// Where its linear layers wait in 8 bits.
+    packed: Option<Packed>,
+    /// How it lies in one slab.
+    pub layout: GroupLayout,
+}
+
+#[derive(Debug)]
+struct Packed {
+    tensors: Group,
+    /// Of the group's own tensors, which these become.
+    unpacked: GroupLayout,
+}
+
+impl WaitingGroup {
+    /// How `group` waits in these types.
+    pub fn new(group: &Group, types: WeightTypes) -> Self {
+        let own = GroupLayout::new(group, types.compute);
+        match fp8::packed(group).filter(|_| types.waiting == WeightDtype::Fp8E4m3) {
+            Some(tensors) => {
+                let layout = GroupLayout::new(&tensors, types.compute);
+                Self { packed: Some(Packed { tensors, unpacked: own }), layout }
+            }
+            None => Self { packed: None, layout: own },
+        }
+    }
+
+    /// Its tensors as they wait, where `group` is what they are to the model.
+    pub fn tensors<'a>(&'a self, group: &'a Group) -> &'a Group {
+        self.packed.as_ref().map_or(group, |packed| &packed.tensors)
+    }
+
+    /// Bytes that it is unpacked into; none where it is used as it waits.
+    pub fn unpacked_bytes(&self) -> i64 {
+        self.packed.as_ref().map_or(0, |packed| packed.unpacked.bytes)
+    }
+
+    /// Its tensors in `slab`, each with the values that `source` has for `group`.
+    ///
+    /// # Errors
+    /// What `source` cannot give, and libtorch's.
+    pub fn filled(&self, group: &Group, compute: Kind, slab: &Tensor, source: &Source) -> Result<Weights> {
+        let weights = Weights::bind(self.tensors(group), &self.layout, slab)?;
+        if self.packed.is_some() {
+            fp8::fill(group, &weights, compute, source)?;
+            return Ok(weights);
+        }
+        for param in &group.params {
+            source.fill(group, param, &mut weights.get(&param.name).shallow_clone())?;
+        }
+        Ok(weights)
+    }
+
+    /// Whether it is made anew before it is used.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    /// The tensors of `group` in `slab`, which has room for [`WaitingGroup::unpacked_bytes`].
+    ///
+    /// # Errors
+    /// libtorch's.
+    ///
+    /// # Panics
+    /// When it is used as it waits.
+    pub fn bind_unpacked(&self, group: &Group, slab: &Tensor) -> Result<Weights> {
+        let packed = self.packed.as_ref().expect("asked for groups that are packed alone");
+        Weights::bind(group, &packed.unpacked, slab)
+    }
+}
