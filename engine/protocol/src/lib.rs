@@ -34,7 +34,7 @@ pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::{OperationTime, WorkKind, WorkType};
 pub use record::{Outcome, Predicted, RunRecord, Source, StageRecord};
-pub use request::{Device, Profile, Request};
+pub use request::{Device, OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use time::{Secs, StageTime, StageWork};
 
