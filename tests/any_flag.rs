@@ -47,7 +47,7 @@ fn values(flag: &Flag) -> Vec<Value> {
         Kind::IntegerOrWord(all) => [numbers(), words(all)].concat(),
         Kind::Integer => [numbers(), ends(flag).map(|end| Value::from(end as i64)).collect()].concat(),
         Kind::Number => [numbers(), ends(flag).map(Value::from).collect(), vec![0.000_05.into(), 0.1.into(), 2.5.into()]].concat(),
-        Kind::Size => ["96x64", "48x32", "832x480", "480x832", "1280x704"].map(Value::from).to_vec(),
+        Kind::Size(_) => ["96x64", "48x32", "832x480", "480x832", "1280x704"].map(Value::from).to_vec(),
     };
     let taken: Vec<_> = drawn.into_iter().filter(|value| flag.read(value).is_ok()).collect();
     if taken.is_empty() { vec![Value::from("wan-tiny")] } else { taken }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use engine_protocol::{Device, GpuProfile, gib};
+use engine_protocol::{Config, Device, GpuProfile, HostRates, ModelSpec, Request, gib};
 
 use crate::error::Error;
 use crate::gpu_profile::{Budget, GpuProfiles};
@@ -142,6 +142,30 @@ impl Testbed {
         }
     }
 
+    /// The request for a case: without a checkpoint, and with no video written.
+    pub(crate) fn request(&self, case: &str, model: &ModelSpec, config: &Config, host_rates: Option<HostRates>) -> Request {
+        Request {
+            checkpoint: None,
+            case: case.into(),
+            device: self.device,
+            memory_limit_bytes: self.memory_limit_of(config),
+            host_limit_bytes: None,
+            gpu: self.profile.clone(),
+            host_rates,
+            model: model.clone(),
+            config: config.clone(),
+            output: None,
+            operation_times: None,
+        }
+    }
+
+    /// What the caching allocator may reserve in a case, where that is less than the device has.
+    fn memory_limit_of(&self, config: &Config) -> Option<u64> {
+        let context = self.profile.as_ref().map_or(0, |profile| profile.context_bytes.value);
+        let usable = config.usable_of(self.capacity_bytes?);
+        if Some(usable) == self.capacity_bytes { self.memory_limit_bytes } else { Some(usable.saturating_sub(context)) }
+    }
+
     /// Cases at once unless the user says otherwise: on the virtual GPU nothing is computed, elsewhere cases would disturb each other.
     pub(crate) fn jobs(&self, asked_for: Option<u16>) -> Result<usize, Error> {
         match (self.device, asked_for) {
@@ -187,6 +211,8 @@ fn titles(gpus: &[RealGpu]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use engine_protocol::Settings;
+
     use super::*;
 
     fn real(title: &str, gigabytes: u64) -> RealGpu {
@@ -214,5 +240,23 @@ mod tests {
         let own = real("NVIDIA GeForce RTX 4090", 24);
         let testbed = Testbed::on_real(&own, Some(budget), &profiles);
         assert_eq!((testbed.memory_limit_bytes, testbed.label.as_str()), (None, "nvidia-geforce-rtx-4090"));
+    }
+
+    #[test]
+    fn room_for_others_is_taken_off_the_budget() {
+        let profiles = GpuProfiles::load().expect("profiles");
+        let models = crate::model::Models::load().expect("models");
+        let model = models.get("wan-tiny").expect("a model");
+        let limit = |gpu: &str, reserve_gib: f64| {
+            let settings = Settings { reserve_gib: Some(reserve_gib), ..Settings::default() };
+            let config = Config::resolve(&settings, model).expect("legal");
+            let testbed = Testbed::on_virtual(Some(profiles.budget(gpu).expect("a budget")), "").expect("a testbed");
+            testbed.request("a", model, &config, None).memory_limit_bytes
+        };
+        let whole = profiles.budget("rtx-4090").expect("a budget").reservable_bytes();
+        assert_eq!([limit("rtx-4090", 0.0), limit("rtx-4090", 2.0)], [None, Some(whole - (2 << 30))]);
+        let part = profiles.budget("20GB").expect("a budget").memory_limit_bytes();
+        assert_eq!([limit("20GB", 0.0), limit("20GB", 0.5)], [part, part.map(|bytes| bytes - (1 << 29))]);
+        assert_eq!(limit("rtx-4090", 100.0), Some(0));
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn for_all(run: &Run, chosen: &RunRecord) -> String {
 
 /// `Fits: 2.12 of 23.65 GiB (virtual)`; nothing where no memory was counted.
 pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
-    let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
+    let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
     let peak = record.peak_device_bytes()?;
     Some(format!("Fits: {:.2}{held} GiB ({})", gib(peak), source(record)))
 }
@@ -74,7 +74,7 @@ pub fn duration(record: &RunRecord) -> Option<String> {
 pub fn nearest(miss: &Miss<'_>, capacity_bytes: Option<u64>) -> String {
     let stage = miss.record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
     let needed = format!("Nearest: {}, which ran out of memory{stage} and needs at least {:.2}", miss.record.case, gib(miss.needed_bytes));
-    match capacity_bytes {
+    match capacity_bytes.map(|bytes| miss.record.config.usable_of(bytes)) {
         Some(held) => format!("{needed} of {:.2} GiB. At least {:.2} GiB are missing.", gib(held), gib(miss.missing_bytes)),
         None => format!("{needed} GiB."),
     }

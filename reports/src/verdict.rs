@@ -99,7 +99,8 @@ fn best<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecor
 pub fn nearest_miss<'a>(records: impl Iterator<Item = &'a RunRecord>, capacity: Option<u64>) -> Option<Miss<'a>> {
     let misses = records.filter_map(|record| {
         let needed_bytes = needed_bytes(record)?;
-        Some(Miss { record, needed_bytes, missing_bytes: needed_bytes.saturating_sub(capacity.unwrap_or(needed_bytes)) })
+        let usable = capacity.map_or(needed_bytes, |bytes| record.config.usable_of(bytes));
+        Some(Miss { record, needed_bytes, missing_bytes: needed_bytes.saturating_sub(usable) })
     });
     misses.min_by_key(|miss| miss.needed_bytes)
 }

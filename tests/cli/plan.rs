@@ -54,6 +54,17 @@ fn the_table_says_what_sets_the_peak_and_whether_it_fits() {
 }
 
 #[test]
+fn room_for_others_is_taken_off_the_budget() {
+    let plan = |reserve: &str| {
+        let words = ["plan", "--model", "wan2.1-t2v-14b", "--gpu", "24GB", "low_mem_level=3", reserve];
+        stdout(&lowmem().args(words).assert().success())
+    };
+    let (all, most) = (plan("reserve_gib=0"), plan("reserve_gib=21"));
+    assert!(all.contains("23.65 GiB of the GPU") && all.contains("Fits: "), "{all}");
+    assert!(most.contains("2.65 GiB of the GPU") && most.contains("Does not fit: "), "{most}");
+}
+
+#[test]
 fn what_makes_no_plan_is_refused() {
     for (words, part) in [
         (&["--model", "wan2.1-t2v-14b", "model=wan-tiny"][..], "model is given twice"),

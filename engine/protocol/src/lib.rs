@@ -6,7 +6,9 @@
 mod attribution;
 mod calibration;
 mod config;
+mod device;
 mod event;
+mod flag_values;
 mod host_rates;
 mod inventory;
 mod model;
@@ -21,11 +23,15 @@ mod time;
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
-    Allocator, At, AttnType, Config, ConfigError, Dtype, FLAGS, Flag, FlagValue, Flexcache, Group, Kind, OffloadTextEncoder, OnOom,
-    PARTS_OF_A_BLOCK, ResidentBlocks, Resolution, Results, Sampler, Settings, StreamFrom, WeightDtype, flag, flattened, parse_setting,
-    parse_values, setting_text, short_key, told,
+    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Results, Settings, flag, flattened, parse_setting, parse_values,
+    setting_text, short_key,
 };
+pub use device::Device;
 pub use event::Event;
+pub use flag_values::{
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom,
+    WeightDtype, told,
+};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
@@ -33,7 +39,7 @@ pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::OperationTime;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
-pub use request::{Device, OperationTiming, Request};
+pub use request::{OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, WorkKind, WorkType};

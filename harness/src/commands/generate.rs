@@ -55,19 +55,13 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     let interrupt = Interrupt::listen()?;
     tell!("{}", testbed.choice);
 
+    let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     let request = Request {
         checkpoint: arguments.checkpoint.clone(),
-        case: "generate".into(),
-        device: testbed.device,
-        memory_limit_bytes: testbed.memory_limit_bytes,
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: if testbed.device == Device::Virtual { None } else { host::available_bytes() },
-        gpu: testbed.profile.clone(),
-        host_rates: host_rates::for_cases(&testbed, &launcher, [&config]),
-        model: models.get(&config.model)?.clone(),
-        config,
         output: arguments.output.clone(),
-        operation_times: None,
+        ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
     };
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::new(&request.config);

@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
+    let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
     let request = Request {
         checkpoint: None,
         case: "plan".into(),
@@ -126,7 +127,7 @@ fn print_stages(report: &PlanReport) {
 fn verdict(report: &PlanReport, budget: &Budget) -> String {
     let room = budget.reservable_bytes();
     let of_room = format!(
-        "of {} GiB: the GPU's {} GiB without {} GiB for the CUDA context.",
+        "of {} GiB: {} GiB of the GPU without {} GiB for the CUDA context.",
         shortly(room),
         shortly(budget.capacity_bytes),
         shortly(budget.capacity_bytes - room)

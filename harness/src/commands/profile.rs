@@ -38,18 +38,11 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     let interrupt = Interrupt::listen()?;
     tell!("{}", testbed.choice);
 
+    let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     let request = Request {
-        checkpoint: None,
-        case: "profile".into(),
-        device: testbed.device,
-        memory_limit_bytes: testbed.memory_limit_bytes,
         host_limit_bytes: if testbed.device == Device::Virtual { None } else { host::available_bytes() },
-        gpu: testbed.profile.clone(),
-        host_rates: host_rates::for_cases(&testbed, &launcher, [&config]),
-        model: models.get(&config.model)?.clone(),
-        config,
-        output: None,
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),
+        ..testbed.request("profile", models.get(&config.model)?, &config, host_rates)
     };
     let Some(record) = worker::run_case(&launcher, &testbed, &request, None, &interrupt, &mut |_| {})? else {
         tell!("interrupted: nothing was measured");

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine_protocol::{HostRates, Request, RunRecord};
+use engine_protocol::{HostRates, RunRecord};
 
 use super::expand::Case;
 use super::forecast::Forecasts;
@@ -77,19 +77,7 @@ impl Schedule<'_> {
     }
 
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
-        let request = Request {
-            checkpoint: None,
-            case: case.name.clone(),
-            device: self.testbed.device,
-            memory_limit_bytes: self.testbed.memory_limit_bytes,
-            host_limit_bytes: None,
-            gpu: self.testbed.profile.clone(),
-            host_rates: self.host_rates.clone(),
-            model: self.models.get(&case.config.model)?.clone(),
-            config: case.config.clone(),
-            output: None,
-            operation_times: None,
-        };
+        let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, self.host_rates.clone());
         worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
     }
 }

@@ -56,7 +56,7 @@ fn value(flag: &Flag) -> Value {
         Kind::IntegerOrWord(words) => {
             json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() }] })
         }
-        Kind::Size => json!({ "type": "string", "pattern": "^([0-9]+p|[0-9]+ *[xX*×] *[0-9]+)$" }),
+        Kind::Size(_) => json!({ "type": "string", "pattern": "^([0-9]+p|[0-9]+ *[xX*×] *[0-9]+)$" }),
     };
     if let Value::Object(fields) = &mut one {
         fields.insert("description".into(), json!(format!("{} Left out: {}.", flag.doc, flag.default)));

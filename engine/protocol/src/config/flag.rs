@@ -1,21 +1,13 @@
-//! What is known of a flag, and the macro that makes [`Settings`](super::Settings), [`Config`] and the table from one list.
+//! What is known of a flag, and the macro that makes `Settings`, `Config` and the table from one list.
 //!
 //! The list itself is in `table.rs`. What a flag does is not here: it stands where it acts.
 
 use serde_json::Value;
 
-use super::value::{FlagValue, text};
-use super::{Config, ConfigError, FLAGS, Kind, Settings};
-use crate::{Device, ModelSpec};
-
-impl Config {
-    /// Keys of `settings` that have no effect in this configuration, and why: said, never silent.
-    pub fn without_effect(&self, settings: &Settings, device: Device) -> Vec<String> {
-        let given = FLAGS.iter().filter(|flag| !(flag.asks_for_nothing)(settings));
-        let idle = given.filter_map(|flag| Some((flag.key, flag.idle_in(self, device)?)));
-        idle.map(|(key, why)| format!("{key} has no effect: {why}")).collect()
-    }
-}
+use super::error::ConfigError;
+use crate::Device;
+use crate::ModelSpec;
+use crate::flag_values::{FlagValue, Kind, text, told};
 
 /// Where a value that nobody gave is looked up.
 #[derive(Debug, Clone, Copy)]
@@ -64,11 +56,6 @@ impl<T: FlagValue> Preset<T> {
             Preset::Derived(words) => (*words).into(),
         }
     }
-}
-
-/// A value as it is written after `key=`.
-pub fn told(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// What a flag is about: the order in which people meet flags.
@@ -131,11 +118,11 @@ impl Results {
 }
 
 /// When a flag has no effect, and what to say then.
-type Idle = (fn(&Config) -> bool, &'static str);
+type Idle<C> = (fn(&C) -> bool, &'static str);
 
-/// A flag: everything about it but what it does.
+/// A flag of settings `S` and configurations `C`: everything about it but what it does.
 #[derive(Debug, Clone)]
-pub struct Flag {
+pub struct FlagOf<S, C> {
     /// Its key.
     pub key: &'static str,
     /// What it is, in a sentence or two.
@@ -152,16 +139,17 @@ pub struct Flag {
     pub default: String,
     /// What it does to the video.
     pub results: Results,
-    idle: Vec<Idle>,
+    idle: Vec<Idle<C>>,
     idle_on_cpu: Option<&'static str>,
     read: fn(&Value) -> Option<Value>,
-    asks_for_nothing: fn(&Settings) -> bool,
-    get: fn(&Settings) -> Option<Value>,
-    set: fn(&mut Settings, &Value),
-    told: fn(&Config) -> Option<Value>,
+    asks_for_nothing: fn(&S) -> bool,
+    get: fn(&S) -> Option<Value>,
+    set: fn(&mut S, &Value),
+    told: fn(&C) -> Option<Value>,
+    is_configuration: bool,
 }
 
-impl Flag {
+impl<S, C> FlagOf<S, C> {
     /// The page's spelling.
     pub fn page_spelling(&self) -> String {
         let diffusion = ["low_mem_level", "cp_size", "flexcache"].contains(&self.key);
@@ -206,28 +194,37 @@ impl Flag {
     }
 
     /// Why it has no effect in `config` on that device, if so.
-    fn idle_in(&self, config: &Config, device: Device) -> Option<&'static str> {
+    pub(super) fn idle_in(&self, config: &C, device: Device) -> Option<&'static str> {
         let by_rule = self.idle.iter().find(|(is_idle, _)| is_idle(config)).map(|(_, why)| *why);
         by_rule.or(self.idle_on_cpu.filter(|_| device == Device::Cpu))
     }
 
+    pub(super) fn asks_for_nothing(&self, settings: &S) -> bool {
+        (self.asks_for_nothing)(settings)
+    }
+
     /// What `settings` have for it.
-    pub fn of_settings(&self, settings: &Settings) -> Option<Value> {
+    pub fn of_settings(&self, settings: &S) -> Option<Value> {
         (self.get)(settings)
     }
 
+    /// Whether a configuration has it. What else can be set says what another flag's value in it is.
+    pub fn is_configuration(&self) -> bool {
+        self.is_configuration
+    }
+
     /// The setting that gives what `config` has; none where it means nothing there.
-    pub fn of(&self, config: &Config) -> Option<Value> {
+    pub fn of(&self, config: &C) -> Option<Value> {
         (self.told)(config)
     }
 
     /// Sets a value that [`Flag::read`] gave.
-    pub(super) fn set(&self, settings: &mut Settings, value: &Value) {
+    pub(super) fn set(&self, settings: &mut S, value: &Value) {
         (self.set)(settings, value);
     }
 
     /// A flag whose values are of type `T`, at its field in settings and configuration.
-    pub(super) fn new<T: FlagValue>(key: &'static str, doc: &str, default: String, about: About, at: Field) -> Self {
+    pub(super) fn new<T: FlagValue>(key: &'static str, doc: &str, default: String, about: About<C>, at: Field<S, C>) -> Self {
         Self {
             key,
             doc: doc.trim().replace("\n ", " "),
@@ -244,36 +241,38 @@ impl Flag {
             get: at.get,
             set: at.set,
             told: about.told.unwrap_or(at.told),
+            is_configuration: at.is_configuration,
         }
     }
 }
 
 /// How a flag's field in settings and configuration is reached.
-pub(super) struct Field {
-    pub(super) asks_for_nothing: fn(&Settings) -> bool,
-    pub(super) get: fn(&Settings) -> Option<Value>,
-    pub(super) set: fn(&mut Settings, &Value),
-    pub(super) told: fn(&Config) -> Option<Value>,
+pub(super) struct Field<S, C> {
+    pub(super) asks_for_nothing: fn(&S) -> bool,
+    pub(super) get: fn(&S) -> Option<Value>,
+    pub(super) set: fn(&mut S, &Value),
+    pub(super) told: fn(&C) -> Option<Value>,
+    pub(super) is_configuration: bool,
 }
 
 /// The rest of an entry of the table.
-pub(super) struct About {
+pub(super) struct About<C> {
     group: Group,
     unit: &'static str,
     range: Option<(f64, f64)>,
     results: Results,
-    idle: Vec<Idle>,
+    idle: Vec<Idle<C>>,
     idle_on_cpu: Option<&'static str>,
     is_name: bool,
-    told: Option<fn(&Config) -> Option<Value>>,
+    told: Option<fn(&C) -> Option<Value>>,
 }
 
-/// A flag of that group which does that to the video.
-pub(super) fn about(group: Group, results: Results) -> About {
-    About { group, unit: "", range: None, results, idle: Vec::new(), idle_on_cpu: None, is_name: false, told: None }
-}
+impl<C> About<C> {
+    /// A flag of that group which does that to the video.
+    pub(super) fn new(group: Group, results: Results) -> Self {
+        Self { group, unit: "", range: None, results, idle: Vec::new(), idle_on_cpu: None, is_name: false, told: None }
+    }
 
-impl About {
     pub(super) fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
     }
@@ -287,7 +286,7 @@ impl About {
     }
 
     /// It has no effect where `is_idle` holds, and this is what to say then.
-    pub(super) fn idle(mut self, is_idle: fn(&Config) -> bool, why: &'static str) -> Self {
+    pub(super) fn idle(mut self, is_idle: fn(&C) -> bool, why: &'static str) -> Self {
         self.idle.push((is_idle, why));
         self
     }
@@ -303,7 +302,7 @@ impl About {
     }
 
     /// The setting that gives what a configuration has, where that is not its field's own value.
-    pub(super) fn told(self, told: fn(&Config) -> Option<Value>) -> Self {
+    pub(super) fn told(self, told: fn(&C) -> Option<Value>) -> Self {
         Self { told: Some(told), ..self }
     }
 }
@@ -341,20 +340,22 @@ macro_rules! flags {
         pub static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(|| {
             vec![
                 $({
-                    let field = Field {
-                        asks_for_nothing: |settings| settings.$key.as_ref().is_none_or(FlagValue::asks_for_nothing),
-                        get: |settings| settings.$key.as_ref().map(FlagValue::tell),
-                        set: |settings, value| settings.$key = <$type>::read(value),
-                        told: |config| flags!(@told $shape config.$key),
+                    let field = Field::<Settings, Config> {
+                        asks_for_nothing: |settings: &Settings| settings.$key.as_ref().is_none_or(FlagValue::asks_for_nothing),
+                        get: |settings: &Settings| settings.$key.as_ref().map(FlagValue::tell),
+                        set: |settings: &mut Settings, value| settings.$key = <$type>::read(value),
+                        told: |config: &Config| flags!(@told $shape config.$key),
+                        is_configuration: true,
                     };
                     Flag::new::<$type>(stringify!($key), concat!($($doc, "\n"),+), Preset::<$type>::words(&$preset), $about, field)
                 },)*
                 $({
-                    let field = Field {
-                        asks_for_nothing: |settings| settings.$own_key.as_ref().is_none_or(FlagValue::asks_for_nothing),
-                        get: |settings| settings.$own_key.as_ref().map(FlagValue::tell),
-                        set: |settings, value| settings.$own_key = <$own_type>::read(value),
+                    let field = Field::<Settings, Config> {
+                        asks_for_nothing: |settings: &Settings| settings.$own_key.as_ref().is_none_or(FlagValue::asks_for_nothing),
+                        get: |settings: &Settings| settings.$own_key.as_ref().map(FlagValue::tell),
+                        set: |settings: &mut Settings, value| settings.$own_key = <$own_type>::read(value),
                         told: |_| None,
+                        is_configuration: false,
                     };
                     Flag::new::<$own_type>(stringify!($own_key), concat!($($own_doc, "\n"),+), Preset::<$own_type>::words(&$own_preset), $own_about, field)
                 },)*

@@ -1,9 +1,9 @@
 //! The next lower memory level, for a run that is out of memory.
 
 use super::resolve::tiled_chunk;
-use super::table::{LAST_LEVEL, TILE_SIZE};
-use super::{Config, OffloadTextEncoder, ResidentBlocks, Settings};
+use super::table::{Config, LAST_LEVEL, Settings, TILE_SIZE};
 use crate::ModelSpec;
+use crate::flag_values::{OffloadTextEncoder, ResidentBlocks};
 
 impl Config {
     /// This configuration at the next level that takes less of the GPU; flags that take less than that already stay as they are. After the last level

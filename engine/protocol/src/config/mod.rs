@@ -2,20 +2,17 @@
 //!
 //! `table.rs` has every flag; begin there.
 
+mod effect;
+mod error;
 mod flag;
 mod lower;
 mod resolve;
 mod settings;
 mod table;
 mod tell;
-mod value;
-mod words;
 
-pub use flag::{At, Flag, Group, Results, told};
-pub use resolve::{ConfigError, PARTS_OF_A_BLOCK};
+pub use error::ConfigError;
+pub use flag::{At, FlagOf, Group, Results};
+pub use resolve::PARTS_OF_A_BLOCK;
 pub use settings::{flag, flattened, parse_setting, parse_values, setting_text, short_key};
-pub use table::{Config, FLAGS, Settings};
-pub use value::{FlagValue, Kind};
-pub use words::{
-    Allocator, AttnType, Dtype, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom, WeightDtype,
-};
+pub use table::{Config, FLAGS, Flag, Settings};

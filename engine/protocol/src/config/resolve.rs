@@ -1,24 +1,12 @@
 //! From settings to a complete and legal configuration: the rules that tie flags together. What concerns one flag alone stands in `table.rs`.
 
-use super::{At, AttnType, Config, Dtype, ResidentBlocks, Settings, StreamFrom, WeightDtype, table};
-use crate::{Device, GIB, ModelSpec};
-
-/// Why a configuration is refused, and what to change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {remedy}")]
-pub struct ConfigError {
-    /// What is wrong, with the key and its value.
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl ConfigError {
-    /// A refusal and its remedy.
-    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { reason: reason.into(), remedy: remedy.into() }
-    }
-}
+use super::error::ConfigError;
+use super::flag::At;
+use super::table::{self, Config, Settings};
+use crate::Device;
+use crate::GIB;
+use crate::ModelSpec;
+use crate::flag_values::{AttnType, Dtype, ResidentBlocks, StreamFrom, WeightDtype};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
 pub const PARTS_OF_A_BLOCK: i64 = 3;
@@ -156,9 +144,9 @@ impl Config {
         self.steps_measured.unwrap_or(self.steps)
     }
 
-    /// Bytes of the GPU that are left to others.
-    pub fn reserve_bytes(&self) -> u64 {
-        (self.reserve_gib * GIB as f64) as u64
+    /// What of a GPU or a budget of that size may be used: room that is left to others is taken off.
+    pub fn usable_of(&self, capacity_bytes: u64) -> u64 {
+        capacity_bytes.saturating_sub((self.reserve_gib * GIB as f64) as u64)
     }
 
     /// Whether there is an uncond prediction.

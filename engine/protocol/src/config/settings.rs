@@ -4,7 +4,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, FLAGS, Flag, Kind, Settings, told};
+use super::error::ConfigError;
+use super::table::{FLAGS, Flag, Settings};
+use crate::flag_values::{Kind, told};
 
 /// What stands before a key in the page's spelling: `infer.diffusion.low_mem_level` is `low_mem_level`.
 const LONG_SPELLINGS: [&str; 3] = ["infer.diffusion.", "infer.", "diffusion."];

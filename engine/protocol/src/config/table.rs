@@ -9,12 +9,14 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
-use super::flag::{Field, Preset, about, flags};
-use super::value::FlagValue;
-use super::{
-    Allocator, At, AttnType, Dtype, Flag, Flexcache, Group, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Results, Sampler,
-    StreamFrom, WeightDtype,
+use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
+use crate::flag_values::{
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom,
+    WeightDtype,
 };
+
+/// A flag of a configuration.
+pub type Flag = FlagOf<Settings, Config>;
 
 /// Tile side in latent pixels, the page's default.
 pub(super) const TILE_SIZE: u32 = 8;
@@ -29,6 +31,10 @@ pub(super) const LAST_LEVEL: u8 = 3;
 const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
 const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
+
+fn about(group: Group, results: Results) -> About<Config> {
+    About::new(group, results)
+}
 
 flags! {
     config {

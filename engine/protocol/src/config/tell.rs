@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Config, FLAGS, Flag, Group, Settings};
+use super::flag::Group;
+use super::settings::setting_text;
+use super::table::{Config, FLAGS, Flag, Settings};
 use crate::{Device, ModelSpec};
 
 /// A flag and its value as it is told.
@@ -35,7 +37,7 @@ impl Config {
     pub fn flags_beside_level(&self, device: Device, model: &ModelSpec) -> Vec<String> {
         let is_said = |flag: &Flag| ![Group::Video, Group::Prompt, Group::Measuring].contains(&flag.group) && flag.key != "low_mem_level";
         let said = self.fewest_settings(device, model).into_iter().filter(|(flag, _)| is_said(flag));
-        said.map(|(flag, value)| super::settings::setting_text(flag.key, &value)).collect()
+        said.map(|(flag, value)| setting_text(flag.key, &value)).collect()
     }
 }
 

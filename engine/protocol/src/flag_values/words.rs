@@ -204,11 +204,6 @@ impl Resolution {
     const NAMED: [(&'static str, &'static str, [u32; 2]); 3] =
         [("480p", "832x480", [832, 480]), ("720p", "1280x720", [1280, 720]), ("1080p", "1920x1088", [1920, 1088])];
 
-    /// The names, each with what it stands for.
-    pub(super) fn names() -> Vec<(&'static str, &'static str)> {
-        Self::NAMED.iter().map(|(name, means, _)| (*name, *means)).collect()
-    }
-
     /// Pixels of a frame.
     pub fn pixels(self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
@@ -229,7 +224,7 @@ impl std::fmt::Display for Resolution {
 
 impl FlagValue for Resolution {
     fn kind() -> Kind {
-        Kind::Size
+        Kind::Size(Self::NAMED.iter().map(|(name, means, _)| (*name, *means)).collect())
     }
 
     /// Wan's own scripts write a star between the sides.

@@ -1,6 +1,4 @@
 //! How a flag's value is read and told: one trait for numbers, switches, words and texts.
-//!
-//! Nothing here knows which flags there are.
 
 use serde_json::Value;
 
@@ -21,8 +19,8 @@ pub enum Kind {
     Word(Vec<(&'static str, &'static str)>),
     /// A whole number, or one of these words.
     IntegerOrWord(Vec<(&'static str, &'static str)>),
-    /// Width and height in pixels, or the name of a pair.
-    Size,
+    /// Width and height in pixels, or one of these names of a pair, each with what it stands for.
+    Size(Vec<(&'static str, &'static str)>),
 }
 
 impl Kind {
@@ -36,7 +34,7 @@ impl Kind {
             Kind::Number => "a number".into(),
             Kind::Word(words) => either(words),
             Kind::IntegerOrWord(words) => format!("a whole number or {}", either(words)),
-            Kind::Size => format!("WIDTHxHEIGHT, {}", either(&super::Resolution::names())),
+            Kind::Size(names) => format!("WIDTHxHEIGHT, {}", either(names)),
         }
     }
 }
@@ -147,8 +145,13 @@ impl FlagValue for f64 {
     }
 }
 
+/// A value as it is written after `key=`.
+pub fn told(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// A scalar as it is written. None for a list, a map or nothing.
-pub(super) fn text(value: &Value) -> Option<String> {
+pub(crate) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -196,9 +199,9 @@ macro_rules! words {
     (only $(#[doc = $about:literal])+ $name:ident { $($rest:tt)+ } $(nothing: $nothing:ident)?) => {
         words! { $(#[doc = $about])+ $name { $($rest)+ } }
 
-        impl super::FlagValue for $name {
-            fn kind() -> super::Kind {
-                super::Kind::Word(Self::words())
+        impl super::value::FlagValue for $name {
+            fn kind() -> super::value::Kind {
+                super::value::Kind::Word(Self::words())
             }
 
             fn read(value: &serde_json::Value) -> Option<Self> {

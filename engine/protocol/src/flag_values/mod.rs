@@ -1,0 +1,12 @@
+//! What flags take: numbers, switches, texts, and words with a meaning each.
+//!
+//! Nothing here knows which flags there are.
+
+mod value;
+mod words;
+
+pub(crate) use value::text;
+pub use value::{FlagValue, Kind, told};
+pub use words::{
+    Allocator, AttnType, Dtype, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom, WeightDtype,
+};
