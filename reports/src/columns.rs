@@ -1,8 +1,8 @@
 //! The columns of `results.csv`: each with its name, its unit, what it means, and its cell for a case. The file and `docs/results.md` are made from them.
 //!
-//! What is not known is an empty cell, never 0.
+//! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
-use engine_protocol::{Config, Device, Dtype, GpuProfile, ResidentBlocks, RunRecord, Secs, Stage, StreamFrom};
+use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, RunRecord, Secs, Stage, told};
 
 use crate::run::Run;
 use crate::verdict::{needed_bytes, total_secs};
@@ -43,11 +43,6 @@ fn of_run(name: &'static str, unit: &'static str, doc: &'static str, cell: impl 
     Column { name, unit, doc, cell: Box::new(cell) }
 }
 
-/// A column that tells a flag of the configuration that ran.
-fn flag(name: &'static str, unit: &'static str, doc: &'static str, cell: fn(&Config) -> String) -> Column {
-    of(name, unit, doc, move |record| cell(record.config_run()))
-}
-
 /// What ran, on what, and how it ended.
 fn identity() -> Vec<Column> {
     vec![
@@ -80,58 +75,27 @@ fn identity() -> Vec<Column> {
     ]
 }
 
-/// The configuration that ran. What was left to the machine (`auto`) is as the worker settled it; a flag that means nothing in the case is empty.
+/// The configuration that ran, from the table of flags. What was left to the machine (`auto`) is as the worker settled it; a flag that means nothing in the case
+/// is empty.
 fn configuration() -> Vec<Column> {
-    vec![
-        flag("low_mem_level", "", "The memory level that the other flags started from, 0 to 3.", |c| c.low_mem_level.to_string()),
-        flag("on_oom", "", "What becomes of a run that is out of memory: it fails (`fail`) or goes on at a lower level (`lower`).", |c| {
-            word(&c.on_oom)
-        }),
-        flag("vae_tile_size", "latent pixels", "Side of a VAE tile; empty where the frame is decoded whole.", |c| text(c.vae_tile_size)),
-        flag("vae_tile_overlap", "latent pixels", "What neighbouring tiles share.", |c| text(c.vae_tile_overlap)),
-        flag("vae_temporal_chunk", "latent frames", "Frames that the VAE decodes at a time.", |c| c.vae_temporal_chunk.to_string()),
-        flag("activation_offload", "", "Whether what the VAE remembers between chunks waits on the host.", |c| {
-            c.activation_offload.to_string()
-        }),
-        flag("attn_type", "", "Attention kernel of the transformer.", |c| c.attn_type.name().into()),
-        flag("width", "pixels", "Width of the video.", |c| c.resolution.width.to_string()),
-        flag("height", "pixels", "Height of the video.", |c| c.resolution.height.to_string()),
-        flag("frames", "frames", "Length of the video.", |c| c.frames.to_string()),
-        flag("steps", "steps", "Sampler steps that the video has.", |c| c.steps.to_string()),
-        flag("steps_measured", "steps", "Sampler steps that ran: times are scaled to all.", |c| c.steps_to_run().to_string()),
-        flag("sampler", "", "What walks the sigma schedule.", |c| c.sampler.name().into()),
-        flag("guidance_scale", "", "Weight of the difference between cond and uncond prediction; at 1 there is no uncond pass.", |c| {
-            c.guidance_scale.to_string()
-        }),
-        flag("low_noise_guidance_scale", "", "The same of the low-noise transformer; empty where the model has one transformer.", |c| {
-            text(c.low_noise_guidance_scale)
-        }),
-        flag("flow_shift", "", "Shift of the sigma schedule.", |c| c.flow_shift.to_string()),
-        flag("seed", "", "Seed of the starting noise.", |c| c.seed.to_string()),
-        flag("dtype", "", "Type of arithmetic.", |c| c.dtype.name().into()),
-        flag("weight_dtype", "", "How the weights of the transformer's blocks are stored.", |c| c.weight_dtype.name().into()),
-        flag("offload_text_encoder", "", "Where the text encoder runs.", |c| c.offload_text_encoder.name().into()),
-        flag("offload_vae", "", "Whether the VAE waits on the CPU until it decodes.", |c| c.offload_vae.to_string()),
-        flag("offload_dit", "", "Whether transformer blocks are streamed from the host.", |c| c.offload_dit.to_string()),
-        flag("resident_blocks", "blocks", "Blocks that stay on the GPU where the others are streamed.", |c| {
-            text(c.resident_blocks.and_then(ResidentBlocks::count))
-        }),
-        flag("prefetch_blocks", "parts of blocks", "What is on its way to the GPU while one part computes; a block has three.", |c| {
-            text(c.prefetch_blocks)
-        }),
-        flag("pinned_memory", "", "Whether streamed blocks wait in page-locked host memory.", |c| text(c.pinned_memory)),
-        flag("max_pinned_gib", "GiB", "The most host memory that is page-locked for them.", |c| text(c.max_pinned_gib)),
-        flag("stream_from", "", "Where streamed weights come from each time: `memory` or `file`.", |c| {
-            text(c.stream_from.map(StreamFrom::name))
-        }),
-        flag("sequence_chunk", "tokens", "Tokens that a block takes at a time; empty for all at once.", |c| text(c.sequence_chunk)),
-        flag("head_chunk", "heads", "Heads that self-attention takes at a time; empty for all at once.", |c| text(c.head_chunk)),
-        flag("guidance_batch", "", "Whether cond and uncond prediction come from one pass.", |c| text(c.guidance_batch)),
-        // What cannot be set yet has one value, which is said all the same.
-        flag("flexcache", "", "Step caching: not built yet.", |_| "none".into()),
-        flag("cp_size", "GPUs", "GPUs that share the work: one.", |_| "1".into()),
-        flag("allocator", "", "How libtorch gets the GPU's memory from the driver.", |c| c.allocator.name().into()),
-    ]
+    FLAGS.iter().flat_map(of_flag).collect()
+}
+
+/// The columns of a flag: one as a rule.
+fn of_flag(flag: &'static Flag) -> Vec<Column> {
+    let unit = flag.unit;
+    match flag.key {
+        // The model has a column already. Prompts may be pages. A flag that changes nothing is in no configuration.
+        "model" | "prompt" | "negative_prompt" | "gradient_checkpointing" => Vec::new(),
+        "resolution" => vec![
+            of("width", unit, "Width of the video.", |r| r.config.resolution.width.to_string()),
+            of("height", unit, "Height of the video.", |r| r.config.resolution.height.to_string()),
+        ],
+        "steps_measured" => {
+            vec![of("steps_measured", unit, "Sampler steps that ran: times are scaled to all.", |r| r.config.steps_to_run().to_string())]
+        }
+        key => vec![of(key, unit, &flag.doc, |r| flag.of(r.config_run()).as_ref().map(told).unwrap_or_default())],
+    }
 }
 
 /// Memory. Peaks are those of a case that came to its end: of another one they are not known.
@@ -259,11 +223,6 @@ fn denoise_share_of_peak(record: &RunRecord, gpu: &GpuProfile) -> Option<f64> {
 
 fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
-}
-
-/// A value that is a word in records.
-fn word(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn secs(time: Option<Secs>) -> String {
