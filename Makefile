@@ -59,10 +59,7 @@ peaks: build ## Measures the peaks of each level and flag on the virtual GPU; wr
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
 		flag_effects::each_flags_effect_is_that_of_the_documentation
 
-program-generated: setup ## Writes the documents that the code makes anew: docs/results.md.
-	LOWMEM_RENEW=1 cargo test --release --package lowmem-tests --test tidy -- generated::
-
-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
+program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table
 
 clean: ## Removes what was built here, not what was fetched.
