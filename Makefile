@@ -58,9 +58,6 @@ bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and 
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 	@engine/benches/observer_cost.py --write
 
-generated: setup ## Writes the documents that the code makes anew: docs/results.md.
-	LOWMEM_RENEW=1 cargo test --release --package lowmem-tests --test tidy -- generated::
-
 peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv and docs/memory-levels.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
 		flag_effects::each_flags_effect_is_that_of_the_documentation

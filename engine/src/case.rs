@@ -171,9 +171,9 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
         torch: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
         computes: request.device != Device::Virtual,
     };
-    let device_name = if device.is_gpu() { start_gpu(request.profile.is_some())? } else { "CPU".to_owned() };
-    if let (Some(profile), true) = (&request.profile, device.is_gpu()) {
-        operation_times::start(profile.trace.as_deref())?;
+    let device_name = if device.is_gpu() { start_gpu(request.operation_times.is_some())? } else { "CPU".to_owned() };
+    if let (Some(timing), true) = (&request.operation_times, device.is_gpu()) {
+        operation_times::start(timing.trace.as_deref())?;
     }
     if let (Some(limit), true) = (request.memory_limit_bytes, device.is_gpu()) {
         allocator::set_limit(limit)?;

@@ -17,7 +17,8 @@ use crate::tree;
 
 /// The crates whose modules form no circle.
 const CRATES: &[&str] = &[
-    "engine", //
+    // A crate a line. The others follow as their own circles are opened.
+    "engine", "reports",
 ];
 
 #[test]

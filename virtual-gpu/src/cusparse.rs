@@ -185,7 +185,7 @@ exports! { answer;
         c.entries = a.product_entries(&b);
         let value_bytes = element_bytes(c.value_type);
         drop(matrices);
-        if buffer == 0 { bytes.set((a.product_terms(&b) * (INDEX_BYTES + value_bytes)) as usize) } else { run(handle) }
+        if buffer == 0 { bytes.set(a.product_terms(&b).saturating_mul(INDEX_BYTES + value_bytes) as usize) } else { run(handle) }
     }
 
     fn cusparseXcsrgeam2Nnz(

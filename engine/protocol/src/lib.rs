@@ -33,7 +33,7 @@ pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::OperationTime;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
-pub use request::{Device, Profile, Request};
+pub use request::{Device, OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, WorkKind, WorkType};

@@ -64,13 +64,13 @@ pub struct Request {
     pub output: Option<PathBuf>,
     /// Whether each operation is to be timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Profile>,
+    pub operation_times: Option<OperationTiming>,
 }
 
-/// What is wanted of a profile.
+/// How each operation is to be timed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Profile {
+pub struct OperationTiming {
     /// Where a Chrome trace goes.
     pub trace: Option<PathBuf>,
 }

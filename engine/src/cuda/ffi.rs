@@ -374,3 +374,51 @@ fn copied(bytes: &Tensor) -> Result<Tensor> {
     copy.f_copy_(bytes)?;
     Ok(copy)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A file of the numbers 0 to 7 as fp32 after one odd byte.
+    fn mapping() -> FileMapping {
+        let mut file = tempfile::tempfile().unwrap();
+        let numbers: Vec<u8> = (0..8).flat_map(|number| (number as f32).to_le_bytes()).collect();
+        file.write_all(&[&[7], numbers.as_slice()].concat()).unwrap();
+        FileMapping::new(&file).unwrap()
+    }
+
+    fn place(offset: u64, span: u64) -> PlaceInFile<'static> {
+        PlaceInFile { offset, span, kind: Kind::Float, shape: &[2, 2], strides: &[1, 2] }
+    }
+
+    #[test]
+    fn a_tensor_is_copied_from_wherever_it_lies() {
+        let mut target = Tensor::zeros([2, 2], (Kind::Double, Device::Cpu));
+        mapping().copy_to(place(5, 16), &mut target).unwrap();
+        assert_eq!(target, Tensor::from_slice2(&[[1.0, 3.0], [2.0, 4.0]]));
+    }
+
+    #[test]
+    fn what_is_not_in_the_file_is_refused_or_left_alone() {
+        let mapping = mapping();
+        let mut target = Tensor::zeros([2, 2], (Kind::Float, Device::Cpu));
+        for (offset, span) in [(20, 16), (64, 4), (u64::MAX, 16), (4, u64::MAX)] {
+            let said = mapping.copy_to(place(offset, span), &mut target).unwrap_err().to_string();
+            assert_eq!(said, format!("{span} bytes from {offset} on: the file has 33"));
+            mapping.let_go(offset, span);
+        }
+        // Strides that lead out of the span are libtorch's to refuse.
+        let outside = PlaceInFile { strides: &[1, 900], ..place(1, 16) };
+        assert!(mapping.copy_to(outside, &mut target).is_err());
+        assert_eq!(mapping.bytes()[0], 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "from the host to the GPU")]
+    fn no_copy_goes_to_what_is_not_on_the_gpu() {
+        let slab = || Tensor::zeros([4], (Kind::Uint8, Device::Cpu));
+        let _ = Copies::new(StreamId(0)).put(&slab(), &slab(), 4);
+    }
+}

@@ -1,11 +1,26 @@
 //! A denoising under way: its latents and its sampler, both on the CPU, so that it can go on in another pipeline. What predicts is not known
 //! here.
 
+use std::sync::{Mutex, PoisonError};
+
 use engine_protocol::Config;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::scheduler::Scheduler;
+
+/// The starting noise of a seed: what PyTorch's CPU generator draws in fp32.
+///
+/// # Shapes
+/// `shape` is `[channels, frames, height, width]`, in latent pixels; the result has a batch of one before it.
+pub(super) fn noise(seed: i64, shape: [i64; 4]) -> Result<Tensor> {
+    // PyTorch's generator is one for the whole process.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    let [channels, frames, height, width] = shape;
+    Ok(Tensor::f_randn([1, channels, frames, height, width], (Kind::Float, Device::Cpu))?)
+}
 
 /// From noise to latents, as far as it is.
 #[derive(Debug)]

@@ -20,13 +20,12 @@
 //! ```
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::{Config, HostRates, ModelSpec, Stage, Transfers};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::denoiser::Denoiser;
-use super::denoising::Denoising;
+use super::denoising::{Denoising, noise};
 use super::frame_decoder::FrameDecoder;
 use super::link::Link;
 use super::loading::Loading;
@@ -170,7 +169,7 @@ impl Pipeline {
         Ok(PromptEmbeddings { both: self.link.upload(&kept.both)? })
     }
 
-    /// The starting noise of the configuration's seed: what PyTorch's CPU generator draws in fp32.
+    /// The starting noise of the configuration's seed.
     ///
     /// # Shapes
     /// `[1, channels, frames, height, width]`, in latent pixels.
@@ -178,12 +177,7 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn noise(&self) -> Result<Tensor> {
-        // PyTorch's generator is one for the whole process.
-        static GENERATOR: Mutex<()> = Mutex::new(());
-        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        tch::manual_seed(self.config.seed);
-        let [channels, frames, height, width] = self.config.latent_shape(&self.model);
-        Ok(Tensor::f_randn([1, channels, frames, height, width], (Kind::Float, Device::Cpu))?)
+        noise(self.config.seed, self.config.latent_shape(&self.model))
     }
 
     /// Latents from noise. Both live on the CPU in fp32, where the sampler computes; `progress` hears of each step.

@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         model: models.get(&config.model)?.clone(),
         config,
         output: arguments.output.clone(),
-        profile: None,
+        operation_times: None,
     };
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::new(&request.config);

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         model: models.get(&config.model)?.clone(),
         config,
         output: None,
-        profile: None,
+        operation_times: None,
     };
     let report = worker::plan(&request)?;
     if arguments.json {

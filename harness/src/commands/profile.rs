@@ -1,6 +1,6 @@
 //! `lowmem profile`: where the time of one configuration goes, and what holds it up.
 
-use engine_protocol::{Device, Outcome, Profile, Request, RunRecord, Settings, WorkKind};
+use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, Settings, WorkKind};
 use reports::{Breakdown, OperationRow, time, time_with_range};
 
 use super::table;
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         model: models.get(&config.model)?.clone(),
         config,
         output: None,
-        profile: Some(Profile { trace: arguments.trace.clone() }),
+        operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),
     };
     let Some(record) = worker::run_case(&launcher, &testbed, &request, None, &interrupt, &mut |_| {})? else {
         tell!("interrupted: nothing was measured");

@@ -88,7 +88,7 @@ impl Schedule<'_> {
             model: self.models.get(&case.config.model)?.clone(),
             config: case.config.clone(),
             output: None,
-            profile: None,
+            operation_times: None,
         };
         worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
     }

@@ -120,7 +120,8 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
     // Between two places of the host nothing is virtual.
     if bytes <= SMALL_COPY_BYTES || (!from_device && !to_device) {
         for row in 0..copy.rows {
-            let (destination, source) = (copy.destination + row * copy.destination_pitch, copy.source + row * copy.source_pitch);
+            let place = |start: u64, pitch: u64| start.wrapping_add(row.wrapping_mul(pitch));
+            let (destination, source) = (place(copy.destination, copy.destination_pitch), place(copy.source, copy.source_pitch));
             // SAFETY: of a device's side the books have it, of the host's the caller.
             unsafe { move_bytes(destination, source, copy.row_bytes as usize) };
         }

@@ -18,7 +18,9 @@ fn workspace_bytes(probabilities: u64, most_labels: i32) -> Result<usize, Fault>
     let sizes = tensor(probabilities)?.sizes;
     let [steps, sequences, ..] = sizes[..] else { return Err(Fault::InvalidValue) };
     let unsigned = |number: i32| usize::try_from(number).map_err(|_| Fault::InvalidValue);
-    Ok(2 * unsigned(steps)? * unsigned(sequences)? * (2 * unsigned(most_labels)? + 1) * size_of::<f32>())
+    let columns = 2 * unsigned(most_labels)? + 1;
+    let factors = [unsigned(steps)?, unsigned(sequences)?, columns, size_of::<f32>()];
+    factors.into_iter().try_fold(2_usize, usize::checked_mul).ok_or(Fault::InvalidValue)
 }
 
 exports! { answer;

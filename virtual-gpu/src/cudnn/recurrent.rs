@@ -25,6 +25,9 @@ const LINEAR_INPUT: i32 = 0;
 const PACKED: i32 = 1;
 /// `CUDNN_FWD_MODE_TRAINING`.
 const TRAINING: i32 = 1;
+/// Larger networks are refused: no weights of theirs would fit anywhere.
+const MOST_UNITS: i32 = 1 << 20;
+const MOST_LAYERS: i32 = 1 << 10;
 
 /// Bytes of an element of a `cudnnDataType_t`.
 fn element_bytes(data_type: i32) -> Result<u64, Fault> {
@@ -135,13 +138,13 @@ impl Network {
 
     /// Work space and reserve in elements, by the model above.
     fn space(&self, data: Data, is_training: bool) -> (u64, u64) {
-        let gates = data.steps * self.directions * self.gates() * self.hidden;
+        let gates = data.steps.saturating_mul(self.directions * self.gates() * self.hidden);
         let states = match self.mode {
-            LSTM | GRU => data.steps * self.directions * self.hidden,
+            LSTM | GRU => data.steps.saturating_mul(self.directions * self.hidden),
             _ => 0,
         };
-        let handed_on = data.steps * self.directions * self.output * self.layers.saturating_sub(1);
-        (gates, if is_training { self.layers * (gates + states) + handed_on } else { 0 })
+        let handed_on = data.steps.saturating_mul(self.directions * self.output * self.layers.saturating_sub(1));
+        (gates, if is_training { self.layers.saturating_mul(gates.saturating_add(states)).saturating_add(handed_on) } else { 0 })
     }
 }
 
@@ -175,6 +178,9 @@ exports! { answer;
             return Err(Fault::NotSupported);
         }
         element_bytes(data_type)?;
+        if input.max(hidden).max(output) > MOST_UNITS || layers > MOST_LAYERS || direction > 1 {
+            return Err(Fault::InvalidValue);
+        }
         let directions = 1 + unsigned(direction)?;
         let network = Network {
             mode, bias, directions, data_type, input: unsigned(input)?, hidden: unsigned(hidden)?, output: unsigned(output)?, layers: unsigned(layers)?,
@@ -223,8 +229,8 @@ exports! { answer;
         let network = *NETWORKS.lock().get(network)?;
         let (work, kept) = network.space(*DATA.lock().get(data)?, mode == TRAINING);
         let size = element_bytes(network.data_type)?;
-        workspace.set_if_wanted((work * size) as usize);
-        reserve.set_if_wanted((kept * size) as usize);
+        workspace.set_if_wanted(work.saturating_mul(size) as usize);
+        reserve.set_if_wanted(kept.saturating_mul(size) as usize);
         Ok(())
     }
 }

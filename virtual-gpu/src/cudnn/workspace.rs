@@ -51,8 +51,10 @@ impl Operand {
     }
 
     fn copy_bytes(&self, at_once: u64) -> u64 {
-        let others: u64 = self.sizes.iter().enumerate().filter(|&(axis, _)| axis != 1).map(|(_, size)| size.unsigned_abs()).product();
-        others * self.channels().next_multiple_of(at_once) * (16 / at_once)
+        let others = self.sizes.iter().enumerate().filter(|&(axis, _)| axis != 1).map(|(_, size)| size.unsigned_abs());
+        let others = others.fold(1, u64::saturating_mul);
+        let channels = self.channels().checked_next_multiple_of(at_once).unwrap_or(u64::MAX);
+        others.saturating_mul(channels).saturating_mul(16 / at_once)
     }
 }
 
@@ -88,8 +90,9 @@ impl Convolution {
                 false => rounds || !operand.is_innermost(at_once),
             }
         };
-        let copies: u64 = self.operands.iter().enumerate().filter(is_copied).map(|(_, operand)| operand.copy_bytes(at_once)).sum();
-        Some(if copies > 0 { copies + ALIGNMENT_BYTES } else { 0 })
+        let copies = self.operands.iter().enumerate().filter(is_copied).map(|(_, operand)| operand.copy_bytes(at_once));
+        let copies = copies.fold(0, u64::saturating_add);
+        Some(if copies > 0 { copies.saturating_add(ALIGNMENT_BYTES) } else { 0 })
     }
 }
 

@@ -81,7 +81,7 @@ impl Architecture {
         let warps = threads_per_block.div_ceil(Self::WARP_SIZE);
         let by_threads = self.threads_per_multiprocessor / (warps * Self::WARP_SIZE);
         let by_registers = Self::REGISTERS / (warps * Self::WARP_SIZE * Self::REGISTERS_PER_THREAD);
-        let block_shared = shared_bytes_per_block + u64::from(Self::RESERVED_SHARED_BYTES_PER_BLOCK);
+        let block_shared = shared_bytes_per_block.saturating_add(u64::from(Self::RESERVED_SHARED_BYTES_PER_BLOCK));
         let by_shared = u64::from(self.shared_bytes_per_multiprocessor) / block_shared;
         let by_shared = u32::try_from(by_shared).unwrap_or(u32::MAX);
         by_threads.min(by_registers).min(by_shared).min(self.blocks_per_multiprocessor)
@@ -122,5 +122,6 @@ mod tests {
         assert_eq!(ada.active_blocks(128, 48 * 1024), 2); // 100 KiB / (48 + 1) KiB
         assert_eq!(ada.active_blocks(33, 0), 24); // rounded up to two warps: 1536 / 64
         assert_eq!(ada.active_blocks(2048, 0), 0);
+        assert_eq!(ada.active_blocks(128, u64::MAX), 0);
     }
 }

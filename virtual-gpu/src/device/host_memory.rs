@@ -7,6 +7,8 @@ use super::fault::Fault;
 
 /// Pages of the host.
 const PAGE_BYTES: u64 = 4096;
+/// No process has addresses beyond.
+const MOST_ADDRESS: u64 = 1 << 62;
 
 #[derive(Debug)]
 struct Pinned {
@@ -42,7 +44,7 @@ impl HostMemory {
 
     /// Pins memory of the process.
     pub fn register(&mut self, address: u64, bytes: u64) -> Result<(), Fault> {
-        let end = address.checked_add(bytes).filter(|_| address != 0 && bytes != 0).ok_or(Fault::InvalidValue)?;
+        let end = address.checked_add(bytes).filter(|&end| address != 0 && bytes != 0 && end < MOST_ADDRESS).ok_or(Fault::InvalidValue)?;
         let before = self.blocks.range(..end).next_back();
         if before.is_some_and(|(&start, block)| start + block.bytes > address) {
             return Err(Fault::AlreadyRegistered);
@@ -114,6 +116,7 @@ mod tests {
         assert_eq!(host.free(block), Ok(()));
         assert_eq!(host.free(block), Err(Fault::InvalidValue));
         assert_eq!(host.register(0, 4096), Err(Fault::InvalidValue));
+        assert_eq!(host.register(4096, u64::MAX - 4096), Err(Fault::InvalidValue));
         assert_eq!(host.allocate(0, &space), Err(Fault::InvalidValue));
     }
 }

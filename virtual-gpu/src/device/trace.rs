@@ -123,8 +123,9 @@ impl Matrix {
         if self.rows == 0 || self.columns == 0 || self.count == 0 {
             return (self.address, 0);
         }
-        let elements = (self.count - 1) * self.distance + (self.columns - 1) * self.leading + self.rows;
-        (self.address, elements * self.element_bytes)
+        // The numbers are the program's, and need not be possible ones.
+        let before_last = (self.count - 1).saturating_mul(self.distance).saturating_add((self.columns - 1).saturating_mul(self.leading));
+        (self.address, before_last.saturating_add(self.rows).saturating_mul(self.element_bytes))
     }
 }
 
@@ -173,5 +174,6 @@ mod tests {
         assert_eq!(one.range(), (1000, 2 * (4 * 4 + 3)));
         assert_eq!(Matrix { count: 3, distance: 100, ..one }.range(), (1000, 2 * (2 * 100 + 4 * 4 + 3)));
         assert_eq!(Matrix { columns: 0, ..one }.range(), (1000, 0));
+        assert_eq!(Matrix { leading: u64::MAX, ..one }.range(), (1000, u64::MAX));
     }
 }
