@@ -1,6 +1,6 @@
 //! The columns of `results.csv`: each with its name, its unit, what it means, and its cell for a case. The file and `docs/results.md` are made from them.
 //!
-//! What is not known is an empty cell, never 0.
+//! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
 use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, RunRecord, Secs, Stage, told};
 
@@ -75,24 +75,26 @@ fn identity() -> Vec<Column> {
     ]
 }
 
-/// The configuration that ran, a column a flag of the table in `engine/protocol`. What was left to the machine (`auto`) is as the worker settled it; a flag that
-/// means nothing in the case is empty.
+/// The configuration that ran, from the table of flags. What was left to the machine (`auto`) is as the worker settled it; a flag that means nothing in the case
+/// is empty.
 fn configuration() -> Vec<Column> {
-    FLAGS.iter().filter(|flag| flag.is_configuration()).flat_map(columns_of).collect()
+    FLAGS.iter().flat_map(of_flag).collect()
 }
 
-fn columns_of(flag: &'static Flag) -> Vec<Column> {
+/// The columns of a flag: one as a rule.
+fn of_flag(flag: &'static Flag) -> Vec<Column> {
+    let unit = flag.unit;
     match flag.key {
-        // It is told before.
-        "model" => Vec::new(),
+        // The model has a column already. Prompts may be pages. A flag that changes nothing is in no configuration.
+        "model" | "prompt" | "negative_prompt" | "gradient_checkpointing" => Vec::new(),
         "resolution" => vec![
-            of("width", "pixels", "Width of the video.", |r| r.config.resolution.width.to_string()),
-            of("height", "pixels", "Height of the video.", |r| r.config.resolution.height.to_string()),
+            of("width", unit, "Width of the video.", |r| r.config.resolution.width.to_string()),
+            of("height", unit, "Height of the video.", |r| r.config.resolution.height.to_string()),
         ],
         "steps_measured" => {
-            vec![of("steps_measured", "steps", "Sampler steps that ran: times are scaled to all.", |r| r.config.steps_to_run().to_string())]
+            vec![of("steps_measured", unit, "Sampler steps that ran: times are scaled to all.", |r| r.config.steps_to_run().to_string())]
         }
-        _ => vec![of(flag.key, flag.unit, &flag.doc, |record| text(flag.of(record.config_run()).as_ref().map(told)))],
+        key => vec![of(key, unit, &flag.doc, |r| flag.of(r.config_run()).as_ref().map(told).unwrap_or_default())],
     }
 }
 

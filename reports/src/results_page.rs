@@ -5,7 +5,7 @@ use crate::columns::{Column, columns};
 const BEFORE: &str = "\
 # Results
 
-<!-- Made from reports/src/columns.rs and reports/src/results_page.rs by `make generated`: edit those. -->
+<!-- Made by `make generated` from reports/src/columns.rs, reports/src/results_page.rs and the table of flags: edit those. -->
 
 A sweep or an autotune leaves a run directory:
 

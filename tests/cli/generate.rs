@@ -25,7 +25,7 @@ fn what_cannot_be_written_or_computed_is_refused() {
         (with(&["--output", "cat.avi"]), "unknown kind of video `.avi`: name it .mp4, .gif or .safetensors"),
         (with(&["--output", "cat.mp4", "--size", "4096x2304"]), "4096x2304 is too large for the H.264 encoder"),
         (with(&["--output", "cat.gif", "--steps", "2", "steps=3"]), "steps is given twice, as --steps 2 and as steps=3"),
-        (with(&["--output", "cat.gif", "sampler=ddim"]), "sampler=\"ddim\""),
+        (with(&["--output", "cat.gif", "sampler=ddim"]), "sampler=ddim: there is no such value"),
         (with(&["--output", "nowhere/cat.gif"]), "there is no folder nowhere"),
         (with(&[]), "--output is missing"),
         (with(&["--output", "cat.gif", "attn_type=mem_efficient"]), "attn_type=mem_efficient has no CPU kernel"),

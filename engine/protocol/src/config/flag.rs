@@ -146,7 +146,6 @@ pub struct FlagOf<S, C> {
     get: fn(&S) -> Option<Value>,
     set: fn(&mut S, &Value),
     told: fn(&C) -> Option<Value>,
-    is_configuration: bool,
 }
 
 impl<S, C> FlagOf<S, C> {
@@ -208,11 +207,6 @@ impl<S, C> FlagOf<S, C> {
         (self.get)(settings)
     }
 
-    /// Whether a configuration has it. What else can be set says what another flag's value in it is.
-    pub fn is_configuration(&self) -> bool {
-        self.is_configuration
-    }
-
     /// The setting that gives what `config` has; none where it means nothing there.
     pub fn of(&self, config: &C) -> Option<Value> {
         (self.told)(config)
@@ -241,7 +235,6 @@ impl<S, C> FlagOf<S, C> {
             get: at.get,
             set: at.set,
             told: about.told.unwrap_or(at.told),
-            is_configuration: at.is_configuration,
         }
     }
 }
@@ -252,7 +245,6 @@ pub(super) struct Field<S, C> {
     pub(super) get: fn(&S) -> Option<Value>,
     pub(super) set: fn(&mut S, &Value),
     pub(super) told: fn(&C) -> Option<Value>,
-    pub(super) is_configuration: bool,
 }
 
 /// The rest of an entry of the table.
@@ -345,7 +337,6 @@ macro_rules! flags {
                         get: |settings: &Settings| settings.$key.as_ref().map(FlagValue::tell),
                         set: |settings: &mut Settings, value| settings.$key = <$type>::read(value),
                         told: |config: &Config| flags!(@told $shape config.$key),
-                        is_configuration: true,
                     };
                     Flag::new::<$type>(stringify!($key), concat!($($doc, "\n"),+), Preset::<$type>::words(&$preset), $about, field)
                 },)*
@@ -355,7 +346,6 @@ macro_rules! flags {
                         get: |settings: &Settings| settings.$own_key.as_ref().map(FlagValue::tell),
                         set: |settings: &mut Settings, value| settings.$own_key = <$own_type>::read(value),
                         told: |_| None,
-                        is_configuration: false,
                     };
                     Flag::new::<$own_type>(stringify!($own_key), concat!($($own_doc, "\n"),+), Preset::<$own_type>::words(&$own_preset), $own_about, field)
                 },)*
