@@ -12,9 +12,10 @@ pub fn counters() -> String {
     )
 }
 
-/// A time as people say it: `1.23 s`, `45.7 s`, `20 min 20 s`, `2 h 12 min`.
+/// A time as people say it: `12.3 ms`, `1.23 s`, `45.7 s`, `20 min 20 s`, `2 h 12 min`.
 pub fn time(secs: f64) -> String {
     match Parts::of(secs) {
+        Parts::Milliseconds(ms) => format!("{ms} ms"),
         Parts::Seconds(secs) => format!("{secs} s"),
         Parts::Minutes(min, 0) => format!("{min} min"),
         Parts::Minutes(min, secs) => format!("{min} min {secs} s"),
@@ -49,6 +50,8 @@ pub fn rough_time(secs: f64) -> String {
 
 /// A time in the units that people use for one of its length.
 enum Parts {
+    /// Below a tenth of a second.
+    Milliseconds(String),
     /// Below a minute, with three digits.
     Seconds(String),
     /// Minutes and seconds.
@@ -61,6 +64,8 @@ impl Parts {
     fn of(secs: f64) -> Self {
         let (whole, minutes) = (secs.round() as u64, (secs / 60.0).round() as u64);
         match secs {
+            0.0 => Self::Seconds("0".into()),
+            ..0.0995 => Self::Milliseconds(format!("{:.1}", secs * 1e3)),
             ..9.995 => Self::Seconds(format!("{secs:.2}")),
             ..59.95 => Self::Seconds(format!("{secs:.1}")),
             ..3599.5 => Self::Minutes(whole / 60, whole % 60),
@@ -81,7 +86,9 @@ mod tests {
     #[test]
     fn a_time_is_said_in_the_units_of_its_length() {
         for (secs, said) in [
-            (0.0, "0.00 s"),
+            (0.0, "0 s"),
+            (0.000_04, "0.0 ms"),
+            (0.0123, "12.3 ms"),
             (1.234, "1.23 s"),
             (9.996, "10.0 s"),
             (45.67, "45.7 s"),
@@ -103,6 +110,7 @@ mod tests {
             (7071.0, 7920.0, 9332.0, "2 h 12 min (1 h 58 to 2 h 36)"),
             (1125.0, 1220.0, 1398.0, "20 min 20 s (18 min 45 to 23 min 18)"),
             (9.996, 45.67, 52.0, "45.7 s (10.0 to 52.0)"),
+            (0.011, 0.0123, 0.12, "12.3 ms (11.0 ms to 0.12 s)"),
             (51.0, 58.0, 72.0, "58.0 s (51.0 s to 1 min 12)"),
             (3300.0, 3600.0, 7200.0, "1 h (55 min to 2 h)"),
         ] {

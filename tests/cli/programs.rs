@@ -290,6 +290,6 @@ for attempt in x.untyped_storage()._share_cuda_, lambda: GreenContext.create(num
         stdout(&assert),
         "CUDA error: operation not supported\nCUDA driver error: operation not supported\nCUDA error: operation not supported when calling `cusparseLtInit(&handle)`\n"
     );
-    let listed = "how often it was asked for: cuDeviceGetDevResource (1), cudaIpcGetMemHandle (1), cusparseLtInit (1).";
+    let listed = "how often they came: cuDeviceGetDevResource (1), cudaIpcGetMemHandle (1), cusparseLtInit (1).";
     assert!(stderr(&assert).contains(listed), "{}", stderr(&assert));
 }

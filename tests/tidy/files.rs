@@ -63,7 +63,7 @@ fn nothing_is_left_for_later_in_the_code() {
 
 #[test]
 fn the_documents_name_files_that_exist() {
-    for document in ["README.md", "docs/architecture.md"] {
+    for document in ["README.md", "CONTRIBUTING.md", "docs/architecture.md"] {
         let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
         for name in text.split('`').skip(1).step_by(2) {
             let looks_like_a_path = name.contains('/') && name.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
