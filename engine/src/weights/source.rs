@@ -6,6 +6,7 @@ use std::rc::Rc;
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -55,12 +56,27 @@ fn fill_seeded(seed: i64, key: &str, tensor: &mut Tensor) -> Result<()> {
     let inputs = shape.iter().skip(1).product::<i64>().max(1);
     // A uniform distribution over [-a, a] has variance a^2 / 3.
     let (centre, bound) = if shape.len() > 1 { (0.0, (3.0 / inputs as f64).sqrt()) } else { (norm_centre(key), 0.1) };
-    let mut numbers = ChaCha8Rng::seed_from_u64((seed as u64).wrapping_mul(0x9E37_79B9) ^ fnv1a(key));
+    let numbers = ChaCha8Rng::seed_from_u64((seed as u64).wrapping_mul(0x9E37_79B9) ^ fnv1a(key));
     let range = Uniform::new((centre - bound) as f32, (centre + bound) as f32).expect("the bounds are finite and in order");
-    let values: Vec<f32> = range.sample_iter(&mut numbers).take(tensor.numel()).collect();
+    let values = drawn(&numbers, range, tensor.numel());
     tensor.f_copy_(&Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?)?;
     Ok(())
 }
+
+/// The first `count` values of `range` that `numbers` gives, drawn by all cores: a model of 14 billion parameters has as many. A value takes one word of the
+/// generator, so each core begins at the word of its own first value, and the values are those that one core would draw.
+fn drawn(numbers: &ChaCha8Rng, range: Uniform<f32>, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    values.par_chunks_mut(DRAWN_AT_ONCE).enumerate().for_each(|(index, chunk)| {
+        let mut numbers = numbers.clone();
+        numbers.set_word_pos((index * DRAWN_AT_ONCE) as u128);
+        chunk.iter_mut().for_each(|value| *value = range.sample(&mut numbers));
+    });
+    values
+}
+
+/// Values that a core draws before it takes the next ones: some milliseconds of work.
+const DRAWN_AT_ONCE: usize = 1 << 18;
 
 /// One-dimensional weights are those of norms; biases are not.
 fn norm_centre(key: &str) -> f64 {
@@ -85,4 +101,18 @@ pub(crate) fn check_stored(param: &Param, stored: &StoredTensor) -> Result<()> {
 /// Hash of a name (Fowler, Noll, Vo, 1a, 64 bits).
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_cores_draw_what_one_would() {
+        let (numbers, range) = (ChaCha8Rng::seed_from_u64(7), Uniform::new(-0.25_f32, 0.5).expect("bounds"));
+        for count in [0, 1, DRAWN_AT_ONCE - 1, DRAWN_AT_ONCE, 2 * DRAWN_AT_ONCE + 3] {
+            let one: Vec<f32> = range.sample_iter(numbers.clone()).take(count).collect();
+            assert!(drawn(&numbers, range, count) == one, "{count} values");
+        }
+    }
 }
