@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vae_chunk(&mut criterion, &model, name, kind)?;
     }
     unipc_step(&mut criterion);
+    seeded_weights(&mut criterion, &model);
     criterion.final_summary();
     Ok(())
 }
@@ -68,6 +69,14 @@ fn unipc_step(criterion: &mut Criterion) {
             let mut sampler = Scheduler::new(Sampler::Unipc, 4, 5.0);
             (0..4).fold(sample.shallow_clone(), |current, _| sampler.step(&sample, &current).expect("it runs"))
         });
+    });
+}
+
+/// Weights of one block from a seed, as every run without a checkpoint makes them. `RAYON_NUM_THREADS=1` shows what one core would take.
+fn seeded_weights(criterion: &mut Criterion, model: &ModelSpec) {
+    let groups = Transformer::groups(&model.transformer);
+    criterion.bench_function("weights from a seed, one block, bf16", |bencher| {
+        bencher.iter(|| black_box(Seeded::new(&groups, Kind::BFloat16).expect("they are made")));
     });
 }
 
