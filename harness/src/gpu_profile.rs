@@ -146,13 +146,13 @@ mod tests {
     #[test]
     fn a_size_picks_the_fastest_of_that_size() {
         for (text, name) in
-            [("24GB", "rtx-4090"), ("24", "rtx-4090"), ("24GiB", "rtx-4090"), ("80gb", "h100"), ("40 GB", "a100-40gb"), ("8G", "rtx-4060")]
+            [("24GB", "rtx-4090"), ("24", "rtx-4090"), ("24GiB", "rtx-4090"), ("80gb", "h100"), ("40 GB", "a100-40gb"), ("8G", "rtx-3070")]
         {
             let budget = profiles().budget(text).expect(text);
             assert_eq!((budget.profile.name.as_str(), budget.memory_limit_bytes()), (name, None), "{text}");
         }
         let choice = profiles().budget("24GB").expect("24GB").choice;
-        assert!(choice.ends_with(", the fastest in bf16 of rtx-4090, l4, rtx-3090."), "{choice}");
+        assert!(choice.ends_with(", the fastest in bf16 of rtx-4090, a10, l4, rtx-3090."), "{choice}");
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn every_figure_has_a_source_and_a_sane_value() {
         let profiles = profiles();
-        assert_eq!(profiles.iter().count(), 11);
+        assert_eq!(profiles.iter().count(), 33);
         for profile in profiles.iter() {
             let text = serde_json::to_value(profile).expect("a profile is JSON");
             check_sources(&profile.name, &text);
@@ -198,16 +198,22 @@ mod tests {
             let nominal = u64::from(profile.nominal_gb) * GIB;
             assert!(memory <= nominal && memory * 100 > nominal * 90, "{}: {memory}", profile.name);
             assert!((100 << 20..700 << 20).contains(&profile.context_bytes.value), "{}", profile.name);
-            assert!(profile.flops.bf16.value > profile.flops.tf32.value && profile.flops.tf32.value > 0.0, "{}", profile.name);
+            // Turing's tensor cores have neither bf16 nor TF32.
+            let is_turing = profile.compute_capability.value == "7.5";
+            let flops = &profile.flops;
+            let half = if is_turing { &flops.fp16 } else { &flops.bf16 };
+            assert!(half.value > flops.tf32.value && flops.tf32.value >= flops.fp32.value, "{}", profile.name);
+            assert!(!is_turing || flops.bf16.value == flops.fp32.value, "{}", profile.name);
             let lane = match profile.pcie.generation.value {
+                3 => 0.985e9,
                 4 => 1.969e9,
                 5 => 3.938e9,
                 other => panic!("{}: PCIe {other}", profile.name),
             };
             let raw = lane * f64::from(profile.pcie.lanes.value);
             assert!((0.7..0.95).contains(&(profile.pcie.pinned_bytes_per_sec.value / raw)), "{}", profile.name);
-            // Two operations a lane and clock, 128 lanes a multiprocessor (64 on the A100).
-            let lanes = if profile.compute_capability.value == "8.0" { 64.0 } else { 128.0 };
+            // Two operations a lane and clock, 128 lanes a multiprocessor (64 on Turing and the A100).
+            let lanes = if is_turing || profile.compute_capability.value == "8.0" { 64.0 } else { 128.0 };
             let peak = 2.0 * lanes * f64::from(profile.multiprocessors.value) * profile.clock_hz.value;
             assert!((profile.flops.fp32.value / peak - 1.0).abs() < 0.13, "{}: {peak:e} {:e}", profile.name, profile.flops.fp32.value);
         }
