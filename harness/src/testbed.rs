@@ -121,7 +121,7 @@ impl Testbed {
     }
 
     fn on_real(gpu: &RealGpu, budget: Option<Budget>, profiles: &GpuProfiles) -> Self {
-        let profile = profiles.titled(&gpu.title).cloned();
+        let profile = profiles.titled(&gpu.title, gpu.memory_bytes).cloned();
         let limited =
             budget.filter(|budget| gpu.memory_bytes > budget.capacity_bytes && !(budget.is_named && budget.profile.title == gpu.title));
         let own = profile.as_ref().map_or(gpu.memory_bytes, |profile| profile.memory_bytes.value);
