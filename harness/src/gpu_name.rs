@@ -79,6 +79,7 @@ pub(crate) fn find<'a>(text: &str, profiles: &'a [GpuProfile]) -> Option<Found<'
     let mut meant: Vec<_> = profiles.iter().filter(fits).collect();
     meant.sort_by_key(|profile| profile.nominal_gb);
     let profile = meant.pop()?;
+    meant.retain(|other| other.nominal_gb < profile.nominal_gb);
     Some(Found { profile, smaller: meant })
 }
 
@@ -181,4 +182,49 @@ fn numbers(model: &str) -> Vec<u64> {
 
 fn letters_before_number(model: &str) -> &str {
     &model[..model.find(|c: char| c.is_ascii_digit()).unwrap_or(model.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu_profile::GpuProfiles;
+
+    #[test]
+    fn a_name_is_taken_apart() {
+        for (text, model, gb, is_laptop) in [
+            ("NVIDIA GeForce RTX 4060 Ti 16GB", "4060ti", Some(16), false),
+            ("5060ti16gb", "5060ti", Some(16), false),
+            ("rtx-3080-10gb", "3080", Some(10), false),
+            ("NVIDIA GeForce RTX 3060 Laptop GPU", "3060", None, true),
+            ("A100 80 GB", "a100", Some(80), false),
+            ("gb", "gb", None, false),
+            ("", "", None, false),
+        ] {
+            assert_eq!(Name::read(text), Name { model: model.into(), gb, is_laptop }, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_names_are_numbers() {
+        let near = |text: &str, other: &str| Name::read(text).may_mean(&Name::read(other));
+        for (text, other) in
+            [("h200-nvl", "h200"), ("L40", "l40s"), ("A10G", "a10"), ("gtx 3080", "rtx-3080-12gb"), ("rtz-4090", "rtx-4090")]
+        {
+            assert!(near(text, other), "{text}: {other}");
+        }
+        for (text, other) in
+            [("h200", "h20"), ("h20", "h200"), ("h2", "h20"), ("v100", "h100"), ("a100", "a10"), ("rtx-409", "rtx-4090"), ("potato", "t4")]
+        {
+            assert!(!near(text, other), "{text}: {other}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let profiles = GpuProfiles::load().expect("profiles");
+        let first = |count| a_few(profiles.iter().take(count), "larger");
+        assert_eq!([first(0), first(2)], ["none", "rtx-3060-ti, rtx-3070"]);
+        assert_eq!(first(5).matches(',').count(), 4);
+        assert_eq!(first(6), "rtx-3060-ti, rtx-3070, rtx-4060, rtx-3080-10gb and 2 larger");
+    }
 }

@@ -48,10 +48,9 @@ impl GpuProfiles {
         self.0.iter()
     }
 
-    /// The profile of the GPU that its driver calls `title` and that has about so much memory: cards of several sizes have the same title.
+    /// The profile of the GPU that its driver calls `title` and that has about so much memory.
     pub(crate) fn titled(&self, title: &str, memory_bytes: u64) -> Option<&GpuProfile> {
-        let near = |profile: &&GpuProfile| profile.memory_bytes.value.abs_diff(memory_bytes) < memory_bytes / 10;
-        self.0.iter().find(|profile| profile.title == title && near(profile))
+        self.0.iter().find(|profile| is_of(profile, title, memory_bytes))
     }
 
     /// The profile of a GPU of which somebody published figures: `RTX 4090`, or `H800/H100`, of which the first one that is known counts.
@@ -102,7 +101,7 @@ impl GpuProfiles {
     /// The fastest profile of that size on the box, or of the next larger one with its memory capped to the budget.
     fn of_size(&self, text: &str, size: f64) -> Result<Budget, Error> {
         let Some(nominal) = self.0.iter().map(|profile| profile.nominal_gb).find(|&nominal| f64::from(nominal) >= size) else {
-            return Err(Error::input(format!("GPU={text} is more than any known GPU has: {}", self.known())));
+            return Err(Error::input(format!("GPU={text} is more than any known GPU has. {}", self.known())));
         };
         let mut candidates: Vec<&GpuProfile> = self.0.iter().filter(|profile| profile.nominal_gb == nominal).collect();
         candidates.sort_by(|a, b| b.flops.bf16.value.total_cmp(&a.flops.bf16.value).then_with(|| a.name.cmp(&b.name)));
@@ -141,6 +140,11 @@ impl GpuProfiles {
         let sizes: Vec<_> = sizes.iter().map(|size| format!("{size}GB")).collect();
         format!("Known sizes: {}. `lowmem gpus` lists the known GPUs, such as rtx-4090", sizes.join(", "))
     }
+}
+
+/// Whether `profile` is of the GPU that its driver calls `title` and that has about so much memory: cards of several sizes have the same title.
+pub(crate) fn is_of(profile: &GpuProfile, title: &str, memory_bytes: u64) -> bool {
+    profile.title == title && profile.memory_bytes.value.abs_diff(memory_bytes) < memory_bytes / 10
 }
 
 /// `rtx-4090 (NVIDIA GeForce RTX 4090, 23.65 GiB as CUDA reports it)`.
