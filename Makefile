@@ -22,10 +22,10 @@ build: setup ## Builds everything.
 	@cargo build --release --workspace --quiet
 
 sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090) and writes a report.
-	@$(lowmem) sweep $(SWEEP) --gpu $(GPU) --device $(DEVICE) $(ARGS)
+	@$(lowmem) sweep $(SWEEP) --gpu "$(GPU)" --device $(DEVICE) $(ARGS)
 
 autotune: build ## Prints the best level for GPU, and for MODEL, RESOLUTION and FRAMES where they are given.
-	@$(lowmem) autotune --gpu $(GPU) $(MODEL:%=--model %) $(RESOLUTION:%=--resolution %) $(FRAMES:%=--frames %) --device $(DEVICE) $(ARGS)
+	@$(lowmem) autotune --gpu "$(GPU)" $(MODEL:%=--model %) $(RESOLUTION:%=--resolution %) $(FRAMES:%=--frames %) --device $(DEVICE) $(ARGS)
 
 dist: build ## Makes target/dist/lowmem-VERSION-x86_64.tar.gz, for machines without Rust.
 	@setup/dist.sh

@@ -12,6 +12,7 @@ mod commands;
 mod data;
 mod error;
 mod exit_code;
+mod gpu_name;
 mod gpu_profile;
 mod host;
 mod host_rates;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use engine_protocol::{Config, Device, GpuProfile, HostRates, ModelSpec, Request, gib};
 
 use crate::error::Error;
-use crate::gpu_profile::{Budget, GpuProfiles};
+use crate::gpu_profile::{Budget, GpuProfiles, is_of};
 use crate::pcie_slot::PcieSlot;
 use crate::real_gpu::{self, RealGpu};
 
@@ -121,9 +121,10 @@ impl Testbed {
     }
 
     fn on_real(gpu: &RealGpu, budget: Option<Budget>, profiles: &GpuProfiles) -> Self {
-        let profile = profiles.titled(&gpu.title).cloned();
-        let limited =
-            budget.filter(|budget| gpu.memory_bytes > budget.capacity_bytes && !(budget.is_named && budget.profile.title == gpu.title));
+        let profile = profiles.titled(&gpu.title, gpu.memory_bytes).cloned();
+        let limited = budget.filter(|budget| {
+            gpu.memory_bytes > budget.capacity_bytes && !(budget.is_named && is_of(&budget.profile, &gpu.title, gpu.memory_bytes))
+        });
         let own = profile.as_ref().map_or(gpu.memory_bytes, |profile| profile.memory_bytes.value);
         let choice = match &limited {
             Some(budget) => {
@@ -185,7 +186,7 @@ impl Testbed {
 /// The smallest real GPU that is what the budget asks for: of that kind where it names one, else at least as large.
 fn large_enough<'a>(gpus: &'a [RealGpu], budget: Option<&Budget>) -> Option<&'a RealGpu> {
     let fits = |gpu: &&RealGpu| match budget {
-        Some(budget) if budget.is_named => gpu.title == budget.profile.title,
+        Some(budget) if budget.is_named => is_of(&budget.profile, &gpu.title, gpu.memory_bytes),
         Some(budget) => gpu.memory_bytes >= budget.capacity_bytes,
         None => true,
     };
@@ -237,6 +238,9 @@ mod tests {
         let profiles = GpuProfiles::load().expect("profiles");
         let budget = profiles.budget("rtx-4090").expect("a budget");
         assert_eq!(large_enough(&[real("NVIDIA H100 80GB HBM3", 80)], Some(&budget)), None);
+        // Cards of 8 and 16 GB have this title, and the profile is the larger one's.
+        let larger = profiles.budget("RTX 4060 Ti").expect("a budget");
+        assert_eq!(large_enough(&[real("NVIDIA GeForce RTX 4060 Ti", 8)], Some(&larger)), None);
         let own = real("NVIDIA GeForce RTX 4090", 24);
         let testbed = Testbed::on_real(&own, Some(budget), &profiles);
         assert_eq!((testbed.memory_limit_bytes, testbed.label.as_str()), (None, "nvidia-geforce-rtx-4090"));

@@ -59,7 +59,7 @@ fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
             "Fits: 3.46 of 23.65 GiB.\n",
             "The peak came in PyTorch's zeros.",
             "The program read 2 values back from the GPU, with item (2).",
-            "Fits on: rtx-4060, rtx-3060,",
+            "Fits on: rtx-4060, rtx-3060-ti, rtx-3070, rtx-3080-10gb and 29 larger.",
             "Too small: none.",
         ],
     );
@@ -103,8 +103,8 @@ fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
         &[
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 30.00 GiB.",
             "Does not fit: program.py:4 asked for 30.00 GiB, and 9.19 GiB were free. 20.81 GiB are missing.",
-            "It needs at least 44.46 GiB. Large enough for that: a100-80gb, h100, h20.",
-            "To see all that it needs, run: lowmem on a100-80gb -- python3.11 program.py",
+            "It needs at least 44.46 GiB. Large enough for that: l20, l40s, rtx-6000-ada, rtx-a6000 and 6 larger. Too small: a100-40gb, ",
+            "To see all that it needs, run: lowmem on l20 -- python3.11 program.py",
         ],
     );
     assert_eq!(last_row(&assert)[1..], ["0", "14.00", "14.00", "14.46"], "{}", stderr(&assert));

@@ -80,7 +80,7 @@ fn a_record_says_its_schema_the_program_and_when_it_ran() {
 #[test]
 fn gpus_and_models_are_listed() {
     let gpus = stdout(&lowmem().arg("gpus").assert().success());
-    for name in ["rtx-4060", "rtx-3060", "rtx-4080", "rtx-3090", "rtx-4090", "l4", "rtx-5090", "a100-40gb", "a100-80gb", "h100", "h20"] {
+    for name in ["rtx-4060", "rtx-3060", "t4", "rtx-3090", "rtx-4090", "l4", "rtx-5090", "a100-40gb", "a100-80gb", "b200", "h20"] {
         assert!(gpus.contains(&format!(" {name} ")), "{gpus}");
     }
     let models = stdout(&lowmem().arg("models").assert().success());

@@ -53,10 +53,12 @@ fn an_unknown_model_lists_the_known_ones() {
 
 #[test]
 fn a_gpu_that_makes_no_sense_lists_what_there_is() {
-    assert_says(&gpu_refused("0"), &["GPU=0 is no size", "known sizes: 8GB, 12GB, 16GB, 24GB", "rtx-4090"]);
+    assert_says(&gpu_refused("0"), &["GPU=0 is no size", "Known sizes: 8GB, 10GB, 11GB, 12GB, 16GB, 24GB", "rtx-4090"]);
     assert_says(&gpu_refused("-8GB"), &["GPU=-8GB is no size"]);
-    assert_says(&gpu_refused("potato"), &["GPU=potato is neither a size nor a known GPU", "known GPUs: rtx-4060, "]);
-    assert_says(&gpu_refused("rtx-5080"), &["did you mean `rtx-", "known GPUs"]);
+    assert_says(&gpu_refused("potato"), &["GPU=potato is neither a size nor a known GPU.", "`lowmem gpus` lists the known GPUs"]);
+    assert_says(&gpu_refused("rtx-5090-ti"), &["Did you mean `rtx-5090`?", "known GPUs"]);
+    assert_says(&gpu_refused("Radeon RX 7900 XTX"), &["GPU=Radeon RX 7900 XTX is a GPU of AMD: lowmem needs CUDA"]);
+    assert_says(&gpu_refused("NVIDIA GeForce RTX 3060 Laptop GPU"), &["It has 6 GB: the nearest by memory is GPU=6GB"]);
     assert_says(&gpu_refused("1000GB"), &["GPU=1000GB is more than any known GPU has"]);
     let said = refused(&[], &["sweep", "smoke", "--device", "virtual", "--out", "run"]);
     assert_says(&said, &["--gpu 24GB"]);

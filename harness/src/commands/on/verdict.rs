@@ -8,6 +8,7 @@ use engine_protocol::{GpuProfile, Secs, gib};
 
 use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
+use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
 
 /// Says what the program needed, on standard error: standard output is the program's.
@@ -120,7 +121,7 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
         tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
     let (fits, small) = sorted(need, profiles);
-    tell!("Fits on: {}. Too small: {}.", listed(&fits), listed(&small));
+    tell!("Fits on: {}. Too small: {}.", a_few(fits, "larger"), a_few(small, "smaller"));
 }
 
 fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
@@ -141,8 +142,8 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
     tell!(
         "It needs at least {:.2} GiB. Large enough for that: {}. Too small: {}.",
         gib(need.bytes_on(profile)),
-        listed(&fits),
-        listed(&small)
+        a_few(fits.iter().copied(), "larger"),
+        a_few(small, "smaller")
     );
     if let Some(larger) = fits.first() {
         let words = program.iter().map(|word| word.to_string_lossy().into_owned());
@@ -150,14 +151,13 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
     }
 }
 
-/// The profiles that have room for it and those that have not, each from the smallest to the largest.
+/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest.
 fn sorted<'a>(need: &Need, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
-    profiles.iter().partition(|profile| need.bytes_on(profile) <= profile.memory_bytes.value)
-}
-
-fn listed(profiles: &[&GpuProfile]) -> String {
-    let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    let mut all: Vec<_> = profiles.iter().collect();
+    all.sort_by_key(|profile| profile.memory_bytes.value);
+    let (fits, mut small): (Vec<_>, Vec<_>) = all.into_iter().partition(|profile| need.bytes_on(profile) <= profile.memory_bytes.value);
+    small.reverse();
+    (fits, small)
 }
 
 /// GiB, or MiB below one.

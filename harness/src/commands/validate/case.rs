@@ -91,9 +91,8 @@ impl Columns<'_> {
     fn case(&self, record: &StringRecord, profiles: &GpuProfiles) -> Result<Case, Error> {
         let row = Row { columns: self, record, line: record.position().map_or(0, csv::Position::line) };
         let gpu = row.cell("gpu")?;
-        let Some(profile) = published_name(gpu, profiles) else {
-            let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
-            return Err(row.error(&format!("gpu: there is no profile of `{gpu}`; known GPUs: {}", names.join(", "))));
+        let Some(profile) = profiles.published(gpu) else {
+            return Err(row.error(&format!("gpu: there is no profile of `{gpu}`; `lowmem gpus` lists the known ones")));
         };
         Ok(Case {
             line: row.line,
@@ -162,16 +161,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The profile of a GPU as people write its name: `RTX 4090`, `A100` (the larger one), `H800/H100` (the first one that is known).
-fn published_name<'a>(text: &str, profiles: &'a GpuProfiles) -> Option<&'a GpuProfile> {
-    text.split('/').find_map(|name| {
-        let name = name.trim().to_ascii_lowercase().replace("nvidia ", "").replace("geforce ", "").replace(' ', "-");
-        let exactly = profiles.iter().find(|profile| profile.name == name);
-        exactly
-            .or_else(|| profiles.iter().filter(|profile| profile.name.starts_with(&format!("{name}-"))).last().filter(|_| !name.is_empty()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,27 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn gpus_go_by_the_names_that_people_write() {
-        let profiles = GpuProfiles::load().expect("profiles");
-        let named = |text| published_name(text, &profiles).map(|profile| profile.name.as_str());
-        for (text, name) in [
-            ("RTX 4090", Some("rtx-4090")),
-            ("NVIDIA GeForce RTX 3090", Some("rtx-3090")),
-            ("A100", Some("a100-80gb")),
-            ("A100 40GB", Some("a100-40gb")),
-            ("H20", Some("h20")),
-            ("V100", None),
-            ("", None),
-            ("/", None),
-        ] {
-            assert_eq!(named(text), name, "{text}");
-        }
-    }
-
-    #[test]
     fn what_cannot_be_read_is_said_with_its_line() {
         for (text, message) in [
-            (row("V100", "1280", "1"), "cases.csv:2: gpu: there is no profile of `V100`; known GPUs: rtx-4060"),
+            (row("V100", "1280", "1"), "cases.csv:2: gpu: there is no profile of `V100`; `lowmem gpus` lists"),
             (row("H20", "wide", "1"), "cases.csv:2: width: `wide` is no whole number above 0"),
             (row("H20", "0", "1"), "cases.csv:2: width: `0` is no whole number above 0"),
             (row("H20", "1280", "nan"), "cases.csv:2: peak_memory_gib: `nan` is no number above 0"),
