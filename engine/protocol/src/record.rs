@@ -258,19 +258,25 @@ impl RunRecord {
         self.stages.iter().find(|s| s.stage == stage)?.secs()
     }
 
-    /// By how much what denoise took is scaled, where fewer steps ran than were asked for.
+    /// By how much what happened in denoise is scaled, where fewer steps ran than were asked for.
     fn scale(&self) -> f64 {
         f64::from(self.config.steps) / f64::from(self.config.steps_to_run())
     }
 
-    /// One sampler step.
+    /// One sampler step as most are: the mean of those that ran after the first, which also pays for what happens once (kernels are chosen and loaded).
+    /// Where the steps' own times are not known, or only one ran, the mean of all.
     pub fn step_secs(&self) -> Option<Secs> {
-        Some(self.stage_secs(Stage::Denoise)? * (1.0 / f64::from(self.config.steps_to_run())))
+        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        match denoise.step_secs.split_first() {
+            Some((_, later)) if !later.is_empty() => Some(later.iter().copied().sum::<Secs>() * (1.0 / later.len() as f64)),
+            _ => Some(denoise.secs()? * (1.0 / f64::from(self.config.steps_to_run()))),
+        }
     }
 
-    /// All sampler steps: of those that ran, scaled where fewer ran than were asked for.
+    /// All sampler steps: those that ran as they were, and each of the others as most are.
     pub fn denoise_secs(&self) -> Option<Secs> {
-        Some(self.stage_secs(Stage::Denoise)? * self.scale())
+        let left = f64::from(self.config.steps - self.config.steps_to_run());
+        Some(self.stage_secs(Stage::Denoise)? + self.step_secs()? * left)
     }
 
     /// From prompt to video, loading apart.
