@@ -43,7 +43,7 @@ fn values(flag: &Flag) -> Vec<Value> {
         // A model is chosen beside these.
         Kind::Name => Vec::new(),
         Kind::Switch => vec![true.into(), false.into()],
-        Kind::Word(all) => words(all),
+        Kind::Word(all) | Kind::WordOrSwitch(all) => words(all),
         Kind::IntegerOrWord(all) => [numbers(), words(all)].concat(),
         Kind::Integer => [numbers(), ends(flag).map(|end| Value::from(end as i64)).collect()].concat(),
         Kind::Number => [numbers(), ends(flag).map(Value::from).collect(), vec![0.000_05.into(), 0.1.into(), 2.5.into()]].concat(),

@@ -24,7 +24,7 @@ pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Results, Settings, flag, flattened, parse_setting, parse_values,
-    setting_text, short_key,
+    setting_text,
 };
 pub use device::Device;
 pub use event::Event;

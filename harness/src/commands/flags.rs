@@ -55,7 +55,7 @@ fn one(flag: &Flag) {
 
 fn words(kind: &Kind) -> &[(&'static str, &'static str)] {
     match kind {
-        Kind::Word(words) | Kind::IntegerOrWord(words) => words,
+        Kind::Word(words) | Kind::WordOrSwitch(words) | Kind::IntegerOrWord(words) => words,
         _ => &[],
     }
 }
@@ -85,7 +85,7 @@ fn markdown() -> String {
     for flag in FLAGS.iter() {
         let explained = words(&flag.kind).iter().map(|(word, means)| format!("`{word}`: {}", means.trim_end_matches('.')));
         let values = match &flag.kind {
-            Kind::Word(_) => String::new(),
+            Kind::Word(_) | Kind::WordOrSwitch(_) => String::new(),
             _ => flag.values(),
         };
         let values: Vec<_> = Some(values).filter(|values| !values.is_empty()).into_iter().chain(explained).collect();

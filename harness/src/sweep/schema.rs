@@ -49,7 +49,7 @@ fn value(flag: &Flag) -> Value {
         Kind::Integer => json!({ "type": "integer" }),
         Kind::Number => json!({ "type": "number" }),
         // The page writes a switch where a word says more.
-        Kind::Word(words) if flag.key == "offload_text_encoder" => {
+        Kind::WordOrSwitch(words) => {
             json!({ "enum": words.iter().map(|(word, _)| json!(word)).chain([json!(true), json!(false)]).collect::<Vec<_>>() })
         }
         Kind::Word(words) => json!({ "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() }),

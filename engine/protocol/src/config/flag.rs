@@ -141,6 +141,7 @@ pub struct FlagOf<S, C> {
     pub results: Results,
     idle: Vec<Idle<C>>,
     idle_on_cpu: Option<&'static str>,
+    is_of_diffusion: bool,
     read: fn(&Value) -> Option<Value>,
     asks_for_nothing: fn(&S) -> bool,
     get: fn(&S) -> Option<Value>,
@@ -151,8 +152,7 @@ pub struct FlagOf<S, C> {
 impl<S, C> FlagOf<S, C> {
     /// The page's spelling.
     pub fn page_spelling(&self) -> String {
-        let diffusion = ["low_mem_level", "cp_size", "flexcache"].contains(&self.key);
-        format!("infer.{}{}", if diffusion { "diffusion." } else { "" }, self.key)
+        format!("infer.{}{}", if self.is_of_diffusion { "diffusion." } else { "" }, self.key)
     }
 
     /// Reads a value as people write it. What comes back is the value as it is told.
@@ -230,6 +230,7 @@ impl<S, C> FlagOf<S, C> {
             results: about.results,
             idle: about.idle,
             idle_on_cpu: about.idle_on_cpu,
+            is_of_diffusion: about.is_of_diffusion,
             read: |value| T::read(value).map(|value| value.tell()),
             asks_for_nothing: at.asks_for_nothing,
             get: at.get,
@@ -255,6 +256,7 @@ pub(super) struct About<C> {
     results: Results,
     idle: Vec<Idle<C>>,
     idle_on_cpu: Option<&'static str>,
+    is_of_diffusion: bool,
     is_name: bool,
     told: Option<fn(&C) -> Option<Value>>,
 }
@@ -262,7 +264,17 @@ pub(super) struct About<C> {
 impl<C> About<C> {
     /// A flag of that group which does that to the video.
     pub(super) fn new(group: Group, results: Results) -> Self {
-        Self { group, unit: "", range: None, results, idle: Vec::new(), idle_on_cpu: None, is_name: false, told: None }
+        Self {
+            group,
+            unit: "",
+            range: None,
+            results,
+            idle: Vec::new(),
+            idle_on_cpu: None,
+            is_of_diffusion: false,
+            is_name: false,
+            told: None,
+        }
     }
 
     pub(super) fn unit(self, unit: &'static str) -> Self {
@@ -286,6 +298,11 @@ impl<C> About<C> {
     /// It has no effect on the CPU, and this is what to say then.
     pub(super) fn idle_on_cpu(self, why: &'static str) -> Self {
         Self { idle_on_cpu: Some(why), ..self }
+    }
+
+    /// The page writes it under `infer.diffusion`.
+    pub(super) fn of_diffusion(self) -> Self {
+        Self { is_of_diffusion: true, ..self }
     }
 
     /// Its text is a name, so commas stand between several.

@@ -14,5 +14,5 @@ mod tell;
 pub use error::ConfigError;
 pub use flag::{At, FlagOf, Group, Results};
 pub use resolve::PARTS_OF_A_BLOCK;
-pub use settings::{flag, flattened, parse_setting, parse_values, setting_text, short_key};
+pub use settings::{flag, flattened, parse_setting, parse_values, setting_text};
 pub use table::{Config, FLAGS, Flag, Settings};

@@ -88,14 +88,6 @@ pub fn flag(key: &str) -> Result<&'static Flag, ConfigError> {
     Err(ConfigError::new(format!("unknown key `{key}`"), remedy))
 }
 
-/// The short spelling of a key.
-///
-/// # Errors
-/// An unknown key, with the nearest known one.
-pub fn short_key(key: &str) -> Result<String, ConfigError> {
-    flag(key).map(|flag| flag.key.to_owned())
-}
-
 /// `key=value` as the command line has it: the key in its short spelling, and the value as it is told.
 ///
 /// # Errors

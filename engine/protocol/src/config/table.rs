@@ -79,11 +79,11 @@ flags! {
             about(Group::Sampling, Results::Close).idle(|config| !config.has_guidance(), GUIDANCE);
 
         /// Which steps a cache lets be skipped. No cache is built yet.
-        always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Close);
+        always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Close).of_diffusion();
 
         /// The memory level: a preset of the flags below. 0 keeps everything on the GPU, 1 decodes in tiles, 2 also runs the text encoder on the CPU, 3 also
         /// streams the transformer.
-        always low_mem_level: u8 = Always(0), about(Group::Memory, Results::Close).range(0, LAST_LEVEL);
+        always low_mem_level: u8 = Always(0), about(Group::Memory, Results::Close).range(0, LAST_LEVEL).of_diffusion();
 
         /// What becomes of a video that runs out of GPU memory. A sweep takes `fail` alone, since it measures each level as it is.
         always on_oom: OnOom = Always(OnOom::Fail),
@@ -100,7 +100,7 @@ flags! {
             about(Group::Memory, Results::Same).unit("GiB").at_least(0).idle_on_cpu("on the CPU there is no GPU memory to leave");
 
         /// GPUs that a video is split over. Splitting is not built yet.
-        sometimes cp_size: u32 = Always(1), about(Group::Memory, Results::Close).unit("GPUs").told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));
+        sometimes cp_size: u32 = Always(1), about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));
 
         /// Type of arithmetic and of the weights. A few weights are kept in fp32.
         always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);

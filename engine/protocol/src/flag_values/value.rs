@@ -17,6 +17,8 @@ pub enum Kind {
     Number,
     /// One of these words, each with what it means.
     Word(Vec<(&'static str, &'static str)>),
+    /// One of these words; a switch means one of them too.
+    WordOrSwitch(Vec<(&'static str, &'static str)>),
     /// A whole number, or one of these words.
     IntegerOrWord(Vec<(&'static str, &'static str)>),
     /// Width and height in pixels, or one of these names of a pair, each with what it stands for.
@@ -32,7 +34,7 @@ impl Kind {
             Kind::Switch => "true or false".into(),
             Kind::Integer => "a whole number".into(),
             Kind::Number => "a number".into(),
-            Kind::Word(words) => either(words),
+            Kind::Word(words) | Kind::WordOrSwitch(words) => either(words),
             Kind::IntegerOrWord(words) => format!("a whole number or {}", either(words)),
             Kind::Size(names) => format!("WIDTHxHEIGHT, {}", either(names)),
         }

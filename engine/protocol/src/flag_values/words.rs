@@ -123,7 +123,7 @@ words! {
 
 impl FlagValue for OffloadTextEncoder {
     fn kind() -> Kind {
-        Kind::Word(Self::words())
+        Kind::WordOrSwitch(Self::words())
     }
 
     /// The page writes `true` and `false`; `off`, `cpu` and `stream` say more.
