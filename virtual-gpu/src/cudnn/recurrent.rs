@@ -55,7 +55,7 @@ struct Network {
 
 /// A matrix or a bias in the buffer of all weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Part {
+struct WeightPlace {
     /// In elements.
     offset: u64,
     rows: u64,
@@ -105,26 +105,26 @@ impl Network {
 
     /// A matrix by its number in one direction of a layer: those for the input, for the state, and the projection. All matrices of the network lie
     /// before its biases.
-    fn matrix(&self, pseudo_layer: u64, number: u64) -> Option<Part> {
+    fn matrix(&self, pseudo_layer: u64, number: u64) -> Option<WeightPlace> {
         let (layer, direction) = (pseudo_layer / self.directions, pseudo_layer % self.directions);
         let before: u64 = (0..layer).map(|layer| self.matrix_elements(layer) * self.directions).sum();
         let (input, gates) = (self.layer_input(layer), self.gates());
         let start = before + direction * self.matrix_elements(layer);
         let state = start + gates * self.hidden * input;
         Some(match number {
-            number if number < gates => Part { offset: start + number * self.hidden * input, rows: self.hidden, columns: input },
+            number if number < gates => WeightPlace { offset: start + number * self.hidden * input, rows: self.hidden, columns: input },
             number if number < 2 * gates => {
-                Part { offset: state + (number - gates) * self.hidden * self.output, rows: self.hidden, columns: self.output }
+                WeightPlace { offset: state + (number - gates) * self.hidden * self.output, rows: self.hidden, columns: self.output }
             }
             number if number == 2 * gates && self.is_projected() => {
-                Part { offset: state + gates * self.hidden * self.output, rows: self.output, columns: self.hidden }
+                WeightPlace { offset: state + gates * self.hidden * self.output, rows: self.output, columns: self.hidden }
             }
             _ => return None,
         })
     }
 
     /// The bias that goes with a matrix.
-    fn bias(&self, pseudo_layer: u64, number: u64) -> Option<Part> {
+    fn bias(&self, pseudo_layer: u64, number: u64) -> Option<WeightPlace> {
         let gates = self.gates();
         let place = match self.bias {
             BIAS_OF_BOTH => Some(number).filter(|&number| number < 2 * gates),
@@ -133,7 +133,7 @@ impl Network {
             _ => None,
         }?;
         let offset = self.all_matrices() + (pseudo_layer * self.biases() + place) * self.hidden;
-        Some(Part { offset, rows: self.hidden, columns: 1 })
+        Some(WeightPlace { offset, rows: self.hidden, columns: 1 })
     }
 
     /// Work space and reserve in elements, by the model above.

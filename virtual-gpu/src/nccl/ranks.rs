@@ -75,7 +75,7 @@ type Choices = BTreeMap<i32, Choice>;
 
 /// A part whose ranks may not all have chosen it yet.
 #[derive(Clone)]
-struct Part {
+struct SplitPart {
     /// What the whole goes by, and its split.
     whole: String,
     split: String,
@@ -88,7 +88,7 @@ struct Part {
 /// Where a rank is in its communicator.
 enum Place {
     Known { rank: i32, size: i32 },
-    Chosen(Part),
+    Chosen(SplitPart),
 }
 
 struct Communicator {
@@ -252,7 +252,7 @@ pub(super) fn split(handle: u64, color: i32, key: i32) -> Result<u64, Fault> {
         return Ok(0);
     }
     let name = format!("{split}.{color}");
-    Ok(add(device, Place::Chosen(Part { whole, split, rank: number, size, choices }), name))
+    Ok(add(device, Place::Chosen(SplitPart { whole, split, rank: number, size, choices }), name))
 }
 
 /// `ncclCommShrink`: what is left without these ranks.
@@ -288,7 +288,7 @@ fn told(split: &str, rank: i32) -> Option<Choice> {
     Some(Choice { color: color.parse().ok()?, key: key.parse().ok()? })
 }
 
-impl Part {
+impl SplitPart {
     /// The rank in it and its size.
     fn place(&self) -> (i32, i32) {
         let begin = Instant::now();
