@@ -35,7 +35,7 @@ fn written_in_schema_1() -> Place {
 fn a_run_of_the_first_schema_is_read_and_what_it_lacks_is_empty() {
     let place = written_in_schema_1();
     let said = stdout(&lowmem().current_dir(place.path("")).args(["report", "run"]).assert().success());
-    assert!(said.contains("Fits: 18.52 of 23.65 GiB (virtual). Estimated: 1 min 11 s (1 min 6 to 1 min 21)."), "{said}");
+    assert!(said.contains("Fits: 18.52 of 23.65 GiB (virtual). Estimated: 1 min 10 s (1 min 5 to 1 min 20)."), "{said}");
     let rows = place.rows("run");
     let of = |column: &str| [&rows[0][column], &rows[1][column]];
     assert_eq!([of("outcome"), of("resident_blocks"), of("stream_from")], [["oom", "ok"], ["", "24"], ["", "memory"]]);
