@@ -57,7 +57,11 @@ impl Case<'_> {
         let first = self.first_stage();
         let has_peaks = self.device.is_gpu();
         let components = components::of(&self.request.model);
-        let planned = if has_peaks { predict_from(first, &self.config, &components).stages } else { Vec::new() };
+        let report = predict_from(first, &self.config, &components);
+        if let (Some(_), Some(reservable), true) = (self.request.memory_limit_bytes, self.room.reservable_bytes(&report), has_peaks) {
+            allocator::set_limit(reservable).map_err(|error| Box::new(Event::Failed { stage: None, message: error.to_string() }))?;
+        }
+        let planned = if has_peaks { report.stages } else { Vec::new() };
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
@@ -156,7 +160,7 @@ impl Case<'_> {
             let settled = settle(&next, &components, self.room);
             let report = predict_from(self.first_stage(), &settled, &components);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
-            let fits = peaks.flatten().max() <= self.room.gpu_bytes;
+            let fits = peaks.flatten().max() <= self.room.reservable_bytes(&report);
             match next.lowered(model) {
                 Some(lower) if !fits => next = lower,
                 _ => return Some(settled),
@@ -175,9 +179,6 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
     if let (Some(timing), true) = (&request.operation_times, device.is_gpu()) {
         operation_times::start(timing.trace.as_deref())?;
     }
-    if let (Some(limit), true) = (request.memory_limit_bytes, device.is_gpu()) {
-        allocator::set_limit(limit)?;
-    }
     say(Event::Started { device_name, torch_version: crate::TORCH_VERSION.to_owned() });
     Ok(device)
 }
@@ -185,8 +186,16 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
 /// What there is room for, and at which rates.
 fn room(request: &Request, device: ComputeDevice) -> Result<Room<'_>> {
     let limit = request.memory_limit_bytes.unwrap_or(u64::MAX);
-    let gpu_bytes = if device.is_gpu() { Some(allocator::free_bytes()?.min(limit)) } else { None };
-    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() })
+    let gpu = request.gpu.as_ref();
+    let gpu_bytes = if device.is_gpu() {
+        let (free, total) = allocator::free_and_total_bytes()?;
+        // Of what is in use, so much is this process's own.
+        let own = gpu.map_or(0, |gpu| gpu.context_bytes.value).min(total - free);
+        Some((free + own).min(limit))
+    } else {
+        None
+    };
+    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu })
 }
 
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.

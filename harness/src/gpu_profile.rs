@@ -1,6 +1,6 @@
 //! The GPU profiles, and which one a budget or a name means.
 
-use engine_protocol::{GIB, GpuProfile, gib};
+use engine_protocol::{GIB, GpuProfile, ProcessUse, gib};
 
 use crate::data;
 use crate::error::Error;
@@ -24,14 +24,9 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// What the caching allocator may reserve, where that is less than the profile has room for.
+    /// What may be used on the device, where that is less than it has.
     pub(crate) fn memory_limit_bytes(&self) -> Option<u64> {
-        (self.capacity_bytes < self.profile.memory_bytes.value).then(|| self.reservable_bytes())
-    }
-
-    /// What is left for the caching allocator beside the context.
-    pub(crate) fn reservable_bytes(&self) -> u64 {
-        self.capacity_bytes.saturating_sub(self.profile.context_bytes.value)
+        (self.capacity_bytes < self.profile.memory_bytes.value).then_some(self.capacity_bytes)
     }
 }
 
@@ -126,9 +121,11 @@ impl GpuProfiles {
                 )
             },
         };
-        if budget.reservable_bytes() < GIB / 4 {
-            let context = profile.context_bytes.value / (1 << 20);
-            return Err(Error::input(format!("GPU={text} is too small: the CUDA context alone takes {context} MiB. {}", self.known())));
+        // Without copies beside arithmetic, which would take a little more.
+        let process_bytes = profile.process_bytes(ProcessUse { has_code: true, ..ProcessUse::default() });
+        if capacity_bytes < process_bytes + GIB / 4 {
+            let taken = process_bytes / (1 << 20);
+            return Err(Error::input(format!("GPU={text} is too small: the CUDA context and the libraries' code take {taken} MiB. {}", self.known())));
         }
         Ok(budget)
     }
@@ -199,7 +196,7 @@ mod tests {
     fn a_size_between_caps_the_next_larger_one() {
         let budget = profiles().budget("23GB").expect("23GB");
         assert_eq!((budget.profile.name.as_str(), budget.capacity_bytes), ("rtx-4090", 23 * GIB));
-        assert_eq!(budget.memory_limit_bytes(), Some(23 * GIB - budget.profile.context_bytes.value));
+        assert_eq!(budget.memory_limit_bytes(), Some(23 * GIB));
         // 23.9 GiB is more than the card has: nothing to cap.
         assert_eq!(profiles().budget("23.9GB").expect("23.9GB").memory_limit_bytes(), None);
     }

@@ -135,7 +135,7 @@ impl Testbed {
         Self {
             device: Device::Cuda,
             capacity_bytes: Some(limited.as_ref().map_or(own, |budget| budget.capacity_bytes)),
-            memory_limit_bytes: limited.as_ref().map(Budget::reservable_bytes),
+            memory_limit_bytes: limited.as_ref().map(|budget| budget.capacity_bytes),
             uuid: Some(gpu.uuid.clone()),
             choice,
             label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
@@ -160,11 +160,10 @@ impl Testbed {
         }
     }
 
-    /// What the caching allocator may reserve in a case, where that is less than the device has.
+    /// What a case may hold on the device, where that is less than there is.
     fn memory_limit_of(&self, config: &Config) -> Option<u64> {
-        let context = self.profile.as_ref().map_or(0, |profile| profile.context_bytes.value);
         let usable = config.usable_of(self.capacity_bytes?);
-        if Some(usable) == self.capacity_bytes { self.memory_limit_bytes } else { Some(usable.saturating_sub(context)) }
+        if Some(usable) == self.capacity_bytes { self.memory_limit_bytes } else { Some(usable) }
     }
 
     /// Cases at once unless the user says otherwise: on the virtual GPU nothing is computed, elsewhere cases would disturb each other.
@@ -228,7 +227,7 @@ mod tests {
         let gpu = large_enough(&gpus, Some(&budget)).expect("a GPU");
         assert_eq!(gpu.title, "NVIDIA H100 80GB HBM3");
         let testbed = Testbed::on_real(gpu, Some(budget.clone()), &profiles);
-        assert_eq!(testbed.memory_limit_bytes, Some(budget.reservable_bytes()));
+        assert_eq!(testbed.memory_limit_bytes, Some(budget.capacity_bytes));
         assert_eq!(testbed.capacity_bytes, Some(budget.capacity_bytes));
         assert_eq!(testbed.profile.map(|p| p.name).as_deref(), Some("h100"));
     }
@@ -257,7 +256,7 @@ mod tests {
             let testbed = Testbed::on_virtual(Some(profiles.budget(gpu).expect("a budget")), "").expect("a testbed");
             testbed.request("a", model, &config, None).memory_limit_bytes
         };
-        let whole = profiles.budget("rtx-4090").expect("a budget").reservable_bytes();
+        let whole = profiles.budget("rtx-4090").expect("a budget").capacity_bytes;
         assert_eq!([limit("rtx-4090", 0.0), limit("rtx-4090", 2.0)], [None, Some(whole - (2 << 30))]);
         let part = profiles.budget("20GB").expect("a budget").memory_limit_bytes();
         assert_eq!([limit("20GB", 0.0), limit("20GB", 0.5)], [part, part.map(|bytes| bytes - (1 << 29))]);

@@ -21,7 +21,7 @@ fn residency(kind: Kind, place: Place) -> Residency {
 }
 
 fn streamed(prefetch: u32) -> Place {
-    Place::Streamed { prefetch, waits: Waits::Pageable }
+    Place::Streamed { prefetch, waits: Waits::Pageable { by_ring: false } }
 }
 
 fn view(weights: &Weights) -> engine::Result<Tensor> {

@@ -41,10 +41,12 @@ fn report_of(device: &Device) -> DeviceReport {
         let clock = device.clock();
         (clock.busy(), clock.stalled(), clock.end(), clock.sums())
     };
+    let (process_bytes, process_use) = device.process_at_peak();
     DeviceReport {
         peak_device_bytes: device.used_and_peak_bytes().1,
         peak_operation: lock(&PEAKS).get(&device.ordinal).and_then(|(_, operation)| operation.clone()),
-        context_bytes: device.profile.context_bytes.value,
+        process_bytes,
+        process_use,
         memory_bytes: device.profile.memory_bytes.value,
         h2d_bytes: device.counters.h2d_bytes(),
         d2h_bytes: device.counters.d2h_bytes(),

@@ -42,7 +42,7 @@ pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, St
 pub use request::{OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use time::{Secs, StageTime, StageWork};
-pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, WorkKind, WorkType};
+pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, ProcessUse, WorkKind, WorkType};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;

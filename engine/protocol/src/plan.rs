@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Stage};
+use crate::{Config, ProcessUse, Stage};
+
+/// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
+const POOL_STREAMS: u64 = 4 * 32;
 
 /// Where weights live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ pub struct PlannedGroups {
     pub moves: Moves,
 }
 
-/// What a buffer on the GPU is for.
+/// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BufferUse {
@@ -59,9 +62,18 @@ pub enum BufferUse {
     Staging,
     /// Groups that wait in 8 bits are made the type of arithmetic in it, one at a time.
     Unpacking,
+    /// Page-locked memory of the host, by way of which weights are copied that wait in ordinary memory or in a file.
+    Passing,
 }
 
-/// Buffers on the GPU that a component needs while it runs.
+impl BufferUse {
+    /// Whether it is on the GPU.
+    pub fn is_on_gpu(self) -> bool {
+        self != Self::Passing
+    }
+}
+
+/// Buffers that a component needs while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedBuffers {
     /// What people call the component that uses them.
@@ -107,12 +119,27 @@ pub struct PlanReport {
     pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
+    /// What the process will hold on the GPU beside tensors; empty where no GPU was named.
+    #[serde(default)]
+    pub process_bytes: Option<u64>,
 }
 
 impl PlanReport {
     /// Bytes of the weights that live in `home`.
     pub fn bytes_in(&self, home: Home) -> u64 {
         self.groups.iter().filter(|groups| groups.home == home).map(|groups| groups.bytes).sum()
+    }
+
+    /// What is page-locked on the host: weights, and the buffers of a stage beside them.
+    pub fn pinned_bytes(&self) -> u64 {
+        let passing = self.buffers.iter().filter(|buffers| buffers.purpose == BufferUse::Passing);
+        self.bytes_in(Home::Pinned) + passing.map(|buffers| buffers.count * buffers.buffer_bytes).max().unwrap_or(0)
+    }
+
+    /// How much the process will use of what takes memory on the GPU beside tensors.
+    pub fn process_use(&self) -> ProcessUse {
+        let copies_ahead = self.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Staging);
+        ProcessUse { has_code: true, streams: if copies_ahead { POOL_STREAMS } else { 0 }, pinned_bytes: self.pinned_bytes() }
     }
 
     /// Bytes of the weights that take memory of the host.

@@ -14,7 +14,7 @@ pub struct Request {
     pub case: String,
     /// What runs it.
     pub device: Device,
-    /// What the caching allocator may reserve at most, where the GPU has more than the budget.
+    /// What the process may hold on the GPU at most, everything counted, where the GPU has more than the budget.
     pub memory_limit_bytes: Option<u64>,
     /// What weights may take of the host's memory; empty where nothing limits them.
     #[serde(default)]

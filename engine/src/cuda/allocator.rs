@@ -32,12 +32,12 @@ pub fn set_limit(bytes: u64) -> Result<()> {
     ffi::set_memory_fraction((bytes as f64 / total as f64).min(1.0))
 }
 
-/// Bytes that are free on the device.
+/// Bytes that are free on the device, and all that it has.
 ///
 /// # Errors
 /// libtorch's.
-pub fn free_bytes() -> Result<u64> {
-    Ok(ffi::device_memory()?.0)
+pub fn free_and_total_bytes() -> Result<(u64, u64)> {
+    ffi::device_memory()
 }
 
 /// Begins a new peak at what is held now.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use engine_protocol::{Config, GIB, Moves, StreamFrom};
 
+use super::pinned_ring::RING_BYTES;
 use crate::components::{Component, Wanted};
 use crate::weights::{Group, WaitingGroup, WeightTypes};
 
@@ -29,7 +30,10 @@ pub enum Waits {
     /// In page-locked memory, from which copies overlap with arithmetic.
     Pinned,
     /// In ordinary memory.
-    Pageable,
+    Pageable {
+        /// Whether it is copied by way of a ring of page-locked buffers.
+        by_ring: bool,
+    },
     /// In its file, from which it is read each time into a buffer on the host.
     InFile {
         /// Whether that buffer is page-locked.
@@ -52,7 +56,7 @@ impl Plan {
                 Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: waiting.next(group) }
             }
             // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
-            Wanted::Streamed => Place::Streamed { prefetch: 0, waits: Waits::Pageable },
+            Wanted::Streamed => Place::Streamed { prefetch: 0, waits: waiting.pageable() },
         };
         let mut places = |component: &dyn Component| component.groups().iter().map(|group| place(component, group)).collect();
         Self(components.iter().map(|component| (component.key(), places(component.as_ref()))).collect())
@@ -71,18 +75,27 @@ impl Plan {
 struct Waiting {
     types: WeightTypes,
     in_file: bool,
-    /// What may still be page-locked.
+    /// Whether a ring may be page-locked.
+    has_ring: bool,
+    /// What else may still be.
     pinned_bytes: i64,
 }
 
 impl Waiting {
     fn new(config: &Config) -> Self {
-        let limit = config.max_pinned_gib.map_or(i64::MAX, |gib| (gib * GIB as f64) as i64);
+        let allowed = config.max_pinned_gib.map_or(i64::MAX, |gib| (gib * GIB as f64) as i64);
+        let limit = if config.pinned_memory.unwrap_or(true) { allowed } else { 0 };
+        let has_ring = limit >= RING_BYTES;
         Self {
             types: WeightTypes::of(config),
             in_file: config.stream_from == Some(StreamFrom::File),
-            pinned_bytes: if config.pinned_memory.unwrap_or(true) { limit } else { 0 },
+            has_ring,
+            pinned_bytes: if has_ring { limit - RING_BYTES } else { limit },
         }
+    }
+
+    fn pageable(&self) -> Waits {
+        Waits::Pageable { by_ring: self.has_ring }
     }
 
     fn next(&mut self, group: &Group) -> Waits {
@@ -93,7 +106,7 @@ impl Waiting {
         if left < 0 {
             // In execution order up to the limit: what comes after it is no smaller.
             self.pinned_bytes = 0;
-            return Waits::Pageable;
+            return self.pageable();
         }
         self.pinned_bytes = left;
         Waits::Pinned

@@ -3,6 +3,7 @@
 
 use engine_protocol::{BufferUse, Config, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage};
 
+use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
 use crate::cuda::allocator::block_bytes;
@@ -37,6 +38,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         groups: placed.iter().flat_map(PlacedComponent::rows).collect(),
         buffers: placed.iter().flat_map(PlacedComponent::buffers).collect(),
         stages: stages.into(),
+        process_bytes: None,
     }
 }
 
@@ -76,9 +78,21 @@ impl<'a> PlacedComponent<'a> {
         if bytes == 0 { 0 } else { block_bytes(bytes) }
     }
 
-    /// What is there in passing for its groups: staging buffers, and room to unpack one.
+    /// What is there in passing for its groups: staging buffers, room to unpack one, and what they pass through on the host.
     fn buffers(&self) -> impl Iterator<Item = PlannedBuffers> {
-        self.staging().into_iter().chain(self.room_to_unpack())
+        self.staging().into_iter().chain(self.room_to_unpack()).chain(self.passing())
+    }
+
+    fn passing(&self) -> Option<PlannedBuffers> {
+        let waits = |wanted: Waits| self.groups.iter().any(|group| matches!(group.place, Place::Streamed { waits, .. } if waits == wanted));
+        let (count, bytes) = if waits(Waits::InFile { pinned_buffer: true }) {
+            self.staging_buffers()?
+        } else if waits(Waits::Pageable { by_ring: true }) {
+            (1, RING_BYTES)
+        } else {
+            return None;
+        };
+        Some(PlannedBuffers { buffer_bytes: bytes as u64, ..self.planned_buffers(BufferUse::Passing, count as u64, bytes) })
     }
 
     fn room_to_unpack(&self) -> Option<PlannedBuffers> {
@@ -97,17 +111,21 @@ impl<'a> PlacedComponent<'a> {
     }
 
     fn staging(&self) -> Option<PlannedBuffers> {
+        let (count, largest) = self.staging_buffers()?;
+        Some(self.planned_buffers(BufferUse::Staging, count as u64, largest))
+    }
+
+    fn staging_buffers(&self) -> Option<(usize, i64)> {
         let streamed = self.groups.iter().filter_map(|group| match group.place {
             Place::Streamed { prefetch, .. } => Some((prefetch as usize, group.bytes)),
             Place::Resident | Place::Host => None,
         });
         let (prefetch, bytes): (Vec<usize>, Vec<i64>) = streamed.unzip();
-        let (count, largest) = staging_buffers(*prefetch.last()?, &bytes);
-        Some(self.planned_buffers(BufferUse::Staging, count as u64, largest))
+        Some(staging_buffers(*prefetch.last()?, &bytes))
     }
 
     fn buffer_bytes(&self) -> u64 {
-        self.buffers().map(|buffers| buffers.count * buffers.buffer_bytes).sum()
+        self.buffers().filter(|buffers| buffers.purpose.is_on_gpu()).map(|buffers| buffers.count * buffers.buffer_bytes).sum()
     }
 
     /// What its groups are parts of, neighbours that are alike in one row.
@@ -131,7 +149,7 @@ impl<'a> PlacedComponent<'a> {
             Place::Resident => (Home::Gpu, Moves::Never),
             Place::Host => (Home::Cpu, Moves::Never),
             Place::Streamed { waits: Waits::Pinned, .. } => (Home::Pinned, moves),
-            Place::Streamed { waits: Waits::Pageable, .. } => (Home::Pageable, moves),
+            Place::Streamed { waits: Waits::Pageable { .. }, .. } => (Home::Pageable, moves),
             Place::Streamed { waits: Waits::InFile { .. }, .. } => (Home::File, moves),
         };
         let (count, bytes) = (groups.len() as u64, groups.iter().map(|group| group.bytes as u64).sum());

@@ -50,6 +50,8 @@ enum Home {
     Bound(Weights),
     /// On the host, to be copied.
     Waiting(Tensor),
+    /// On the host, to be copied by way of page-locked buffers. On the virtual GPU it was never written.
+    ByRing { slab: Tensor, written: bool },
     /// In its file, to be read each time.
     InFile {
         source: Source,
@@ -113,7 +115,8 @@ impl Residency {
         let slab = host_slab(stored.layout.bytes, pinned)?;
         stored.filled(group, self.compute, &slab, source)?;
         self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
-        Ok(Home::Waiting(slab))
+        let by_ring = waits == (Waits::Pageable { by_ring: true }) && on_gpu;
+        Ok(if by_ring { Home::ByRing { slab, written: !matches!(source, Source::Empty) } } else { Home::Waiting(slab) })
     }
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
@@ -167,6 +170,9 @@ impl Residency {
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
         let locked = match home {
             Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
+            Home::ByRing { slab, written } => {
+                staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: *written }, wanted)?
+            }
             Home::InFile { source, into_pinned } => {
                 let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
                 staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?

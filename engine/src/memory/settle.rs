@@ -12,12 +12,32 @@ use crate::components::Component;
 /// What a machine has: room, and rates.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Room<'a> {
-    /// Bytes that the caching allocator may reserve on the GPU; empty where nothing limits it.
+    /// Bytes that the process may hold on the GPU, everything counted; empty where nothing limits it.
     pub gpu_bytes: Option<u64>,
     /// Bytes of the host's memory that weights may take; empty where nothing limits them.
     pub host_bytes: Option<u64>,
     /// The GPU's rates; empty where they are not known.
     pub gpu: Option<&'a GpuProfile>,
+}
+
+impl Room<'_> {
+    /// What the process holds on the GPU beside tensors, in a case of that plan.
+    pub fn process_bytes(&self, report: &PlanReport) -> u64 {
+        /// Of a GPU that nobody described: more than was seen on any.
+        const UNKNOWN: u64 = 1 << 30;
+        self.gpu.map_or(UNKNOWN, |gpu| gpu.process_bytes(report.process_use()))
+    }
+
+    /// What is left of the GPU for the caching allocator in a case of that plan.
+    pub fn reservable_bytes(&self, report: &PlanReport) -> Option<u64> {
+        Some(self.gpu_bytes?.saturating_sub(self.process_bytes(report)))
+    }
+
+    /// Whether what the allocator may come to reserve fits. None where that is not known.
+    fn has_room_for(&self, report: &PlanReport) -> Option<bool> {
+        let reserved = reserved_bytes(report)?;
+        Some(self.reservable_bytes(report).is_none_or(|room| reserved <= room))
+    }
 }
 
 /// `config` with each `auto` in it replaced.
@@ -64,8 +84,8 @@ impl ByRoom<'_> {
                 ((stalled_fraction(&config, self.streamed, &plan, gpu) - UNNOTICED).max(0.0), config)
             };
             let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-            let bytes = reserved_bytes(&predict(&found.1, self.components))?;
-            (more == 0 || self.room.gpu_bytes.is_none_or(|room| bytes <= room)).then_some((found, bytes))
+            let report = predict(&found.1, self.components);
+            (more == 0 || self.room.has_room_for(&report)?).then_some((found, reserved_bytes(&report)?))
         };
         let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
         nearest.map_or_else(|| self.with_most_resident(config), |((_, config), _)| config)
@@ -76,8 +96,10 @@ impl ByRoom<'_> {
     fn with_most_resident(&self, config: &Config) -> Config {
         let numbers = self.streamed.groups().into_iter().filter_map(|group| group.name.number);
         let all = numbers.max().map_or(0, |last| last + 1);
-        let Some(room) = self.room.gpu_bytes else { return with_resident(config, all) };
-        let fits = |config: &Config| reserved_bytes(&predict(config, self.components)).is_some_and(|bytes| bytes <= room);
+        if self.room.gpu_bytes.is_none() {
+            return with_resident(config, all);
+        }
+        let fits = |config: &Config| self.room.has_room_for(&predict(config, self.components)) == Some(true);
         (1..=all).rev().map(|count| with_resident(config, count)).find(fits).unwrap_or_else(|| with_resident(config, 0))
     }
 }

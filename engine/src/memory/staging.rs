@@ -11,6 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::pinned_ring::{PinnedRing, RING_BYTES};
 use crate::attribution::{Purpose, within};
 use crate::cuda::{CopyStream, Event, Stream, host_slab};
 use crate::error::Result;
@@ -23,6 +24,8 @@ pub(super) struct Staging {
     // Goes first, and waits for the copies that are on their way into the buffers.
     streams: Option<Streams>,
     buffers: Vec<Buffer>,
+    /// Made with the first group that comes by way of it.
+    ring: Option<PinnedRing>,
     next: usize,
     poisoned: bool,
 }
@@ -50,6 +53,8 @@ struct Buffer {
 pub(super) enum Origin<'a> {
     /// From a slab on the host.
     Host(&'a Tensor),
+    /// From a slab on the host, by way of a ring of page-locked buffers. What was never `written` need not be read.
+    ByRing { slab: &'a Tensor, written: bool },
     /// From its file: `read` writes the group into a slab.
     Read { into_pinned: bool, read: &'a dyn Fn(&Tensor) -> Result<()> },
 }
@@ -66,6 +71,15 @@ impl Buffer {
             }
             _ => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
         }
+    }
+
+    /// Starts the copy of the first `bytes` of `host` by way of the ring.
+    fn copy_by(&self, ring: &mut PinnedRing, host: &Tensor, bytes: i64, written: bool, streams: &mut Streams) -> Result<()> {
+        let events = self.events.as_ref().expect("a buffer on the GPU has events");
+        let stream = streams.copy.stream();
+        stream.wait(&events.released)?;
+        operation_times::copied(stream, bytes, || ring.copy(host, &self.slab, bytes, written, &mut streams.copy))?;
+        events.arrived.record(stream)
     }
 
     /// Reads a group of `bytes` and starts its copy. Gives the bytes that were page-locked for it.
@@ -116,7 +130,7 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { streams, buffers, next: 0, poisoned })
+        Ok(Self { streams, buffers, ring: None, next: 0, poisoned })
     }
 
     /// How many buffers there are.
@@ -141,6 +155,17 @@ impl Staging {
         buffer.holds = None;
         let locked = match origin {
             Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()).map(|()| 0),
+            Origin::ByRing { slab, written } => match self.streams.as_mut() {
+                None => buffer.copy(slab, layout.bytes, None).map(|()| 0),
+                Some(streams) => {
+                    let is_new = self.ring.is_none();
+                    let ring = match &mut self.ring {
+                        Some(ring) => ring,
+                        none => none.insert(PinnedRing::new()?),
+                    };
+                    buffer.copy_by(ring, slab, layout.bytes, written, streams).map(|()| if is_new { RING_BYTES as u64 } else { 0 })
+                }
+            },
             Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
         }?;
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         checkpoint: None,
         case: "plan".into(),
         device: Device::Virtual,
-        memory_limit_bytes: budget.as_ref().map(Budget::reservable_bytes),
+        memory_limit_bytes: budget.as_ref().map(|budget| budget.capacity_bytes),
         host_limit_bytes: None,
         gpu: budget.as_ref().map(|budget| budget.profile.clone()),
         host_rates: None,
@@ -78,16 +78,18 @@ fn print_groups(report: &PlanReport) {
         let name = match buffers.purpose {
             BufferUse::Staging => format!("{} staging buffer{plural}", buffers.count),
             BufferUse::Unpacking => "unpacking buffer".into(),
+            BufferUse::Passing => "buffers to pass through".into(),
         };
+        let home = if buffers.purpose.is_on_gpu() { Home::Gpu } else { Home::Pinned };
         let there = format!("exists during {}", buffers.stage.name());
-        table.add_row([&buffers.component, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(Home::Gpu), &there]);
+        table.add_row([&buffers.component, &name, &in_gib(buffers.count * buffers.buffer_bytes), place(home), &there]);
     }
     say!("{table}");
-    let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), report.host_bytes(), report.bytes_in(Home::Pinned)].map(in_gib);
+    let [on_gpu, on_host, pinned] = [report.bytes_in(Home::Gpu), report.host_bytes(), report.pinned_bytes()].map(in_gib);
     say!("Weights: {on_gpu} GiB stay on the GPU, {on_host} GiB are on the host, {pinned} GiB of them pinned.");
     let words = [
         (report.host_bytes() > 0, "Host: this machine's own memory (RAM)."),
-        (report.bytes_in(Home::Pinned) > 0, "Pinned: page-locked, so the system never moves it, and copies run while the GPU computes."),
+        (report.pinned_bytes() > 0, "Pinned: page-locked, so the system never moves it, and copies run while the GPU computes."),
         (report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Staging), "Staging buffers: copied weights take turns in them."),
         (
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
@@ -125,12 +127,13 @@ fn print_stages(report: &PlanReport) {
 
 /// Whether the predicted peak is within the budget.
 fn verdict(report: &PlanReport, budget: &Budget) -> String {
-    let room = budget.reservable_bytes();
+    let process_bytes = report.process_bytes.unwrap_or(0);
+    let room = budget.capacity_bytes.saturating_sub(process_bytes);
     let of_room = format!(
-        "of {} GiB: {} GiB of the GPU without {} GiB for the CUDA context.",
+        "of {} GiB: {} GiB of the GPU without {} GiB for the CUDA context and what belongs to it.",
         shortly(room),
         shortly(budget.capacity_bytes),
-        shortly(budget.capacity_bytes - room)
+        shortly(process_bytes)
     );
     let mut known = report.stages.iter().filter_map(|stage| Some((stage.stage, stage.peak_allocated_bytes()?)));
     // Where a stage has no prediction, another one may be too large all the same.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::process_memory;
+
 /// A figure and its source: a data sheet, a tool's output, or the rule that it was derived by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,8 +30,17 @@ pub struct GpuProfile {
     pub multiprocessors: Figure<u32>,
     /// All of the memory, as `cudaMemGetInfo` reports it: less than the size on the box.
     pub memory_bytes: Figure<u64>,
-    /// What one process's CUDA context takes of it before the first allocation.
+    /// What one process's CUDA context takes of it, with what its first kernel needs.
     pub context_bytes: Figure<u64>,
+    /// What machine code of the libraries takes beside that, as it is loaded with the kernels that are used: an upper bound.
+    #[serde(default = "process_memory::code_bytes")]
+    pub code_bytes: Figure<u64>,
+    /// What each stream takes.
+    #[serde(default = "process_memory::stream_bytes")]
+    pub stream_bytes: Figure<u64>,
+    /// What each byte of page-locked memory of the host takes.
+    #[serde(default = "process_memory::page_table_share")]
+    pub page_table_share: Figure<f64>,
     /// Device memory bandwidth.
     pub memory_bytes_per_sec: Figure<f64>,
     /// Level 2 cache.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ProcessUse;
+
 /// Seconds by the virtual clock: at least, most likely, at most.
 pub type ModelledSecs = [f64; 3];
 
@@ -38,8 +40,10 @@ pub struct DeviceReport {
     pub peak_device_bytes: u64,
     /// PyTorch's operation that reached it, to within a hundredth, where that is known.
     pub peak_operation: Option<String>,
-    /// What of it is the context.
-    pub context_bytes: u64,
+    /// What of it the process held beside its allocations: context, machine code, streams, page tables.
+    pub process_bytes: u64,
+    /// The most that it used of what takes such memory.
+    pub process_use: ProcessUse,
     /// All that there was.
     pub memory_bytes: u64,
     /// Bytes copied to the device.
@@ -92,7 +96,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotGivenBack {
-    /// Memory of the device, beside the context.
+    /// Memory of the device, beside what the process itself holds.
     pub bytes: u64,
     /// What of it the pool holds.
     pub pool_bytes: u64,

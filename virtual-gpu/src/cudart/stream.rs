@@ -12,15 +12,15 @@ const DISABLE_TIMING: u32 = 2;
 
 exports! { answer;
     fn cudaStreamCreate(stream: Out<u64>) {
-        stream.set(active_device()?.streams().create(0, LEAST_PRIORITY))
+        stream.set(active_device()?.create_stream(0, LEAST_PRIORITY)?)
     }
 
     fn cudaStreamCreateWithFlags(stream: Out<u64>, flags: u32) {
-        stream.set(active_device()?.streams().create(flags, LEAST_PRIORITY))
+        stream.set(active_device()?.create_stream(flags, LEAST_PRIORITY)?)
     }
 
     fn cudaStreamCreateWithPriority(stream: Out<u64>, flags: u32, priority: i32) {
-        stream.set(active_device()?.streams().create(flags, priority))
+        stream.set(active_device()?.create_stream(flags, priority)?)
     }
 
     fn cudaStreamDestroy(stream: Handle) {

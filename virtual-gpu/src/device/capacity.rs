@@ -2,12 +2,21 @@
 
 use super::fault::Fault;
 
-/// How many of the device's bytes are in use: allocations, mapped memory and the context draw on the same sum.
+/// How many of the device's bytes are in use: allocations, mapped memory and what the process itself holds draw on the same sum.
 pub struct Capacity {
     capacity_bytes: u64,
     used_bytes: u64,
     peak_bytes: u64,
+    process: ProcessShare,
     watch: Option<MemoryWatch>,
+}
+
+/// What the process itself holds: see [`super::process_memory`].
+#[derive(Default)]
+struct ProcessShare {
+    bytes: u64,
+    /// At the peak.
+    peak_bytes: u64,
 }
 
 /// Is told how many bytes are in use.
@@ -16,7 +25,7 @@ pub type MemoryWatch = Box<dyn Fn(u64) + Send>;
 impl Capacity {
     /// Nothing used.
     pub fn new(capacity_bytes: u64) -> Self {
-        Self { capacity_bytes, used_bytes: 0, peak_bytes: 0, watch: None }
+        Self { capacity_bytes, used_bytes: 0, peak_bytes: 0, process: ProcessShare::default(), watch: None }
     }
 
     /// Has `watch` told now, and whenever it changes.
@@ -37,9 +46,23 @@ impl Capacity {
             return Err(Fault::OutOfMemory);
         }
         self.used_bytes += bytes;
-        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+        if self.used_bytes > self.peak_bytes {
+            self.peak_bytes = self.used_bytes;
+            self.process.peak_bytes = self.process.bytes;
+        }
         self.tell();
         Ok(())
+    }
+
+    /// The process itself holds so much from now on, or as much as before where that is not there.
+    pub fn hold_for_process(&mut self, bytes: u64) -> Result<(), Fault> {
+        let before = self.process.bytes;
+        self.process.bytes = bytes;
+        if bytes <= before {
+            self.give(before - bytes);
+            return Ok(());
+        }
+        self.take(bytes - before).inspect_err(|_| self.process.bytes = before)
     }
 
     /// Gives bytes back that were taken.
@@ -53,9 +76,19 @@ impl Capacity {
         self.capacity_bytes
     }
 
-    /// In use, the context with it.
+    /// In use, with what the process itself holds.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes
+    }
+
+    /// What of it the program allocated.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.used_bytes - self.process.bytes
+    }
+
+    /// What of the peak the process itself held.
+    pub fn process_bytes_at_peak(&self) -> u64 {
+        self.process.peak_bytes
     }
 
     /// The most that was in use.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use virtual_gpu_protocol::{GpuProfile, NotGivenBack, Refusals};
+use virtual_gpu_protocol::{GpuProfile, NotGivenBack, ProcessUse, Refusals};
 
 use super::address_space::{AddressSpace, Block};
 use super::architecture::Architecture;
@@ -20,6 +20,7 @@ use super::host_memory::HostMemory;
 use super::lock::lock;
 use super::memory::DeviceMemory;
 use super::pool::MemoryPool;
+use super::process_memory::ProcessMemory;
 use super::profile::{capability, uuid_of};
 use super::rates::{KernelWork, Rates};
 use super::refusals::RefusalBook;
@@ -68,6 +69,7 @@ pub struct Device {
     is_masked: bool,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
+    has_code: AtomicBool,
     memory: Mutex<Memory>,
     streams: Mutex<Streams>,
     events: Mutex<Events>,
@@ -79,6 +81,7 @@ pub struct Device {
 /// All three ways to hold device memory draw on one capacity, and pinned host memory is found by the same lookup.
 struct Memory {
     capacity: Capacity,
+    process: ProcessMemory,
     allocated: DeviceMemory,
     pool: MemoryPool,
     mapped: VirtualMemory,
@@ -97,6 +100,12 @@ impl Memory {
         result
     }
 
+    /// The device holds page tables of what is pinned now.
+    fn hold_page_tables(&mut self, profile: &GpuProfile) -> Result<(), Fault> {
+        let pinned_bytes = self.host.used_bytes();
+        self.process.change(profile, &mut self.capacity, |used| used.pinned_bytes = pinned_bytes)
+    }
+
     /// The block of device memory that holds this address.
     fn block_at(&self, address: u64) -> Option<Block> {
         let by_address = [self.allocated.block_at(address), self.pool.block_at(address), self.mapped.block_at(address)];
@@ -109,6 +118,7 @@ impl Device {
     pub fn new(profile: GpuProfile, ordinal: u32, space: Box<dyn AddressSpace>, logs: Logs, clock: Clock) -> Self {
         let memory = Memory {
             capacity: Capacity::new(profile.memory_bytes.value),
+            process: ProcessMemory::default(),
             allocated: DeviceMemory::default(),
             pool: MemoryPool::default(),
             mapped: VirtualMemory::of_device(ordinal),
@@ -125,6 +135,7 @@ impl Device {
             is_masked: false,
             space,
             active: AtomicBool::new(false),
+            has_code: AtomicBool::new(false),
             memory: Mutex::new(memory),
             streams: Mutex::new(Streams::of_device(ordinal)),
             events: Mutex::new(Events::of_device(ordinal)),
@@ -135,16 +146,16 @@ impl Device {
         }
     }
 
-    /// Makes the primary context where there is none yet, which takes the profile's `context_bytes`. True the first time.
+    /// Makes the primary context where there is none yet. True the first time.
     pub fn activate(&self) -> Result<bool, Fault> {
         if self.active.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let mut memory = lock(&self.memory);
+        let memory = &mut *lock(&self.memory);
         if self.active.load(Ordering::Acquire) {
             return Ok(false);
         }
-        memory.capacity.take(self.profile.context_bytes.value)?;
+        memory.process.begin(&self.profile, &mut memory.capacity)?;
         self.active.store(true, Ordering::Release);
         Ok(true)
     }
@@ -248,9 +259,22 @@ impl Device {
         work(&mut memory.pool, &mut memory.capacity)
     }
 
+    /// The process uses so much more or less of what takes memory beside its allocations.
+    fn change_process_use(&self, change: impl FnOnce(&mut ProcessUse)) -> Result<(), Fault> {
+        let memory = &mut *lock(&self.memory);
+        memory.process.change(&self.profile, &mut memory.capacity, change)
+    }
+
+    /// `cudaStreamCreateWithPriority`.
+    pub fn create_stream(&self, flags: u32, priority: i32) -> Result<u64, Fault> {
+        self.change_process_use(|used| used.streams += 1)?;
+        Ok(self.streams().create(flags, priority))
+    }
+
     /// `cudaStreamDestroy`: what it was given is still done.
     pub fn destroy_stream(&self, stream: u64) -> Result<(), Fault> {
         self.streams().destroy(stream)?;
+        self.change_process_use(|used| used.streams -= 1)?;
         self.clock().destroy(stream);
         Ok(())
     }
@@ -277,6 +301,10 @@ impl Device {
     /// Gives when it begins; nothing where it was captured.
     pub fn launch(&self, stream: u64, work: KernelWork) -> Result<Option<Span>, Fault> {
         self.streams().check(stream)?;
+        // A library that says what it does, whose machine code is loaded.
+        if work.kind.is_some() && !self.has_code.swap(true, Ordering::Relaxed) {
+            self.change_process_use(|used| used.has_code = true).inspect_err(|_| self.has_code.store(false, Ordering::Relaxed))?;
+        }
         let secs = self.rates.kernel() + self.rates.cost(work);
         if self.graphs().capture(stream, Load { operations: 1, secs }) {
             return Ok(None);
@@ -407,10 +435,16 @@ impl Device {
         (memory.capacity.free_bytes(), memory.capacity.capacity_bytes())
     }
 
-    /// Bytes in use and their peak, both with the context.
+    /// Bytes in use and their peak, both with what the process itself holds.
     pub fn used_and_peak_bytes(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.capacity.used_bytes(), memory.capacity.peak_bytes())
+    }
+
+    /// What of the peak the process itself held, and the most that it used of what takes such memory.
+    pub fn process_at_peak(&self) -> (u64, ProcessUse) {
+        let memory = lock(&self.memory);
+        (memory.capacity.process_bytes_at_peak(), memory.process.most_used())
     }
 
     /// Has `watch` told how many bytes are in use, now and whenever that changes.
@@ -433,8 +467,7 @@ impl Device {
     pub fn not_given_back(&self) -> NotGivenBack {
         let (bytes, pool_bytes, reservations) = {
             let memory = lock(&self.memory);
-            let context_bytes = if self.is_active() { self.profile.context_bytes.value } else { 0 };
-            (memory.capacity.used_bytes() - context_bytes, memory.pool.reserved.current, memory.mapped.reservations())
+            (memory.capacity.allocated_bytes(), memory.pool.reserved.current, memory.mapped.reservations())
         };
         NotGivenBack {
             bytes,
@@ -465,22 +498,31 @@ impl Device {
 
     /// Pinned host memory, `cudaHostAlloc`.
     pub fn pin_new(&self, bytes: u64) -> Result<u64, Fault> {
-        lock(&self.memory).host.allocate(bytes, &*self.space)
+        let memory = &mut *lock(&self.memory);
+        let address = memory.host.allocate(bytes, &*self.space)?;
+        memory.hold_page_tables(&self.profile).or_else(|fault| memory.host.free(address).and(Err(fault)))?;
+        Ok(address)
     }
 
     /// `cudaFreeHost`.
     pub fn free_pinned(&self, address: u64) -> Result<(), Fault> {
-        lock(&self.memory).host.free(address)
+        let memory = &mut *lock(&self.memory);
+        memory.host.free(address)?;
+        memory.hold_page_tables(&self.profile)
     }
 
     /// `cudaHostRegister`: pins memory that the process has already.
     pub fn register_host(&self, address: u64, bytes: u64) -> Result<(), Fault> {
-        lock(&self.memory).host.register(address, bytes)
+        let memory = &mut *lock(&self.memory);
+        memory.host.register(address, bytes)?;
+        memory.hold_page_tables(&self.profile).or_else(|fault| memory.host.unregister(address).and(Err(fault)))
     }
 
     /// `cudaHostUnregister`.
     pub fn unregister_host(&self, address: u64) -> Result<(), Fault> {
-        lock(&self.memory).host.unregister(address)
+        let memory = &mut *lock(&self.memory);
+        memory.host.unregister(address)?;
+        memory.hold_page_tables(&self.profile)
     }
 
     /// Streams.

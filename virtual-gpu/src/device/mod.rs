@@ -14,6 +14,7 @@ mod host_memory;
 mod lock;
 mod memory;
 mod pool;
+mod process_memory;
 mod profile;
 mod rates;
 mod refusals;

@@ -20,11 +20,11 @@ fn elapsed(millis: Out<f32>, start: u64, end: u64) -> Result<(), Fault> {
 
 exports! { answer;
     fn cuStreamCreate(stream: Out<u64>, flags: u32) {
-        stream.set(active_device()?.streams().create(flags, LEAST_PRIORITY))
+        stream.set(active_device()?.create_stream(flags, LEAST_PRIORITY)?)
     }
 
     fn cuStreamCreateWithPriority(stream: Out<u64>, flags: u32, priority: i32) {
-        stream.set(active_device()?.streams().create(flags, priority))
+        stream.set(active_device()?.create_stream(flags, priority)?)
     }
 
     fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {

@@ -71,16 +71,16 @@ impl DeviceUse {
         self.report.refusals.last.map(|last| last.requested_bytes.saturating_sub(last.free_bytes))
     }
 
-    /// What it held beside the context, with what it asked for in vain: at least this it needs.
+    /// What it allocated, with what it asked for in vain: at least this it needs.
     fn held_bytes(&self) -> u64 {
         let asked =
             self.missing_bytes().filter(|&missing| missing > 0).map_or(0, |missing| self.report.memory_bytes.saturating_add(missing));
-        self.report.peak_device_bytes.max(asked).saturating_sub(self.report.context_bytes)
+        self.report.peak_device_bytes.max(asked).saturating_sub(self.report.process_bytes)
     }
 
     /// What it needs of a GPU of that kind.
     fn needed_bytes(&self, profile: &GpuProfile) -> u64 {
-        self.held_bytes().saturating_add(profile.context_bytes.value)
+        self.held_bytes().saturating_add(profile.process_bytes(self.report.process_use))
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         let refusals = Refusals { refused: u64::from(last.is_some()), met_later: 1, last };
         let device = DeviceReport {
             peak_device_bytes,
-            context_bytes: GIB,
+            process_bytes: GIB,
             memory_bytes: 24 * GIB,
             values_read: 3,
             values_read_by: [("any".into(), 1), ("item".into(), 2)].into(),
