@@ -1,8 +1,7 @@
-//! Measures what a GPU reaches: copies, matrix products, attention, convolutions, and what goes by memory, each over a few sizes of the models' own.
-//!
-//! Everything is large enough that asking for it and the first microseconds of a kernel do not count, and small enough for 8 GB.
+//! Measures what a GPU and its host take, apart from the work of models: copies, small kernels, and memory beside tensors. What kinds of work reach is measured in runs
+//! of a model, whose operations are timed: see the harness.
 
-use engine_protocol::{AttnType, Calibration, Measured, Measurement, Secs, WorkKind};
+use engine_protocol::{AttnType, Calibration, Measured, MeasuredMemory, Measurement, Secs};
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::attend;
@@ -15,14 +14,12 @@ use crate::timing::mark;
 const REPEATS: usize = 5;
 /// Copies, in bytes.
 const COPIES: [i64; 2] = [64 << 20, 256 << 20];
-/// Matrix products, as rows, inner and outer side: squares, and layers of the 1.3B and 14B models.
-const PRODUCTS: [[i64; 3]; 5] = [[4096, 4096, 4096], [8192, 8192, 8192], [32760, 1536, 8960], [32760, 5120, 5120], [16384, 5120, 13824]];
-/// Attention, as tokens and heads of 128.
-const ATTENTION: [[i64; 2]; 2] = [[8192, 24], [16384, 12]];
-/// Convolutions of the VAE's decoder over three frames, as channels, height and width.
-const CONVOLUTIONS: [[i64; 3]; 3] = [[384, 60, 104], [192, 240, 416], [96, 480, 832]];
-/// What goes by memory, as rows and the size of a row.
-const ROWS: [[i64; 2]; 2] = [[32760, 5120], [75600, 5120]];
+/// What is page-locked to see what that takes.
+const PINNED: i64 = 1 << 30;
+/// Small kernels in a row.
+const KERNELS: usize = 1000;
+/// Products of this side before them, so that the GPU has work until all are asked for: 14 ms on a GPU of 80 TFLOP/s.
+const SIDE: i64 = 8192;
 
 /// Measures the GPU, which takes some seconds.
 ///
@@ -30,69 +27,91 @@ const ROWS: [[i64; 2]; 2] = [[32760, 5120], [75600, 5120]];
 /// No GPU, and memory that it has not.
 pub fn measure() -> Result<Calibration> {
     let device_name = start_gpu(false)?;
-    let mut measurements = Vec::new();
-    let mut add = |what, size: String, amount: f64, secs| measurements.push(Measurement { what, size, amount, secs });
-    let gpu = |shape: &[i64]| Tensor::f_randn(shape, (Kind::BFloat16, Device::Cuda(DEVICE as usize)));
-    let bytes_of = |tensor: &Tensor| tensor.numel() as f64 * 2.0;
-
-    for bytes in COPIES {
-        let size = format!("{} MiB", bytes >> 20);
-        let mut there = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cuda(DEVICE as usize)))?;
-        let pinned = host_slab(bytes, true)?;
-        let mut copies = CopyStream::new(Stream::current()?);
-        let secs = median(|| copies.copy(&there, &pinned, bytes))?;
-        add(Measured::PinnedToDevice, size.clone(), bytes as f64, secs);
-        let secs = median(|| Ok(pinned.shallow_clone().f_copy_(&there).map(drop)?))?;
-        add(Measured::ToPinned, size.clone(), bytes as f64, secs);
-        let pageable = Tensor::f_zeros([bytes], (Kind::Uint8, Device::Cpu))?;
-        let secs = median(|| Ok(there.f_copy_(&pageable).map(drop)?))?;
-        add(Measured::PageableToDevice, size, bytes as f64, secs);
-    }
-    for [rows, inner, outer] in PRODUCTS {
-        let (a, b) = (gpu(&[rows, inner])?, gpu(&[outer, inner])?);
-        let secs = median(|| Ok(a.f_linear::<Tensor>(&b, None).map(drop)?))?;
-        add(Measured::Work(WorkKind::Gemm), format!("{rows} x {inner} x {outer}"), 2.0 * (rows * inner) as f64 * outer as f64, secs);
-    }
-    for (kind, attn_type) in [(WorkKind::Attention, AttnType::Flash), (WorkKind::CudnnAttention, AttnType::Sdpa)] {
-        for [tokens, heads] in ATTENTION {
-            let heads_of = || Ok::<_, crate::Error>(gpu(&[1, tokens, heads, 128])?.f_transpose(1, 2)?);
-            let [q, k, v] = [heads_of()?, heads_of()?, heads_of()?];
-            let secs = median(|| attend(attn_type, &q, &k, &v).map(drop))?;
-            let operations = 4.0 * (tokens * tokens) as f64 * (heads * 128) as f64;
-            add(Measured::Work(kind), format!("{tokens} tokens, {heads} heads of 128"), operations, secs);
-        }
-    }
-    for [channels, height, width] in CONVOLUTIONS {
-        // Channels innermost, as the engine keeps them.
-        let inner = |shape: [i64; 5]| Ok::<_, crate::Error>(gpu(&shape)?.f_permute([0, 4, 1, 2, 3])?);
-        let (input, weight) = (inner([1, 3, height, width, channels])?, inner([channels, 3, 3, 3, channels])?);
-        let secs = median(|| Ok(input.f_conv3d::<Tensor>(&weight, None, [1, 1, 1], [0, 1, 1], [1, 1, 1], 1).map(drop)?))?;
-        let operations = 2.0 * (channels * height * width) as f64 * (channels * 27) as f64;
-        add(Measured::Work(WorkKind::Convolution), format!("{channels} channels, 3x{height}x{width}"), operations, secs);
-    }
-    for [rows, row] in ROWS {
-        let mut x = gpu(&[rows, row])?;
-        let (y, weight) = (gpu(&[rows, row])?, gpu(&[row])?);
-        let bytes = bytes_of(&x);
-        let size = format!("{rows} x {row}");
-        let secs = median(|| Ok(x.f_add_(&y).map(drop)?))?;
-        add(Measured::Work(WorkKind::Pointwise), format!("add_, {size}"), 3.0 * bytes, secs);
-        let secs = median(|| Ok(x.f_copy_(&y).map(drop)?))?;
-        add(Measured::Work(WorkKind::Pointwise), format!("copy_, {size}"), 2.0 * bytes, secs);
-        let secs = median(|| Ok(y.f_layer_norm([row], None::<&Tensor>, None, 1e-6, false).map(drop)?))?;
-        add(Measured::Work(WorkKind::Reduction), format!("layer_norm, {size}"), 2.0 * bytes, secs);
-        let secs = median(|| Ok(y.f_rms_norm([row], Some(&weight), 1e-6).map(drop)?))?;
-        add(Measured::Work(WorkKind::Reduction), format!("rms_norm, {size}"), 2.0 * bytes, secs);
-    }
-    Ok(Calibration { device_name, measurements })
+    let (_, memory_bytes) = allocator::free_and_total_bytes()?;
+    // First, since whatever is done once is held from then on.
+    let process = memory()?;
+    let mut measurements = copies()?;
+    measurements.extend(small_kernels()?);
+    Ok(Calibration { device_name, memory_bytes, process, measurements })
 }
 
-/// The median of what `run` takes on the device.
-fn median(mut run: impl FnMut() -> Result<()>) -> Result<Secs> {
+fn on_gpu(kind: Kind) -> (Kind, Device) {
+    (kind, Device::Cuda(DEVICE as usize))
+}
+
+/// What the driver calls used and the allocator does not hold.
+fn beside_tensors() -> Result<u64> {
+    allocator::synchronize()?;
+    let (free, total) = allocator::free_and_total_bytes()?;
+    Ok((total - free).saturating_sub(allocator::memory()?.reserved_bytes))
+}
+
+fn memory() -> Result<MeasuredMemory> {
+    let _ = Tensor::f_zeros([1], on_gpu(Kind::Float))?;
+    let context_bytes = beside_tensors()?;
+    run_each_kind()?;
+    let with_code = beside_tensors()?;
+    let _ = Stream::from_pool()?;
+    let with_pool = beside_tensors()?;
+    let _pinned = host_slab(PINNED, true)?;
+    let with_pinned = beside_tensors()?;
+    Ok(MeasuredMemory {
+        context_bytes,
+        code_bytes: with_code.saturating_sub(context_bytes),
+        pool_bytes: with_pool.saturating_sub(with_code),
+        page_table_bytes: with_pinned.saturating_sub(with_pool),
+        pinned_bytes: PINNED as u64,
+    })
+}
+
+/// Runs what models run, so that its machine code is loaded.
+fn run_each_kind() -> Result<()> {
+    let random = |shape: &[i64]| Tensor::f_randn(shape, on_gpu(Kind::BFloat16));
+    let rows = random(&[512, 1024])?;
+    let products = rows.f_linear::<Tensor>(&random(&[1024, 1024])?, None)?.f_gelu("tanh")?.f_silu()?;
+    let _ = products.f_layer_norm([1024], None::<&Tensor>, None, 1e-6, false)?.f_rms_norm([1024], Some(&random(&[1024])?), 1e-6)?;
+    let heads = random(&[1, 8, 512, 128])?;
+    let _ = attend(AttnType::Sdpa, &heads, &heads, &heads)?;
+    let video = random(&[1, 3, 32, 32, 96])?.f_permute([0, 4, 1, 2, 3])?;
+    let filter = random(&[96, 3, 3, 3, 96])?.f_permute([0, 4, 1, 2, 3])?;
+    let _ = video.f_conv3d::<Tensor>(&filter, None, [1, 1, 1], [0, 1, 1], [1, 1, 1], 1)?;
+    Ok(())
+}
+
+fn copies() -> Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
+    for bytes in COPIES {
+        let mut there = Tensor::f_empty([bytes], on_gpu(Kind::Uint8))?;
+        let mut add = |what, secs| measurements.push(Measurement { what, amount: bytes as f64, secs });
+        let pinned = host_slab(bytes, true)?;
+        let mut copies = CopyStream::new(Stream::current()?);
+        add(Measured::PinnedToDevice, median(|| Ok(()), || copies.copy(&there, &pinned, bytes))?);
+        add(Measured::ToPinned, median(|| Ok(()), || Ok(pinned.shallow_clone().f_copy_(&there).map(drop)?))?);
+        let pageable = Tensor::f_zeros([bytes], (Kind::Uint8, Device::Cpu))?;
+        add(Measured::PageableToDevice, median(|| Ok(()), || Ok(there.f_copy_(&pageable).map(drop)?))?);
+    }
+    Ok(measurements)
+}
+
+fn small_kernels() -> Result<[Measurement; 2]> {
+    let mut small = Tensor::f_zeros([1], on_gpu(Kind::Float))?;
+    let one = small.f_ones_like()?;
+    let mut row = || (0..KERNELS).try_for_each(|_| small.f_add_(&one).map(drop).map_err(Into::into));
+    let waited_for = median(|| Ok(()), &mut row)?;
+    let square = Tensor::f_zeros([SIDE, SIDE], on_gpu(Kind::BFloat16))?;
+    let work = || (0..10).try_for_each(|_| square.f_mm(&square).map(drop).map_err(Into::into));
+    let in_a_row = median(work, &mut row)?;
+    let of = |what, secs| Measurement { what, amount: KERNELS as f64, secs };
+    Ok([of(Measured::Launches, waited_for), of(Measured::SmallKernels, in_a_row)])
+}
+
+/// The median of what `run` takes on the device, each time after `before`.
+fn median(before: impl Fn() -> Result<()>, mut run: impl FnMut() -> Result<()>) -> Result<Secs> {
     run()?;
     let mut all = Vec::with_capacity(REPEATS);
     for _ in 0..REPEATS {
         allocator::synchronize()?;
+        before()?;
         let begun = mark(Stream::current()?)?;
         run()?;
         let ended = mark(Stream::current()?)?;

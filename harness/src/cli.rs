@@ -39,8 +39,8 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Show where the time of one configuration goes, operation by operation, and what holds it up
     Profile(ProfileArguments),
-    /// Measure what the GPU reaches, for later predictions of times; on the virtual GPU, check that it gives back its profile's rates
-    Calibrate(DeviceArguments),
+    /// Measure what the GPU reaches, for later predictions of times and memory; on the virtual GPU, check that it gives back its profile
+    Calibrate(CalibrateArguments),
     /// Run any program, unchanged, on a virtual GPU and say what it needed
     On(OnArguments),
     /// Hold the virtual GPU against peaks of memory and times that others have published
@@ -222,6 +222,19 @@ pub(crate) struct ProfileArguments {
     /// key=value pairs: model=wan2.1-t2v-14b low_mem_level=3 resolution=720p; two sampler steps are run unless steps_measured says otherwise
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem calibrate`.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArguments {
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// GPU profile to begin with, by name (by default the GPU's own; on the virtual GPU one whose shares are all half)
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) start_from: Option<String>,
+    /// Where the profile goes (by default ~/.config/lowmem/gpus/NAME.yaml; from the virtual GPU nowhere)
+    #[arg(long, value_name = "FILE.yaml")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Arguments of `lowmem on`.

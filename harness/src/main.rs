@@ -7,6 +7,7 @@ mod autotune;
 #[cfg(test)]
 mod bare_record;
 mod calibration;
+mod calibration_runs;
 mod cli;
 mod commands;
 mod data;

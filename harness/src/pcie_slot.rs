@@ -44,6 +44,7 @@ impl PcieSlot {
                 value: LINK_SHARE * lane_bytes_per_sec * f64::from(lanes),
                 source: format!("{source}; rule: 80% of what the link carries"),
             },
+            pageable_bytes_per_sec: None,
         }
     }
 }
@@ -53,8 +54,10 @@ mod tests {
     use super::*;
 
     fn own(generation: u32, lanes: u32) -> Pcie {
-        let figure = |value| Figure { value, source: String::new() };
-        Pcie { generation: figure(generation), lanes: figure(lanes), pinned_bytes_per_sec: Figure { value: 1.0, source: String::new() } }
+        fn figure<T>(value: T) -> Figure<T> {
+            Figure { value, source: String::new() }
+        }
+        Pcie { generation: figure(generation), lanes: figure(lanes), pinned_bytes_per_sec: figure(1.0), pageable_bytes_per_sec: None }
     }
 
     #[test]

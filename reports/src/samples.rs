@@ -1,7 +1,7 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, PeakShare, RunRecord, SCHEMA,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, Interval, RunRecord, SCHEMA,
     Settings, Source, Stage, StageMemory, StageRecord,
 };
 
@@ -102,7 +102,7 @@ pub(crate) fn gpu() -> GpuProfile {
     fn figure<T>(value: T) -> Figure<T> {
         Figure { value, source: "sample".into() }
     }
-    let share = || PeakShare { low: 0.4, expected: 0.5, high: 0.8, source: "sample".into() };
+    let share = || Interval { low: 0.4, expected: 0.5, high: 0.8, source: "sample".into() };
     GpuProfile {
         name: "rtx-4090".into(),
         title: "NVIDIA GeForce RTX 4090".into(),
@@ -118,14 +118,17 @@ pub(crate) fn gpu() -> GpuProfile {
         l2_cache_bytes: figure(1 << 20),
         clock_hz: figure(1e9),
         flops: PeakFlops { fp32: figure(1e12), tf32: figure(1e12), bf16: figure(1e12), fp16: figure(1e12), fp8: None, int8: None },
-        pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(2e10) },
+        pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(2e10), pageable_bytes_per_sec: None },
         efficiency: Efficiency {
             gemm: share(),
             attention: share(),
             cudnn_attention: None,
+            flash_attention_3: None,
             convolution: share(),
             pointwise: share(),
             reduction: share(),
         },
+        power_limit: None,
+        small_kernels: None,
     }
 }

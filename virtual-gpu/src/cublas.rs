@@ -8,6 +8,7 @@ use crate::cudart::fill_words;
 use crate::device::{Fault, KernelWork, Matrix, Operation};
 use crate::devices::{active_device, launch, launched};
 use crate::ffi::{Address, Handle, Out};
+use crate::first_use;
 use crate::handle_table::HandleTable;
 
 #[derive(Default)]
@@ -64,7 +65,7 @@ pub(crate) fn gemm(dtype: WorkType, shape: [u64; 3], count: u64, matrices: &[Mat
     let [m, n, k] = shape.map(|side| side as f64);
     let bytes =
         matrices.iter().map(|matrix| matrix.element_bytes as f64 * matrix.rows as f64 * matrix.columns as f64 * matrix.count as f64).sum();
-    KernelWork { kind: Some(WorkKind::Gemm), dtype, operations: 2.0 * m * n * k * count as f64, bytes }
+    KernelWork { kind: Some(WorkKind::Gemm), dtype, operations: 2.0 * m * n * k * count as f64, bytes, output: None }
 }
 
 /// One of the three matrices of a product: address, `cudaDataType`, distance of columns, distance of matrices.
@@ -178,6 +179,7 @@ exports! { answer;
 exports! { answer;
     fn cublasCreate_v2(handle: Out<u64>) {
         active_device()?;
+        first_use::cublas();
         handle.set(HANDLES.lock().insert(Settings::default()))
     }
 

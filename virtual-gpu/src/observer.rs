@@ -27,7 +27,7 @@ unsafe_exports! { answer;
 exports! { answer;
     fn lowmem_virtual_gpu_end(kind: i32, dtype: i32, operations: f64, bytes: f64) {
         machine()?;
-        operations::end(KernelWork { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes });
+        operations::end(KernelWork { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes, output: None });
         Ok(())
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn launched(device: &'static Device, stream: u64, work: KernelWork, b
         }
         None => {
             if let Some(begins) = begins {
-                let ends = begins + device.rates.kernel() + device.rates.cost(work);
+                let ends = begins + device.rates.kernel() + device.cost(work);
                 device.timeline.note(device.ordinal, Track::Stream(stream), work.label(), begins, ends);
             }
         }

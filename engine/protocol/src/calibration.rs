@@ -1,10 +1,10 @@
-//! What a GPU was measured to reach.
+//! What a GPU and its host were measured to take, apart from the work of models: copies, small kernels, and memory beside tensors.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Secs, WorkKind};
+use crate::Secs;
 
-/// What moved or computed.
+/// What was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measured {
@@ -14,8 +14,10 @@ pub enum Measured {
     PageableToDevice,
     /// To page-locked memory of the host.
     ToPinned,
-    /// Work of the GPU, in bf16.
-    Work(WorkKind),
+    /// Kernels with next to nothing to do, in a row, while the GPU has work: what the GPU takes for each.
+    SmallKernels,
+    /// The same while the GPU waits for them: what the host takes for each, if that is more.
+    Launches,
 }
 
 impl Measured {
@@ -25,31 +27,55 @@ impl Measured {
             Self::PinnedToDevice => "copy from pinned memory",
             Self::PageableToDevice => "copy from pageable memory",
             Self::ToPinned => "copy to pinned memory",
-            Self::Work(WorkKind::CudnnAttention) => "attention (sdpa)",
-            Self::Work(WorkKind::Attention) => "attention (flash)",
-            Self::Work(kind) => kind.name(),
+            Self::SmallKernels => "small kernels in a row",
+            Self::Launches => "small kernels that are waited for",
         }
+    }
+
+    /// Whether its amount is bytes; else it is kernels.
+    pub fn is_copy(self) -> bool {
+        matches!(self, Self::PinnedToDevice | Self::PageableToDevice | Self::ToPinned)
     }
 }
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// What was measured.
     pub what: Measured,
-    /// Its sizes, in words.
-    pub size: String,
-    /// Operations of products, attention and convolutions; else bytes.
+    /// Bytes, or kernels.
     pub amount: f64,
     /// How long it took, by the device's own events: the median of several.
     pub secs: Secs,
 }
 
+/// What a process was seen to hold on the GPU beside tensors, part by part, by the driver's free memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredMemory {
+    /// In use after the first kernel, by whatever process.
+    pub context_bytes: u64,
+    /// More after products, attention, convolutions and norms.
+    pub code_bytes: u64,
+    /// More after libtorch made its pool of streams.
+    pub pool_bytes: u64,
+    /// More after so many bytes of the host were page-locked.
+    pub page_table_bytes: u64,
+    /// Those bytes.
+    pub pinned_bytes: u64,
+}
+
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// The name that the device reports.
     pub device_name: String,
+    /// All of the device's memory, as CUDA reports it.
+    pub memory_bytes: u64,
+    /// What a process holds beside tensors.
+    pub process: MeasuredMemory,
     /// In the order in which they were made.
     pub measurements: Vec<Measurement>,
 }

@@ -21,7 +21,7 @@ mod stage;
 mod time;
 
 pub use attribution::{PeakParts, Purpose};
-pub use calibration::{Calibration, Measured, Measurement};
+pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Results, Settings, flag, flattened, parse_setting, parse_values,
     setting_text,
@@ -36,13 +36,15 @@ pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
-pub use plan::{BufferUse, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
+pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
 pub use profile::OperationTime;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
 pub use request::{OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use time::{Secs, StageTime, StageWork};
-pub use virtual_gpu_protocol::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare, ProcessUse, WorkKind, WorkType};
+pub use virtual_gpu_protocol::{
+    Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,
+};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;

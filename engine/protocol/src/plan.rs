@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Config, ProcessUse, Stage};
 
 /// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
-const POOL_STREAMS: u64 = 4 * 32;
+pub const POOL_STREAMS: u64 = 4 * 32;
 
 /// Where weights live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

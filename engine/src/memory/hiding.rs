@@ -9,8 +9,6 @@ use crate::weights::{Group, WaitingGroup, WeightTypes};
 
 /// Copies are to hide on a slow day too: of the profile's rate of the link, which is what most machines reach, so much.
 const SLOW_LINK: f64 = 0.875;
-/// What memory that is not page-locked reaches of the link's rate: as the virtual GPU's clock has it.
-const PAGEABLE_FRACTION: f64 = 0.4;
 
 /// A group in a pass: how long it computes, and how long its copy takes where it is streamed.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +36,8 @@ fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfi
     let efficiency = &gpu.efficiency;
     let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
     let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
-    let link = SLOW_LINK * gpu.pcie.pinned_bytes_per_sec.value * if config.pinned_memory.unwrap_or(true) { 1.0 } else { PAGEABLE_FRACTION };
+    let pcie = &gpu.pcie;
+    let link = SLOW_LINK * if config.pinned_memory.unwrap_or(true) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 
     let types = WeightTypes::of(config);
     let turn = |(group, place): (&Group, &Place)| {

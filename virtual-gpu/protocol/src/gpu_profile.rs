@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::process_memory;
+use crate::{WorkKind, process_memory};
 
 /// A figure and its source: a data sheet, a tool's output, or the rule that it was derived by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +51,34 @@ pub struct GpuProfile {
     pub flops: PeakFlops,
     /// The link to the host.
     pub pcie: Pcie,
-    /// Which share of those rates is reached.
+    /// Which share of those rates is reached, for as long as a run takes.
     pub efficiency: Efficiency,
+    /// What the power limit does to short loads; without it they reach what long ones do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_limit: Option<PowerLimit>,
+    /// What small kernels take; without it a rule stands for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub small_kernels: Option<SmallKernels>,
+}
+
+/// A card may draw more than its limit for a moment: then its clocks go down, and arithmetic with them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerLimit {
+    /// How many times as fast arithmetic goes until then.
+    pub burst: Figure<f64>,
+    /// Seconds of full load until then.
+    pub settles_secs: Figure<f64>,
+}
+
+/// What kernels take that have next to nothing to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmallKernels {
+    /// Seconds on the GPU, of each of many in a row.
+    pub kernel_secs: Interval,
+    /// Seconds of the host, to ask for one.
+    pub launch_secs: Interval,
 }
 
 /// Dense peak rates in operations a second, with fp32 accumulation for the 16-bit types.
@@ -79,24 +105,27 @@ pub struct PeakFlops {
 #[serde(deny_unknown_fields)]
 pub struct Efficiency {
     /// Products of matrices.
-    pub gemm: PeakShare,
+    pub gemm: Interval,
     /// Fused attention, by PyTorch's own flash attention (FlashAttention-2).
-    pub attention: PeakShare,
+    pub attention: Interval,
     /// Fused attention by cuDNN, which PyTorch prefers on compute capability 9.0; where it is empty, that of `attention`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cudnn_attention: Option<PeakShare>,
-    /// Convolutions.
-    pub convolution: PeakShare,
+    pub cudnn_attention: Option<Interval>,
+    /// Fused attention by FlashAttention-3, a package that PyTorch has not: for programs of others. Where it is empty, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash_attention_3: Option<Interval>,
+    /// Convolutions, of what the tiles compute that their kernels divide an output into.
+    pub convolution: Interval,
     /// What computes each element by itself, and copies on the device.
-    pub pointwise: PeakShare,
+    pub pointwise: Interval,
     /// What computes one number of many: norms, softmax, sums.
-    pub reduction: PeakShare,
+    pub reduction: Interval,
 }
 
-/// A share of a peak rate: no less than `low`, most likely `expected`, no more than `high`.
+/// Something that is known between two ends, such as a share of a peak rate: no less than `low`, most likely `expected`, no more than `high`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PeakShare {
+pub struct Interval {
     /// No less.
     pub low: f64,
     /// Most likely.
@@ -117,4 +146,41 @@ pub struct Pcie {
     pub lanes: Figure<u32>,
     /// What a large copy from pinned memory reaches in one direction.
     pub pinned_bytes_per_sec: Figure<f64>,
+    /// What one from ordinary memory reaches; without it a rule stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pageable_bytes_per_sec: Option<Figure<f64>>,
+}
+
+impl Pcie {
+    /// What a large copy from ordinary memory reaches. By the rule 0.4 of the pinned rate, and no more than one thread of the host copies: 9 GB/s.
+    pub fn pageable(&self) -> f64 {
+        self.pageable_bytes_per_sec.as_ref().map_or_else(|| (0.4 * self.pinned_bytes_per_sec.value).min(9e9), |figure| figure.value)
+    }
+}
+
+impl GpuProfile {
+    /// What small kernels take. By the rule, a kernel takes the GPU 1.3 microseconds or more, as public measurements of replayed graphs have it, and 2 or 3 in a stream;
+    /// the host takes 2.5 to ask for it, 3.2 as measured through tch, and Python more.
+    pub fn small_kernels(&self) -> SmallKernels {
+        let rule = |low, expected, high| Interval { low, expected, high, source: "rule".into() };
+        self.small_kernels.clone().unwrap_or_else(|| SmallKernels {
+            kernel_secs: rule(1.3e-6, 2e-6, 4e-6),
+            launch_secs: rule(2.5e-6, 4e-6, 10e-6),
+        })
+    }
+}
+
+impl Efficiency {
+    /// The share for a kind of work; none for what is no work of the GPU's.
+    pub fn of(&self, kind: WorkKind) -> Option<&Interval> {
+        Some(match kind {
+            WorkKind::Gemm => &self.gemm,
+            WorkKind::Attention => &self.attention,
+            WorkKind::CudnnAttention => self.cudnn_attention.as_ref().unwrap_or(&self.attention),
+            WorkKind::Convolution => &self.convolution,
+            WorkKind::Pointwise => &self.pointwise,
+            WorkKind::Reduction => &self.reduction,
+            WorkKind::Copy => return None,
+        })
+    }
 }

@@ -11,7 +11,7 @@ mod process_memory;
 mod report;
 mod work;
 
-pub use gpu_profile::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare};
+pub use gpu_profile::{Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, SmallKernels};
 pub use process_memory::ProcessUse;
 pub use report::{DeviceReport, ModelledSecs, NotGivenBack, ProcessReport, Refusal, Refusals, WorkSum};
 pub use work::{WorkKind, WorkType};

@@ -33,6 +33,11 @@ impl WorkKind {
         usize::try_from(number).ok()?.checked_sub(1).and_then(|index| Self::NUMBERED.get(index)).copied()
     }
 
+    /// Whether it takes its bytes, and not its operations.
+    pub fn goes_by_memory(self) -> bool {
+        matches!(self, Self::Pointwise | Self::Reduction | Self::Copy)
+    }
+
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {

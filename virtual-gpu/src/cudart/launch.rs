@@ -7,6 +7,7 @@ use super::error::answer;
 use crate::device::{Architecture, Fault, KernelWork};
 use crate::devices::{device, launch as launch_work};
 use crate::ffi::{Address, Given, Handle, Out};
+use crate::first_use;
 
 /// `dim3`.
 #[repr(C)]
@@ -65,6 +66,12 @@ pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
     launch_work(stream, KernelWork::UNKNOWN)
 }
 
+/// Counts a launch of that function, which is loaded the first time.
+fn launch_function(function: u64, stream: u64) -> Result<(), Fault> {
+    first_use::kernel(function);
+    launch(stream)
+}
+
 /// How many blocks of this shape a multiprocessor holds.
 pub(crate) fn active_blocks(threads_per_block: i32, dynamic_shared_bytes: usize) -> Result<i32, Fault> {
     let threads = u32::try_from(threads_per_block).map_err(|_| Fault::InvalidValue)?;
@@ -72,20 +79,20 @@ pub(crate) fn active_blocks(threads_per_block: i32, dynamic_shared_bytes: usize)
 }
 
 exports! { answer;
-    fn cudaLaunchKernel(_function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
-        launch(stream)
+    fn cudaLaunchKernel(function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
+        launch_function(function, stream)
     }
 
-    fn __cudaLaunchKernel(_kernel: u64, _grid: Dim3, _block: Dim3, _arguments: u64, _shared_bytes: usize, stream: u64) {
-        launch(stream)
+    fn __cudaLaunchKernel(kernel: u64, _grid: Dim3, _block: Dim3, _arguments: u64, _shared_bytes: usize, stream: u64) {
+        launch_function(kernel, stream)
     }
 
     fn cudaLaunchCooperativeKernel(_function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
         launch(stream)
     }
 
-    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, _function: Address, _arguments: Address) {
-        launch(config.get().ok_or(Fault::InvalidValue)?.stream)
+    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, function: Address, _arguments: Address) {
+        launch_function(function, config.get().ok_or(Fault::InvalidValue)?.stream)
     }
 
     fn __cudaPushCallConfiguration(grid: Dim3, block: Dim3, shared_bytes: usize, stream: u64) {

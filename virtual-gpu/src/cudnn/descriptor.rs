@@ -12,6 +12,7 @@ use super::workspace::{Computes, Convolution, Operand};
 use crate::device::{Fault, KernelWork};
 use crate::devices::active_device;
 use crate::ffi::{Given, Handle, Out, Untyped};
+use crate::first_use;
 use crate::handle_table::HandleTable;
 
 /// `cudnnBackendDescriptorType_t`, as far as it is told apart here.
@@ -112,6 +113,7 @@ impl Descriptor {
     /// What cuDNN makes of a finished descriptor: a plan has the workspace of its configuration.
     fn finalize(&mut self) {
         if self.kind == kind::EXECUTION_PLAN {
+            first_use::plan();
             let workspace = self
                 .descriptors(attribute::PLAN_CONFIG)
                 .first()

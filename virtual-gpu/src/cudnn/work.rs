@@ -23,6 +23,7 @@ impl Convolution {
             dtype,
             operations: 2.0 * elements(output) * elements(filter) / channels,
             bytes: self.operands.iter().map(elements).sum::<f64>() * element_bytes,
+            output: Some([elements(output) / channels, channels]),
         }
     }
 }
@@ -41,5 +42,6 @@ mod tests {
         let work = Convolution { computes: Computes::Output, operands }.work();
         assert_eq!((work.operations, work.dtype), (2.0 * 60.0 * 108.0, WorkType::Bf16));
         assert_eq!(work.bytes, 2.0 * (540.0 + 320.0 + 60.0));
+        assert_eq!(work.output, Some([12.0, 5.0]));
     }
 }

@@ -120,6 +120,8 @@ pub struct Clock {
     free: [Span; 3],
     busy: [Span; 3],
     stalled: Span,
+    /// Seconds of arithmetic less those in which it stood still since, as is most likely: how long the card has been under load.
+    load_secs: f64,
     polls: u32,
     sums: Vec<(&'static str, WorkSum)>,
     watch: Option<UsageWatch>,
@@ -137,6 +139,7 @@ impl Clock {
             free: [Span::default(); 3],
             busy: [Span::default(); 3],
             stalled: Span::default(),
+            load_secs: 0.0,
             polls: 0,
             sums: Vec::new(),
             watch: None,
@@ -189,7 +192,16 @@ impl Clock {
         ends
     }
 
+    /// How long the card has been under load: it cools down as fast as it warms up, a rule.
+    pub fn load_secs(&self) -> f64 {
+        self.load_secs
+    }
+
     fn finish(&mut self, stream: u64, engine: Engine, ends: Span, cost: Span) {
+        if engine == Engine::Compute {
+            let stood = (ends - cost - self.free[engine as usize]).expected().max(0.0);
+            self.load_secs = (self.load_secs - stood).max(0.0) + cost.expected();
+        }
         let end = self.stream(stream);
         end.time = ends;
         end.is_after_copy = engine != Engine::Compute;

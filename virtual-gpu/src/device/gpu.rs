@@ -297,6 +297,12 @@ impl Device {
         Ok(())
     }
 
+    /// What `work` takes beside a kernel that does nothing.
+    pub fn cost(&self, work: KernelWork) -> Span {
+        let is_settled = self.clock().load_secs() >= self.rates.settles_secs();
+        self.rates.cost(work, is_settled)
+    }
+
     /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
     /// Gives when it begins; nothing where it was captured.
     pub fn launch(&self, stream: u64, work: KernelWork) -> Result<Option<Span>, Fault> {
@@ -305,7 +311,7 @@ impl Device {
         if work.kind.is_some() && !self.has_code.swap(true, Ordering::Relaxed) {
             self.change_process_use(|used| used.has_code = true).inspect_err(|_| self.has_code.store(false, Ordering::Relaxed))?;
         }
-        let secs = self.rates.kernel() + self.rates.cost(work);
+        let secs = self.rates.kernel() + self.cost(work);
         if self.graphs().capture(stream, Load { operations: 1, secs }) {
             return Ok(None);
         }
@@ -317,7 +323,7 @@ impl Device {
 
     /// The kernel that was launched last on the stream did so much: it said nothing of itself. Gives when it ends.
     pub fn explain(&self, stream: u64, work: KernelWork) -> Option<Span> {
-        let secs = self.rates.cost(work);
+        let secs = self.cost(work);
         if self.graphs().capture(stream, Load { operations: 0, secs }) {
             return None;
         }

@@ -35,7 +35,7 @@ pub(super) fn uuid_of(profile: &GpuProfile) -> [u8; 16] {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use virtual_gpu_protocol::{Efficiency, Figure, Pcie, PeakFlops, PeakShare};
+    use virtual_gpu_protocol::{Efficiency, Figure, Pcie, PeakFlops, Interval};
 
     use super::*;
 
@@ -44,7 +44,7 @@ pub(super) mod tests {
         fn figure<T>(value: T) -> Figure<T> {
             Figure { value, source: String::new() }
         }
-        let share = || PeakShare { low: 0.4, expected: 0.5, high: 0.8, source: String::new() };
+        let share = || Interval { low: 0.4, expected: 0.5, high: 0.8, source: String::new() };
         GpuProfile {
             name: "rtx-4090".into(),
             title: "NVIDIA GeForce RTX 4090".into(),
@@ -60,15 +60,18 @@ pub(super) mod tests {
             l2_cache_bytes: figure(75_497_472),
             clock_hz: figure(2.52e9),
             flops: PeakFlops { fp32: figure(1e12), tf32: figure(2e12), bf16: figure(4e12), fp16: figure(4e12), fp8: None, int8: None },
-            pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(1e10) },
+            pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(1e10), pageable_bytes_per_sec: None },
             efficiency: Efficiency {
                 gemm: share(),
                 attention: share(),
                 cudnn_attention: None,
+                flash_attention_3: None,
                 convolution: share(),
                 pointwise: share(),
                 reduction: share(),
             },
+            power_limit: None,
+            small_kernels: None,
         }
     }
 

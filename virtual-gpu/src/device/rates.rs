@@ -3,24 +3,27 @@
 //! # Note: the model
 //! A matrix product, a convolution and attention take as long as their operations at the peak rate of their type, or as their bytes at the memory's
 //! bandwidth, whichever is longer; everything else takes its bytes. Of a peak only a share is reached, which the profile has for each kind of work as an
-//! interval: the quick world takes its upper end, the slow one its lower. Each kernel takes [`KERNEL_SECS`] besides. A copy takes its bytes at the link's rate
+//! interval: the quick world takes its upper end, the slow one its lower. Each kernel takes a few microseconds besides, which the profile has too. A copy takes its bytes at the link's rate
 //! and [`COPY_SECS`] besides.
+//!
+//! A convolution computes its output in tiles, one on each multiprocessor at a time, and a tile that is filled in part takes as long as a full one ("wave and
+//! tile quantization" in NVIDIA's Matrix Multiplication Background User's Guide). That is why few channels, and the small outputs of a decoder in tiles, are slow.
+//!
+//! Until the power limit holds a card, arithmetic goes faster by the profile's `burst`.
 
-use virtual_gpu_protocol::{Efficiency, GpuProfile, PeakShare, WorkKind, WorkType};
+use virtual_gpu_protocol::{Efficiency, GpuProfile, Interval, WorkKind, WorkType};
 
 use super::profile::capability;
 use super::span::Span;
 
-/// What a kernel takes that does nothing: public measurements of replayed graphs have 1.3 microseconds for each.
-const KERNEL_SECS: f64 = 1.3e-6;
-/// What the host takes to ask for a kernel, a copy or an event: 3.2 microseconds were measured through tch, Python takes more.
-const LAUNCH_SECS: Span = Span([2.5e-6, 4e-6, 10e-6]);
 /// What a copy takes that moves nothing: a rule.
 const COPY_SECS: f64 = 5e-6;
 /// The profile's rate of the link is what large pinned copies are taken to reach, 80% of what the link carries. Measured ones lie between about 70 and 90%.
 const LINK_SHARE: [f64; 3] = [0.9 / 0.8, 1.0, 0.7 / 0.8];
-/// Memory that is not pinned goes through a pinned buffer of the driver's, by way of the processor: a rule.
-const PAGEABLE_SHARE: f64 = 0.4;
+/// Rows of a convolution's tile, and columns: on compute capability 9.0 and up, and below. An H100 reached 0.25, 0.58 and 0.42 of its peak with 96, 192 and 384
+/// channels (`calibrate.txt` of 2026-11-27), as tiles of 256 columns explain; below it they are taken to be square, CUTLASS's default.
+const TILE_ROWS: f64 = 128.0;
+const TILE_COLUMNS: [f64; 2] = [256.0, 128.0];
 
 /// What a kernel does, or a library call that would have run some.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,11 +36,13 @@ pub struct KernelWork {
     pub operations: f64,
     /// Bytes read and written.
     pub bytes: f64,
+    /// Rows and columns of the output of a convolution as a product of matrices; none where that is not known.
+    pub output: Option<[f64; 2]>,
 }
 
 impl KernelWork {
     /// Of a kernel that says nothing of itself.
-    pub const UNKNOWN: Self = Self { kind: None, dtype: WorkType::Fp32, operations: 0.0, bytes: 0.0 };
+    pub const UNKNOWN: Self = Self { kind: None, dtype: WorkType::Fp32, operations: 0.0, bytes: 0.0, output: None };
 
     /// What it is called in reports and timelines.
     pub fn label(&self) -> &'static str {
@@ -58,6 +63,14 @@ impl KernelWork {
 pub struct Rates {
     memory: f64,
     link: f64,
+    pageable_link: f64,
+    multiprocessors: f64,
+    tile_columns: f64,
+    kernel: Span,
+    launch: Span,
+    /// How many times as fast arithmetic goes until the power limit holds it, and seconds of load until then.
+    burst: f64,
+    settles_secs: f64,
     /// Peak rates by the numbers of [`WorkType`].
     peaks: [f64; WorkType::NUMBERED.len()],
     efficiency: Efficiency,
@@ -71,7 +84,7 @@ impl Rates {
         // Where the tensor cores lack a type, kernels convert to a 16-bit one.
         let [fp8, int8] = [&flops.fp8, &flops.int8].map(|figure| figure.as_ref().map_or(bf16, |figure| figure.value));
         // Data-centre cards of compute capability 8.0, 9.0 and 10.0 have half rate, others 1/64.
-        let (_, minor) = capability(profile);
+        let (major, minor) = capability(profile);
         let fp64 = if minor == 0 { fp32 / 2.0 } else { fp32 / 64.0 };
         let peak = |dtype| match dtype {
             WorkType::Fp32 => fp32,
@@ -82,9 +95,17 @@ impl Rates {
             WorkType::Int8 => int8,
             WorkType::Fp64 => fp64,
         };
+        let small_kernels = profile.small_kernels();
         Self {
             memory: profile.memory_bytes_per_sec.value,
             link: profile.pcie.pinned_bytes_per_sec.value,
+            pageable_link: profile.pcie.pageable(),
+            multiprocessors: f64::from(profile.multiprocessors.value),
+            tile_columns: TILE_COLUMNS[usize::from(major < 9)],
+            kernel: secs(&small_kernels.kernel_secs),
+            launch: secs(&small_kernels.launch_secs),
+            burst: profile.power_limit.as_ref().map_or(1.0, |limit| limit.burst.value),
+            settles_secs: profile.power_limit.as_ref().map_or(0.0, |limit| limit.settles_secs.value),
             peaks: WorkType::NUMBERED.map(peak),
             efficiency: profile.efficiency.clone(),
         }
@@ -97,30 +118,35 @@ impl Rates {
 
     /// What the host takes to ask for something.
     pub fn launch(&self) -> Span {
-        LAUNCH_SECS
+        self.launch
     }
 
     /// What a kernel takes that does nothing.
     pub fn kernel(&self) -> Span {
-        Span([KERNEL_SECS; 3])
+        self.kernel
     }
 
-    /// What `work` takes beside that.
-    pub fn cost(&self, work: KernelWork) -> Span {
-        let efficiency = &self.efficiency;
-        let Some(kind) = work.kind else { return Span::default() };
-        let share = match kind {
-            WorkKind::Gemm => &efficiency.gemm,
-            WorkKind::Attention => &efficiency.attention,
-            WorkKind::CudnnAttention => efficiency.cudnn_attention.as_ref().unwrap_or(&efficiency.attention),
-            WorkKind::Convolution => &efficiency.convolution,
-            WorkKind::Pointwise | WorkKind::Copy => &efficiency.pointwise,
-            WorkKind::Reduction => &efficiency.reduction,
-        };
-        if matches!(kind, WorkKind::Pointwise | WorkKind::Copy | WorkKind::Reduction) {
+    /// Seconds of full load until the power limit holds the card.
+    pub fn settles_secs(&self) -> f64 {
+        self.settles_secs
+    }
+
+    /// What `work` takes beside that. `is_settled` once the power limit holds the card.
+    pub fn cost(&self, work: KernelWork, is_settled: bool) -> Span {
+        let Some((kind, share)) = work.kind.and_then(|kind| Some((kind, self.efficiency.of(kind)?))) else { return Span::default() };
+        if kind.goes_by_memory() {
             return at(work.bytes, self.memory, share);
         }
-        at(work.operations, self.peaks[work.dtype as usize], share).max(at(work.bytes, self.memory, &efficiency.pointwise))
+        let burst = if is_settled { 1.0 } else { self.burst };
+        let peak = self.peaks[work.dtype as usize] * work.output.map_or(1.0, |output| self.filled(output)) * burst;
+        at(work.operations, peak, share).max(at(work.bytes, self.memory, &self.efficiency.pointwise))
+    }
+
+    /// Which part of what the multiprocessors compute belongs to an output of so many rows and columns.
+    fn filled(&self, [rows, columns]: [f64; 2]) -> f64 {
+        let tiles = (rows / TILE_ROWS).ceil() * (columns / self.tile_columns).ceil();
+        let computed = (tiles / self.multiprocessors).ceil() * self.multiprocessors * TILE_ROWS * self.tile_columns;
+        (rows * columns / computed).clamp(f64::MIN_POSITIVE, 1.0)
     }
 
     /// What a copy within the device or a fill takes: its bytes read and written.
@@ -130,14 +156,18 @@ impl Rates {
 
     /// What a copy between host and device takes.
     pub fn link(&self, bytes: f64, pinned: bool) -> Span {
-        let share = if pinned { 1.0 } else { PAGEABLE_SHARE };
-        let secs = bytes / (self.link * share);
+        let secs = bytes / if pinned { self.link } else { self.pageable_link };
         Span(LINK_SHARE.map(|link| COPY_SECS + secs / link))
     }
 }
 
+/// Seconds as they stand.
+fn secs(interval: &Interval) -> Span {
+    Span([interval.low, interval.expected, interval.high])
+}
+
 /// So much at that share of a peak rate.
-fn at(amount: f64, peak: f64, share: &PeakShare) -> Span {
+fn at(amount: f64, peak: f64, share: &Interval) -> Span {
     Span([share.high, share.expected, share.low].map(|share| amount / (peak * share)))
 }
 
@@ -146,32 +176,65 @@ mod tests {
     use super::*;
     use crate::device::profile::tests::with_round_rates;
 
-    /// fp32 1e12, TF32 2e12, bf16 and fp16 4e12; memory 1e11; link 1e10; shares 0.4, 0.5, 0.8 everywhere.
+    /// fp32 1e12, TF32 2e12, bf16 and fp16 4e12; memory 1e11; link 1e10; shares 0.4, 0.5, 0.8 everywhere; no power limit.
     fn rates() -> Rates {
         Rates::of(&with_round_rates())
     }
 
     #[test]
     fn the_longer_of_arithmetic_and_memory_decides() {
-        let work = |operations, bytes| KernelWork { kind: Some(WorkKind::Gemm), dtype: WorkType::Bf16, operations, bytes };
+        let work = |operations, bytes| KernelWork { kind: Some(WorkKind::Gemm), dtype: WorkType::Bf16, operations, bytes, output: None };
         // 4e12 operations: one second at the peak; 1e10 bytes: a tenth of one.
-        assert_eq!(rates().cost(work(4e12, 1e10)), Span([1.25, 2.0, 2.5]));
-        assert_eq!(rates().cost(work(4e11, 1e11)), Span([1.25, 2.0, 2.5]));
+        assert_eq!(rates().cost(work(4e12, 1e10), true), Span([1.25, 2.0, 2.5]));
+        assert_eq!(rates().cost(work(4e11, 1e11), true), Span([1.25, 2.0, 2.5]));
         let fp32 = KernelWork { dtype: WorkType::Fp32, ..work(1e12, 0.0) };
-        assert_eq!(rates().cost(fp32).expected(), 2.0);
+        assert_eq!(rates().cost(fp32, true).expected(), 2.0);
     }
 
     #[test]
     fn what_is_not_arithmetic_takes_its_bytes() {
-        let work = KernelWork { kind: Some(WorkKind::Reduction), dtype: WorkType::Fp32, operations: 1e20, bytes: 1e11 };
-        assert_eq!(rates().cost(work), Span([1.25, 2.0, 2.5]));
-        assert_eq!(rates().cost(KernelWork { kind: None, ..work }), Span::default());
+        let work = KernelWork { kind: Some(WorkKind::Reduction), dtype: WorkType::Fp32, operations: 1e20, bytes: 1e11, output: None };
+        assert_eq!(rates().cost(work, true), Span([1.25, 2.0, 2.5]));
+        assert_eq!(rates().cost(KernelWork { kind: None, ..work }, true), Span::default());
+    }
+
+    #[test]
+    fn a_tile_that_is_filled_in_part_takes_as_long_as_a_full_one() {
+        // 128 multiprocessors, tiles of 128 by 128.
+        let filled = |rows: f64, columns: f64| rates().filled([rows, columns]);
+        assert_eq!(filled(128.0 * 128.0, 128.0), 1.0);
+        assert_eq!(filled(128.0 * 128.0, 96.0), 0.75);
+        assert_eq!(filled(128.0 * 128.0, 192.0), 0.75);
+        assert_eq!(filled(128.0 * 129.0, 128.0), 129.0 / 256.0);
+        assert_eq!(filled(128.0, 128.0), 1.0 / 128.0);
+        let work = KernelWork {
+            kind: Some(WorkKind::Convolution),
+            dtype: WorkType::Bf16,
+            operations: 4e12,
+            bytes: 0.0,
+            output: Some([128.0 * 128.0, 96.0]),
+        };
+        assert_eq!(rates().cost(work, true).expected(), 2.0 / 0.75);
+    }
+
+    #[test]
+    fn arithmetic_goes_faster_until_the_power_limit_holds_it() {
+        let mut profile = with_round_rates();
+        let figure = |value| virtual_gpu_protocol::Figure { value, source: String::new() };
+        profile.power_limit = Some(virtual_gpu_protocol::PowerLimit { burst: figure(1.25), settles_secs: figure(3.0) });
+        let rates = Rates::of(&profile);
+        let product = KernelWork { kind: Some(WorkKind::Gemm), dtype: WorkType::Bf16, operations: 4e12, bytes: 0.0, output: None };
+        assert_eq!([true, false].map(|is_settled| rates.cost(product, is_settled).expected()), [2.0, 1.6]);
+        let sum = KernelWork { kind: Some(WorkKind::Reduction), bytes: 1e11, ..product };
+        assert_eq!([true, false].map(|is_settled| rates.cost(sum, is_settled).expected()), [2.0, 2.0]);
+        assert_eq!(rates.settles_secs(), 3.0);
     }
 
     #[test]
     fn a_copy_goes_at_the_links_rate() {
         // 1e10 bytes at 1e10 a second.
         assert_eq!(rates().link(1e10, true).expected(), 1.0 + COPY_SECS);
+        // From ordinary memory at 0.4 of it.
         assert_eq!(rates().link(1e10, false).expected(), 2.5 + COPY_SECS);
     }
 }
