@@ -38,9 +38,8 @@ pub(crate) fn calibrated(start: &GpuProfile, calibration: &Calibration, twins: &
     let mut profile = start.clone();
     let small = small_kernels(calibration, source);
     for kind in KINDS {
-        let corrected = corrected(kind, start, small.as_ref(), twins, source);
-        if let (Some(corrected), Some(share)) = (corrected, share_mut(&mut profile.efficiency, kind)) {
-            *share = corrected;
+        if let Some(corrected) = corrected(kind, start, small.as_ref(), twins, source) {
+            set_share(&mut profile.efficiency, kind, corrected);
         }
     }
     profile.power_limit = twins.iter().filter_map(|twin| power_limit(&twin.measured, source)).max_by(|a, b| a.burst.value.total_cmp(&b.burst.value));
@@ -54,19 +53,16 @@ pub(crate) fn calibrated(start: &GpuProfile, calibration: &Calibration, twins: &
     profile
 }
 
-fn share_mut(efficiency: &mut Efficiency, kind: WorkKind) -> Option<&mut Interval> {
-    Some(match kind {
-        WorkKind::Gemm => &mut efficiency.gemm,
-        WorkKind::Attention => &mut efficiency.attention,
-        WorkKind::CudnnAttention => {
-            let attention = efficiency.attention.clone();
-            efficiency.cudnn_attention.get_or_insert(attention)
-        }
-        WorkKind::Convolution => &mut efficiency.convolution,
-        WorkKind::Pointwise => &mut efficiency.pointwise,
-        WorkKind::Reduction => &mut efficiency.reduction,
-        WorkKind::Copy => return None,
-    })
+fn set_share(efficiency: &mut Efficiency, kind: WorkKind, share: Interval) {
+    match kind {
+        WorkKind::Gemm => efficiency.gemm = share,
+        WorkKind::Attention => efficiency.attention = share,
+        WorkKind::CudnnAttention => efficiency.cudnn_attention = Some(share),
+        WorkKind::Convolution => efficiency.convolution = share,
+        WorkKind::Pointwise => efficiency.pointwise = share,
+        WorkKind::Reduction => efficiency.reduction = share,
+        WorkKind::Copy => {}
+    }
 }
 
 /// The share of a kind of work, corrected by how far the model was off. None where too little of it was done.

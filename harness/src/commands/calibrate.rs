@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{Calibration, Device, GpuProfile, Interval, Measured};
+use engine_protocol::{Calibration, Device, GpuProfile, Interval, Measured, WorkKind};
 
 use super::table;
 use crate::calibration::{KINDS, calibrated, rate, starting_from};
@@ -88,11 +88,11 @@ fn print(calibration: &Calibration, start: &GpuProfile, new: &GpuProfile) {
     for kind in KINDS {
         let [before, after] = [start, new].map(|profile| profile.efficiency.of(kind));
         let (Some(before), Some(after)) = (before, after) else { continue };
-        if before.source == after.source {
+        if before == after || (kind == WorkKind::CudnnAttention && new.efficiency.cudnn_attention.is_none()) {
             continue;
         }
         let of = if kind.goes_by_memory() { "of the memory's bandwidth" } else { "of the peak" };
-        let name = if kind == engine_protocol::WorkKind::CudnnAttention { "attention by cuDNN" } else { kind.name() };
+        let name = if kind == WorkKind::CudnnAttention { "attention by cuDNN" } else { kind.name() };
         table.add_row([
             format!("{name}, {of}"),
             percent(before.expected),
