@@ -57,7 +57,7 @@ impl Case<'_> {
         let first = self.first_stage();
         let has_peaks = self.device.is_gpu();
         let components = components::of(&self.request.model);
-        let planned = if has_peaks { predict_from(first, &self.config, &components).stages } else { Vec::new() };
+        let planned = if has_peaks { predict_from(first, &self.config, &components, self.room.gpu).stages } else { Vec::new() };
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
@@ -154,7 +154,7 @@ impl Case<'_> {
         let mut next = self.config.lowered(model)?;
         loop {
             let settled = settle(&next, &components, self.room);
-            let report = predict_from(self.first_stage(), &settled, &components);
+            let report = predict_from(self.first_stage(), &settled, &components, self.room.gpu);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.gpu_bytes;
             match next.lowered(model) {

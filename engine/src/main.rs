@@ -52,7 +52,7 @@ fn plan() -> ExitCode {
         Ok(request) => {
             let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
             let components = components::of(&request.model);
-            let report = predict(&settle(&request.config, &components, room), &components);
+            let report = predict(&settle(&request.config, &components, room), &components, room.gpu);
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
             ExitCode::SUCCESS
         }

@@ -64,7 +64,7 @@ impl ByRoom<'_> {
                 ((stalled_fraction(&config, self.streamed, &plan, gpu) - UNNOTICED).max(0.0), config)
             };
             let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-            let bytes = reserved_bytes(&predict(&found.1, self.components))?;
+            let bytes = reserved_bytes(&predict(&found.1, self.components, self.room.gpu))?;
             (more == 0 || self.room.gpu_bytes.is_none_or(|room| bytes <= room)).then_some((found, bytes))
         };
         let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
@@ -77,7 +77,7 @@ impl ByRoom<'_> {
         let numbers = self.streamed.groups().into_iter().filter_map(|group| group.name.number);
         let all = numbers.max().map_or(0, |last| last + 1);
         let Some(room) = self.room.gpu_bytes else { return with_resident(config, all) };
-        let fits = |config: &Config| reserved_bytes(&predict(config, self.components)).is_some_and(|bytes| bytes <= room);
+        let fits = |config: &Config| reserved_bytes(&predict(config, self.components, self.room.gpu)).is_some_and(|bytes| bytes <= room);
         (1..=all).rev().map(|count| with_resident(config, count)).find(fits).unwrap_or_else(|| with_resident(config, 0))
     }
 }
@@ -106,6 +106,6 @@ fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Op
     if config.weight_dtype != WeightDtype::AsStored {
         return StreamFrom::Memory;
     }
-    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components);
+    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components, None);
     if room.is_some_and(|room| report.host_bytes() > room) { StreamFrom::File } else { StreamFrom::Memory }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{GpuProfile, Secs, gib};
+use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, Secs, gib};
 
 use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
@@ -32,6 +32,14 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
             Some(used) => tell_failure(need, used, profile, profiles, program, status),
             None if need.unreadable.is_empty() => tell_fit(need, profile, profiles),
             None => tell!("Whether it fits is not known."),
+        }
+        if falls_back(need, profile) {
+            tell!(
+                "Attention held its whole score matrix. On compute capability {} ({}) PyTorch has no other attention for bf16: in fp16 (torch.float16) the program \
+                 needs far less. GPUs of compute capability 8.0 and later have one, and are not named above.",
+                profile.compute_capability.value,
+                profile.name
+            );
         }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
@@ -120,7 +128,7 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     if need.met_later() > 0 {
         tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
-    let (fits, small) = sorted(need, profiles);
+    let (fits, small) = sorted(need, profile, profiles);
     tell!("Fits on: {}. Too small: {}.", a_few(fits, "larger"), a_few(small, "smaller"));
 }
 
@@ -138,7 +146,7 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
         return;
     }
     tell!("{asked}. {} are missing.{again}", size(missing));
-    let (fits, small) = sorted(need, profiles);
+    let (fits, small) = sorted(need, profile, profiles);
     tell!(
         "It needs at least {:.2} GiB. Large enough for that: {}. Too small: {}.",
         gib(need.bytes_on(profile)),
@@ -151,9 +159,20 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
     }
 }
 
-/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest.
-fn sorted<'a>(need: &Need, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
-    let mut all: Vec<_> = profiles.iter().collect();
+/// Whether the program's attention holds a score matrix that it would not hold on a later GPU.
+fn falls_back(need: &Need, profile: &GpuProfile) -> bool {
+    lacks_attention(profile) && need.uses.iter().any(|used| used.report.has_score_matrix)
+}
+
+fn lacks_attention(profile: &GpuProfile) -> bool {
+    AttnType::Sdpa.kernel(Dtype::Bf16, Some(profile)) == AttentionKernel::WithScores
+}
+
+/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest. Where it takes another way on a later GPU, what it
+/// needs there is not known.
+fn sorted<'a>(need: &Need, profile: &GpuProfile, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
+    let falls_back = falls_back(need, profile);
+    let mut all: Vec<_> = profiles.iter().filter(|other| !falls_back || lacks_attention(other)).collect();
     all.sort_by_key(|profile| profile.memory_bytes.value);
     let (fits, mut small): (Vec<_>, Vec<_>) = all.into_iter().partition(|profile| need.bytes_on(profile) <= profile.memory_bytes.value);
     small.reverse();
