@@ -10,6 +10,7 @@ use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
 use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
+use crate::worker::EventOrder;
 
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
@@ -61,6 +62,28 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
+    }
+}
+
+/// Says that what was counted depends on how far the program is ahead of the GPU, which is about to be bounded.
+pub(super) fn tell_dependence(waiting_bytes: u64) {
+    tell!(
+        "How much is reserved depends on how far the program is ahead of the GPU: memory that it has let go of, up to {} here, stays taken until the GPU is done with \
+         it. Where there is less memory PyTorch waits for the GPU instead, which takes time. The program is run twice more for both ends (with --events clock it is not):",
+        size(waiting_bytes)
+    );
+}
+
+/// Says what was counted at one of the ends.
+pub(super) fn tell_end(events: EventOrder, need: &Need, profile: &GpuProfile, status: ExitStatus) {
+    let which = match events {
+        EventOrder::Clock => "by the clock",
+        EventOrder::Eager => "never ahead of the GPU",
+        EventOrder::Lazy => "as far ahead as CUDA lets it be",
+    };
+    match need.peak_reserved_bytes().filter(|_| status.success()) {
+        Some(reserved) => tell!("  {which}: {} reserved, {} device", size(reserved), size(need.bytes_on(profile))),
+        None => tell!("  {which}: not known, since the program did not end well when it was run again ({status})"),
     }
 }
 
