@@ -51,7 +51,11 @@ fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
         ("h100", &[], false, false),
     ] {
         let ((stage, bytes), said) = plan(gpu, words);
-        assert_eq!((stage == Stage::Denoise && bytes > SCORES, said.contains(advice)), (has_scores, is_said), "{gpu} {words:?}: {bytes} {said}");
+        assert_eq!(
+            (stage == Stage::Denoise && bytes > SCORES, said.contains(advice)),
+            (has_scores, is_said),
+            "{gpu} {words:?}: {bytes} {said}"
+        );
         assert_eq!(said.contains("use dtype=fp16"), is_said, "{said}");
     }
     let (_, said) = plan("t4", &["attn_type=flash", "dtype=fp16"]);

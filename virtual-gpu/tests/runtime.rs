@@ -235,7 +235,10 @@ fn a_large_page_locked_block_takes_no_memory_when_it_is_written_and_a_small_one_
         };
         let keeps = |start: u64, bytes: usize| {
             // SAFETY: as above.
-            (0..bytes).step_by(4096).map(|offset| start as usize + offset).all(|place| unsafe { (place as *const u64).read() } == place as u64)
+            (0..bytes)
+                .step_by(4096)
+                .map(|offset| start as usize + offset)
+                .all(|place| unsafe { (place as *const u64).read() } == place as u64)
         };
         [first, second, third].into_iter().zip(LARGE).for_each(|(start, bytes)| write(start, bytes));
         let taken = held_bytes().saturating_sub(before);

@@ -47,9 +47,11 @@ impl Config {
             AttentionKernel::Missing if self.attn_type == AttnType::Flash => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }
-            AttentionKernel::Missing => {
-                Some(format!("compute capability {capability} ({}) has no attn_type={of} for {}: use dtype=fp16", gpu.name, self.dtype.name()))
-            }
+            AttentionKernel::Missing => Some(format!(
+                "compute capability {capability} ({}) has no attn_type={of} for {}: use dtype=fp16",
+                gpu.name,
+                self.dtype.name()
+            )),
             AttentionKernel::WithoutScores | AttentionKernel::WithScores => None,
         }
     }

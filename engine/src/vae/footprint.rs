@@ -31,7 +31,14 @@ impl VaeDecoder {
     ///
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
-    pub fn activation_bytes(&self, latents: [i64; 4], decoding: Decoding, bytes: i64, has_plain_kernels: bool, allocated: &dyn Fn(i64) -> i64) -> i64 {
+    pub fn activation_bytes(
+        &self,
+        latents: [i64; 4],
+        decoding: Decoding,
+        bytes: i64,
+        has_plain_kernels: bool,
+        allocated: &dyn Fn(i64) -> i64,
+    ) -> i64 {
         let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
         let [_, frames, height, width] = latents;
         // All tiles of a frame have one size.

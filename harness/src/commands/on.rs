@@ -45,7 +45,8 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
         for events in [EventOrder::Eager, EventOrder::Lazy] {
             // Standard input may be read already, and what is said would be said twice.
             let silently = |mut command: Command| wait(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-            let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, silently)?;
+            let (status, need) =
+                on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, silently)?;
             verdict::tell_end(events, &need, &profile, status);
             if status.signal().is_some() {
                 break;
