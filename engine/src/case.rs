@@ -57,7 +57,7 @@ impl Case<'_> {
         let first = self.first_stage();
         let has_peaks = self.device.is_gpu();
         let components = components::of(&self.request.model);
-        let report = predict_from(first, &self.config, &components);
+        let report = predict_from(first, &self.config, &components, self.room.gpu);
         if let (Some(_), Some(reservable), true) = (self.request.memory_limit_bytes, self.room.reservable_bytes(&report), has_peaks) {
             allocator::set_limit(reservable).map_err(|error| Box::new(Event::Failed { stage: None, message: error.to_string() }))?;
         }
@@ -158,7 +158,7 @@ impl Case<'_> {
         let mut next = self.config.lowered(model)?;
         loop {
             let settled = settle(&next, &components, self.room);
-            let report = predict_from(self.first_stage(), &settled, &components);
+            let report = predict_from(self.first_stage(), &settled, &components, self.room.gpu);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.reservable_bytes(&report);
             match next.lowered(model) {

@@ -52,7 +52,7 @@ fn plan() -> ExitCode {
         Ok(request) => {
             let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
             let components = components::of(&request.model);
-            let mut report = predict(&settle(&request.config, &components, room), &components);
+            let mut report = predict(&settle(&request.config, &components, room), &components, room.gpu);
             report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
             ExitCode::SUCCESS

@@ -256,9 +256,10 @@ pub(crate) struct OnArguments {
     /// Let the first call of something that the virtual GPU does not support fail for good
     #[arg(long)]
     pub(crate) strict: bool,
-    /// When events count as passed, which decides when memory that two streams use is free again
-    #[arg(long, value_enum, default_value_t = EventOrder::Clock)]
-    pub(crate) events: EventOrder,
+    /// When events count as passed, which decides when memory that two streams use is free again; by default the clock says it, and where much depends on it the
+    /// program is run twice more, for both ends
+    #[arg(long, value_enum)]
+    pub(crate) events: Option<EventOrder>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,

@@ -37,11 +37,64 @@ fn a_block_that_another_stream_uses_is_held_until_the_clock_says_that_it_is_done
         let assert = command.assert().success();
         assert_eq!(stdout(&assert), format!("{}\n", blocks * 256), "{order}: {}", stderr(&assert));
     }
+    // The clock is the default, and where much hangs on it both ends are said: blocks of 256 MiB and the 128 MiB beside them.
     let mut command = on(&place, &["rtx-4090"], RECORDS_STREAMS, &[]);
-    assert_eq!(stdout(&command.assert().success()), format!("{}\n", 5 * 256), "the clock is the default");
+    let assert = command.assert().success();
+    assert_eq!(stdout(&assert), format!("{}\n", 5 * 256));
+    for said in [
+        // Four blocks beside the one that is in use.
+        "depends on how far the program is ahead of the GPU: memory that it has let go of, up to 1.00 GiB here",
+        "never ahead of the GPU: 384 MiB reserved",
+        "as far ahead as CUDA lets it be: 2.12 GiB reserved",
+    ] {
+        assert!(stderr(&assert).contains(said), "`{said}` is missing in: {}", stderr(&assert));
+    }
+    let mut command = on(&place, &["rtx-4090", "--events", "clock"], RECORDS_STREAMS, &[]);
+    assert!(!stderr(&command.assert().success()).contains("ahead of the GPU"), "one run was asked for");
     let mut command = on(&place, &["rtx-4090", "--events", "late"], "", &[]);
     let assert = command.assert().code(2);
     assert!(stderr(&assert).contains("[possible values: clock, eager, lazy]"), "{}", stderr(&assert));
+}
+
+/// A program that streams weights as diffusers' group offloading does: each is copied from page-locked memory on a stream of its own, is waited for, used by a few kernels
+/// and let go of. Multiplying takes longer than copying, so the program gets ahead, as far as a stream takes work: 1024 pieces.
+const STREAMS_WEIGHTS: &str = "
+import sys, torch
+LAYERS, BYTES = 256, 32 << 20
+waiting = [torch.empty(BYTES // 2, dtype=torch.bfloat16, pin_memory=True) for _ in range(LAYERS)]
+for weights in waiting:
+    weights.fill_(1)
+x = torch.empty(16384, 4096, dtype=torch.bfloat16, device='cuda')
+copies = torch.cuda.Stream()
+for weights in waiting:
+    with torch.cuda.stream(copies):
+        there = weights.to('cuda', non_blocking=True)
+        there.record_stream(torch.cuda.default_stream())
+    copies.synchronize()
+    matrix = there.view(4096, 4096)
+    for _ in range(int(sys.argv[1])):
+        torch.mm(x, matrix)
+    del matrix, there
+print(torch.cuda.max_memory_reserved() >> 20, torch.cuda.max_memory_allocated() >> 20)
+";
+
+/// How much of the 8 GiB of weights is on the device at once, in blocks of 32 MiB, by the kernels of each: a stream takes 1024, so 1024 / kernels blocks are let go of and
+/// wait, and one or two more are in use. Without that bound nearly all 256 were there.
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_program_gets_no_further_ahead_than_a_stream_takes_work() {
+    let place = Place::new();
+    for kernels in [8_u64, 32] {
+        let mut command = on(&place, &["h100", "--events", "clock"], STREAMS_WEIGHTS, &[&kernels.to_string()]);
+        let assert = command.assert().success();
+        let said = stdout(&assert);
+        let [reserved, allocated] = said.split_whitespace().map(|mib| mib.parse::<u64>().expect("MiB")).collect::<Vec<_>>()[..] else {
+            panic!("two numbers: {said}")
+        };
+        let waiting = (reserved - allocated) / 32;
+        let expected = 1024 / kernels;
+        assert!(waiting.abs_diff(expected) <= 3, "{kernels} kernels a layer: {waiting} blocks wait, not {expected}: {}", stderr(&assert));
+    }
 }
 
 /// A program that polls: it ends only if what it asks for is done at last, and stays so.

@@ -32,12 +32,36 @@ fn rows_of_equal_blocks_are_one_and_say_where_they_live() {
     assert_eq!(report.peak().map(|(stage, _)| stage), Some(Stage::Denoise));
 }
 
+/// The whole score matrix of 12 heads over 32,760 tokens in fp32, its softmax, and a byte for each.
 #[test]
-fn a_stage_without_an_estimate_is_empty_and_so_is_the_peak() {
-    let report = report(&["--model", "wan2.1-t2v-1.3b", "attn_type=math"]);
-    let unknown: Vec<_> = report.stages.iter().filter(|stage| stage.peak_allocated_bytes().is_none()).map(|stage| stage.stage).collect();
-    assert_eq!(unknown, [Stage::Denoise]);
-    assert_eq!(report.peak(), None);
+fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
+    const SCORES: u64 = 9 * 12 * 32_760 * 32_760;
+    let plan = |gpu: &str, words: &[&str]| {
+        let fixed = ["plan", "--json", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "resolution=480p", "sequence_chunk=0"];
+        let assert = lowmem().args(fixed).args(words).assert().success();
+        let report: PlanReport = serde_json::from_str(&stdout(&assert)).expect("a plan");
+        (report.peak().expect("a peak"), stderr(&assert))
+    };
+    let advice = "warning: compute capability 7.5 (t4) has no attention for bf16 without the whole score matrix";
+    // Asked for; because the card has nothing else; and not.
+    for (gpu, words, has_scores, is_said) in [
+        ("h100", ["attn_type=math"].as_slice(), true, false),
+        ("t4", &[], true, true),
+        ("t4", &["dtype=fp16"], false, false),
+        ("h100", &[], false, false),
+    ] {
+        let ((stage, bytes), said) = plan(gpu, words);
+        assert_eq!(
+            (stage == Stage::Denoise && bytes > SCORES, said.contains(advice)),
+            (has_scores, is_said),
+            "{gpu} {words:?}: {bytes} {said}"
+        );
+        assert_eq!(said.contains("use dtype=fp16"), is_said, "{said}");
+    }
+    let (_, said) = plan("t4", &["attn_type=flash", "dtype=fp16"]);
+    assert!(said.contains("has no attn_type=flash: use attn_type=sdpa with dtype=fp16"), "{said}");
+    let (_, said) = plan("t4", &["attn_type=mem_efficient"]);
+    assert!(said.contains("has no attn_type=mem_efficient for bf16: use dtype=fp16"), "{said}");
 }
 
 #[test]

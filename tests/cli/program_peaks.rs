@@ -38,7 +38,8 @@ impl Row {
         let script = format!("tests/cli/program_peaks/{}.py", self.program);
         let mut command = lowmem();
         command.current_dir(root()).env("PYTHONPATH", path_to_torch).env("PYTHONDONTWRITEBYTECODE", "1");
-        let assert = command.args(["on", "h100", "--", PYTHON, &script]).args(self.options.split(' ')).assert().success();
+        let assert =
+            command.args(["on", "h100", "--events", "clock", "--", PYTHON, &script]).args(self.options.split(' ')).assert().success();
         assert!(stderr(&assert).contains("Fits: "), "{}: {}", self.options, stderr(&assert));
         let [_, _, allocated, reserved, device] = <[String; 5]>::try_from(last_row(&assert)).expect("five columns");
         Self { peak_allocated_gib: allocated, peak_reserved_gib: reserved, peak_device_gib: device, ..self.clone() }

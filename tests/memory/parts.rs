@@ -30,7 +30,7 @@ static LEVELS: LazyLock<Vec<RunRecord>> = LazyLock::new(|| {
 #[test]
 fn the_parts_come_to_the_peaks_and_are_what_was_planned() {
     for record in LEVELS.iter() {
-        let planned = predict(&record.config, &components::of(&model(&record.config.model)));
+        let planned = predict(&record.config, &components::of(&model(&record.config.model)), None);
         for (stage, planned) in record.stages.iter().zip(&planned.stages) {
             let (memory, parts) = (stage.memory.expect("counted"), parts(stage));
             let what = format!("level {}, {}: {parts:?}", record.config.low_mem_level, stage.stage.name());

@@ -70,14 +70,25 @@ pub(crate) fn running_operation() -> Option<String> {
     })
 }
 
+/// Whether this thread is in PyTorch's attention that keeps its score matrix. Observers are not told of it: it is made of other operations.
+pub(crate) fn holds_score_matrix() -> bool {
+    const NAME: &str = "_scaled_dot_product_attention_math";
+    is_reported() && called_operations(|name| (name == NAME).then_some(())).is_some()
+}
+
 fn called_operation() -> Option<String> {
+    called_operations(|name| Some(name.to_owned()))
+}
+
+/// What `wanted` makes of the outermost operation on the stack of which it makes something.
+fn called_operations<T>(wanted: impl Fn(&str) -> Option<T>) -> Option<T> {
     /// By where the function goes on: asking the loader takes long.
     static KNOWN: Mutex<Option<HashMap<u64, Option<String>>>> = Mutex::new(None);
     let callers = callers();
     let mut known = lock(&KNOWN);
     let known = known.get_or_insert_default();
     let find = |address: u64| operation_in(&function_at(address)?).map(str::to_owned);
-    callers.into_iter().rev().find_map(|address| known.entry(address).or_insert_with(|| find(address)).clone())
+    callers.into_iter().rev().find_map(|address| wanted(known.entry(address).or_insert_with(|| find(address)).as_deref()?))
 }
 
 /// The operation that a function of libtorch calls: `at::_ops::NAME::call(...)`, as C++ writes it for the linker.

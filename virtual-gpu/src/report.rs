@@ -13,11 +13,21 @@ use crate::ffi::at_exit;
 use crate::handle_table::handles_left;
 use crate::machine::{all_devices, host_clock};
 use crate::neighbours;
-use crate::operations::running_operation;
+use crate::operations::{holds_score_matrix, running_operation};
 use crate::unsupported_calls;
 
-/// The peak of each device so far, to within a hundredth, and the operation that reached it, where that is known.
-static PEAKS: Mutex<BTreeMap<u32, (u64, Option<String>)>> = Mutex::new(BTreeMap::new());
+/// The peak of a device so far, to within a hundredth.
+#[derive(Default)]
+struct Peak {
+    bytes: u64,
+    /// What reached it, where that is known.
+    operation: Option<String>,
+    /// Whether that was attention with a score matrix, or an allocation of it failed.
+    has_score_matrix: bool,
+}
+
+/// That of each device.
+static PEAKS: Mutex<BTreeMap<u32, Peak>> = Mutex::new(BTreeMap::new());
 
 /// The process that the device was first used in: a forked child inherits the state and must not write over the report.
 static OWNER: LazyLock<u32> = LazyLock::new(process::id);
@@ -28,9 +38,10 @@ pub(crate) fn noted<T>(device: &Device, result: Result<T, Fault>) -> Result<T, F
     let mut peaks = lock(&PEAKS);
     let known = peaks.entry(device.ordinal).or_default();
     // What adds a little to what another one took says nothing.
-    if peak > known.0 + known.0 / 100 {
-        *known = (peak, running_operation());
+    if peak > known.bytes + known.bytes / 100 {
+        *known = Peak { bytes: peak, operation: running_operation(), has_score_matrix: holds_score_matrix() };
     }
+    known.has_score_matrix |= matches!(result, Err(Fault::OutOfMemory)) && holds_score_matrix();
     drop(peaks);
     write_growing(device);
     result
@@ -42,9 +53,12 @@ fn report_of(device: &Device) -> DeviceReport {
         (clock.busy(), clock.stalled(), clock.end(), clock.sums())
     };
     let (process_bytes, process_use) = device.process_at_peak();
+    let (peak_operation, has_score_matrix) =
+        lock(&PEAKS).get(&device.ordinal).map(|peak| (peak.operation.clone(), peak.has_score_matrix)).unwrap_or_default();
     DeviceReport {
         peak_device_bytes: device.used_and_peak_bytes().1,
-        peak_operation: lock(&PEAKS).get(&device.ordinal).and_then(|(_, operation)| operation.clone()),
+        peak_operation,
+        has_score_matrix,
         process_bytes,
         process_use,
         memory_bytes: device.profile.memory_bytes.value,

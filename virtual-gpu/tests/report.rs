@@ -54,6 +54,7 @@ fn the_same_calls_leave_the_same_report() {
         "devices": {"0": {
             "peak_device_bytes": 40 * MIB,
             "peak_operation": "linear",
+            "has_score_matrix": false,
             "context_bytes": 10 * MIB,
             "memory_bytes": 100 * MIB,
             "h2d_bytes": 5 * MIB,

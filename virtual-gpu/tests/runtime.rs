@@ -1,5 +1,7 @@
 //! The runtime interface: devices, memory, copies, streams and events, with the error codes that CUDA documents.
 
+use std::fs;
+
 use crate::library::{
     DEVICE_TO_HOST, Dim3, HOST_TO_DEVICE, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, in_own_process, open, passed, rtx_4090, with_memory,
 };
@@ -195,6 +197,64 @@ fn a_launch_finds_its_configuration_and_is_counted() {
         let mut blocks = 0;
         let occupancy = call!(cudart, cudaOccupancyMaxActiveBlocksPerMultiprocessor(*mut i32, u64, i32, usize), &mut blocks, 1, 256, 0);
         assert_eq!((occupancy, blocks), (0, 6)); // 1536 threads of compute capability 8.9
+    });
+    passed(&output);
+}
+
+/// What this process holds of the machine's memory, in bytes: of what is mapped several times its share each time, so once in all.
+fn held_bytes() -> usize {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux has it");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("it is there");
+    1024 * line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+}
+
+#[test]
+fn a_large_page_locked_block_takes_no_memory_when_it_is_written_and_a_small_one_keeps_it() {
+    let profile = rtx_4090().to_string();
+    let test = "runtime::a_large_page_locked_block_takes_no_memory_when_it_is_written_and_a_small_one_keeps_it";
+    let output = in_own_process(test, &[("LOWMEM_VIRTUAL_GPU", &profile)], || {
+        const LARGE: [usize; 3] = [4096 * MIB, 768 * MIB, 768 * MIB];
+        const MANY: usize = 32;
+        let (cudart, driver) = (open("libcudart.so.13"), open("libcuda.so.1"));
+        let (mut first, mut second, mut third) = (0_u64, 0_u64, 0_u64);
+        assert_eq!(call!(driver, cuInit(u32), 0), 0);
+        assert_eq!(call!(cudart, cudaHostAlloc(*mut u64, usize, u32), &mut first, LARGE[0], 0), 0);
+        assert_eq!(call!(cudart, cudaMallocHost(*mut u64, usize), &mut second, LARGE[1]), 0);
+        assert_eq!(call!(driver, cuMemHostAlloc(*mut u64, usize, u32), &mut third, LARGE[2], 0), 0);
+        // 1 GiB in blocks of 32 MiB: half of them may keep what is written.
+        let mut blocks = [0_u64; MANY];
+        for block in &mut blocks {
+            assert_eq!(call!(cudart, cudaMallocHost(*mut u64, usize), block, 32 * MIB), 0);
+        }
+        let before = held_bytes();
+        let write = |start: u64, bytes: usize| {
+            for offset in (0..bytes).step_by(4096) {
+                // SAFETY: the address lies in a block that was just allocated.
+                unsafe { ((start as usize + offset) as *mut u64).write((start as usize + offset) as u64) };
+            }
+        };
+        let keeps = |start: u64, bytes: usize| {
+            // SAFETY: as above.
+            (0..bytes)
+                .step_by(4096)
+                .map(|offset| start as usize + offset)
+                .all(|place| unsafe { (place as *const u64).read() } == place as u64)
+        };
+        [first, second, third].into_iter().zip(LARGE).for_each(|(start, bytes)| write(start, bytes));
+        let taken = held_bytes().saturating_sub(before);
+        assert!(taken <= 64 * MIB, "5.5 GiB were written and took {taken} bytes");
+        blocks.into_iter().for_each(|block| write(block, 32 * MIB));
+        let kept = blocks.iter().filter(|&&block| keeps(block, 32 * MIB)).count();
+        assert_eq!(kept, 16, "those keep it, up to 512 MiB");
+        let mut small = [0_u64; 64];
+        for block in &mut small {
+            assert_eq!(call!(cudart, cudaMallocHost(*mut u64, usize), block, MIB), 0);
+            write(*block, MIB);
+        }
+        assert!(small.iter().all(|&block| keeps(block, MIB)));
+        for block in blocks.into_iter().chain(small).chain([first, second, third]) {
+            assert_eq!(call!(cudart, cudaFreeHost(u64), block), 0);
+        }
     });
     passed(&output);
 }

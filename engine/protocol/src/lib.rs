@@ -3,6 +3,7 @@
 //! The harness starts one worker a case, writes a [`Request`] as JSON to its standard input and reads [`Event`]s as JSON lines
 //! from its standard output. Neither side knows more of the other than this crate.
 
+mod attention_kernel;
 mod attribution;
 mod calibration;
 mod config;
@@ -20,6 +21,7 @@ mod request;
 mod stage;
 mod time;
 
+pub use attention_kernel::AttentionKernel;
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use config::{

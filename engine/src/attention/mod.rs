@@ -7,6 +7,7 @@
 mod flash;
 mod math;
 mod mem_efficient;
+mod scores;
 mod sdpa;
 
 use engine_protocol::AttnType;
@@ -14,6 +15,8 @@ use tch::Tensor;
 
 use crate::attribution::operation;
 use crate::error::Result;
+
+pub use scores::AttentionShape;
 
 /// Attention of `q` over all of `k` and `v`, without a mask.
 ///

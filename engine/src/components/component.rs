@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use engine_protocol::{Config, Moves, Stage};
+use engine_protocol::{Config, GpuProfile, Moves, Stage};
 
 use crate::weights::{Group, GroupName, GroupWork};
 
@@ -56,8 +56,9 @@ pub trait Component: Debug {
     /// Where `config` wants the group `name`.
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted;
 
-    /// The most bytes that its stage holds on the GPU at once beside weights and buffers, estimated from shapes; empty where there is no estimate.
-    fn activation_bytes(&self, config: &Config) -> Option<i64>;
+    /// The most bytes that its stage holds on `gpu` at once beside weights and buffers, estimated from shapes; empty where there is no estimate. A GPU that is not
+    /// known is taken for a recent one.
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64>;
 
     /// What the group `name` computes each time that it is used, where copies are to hide behind it; nothing where they need not.
     fn work(&self, _config: &Config, _name: GroupName) -> GroupWork {

@@ -1,6 +1,6 @@
 //! The text encoder as a component.
 
-use engine_protocol::{Config, ModelSpec, Moves, OffloadTextEncoder, Stage};
+use engine_protocol::{Config, GpuProfile, ModelSpec, Moves, OffloadTextEncoder, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, prompts};
 use super::component::{Alias, Component, Wanted};
@@ -59,7 +59,7 @@ impl Component for TextEncoderComponent<'_> {
 
     /// Where it runs on the host, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as without a checkpoint;
     /// real tokenizers make fewer.
-    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>) -> Option<i64> {
         if config.offload_text_encoder == OffloadTextEncoder::Cpu {
             return Some(prompt_embedding_bytes(self.model, config));
         }

@@ -1,6 +1,6 @@
 //! The transformer as a component, or each of a pool's two.
 
-use engine_protocol::{Config, ModelSpec, Moves, ResidentBlocks, Stage};
+use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, batch, latent_bytes, number_bytes, prompt_embedding_bytes};
 use super::component::{Component, Wanted};
@@ -64,10 +64,11 @@ impl Component for TransformerComponent<'_> {
     }
 
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
-    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
         let (batch, latents) = (batch(config), config.latent_shape(self.model));
-        let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config))?;
+        let keeps_scores = config.attn_type.kernel(config.dtype, gpu) == AttentionKernel::WithScores;
+        let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
         let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
         Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)
     }

@@ -1,6 +1,6 @@
 //! The VAE as a component: its decoder makes the frames.
 
-use engine_protocol::{Config, ModelSpec, Moves, Stage};
+use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ModelSpec, Moves, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
 use super::component::{Component, Wanted};
@@ -52,11 +52,13 @@ impl Component for VaeComponent<'_> {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
-    /// The latents, and what the decoder holds.
-    fn activation_bytes(&self, config: &Config) -> Option<i64> {
+    /// The latents, and what the decoder holds. PyTorch picks its kernels: where it has none for attention in bf16, cuDNN has none for convolutions either
+    /// (aten/src/ATen/native/Convolution.cpp: `use_cudnn`, `supportsBFloat16ConvolutionWithCuDNNv8`).
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
         let allocated = |bytes| block_bytes(bytes) as i64;
-        let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), &allocated);
+        let has_plain_kernels = AttnType::Sdpa.kernel(config.dtype, gpu) == AttentionKernel::WithScores;
+        let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), has_plain_kernels, &allocated);
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }
 

@@ -1,7 +1,7 @@
 //! What a plan comes to in bytes, before anything is allocated: exact for weights and staging buffers, estimated from shapes for activations. It walks over
 //! components, and knows none of them.
 
-use engine_protocol::{BufferUse, Config, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage};
+use engine_protocol::{BufferUse, Config, GpuProfile, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage};
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
@@ -9,15 +9,15 @@ use crate::components::Component;
 use crate::cuda::allocator::block_bytes;
 use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes};
 
-/// What will live where under `config` on a GPU, and the predicted peak of each stage.
+/// What will live where under `config` on `gpu`, or on a recent one where it is not known, and the predicted peak of each stage.
 ///
 /// Counted is what libtorch's caching allocator calls allocated; what it reserves beyond that and the context are not.
-pub fn predict(config: &Config, components: &[Box<dyn Component + '_>]) -> PlanReport {
-    predict_from(Stage::Encode, config, components)
+pub fn predict(config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
+    predict_from(Stage::Encode, config, components, gpu)
 }
 
 /// As [`predict`], for a pipeline that is loaded for the stages from `first` on.
-pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Component + '_>]) -> PlanReport {
+pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
     let (plan, types) = (Plan::new(config, components), WeightTypes::of(config));
     let loaded = components.iter().filter(|component| component.stage() >= first);
     let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), types)).collect();
@@ -31,7 +31,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
             .map(PlacedComponent::buffer_bytes)
             .max()
             .unwrap_or(0),
-        activation_bytes: activation_bytes(stage, config, components).map(|bytes| bytes as u64),
+        activation_bytes: activation_bytes(stage, config, components, gpu).map(|bytes| bytes as u64),
     });
     PlanReport {
         config: config.clone(),
@@ -43,9 +43,9 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
 }
 
 /// The most that a component of `stage` holds beside weights and buffers; empty where one has no estimate.
-fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>]) -> Option<i64> {
+fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
-    components.try_fold(0, |most, component| Some(component.activation_bytes(config)?.max(most)))
+    components.try_fold(0, |most, component| Some(component.activation_bytes(config, gpu)?.max(most)))
 }
 
 /// A component whose groups, in execution order, each have a place.

@@ -84,7 +84,7 @@ impl ByRoom<'_> {
                 ((stalled_fraction(&config, self.streamed, &plan, gpu) - UNNOTICED).max(0.0), config)
             };
             let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-            let report = predict(&found.1, self.components);
+            let report = predict(&found.1, self.components, self.room.gpu);
             (more == 0 || self.room.has_room_for(&report)?).then_some((found, reserved_bytes(&report)?))
         };
         let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
@@ -99,7 +99,7 @@ impl ByRoom<'_> {
         if self.room.gpu_bytes.is_none() {
             return with_resident(config, all);
         }
-        let fits = |config: &Config| self.room.has_room_for(&predict(config, self.components)) == Some(true);
+        let fits = |config: &Config| self.room.has_room_for(&predict(config, self.components, self.room.gpu)) == Some(true);
         (1..=all).rev().map(|count| with_resident(config, count)).find(fits).unwrap_or_else(|| with_resident(config, 0))
     }
 }
@@ -128,6 +128,6 @@ fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Op
     if config.weight_dtype != WeightDtype::AsStored {
         return StreamFrom::Memory;
     }
-    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components);
+    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components, None);
     if room.is_some_and(|room| report.host_bytes() > room) { StreamFrom::File } else { StreamFrom::Memory }
 }

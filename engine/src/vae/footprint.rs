@@ -15,17 +15,30 @@ use super::norm::position_slices;
 use super::resample::Upsampler;
 use super::slots::{Chunk, slices};
 use super::tiling::{Span, even_spans};
+use crate::attention::AttentionShape;
 
 /// Bytes of one number in fp32.
 const FP32: i64 = 4;
+/// Numbers of one channel that go into one of a convolution's results: in time and space, in time alone, in space alone.
+const CUBE: i64 = 27;
+const LINE: i64 = 3;
+const SQUARE: i64 = 9;
 
 impl VaeDecoder {
     /// The most bytes that decoding a whole video, as [`super::decode_video`] does it, holds at once beside weights and latents. `bytes` are those of
-    /// one number in the compute type, and `allocated` says what the allocator counts for a tensor of so many.
+    /// one number in the compute type, `has_plain_kernels` says whether attention holds its score matrix and convolutions unfold their inputs, and `allocated` what the
+    /// allocator counts for a tensor of so many.
     ///
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
-    pub fn activation_bytes(&self, latents: [i64; 4], decoding: Decoding, bytes: i64, allocated: &dyn Fn(i64) -> i64) -> i64 {
+    pub fn activation_bytes(
+        &self,
+        latents: [i64; 4],
+        decoding: Decoding,
+        bytes: i64,
+        has_plain_kernels: bool,
+        allocated: &dyn Fn(i64) -> i64,
+    ) -> i64 {
         let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
         let [_, frames, height, width] = latents;
         // All tiles of a frame have one size.
@@ -39,6 +52,7 @@ impl VaeDecoder {
             let place = Place { starts: true, ends: true }.part(span.start, span.end, frames);
             buffer = buffer.max(self.slots.largest_input(chunk, !place.starts) * bytes);
             let mut walk = Walk::new(self, chunk, place, buffer, allocated);
+            walk.has_plain_kernels = has_plain_kernels;
             if activation_offload && chunks.len() > 1 {
                 walk.remembered.fill(0);
             }
@@ -62,6 +76,8 @@ struct Walk<'a> {
     bytes: i64,
     /// Bytes that the convolutions to come remember, the next one's last.
     remembered: Vec<i64>,
+    /// Whether attention holds its score matrix, and convolutions unfold their inputs.
+    has_plain_kernels: bool,
     buffer: i64,
     /// Bytes that those who wait for the current layer hold.
     held: i64,
@@ -99,7 +115,7 @@ impl<'a> Walk<'a> {
         let bytes = chunk.bytes;
         let frames = |(history, sides): &(i64, [i64; 5])| history * allocated(sides.iter().product::<i64>() * bytes);
         let remembered = decoder.slots.remembered(chunk, place.starts && place.ends).iter().rev().map(frames).collect();
-        Self { allocated, bytes, remembered, buffer, held: 0, peak: 0 }
+        Self { allocated, bytes, remembered, has_plain_kernels: false, buffer, held: 0, peak: 0 }
     }
 
     /// Says that these bytes exist at once, beside cache, buffer and what is held.
@@ -119,6 +135,16 @@ impl<'a> Walk<'a> {
     fn recall(&mut self, place: Place) {
         if place.ends {
             self.remembered.pop();
+        }
+    }
+
+    /// A convolution of `x`, with so many numbers of each channel in a result, goes by PyTorch's own kernel where cuDNN has none: beside the result there are the input
+    /// and the weight with channels outside, and for each number of a result all that it is made of, `images` of them after one another.
+    fn unfold(&mut self, x: Activation, outputs: i64, taps: i64, images: i64) {
+        if self.has_plain_kernels {
+            let bytes = |numbers: i64| (self.allocated)(numbers * self.bytes);
+            let numbers = x.positions() * x.channels;
+            self.see(self.compute(x.with(outputs)) + bytes(numbers) + bytes(x.channels * outputs * taps) + bytes(numbers * taps / images));
         }
     }
 
@@ -150,6 +176,11 @@ impl<'a> Walk<'a> {
         self.residual(before, x);
         // Attention: its input, the norm of that in both types, and queries, keys and values.
         self.see(2 * self.fp32(x) + self.cast(x) + 3 * self.compute(x));
+        if self.has_plain_kernels {
+            let (batch, positions) = (x.frames, x.height * x.width);
+            let shape = AttentionShape { batch, heads: 1, queries: positions, keys: positions, width: x.channels };
+            self.see(self.fp32(x) + 3 * self.compute(x) + shape.score_bytes(self.bytes));
+        }
         self.residual(after, x);
 
         // 2. Up, and colours.
@@ -160,6 +191,7 @@ impl<'a> Walk<'a> {
     fn convolution(&mut self, x: Activation, of_one: i64, outputs: i64) -> i64 {
         let slices = if of_one == FP32 { 1 } else { 2 };
         self.see(self.of(x, of_one) + slices * self.fp32(x.slice(x.channels)));
+        self.unfold(x, outputs, CUBE, 1);
         self.recall(x.place);
         self.compute(x.with(outputs))
     }
@@ -169,6 +201,7 @@ impl<'a> Walk<'a> {
         self.holding(self.fp32(x), |walk| {
             // 1. The input is held anyway.
             walk.see(walk.fp32(x.slice(x.channels)));
+            walk.unfold(x, block.outputs, CUBE, 1);
             walk.recall(x.place);
             let h = walk.compute(y);
             walk.see(h);
@@ -207,6 +240,7 @@ impl<'a> Walk<'a> {
             return x;
         }
         let doubled = Activation { frames: 2 * (x.frames - i64::from(starts)), ..x };
+        self.unfold(Activation { frames: doubled.frames / 2, ..x }, 2 * x.channels, LINE, 1);
         let made = self.compute(doubled);
         self.recall(x.place);
         let all = Activation { frames: doubled.frames + i64::from(starts), ..x };
@@ -235,6 +269,8 @@ impl<'a> Walk<'a> {
             // Some frames at a time where the buffer does not hold them all.
             let at_most = (self.buffer / (pixels * small.channels * self.bytes)).max(1);
             let at_once = even_spans(large.frames, at_most)[0].len();
+            let unfolded = of_frames(at_once).with(small.channels);
+            self.holding(self.fp32(large), |walk| walk.unfold(unfolded, large.channels, SQUARE, at_once));
             let result = if at_once < large.frames { self.compute(of_frames(at_once)) } else { self.cast(large) };
             self.see(self.fp32(large) + result);
             self.go_up(decoder, above, large);

@@ -6,7 +6,7 @@ use engine_protocol::{Config, Device, RunRecord, gib, setting_text};
 use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
-use super::{shell_line, sweep};
+use super::{shell_line, sweep, warn_of_attention};
 use crate::autotune::{Answer, Search, candidates};
 use crate::cli::{self, AutotuneArguments};
 use crate::data;
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let models = Models::load()?;
     let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: testbed.device, may_shorten: true })?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref());
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
@@ -152,9 +153,19 @@ fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
         }
         (None, None) => say!("No candidate has an answer."),
     }
+    // Where nothing fits as well: it may be the reason.
+    if let Some(advice) = advice(answer, run) {
+        say!("\nMind: {advice}.");
+    }
     for record in run.records.iter().filter(|record| !record.outcome.is_answer()) {
         say!("{}: {}: {}", record.case, record.outcome.name(), record.error.as_deref().unwrap_or_default());
     }
+}
+
+/// What to change in the best case, or in the one that missed by least.
+fn advice(answer: &Answer<'_>, run: &Run) -> Option<String> {
+    let judged = answer.best.or(answer.nearest.as_ref().map(|miss| miss.record))?;
+    judged.config.attention_advice(run.manifest.gpu.as_ref()?)
 }
 
 fn describe(record: &RunRecord, run: &Run) {
@@ -206,5 +217,6 @@ fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
         "best": answer.best.map(case),
         "second": answer.second.map(case),
         "nearest_miss": answer.nearest.map(nearest),
+        "advice": advice(answer, run),
     })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, ResidentBlocks, Settings, StreamFrom};
 use serde_json::{Value, json};
 
+use super::warn_of_attention;
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -48,6 +49,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         output::check_size(format, &config)?;
     }
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    warn_of_attention([&config], testbed.profile.as_ref());
     if arguments.checkpoint.is_none() && testbed.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
         tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
     }

@@ -16,7 +16,10 @@ pub(crate) mod smi;
 pub(crate) mod sweep;
 pub(crate) mod validate;
 
+use std::collections::BTreeSet;
+
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use engine_protocol::{Config, GpuProfile};
 
 /// Nothing but a line under the titles.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -49,6 +52,12 @@ fn on_lines(title: &str) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// Warns where attention of these configurations is not there on the GPU, or only with a score matrix: once for each thing to change.
+fn warn_of_attention<'a>(configs: impl IntoIterator<Item = &'a Config>, gpu: Option<&GpuProfile>) {
+    let advice: BTreeSet<String> = configs.into_iter().filter_map(|config| config.attention_advice(gpu?)).collect();
+    advice.iter().for_each(|advice| tell!("warning: {advice}"));
 }
 
 /// This process's command line.

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::{env, fs, thread};
 
 use engine_protocol::GpuProfile;
@@ -21,7 +21,7 @@ use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
-use crate::worker::{Guise, onto_virtual_gpu, put_first};
+use crate::worker::{EventOrder, Guise, onto_virtual_gpu, put_first};
 pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
@@ -36,9 +36,23 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     profile.memory_bytes.value = budget.capacity_bytes;
 
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
-    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict, events: arguments.events };
-    let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, wait)?;
+    let events = arguments.events.unwrap_or(EventOrder::Clock);
+    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict, events };
+    let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, |mut command| wait(&mut command))?;
     verdict::tell(&need, &profile, &profiles, &arguments.program, status);
+    if let Some(waiting_bytes) = need.waiting_bytes().filter(|_| status.success() && arguments.events.is_none()) {
+        verdict::tell_dependence(waiting_bytes);
+        for events in [EventOrder::Eager, EventOrder::Lazy] {
+            // Standard input may be read already, and what is said would be said twice.
+            let silently = |mut command: Command| wait(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+            let (status, need) =
+                on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, silently)?;
+            verdict::tell_end(events, &need, &profile, status);
+            if status.signal().is_some() {
+                break;
+            }
+        }
+    }
     // A program that got over it must not look as if all had been well.
     Ok(if (need.stopped || !need.unreadable.is_empty()) && status.success() { ExitCode::FAILURE } else { exit_code(status) })
 }
@@ -81,7 +95,7 @@ fn before(folder: &Path, path: Option<OsString>) -> OsString {
 }
 
 /// Runs it to its end. Ctrl-C reaches it from the terminal by itself; what is sent to us alone is passed on.
-fn wait(mut command: Command) -> Result<ExitStatus, Error> {
+fn wait(command: &mut Command) -> Result<ExitStatus, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::Fault(format!("could not listen for signals: {error}")))?;

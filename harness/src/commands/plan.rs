@@ -3,7 +3,7 @@
 use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, gib};
 use serde_json::json;
 
-use super::table;
+use super::{table, warn_of_attention};
 use crate::cli::{self, PlanArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
+    warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
     let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
     let request = Request {
         checkpoint: None,

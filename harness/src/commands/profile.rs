@@ -3,7 +3,7 @@
 use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, Settings, WorkKind};
 use reports::{Breakdown, OperationRow, time, time_with_range};
 
-use super::table;
+use super::{table, warn_of_attention};
 use crate::cli::{self, ProfileArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     let (config, warnings) =
         resolve_one(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    warn_of_attention([&config], testbed.profile.as_ref());
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
     tell!("{}", testbed.choice);

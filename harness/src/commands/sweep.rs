@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TABLE};
 
-use super::{command_line, shell_line, table};
+use super::{command_line, shell_line, table, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::error::Error;
@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref());
     tell!("{}", testbed.choice);
     tell!("{} cases, {} to run, {} at once. Results: {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 

@@ -40,6 +40,8 @@ pub struct DeviceReport {
     pub peak_device_bytes: u64,
     /// PyTorch's operation that reached it, to within a hundredth, where that is known.
     pub peak_operation: Option<String>,
+    /// Whether attention held a whole score matrix then, or when memory ran out.
+    pub has_score_matrix: bool,
     /// What of it the process held beside its allocations: context, machine code, streams, page tables.
     pub process_bytes: u64,
     /// The most that it used of what takes such memory.

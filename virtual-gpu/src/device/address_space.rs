@@ -10,6 +10,10 @@ pub const LARGE_GRANULE_BYTES: u64 = 2 << 20;
 pub trait AddressSpace: Send + Sync {
     /// Reserves readable and writable bytes that start at a multiple of `alignment`, a power of two.
     fn reserve(&self, bytes: u64, alignment: u64) -> Option<Box<dyn Reservation>>;
+
+    /// Reserves readable and writable bytes behind which the same little memory stands again and again: writing to all of them takes no more than that, and
+    /// what is written at one place is read at others too.
+    fn reserve_shared(&self, bytes: u64) -> Option<Box<dyn Reservation>>;
 }
 
 /// Addresses that are nobody else's until this is dropped.
@@ -44,11 +48,15 @@ pub(super) mod tests {
     use super::*;
 
     /// Addresses that only count up.
-    pub(in crate::device) struct Counting(AtomicU64);
+    pub(in crate::device) struct Counting {
+        next: AtomicU64,
+        /// How many of them were asked for with shared memory behind them.
+        pub(in crate::device) shared_bytes: AtomicU64,
+    }
 
     impl Default for Counting {
         fn default() -> Self {
-            Self(AtomicU64::new(1 << 40))
+            Self { next: AtomicU64::new(1 << 40), shared_bytes: AtomicU64::new(0) }
         }
     }
 
@@ -65,9 +73,14 @@ pub(super) mod tests {
 
     impl AddressSpace for Counting {
         fn reserve(&self, bytes: u64, alignment: u64) -> Option<Box<dyn Reservation>> {
-            let start = self.0.load(Ordering::Relaxed).next_multiple_of(alignment);
-            self.0.store(start + bytes, Ordering::Relaxed);
+            let start = self.next.load(Ordering::Relaxed).next_multiple_of(alignment);
+            self.next.store(start + bytes, Ordering::Relaxed);
             Some(Box::new(Number(start)))
+        }
+
+        fn reserve_shared(&self, bytes: u64) -> Option<Box<dyn Reservation>> {
+            self.shared_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.reserve(bytes, 4096)
         }
     }
 }

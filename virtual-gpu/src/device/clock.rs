@@ -5,20 +5,25 @@
 //! There are three engines, each of which does one thing after another in the order in which it was asked: one computes, one copies to the device, one copies to the
 //! host. So arithmetic and copies overlap as on a card with two copy engines, while kernels of different streams do not: large ones have no room beside each other.
 //! An event has the time of its stream when it was recorded; a stream that waits for it goes on no sooner. The host takes time to ask for something, and waits
-//! when it synchronises. The default stream orders itself with no other one, as PyTorch's streams do not with it.
+//! when it synchronises, or when it is too far ahead: a stream takes no more than [`MOST_PENDING`] pieces of work that are not done. The default stream orders itself with no other one, as PyTorch's streams do not with it.
 //!
 //! # Note: what is known to come before what
 //! Times alone do not say what surely came before: in another run the card may be quicker or slower. So each stream also keeps how far it knows the others to be,
 //! by the events that it waited for, an event keeps what its stream knew, and the host what all that it waited for knew. A stream that was destroyed is forgotten
 //! everywhere once the host knows that it has done what it was given, so that a program may make streams for as long as it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use virtual_gpu_protocol::WorkSum;
 
 use super::lock::lock;
 use super::span::Span;
+
+/// So much work may wait in a stream; the host that asks for more waits until the first of it is done. NVIDIA does not document it: kernels were launched about a thousand
+/// deep in each stream before launching took as long as the kernel (forums.developer.nvidia.com/t/68937, stackoverflow.com/questions/53970187), and others count 1024
+/// (github.com/Oneflow-Inc/oneflow/pull/890).
+const MOST_PENDING: usize = 1024;
 
 /// How far the host has come: one for all devices of the process.
 #[derive(Debug, Default)]
@@ -113,6 +118,8 @@ pub struct Clock {
     order: EventOrder,
     /// Where each stream will be when it has done what it was given.
     streams: BTreeMap<u64, Moment>,
+    /// When the work that each stream was given last is done, no more of it than may wait.
+    pending: BTreeMap<u64, VecDeque<Span>>,
     /// Those of them that were destroyed and may have something left to do.
     destroyed: BTreeSet<u64>,
     /// What the host has waited for.
@@ -134,6 +141,7 @@ impl Clock {
             host,
             order,
             streams: BTreeMap::new(),
+            pending: BTreeMap::new(),
             destroyed: BTreeSet::new(),
             waited: Progress::new(),
             free: [Span::default(); 3],
@@ -179,16 +187,29 @@ impl Clock {
     /// The host asks, in `launch`, for work on `stream` that takes `cost`. Gives when it begins.
     pub fn run(&mut self, stream: u64, engine: Engine, launch: Span, cost: Span) -> Span {
         self.polls = 0;
+        self.wait_for_room(stream);
         let asked = self.host.spend(launch);
         let begins = self.end_of(stream).max(asked).max(self.free[engine as usize]);
         self.finish(stream, engine, begins + cost, cost);
+        self.pending.entry(stream).or_default().push_back(begins + cost);
         begins
+    }
+
+    /// The host waits until the stream takes one more piece of work.
+    fn wait_for_room(&mut self, stream: u64) {
+        let Some(pending) = self.pending.get_mut(&stream) else { return };
+        let Some(first) = (pending.len() >= MOST_PENDING).then(|| pending.pop_front()).flatten() else { return };
+        self.host.wait_until(first);
+        reach(&mut self.waited, stream, first);
     }
 
     /// What was put last on the stream takes so much longer than was said.
     pub fn lengthen(&mut self, stream: u64, engine: Engine, cost: Span) -> Span {
         let ends = self.end_of(stream).max(self.free[engine as usize]) + cost;
         self.finish(stream, engine, ends, cost);
+        if let Some(last) = self.pending.get_mut(&stream).and_then(VecDeque::back_mut) {
+            *last = ends;
+        }
         ends
     }
 
@@ -302,6 +323,7 @@ impl Clock {
         let is_left = |stream: &u64| !done.contains(stream);
         self.destroyed.retain(is_left);
         self.streams.retain(|stream, _| is_left(stream));
+        self.pending.retain(|stream, _| is_left(stream));
         self.waited.retain(|stream, _| is_left(stream));
         self.streams.values_mut().for_each(|end| end.before.retain(|stream, _| is_left(stream)));
     }
@@ -409,6 +431,27 @@ mod tests {
         assert_eq!(clock.run(8, Engine::Compute, ASK, secs(1.0)), secs(11.0));
         assert_eq!(clock.lengthen(8, Engine::Compute, secs(2.0)), secs(14.0));
         assert_eq!(clock.run(7, Engine::Compute, ASK, secs(1.0)), secs(14.0));
+    }
+
+    #[test]
+    fn a_host_that_is_far_ahead_waits_until_there_is_room() {
+        for order in [EventOrder::Clock, EventOrder::Lazy] {
+            let mut clock = clock(order);
+            clock.run(7, Engine::Compute, Span::default(), secs(1.0));
+            clock.lengthen(7, Engine::Compute, secs(9.0));
+            let first = clock.record(7, Span::default());
+            for _ in 1..MOST_PENDING {
+                clock.run(7, Engine::Compute, Span::default(), secs(1.0));
+            }
+            assert_eq!(clock.host.now(), secs(0.0), "{order:?}: there is room for so many");
+            clock.run(8, Engine::ToHost, Span::default(), secs(1.0));
+            assert_eq!(clock.host.now(), secs(0.0), "{order:?}: another stream has room of its own");
+            clock.run(7, Engine::Compute, Span::default(), secs(1.0));
+            assert_eq!(clock.host.now(), secs(10.0), "{order:?}: until the first is done");
+            assert!(clock.has_passed(&first), "{order:?}");
+            clock.run(7, Engine::Compute, Span::default(), secs(1.0));
+            assert_eq!(clock.host.now(), secs(11.0), "{order:?}: until the next one is");
+        }
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! Pinned host memory: what was allocated pinned, and what was pinned afterwards. Both are counted, neither is touched.
+//!
+//! # Note: which blocks keep what is written
+//! Programs pin weights by the tens of gigabytes and write all of them, though nothing is ever computed from them here. Such a block shares a little memory
+//! with all others of its kind, so that it takes none of its own. Programs also pin what they decide by: sizes, flags, a batch of samples. So small blocks keep
+//! what is written, and larger ones do as long as those that do are few: see [`SMALL_BYTES`] and [`MOST_KEPT_BYTES`]. What a program pins after it was
+//! allocated is its own memory, and stays as it is.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +16,16 @@ const PAGE_BYTES: u64 = 4096;
 /// No process has addresses beyond.
 const MOST_ADDRESS: u64 = 1 << 62;
 
+/// A block of so many bytes keeps what is written in any case.
+const SMALL_BYTES: u64 = 1 << 20;
+/// A larger one does where it and the others that do come to no more.
+const MOST_KEPT_BYTES: u64 = 512 << 20;
+
 #[derive(Debug)]
 struct Pinned {
     bytes: u64,
+    /// So many of them keep what is written, in memory of ours.
+    kept_bytes: u64,
     /// Address space of ours; else it is the process's own memory.
     ours: Option<Box<dyn Reservation>>,
 }
@@ -23,15 +36,17 @@ pub struct HostMemory {
     blocks: BTreeMap<u64, Pinned>,
     used_bytes: u64,
     peak_bytes: u64,
+    kept_bytes: u64,
 }
 
 impl HostMemory {
     /// Allocates pinned memory.
     pub fn allocate(&mut self, bytes: u64, space: &dyn AddressSpace) -> Result<u64, Fault> {
         let rounded = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|&rounded| rounded > 0).ok_or(Fault::InvalidValue)?;
-        let ours = space.reserve(rounded, PAGE_BYTES).ok_or(Fault::OutOfMemory)?;
+        let is_kept = rounded <= SMALL_BYTES || self.kept_bytes + rounded <= MOST_KEPT_BYTES;
+        let ours = if is_kept { space.reserve(rounded, PAGE_BYTES) } else { space.reserve_shared(rounded) }.ok_or(Fault::OutOfMemory)?;
         let address = ours.address();
-        self.pin(address, Pinned { bytes, ours: Some(ours) });
+        self.pin(address, Pinned { bytes, kept_bytes: if is_kept { rounded } else { 0 }, ours: Some(ours) });
         Ok(address)
     }
 
@@ -49,7 +64,7 @@ impl HostMemory {
         if before.is_some_and(|(&start, block)| start + block.bytes > address) {
             return Err(Fault::AlreadyRegistered);
         }
-        self.pin(address, Pinned { bytes, ours: None });
+        self.pin(address, Pinned { bytes, kept_bytes: 0, ours: None });
         Ok(())
     }
 
@@ -63,12 +78,14 @@ impl HostMemory {
     fn pin(&mut self, address: u64, block: Pinned) {
         self.used_bytes += block.bytes.next_multiple_of(PAGE_BYTES);
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+        self.kept_bytes += block.kept_bytes;
         self.blocks.insert(address, block);
     }
 
     fn unpin(&mut self, address: u64) {
         if let Some(block) = self.blocks.remove(&address) {
             self.used_bytes -= block.bytes.next_multiple_of(PAGE_BYTES);
+            self.kept_bytes -= block.kept_bytes;
         }
     }
 
@@ -90,6 +107,8 @@ impl HostMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::super::address_space::tests::Counting;
     use super::*;
 
@@ -103,6 +122,23 @@ mod tests {
         assert_eq!(host.free(block), Ok(()));
         assert_eq!(host.unregister(0x10_0000), Ok(()));
         assert_eq!((host.used_bytes(), host.peak_bytes()), (0, 8192 + 4096));
+    }
+
+    #[test]
+    fn small_blocks_and_a_few_large_ones_keep_what_is_written() {
+        let (mut host, space) = (HostMemory::default(), Counting::default());
+        let shared = || space.shared_bytes.load(Ordering::Relaxed);
+        let mut allocate = |bytes| host.allocate(bytes, &space).expect("address space");
+        allocate(MOST_KEPT_BYTES + 1);
+        assert_eq!(shared(), MOST_KEPT_BYTES + PAGE_BYTES, "too large by itself");
+        let large = allocate(MOST_KEPT_BYTES);
+        allocate(SMALL_BYTES);
+        assert_eq!(shared(), MOST_KEPT_BYTES + PAGE_BYTES, "what is kept comes to just as much, and a small one is kept in any case");
+        allocate(SMALL_BYTES + 1);
+        assert_eq!(shared(), MOST_KEPT_BYTES + SMALL_BYTES + 2 * PAGE_BYTES);
+        host.free(large).expect("it is there");
+        host.allocate(MOST_KEPT_BYTES - SMALL_BYTES, &space).expect("address space");
+        assert_eq!(shared(), MOST_KEPT_BYTES + SMALL_BYTES + 2 * PAGE_BYTES, "there is room again");
     }
 
     #[test]

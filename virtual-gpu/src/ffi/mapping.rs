@@ -3,8 +3,9 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::{ptr, slice};
 
@@ -56,7 +57,42 @@ impl Reservation for Mapping {
     }
 }
 
+/// The least window onto the shared memory: a hundred gigabytes are 6,400 of them, and a process may have 65,530 mappings.
+const WINDOW_BYTES: u64 = 16 << 20;
+/// A block has no more windows than that: a larger one has larger windows.
+const MOST_WINDOWS: u64 = 1024;
+
+/// The shared memory of this process: a file in memory, longer than any window, of which as much takes memory as the largest window that is written.
+/// None where the system has no such files.
+fn shared_memory() -> Option<&'static OwnedFd> {
+    static FILE: LazyLock<Option<OwnedFd>> = LazyLock::new(|| {
+        // SAFETY: the name is a string of C.
+        let file = unsafe { libc::memfd_create(c"virtual-gpu-page-locked".as_ptr(), libc::MFD_CLOEXEC) };
+        // SAFETY: the descriptor is a new one, and nobody else's.
+        let file = (file >= 0).then(|| unsafe { OwnedFd::from_raw_fd(file) })?;
+        // SAFETY: the descriptor is open.
+        let made_long = unsafe { libc::ftruncate(file.as_raw_fd(), 1 << 40) };
+        (made_long == 0).then_some(file)
+    });
+    FILE.as_ref()
+}
+
 impl AddressSpace for Mapped {
+    fn reserve_shared(&self, bytes: u64) -> Option<Box<dyn Reservation>> {
+        let mapping = self.reserve(bytes, 4096)?;
+        let window = (bytes / MOST_WINDOWS).next_power_of_two().max(WINDOW_BYTES);
+        let show = |file: &OwnedFd, offset: u64| {
+            let (start, length) = (mapping.address() + offset, window.min(bytes - offset));
+            let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+            // SAFETY: what is replaced is part of the mapping that was just made, to which there are no references.
+            let shown = unsafe { libc::mmap(start as *mut c_void, length as usize, access, flags, file.as_raw_fd(), 0) };
+            shown != libc::MAP_FAILED
+        };
+        // Where the system refuses one, what is left stays ordinary memory: as good, only dearer.
+        let _ = shared_memory().is_some_and(|file| (0..bytes.div_ceil(window)).all(|index| show(file, index * window)));
+        Some(mapping)
+    }
+
     fn reserve(&self, bytes: u64, alignment: u64) -> Option<Box<dyn Reservation>> {
         const PAGE: u64 = 4096;
         // More than is asked for, so that an aligned start lies within.
@@ -99,6 +135,26 @@ pub(crate) fn shared_numbers(path: &Path, count: usize) -> io::Result<&'static [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_block_can_be_written_to_its_end_and_shows_the_same_memory_again() {
+        // A window and a half; and one with larger windows, made when the first is in use.
+        let blocks = [24 << 20, 40 << 30].map(|bytes| (Mapped.reserve_shared(bytes).expect("addresses"), bytes));
+        for (block, bytes) in &blocks {
+            let last = (block.address() + bytes - 8) as *mut u64;
+            let first = block.address() as *mut u64;
+            // SAFETY: they are the first and the last number of a mapping that is there.
+            let read = unsafe {
+                first.write(7);
+                last.write(8);
+                (first.read(), last.read())
+            };
+            assert_eq!(read, (7, 8));
+        }
+        let in_next_window = (blocks[0].0.address() + WINDOW_BYTES) as *const u64;
+        // SAFETY: it is a number in a mapping that is there.
+        assert_eq!(unsafe { in_next_window.read() }, 7, "the same memory stands behind both");
+    }
 
     #[test]
     fn what_is_discarded_reads_as_zeros_and_no_more_than_the_mapping_is() {

@@ -109,12 +109,6 @@ impl Config {
         if self.pinned_memory == Some(false) || self.stream_from == Some(StreamFrom::File) {
             self.max_pinned_gib = None;
         }
-        if self.resident_blocks == Some(ResidentBlocks::Auto) && self.attn_type == AttnType::Math {
-            return Err(ConfigError::new(
-                "resident_blocks=auto goes by a predicted peak, and attn_type=math has none",
-                "give a number of blocks, or use attn_type=sdpa, flash or mem_efficient",
-            ));
-        }
         if self.stream_from == Some(StreamFrom::File) && self.weight_dtype == WeightDtype::Fp8E4m3 {
             return Err(ConfigError::new(
                 "stream_from=file brings weights as the files have them, and weight_dtype=fp8_e4m3 makes them anew",

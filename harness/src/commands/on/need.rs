@@ -40,6 +40,16 @@ const CUDA: &str = "13.";
 pub(super) struct Counted {
     pub(super) peak_allocated_bytes: u64,
     pub(super) peak_reserved_bytes: u64,
+    /// Allocated, and let go of while a stream was not known to be done with it.
+    peak_active_bytes: u64,
+}
+
+impl Counted {
+    /// What waited for streams at the peak, where that is not next to nothing beside what was reserved.
+    fn waiting_bytes(&self) -> Option<u64> {
+        let waiting = self.peak_active_bytes.saturating_sub(self.peak_allocated_bytes);
+        (waiting > self.peak_reserved_bytes / 100).then_some(waiting)
+    }
 }
 
 /// The last allocation that PyTorch gave up.
@@ -139,6 +149,17 @@ impl Need {
     /// The most that PyTorch's allocator had given out at once, on the device where that was most. None where no process told it.
     pub(in crate::commands) fn peak_allocated_bytes(&self) -> Option<u64> {
         self.uses.iter().filter_map(|used| used.counted).map(|counted| counted.peak_allocated_bytes).max()
+    }
+
+    /// The most that PyTorch's allocator had taken from a device.
+    pub(super) fn peak_reserved_bytes(&self) -> Option<u64> {
+        self.uses.iter().filter_map(|used| used.counted).map(|counted| counted.peak_reserved_bytes).max()
+    }
+
+    /// How much memory that a program had let go of waited for a device, where that made a difference to what was reserved: how much it is depends on how far
+    /// the program is ahead.
+    pub(super) fn waiting_bytes(&self) -> Option<u64> {
+        self.uses.iter().filter_map(|used| used.counted?.waiting_bytes()).max()
     }
 
     /// Whether the time of all that it did on the GPU is known.
@@ -256,7 +277,7 @@ mod tests {
     fn what_failed_is_what_the_allocator_was_asked_for() {
         let pieces = Refusal { requested_bytes: 20 << 20, free_bytes: 1 << 20 };
         let torch = format!(
-            r#"{{"torch": "2.13.0", "cuda": "13.0", "devices": {{"0": {{"peak_allocated_bytes": 5, "peak_reserved_bytes": 6}}}},
+            r#"{{"torch": "2.13.0", "cuda": "13.0", "devices": {{"0": {{"peak_allocated_bytes": 5, "peak_reserved_bytes": 6, "peak_active_bytes": 5}}}},
             "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "place": "a.py:3"}}, "tells_work": false}}"#,
             10 * GIB - 512,
             4 * GIB

@@ -17,7 +17,7 @@ class _Allocator:
 
     # torch's own functions that reset the peaks.
     RESETS = ("_cuda_resetPeakMemoryStats", "_accelerator_resetPeakStats")
-    PEAKS = ("allocated_bytes.all.peak", "reserved_bytes.all.peak")
+    PEAKS = ("allocated_bytes.all.peak", "reserved_bytes.all.peak", "active_bytes.all.peak")
 
     def __init__(self, torch, cuda):
         self.torch = torch
@@ -46,7 +46,7 @@ class _Allocator:
         try:
             for device in range(self.cuda.device_count() if self.cuda.is_initialized() else 0):
                 counted = self.cuda.memory_stats(device)
-                before = self.peaks.get(device, (0, 0))
+                before = self.peaks.get(device, (0, 0, 0))
                 self.peaks[device] = tuple(max(counted.get(name, 0), old) for name, old in zip(self.PEAKS, before))
         except Exception:
             pass
@@ -116,7 +116,7 @@ class _OnImport:
             torch = sys.modules["torch"]
             allocator = self.allocator or _Allocator(torch, torch.cuda)
             allocator.read()
-            names = ("peak_allocated_bytes", "peak_reserved_bytes")
+            names = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_active_bytes")
             record = {
                 "torch": str(torch.__version__),
                 "cuda": torch.version.cuda,

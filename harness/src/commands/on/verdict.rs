@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{GpuProfile, Secs, gib};
+use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, Secs, gib};
 
 use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
 use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
+use crate::worker::EventOrder;
 
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
@@ -33,6 +34,14 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
             None if need.unreadable.is_empty() => tell_fit(need, profile, profiles),
             None => tell!("Whether it fits is not known."),
         }
+        if falls_back(need, profile) {
+            tell!(
+                "Attention held its whole score matrix. On compute capability {} ({}) PyTorch has no other attention for bf16: in fp16 (torch.float16) the program \
+                 needs far less. GPUs of compute capability 8.0 and later have one, and are not named above.",
+                profile.compute_capability.value,
+                profile.name
+            );
+        }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
                 "Do not rely on these figures: PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13.",
@@ -53,6 +62,28 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
+    }
+}
+
+/// Says that what was counted depends on how far the program is ahead of the GPU, which is about to be bounded.
+pub(super) fn tell_dependence(waiting_bytes: u64) {
+    tell!(
+        "How much is reserved depends on how far the program is ahead of the GPU: memory that it has let go of, up to {} here, stays taken until the GPU is done with \
+         it. Where there is less memory PyTorch waits for the GPU instead, which takes time. The program is run twice more for both ends (with --events clock it is not):",
+        size(waiting_bytes)
+    );
+}
+
+/// Says what was counted at one of the ends.
+pub(super) fn tell_end(events: EventOrder, need: &Need, profile: &GpuProfile, status: ExitStatus) {
+    let which = match events {
+        EventOrder::Clock => "by the clock",
+        EventOrder::Eager => "never ahead of the GPU",
+        EventOrder::Lazy => "as far ahead as CUDA lets it be",
+    };
+    match need.peak_reserved_bytes().filter(|_| status.success()) {
+        Some(reserved) => tell!("  {which}: {} reserved, {} device", size(reserved), size(need.bytes_on(profile))),
+        None => tell!("  {which}: not known, since the program did not end well when it was run again ({status})"),
     }
 }
 
@@ -120,7 +151,7 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     if need.met_later() > 0 {
         tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
-    let (fits, small) = sorted(need, profiles);
+    let (fits, small) = sorted(need, profile, profiles);
     tell!("Fits on: {}. Too small: {}.", a_few(fits, "larger"), a_few(small, "smaller"));
 }
 
@@ -138,7 +169,7 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
         return;
     }
     tell!("{asked}. {} are missing.{again}", size(missing));
-    let (fits, small) = sorted(need, profiles);
+    let (fits, small) = sorted(need, profile, profiles);
     tell!(
         "It needs at least {:.2} GiB. Large enough for that: {}. Too small: {}.",
         gib(need.bytes_on(profile)),
@@ -151,9 +182,20 @@ fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &
     }
 }
 
-/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest.
-fn sorted<'a>(need: &Need, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
-    let mut all: Vec<_> = profiles.iter().collect();
+/// Whether the program's attention holds a score matrix that it would not hold on a later GPU.
+fn falls_back(need: &Need, profile: &GpuProfile) -> bool {
+    lacks_attention(profile) && need.uses.iter().any(|used| used.report.has_score_matrix)
+}
+
+fn lacks_attention(profile: &GpuProfile) -> bool {
+    AttnType::Sdpa.kernel(Dtype::Bf16, Some(profile)) == AttentionKernel::WithScores
+}
+
+/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest. Where it takes another way on a later GPU, what it
+/// needs there is not known.
+fn sorted<'a>(need: &Need, profile: &GpuProfile, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
+    let falls_back = falls_back(need, profile);
+    let mut all: Vec<_> = profiles.iter().filter(|other| !falls_back || lacks_attention(other)).collect();
     all.sort_by_key(|profile| profile.memory_bytes.value);
     let (fits, mut small): (Vec<_>, Vec<_>) = all.into_iter().partition(|profile| need.bytes_on(profile) <= profile.memory_bytes.value);
     small.reverse();

@@ -1,0 +1,43 @@
+//! What attention holds where it keeps its score matrix, from shapes alone.
+//!
+//! Note: what exists at once.
+//! libtorch computes in fp32 (`_scaled_dot_product_attention_math`). Inputs of 16 bits get a copy in fp32, query and key another one that is scaled. Scores are
+//! made of those; then there are the scores, their softmax, and a byte for each that says whether it is minus infinity; last the result, in fp32 and rounded,
+//! beside the softmax, which is rounded too. A batched matrix product copies what does not lie as one row of matrices: heads side by side in a token, of more than one video.
+
+/// Bytes of an fp32 number.
+const FP32: i64 = 4;
+
+/// What one call of attention is given: `[batch, heads, queries, width]` against as many keys.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// Videos.
+    pub batch: i64,
+    /// Heads.
+    pub heads: i64,
+    /// Rows of the score matrix.
+    pub queries: i64,
+    /// Its columns.
+    pub keys: i64,
+    /// Channels of a head.
+    pub width: i64,
+}
+
+impl AttentionShape {
+    /// The most bytes that it holds at once beside its inputs, whose numbers have so many `bytes`.
+    pub fn score_bytes(self, bytes: i64) -> i64 {
+        let rows = self.batch * self.heads;
+        let (scores, query, key) = (rows * self.queries * self.keys, rows * self.queries * self.width, rows * self.keys * self.width);
+        let is_half = bytes != FP32;
+        let copied = if self.batch > 1 && self.heads > 1 { 1 } else { 0 };
+        // 1. Throughout: what was made fp32, and the scaled query.
+        let in_fp32 = if is_half { FP32 * (query + 2 * key) } else { 0 };
+        let throughout = in_fp32 + FP32 * query;
+        // 2. The product with the scaled key, softmax, the product with the value.
+        let product = FP32 * (key + copied * (query + key) + scores);
+        let softmax = (2 * FP32 + 1) * scores + rows * self.queries;
+        let rounded = if is_half { bytes * (scores + query) } else { 0 };
+        let result = FP32 * (scores + query + copied * key) + rounded;
+        throughout + product.max(softmax).max(result)
+    }
+}
