@@ -175,6 +175,13 @@ fn times() -> Vec<Column> {
             secs(r.denoise_secs())
         }),
         of("step_secs", "s", "One sampler step: the mean of those that ran, without the first where several ran.", |r| secs(r.step_secs())),
+        of("step_secs_least", "s", "Of measured steps: the shortest of those after the first, where several ran.", |r| {
+            text(r.step_spread().map(|[least, _]| least))
+        }),
+        of("step_secs_largest", "s", "Of measured steps: the longest of those after the first, where several ran.", |r| {
+            text(r.step_spread().map(|[_, largest]| largest))
+        }),
+        of("first_step_secs", "s", "The first step, which also pays for what happens once, where several ran.", |r| secs(r.first_step_secs())),
         of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
         of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),
         of("total_secs_low", "s", "Of an estimate: no less than this.", move |r| text(range(r).map(|secs| secs.low))),
@@ -256,7 +263,7 @@ mod tests {
     #[test]
     fn the_first_step_counts_once() {
         let mut record = samples::ok("a", 0, 10);
-        (record.config.steps, record.config.steps_measured) = (50, Some(2));
+        (record.config.steps, record.config.steps_measured) = (50, Some(2.into()));
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
         denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, work: None });
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(13.73 / 2.0), "without the steps' own times, the mean of all");
@@ -265,6 +272,22 @@ mod tests {
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(6.2));
         let all = record.denoise_secs().expect("it is known").expected;
         assert!((all - (7.53 + 49.0 * 6.2)).abs() < 1e-9, "{all}");
+    }
+
+    #[test]
+    fn repeated_steps_that_were_measured_have_a_spread() {
+        let mut record = samples::ok("a", 0, 10);
+        let mut spread = |steps: &[f64], source| {
+            record.time_source = source;
+            let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
+            denoise.step_secs = steps.iter().copied().map(Secs::measured).collect();
+            (record.step_spread(), record.first_step_secs().map(|secs| secs.expected))
+        };
+        use engine_protocol::Source::{Measured, Modelled};
+        assert_eq!(spread(&[7.53, 6.2, 6.1, 6.3], Some(Measured)), (Some([6.1, 6.3]), Some(7.53)));
+        assert_eq!(spread(&[7.53, 6.2], Some(Measured)), (None, Some(7.53)), "one step differs from none");
+        assert_eq!(spread(&[7.53], Some(Measured)), (None, None));
+        assert_eq!(spread(&[6.2, 6.2, 6.2], Some(Modelled)), (None, Some(6.2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use engine_protocol::{Outcome, RunRecord, Stage};
 
-use crate::sentences::steps_that_ran;
+use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{needed_bytes, total_secs};
 use crate::words::{CONTEXT, counters, in_gib, time};
@@ -38,7 +38,7 @@ impl TableColumn {
 }
 
 /// All columns, in order.
-pub const TABLE: [TableColumn; 10] = [
+pub const TABLE: [TableColumn; 11] = [
     TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
     TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
     TableColumn::text("attention", |record| record.config.attn_type.name().into()),
@@ -53,6 +53,12 @@ pub const TABLE: [TableColumn; 10] = [
     TableColumn {
         is_memory: false,
         ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
+    },
+    TableColumn {
+        is_memory: false,
+        ..TableColumn::memory("step", false, |record| {
+            if record.outcome == Outcome::Ok { step(record).unwrap_or_default() } else { String::new() }
+        })
     },
     TableColumn {
         is_on_terminal: false,
@@ -113,6 +119,11 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
         notes.push(format!("Total: the time from prompt to video, without loading.{ends}"));
     }
     notes.extend(records.iter().find_map(steps_that_ran));
+    let spreads = records.iter().filter_map(|record| Some((record.step_spread()?, record.step_secs()?.expected)));
+    let widest = spreads.map(|([least, largest], mean)| (largest - least) / mean).reduce(f64::max);
+    notes.extend(widest.map(|share| {
+        format!("The first step warms up and counts once. Those after it differ by {:.1}% at most within a case: results.csv has the shortest and the longest.", share * 100.0)
+    }));
     let missing = run.missing();
     if missing > 0 {
         notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));

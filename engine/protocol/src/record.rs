@@ -273,6 +273,21 @@ impl RunRecord {
         }
     }
 
+    /// The shortest and the longest of the sampler steps that ran after the first, where several were measured: how far repeated steps differ. Those of the
+    /// virtual GPU are equal, and their time has an interval of its own.
+    pub fn step_spread(&self) -> Option<[f64; 2]> {
+        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        let later = denoise.step_secs.get(1..).filter(|later| later.len() > 1 && self.time_source == Some(Source::Measured))?;
+        let secs = || later.iter().map(|secs| secs.expected);
+        Some([secs().fold(f64::INFINITY, f64::min), secs().fold(0.0, f64::max)])
+    }
+
+    /// The first sampler step, where more than one ran: it also pays for what happens once.
+    pub fn first_step_secs(&self) -> Option<Secs> {
+        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        denoise.step_secs.first().copied().filter(|_| denoise.step_secs.len() > 1)
+    }
+
     /// All sampler steps: those that ran as they were, and each of the others as most are.
     pub fn denoise_secs(&self) -> Option<Secs> {
         let left = f64::from(self.config.steps - self.config.steps_to_run());

@@ -49,6 +49,6 @@ pub(crate) fn rehearse(
 /// The case with as few sampler steps as tell all.
 fn shortened(case: &Case) -> Case {
     let mut shortened = case.clone();
-    shortened.config.steps_measured = Some(STEPS.min(case.config.steps));
+    shortened.config.steps_measured = Some(STEPS.min(case.config.steps).into());
     shortened
 }
