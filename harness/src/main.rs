@@ -23,6 +23,7 @@ mod progress;
 mod pytorch;
 mod real_gpu;
 mod run_store;
+mod shared_weights;
 mod sweep;
 mod testbed;
 mod worker;

@@ -181,7 +181,9 @@ fn times() -> Vec<Column> {
         of("step_secs_largest", "s", "Of measured steps: the longest of those after the first, where several ran.", |r| {
             text(r.step_spread().map(|[_, largest]| largest))
         }),
-        of("first_step_secs", "s", "The first step, which also pays for what happens once, where several ran.", |r| secs(r.first_step_secs())),
+        of("first_step_secs", "s", "The first step, which also pays for what happens once, where several ran.", |r| {
+            secs(r.first_step_secs())
+        }),
         of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
         of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),
         of("total_secs_low", "s", "Of an estimate: no less than this.", move |r| text(range(r).map(|secs| secs.low))),

@@ -29,8 +29,8 @@ pub use config::{
 pub use device::Device;
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom,
-    WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
+    StreamFrom, WeightDtype, told,
 };
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};

@@ -15,6 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
+use crate::shared_weights::SharedWeights;
 use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand, rehearse};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
@@ -50,6 +51,8 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let forecasts = rehearse(&testbed, &models, &open, limits.case_timeout, &interrupt)?;
     let (open, hopeless) = forecasts.sorted(open, testbed.capacity_bytes);
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
+    let (shared_weights, said) = SharedWeights::for_cases(testbed.device, &models, open.iter().map(|case| &case.config))?;
+    said.iter().for_each(|said| tell!("{said}"));
     let progress = Progress::new(open.len(), "cases").expecting(forecasts.secs_of_all(&open));
     let host_rates = host_rates::for_cases(&testbed, &launcher, open.iter().map(|case| &case.config));
     let schedule = Schedule {
@@ -60,9 +63,11 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         limits,
         interrupt: &interrupt,
         forecasts: &forecasts,
+        shared_weights: shared_weights.as_ref(),
     };
     let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
+    drop(shared_weights);
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);

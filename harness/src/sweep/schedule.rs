@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::shared_weights::SharedWeights;
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
@@ -39,6 +40,8 @@ pub(crate) struct Schedule<'a> {
     pub(crate) interrupt: &'a Interrupt,
     /// What the virtual GPU forecast of them.
     pub(crate) forecasts: &'a Forecasts,
+    /// Where they keep weights that one makes for all.
+    pub(crate) shared_weights: Option<&'a SharedWeights>,
 }
 
 impl Schedule<'_> {
@@ -77,7 +80,8 @@ impl Schedule<'_> {
     }
 
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
-        let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, self.host_rates.clone());
+        let mut request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, self.host_rates.clone());
+        request.shared_weights = self.shared_weights.map(|shared| shared.folder().to_owned());
         worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
     }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom,
-    WeightDtype,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
+    StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
