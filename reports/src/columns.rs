@@ -2,7 +2,7 @@
 //!
 //! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
-use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, RunRecord, Secs, Stage, told};
+use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, RunRecord, Secs, Stage, told};
 
 use crate::run::Run;
 use crate::verdict::{needed_bytes, total_secs};
@@ -203,6 +203,23 @@ fn rest() -> Vec<Column> {
     vec![
         of("h2d_bytes", "bytes", "Copied from the host to the GPU.", |r| text(r.h2d_bytes)),
         of("d2h_bytes", "bytes", "Copied from the GPU to the host.", |r| text(r.d2h_bytes)),
+        of("steps_of", "", "The case whose sampler steps it has, since its own cannot differ: it ran one step itself.", |r| {
+            text(r.steps_of.as_ref())
+        }),
+        of("warnings", "", "On a real GPU: what makes the case's figures doubtful.", |r| r.warnings().join("; ")),
+        of("gpu_temperature_c", "°C", "Of a real GPU, before the case.", |r| of_gpu(r, |gpu| gpu.temperature_c)),
+        of("gpu_highest_temperature_c", "°C", "The highest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.highest_temperature_c)),
+        of("sm_clock_mhz", "MHz", "The clock of a real GPU's multiprocessors, before the case.", |r| of_gpu(r, |gpu| gpu.sm_clock_mhz)),
+        of("lowest_sm_clock_mhz", "MHz", "The lowest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.lowest_sm_clock_mhz)),
+        of("throttled_by", "", "What held the clocks down: `power_limit`, `heat`, `power_supply` or `hardware`.", |r| {
+            let reasons = r.gpu_state.iter().flat_map(|gpu| &gpu.throttled_by);
+            reasons.map(|reason| reason.name()).collect::<Vec<_>>().join(" ")
+        }),
+        of("gpu_held_bytes", "bytes", "Of a real GPU's memory: in use before the case.", |r| of_gpu(r, |gpu| gpu.held_bytes)),
+        of("other_processes", "", "Processes on a real GPU before the case.", |r| {
+            let others = r.gpu_state.iter().flat_map(|gpu| &gpu.others);
+            others.map(|other| other.process.to_string()).collect::<Vec<_>>().join(" ")
+        }),
         of("version", "", "The version of lowmem that ran the case.", |r| text(r.version.as_ref())),
         of("began", "RFC 3339", "When the case began to run.", |r| text(r.began.as_ref())),
         of("wall_secs", "s", "What the case took on this machine, from the worker's start to its end: no figure of the GPU.", |r| {
@@ -220,6 +237,11 @@ fn rest() -> Vec<Column> {
             |run, r| text(run.manifest.gpu.as_ref().and_then(|gpu| denoise_share_of_peak(r, gpu))),
         ),
     ]
+}
+
+/// A figure of the real GPU.
+fn of_gpu<T: ToString>(record: &RunRecord, figure: impl Fn(&GpuState) -> Option<T>) -> String {
+    text(record.gpu_state.as_ref().and_then(figure))
 }
 
 fn denoise_share_of_peak(record: &RunRecord, gpu: &GpuProfile) -> Option<f64> {

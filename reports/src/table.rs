@@ -79,6 +79,9 @@ pub(crate) fn outcome(record: &RunRecord) -> String {
     if record.is_skipped {
         text += ", not run";
     }
+    if !record.warnings().is_empty() {
+        text += ", warned";
+    }
     text
 }
 
@@ -125,9 +128,36 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
     notes.extend(widest.map(|share| {
         format!("The first step warms up and counts once. Those after it differ by {:.1}% at most within a case: results.csv has the shortest and the longest.", share * 100.0)
     }));
+    if let Some(count) = Some(records.iter().filter(|record| record.steps_of.is_some()).count()).filter(|&count| count > 0) {
+        notes.push(format!(
+            "{count} of {} cases ran one step and have the others' steps, from which they differ in how they decode alone.",
+            records.len()
+        ));
+    }
+    notes.extend(run.manifest.left_out.iter().cloned());
+    notes.extend(warned(records));
     let missing = run.missing();
     if missing > 0 {
         notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));
     }
     notes
+}
+
+/// Each warning once, with the cases that it is about.
+fn warned(records: &[RunRecord]) -> Vec<String> {
+    let mut about: Vec<(String, Vec<&str>)> = Vec::new();
+    for record in records {
+        for warning in record.warnings() {
+            match about.iter_mut().find(|(known, _)| *known == warning) {
+                Some((_, cases)) => cases.push(&record.case),
+                None => about.push((warning, vec![&record.case])),
+            }
+        }
+    }
+    let said = |(warning, cases): (String, Vec<&str>)| match cases.as_slice() {
+        [case] => format!("Warned: {warning} ({case})."),
+        [first, ..] => format!("Warned: {warning} ({} cases, the first is {first}).", cases.len()),
+        [] => format!("Warned: {warning}."),
+    };
+    about.into_iter().map(said).collect()
 }

@@ -3,12 +3,14 @@
 //! The harness starts one worker a case, writes a [`Request`] as JSON to its standard input and reads [`Event`]s as JSON lines
 //! from its standard output. Neither side knows more of the other than this crate.
 
+mod attention_kernel;
 mod attribution;
 mod calibration;
 mod config;
 mod device;
 mod event;
 mod flag_values;
+mod gpu_state;
 mod host_rates;
 mod inventory;
 mod model;
@@ -20,6 +22,7 @@ mod request;
 mod stage;
 mod time;
 
+pub use attention_kernel::AttentionKernel;
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, Measurement};
 pub use config::{
@@ -32,6 +35,7 @@ pub use flag_values::{
     Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
     StreamFrom, WeightDtype, told,
 };
+pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
+use crate::{Config, Device, GpuState, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
 /// lacks.
@@ -167,6 +167,12 @@ pub struct RunRecord {
     /// Of a case on a real GPU, what the virtual one said before.
     #[serde(default, alias = "predicted", skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// The case whose sampler steps it has: its own, of which it ran one, cannot differ from those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_of: Option<String>,
+    /// What the real GPU was like; empty elsewhere, and where its driver does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_state: Option<GpuState>,
     /// It was not run, since the virtual GPU says that it cannot fit: what is here is the virtual GPU's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_skipped: bool,
@@ -193,6 +199,11 @@ impl RunRecord {
     /// The configuration as it ran: that of the last level, where memory ran out and the run went on.
     pub fn config_run(&self) -> &Config {
         self.settled_config.as_ref().unwrap_or(&self.config)
+    }
+
+    /// What makes its figures doubtful, in sentences without their point.
+    pub fn warnings(&self) -> Vec<String> {
+        self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default()
     }
 
     /// The largest `counter` over the stages that ran, and its stage.

@@ -44,6 +44,7 @@ pub(crate) fn rehearse(
         limits,
         interrupt,
         forecasts: &nothing,
+        shared_steps: None,
         shared_weights: None,
     };
     let mut records = BTreeMap::new();

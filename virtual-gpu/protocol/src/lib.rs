@@ -8,8 +8,10 @@ pub mod environment;
 
 mod gpu_profile;
 mod report;
+mod sensors;
 mod work;
 
 pub use gpu_profile::{Efficiency, Figure, GpuProfile, Pcie, PeakFlops, PeakShare};
 pub use report::{DeviceReport, ModelledSecs, NotGivenBack, ProcessReport, Refusal, Refusals, WorkSum};
+pub use sensors::Sensors;
 pub use work::{WorkKind, WorkType};
