@@ -48,7 +48,13 @@ fn a_video_from_shared_weights_is_the_same() {
     let shared = place.path("shared");
     fs::create_dir(&shared).expect("a folder");
     let video = |name: &str, dtype: &str, weight_dtype: &str, shared_weights: Option<&Path>| {
-        let settings = [("dtype", dtype.into()), ("weight_dtype", weight_dtype.into()), ("low_mem_level", 3.into())];
+        let settings = [
+            ("dtype", dtype.into()),
+            ("weight_dtype", weight_dtype.into()),
+            ("low_mem_level", 3.into()),
+            ("frames", 1.into()),
+            ("steps", 1.into()),
+        ];
         let settings = Settings::from_pairs(settings.map(|(key, value)| (key.to_owned(), value))).expect("settings");
         let output = place.path(&format!("{name}.safetensors"));
         let request = Request {
