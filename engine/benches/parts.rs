@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::path::Path;
 
-use criterion::Criterion;
+use criterion::{BatchSize, Criterion};
 use engine::scheduler::Scheduler;
 use engine::transformer::Transformer;
 use engine::vae::{FeatureCache, VaeDecoder};
-use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
+use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights, shared};
 use engine_protocol::{AttnType, ModelSpec, Sampler};
 use tch::{Device, Kind, Tensor};
 
@@ -28,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     unipc_step(&mut criterion);
     seeded_weights(&mut criterion, &model);
+    shared_weights(&mut criterion, &model)?;
     criterion.final_summary();
     Ok(())
 }
@@ -80,6 +82,25 @@ fn seeded_weights(criterion: &mut Criterion, model: &ModelSpec) {
     });
 }
 
+/// Loading four blocks when nobody has made their file yet, and when somebody has.
+fn shared_weights(criterion: &mut Criterion, model: &ModelSpec) -> Result<(), Box<dyn std::error::Error>> {
+    let mut spec = model.transformer.clone();
+    spec.num_layers = 4;
+    let groups = Transformer::groups(&spec);
+    let parent = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    let load = |folder: &Path| {
+        let source = shared(folder, "transformer", SEED, &groups, Kind::BFloat16).expect("the file is made");
+        black_box(Seeded::of(&source, &groups, Kind::BFloat16).expect("they are copied"));
+    };
+    criterion.bench_function("shared weights, four blocks, bf16, first load", |bencher| {
+        let folder = || tempfile::tempdir_in(parent.path()).expect("a folder");
+        bencher.iter_batched(folder, |folder| load(folder.path()), BatchSize::PerIteration);
+    });
+    load(parent.path());
+    criterion.bench_function("shared weights, four blocks, bf16, later loads", |bencher| bencher.iter(|| load(parent.path())));
+    Ok(())
+}
+
 /// All groups of a model, on the CPU, with seeded values.
 struct Seeded {
     groups: HashMap<GroupName, Weights>,
@@ -87,7 +108,10 @@ struct Seeded {
 
 impl Seeded {
     fn new(groups: &[Group], kind: Kind) -> engine::Result<Self> {
-        let source = Source::Seeded(SEED);
+        Self::of(&Source::Seeded(SEED), groups, kind)
+    }
+
+    fn of(source: &Source, groups: &[Group], kind: Kind) -> engine::Result<Self> {
         let fill = |group: &Group| {
             let layout = GroupLayout::new(group, kind);
             let weights = Weights::bind(group, &layout, &Tensor::f_zeros([layout.bytes], (Kind::Uint8, Device::Cpu))?)?;

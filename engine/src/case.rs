@@ -13,6 +13,7 @@ use crate::operation_times;
 use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
 use crate::stages::{Say, Stages};
 use crate::video::{Discard, VideoFile, VideoShape};
+use crate::weights::kind_of;
 
 /// Runs the case; the event that ends it, either way.
 ///
@@ -201,8 +202,10 @@ fn room(request: &Request, device: ComputeDevice) -> Result<Room<'_>> {
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.
 fn sources(request: &Request) -> Sources {
     let components = components::of(&request.model);
-    match request.device {
-        Device::Virtual => Sources::empty(&components),
-        Device::Cuda | Device::Cpu => Sources::seeded(&components, request.config.seed),
+    let (seed, compute) = (request.config.seed, kind_of(request.config.dtype));
+    match (request.device, &request.shared_weights) {
+        (Device::Virtual, _) => Sources::empty(&components),
+        (Device::Cuda | Device::Cpu, Some(folder)) => Sources::shared(&components, seed, compute, folder),
+        (Device::Cuda | Device::Cpu, None) => Sources::seeded(&components, seed),
     }
 }

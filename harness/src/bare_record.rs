@@ -28,6 +28,8 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         host_pinned_peak_bytes: None,
         wall_secs: 1.0,
         forecast: None,
+        steps_of: None,
+        gpu_state: None,
         is_skipped: false,
         unsupported_calls: Default::default(),
     }

@@ -52,7 +52,6 @@ impl Progress {
     pub(crate) fn expecting(self, secs: Option<f64>) -> Self {
         if let Some(secs) = secs {
             self.expected.store(millis(secs), Ordering::Relaxed);
-            self.line(&format!("Estimated for all of them, without loading: {}.", rough_time(secs)));
         }
         self
     }
@@ -77,6 +76,7 @@ impl Progress {
             let first = record.error.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
             self.line(&format!("{}: {}: {first}", record.case, record.outcome.name()));
         }
+        record.warnings().iter().for_each(|warning| self.line(&format!("{}: warning: {warning}", record.case)));
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         self.show(done - 1, done, &suffix);
     }

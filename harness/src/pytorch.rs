@@ -67,7 +67,7 @@ fn version() -> Result<&'static str, Error> {
 }
 
 /// The user's cache folder, as the scripts find it too.
-fn cache() -> Result<PathBuf, Error> {
+pub(crate) fn cache() -> Result<PathBuf, Error> {
     let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let in_home = || Some(named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))?.join("lowmem"));
     named(CACHE).or_else(in_home).ok_or_else(|| Error::input(format!("there is no folder for PyTorch: set HOME or {CACHE}")))

@@ -160,6 +160,7 @@ mod tests {
             memory_limit_bytes: None,
             models: Vec::new(),
             cases: cases.iter().map(|&case| case.to_owned()).collect(),
+            left_out: Vec::new(),
             host: crate::host::describe(),
         }
     }

@@ -155,6 +155,7 @@ impl Testbed {
             host_rates,
             model: model.clone(),
             config: config.clone(),
+            shared_weights: None,
             output: None,
             operation_times: None,
         }

@@ -240,7 +240,7 @@ mod tests {
     fn profiled(operations: Vec<OperationTime>, denoise_secs: f64, stalled_secs: f64) -> RunRecord {
         let mut record = samples::ok("level3", 3, 10);
         record.config.steps = 50;
-        record.config.steps_measured = Some(2);
+        record.config.steps_measured = Some(2.into());
         for stage in &mut record.stages {
             let (secs, stall) = if stage.stage == Stage::Denoise { (denoise_secs, stalled_secs) } else { (1.0, 0.0) };
             stage.time = Some(StageTime { secs: Secs::measured(secs), copy_stall: Some(Secs::measured(stall)), work: None });

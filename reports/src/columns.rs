@@ -2,7 +2,7 @@
 //!
 //! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
-use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, RunRecord, Secs, Stage, told};
+use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, RunRecord, Secs, Stage, told};
 
 use crate::run::Run;
 use crate::verdict::{needed_bytes, total_secs};
@@ -175,6 +175,15 @@ fn times() -> Vec<Column> {
             secs(r.denoise_secs())
         }),
         of("step_secs", "s", "One sampler step: the mean of those that ran, without the first where several ran.", |r| secs(r.step_secs())),
+        of("step_secs_least", "s", "Of measured steps: the shortest of those after the first, where several ran.", |r| {
+            text(r.step_spread().map(|[least, _]| least))
+        }),
+        of("step_secs_largest", "s", "Of measured steps: the longest of those after the first, where several ran.", |r| {
+            text(r.step_spread().map(|[_, largest]| largest))
+        }),
+        of("first_step_secs", "s", "The first step, which also pays for what happens once, where several ran.", |r| {
+            secs(r.first_step_secs())
+        }),
         of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
         of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),
         of("total_secs_low", "s", "Of an estimate: no less than this.", move |r| text(range(r).map(|secs| secs.low))),
@@ -194,6 +203,23 @@ fn rest() -> Vec<Column> {
     vec![
         of("h2d_bytes", "bytes", "Copied from the host to the GPU.", |r| text(r.h2d_bytes)),
         of("d2h_bytes", "bytes", "Copied from the GPU to the host.", |r| text(r.d2h_bytes)),
+        of("steps_of", "", "The case whose sampler steps it has, since its own cannot differ: it ran one step itself.", |r| {
+            text(r.steps_of.as_ref())
+        }),
+        of("warnings", "", "On a real GPU: what makes the case's figures doubtful.", |r| r.warnings().join("; ")),
+        of("gpu_temperature_c", "°C", "Of a real GPU, before the case.", |r| of_gpu(r, |gpu| gpu.temperature_c)),
+        of("gpu_highest_temperature_c", "°C", "The highest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.highest_temperature_c)),
+        of("sm_clock_mhz", "MHz", "The clock of a real GPU's multiprocessors, before the case.", |r| of_gpu(r, |gpu| gpu.sm_clock_mhz)),
+        of("lowest_sm_clock_mhz", "MHz", "The lowest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.lowest_sm_clock_mhz)),
+        of("throttled_by", "", "What held the clocks down: `power_limit`, `heat`, `power_supply` or `hardware`.", |r| {
+            let reasons = r.gpu_state.iter().flat_map(|gpu| &gpu.throttled_by);
+            reasons.map(|reason| reason.name()).collect::<Vec<_>>().join(" ")
+        }),
+        of("gpu_held_bytes", "bytes", "Of a real GPU's memory: in use before the case.", |r| of_gpu(r, |gpu| gpu.held_bytes)),
+        of("other_processes", "", "Processes on a real GPU before the case.", |r| {
+            let others = r.gpu_state.iter().flat_map(|gpu| &gpu.others);
+            others.map(|other| other.process.to_string()).collect::<Vec<_>>().join(" ")
+        }),
         of("version", "", "The version of lowmem that ran the case.", |r| text(r.version.as_ref())),
         of("began", "RFC 3339", "When the case began to run.", |r| text(r.began.as_ref())),
         of("wall_secs", "s", "What the case took on this machine, from the worker's start to its end: no figure of the GPU.", |r| {
@@ -211,6 +237,11 @@ fn rest() -> Vec<Column> {
             |run, r| text(run.manifest.gpu.as_ref().and_then(|gpu| denoise_share_of_peak(r, gpu))),
         ),
     ]
+}
+
+/// A figure of the real GPU.
+fn of_gpu<T: ToString>(record: &RunRecord, figure: impl Fn(&GpuState) -> Option<T>) -> String {
+    text(record.gpu_state.as_ref().and_then(figure))
 }
 
 fn denoise_share_of_peak(record: &RunRecord, gpu: &GpuProfile) -> Option<f64> {
@@ -256,7 +287,7 @@ mod tests {
     #[test]
     fn the_first_step_counts_once() {
         let mut record = samples::ok("a", 0, 10);
-        (record.config.steps, record.config.steps_measured) = (50, Some(2));
+        (record.config.steps, record.config.steps_measured) = (50, Some(2.into()));
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
         denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, work: None });
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(13.73 / 2.0), "without the steps' own times, the mean of all");
@@ -265,6 +296,22 @@ mod tests {
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(6.2));
         let all = record.denoise_secs().expect("it is known").expected;
         assert!((all - (7.53 + 49.0 * 6.2)).abs() < 1e-9, "{all}");
+    }
+
+    #[test]
+    fn repeated_steps_that_were_measured_have_a_spread() {
+        let mut record = samples::ok("a", 0, 10);
+        let mut spread = |steps: &[f64], source| {
+            record.time_source = source;
+            let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
+            denoise.step_secs = steps.iter().copied().map(Secs::measured).collect();
+            (record.step_spread(), record.first_step_secs().map(|secs| secs.expected))
+        };
+        use engine_protocol::Source::{Measured, Modelled};
+        assert_eq!(spread(&[7.53, 6.2, 6.1, 6.3], Some(Measured)), (Some([6.1, 6.3]), Some(7.53)));
+        assert_eq!(spread(&[7.53, 6.2], Some(Measured)), (None, Some(7.53)), "one step differs from none");
+        assert_eq!(spread(&[7.53], Some(Measured)), (None, None));
+        assert_eq!(spread(&[6.2, 6.2, 6.2], Some(Modelled)), (None, Some(6.2)));
     }
 
     #[test]

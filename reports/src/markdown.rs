@@ -56,7 +56,7 @@ mod tests {
     fn an_out_of_memory_is_a_row_with_what_it_needs() {
         let run = samples::run(vec![samples::ok("level1", 1, 10), samples::oom("level0", 0, 20)]);
         let text = tables(&Summary::of(&run));
-        assert!(text.contains("| level0 | 0 |  | sdpa | 96x64 | oom in denoise |  |  | ≥ 31.00 |  |  |"), "{text}");
+        assert!(text.contains("| level0 | 0 |  | sdpa | 96x64 | oom in denoise |  |  | ≥ 31.00 |  |  |  |"), "{text}");
         assert!(text.contains("`cudaThing`: 4"), "{text}");
     }
 }

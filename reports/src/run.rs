@@ -46,6 +46,9 @@ pub struct Manifest {
     pub models: Vec<ModelSpec>,
     /// All cases, in order.
     pub cases: Vec<String>,
+    /// What cases were left out, since others are the same, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The machine.
     pub host: Host,
 }

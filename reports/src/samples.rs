@@ -25,6 +25,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         memory_limit_bytes: None,
         models: vec![model()],
         cases: records.iter().map(|record| record.case.clone()).collect(),
+        left_out: Vec::new(),
         host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
     };
     Run::new(manifest, records)
@@ -74,6 +75,8 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         host_pinned_peak_bytes: Some(0),
         wall_secs: 0.5,
         forecast: None,
+        steps_of: None,
+        gpu_state: None,
         is_skipped: false,
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{Device, Outcome, RunRecord, Source, gib};
+use engine_protocol::{Device, Outcome, RunRecord, Secs, Source, gib};
 
 use crate::advice::level_and_flags;
 use crate::run::Run;
@@ -61,13 +61,23 @@ pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
     Some(format!("Fits: {:.2}{held} GiB ({})", gib(peak), source(record)))
 }
 
-/// `Estimated: 2 h 12 min (1 h 58 to 2 h 36)` or `Measured: 2 h 12 min`; nothing where no time is known.
+/// `Estimated: 2 h 12 min (1 h 58 to 2 h 36)` or `Measured: 5 min 20 s; a step 6.20 s (6.19 to 6.22)`; nothing where no time is known.
 pub fn duration(record: &RunRecord) -> Option<String> {
     let secs = total_secs(record)?;
     Some(match record.time_source? {
-        Source::Measured => format!("Measured: {}", time(secs.expected)),
+        Source::Measured => {
+            let step = step(record).filter(|_| record.step_spread().is_some());
+            format!("Measured: {}{}", time(secs.expected), step.map(|step| format!("; a step {step}")).unwrap_or_default())
+        }
         Source::Virtual | Source::Modelled => format!("Estimated: {}", time_with_range(secs)),
     })
+}
+
+/// A sampler step: `6.20 s`, and where several were measured the shortest and the longest of those after the first: `6.20 s (6.19 to 6.22)`.
+pub(crate) fn step(record: &RunRecord) -> Option<String> {
+    let secs = record.step_secs()?;
+    let [low, high] = record.step_spread().unwrap_or([secs.low, secs.high]);
+    Some(time_with_range(Secs { low, high, ..secs }))
 }
 
 /// The case that missed by least, and by how much.

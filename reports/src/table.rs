@@ -4,7 +4,7 @@
 
 use engine_protocol::{Outcome, RunRecord, Stage};
 
-use crate::sentences::steps_that_ran;
+use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{needed_bytes, total_secs};
 use crate::words::{CONTEXT, counters, in_gib, time};
@@ -38,27 +38,34 @@ impl TableColumn {
 }
 
 /// All columns, in order.
-pub const TABLE: [TableColumn; 10] = [
-    TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
-    TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
-    TableColumn::text("attention", |record| record.config.attn_type.name().into()),
-    TableColumn::text("resolution", |record| record.config.resolution.to_string()),
-    TableColumn::text("outcome", outcome),
-    TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
-    TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
-    TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
-        Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
-        None => in_gib(record.peak_device_bytes()),
-    }),
-    TableColumn {
-        is_memory: false,
-        ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
-    },
-    TableColumn {
-        is_on_terminal: false,
-        ..TableColumn::text("peak stage", |r| r.peak_stage().map(Stage::name).unwrap_or_default().into())
-    },
-];
+pub const TABLE: [TableColumn; 11] =
+    [
+        TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
+        TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
+        TableColumn::text("attention", |record| record.config.attn_type.name().into()),
+        TableColumn::text("resolution", |record| record.config.resolution.to_string()),
+        TableColumn::text("outcome", outcome),
+        TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
+        TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
+        TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
+            Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
+            None => in_gib(record.peak_device_bytes()),
+        }),
+        TableColumn {
+            is_memory: false,
+            ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
+        },
+        TableColumn {
+            is_memory: false,
+            ..TableColumn::memory("step", false, |record| {
+                if record.outcome == Outcome::Ok { step(record).unwrap_or_default() } else { String::new() }
+            })
+        },
+        TableColumn {
+            is_on_terminal: false,
+            ..TableColumn::text("peak stage", |r| r.peak_stage().map(Stage::name).unwrap_or_default().into())
+        },
+    ];
 
 /// Columns that tell what the case was, and not what came of it.
 const SETTINGS: usize = 4;
@@ -71,6 +78,9 @@ pub(crate) fn outcome(record: &RunRecord) -> String {
     }
     if record.is_skipped {
         text += ", not run";
+    }
+    if !record.warnings().is_empty() {
+        text += ", warned";
     }
     text
 }
@@ -113,9 +123,41 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
         notes.push(format!("Total: the time from prompt to video, without loading.{ends}"));
     }
     notes.extend(records.iter().find_map(steps_that_ran));
+    let spreads = records.iter().filter_map(|record| Some((record.step_spread()?, record.step_secs()?.expected)));
+    let widest = spreads.map(|([least, largest], mean)| (largest - least) / mean).reduce(f64::max);
+    notes.extend(widest.map(|share| {
+        format!("The first step warms up and counts once. Those after it differ by {:.1}% at most within a case: results.csv has the shortest and the longest.", share * 100.0)
+    }));
+    if let Some(count) = Some(records.iter().filter(|record| record.steps_of.is_some()).count()).filter(|&count| count > 0) {
+        notes.push(format!(
+            "{count} of {} cases ran one step and have the others' steps, from which they differ in how they decode alone.",
+            records.len()
+        ));
+    }
+    notes.extend(run.manifest.left_out.iter().cloned());
+    notes.extend(warned(records));
     let missing = run.missing();
     if missing > 0 {
         notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));
     }
     notes
+}
+
+/// Each warning once, with the cases that it is about.
+fn warned(records: &[RunRecord]) -> Vec<String> {
+    let mut about: Vec<(String, Vec<&str>)> = Vec::new();
+    for record in records {
+        for warning in record.warnings() {
+            match about.iter_mut().find(|(known, _)| *known == warning) {
+                Some((_, cases)) => cases.push(&record.case),
+                None => about.push((warning, vec![&record.case])),
+            }
+        }
+    }
+    let said = |(warning, cases): (String, Vec<&str>)| match cases.as_slice() {
+        [case] => format!("Warned: {warning} ({case})."),
+        [first, ..] => format!("Warned: {warning} ({} cases, the first is {first}).", cases.len()),
+        [] => format!("Warned: {warning}."),
+    };
+    about.into_iter().map(said).collect()
 }

@@ -30,6 +30,7 @@ begun() { say begun $1; }
 progressed() { say progressed $1; }
 ended() { say ended $1 $2; }
 timed() { say timed $1; }
+stepped() { say stepped; }
 finished() { say finished; exit 0; }
 oom() { say oom $1 ${2:-20}; exit 0; }
 failed() { say failed $1; exit 1; }
@@ -49,6 +50,7 @@ fn events() -> String {
     let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, host_pinned_peak_bytes: 3 };
     let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
+    events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)) }));
     for stage in Stage::ALL {
         let ended = |time, memory| Event::StageEnded { stage, time, memory, operations: Vec::new() };
         let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, LazyLock};
 
-use virtual_gpu_protocol::GpuProfile;
-use virtual_gpu_protocol::environment::{COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PROFILE, QUIET, REPORT, STRICT, TIMELINE, TRACE};
+use virtual_gpu_protocol::environment::{COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE};
+use virtual_gpu_protocol::{GpuProfile, Sensors};
 
 use crate::device::{EventOrder, Logs, Timeline, Trace, read_profile};
 
@@ -41,6 +41,18 @@ pub(crate) fn profile() -> Option<GpuProfile> {
     read_profile(&text)
         .inspect_err(|error| eprintln!("lowmem: virtual GPU: {PROFILE} is not a GPU profile, so there is no device: {error}"))
         .ok()
+}
+
+/// What NVML is to tell of sensors, where that is said.
+pub(crate) fn sensors() -> &'static Sensors {
+    static GIVEN: LazyLock<Sensors> = LazyLock::new(|| {
+        let given = env::var(SENSORS).ok().map(|text| serde_json::from_str(&text));
+        given.unwrap_or_else(|| Ok(Sensors::default())).unwrap_or_else(|error| {
+            eprintln!("lowmem: virtual GPU: {SENSORS} is not what NVML can tell, so devices have no sensors: {error}");
+            Sensors::default()
+        })
+    });
+    &GIVEN
 }
 
 /// How many devices there are.

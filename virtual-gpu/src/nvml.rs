@@ -3,16 +3,22 @@
 
 use std::fs;
 
+use virtual_gpu_protocol::Sensors;
+
 use crate::cudart::CUDA_VERSION;
 use crate::device::{Device, Fault};
+use crate::environment::sensors;
 use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, Versioned, text};
 use crate::machine::machine;
 use crate::neighbours::{holders, utilization};
+use crate::unsupported::declined;
 
 /// The first device's handle, and how far it is to the next one's.
 const DEVICE: u64 = 0x100;
 /// The driver that first had CUDA 13.0; "virtual" cannot stand in a version.
 const DRIVER_VERSION: &str = "580.65.06";
+/// `NVML_CLOCK_SM`.
+const SM_CLOCK: u32 = 1;
 const NVML_VERSION: &str = "13.580.65.06";
 
 fn answer(result: Result<(), Fault>) -> i32 {
@@ -123,7 +129,7 @@ impl ProcessV2 {
 /// # Safety
 /// The list has room for as many as `count` says.
 unsafe fn list_processes<T: Copy>(handle: u64, count: InOut<u32>, list: Out<T>, entry: impl Fn(u32, u64) -> T) -> Result<(), Fault> {
-    let found: Vec<T> = holders(by_handle(handle)?).into_iter().map(|(process, bytes)| entry(process, bytes)).collect();
+    let found: Vec<T> = processes(by_handle(handle)?).into_iter().map(|(process, bytes)| entry(process, bytes)).collect();
     let room = count.get().ok_or(Fault::InvalidValue)?;
     count.set(found.len() as u32)?;
     if found.len() > room as usize {
@@ -134,10 +140,25 @@ unsafe fn list_processes<T: Copy>(handle: u64, count: InOut<u32>, list: Out<T>, 
     Ok(())
 }
 
+/// A sensor's reading. A device that lacks it says so, as one of which nothing was told does.
+fn reading<T: Copy>(name: &str, of: impl FnOnce(&Sensors) -> Option<T>) -> Result<T, Fault> {
+    of(sensors()).ok_or_else(|| {
+        declined(name);
+        Fault::NotSupported
+    })
+}
+
+/// The processes on the device: those on the virtual GPU, and those that NVML was told of.
+fn processes(device: &Device) -> Vec<(u32, u64)> {
+    let mut found = holders(device);
+    found.extend(sensors().processes.iter().map(|(&process, &bytes)| (process, bytes)));
+    found
+}
+
 /// Total, free and used bytes. Each process has the device to itself, so that all together may hold more than it has.
 fn memory_of(handle: u64) -> Result<(u64, u64, u64), Fault> {
     let device = by_handle(handle)?;
-    let (total, used) = (device.profile.memory_bytes.value, holders(device).into_iter().map(|(_, bytes)| bytes).sum());
+    let (total, used) = (device.profile.memory_bytes.value, processes(device).into_iter().map(|(_, bytes)| bytes).sum());
     Ok((total, total.saturating_sub(used), used))
 }
 
@@ -224,6 +245,24 @@ exports! { answer;
     fn nvmlDeviceGetGraphicsRunningProcesses_v3(handle: Handle, count: Out<u32>, _list: Address) {
         by_handle(handle)?;
         count.set(0)
+    }
+
+    fn nvmlDeviceGetTemperature(handle: Handle, _sensor: u32, degrees: Out<u32>) {
+        let reading = reading("nvmlDeviceGetTemperature", |sensors| sensors.temperature_c)?;
+        by_handle(handle)?;
+        degrees.set(reading)
+    }
+
+    fn nvmlDeviceGetClockInfo(handle: Handle, clock: u32, mhz: Out<u32>) {
+        let reading = reading("nvmlDeviceGetClockInfo", |sensors| sensors.sm_clock_mhz.filter(|_| clock == SM_CLOCK))?;
+        by_handle(handle)?;
+        mhz.set(reading)
+    }
+
+    fn nvmlDeviceGetCurrentClocksThrottleReasons(handle: Handle, reasons: Out<u64>) {
+        let reading = reading("nvmlDeviceGetCurrentClocksThrottleReasons", |sensors| sensors.throttle_reasons)?;
+        by_handle(handle)?;
+        reasons.set(reading)
     }
 
     fn nvmlDeviceGetMinorNumber(handle: Handle, number: Out<u32>) {

@@ -1,58 +1,95 @@
-//! Which attention kernel PyTorch has for a type on a generation of GPUs.
+//! Which kernel attention comes to on a GPU: two names that pick the same one are the same case, and one that keeps its score matrix takes much memory. A test holds this
+//! against what the engine calls.
 
 use crate::{AttnType, Config, Dtype, GpuProfile};
 
-/// What becomes of attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A kernel for attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttentionKernel {
-    /// It holds a few numbers a row.
-    WithoutScores,
-    /// It holds the whole score matrix.
-    WithScores,
-    /// There is none: the first attention fails.
-    Missing,
+    /// cuDNN's, which no name picks by itself.
+    Cudnn,
+    /// Flash attention.
+    Flash,
+    /// Memory-efficient attention.
+    MemEfficient,
+    /// Matrix products, between which the whole score matrix is kept.
+    Math,
 }
 
-impl AttnType {
-    /// What PyTorch 2.13 runs for it on `gpu`; on a GPU that is not known what a recent one has. Its flash attention needs compute capability 8.0, and so does
-    /// bf16 in its memory-efficient attention (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp: `check_flash_attention_hardware_support`, `check_mem_efficient_hardware_support`
-    /// and the types of `can_use_mem_efficient_attention`). Where `sdpa` finds neither it takes the matrix products.
-    pub fn kernel(self, dtype: Dtype, gpu: Option<&GpuProfile>) -> AttentionKernel {
-        let is_old = gpu.is_some_and(|gpu| generation(gpu) < 8);
+/// Size of a head in all of Wan's transformers.
+pub const WAN_HEAD_SIZE: i64 = 128;
+/// Compute capability of a GPU that is not known: what recent ones have.
+const RECENT: (u32, u32) = (8, 9);
+
+impl AttentionKernel {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Math => AttentionKernel::WithScores,
-            Self::Sdpa if is_old && dtype == Dtype::Bf16 => AttentionKernel::WithScores,
-            Self::Flash if is_old => AttentionKernel::Missing,
-            Self::MemEfficient if is_old && dtype == Dtype::Bf16 => AttentionKernel::Missing,
-            Self::Sdpa | Self::Flash | Self::MemEfficient => AttentionKernel::WithoutScores,
+            AttentionKernel::Cudnn => "cuDNN's attention",
+            AttentionKernel::Flash => "flash attention",
+            AttentionKernel::MemEfficient => "memory-efficient attention",
+            AttentionKernel::Math => "matrix products",
+        }
+    }
+
+    /// What `attn_type` picks on `gpu` for heads of that size, without a mask and without training. None where that GPU has no such kernel: the first attention then fails.
+    ///
+    /// It is what libtorch 2.13 for CUDA 13 does: the order of kernels and what each of them takes are those of `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`
+    /// (`priority_order`, `can_use_*_attention`, `check_flash_attention_hardware_support`, `check_mem_efficient_hardware_support`).
+    pub fn of(attn_type: AttnType, dtype: Dtype, gpu: Option<&GpuProfile>, head_size: i64) -> Option<Self> {
+        let capability = gpu.and_then(capability).unwrap_or(RECENT);
+        let has = |kernel: Self| kernel.takes(dtype, capability, head_size).then_some(kernel);
+        match attn_type {
+            AttnType::Flash => has(Self::Flash),
+            AttnType::MemEfficient => has(Self::MemEfficient),
+            AttnType::Math => Some(Self::Math),
+            AttnType::Sdpa => [Self::Cudnn, Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has),
+        }
+    }
+
+    fn takes(self, dtype: Dtype, capability: (u32, u32), head_size: i64) -> bool {
+        let is_half = dtype != Dtype::Fp32;
+        let (major, _) = capability;
+        match self {
+            // It comes first on Hopper and on the Blackwell of data centres alone.
+            Self::Cudnn => is_half && (major == 9 || major == 10) && head_size <= 128 && head_size % 8 == 0,
+            Self::Flash => is_half && ((8, 0)..=(12, 1)).contains(&capability) && head_size <= 256,
+            Self::MemEfficient => {
+                let alignment = match (is_half, major) {
+                    (true, 7..) => 8,
+                    (false, 8..) => 4,
+                    _ => 1,
+                };
+                let takes_dtype = major >= 8 || dtype != Dtype::Bf16;
+                ((5, 0)..=(12, 1)).contains(&capability) && takes_dtype && head_size % alignment == 0
+            }
+            Self::Math => true,
         }
     }
 }
 
-/// The first number of the compute capability.
-fn generation(gpu: &GpuProfile) -> u32 {
-    gpu.compute_capability.value.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX)
+/// `8.9` as `(8, 9)`.
+fn capability(gpu: &GpuProfile) -> Option<(u32, u32)> {
+    let (major, minor) = gpu.compute_capability.value.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 impl Config {
     /// What to change where the attention that is asked for is not there on `gpu`, or only with a score matrix that nobody asked for.
     pub fn attention_advice(&self, gpu: &GpuProfile) -> Option<String> {
-        let (of, capability) = (self.attn_type.name(), &gpu.compute_capability.value);
-        match self.attn_type.kernel(self.dtype, Some(gpu)) {
-            AttentionKernel::WithScores if self.attn_type != AttnType::Math => Some(format!(
-                "compute capability {capability} ({}) has no attention for {} without the whole score matrix, which takes much memory and time: use dtype=fp16",
-                gpu.name,
-                self.dtype.name()
+        let (of, capability, dtype) = (self.attn_type.name(), &gpu.compute_capability.value, self.dtype.name());
+        match AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE) {
+            Some(AttentionKernel::Math) if self.attn_type != AttnType::Math => Some(format!(
+                "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
+                gpu.name
             )),
-            AttentionKernel::Missing if self.attn_type == AttnType::Flash => {
+            None if self.attn_type == AttnType::Flash => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }
-            AttentionKernel::Missing => Some(format!(
-                "compute capability {capability} ({}) has no attn_type={of} for {}: use dtype=fp16",
-                gpu.name,
-                self.dtype.name()
-            )),
-            AttentionKernel::WithoutScores | AttentionKernel::WithScores => None,
+            None => {
+                Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name))
+            }
+            Some(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod config;
 mod device;
 mod event;
 mod flag_values;
+mod gpu_state;
 mod host_rates;
 mod inventory;
 mod model;
@@ -21,7 +22,7 @@ mod request;
 mod stage;
 mod time;
 
-pub use attention_kernel::AttentionKernel;
+pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use config::{
@@ -31,9 +32,10 @@ pub use config::{
 pub use device::Device;
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom,
-    WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
+    StreamFrom, WeightDtype, told,
 };
+pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};

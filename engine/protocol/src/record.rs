@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
+use crate::{Config, Device, GpuState, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
 /// lacks.
@@ -167,6 +167,12 @@ pub struct RunRecord {
     /// Of a case on a real GPU, what the virtual one said before.
     #[serde(default, alias = "predicted", skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// The case whose sampler steps it has: its own, of which it ran one, cannot differ from those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_of: Option<String>,
+    /// What the real GPU was like; empty elsewhere, and where its driver does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_state: Option<GpuState>,
     /// It was not run, since the virtual GPU says that it cannot fit: what is here is the virtual GPU's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_skipped: bool,
@@ -193,6 +199,11 @@ impl RunRecord {
     /// The configuration as it ran: that of the last level, where memory ran out and the run went on.
     pub fn config_run(&self) -> &Config {
         self.settled_config.as_ref().unwrap_or(&self.config)
+    }
+
+    /// What makes its figures doubtful, in sentences without their point.
+    pub fn warnings(&self) -> Vec<String> {
+        self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default()
     }
 
     /// The largest `counter` over the stages that ran, and its stage.
@@ -271,6 +282,21 @@ impl RunRecord {
             Some((_, later)) if !later.is_empty() => Some(later.iter().copied().sum::<Secs>() * (1.0 / later.len() as f64)),
             _ => Some(denoise.secs()? * (1.0 / f64::from(self.config.steps_to_run()))),
         }
+    }
+
+    /// The shortest and the longest of the sampler steps that ran after the first, where several were measured: how far repeated steps differ. Those of the
+    /// virtual GPU are equal, and their time has an interval of its own.
+    pub fn step_spread(&self) -> Option<[f64; 2]> {
+        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        let later = denoise.step_secs.get(1..).filter(|later| later.len() > 1 && self.time_source == Some(Source::Measured))?;
+        let secs = || later.iter().map(|secs| secs.expected);
+        Some([secs().fold(f64::INFINITY, f64::min), secs().fold(0.0, f64::max)])
+    }
+
+    /// The first sampler step, where more than one ran: it also pays for what happens once.
+    pub fn first_step_secs(&self) -> Option<Secs> {
+        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        denoise.step_secs.first().copied().filter(|_| denoise.step_secs.len() > 1)
     }
 
     /// All sampler steps: those that ran as they were, and each of the others as most are.

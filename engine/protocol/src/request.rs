@@ -32,6 +32,9 @@ pub struct Request {
     /// The folder that holds the model's weights; without it they come from the seed.
     #[serde(default)]
     pub checkpoint: Option<PathBuf>,
+    /// The folder in which the run's workers keep the weights that they make from a seed, for all of them; without it each makes its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_weights: Option<PathBuf>,
     /// Where the video goes; without it, finished frames are dropped.
     pub output: Option<PathBuf>,
     /// Whether each operation is to be timed.

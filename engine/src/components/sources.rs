@@ -1,10 +1,13 @@
 //! Where the values of each component's weights come from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use tch::Kind;
 
 use super::component::Component;
 use crate::error::{Error, Result};
-use crate::weights::Source;
+use crate::weights::{Source, shared};
 
 /// A source for each component, by its key.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +21,18 @@ impl Sources {
 
     /// Weights of all `components` from one seed.
     pub fn seeded(components: &[Box<dyn Component + '_>], seed: i64) -> Self {
-        let source = |component: &dyn Component| Source::Seeded(seed.wrapping_mul(4).wrapping_add(component.seed_number()));
+        Self::new(components.iter().map(|component| (component.key(), Source::Seeded(seed_of(component.as_ref(), seed)))))
+    }
+
+    /// The same values from files in `folder`, which the first process that needs them makes: see [`shared`]. A component whose file cannot be made is drawn.
+    pub fn shared(components: &[Box<dyn Component + '_>], seed: i64, compute: Kind, folder: &Path) -> Self {
+        let source = |component: &dyn Component| {
+            let seed = seed_of(component, seed);
+            shared(folder, component.key(), seed, &component.groups(), compute).unwrap_or_else(|error| {
+                eprintln!("lowmem-worker: the weights of the {} are not shared: {error}", component.name());
+                Source::Seeded(seed)
+            })
+        };
         Self::new(components.iter().map(|component| (component.key(), source(component.as_ref()))))
     }
 
@@ -45,6 +59,11 @@ impl Sources {
             None => Ok(()),
         }
     }
+}
+
+/// No two components draw the same values.
+fn seed_of(component: &dyn Component, seed: i64) -> i64 {
+    seed.wrapping_mul(4).wrapping_add(component.seed_number())
 }
 
 #[cfg(test)]

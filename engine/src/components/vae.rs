@@ -57,7 +57,7 @@ impl Component for VaeComponent<'_> {
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
         let allocated = |bytes| block_bytes(bytes) as i64;
-        let has_plain_kernels = AttnType::Sdpa.kernel(config.dtype, gpu) == AttentionKernel::WithScores;
+        let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, decoder.head_size()) == Some(AttentionKernel::Math);
         let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), has_plain_kernels, &allocated);
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }

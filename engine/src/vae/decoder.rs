@@ -44,6 +44,8 @@ pub struct VaeDecoder {
     conv_out: CausalConv,
     pub(super) patch_size: i64,
     pub(super) slots: Slots,
+    /// Channels where there are most of them: attention has one head of that size there.
+    widest: i64,
 }
 
 const POST_QUANT_CONV: &str = "post_quant_conv";
@@ -74,7 +76,12 @@ impl VaeDecoder {
         let patch_size = spec.patch_size;
         let conv_out = CausalConv::new("decoder.conv_out".into(), channels, COLOURS * patch_size * patch_size, 3, &mut slots);
         let (z_dim, spatial_compression, temporal_compression) = (spec.z_dim, spec.spatial_compression(), spec.temporal_compression());
-        Self { z_dim, spatial_compression, temporal_compression, conv_in, mid_block, up_blocks, norm_out, conv_out, patch_size, slots }
+        Self { z_dim, spatial_compression, temporal_compression, conv_in, mid_block, up_blocks, norm_out, conv_out, patch_size, slots, widest }
+    }
+
+    /// Size of the one head of its attention.
+    pub fn head_size(&self) -> i64 {
+        self.widest
     }
 
     /// Pixels that a latent pixel becomes in height and in width.

@@ -34,6 +34,11 @@ impl Group {
         Self { name, prefix: prefix.into(), params: Vec::new() }
     }
 
+    /// The name of one of its tensors in a checkpoint.
+    pub fn key(&self, param: &Param) -> String {
+        format!("{}{}", self.prefix, param.name)
+    }
+
     /// Adds a tensor in the configuration's type.
     pub fn param(self, name: &str, shape: &[i64]) -> Self {
         self.push(name, shape, Precision::Compute, false)

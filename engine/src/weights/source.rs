@@ -37,7 +37,7 @@ impl Source {
     /// # Errors
     /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
     pub fn fill(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
-        let key = format!("{}{}", group.prefix, param.name);
+        let key = group.key(param);
         match self {
             Source::Empty => Ok(()),
             Source::Seeded(seed) => fill_seeded(*seed, &key, tensor),
@@ -51,7 +51,7 @@ impl Source {
 }
 
 /// Values that keep activations of the size of their inputs: uniform, with the variance of 1 / inputs. Norm weights are near one.
-fn fill_seeded(seed: i64, key: &str, tensor: &mut Tensor) -> Result<()> {
+pub(super) fn fill_seeded(seed: i64, key: &str, tensor: &mut Tensor) -> Result<()> {
     let shape = tensor.size();
     let inputs = shape.iter().skip(1).product::<i64>().max(1);
     // A uniform distribution over [-a, a] has variance a^2 / 3.
@@ -99,7 +99,7 @@ pub(crate) fn check_stored(param: &Param, stored: &StoredTensor) -> Result<()> {
 }
 
 /// Hash of a name (Fowler, Noll, Vo, 1a, 64 bits).
-fn fnv1a(text: &str) -> u64 {
+pub(super) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 

@@ -17,7 +17,8 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Definition, Limits, Rules, Schedule, rehearse};
+use crate::shared_weights::SharedWeights;
+use crate::sweep::{Definition, Limits, Rules, Schedule, SharedSteps, estimate, rehearse};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
@@ -55,6 +56,12 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(cases.len(), "candidates at most").expecting(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()));
+    let (shared_weights, said) = SharedWeights::for_cases(testbed.device, &models, cases.iter().map(|case| &case.config))?;
+    said.iter().for_each(|said| tell!("{said}"));
+    estimate(&testbed, &models, &cases.iter().collect::<Vec<_>>(), &forecasts, shared_weights.as_ref())?
+        .iter()
+        .for_each(|said| tell!("{said}"));
+    let shared_steps = SharedSteps::default();
     let search = Search::new(cases, arguments.objective, testbed.capacity_bytes);
     let host_rates = host_rates::for_cases(&testbed, &launcher, search.candidates().iter().map(|case| &case.config));
     let schedule = Schedule {
@@ -65,6 +72,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
         limits,
         interrupt: &interrupt,
         forecasts: &forecasts,
+        shared_steps: (testbed.device == Device::Cuda).then_some(&shared_steps),
+        shared_weights: shared_weights.as_ref(),
     };
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();

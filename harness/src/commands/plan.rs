@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         host_rates: None,
         model: models.get(&config.model)?.clone(),
         config,
+        shared_weights: None,
         output: None,
         operation_times: None,
     };

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     let models = Models::load()?;
     let mut settings = Settings::from_pairs(cli::settings(&arguments.settings)?)?;
     if settings.steps_measured.is_none() && settings.steps.is_none_or(|steps| steps >= STEPS) {
-        settings.steps_measured = Some(STEPS);
+        settings.steps_measured = Some(STEPS.into());
     }
     let definition = Definition::empty("profile");
     let (config, warnings) =

@@ -15,7 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand, rehearse};
+use crate::shared_weights::SharedWeights;
+use crate::sweep::{Case, Definition, Limits, Rules, Schedule, SharedSteps, estimate, expand, rehearse, run_once};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
 use crate::{host, host_rates};
@@ -29,6 +30,11 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::choose(arguments.device.wanted())?;
     let models = Models::load()?;
     let (cases, warnings) = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
+    let (cases, left_out) = match &testbed.profile {
+        // On the virtual GPU a case takes a second, and a table that has every name is worth that.
+        Some(gpu) if testbed.device == Device::Cuda => run_once(cases, &models, gpu)?,
+        _ => (cases, Vec::new()),
+    };
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
@@ -36,7 +42,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
 
-    let manifest = manifest(&definition, &testbed, &models, &cases)?;
+    let manifest = Manifest { left_out: left_out.clone(), ..manifest(&definition, &testbed, &models, &cases)? };
     let default = testbed.run_dir(&data::runs(), &definition.name);
     let mut store = match arguments.execution.out {
         Some(dir) if arguments.resume => RunStore::resume(dir, manifest)?,
@@ -48,10 +54,16 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
     tell!("{} cases, {} to run, {} at once. Results: {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
+    left_out.iter().for_each(|said| tell!("{said}"));
+    steps_said(&testbed, &cases).iter().for_each(|said| tell!("{said}"));
     let forecasts = rehearse(&testbed, &models, &open, limits.case_timeout, &interrupt)?;
     let (open, hopeless) = forecasts.sorted(open, testbed.capacity_bytes);
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
+    let (shared_weights, said) = SharedWeights::for_cases(testbed.device, &models, open.iter().map(|case| &case.config))?;
+    said.iter().for_each(|said| tell!("{said}"));
+    estimate(&testbed, &models, &open, &forecasts, shared_weights.as_ref())?.iter().for_each(|said| tell!("{said}"));
     let progress = Progress::new(open.len(), "cases").expecting(forecasts.secs_of_all(&open));
+    let shared_steps = SharedSteps::of(&store.run().records);
     let host_rates = host_rates::for_cases(&testbed, &launcher, open.iter().map(|case| &case.config));
     let schedule = Schedule {
         testbed: &testbed,
@@ -61,9 +73,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         limits,
         interrupt: &interrupt,
         forecasts: &forecasts,
+        shared_steps: (testbed.device == Device::Cuda).then_some(&shared_steps),
+        shared_weights: shared_weights.as_ref(),
     };
     let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
+    drop(shared_weights);
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);
@@ -75,6 +90,19 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
     Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
+}
+
+/// How many sampler steps the cases on a real GPU run; nothing where they run all, and of other devices.
+fn steps_said(testbed: &Testbed, cases: &[Case]) -> Option<String> {
+    let config = cases.iter().map(|case| &case.config).find(|config| config.steps_measured.is_some())?;
+    (testbed.device == Device::Cuda).then(|| {
+        format!(
+            "Of {} sampler steps {} are run: the first warms up and counts once, and the others stand for the rest. Cases that differ in how they decode alone share \
+             them. steps_measured=all runs all in each case.",
+            config.steps,
+            config.steps_to_run()
+        )
+    })
 }
 
 /// The definition that the words name, with the keys that they fix.
@@ -111,6 +139,7 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         capacity_bytes: testbed.capacity_bytes,
         memory_limit_bytes: testbed.memory_limit_bytes,
         models: used,
+        left_out: Vec::new(),
         cases: cases.iter().map(|case| case.name.clone()).collect(),
         host: host::describe(),
     })

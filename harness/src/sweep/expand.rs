@@ -13,6 +13,9 @@ use crate::model::Models;
 /// Steps that are run on the virtual GPU unless the definition says otherwise: memory is the same from the second step on.
 const STEPS_ON_VIRTUAL: u32 = 2;
 
+/// The same on a real GPU: the first step warms up, and two more say what a step takes and how far steps differ.
+const STEPS_ON_REAL: u32 = 3;
+
 /// Keys that name a case where nothing is swept.
 const NAMING: [&str; 4] = ["low_mem_level", "vae_tile_size", "attn_type", "resolution"];
 
@@ -77,9 +80,14 @@ pub(crate) fn resolve_one(
     };
     let model = models.get(model)?;
     let mut settings = settings.clone();
-    if rules.device == Device::Virtual && rules.may_shorten {
+    let few = match rules.device {
+        Device::Virtual => Some(STEPS_ON_VIRTUAL),
+        Device::Cuda => Some(STEPS_ON_REAL),
+        Device::Cpu => None,
+    };
+    if let Some(few) = few.filter(|_| rules.may_shorten) {
         let steps = settings.steps.unwrap_or(model.sampling.steps);
-        settings.steps_measured.get_or_insert(STEPS_ON_VIRTUAL.min(steps.max(1)));
+        settings.steps_measured.get_or_insert(few.min(steps.max(1)).into());
     }
     let config = Config::resolve_on(rules.device, &settings, model).map_err(|error| refuse(&error))?;
     if rules.device == Device::Cpu {
@@ -180,7 +188,7 @@ mod tests {
         assert_eq!(cases[79].name, "level3-tile16-math-1280x720");
         let names: HashSet<_> = cases.iter().map(|case| &case.name).collect();
         assert_eq!(names.len(), cases.len());
-        assert!(cases.iter().all(|case| case.config.steps_measured == Some(2)));
+        assert!(cases.iter().all(|case| case.config.steps_measured == Some(2.into())));
         assert_eq!(cases, self::cases(&definition, Device::Virtual).expect("legal"));
     }
 
@@ -214,6 +222,19 @@ mod tests {
         let cases = cases(&definition, Device::Cpu).expect("legal");
         assert_eq!(cases[0].name, "level2-tile8-sdpa-96x64");
         assert_eq!((cases[0].config.dtype, cases[0].config.steps_measured), (Dtype::Fp32, None));
+    }
+
+    #[test]
+    fn a_sweep_runs_few_steps_unless_it_is_to_run_all() {
+        let run = |device, setting: Option<serde_json::Value>| {
+            let mut definition = Definition::empty("one");
+            definition.fix("model".into(), "wan2.1-t2v-1.3b".into());
+            setting.into_iter().for_each(|value| definition.fix("steps_measured".into(), value));
+            cases(&definition, device).expect("legal")[0].config.steps_to_run()
+        };
+        assert_eq!([run(Device::Virtual, None), run(Device::Cuda, None)], [2, 3]);
+        assert_eq!([Device::Virtual, Device::Cuda].map(|device| run(device, Some("all".into()))), [50, 50]);
+        assert_eq!(run(Device::Cuda, Some(7.into())), 7);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use engine_protocol::{Forecast, Outcome, RunRecord, Stage};
 
 use super::expand::Case;
+use super::shared_steps::steps_to_run;
 
 /// A case is given up only where it lacks more than this share of the GPU's memory: forecasts are not exact.
 const MARGIN: f64 = 0.02;
@@ -39,7 +40,7 @@ impl Forecasts {
                 None => open.push(case),
             }
         }
-        let secs = |case: &Case| self.secs(case).unwrap_or(f64::INFINITY);
+        let secs = |case: &Case| self.secs(case, case.config.steps_to_run()).unwrap_or(f64::INFINITY);
         open.sort_by(|a, b| secs(a).total_cmp(&secs(b)));
         (open, hopeless)
     }
@@ -50,16 +51,16 @@ impl Forecasts {
         misses.then(|| RunRecord { is_skipped: true, config: case.config.clone(), ..record.clone() })
     }
 
-    /// How long a case will take on the GPU, without loading.
-    pub(crate) fn secs(&self, case: &Case) -> Option<f64> {
+    /// How long a case will take on the GPU with so many steps, without loading.
+    pub(crate) fn secs(&self, case: &Case, steps: u32) -> Option<f64> {
         let record = self.fitting(case)?;
         let [encode, decode] = [Stage::Encode, Stage::Decode].map(|stage| record.stage_secs(stage).map_or(0.0, |secs| secs.expected));
-        Some(encode + record.step_secs()?.expected * f64::from(case.config.steps_to_run()) + decode)
+        Some(encode + record.step_secs()?.expected * f64::from(steps) + decode)
     }
 
-    /// How long all of them will take together; nothing where nothing is known.
+    /// How long all of them will take together in this order, the steps that they share taken once; nothing where nothing is known.
     pub(crate) fn secs_of_all(&self, cases: &[&Case]) -> Option<f64> {
-        let all: Vec<f64> = cases.iter().filter_map(|case| self.secs(case)).collect();
+        let all: Vec<f64> = cases.iter().zip(steps_to_run(cases)).filter_map(|(case, steps)| self.secs(case, steps)).collect();
         (!all.is_empty()).then(|| all.iter().sum())
     }
 
@@ -130,9 +131,9 @@ mod tests {
         };
         assert_eq!(levels(&forecasts), [1, 2, 0, 3]);
         assert_eq!(levels(&Forecasts::default()), [0, 1, 2, 3]);
-        // A second to encode, two to decode, and the steps that will run.
+        // A second to encode, two to decode, and the steps that will run: of level 1 one, since those of level 0 are the same.
         let steps = f64::from(cases[0].config.steps_to_run());
-        assert_eq!(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()), Some(9.0 + 6.0 * steps));
+        assert_eq!(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()), Some(9.0 + (3.0 + 2.0) * steps + 1.0));
         assert_eq!(Forecasts::default().secs_of_all(&cases.iter().collect::<Vec<_>>()), None);
     }
 

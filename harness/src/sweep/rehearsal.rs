@@ -36,7 +36,17 @@ pub(crate) fn rehearse(
     tell!("First a forecast: {} cases run on a virtual GPU of that kind.", cases.len());
     let progress = Progress::new(cases.len(), "forecasts");
     let nothing = Forecasts::default();
-    let schedule = Schedule { testbed: &on_virtual, host_rates: None, launcher: &launcher, models, limits, interrupt, forecasts: &nothing };
+    let schedule = Schedule {
+        testbed: &on_virtual,
+        host_rates: None,
+        launcher: &launcher,
+        models,
+        limits,
+        interrupt,
+        forecasts: &nothing,
+        shared_steps: None,
+        shared_weights: None,
+    };
     let mut records = BTreeMap::new();
     schedule.run(&shortened.iter().collect::<Vec<_>>(), &progress, |record| {
         records.insert(record.case.clone(), record);
@@ -49,6 +59,6 @@ pub(crate) fn rehearse(
 /// The case with as few sampler steps as tell all.
 fn shortened(case: &Case) -> Case {
     let mut shortened = case.clone();
-    shortened.config.steps_measured = Some(STEPS.min(case.config.steps));
+    shortened.config.steps_measured = Some(STEPS.min(case.config.steps).into());
     shortened
 }

@@ -3,14 +3,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine_protocol::{HostRates, RunRecord};
+use engine_protocol::{Event, HostRates, RunRecord};
 
 use super::expand::Case;
 use super::forecast::Forecasts;
+use super::shared_steps::{SharedSteps, with_one_step, with_steps_of};
 use crate::error::Error;
+use crate::gpu_watch::GpuWatch;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::shared_weights::SharedWeights;
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
@@ -39,6 +42,10 @@ pub(crate) struct Schedule<'a> {
     pub(crate) interrupt: &'a Interrupt,
     /// What the virtual GPU forecast of them.
     pub(crate) forecasts: &'a Forecasts,
+    /// Steps that cases have of each other; none where each runs its own.
+    pub(crate) shared_steps: Option<&'a SharedSteps>,
+    /// Where they keep weights that one makes for all.
+    pub(crate) shared_weights: Option<&'a SharedWeights>,
 }
 
 impl Schedule<'_> {
@@ -62,7 +69,10 @@ impl Schedule<'_> {
                     let (keep, result) = &mut *locked(&shared);
                     let written = ended.and_then(|record| match record {
                         Some(record) => {
-                            progress.case_ended(&record, self.forecasts.secs(case));
+                            progress.case_ended(
+                                &record,
+                                self.forecasts.secs(case, record.steps_of.as_ref().map_or(case.config.steps_to_run(), |_| 1)),
+                            );
                             keep(RunRecord { forecast: self.forecasts.of_case(case), ..record })
                         }
                         None => Ok(()),
@@ -77,8 +87,21 @@ impl Schedule<'_> {
     }
 
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
-        let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, self.host_rates.clone());
-        worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut |_| {})
+        let other = self.shared_steps.and_then(|shared| shared.find(&case.config));
+        let config = if other.is_some() { with_one_step(&case.config) } else { case.config.clone() };
+        let mut request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
+        request.shared_weights = self.shared_weights.map(|shared| shared.folder().to_owned());
+        let mut watch = self.testbed.uuid.as_deref().and_then(GpuWatch::begin);
+        let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
+        let record = worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
+        let Some(mut record) = record else { return Ok(None) };
+        record.gpu_state = watch.map(GpuWatch::end);
+        match (other, self.shared_steps) {
+            (Some(other), _) => record = with_steps_of(&other, record, &case.config),
+            (None, Some(shared)) => shared.keep(&record),
+            (None, None) => {}
+        }
+        Ok(Some(record))
     }
 }
 

@@ -11,10 +11,9 @@ use virtual_gpu_protocol::environment as virtual_gpu_variable;
 
 use crate::error::Error;
 use crate::pytorch;
+use crate::stand_in;
 use crate::testbed::Testbed;
 
-/// Names the worker's executable, for tests that put another program in its place.
-const WORKER: &str = "LOWMEM_WORKER";
 /// Where the observer of PyTorch's operations is, which Python programs load.
 const OBSERVER: &str = "LOWMEM_OBSERVER";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
@@ -38,7 +37,7 @@ impl Launcher {
     /// Finds the worker, and the virtual GPU where it is needed.
     pub(crate) fn find(device: Device) -> Result<Self, Error> {
         let folder = own_folder()?;
-        let replaced = env::var_os(WORKER).map(PathBuf::from);
+        let replaced = stand_in::worker();
         let worker = replaced.clone().unwrap_or_else(|| folder.join("lowmem-worker"));
         let mut launcher = Self { worker, folder, pytorch: pytorch::Folders::default() };
         let mut needed = vec![launcher.worker.clone()];
@@ -55,7 +54,7 @@ impl Launcher {
 
     /// Whether another program is in the worker's place.
     pub(crate) fn is_replaced(&self) -> bool {
-        env::var_os(WORKER).is_some()
+        stand_in::worker().is_some()
     }
 
     /// The worker's command for work on the CPU, for which libtorch needs the CUDA libraries too.

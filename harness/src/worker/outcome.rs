@@ -165,6 +165,8 @@ impl Transcript {
             host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.as_ref().map(|report| report.pinned_peak_bytes)),
             wall_secs: course.wall_secs,
             forecast: None,
+            steps_of: None,
+            gpu_state: None,
             is_skipped: false,
             unsupported_calls: report.map(|report| report.unsupported).unwrap_or_default(),
         }

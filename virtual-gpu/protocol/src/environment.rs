@@ -19,5 +19,8 @@ pub const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 /// 1: the device goes by the real GPU's name.
 pub const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 
+/// What NVML tells of sensors and of other processes, as JSON: see [`crate::Sensors`]. Without it a device has no sensors.
+pub const SENSORS: &str = "LOWMEM_VIRTUAL_GPU_SENSORS";
+
 /// As many devices as PyTorch can tell apart.
 pub const MOST_DEVICES: u32 = 64;

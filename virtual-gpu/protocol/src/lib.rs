@@ -9,9 +9,11 @@ pub mod environment;
 mod gpu_profile;
 mod process_memory;
 mod report;
+mod sensors;
 mod work;
 
 pub use gpu_profile::{Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, SmallKernels};
 pub use process_memory::ProcessUse;
 pub use report::{DeviceReport, ModelledSecs, NotGivenBack, ProcessReport, Refusal, Refusals, WorkSum};
+pub use sensors::Sensors;
 pub use work::{WorkKind, WorkType};

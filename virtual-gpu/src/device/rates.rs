@@ -21,9 +21,10 @@ const COPY_SECS: f64 = 5e-6;
 /// The profile's rate of the link is what large pinned copies are taken to reach, 80% of what the link carries. Measured ones lie between about 70 and 90%.
 const LINK_SHARE: [f64; 3] = [0.9 / 0.8, 1.0, 0.7 / 0.8];
 /// Rows of a convolution's tile, and columns: on compute capability 9.0 and up, and below. An H100 reached 0.25, 0.58 and 0.42 of its peak with 96, 192 and 384
-/// channels (`calibrate.txt` of 2026-11-27), as tiles of 256 columns explain; below it they are taken to be square, CUTLASS's default.
+/// channels (`calibrate.txt` of 2026-11-27), as tiles of 256 columns explain; kernels for sm80, which all cards below it run, come in widths from 64 up, as their names say (`..._tilesize128x64x32_...`), and the
+/// one that wastes least is taken.
 const TILE_ROWS: f64 = 128.0;
-const TILE_COLUMNS: [f64; 2] = [256.0, 128.0];
+const TILE_COLUMNS: [f64; 2] = [256.0, 64.0];
 
 /// What a kernel does, or a library call that would have run some.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -200,13 +201,13 @@ mod tests {
 
     #[test]
     fn a_tile_that_is_filled_in_part_takes_as_long_as_a_full_one() {
-        // 128 multiprocessors, tiles of 128 by 128.
+        // 128 multiprocessors, tiles of 128 by 64.
         let filled = |rows: f64, columns: f64| rates().filled([rows, columns]);
         assert_eq!(filled(128.0 * 128.0, 128.0), 1.0);
         assert_eq!(filled(128.0 * 128.0, 96.0), 0.75);
-        assert_eq!(filled(128.0 * 128.0, 192.0), 0.75);
-        assert_eq!(filled(128.0 * 129.0, 128.0), 129.0 / 256.0);
-        assert_eq!(filled(128.0, 128.0), 1.0 / 128.0);
+        assert_eq!(filled(128.0 * 128.0, 192.0), 1.0);
+        assert_eq!(filled(128.0 * 129.0, 64.0), 129.0 / 256.0);
+        assert_eq!(filled(128.0, 64.0), 1.0 / 128.0);
         let work = KernelWork {
             kind: Some(WorkKind::Convolution),
             dtype: WorkType::Bf16,

@@ -6,7 +6,7 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::ModelSpec;
-use crate::flag_values::{AttnType, Dtype, ResidentBlocks, StreamFrom, WeightDtype};
+use crate::flag_values::{AttnType, Dtype, ResidentBlocks, StepsMeasured, StreamFrom, WeightDtype};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
 pub const PARTS_OF_A_BLOCK: i64 = 3;
@@ -59,10 +59,9 @@ impl Config {
     }
 
     fn resolve_sampling(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
-        if let Some(measured) = self.steps_measured {
-            ranged("steps_measured", measured.into(), 1, self.steps.into())?;
-        }
-        self.steps_measured = self.steps_measured.filter(|&measured| measured < self.steps);
+        let measured = self.steps_measured.and_then(StepsMeasured::count);
+        ranged("steps_measured", measured.unwrap_or(self.steps).into(), 1, self.steps.into())?;
+        self.steps_measured = measured.filter(|&measured| measured < self.steps).map(StepsMeasured::Count);
         if self.flow_shift <= 0.0 {
             return Err(ConfigError::new(format!("flow_shift={} is out of range", self.flow_shift), "use a number above 0"));
         }
@@ -135,7 +134,7 @@ impl Config {
 
     /// Steps that a run takes.
     pub fn steps_to_run(&self) -> u32 {
-        self.steps_measured.unwrap_or(self.steps)
+        self.steps_measured.and_then(StepsMeasured::count).unwrap_or(self.steps)
     }
 
     /// What of a GPU or a budget of that size may be used: room that is left to others is taken off.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StreamFrom,
-    WeightDtype,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
+    StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -171,9 +171,9 @@ flags! {
             about(Group::Vae, Results::Same)
                 .idle(|config| !config.activation_offload, "the VAE decodes all latent frames at once: set vae_temporal_chunk lower");
 
-        /// So many of the steps are run, and times are scaled to all; memory is the same from the second step on.
-        sometimes steps_measured: u32 = Derived("2 where a sweep runs on the virtual GPU, all elsewhere"),
-            about(Group::Measuring, Results::Other).unit("steps").at_least(1);
+        /// So many of the steps are run, and times are scaled to all; memory is the same from the second step on. The first one warms up: it counts once.
+        sometimes steps_measured: StepsMeasured = Derived("in a sweep 2 on the virtual GPU and 3 on a real one; all elsewhere"),
+            about(Group::Measuring, Results::Other).unit("steps");
     }
     settings {
         /// The VAE decodes in tiles.

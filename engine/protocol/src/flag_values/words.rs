@@ -190,6 +190,50 @@ impl std::fmt::Display for ResidentBlocks {
     }
 }
 
+/// How many of the sampler steps are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StepsMeasured {
+    /// So many.
+    Count(u32),
+    /// All of them. A configuration says so by naming none.
+    All,
+}
+
+impl StepsMeasured {
+    const ALL: &'static str = "all";
+
+    /// How many, where it is not all of them.
+    pub fn count(self) -> Option<u32> {
+        match self {
+            StepsMeasured::Count(count) => Some(count),
+            StepsMeasured::All => None,
+        }
+    }
+}
+
+impl From<u32> for StepsMeasured {
+    fn from(count: u32) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl FlagValue for StepsMeasured {
+    fn kind() -> Kind {
+        Kind::IntegerOrWord(vec![(Self::ALL, "all of them")])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if text(value)? == Self::ALL { Some(Self::All) } else { u32::read(value).map(Self::Count) }
+    }
+
+    fn tell(&self) -> Value {
+        match self {
+            StepsMeasured::Count(count) => Value::from(*count),
+            StepsMeasured::All => Value::from(Self::ALL),
+        }
+    }
+}
+
 /// Width and height of a video in pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Resolution {
@@ -258,7 +302,7 @@ macro_rules! told_in_json {
     )* };
 }
 
-told_in_json!(ResidentBlocks, Resolution);
+told_in_json!(ResidentBlocks, Resolution, StepsMeasured);
 
 impl Default for ResidentBlocks {
     fn default() -> Self {

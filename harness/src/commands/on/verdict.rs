@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, Secs, gib};
+use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, Secs, WAN_HEAD_SIZE, gib};
 
 use super::need::{DeviceUse, Need};
 use crate::commands::{shell_line, table};
@@ -188,7 +188,7 @@ fn falls_back(need: &Need, profile: &GpuProfile) -> bool {
 }
 
 fn lacks_attention(profile: &GpuProfile) -> bool {
-    AttnType::Sdpa.kernel(Dtype::Bf16, Some(profile)) == AttentionKernel::WithScores
+    AttentionKernel::of(AttnType::Sdpa, Dtype::Bf16, Some(profile), WAN_HEAD_SIZE) == Some(AttentionKernel::Math)
 }
 
 /// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest. Where it takes another way on a later GPU, what it
