@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lowmem_tests::agreement::{AGREEING, Agreeing, Agreement};
 use lowmem_tests::root;
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::check::{Checks, Verdict};
 use crate::folder::Found;
 use crate::hand::Hand;
+
+/// The check of the parity tests.
+pub(crate) const FIXTURES: &str = "parity fixtures";
 
 /// The model that has weights without a checkpoint.
 const SEEDED: &[&str] = &["--model", "wan-tiny"];
@@ -183,6 +187,43 @@ fn beside_diffusers(hand: &Hand, layout: &str, level: u8) -> Result<ParityRow, S
     let latents = worst(&made.latents, &tensor(&reference, "output.latents")?);
     let video = worst(&made.video, &tensor(&reference, "output.video")?);
     Ok(ParityRow { checkpoint: format!("the fixture in {layout}'s layout"), settings, latents, video })
+}
+
+/// The parity tests of each part of the models, on the GPU: tolerances are those of the CPU twice over, and TF32 is off.
+pub(crate) fn fixtures(hand: &Hand, checks: &mut Checks) {
+    checks.check(FIXTURES, || {
+        if !hand.is_real() {
+            return Verdict::Skipped("needs a real GPU: `cargo test --test parity` runs them on the CPU".into());
+        }
+        let Some(tests) = newest("parity-") else {
+            return Verdict::Skipped(
+                "target/release/deps/parity-* is not built: `setup/test-gpu.sh` builds it where there is cargo".into(),
+            );
+        };
+        let mut command = Command::new(tests);
+        // They share the GPU, and one of them its first use.
+        command.arg("--test-threads=1").env("NVIDIA_TF32_OVERRIDE", "0");
+        // What the CPU computes in any case.
+        for elsewhere in ["vae::tiling", "large_chunks", "shapes_of_videos", "scheduler", "tokenizer"] {
+            command.args(["--skip", elsewhere]);
+        }
+        hand.give_gpu(&mut command);
+        let output = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let failed: Vec<_> =
+            said.lines().filter(|line| line.contains(" is over ") || line.ends_with("FAILED")).map(str::to_owned).collect();
+        let result = said.lines().find(|line| line.starts_with("test result: ")).unwrap_or("no result").to_owned();
+        Verdict::of(result.clone(), &if output.status.success() { Vec::new() } else { [vec![result], failed].concat() })
+    });
+}
+
+/// The newest program beside this one whose name begins so.
+fn newest(name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let entries = std::fs::read_dir(own.parent()?).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_it =
+        |path: &PathBuf| path.extension().is_none() && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+    entries.filter(is_it).max_by_key(|path| path.metadata().and_then(|it| it.modified()).ok())
 }
 
 /// What the generator of the fixtures wrote down beside its tensors.

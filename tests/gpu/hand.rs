@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use engine_protocol::{PlanReport, gib};
-use lowmem_tests::built;
+use engine_protocol::{GpuProfile, PlanReport, gib};
+use lowmem_tests::{built, root};
 use tempfile::TempDir;
+use virtual_gpu_protocol::environment as virtual_gpu_variable;
 
 /// The card that the virtual GPU stands in for: the smallest that `make test-gpu` is for.
 const VIRTUAL: &str = "rtx-4060";
@@ -92,6 +93,22 @@ impl Hand {
                 << 10;
         let needed = plan.host_bytes();
         (needed > free).then(|| format!("its weights take {:.1} GiB of the host's memory, of which {:.1} are free", gib(needed), gib(free)))
+    }
+
+    /// Has a program that is linked to libtorch, and is not started by `lowmem`, find the GPU.
+    pub(crate) fn give_gpu(&self, command: &mut Command) {
+        if self.is_real {
+            // Cargo puts the virtual libraries there.
+            let paths = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+            let real: Vec<_> = std::env::split_paths(&paths).filter(|path| !path.ends_with("virtual-gpu")).collect();
+            let nvidia = root().join(".libtorch/torch").canonicalize().map(|torch| torch.join("../nvidia/cu13/lib"));
+            command.env("LD_LIBRARY_PATH", std::env::join_paths(real.into_iter().chain(nvidia.ok())).expect("paths"));
+        } else {
+            let profile = root().join(format!("sweeps/gpus/{VIRTUAL}.yaml"));
+            let profile: GpuProfile = serde_yaml::from_str(&std::fs::read_to_string(profile).expect("a profile")).expect("a profile");
+            let profile = serde_json::to_string(&profile).expect("plain data");
+            command.env(virtual_gpu_variable::PROFILE, profile).env("LD_PRELOAD", built("libvirtual_gpu.so"));
+        }
     }
 
     /// Where settings of its own are.

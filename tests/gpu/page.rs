@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::agreement::{SettingsRow, parity_rows, settings_rows};
 use crate::folder::{MACHINE, Machine};
-use crate::{caps, page_locked};
+use crate::{agreement, caps, page_locked};
 
 /// A row of `checks.csv` that is read again.
 #[derive(Deserialize)]
@@ -212,7 +212,8 @@ fn never(folders: &[Folder]) -> String {
         .filter(|row| row.verdict != "skipped")
         .map(|row| row.check)
         .collect();
-    let left: Vec<_> = caps::NAMES.into_iter().chain([page_locked::NAME]).filter(|name| !made.contains(*name)).collect();
+    let left: Vec<_> =
+        caps::NAMES.into_iter().chain([page_locked::NAME, agreement::FIXTURES]).filter(|name| !made.contains(*name)).collect();
     if !left.is_empty() {
         writeln!(text, "- Checks of `make test-gpu`: {}.", left.join("; ")).expect("a string");
     }

@@ -4,8 +4,7 @@ use std::process::Command;
 
 use engine::ComputeDevice;
 use engine::cuda::host_slab;
-use engine_protocol::{GpuProfile, gib};
-use lowmem_tests::{built, root};
+use engine_protocol::gib;
 
 use crate::check::{Checks, Verdict};
 use crate::hand::Hand;
@@ -22,17 +21,7 @@ pub(crate) fn given_back(hand: &Hand, checks: &mut Checks) {
     checks.check(NAME, || {
         let mut alone = Command::new(std::env::current_exe().expect("this program"));
         alone.args(["--exact", "page_locked::a_slab_is_given_back", "--nocapture", "--include-ignored"]).env(LOCKS, "1");
-        if hand.is_real() {
-            // Cargo puts the virtual libraries there.
-            let paths = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-            let real: Vec<_> = std::env::split_paths(&paths).filter(|path| !path.ends_with("virtual-gpu")).collect();
-            let nvidia = root().join(".libtorch/torch").canonicalize().map(|torch| torch.join("../nvidia/cu13/lib"));
-            alone.env("LD_LIBRARY_PATH", std::env::join_paths(real.into_iter().chain(nvidia.ok())).expect("paths"));
-        } else {
-            let profile = std::fs::read_to_string(root().join("sweeps/gpus/rtx-4060.yaml")).expect("a profile");
-            let profile: GpuProfile = serde_yaml::from_str(&profile).expect("a profile");
-            alone.env("LOWMEM_VIRTUAL_GPU", serde_json::to_string(&profile).expect("JSON")).env("LD_PRELOAD", built("libvirtual_gpu.so"));
-        }
+        hand.give_gpu(&mut alone);
         let output = alone.output().expect("it starts");
         let said = String::from_utf8_lossy(&output.stdout);
         let seen = said.lines().find_map(|line| line.strip_prefix("seen: ")).unwrap_or_default().to_owned();
