@@ -46,7 +46,7 @@ fn tried(hand: &Hand, check: impl FnOnce() -> Verdict) -> Verdict {
 fn generate(hand: &Hand, settings: &[&str]) -> Said {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("video.safetensors");
-    let mut arguments = vec!["generate", MODEL];
+    let mut arguments = vec!["generate", MODEL, "--timeout", "180"];
     arguments.extend(hand.capped(CAP));
     if hand.is_real() {
         arguments.extend(["--output", path.to_str().expect("a path in UTF-8")]);

@@ -17,6 +17,9 @@ pub(crate) const SWEEP: &str = "cases";
 /// What is run of each: memory is the same from the second step on, and the first pays for what happens once.
 const STEPS: &str = "steps_measured=2";
 
+/// So many seconds may one take: with what was begun last, all checks take a quarter of an hour.
+const LIMIT: &str = "180";
+
 /// The quickest first, and the less important last: they are what a slow card skips.
 const CASES: &[&str] = &[
     "wan2.1-t2v-1.3b 832x480 low_mem_level=0 offload_text_encoder=stream",
@@ -74,8 +77,10 @@ fn name(settings: &[String]) -> String {
 fn run(hand: &Hand, settings: &[String], found: &mut Found) -> Verdict {
     let pairs = settings.iter().filter_map(|setting| setting.split_once('='));
     let definition: Map<String, Value> = pairs.map(|(key, value)| (key.to_owned(), value.into())).collect();
-    let (swept, output) = Swept::try_new(&Value::from(definition).to_string(), &hand.whole(), &hand.environment());
-    if let Some(fault) = hand::Said::from(output).fault() {
+    let arguments = [&hand.whole()[..], &["--case-timeout", LIMIT]].concat();
+    let (swept, output) = Swept::try_new(&Value::from(definition).to_string(), &arguments, &hand.environment());
+    // A case that ended in any way left a record.
+    if let Some(fault) = hand::Said::from(output).fault().filter(|_| !swept.path(reports::RECORDS).exists()) {
         return Verdict::Failed(fault);
     }
     let run = swept.run();
@@ -93,6 +98,7 @@ fn run(hand: &Hand, settings: &[String], found: &mut Found) -> Verdict {
             found.cases.push(case);
             verdict
         }
+        Outcome::Timeout => Verdict::Skipped(format!("it was not over after {LIMIT} s")),
         other => Verdict::Failed(format!("{}: {}", other.name(), record.error.unwrap_or_default())),
     }
 }

@@ -23,7 +23,10 @@ const BUDGET: Duration = Duration::from_secs(12 * 60);
 
 /// Writes the folder of a real GPU to where they are; that of a virtual one is written and read, and no measurement.
 fn written(hand: &Hand, checks: &Checks, found: &Found) {
-    let name = found.name().expect("at least one case fits into 8 GB");
+    let Some(name) = found.name() else {
+        println!("No case ran, so that nothing is written.");
+        return;
+    };
     let place = tempfile::tempdir().expect("a folder");
     let path = if hand.is_real() { root().join(MEASURED).join(name) } else { place.path().join(name) };
     folder::write(&path, checks, found);
@@ -36,6 +39,9 @@ fn written(hand: &Hand, checks: &Checks, found: &Found) {
 
 #[test]
 fn every_check_passes() {
+    if page_locked::is_meant() {
+        return page_locked::lock_and_let_go();
+    }
     let hand = Hand::new();
     println!("On {}.", hand.title());
     let mut checks = Checks::new(BUDGET);
@@ -55,6 +61,7 @@ fn every_check_passes() {
     assert!(failed.is_empty(), "{} checks failed", failed.len());
     if !hand.is_real() {
         // Nothing is passed over without being named: what has to run in a GPU's own arithmetic, and what does not fit on the virtual card of 8 GB.
+        assert_eq!(found.cases.len(), 2, "cases that ran");
         let skipped: Vec<_> =
             checks.iter().filter(|check| matches!(check.verdict, Verdict::Skipped(_))).map(|check| check.name.as_str()).collect();
         assert_eq!(skipped, [agreement::FIXTURES, "case wan2.1-t2v-14b-832x480-level0"]);
