@@ -36,10 +36,8 @@ test: build ## All tests that need no GPU.
 soak: ## Random operations of several threads on the virtual GPU, under address sanitizer.
 	@virtual-gpu/tests/soak/sanitized.sh
 
-test-gpu: setup ## On a machine with a real GPU: there, what the virtual one runs everywhere.
-	@setup/need-gpu.sh
-	@cargo build --release --workspace --quiet
-	LOWMEM_TEST_DEVICE=cuda cargo test --release --package lowmem-tests --test memory
+test-gpu: ## On a machine with an NVIDIA GPU of 8 GB or more: tests what fits, and writes reports/measured/CARD-DATE. A quarter of an hour at most.
+	@setup/test-gpu.sh
 
 lint: setup ## Formatting and clippy, warnings as errors.
 	cargo fmt --all --check
@@ -58,12 +56,12 @@ bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and 
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 	@engine/benches/observer_cost.py --write
 
-peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv and docs/memory-levels.md.
+peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
-		flag_effects::each_flags_effect_is_that_of_the_documentation
+		flag_effects::each_flags_effect_is_that_of_the_documentation measured_rows::peaks_are_those_that_were_measured
 
-generated: build ## Writes anew what is made from tables in the code: lists of flags and columns, the schema of sweep files.
-	LOWMEM_RENEW=1 cargo test --release --package lowmem-tests --test cli -- generated::
+generated: build ## Writes anew what is made from tables: lists of flags and columns, the schema of sweep files, docs/measured.md.
+	LOWMEM_RENEW=1 cargo test --release --workspace --test cli --test gpu -- generated:: page::what_was_measured
 
 program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table

@@ -1,6 +1,9 @@
 //! Where the tests find things: the checkout, its model definitions, and the programs that were built.
 
+pub mod agreement;
 pub mod any_flag;
+pub mod measured;
+pub mod sweep;
 
 use std::path::{Path, PathBuf};
 

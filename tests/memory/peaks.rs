@@ -1,4 +1,4 @@
-//! Peaks on the virtual GPU, or on a real one where LOWMEM_TEST_DEVICE=cuda: what the levels promise, through the command that people use.
+//! Peaks on the virtual GPU: what the levels promise, through the command that people use.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,7 @@ type Row = HashMap<String, String>;
 
 /// Runs a sweep of `definition` and gives its rows. What is on standard output and error does not matter here.
 fn sweep(definition: &str, gpu: &str) -> Vec<Row> {
-    let device = std::env::var("LOWMEM_TEST_DEVICE").unwrap_or_else(|_| "virtual".into());
-    let swept = Swept::new(definition, gpu, &device, &[]);
+    let swept = Swept::new(definition, gpu, "virtual", &[]);
     let mut reader = csv::Reader::from_path(swept.path("results.csv")).expect("results.csv");
     reader.deserialize().map(|row| row.expect("a row")).collect()
 }

@@ -1,14 +1,14 @@
 //! The whole pipeline against diffusers' `WanPipeline`: prompt to video with tiny weights.
 
+use engine::Pipeline;
 use engine::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
 use engine::video::VideoCanvas;
 use engine::weights::Source;
-use engine::{ComputeDevice, Pipeline};
 use engine_protocol::{Config, ModelSpec, PoolSpec, Settings, parse_setting};
 use rstest::rstest;
 use tch::{Kind, Tensor};
 
-use crate::resident::{Fixture, assert_close, path};
+use crate::resident::{Fixture, assert_close, device, path};
 
 /// A prompt's tokens without padding.
 fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
@@ -24,7 +24,7 @@ fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
     let one = [source(TEXT_ENCODER, "text_encoder"), source(TRANSFORMER, "transformer"), source(VAE, "vae")];
     let second = model.pool.as_ref().map(|_| source(LOW_NOISE_TRANSFORMER, "low_noise_transformer"));
     let sources = Sources::new(one.into_iter().chain(second));
-    (Pipeline::load(model, &config, ComputeDevice::cpu(), &sources).unwrap(), config)
+    (Pipeline::load(model, &config, device(), &sources).unwrap(), config)
 }
 
 /// Latents of the fixture's prompts and noise.

@@ -1,12 +1,24 @@
-//! Fixtures, and a model's groups loaded from one onto the CPU.
+//! Fixtures, and a model's groups loaded from one onto what computes: the CPU, or a real GPU where LOWMEM_TEST_DEVICE=cuda, as `make test-gpu` has it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use engine::ComputeDevice;
 use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
+
+/// On a GPU tolerances are so many times those on the CPU: rounding is as large, and falls on other values.
+const OF_A_GPU: f64 = 2.0;
+
+/// What computes.
+pub(crate) fn device() -> ComputeDevice {
+    static DEVICE: OnceLock<ComputeDevice> = OnceLock::new();
+    let is_cuda = || std::env::var("LOWMEM_TEST_DEVICE").is_ok_and(|device| device == "cuda");
+    *DEVICE.get_or_init(|| if is_cuda() { ComputeDevice::gpu().expect("a GPU") } else { ComputeDevice::cpu() })
+}
 
 /// The fixture of that name.
 pub(crate) fn path(name: &str) -> PathBuf {
@@ -38,6 +50,11 @@ impl Fixture {
         Tensor::from_data_size(view.data(), &shape, kind)
     }
 
+    /// The tensor `name`, on what computes.
+    pub(crate) fn input(&self, name: &str) -> Tensor {
+        self.tensor(name).to_device(device().torch)
+    }
+
     /// The fact `name` that the generator wrote into the header.
     pub(crate) fn fact<T: DeserializeOwned>(&self, name: &str) -> T {
         let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
@@ -46,7 +63,7 @@ impl Fixture {
     }
 }
 
-/// All groups of a model, on the CPU from the start.
+/// All groups of a model, on what computes from the start.
 pub(crate) struct Resident {
     weights: HashMap<GroupName, Weights>,
 }
@@ -57,7 +74,7 @@ impl Resident {
         let source = Source::open(&path(fixture)).unwrap();
         let load = |group: &Group| {
             let layout = GroupLayout::new(group, compute);
-            let slab = Tensor::zeros([layout.bytes], (Kind::Uint8, Device::Cpu));
+            let slab = Tensor::zeros([layout.bytes], (Kind::Uint8, device().torch));
             let weights = Weights::bind(group, &layout, &slab).unwrap();
             for param in &group.params {
                 source.fill(group, param, &mut weights.get(&param.name).shallow_clone()).unwrap();
@@ -74,12 +91,18 @@ impl Groups for Resident {
     }
 }
 
+/// Both in fp64 on the CPU, and the tolerance of what computed.
+fn comparable(got: &Tensor, wanted: &Tensor, tolerance: f64) -> (Tensor, Tensor, f64) {
+    let plain = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+    (plain(got), plain(wanted), if device().is_gpu() { tolerance * OF_A_GPU } else { tolerance })
+}
+
 /// Asserts that `got` is off `wanted` by no more than `tolerance`, as a share of the largest value that is wanted, and prints by how much it is.
 #[track_caller]
 pub(crate) fn assert_close(what: &str, got: &Tensor, wanted: &Tensor, tolerance: f64) {
     assert_eq!(got.size(), wanted.size(), "{what}: shape");
-    let wanted = wanted.to_kind(Kind::Double);
-    let error = (got.to_kind(Kind::Double) - &wanted).abs().max().double_value(&[]) / wanted.abs().max().double_value(&[]);
+    let (got, wanted, tolerance) = comparable(got, wanted, tolerance);
+    let error = (got - &wanted).abs().max().double_value(&[]) / wanted.abs().max().double_value(&[]);
     println!("{what}: relative error {error:.1e}, at most {tolerance:.0e}");
     assert!(error <= tolerance, "{what}: relative error {error:.1e} is over {tolerance:.0e}");
 }
@@ -87,8 +110,8 @@ pub(crate) fn assert_close(what: &str, got: &Tensor, wanted: &Tensor, tolerance:
 /// The same as a whole, and not value by value: the norm of the difference over the norm of the values. Of many values in 16 bits the worst says little.
 pub(crate) fn assert_close_as_a_whole(what: &str, got: &Tensor, wanted: &Tensor, tolerance: f64) {
     assert_eq!(got.size(), wanted.size(), "{what}: shape");
-    let wanted = wanted.to_kind(Kind::Double);
-    let error = (got.to_kind(Kind::Double) - &wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
+    let (got, wanted, tolerance) = comparable(got, wanted, tolerance);
+    let error = (got - &wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
     println!("{what}: relative error {error:.1e} as a whole, at most {tolerance:.0e}");
     assert!(error <= tolerance, "{what}: relative error {error:.1e} as a whole is over {tolerance:.0e}");
 }

@@ -2,9 +2,9 @@
 
 use engine::text_encoder::TextEncoder;
 use engine_protocol::TextEncoderSpec;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::resident::{Fixture, Resident, assert_close, assert_close_as_a_whole};
+use crate::resident::{Fixture, Resident, assert_close, assert_close_as_a_whole, device};
 
 const FIXTURE: &str = "text_encoder";
 
@@ -24,7 +24,7 @@ fn prompts(fixture: &Fixture) -> Vec<Vec<i64>> {
 #[test]
 fn hidden_states() {
     let (fixture, spec, mut groups) = load();
-    let hidden = TextEncoder::new(&spec).forward(&mut groups, &fixture.tensor("input.ids"), &fixture.tensor("input.mask")).unwrap();
+    let hidden = TextEncoder::new(&spec).forward(&mut groups, &fixture.input("input.ids"), &fixture.input("input.mask")).unwrap();
     assert_close("umT5 hidden states, fp32", &hidden, &fixture.tensor("output.hidden"), 1e-5);
 }
 
@@ -34,10 +34,10 @@ fn prompt_embedding_of_two_prompts_at_once_and_of_each() {
     let encoder = TextEncoder::new(&spec);
     let wanted = fixture.tensor("output.prompt_embedding");
     let prompts = prompts(&fixture);
-    let both = encoder.prompt_embedding(&mut groups, &prompts, Device::Cpu).unwrap();
+    let both = encoder.prompt_embedding(&mut groups, &prompts, device().torch).unwrap();
     assert_close("prompt embedding of two prompts, fp32", &both, &wanted, 1e-5);
     let each: Vec<Tensor> =
-        prompts.iter().map(|prompt| encoder.prompt_embedding(&mut groups, std::slice::from_ref(prompt), Device::Cpu).unwrap()).collect();
+        prompts.iter().map(|prompt| encoder.prompt_embedding(&mut groups, std::slice::from_ref(prompt), device().torch).unwrap()).collect();
     assert_close("prompt embedding of one prompt, fp32", &Tensor::cat(&each, 0), &wanted, 1e-5);
 }
 
@@ -47,7 +47,7 @@ fn prompt_embedding_in_16_bits() {
     let wanted = fixture.tensor("output.prompt_embedding");
     for (kind, tolerance) in [(Kind::BFloat16, 1e-2), (Kind::Half, 2e-3)] {
         let mut groups = Resident::load(FIXTURE, &TextEncoder::groups(&spec), kind);
-        let got = TextEncoder::new(&spec).prompt_embedding(&mut groups, &prompts(&fixture), Device::Cpu).unwrap();
+        let got = TextEncoder::new(&spec).prompt_embedding(&mut groups, &prompts(&fixture), device().torch).unwrap();
         assert_eq!(got.kind(), kind);
         assert_close(&format!("prompt embedding, {kind:?}"), &got, &wanted, tolerance);
     }
@@ -62,7 +62,7 @@ fn the_shortest_and_the_longest_prompt() {
         let mut groups = Resident::load(FIXTURE, &TextEncoder::groups(&spec), kind);
         for &length in &lengths {
             let prompt: Vec<i64> = fixture.tensor(&format!("input.ids.{length}")).view(-1).try_into().unwrap();
-            let got = encoder.prompt_embedding(&mut groups, &[prompt], Device::Cpu).unwrap();
+            let got = encoder.prompt_embedding(&mut groups, &[prompt], device().torch).unwrap();
             assert_eq!(got.size(), [1, max_tokens, spec.d_model]);
             assert!(length == max_tokens || got.narrow(1, length, max_tokens - length).count_nonzero(None).int64_value(&[]) == 0);
             let got = got.narrow(1, 0, length);
@@ -81,11 +81,11 @@ fn the_shortest_and_the_longest_prompt() {
 fn no_tokens_are_zeros_alone_and_beside_a_prompt() {
     let (fixture, spec, mut groups) = load();
     let encoder = TextEncoder::new(&spec);
-    let none = encoder.prompt_embedding(&mut groups, &[vec![]], Device::Cpu).unwrap();
-    assert_eq!(none, Tensor::zeros([1, spec.max_tokens, spec.d_model], (Kind::Float, Device::Cpu)));
+    let none = encoder.prompt_embedding(&mut groups, &[vec![]], device().torch).unwrap();
+    assert_eq!(none, Tensor::zeros([1, spec.max_tokens, spec.d_model], (Kind::Float, device().torch)));
 
     let prompt = prompts(&fixture).remove(1);
-    let both = encoder.prompt_embedding(&mut groups, &[vec![], prompt], Device::Cpu).unwrap();
+    let both = encoder.prompt_embedding(&mut groups, &[vec![], prompt], device().torch).unwrap();
     assert_eq!(both.narrow(0, 0, 1), none);
     let wanted = fixture.tensor("output.prompt_embedding").narrow(0, 1, 1);
     assert_close("embedding beside no tokens, fp32", &both.narrow(0, 1, 1), &wanted, 1e-5);

@@ -3,9 +3,9 @@
 use engine::transformer::Transformer;
 use engine::weights::{Group, GroupName};
 use engine_protocol::{AttnType, TransformerSpec};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::resident::{Fixture, Resident, assert_close};
+use crate::resident::{Fixture, Resident, assert_close, device};
 
 const FIXTURE: &str = "transformer";
 
@@ -17,7 +17,7 @@ fn run(compute: Kind, attn_type: AttnType, sequence_chunk: Option<i64>, timestep
     let spec: TransformerSpec = fixture.fact("spec");
     let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), compute);
     let transformer = Transformer::new(&spec, attn_type, sequence_chunk);
-    transformer.forward(&mut groups, &fixture.tensor("input.latents"), timestep as f64, &fixture.tensor("input.prompt")).unwrap()
+    transformer.forward(&mut groups, &fixture.input("input.latents"), timestep as f64, &fixture.input("input.prompt")).unwrap()
 }
 
 fn wanted(timestep: i64) -> Tensor {
@@ -33,8 +33,10 @@ fn prediction() {
 }
 
 #[test]
-fn prediction_by_every_back_end_of_the_cpu_and_in_slices() {
-    for attn_type in [AttnType::Sdpa, AttnType::Flash, AttnType::Math] {
+fn prediction_by_every_back_end_and_in_slices() {
+    // In fp32 flash attention is the CPU's alone, and memory-efficient attention the GPU's.
+    let own = if device().is_gpu() { AttnType::MemEfficient } else { AttnType::Flash };
+    for attn_type in [AttnType::Sdpa, own, AttnType::Math] {
         for chunk in [None, Some(7), Some(1)] {
             let what = format!("transformer, fp32, {}, slices of {chunk:?}", attn_type.name());
             assert_close(&what, &run(Kind::Float, attn_type, chunk, 137), &wanted(137), 1e-5);
@@ -66,7 +68,7 @@ fn each_block_alone() {
         let groups: Vec<_> = groups.iter().filter(|group| group.name.number.is_none_or(|number| number == index)).map(alone).collect();
         for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
             let mut groups = Resident::load(FIXTURE, &groups, kind);
-            let (latents, prompt) = (fixture.tensor("input.latents"), fixture.tensor("input.prompt"));
+            let (latents, prompt) = (fixture.input("input.latents"), fixture.input("input.prompt"));
             let got = transformer.forward(&mut groups, &latents, TIMESTEPS[0] as f64, &prompt).unwrap();
             assert_close(&format!("block {index} alone, {kind:?}"), &got, &fixture.tensor(&format!("output.block.{index}")), tolerance);
         }
@@ -82,7 +84,7 @@ fn frames_sides_prompts_and_batches_of_other_sizes() {
     for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
         let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), kind);
         for (shape, chunk) in shapes.iter().flat_map(|shape| [(shape, None), (shape, Some(16))]) {
-            let input = |name: &str| fixture.tensor(&format!("input.{shape}.{name}"));
+            let input = |name: &str| fixture.input(&format!("input.{shape}.{name}"));
             let transformer = Transformer::new(&spec, AttnType::Sdpa, chunk);
             let got = transformer.forward(&mut groups, &input("latents"), timestep, &input("prompt")).unwrap();
             let what = format!("transformer, {shape}, {kind:?}, slices of {chunk:?}");
@@ -98,10 +100,10 @@ fn a_prediction_has_the_shape_of_its_latents() {
     let spec: TransformerSpec = fixture.fact("spec");
     let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), Kind::Float);
     let transformer = Transformer::new(&spec, AttnType::Sdpa, None);
-    let prompt = fixture.tensor("input.prompt").narrow(0, 0, 1);
+    let prompt = fixture.input("input.prompt").narrow(0, 0, 1);
     for (frames, latent_frames) in [(5, 2), (9, 3), (17, 5), (81, 21)] {
         for [height, width] in [[2, 2], [6, 10], [10, 14]] {
-            let latents = Tensor::zeros([1, spec.in_channels, latent_frames, height, width], (Kind::Float, Device::Cpu));
+            let latents = Tensor::zeros([1, spec.in_channels, latent_frames, height, width], (Kind::Float, device().torch));
             let got = transformer.forward(&mut groups, &latents, 500.0, &prompt).unwrap();
             assert_eq!(got.size(), [1, spec.out_channels, latent_frames, height, width], "{frames} frames");
             assert_eq!(got.isfinite().all().int64_value(&[]), 1, "{frames} frames");
@@ -114,9 +116,9 @@ fn latents_that_patches_do_not_cover_are_refused() {
     let fixture = Fixture::open(FIXTURE);
     let spec: TransformerSpec = fixture.fact("spec");
     let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), Kind::Float);
-    let latents = fixture.tensor("input.latents").narrow(3, 0, 5);
+    let latents = fixture.input("input.latents").narrow(3, 0, 5);
     let transformer = Transformer::new(&spec, AttnType::Sdpa, None);
-    let message = transformer.forward(&mut groups, &latents, 1.0, &fixture.tensor("input.prompt")).unwrap_err().to_string();
+    let message = transformer.forward(&mut groups, &latents, 1.0, &fixture.input("input.prompt")).unwrap_err().to_string();
     assert_eq!(
         message,
         "latents are [2, 6, 3, 5, 10], the transformer takes [batch, 6, frames, height, width] with multiples of [1, 2, 2]"

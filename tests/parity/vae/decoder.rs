@@ -18,7 +18,7 @@ fn video(spec: &VaeSpec, weights: &str, latents: &Tensor, temporal_chunk: i64) -
 
 /// The latents of fixture `DECODER`, as the decoder takes them.
 fn scaled_latents(kind: Kind) -> Tensor {
-    denormalise(&published(), &Fixture::open(DECODER).tensor("input.latents").to_kind(kind)).unwrap()
+    denormalise(&published(), &Fixture::open(DECODER).input("input.latents").to_kind(kind)).unwrap()
 }
 
 /// Those rows and columns of a video that fixture `name` keeps.
@@ -54,7 +54,7 @@ fn bf16() {
 #[case::wan2_1(published(), DECODER, ENCODER)]
 #[case::wan2_2(residual(), RESIDUAL, RESIDUAL)]
 fn fp32_and_bf16_of_1_5_9_and_17_frames(#[case] spec: VaeSpec, #[case] weights: &str, #[case] fixture: &str) {
-    let latents = Fixture::open(fixture).tensor("input.latents");
+    let latents = Fixture::open(fixture).input("input.latents");
     let wanted = Fixture::open(fixture).tensor("output.video");
     for (latent_frames, temporal_chunk) in [(1, 1), (2, 2), (3, 1), (3, 2), (5, 1), (5, 2), (5, 3), (5, 5)] {
         let frames = 4 * latent_frames - 3;

@@ -9,7 +9,7 @@ use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
 use super::{DECODER, ENCODER, Parts, RESIDUAL, decode, published, residual, seeded};
-use crate::resident::{Fixture, Resident, assert_close};
+use crate::resident::{Fixture, Resident, assert_close, device};
 
 /// The latents of `video` with the weights of fixture `weights`, in the type `kind`.
 fn latents(spec: &VaeSpec, weights: &str, video: &Tensor, kind: Kind, temporal_chunk: i64) -> Tensor {
@@ -31,7 +31,7 @@ fn formula(sides: &[i64]) -> Tensor {
 fn fp32_and_bf16_of_1_5_9_and_17_frames(#[case] spec: VaeSpec, #[case] fixture: &str) {
     let wanted = Fixture::open(fixture).tensor("output.latents");
     let side = spec.spatial_compression();
-    let video = formula(&[2, 3, 17, 3 * side, 5 * side]);
+    let video = formula(&[2, 3, 17, 3 * side, 5 * side]).to_device(device().torch);
     for (latent_frames, temporal_chunk) in [(1, 1), (2, 1), (2, 2), (3, 2), (5, 1), (5, 2), (5, 3), (5, 5)] {
         let frames = 4 * latent_frames - 3;
         let wanted = wanted.narrow(2, 0, latent_frames);
@@ -50,7 +50,7 @@ fn fp32_and_bf16_of_1_5_9_and_17_frames(#[case] spec: VaeSpec, #[case] fixture: 
 fn there_and_back(#[case] spec: VaeSpec, #[case] decoder: &str, #[case] encoder: &str) {
     let fixture = Fixture::open(encoder);
     let mut resident = Resident::load(decoder, &groups(&spec), Kind::Float);
-    let video = resident.with(vae::DECODER, |w| Ok(decode(&spec, w, &fixture.tensor("input.latents"), 2))).unwrap();
+    let video = resident.with(vae::DECODER, |w| Ok(decode(&spec, w, &fixture.input("input.latents"), 2))).unwrap();
     let again = latents(&spec, encoder, &video, Kind::Float, 3);
     assert_close(&format!("{encoder}, there and back"), &again, &fixture.tensor("output.round_trip"), 1e-4);
 }

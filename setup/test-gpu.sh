@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Tests what fits on the real GPU at hand, and writes reports/measured/CARD-DATE. Without cargo it runs what was built elsewhere for a checkout at this path:
+# target/release/{lowmem,lowmem-worker,libvirtual_gpu.so,virtual-gpu} and target/release/deps/{gpu,parity}-*, with PyTorch behind .libtorch/torch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+setup/need-gpu.sh
+if command -v cargo >/dev/null; then
+    setup/libtorch.sh
+    cargo build --release --workspace --quiet
+    cargo test --release --workspace --quiet --no-run --test gpu --test parity
+fi
+tests=$(find target/release/deps -name 'gpu-*' -executable -type f -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n 1 | cut -d' ' -f2)
+if [ -z "$tests" ]; then
+    echo "there is no cargo here, and no target/release/deps/gpu-* that was built elsewhere: install Rust, or bring a build" >&2
+    exit 1
+fi
+# The real CUDA libraries, which PyTorch's find beside them and a program of ours does not.
+torch=$(readlink -f .libtorch/torch)
+export LD_LIBRARY_PATH=$torch/lib:$torch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+LOWMEM_TEST_DEVICE=cuda "$tests" --exact every_check_passes --nocapture
