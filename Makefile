@@ -57,14 +57,14 @@ bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and 
 	@engine/benches/observer_cost.py --write
 
 peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
-	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test memory -- --exact peak_table::peaks_are_those_of_the_table \
+	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test memory -- --exact peak_table::peaks_are_those_of_the_table \
 		flag_effects::each_flags_effect_is_that_of_the_documentation measured_rows::peaks_are_those_that_were_measured
 
 generated: build ## Writes anew what is made from tables: lists of flags and columns, the schema of sweep files, docs/measured.md.
 	LOWMEM_RENEW=1 cargo test --release --workspace --test cli --test gpu -- generated:: page::what_was_measured
 
 program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
-	LOWMEM_RENEW_PEAKS=1 cargo test --release --package lowmem-tests --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table
+	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table
 
 clean: ## Removes what was built here, not what was fetched.
 	cargo clean

@@ -1,7 +1,7 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, Interval, RunRecord, SCHEMA,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, Interval, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, SCHEMA,
     Settings, Source, Stage, StageMemory, StageRecord,
 };
 

@@ -1,6 +1,6 @@
 //! `lowmem plan`: the table, the same as JSON, and what is refused.
 
-use engine_protocol::{Home, Moves, PlanReport, Stage};
+use engine_protocol::{BufferUse, Home, Moves, PlanReport, Stage};
 
 use crate::command::{lowmem, stderr, stdout};
 
@@ -27,8 +27,10 @@ fn rows_of_equal_blocks_are_one_and_say_where_they_live() {
             ("output layer", 1, Home::Pinned, Moves::EachPass),
         ]
     );
-    let stages: Vec<_> = report.buffers.iter().map(|buffers| (buffers.stage, buffers.count)).collect();
-    assert_eq!(stages, [(Stage::Denoise, 2), (Stage::Decode, 1)]);
+    let stages: Vec<_> = report.buffers.iter().map(|buffers| (buffers.stage, buffers.purpose, buffers.count)).collect();
+    // The VAE waits in ordinary memory, and passes through page-locked memory on its way.
+    let staging = [Stage::Denoise, Stage::Decode].map(|stage| (stage, BufferUse::Staging));
+    assert_eq!(stages, [(staging[0].0, staging[0].1, 2), (staging[1].0, staging[1].1, 1), (Stage::Decode, BufferUse::Passing, 1)]);
     assert_eq!(report.peak().map(|(stage, _)| stage), Some(Stage::Denoise));
 }
 

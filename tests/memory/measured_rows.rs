@@ -1,7 +1,7 @@
 //! What real GPUs measured (`reports/measured`) beside what a virtual one of the same kind says now: the same configurations, run again.
 //!
-//! Allocated and reserved peaks are the same, byte for byte. Device memory and times are printed side by side, and kept in each folder's `virtual.jsonl`, which
-//! `docs/measured.md` has beside what was measured: `make peaks` writes it anew.
+//! Allocated and reserved peaks are the same, byte for byte. Device memory is never said to be less than it was, and times are as near as `docs/times.md` says. Both are
+//! kept in each folder's `virtual.jsonl`, which `docs/measured.md` has beside what was measured: `make peaks` writes it anew.
 
 use engine_protocol::{RunRecord, gib};
 use lowmem_tests::measured::{Said, Timed, VIRTUAL, compare, folders, said_of, told};
@@ -21,8 +21,8 @@ fn peaks_are_those_that_were_measured() {
             for (measured, says) in records.iter().zip(said_of(records)) {
                 let said = Said::new(sweep, &measured.case, &says);
                 let name = format!("{} {sweep} {}", folder.name, measured.case);
-                device(&name, measured, &said);
-                times(&name, measured, &said);
+                faults.extend(device(&name, measured, &said));
+                faults.extend(times(&name, measured, &said));
                 faults.extend(compare(measured, &said).1);
                 all.push(said);
             }
@@ -40,22 +40,51 @@ fn peaks_are_those_that_were_measured() {
     assert!(faults.is_empty(), "the virtual GPU counts otherwise than the real one:\n{}", faults.join("\n"));
 }
 
-/// Prints the peak of device memory, measured and virtual, and how much the virtual one has more.
-fn device(name: &str, measured: &RunRecord, said: &Said) {
+/// So much more of device memory may be said than was measured.
+const MOST_BESIDE_GIB: f64 = 0.15;
+
+/// Prints the peak of device memory, measured and virtual, and how much the virtual one has more. Gives what is wrong with that.
+fn device(name: &str, measured: &RunRecord, said: &Said) -> Option<String> {
     let measured = gib(measured.peak_device_bytes().expect("a case that came to its end"));
     let says = gib(said.peak_device_bytes);
-    println!("device {measured:6.3} GiB measured, {says:6.3} said, {:+.3}  {name}", says - measured);
+    let line = format!("device {measured:6.3} GiB measured, {says:6.3} said, {:+.3}  {name}", says - measured);
+    println!("{line}");
+    (!(0.0..=MOST_BESIDE_GIB).contains(&(says - measured))).then_some(line)
 }
 
-/// Prints times, measured and modelled, and how much longer the modelled ones are; `!` where the measured one is outside the interval.
-fn times(name: &str, measured: &RunRecord, said: &Said) {
+/// By how much a modelled time may be off. Of encoding nothing is held: what was measured copied weights in another way, and of a moment that goes into what happens once
+/// little is known.
+fn most_off(timed: Timed) -> Option<f64> {
+    match timed {
+        Timed::Step => Some(0.05),
+        Timed::Total => Some(0.07),
+        Timed::Decode => Some(0.2),
+        Timed::Encode => None,
+    }
+}
+
+/// Prints times, measured and modelled, and how much longer the modelled ones are; `!` where the measured one is outside the interval. Gives what is wrong with them.
+fn times(name: &str, measured: &RunRecord, said: &Said) -> Vec<String> {
+    let mut faults = Vec::new();
     let told = Timed::ALL.map(|timed| {
         let measured = timed.of(measured).expect("measured").expected;
         let Some(says) = said.secs(timed) else { return format!("{} {measured:.2} s", timed.name()) };
         let is_inside = (says.low..=says.high).contains(&measured);
-        let off = (says.expected / measured - 1.0) * 100.0;
+        let off = says.expected / measured - 1.0;
         let mark = if is_inside { "" } else { " !" };
-        format!("{} {measured:.2} s, {:.2} ({:.2} to {:.2}) {off:+.1}%{mark}", timed.name(), says.expected, says.low, says.high)
+        let line = format!(
+            "{} {measured:.2} s, {:.2} ({:.2} to {:.2}) {:+.1}%{mark}",
+            timed.name(),
+            says.expected,
+            says.low,
+            says.high,
+            off * 100.0
+        );
+        if most_off(timed).is_some_and(|most| off.abs() > most || !is_inside) {
+            faults.push(format!("{name}: {line}"));
+        }
+        line
     });
     println!("times  {name}  {}", told.join("; "));
+    faults
 }
