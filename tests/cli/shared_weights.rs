@@ -119,6 +119,5 @@ fn an_interrupted_run_leaves_nothing_behind_and_a_killed_one_nothing_for_long() 
         .current_dir(place.path(""))
         .assert()
         .success();
-    let left = fs::read_dir(&weights).expect("readable").flatten().flat_map(|base| fs::read_dir(base.path()).expect("readable"));
-    assert_eq!(left.count(), 0);
+    assert_eq!(entries(&weights), 0);
 }
