@@ -52,7 +52,7 @@ impl SharedWeights {
             return Ok((None, None));
         }
         let places = places();
-        places.iter().for_each(|place| drop(cleaned(&place.base)));
+        places.iter().for_each(|place| tidy(&place.base));
         let mut uses = BTreeMap::new();
         for config in cases {
             let bytes = weight_bytes(models.get(&config.model)?, config.dtype);
@@ -105,10 +105,17 @@ impl Drop for SharedWeights {
     fn drop(&mut self) {
         // What cannot be removed now goes when the next run begins.
         let _ = fs::remove_dir_all(&self.folder);
-        if let Ok(_alone) = cleaned(&self.base) {
-            // It stays where another run has a folder in it.
-            let _ = fs::remove_dir(&self.base);
-        }
+        tidy(&self.base);
+    }
+}
+
+/// Removes what dead runs left in `base`, and `base` itself where no run has a folder in it.
+fn tidy(base: &Path) {
+    if !base.is_dir() {
+        return;
+    }
+    if let Ok(_alone) = cleaned(base) {
+        let _ = fs::remove_dir(base);
     }
 }
 

@@ -31,7 +31,7 @@ impl SharedSteps {
 
     /// Keeps a record, where it has steps of its own and came to its end.
     pub(super) fn keep(&self, record: &RunRecord) {
-        if record.outcome != Outcome::Ok || record.steps_of.is_some() || record.lowered.first().is_some() {
+        if record.outcome != Outcome::Ok || record.steps_of.is_some() || !record.lowered.is_empty() {
             return;
         }
         if let Some(key) = key(&record.config) {
