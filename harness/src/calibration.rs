@@ -113,10 +113,22 @@ fn settled(steps: &[f64]) -> Option<f64> {
     last.get(last.len() / 2).copied()
 }
 
-/// By how much a step that has settled is longer than steps were on the whole.
+/// By how much the arithmetic of a step that has settled is longer than it was on the whole. All else takes as long as ever.
 fn settled_by_mean(record: &RunRecord) -> f64 {
     let steps = steps(record);
-    settled(&steps).map_or(1.0, |settled| settled * steps.len() as f64 / steps.iter().sum::<f64>())
+    let (Some(settled), Some(arithmetic)) = (settled(&steps), arithmetic_share(record)) else { return 1.0 };
+    let mean = steps.iter().sum::<f64>() / steps.len() as f64;
+    (settled - (1.0 - arithmetic) * mean) / (arithmetic * mean)
+}
+
+/// Which share of sampler steps is arithmetic. None where there is none.
+fn arithmetic_share(record: &RunRecord) -> Option<f64> {
+    let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise)?;
+    let sum = |counts: fn(WorkKind) -> bool| -> f64 {
+        denoise.operations.iter().filter(|sum| counts(sum.kind)).map(|sum| sum.secs.expected).sum()
+    };
+    let share = sum(|kind| !kind.goes_by_memory()) / sum(|kind| kind != WorkKind::Copy);
+    (share > 0.0).then_some(share)
 }
 
 /// What the power limit does to arithmetic, where early steps were faster than later ones.
@@ -128,9 +140,7 @@ fn power_limit(record: &RunRecord, source: &str) -> Option<PowerLimit> {
         return None;
     }
     let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise)?;
-    let sum =
-        |counts: fn(WorkKind) -> bool| denoise.operations.iter().filter(|sum| counts(sum.kind)).map(|sum| sum.secs.expected).sum::<f64>();
-    let arithmetic = sum(|kind| !kind.goes_by_memory()) / sum(|kind| kind != WorkKind::Copy);
+    let arithmetic = arithmetic_share(record)?;
     // The rest of a step takes as long as ever.
     let burst = arithmetic * settled / (early - (1.0 - arithmetic) * settled);
     let first = denoise.step_secs.first()?.expected;

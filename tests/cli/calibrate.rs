@@ -93,7 +93,7 @@ fn predictions_are_nearer_after_calibrating_a_gpu_at_its_power_limit() {
     let [truth, guess, found] = ["limited", "guessed", "calibrated"].map(|name| profiles.total_secs(name, "low_mem_level=2"));
     let off = |secs: f64| (secs / truth - 1.0).abs();
     assert!(off(guess) > 0.1, "{guess} for {truth}");
-    assert!(off(found) < 0.01, "{found} for {truth}");
+    assert!(off(found) < 0.02, "{found} for {truth}");
 }
 
 #[test]
