@@ -14,6 +14,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         failed_stage: None,
         requested_bytes: None,
         parts_at_failure: None,
+        host_shortage: None,
         gpu: None,
         device: Device::Cpu,
         device_name: None,

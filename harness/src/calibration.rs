@@ -4,20 +4,15 @@
 //! off for each kind, and its share is corrected by that. So whatever the clock takes into account (tiles, bandwidth, small kernels) is in the share as well.
 
 use engine_protocol::{
-    Calibration, Efficiency, Figure, GpuProfile, Interval, Measured, OperationTime, POOL_STREAMS, PowerLimit, RunRecord, Secs, SmallKernels, Stage, WorkKind,
+    Calibration, Efficiency, Figure, GpuProfile, Interval, Measured, OperationTime, POOL_STREAMS, PowerLimit, RunRecord, Secs,
+    SmallKernels, Stage, WorkKind,
 };
 
 use crate::calibration_runs::Twin;
 
 /// Kinds of work that a profile has shares for.
-pub(crate) const KINDS: [WorkKind; 6] = [
-    WorkKind::Gemm,
-    WorkKind::Attention,
-    WorkKind::CudnnAttention,
-    WorkKind::Convolution,
-    WorkKind::Pointwise,
-    WorkKind::Reduction,
-];
+pub(crate) const KINDS: [WorkKind; 6] =
+    [WorkKind::Gemm, WorkKind::Attention, WorkKind::CudnnAttention, WorkKind::Convolution, WorkKind::Pointwise, WorkKind::Reduction];
 
 /// Runs differ by so much where nothing else does: the ends of an interval are no closer to what was measured.
 const SPREAD: f64 = 0.05;
@@ -42,7 +37,8 @@ pub(crate) fn calibrated(start: &GpuProfile, calibration: &Calibration, twins: &
             set_share(&mut profile.efficiency, kind, corrected);
         }
     }
-    profile.power_limit = twins.iter().filter_map(|twin| power_limit(&twin.measured, source)).max_by(|a, b| a.burst.value.total_cmp(&b.burst.value));
+    profile.power_limit =
+        twins.iter().filter_map(|twin| power_limit(&twin.measured, source)).max_by(|a, b| a.burst.value.total_cmp(&b.burst.value));
     profile.small_kernels = small.or(profile.small_kernels);
     let figure = |value| Figure { value, source: source.to_owned() };
     if let Some(rate) = beside_arithmetic(twins).or_else(|| rate(calibration, Measured::PinnedToDevice)) {
@@ -132,7 +128,8 @@ fn power_limit(record: &RunRecord, source: &str) -> Option<PowerLimit> {
         return None;
     }
     let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise)?;
-    let sum = |counts: fn(WorkKind) -> bool| denoise.operations.iter().filter(|sum| counts(sum.kind)).map(|sum| sum.secs.expected).sum::<f64>();
+    let sum =
+        |counts: fn(WorkKind) -> bool| denoise.operations.iter().filter(|sum| counts(sum.kind)).map(|sum| sum.secs.expected).sum::<f64>();
     let arithmetic = sum(|kind| !kind.goes_by_memory()) / sum(|kind| kind != WorkKind::Copy);
     // The rest of a step takes as long as ever.
     let burst = arithmetic * settled / (early - (1.0 - arithmetic) * settled);

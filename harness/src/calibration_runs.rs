@@ -96,7 +96,12 @@ impl Runs<'_> {
         let Some(record) = worker::run_case(&launcher, testbed, &request, None, self.interrupt, &mut |_| {})? else { return Ok(None) };
         if record.outcome != Outcome::Ok {
             let why = record.error.as_deref().unwrap_or("the worker did not say why");
-            return Err(Error::input(format!("a run of {} at {} ended in {}: {why}", config.model, config.resolution, record.outcome.name())));
+            return Err(Error::input(format!(
+                "a run of {} at {} ended in {}: {why}",
+                config.model,
+                config.resolution,
+                record.outcome.name()
+            )));
         }
         Ok(Some(record))
     }

@@ -125,7 +125,10 @@ impl GpuProfiles {
         let process_bytes = profile.process_bytes(ProcessUse { has_code: true, ..ProcessUse::default() });
         if capacity_bytes < process_bytes + GIB / 4 {
             let taken = process_bytes / (1 << 20);
-            return Err(Error::input(format!("GPU={text} is too small: the CUDA context and the libraries' code take {taken} MiB. {}", self.known())));
+            return Err(Error::input(format!(
+                "GPU={text} is too small: the CUDA context and the libraries' code take {taken} MiB. {}",
+                self.known()
+            )));
         }
         Ok(budget)
     }

@@ -63,9 +63,12 @@ fn identity() -> Vec<Column> {
         of("time_source", "", "Where times come from: `measured`, or `modelled` (estimated from the GPU's profile).", |r| {
             text(r.time_source.map(|source| source.name()))
         }),
-        of("outcome", "", "How it ended: `ok`, `oom` (out of memory), `failed`, `crashed`, `killed` or `timeout`.", |r| {
-            r.outcome.name().into()
-        }),
+        of(
+            "outcome",
+            "",
+            "How it ended: `ok`, `oom` (the GPU's memory ran out), `oom_host` (the machine's own memory ran out), `failed`, `crashed`, `killed` or `timeout`.",
+            |r| r.outcome.name().into(),
+        ),
         of("is_skipped", "", "`true`: the real GPU did not try it, since the virtual one says that it cannot fit.", |r| {
             r.is_skipped.to_string()
         }),
@@ -160,6 +163,12 @@ fn memory() -> Vec<Column> {
         of("requested_bytes", "bytes", "The allocation that failed, where the case is `oom`.", |r| text(r.requested_bytes)),
         of("needed_bytes", "bytes", "What an `oom` case needs of a GPU at least; what it would ask for later is not known.", |r| {
             text(needed_bytes(r))
+        }),
+        of("host_requested_bytes", "bytes", "The allocation of the machine's own memory that failed, where the case is `oom_host`.", |r| {
+            text(r.host_shortage.and_then(|shortage| shortage.requested_bytes))
+        }),
+        of("host_available_bytes", "bytes", "What of that memory was left to take then.", |r| {
+            text(r.host_shortage.and_then(|shortage| shortage.available_bytes))
         }),
         of("host_pinned_peak_bytes", "bytes", "The most page-locked memory of the host at once.", |r| text(r.host_pinned_peak_bytes)),
     ]);

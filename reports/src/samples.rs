@@ -1,7 +1,7 @@
 //! Records for this crate's tests.
 
 use engine_protocol::{
-    Config, Device, Efficiency, Figure, GIB, GpuProfile, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, Interval, RunRecord, SCHEMA,
+    Config, Device, Efficiency, Figure, GIB, GpuProfile, Interval, ModelSpec, Outcome, Pcie, PeakFlops, PeakParts, RunRecord, SCHEMA,
     Settings, Source, Stage, StageMemory, StageRecord,
 };
 
@@ -61,6 +61,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         failed_stage: None,
         requested_bytes: None,
         parts_at_failure: None,
+        host_shortage: None,
         gpu: Some("rtx-4090".into()),
         device: Device::Virtual,
         device_name: Some("Virtual".into()),

@@ -52,7 +52,15 @@ impl Profiles {
     /// What a virtual GPU of that profile takes for a video, in seconds.
     fn total_secs(&self, name: &str) -> f64 {
         let said = self.run(&[
-            "profile", "model=wan2.1-t2v-14b", "low_mem_level=2", "resolution=480p", "offload_text_encoder=stream", "--gpu", name, "--device", "virtual",
+            "profile",
+            "model=wan2.1-t2v-14b",
+            "low_mem_level=2",
+            "resolution=480p",
+            "offload_text_encoder=stream",
+            "--gpu",
+            name,
+            "--device",
+            "virtual",
             "--json",
         ]);
         let record: engine_protocol::RunRecord = serde_json::from_str(&said).expect("a record");

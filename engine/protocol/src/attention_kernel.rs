@@ -86,9 +86,7 @@ impl Config {
             None if self.attn_type == AttnType::Flash => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }
-            None => {
-                Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name))
-            }
+            None => Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name)),
             Some(_) => None,
         }
     }

@@ -11,6 +11,7 @@ mod device;
 mod event;
 mod flag_values;
 mod gpu_state;
+mod host_memory;
 mod host_rates;
 mod inventory;
 mod model;
@@ -36,6 +37,7 @@ pub use flag_values::{
     StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
+pub use host_memory::HostShortage;
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};

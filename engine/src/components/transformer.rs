@@ -67,7 +67,8 @@ impl Component for TransformerComponent<'_> {
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
         let (batch, latents) = (batch(config), config.latent_shape(self.model));
-        let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) == Some(AttentionKernel::Math);
+        let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim)
+            == Some(AttentionKernel::Math);
         let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
         let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
         Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)

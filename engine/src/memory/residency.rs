@@ -170,9 +170,7 @@ impl Residency {
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
         let locked = match home {
             Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
-            Home::ByRing { slab, written } => {
-                staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: *written }, wanted)?
-            }
+            Home::ByRing { slab, written } => staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: *written }, wanted)?,
             Home::InFile { source, into_pinned } => {
                 let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
                 staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?

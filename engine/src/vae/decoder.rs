@@ -76,7 +76,19 @@ impl VaeDecoder {
         let patch_size = spec.patch_size;
         let conv_out = CausalConv::new("decoder.conv_out".into(), channels, COLOURS * patch_size * patch_size, 3, &mut slots);
         let (z_dim, spatial_compression, temporal_compression) = (spec.z_dim, spec.spatial_compression(), spec.temporal_compression());
-        Self { z_dim, spatial_compression, temporal_compression, conv_in, mid_block, up_blocks, norm_out, conv_out, patch_size, slots, widest }
+        Self {
+            z_dim,
+            spatial_compression,
+            temporal_compression,
+            conv_in,
+            mid_block,
+            up_blocks,
+            norm_out,
+            conv_out,
+            patch_size,
+            slots,
+            widest,
+        }
     }
 
     /// Size of the one head of its attention.

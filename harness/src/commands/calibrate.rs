@@ -67,7 +67,8 @@ fn start(arguments: &CalibrateArguments, testbed: &Testbed, profile: &GpuProfile
         let shares = &mut start.efficiency;
         let all = [&mut shares.gemm, &mut shares.attention, &mut shares.convolution, &mut shares.pointwise, &mut shares.reduction];
         all.into_iter().chain(&mut shares.cudnn_attention).for_each(|share| {
-            *share = Interval { low: share.low / 2.0, expected: share.expected / 2.0, high: share.high / 2.0, source: share.source.clone() };
+            *share =
+                Interval { low: share.low / 2.0, expected: share.expected / 2.0, high: share.high / 2.0, source: share.source.clone() };
         });
     }
     Ok(start)
@@ -109,8 +110,18 @@ fn print(calibration: &Calibration, start: &GpuProfile, new: &GpuProfile) {
     table.add_row(["copy to pinned memory".into(), String::new(), to_host, String::new()]);
     let micros = |secs: f64| format!("{:.1} us", secs * 1e6);
     let (before, after) = (start.small_kernels(), new.small_kernels());
-    table.add_row([Measured::SmallKernels.name().into(), micros(before.kernel_secs.expected), micros(after.kernel_secs.expected), String::new()]);
-    table.add_row([Measured::Launches.name().into(), micros(before.launch_secs.expected), micros(after.launch_secs.expected), String::new()]);
+    table.add_row([
+        Measured::SmallKernels.name().into(),
+        micros(before.kernel_secs.expected),
+        micros(after.kernel_secs.expected),
+        String::new(),
+    ]);
+    table.add_row([
+        Measured::Launches.name().into(),
+        micros(before.launch_secs.expected),
+        micros(after.launch_secs.expected),
+        String::new(),
+    ]);
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     table.add_row(["CUDA context".into(), mib(start.context_bytes.value), mib(new.context_bytes.value), String::new()]);
     table.add_row(["machine code of libraries, bound".into(), mib(start.code_bytes.value), mib(new.code_bytes.value), String::new()]);
@@ -123,7 +134,10 @@ fn print(calibration: &Calibration, start: &GpuProfile, new: &GpuProfile) {
         ),
         None => say!("Steps took as long at the end as at the beginning: the card was not at its power limit."),
     }
-    say!("Each kind of work was measured in sampler steps and decoding, beside the same on a virtual GPU. The device calls itself {}.", calibration.device_name);
+    say!(
+        "Each kind of work was measured in sampler steps and decoding, beside the same on a virtual GPU. The device calls itself {}.",
+        calibration.device_name
+    );
 }
 
 /// Whether the virtual GPU gives its profile back.
@@ -132,7 +146,8 @@ fn compare(new: &GpuProfile, profile: &GpuProfile) -> ExitCode {
         let [found, known] = [new, profile].map(|profile| profile.efficiency.of(kind));
         Some((found?.expected / known?.expected - 1.0).abs())
     };
-    let measured = KINDS.into_iter().filter(|&kind| new.efficiency.of(kind).is_some_and(|share| share.source.starts_with("measured on this")));
+    let measured =
+        KINDS.into_iter().filter(|&kind| new.efficiency.of(kind).is_some_and(|share| share.source.starts_with("measured on this")));
     let worst = measured.filter_map(|kind| Some((kind, off(kind)?))).max_by(|a, b| a.1.total_cmp(&b.1));
     let Some((kind, worst)) = worst else { return ExitCode::Fault };
     say!("The virtual GPU gives back its profile: the furthest off is {}, by {:.1}%. Nothing is kept.", kind.name(), worst * 100.0);
@@ -152,6 +167,10 @@ fn keep(profile: &GpuProfile, path: &Path) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(&draft, text)).and_then(|()| fs::rename(&draft, path));
     written.map_err(|error| failed(&error))?;
-    say!("Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.", path.display(), profile.name);
+    say!(
+        "Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.",
+        path.display(),
+        profile.name
+    );
     Ok(())
 }

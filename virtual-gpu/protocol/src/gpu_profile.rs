@@ -163,10 +163,9 @@ impl GpuProfile {
     /// the host takes 2.5 to ask for it, 3.2 as measured through tch, and Python more.
     pub fn small_kernels(&self) -> SmallKernels {
         let rule = |low, expected, high| Interval { low, expected, high, source: "rule".into() };
-        self.small_kernels.clone().unwrap_or_else(|| SmallKernels {
-            kernel_secs: rule(1.3e-6, 2e-6, 4e-6),
-            launch_secs: rule(2.5e-6, 4e-6, 10e-6),
-        })
+        self.small_kernels
+            .clone()
+            .unwrap_or_else(|| SmallKernels { kernel_secs: rule(1.3e-6, 2e-6, 4e-6), launch_secs: rule(2.5e-6, 4e-6, 10e-6) })
     }
 }
 

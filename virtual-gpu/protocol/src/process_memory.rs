@@ -45,7 +45,8 @@ impl GpuProfile {
 
 /// Of `code_bytes`.
 pub(crate) fn code_bytes() -> Figure<u64> {
-    let source = "bound: 76 MiB were measured on an H100 (2026-11-27, 11 cases in bf16), and half as much again for kernels that those did not use";
+    let source =
+        "bound: 76 MiB were measured on an H100 (2026-11-27, 11 cases in bf16), and half as much again for kernels that those did not use";
     Figure { value: 114 << 20, source: source.into() }
 }
 
@@ -57,7 +58,8 @@ pub(crate) fn stream_bytes() -> Figure<u64> {
 
 /// Of `page_table_share`.
 pub(crate) fn page_table_share() -> Figure<f64> {
-    let source = "rule: an entry of 8 bytes for each page of 4 KiB; 50 MiB were measured for 24.0 GiB on an H100 (2026-11-27), 8.5 bytes a page";
+    let source =
+        "rule: an entry of 8 bytes for each page of 4 KiB; 50 MiB were measured for 24.0 GiB on an H100 (2026-11-27), 8.5 bytes a page";
     Figure { value: 8.0 / 4096.0, source: source.into() }
 }
 

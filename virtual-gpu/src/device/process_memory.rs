@@ -23,7 +23,12 @@ impl ProcessMemory {
     }
 
     /// `change` to what is used. Where there is no room for it, nothing changes.
-    pub(super) fn change(&mut self, profile: &GpuProfile, capacity: &mut Capacity, change: impl FnOnce(&mut ProcessUse)) -> Result<(), Fault> {
+    pub(super) fn change(
+        &mut self,
+        profile: &GpuProfile,
+        capacity: &mut Capacity,
+        change: impl FnOnce(&mut ProcessUse),
+    ) -> Result<(), Fault> {
         let mut used = self.used;
         change(&mut used);
         if self.has_context && used != self.used {

@@ -35,7 +35,7 @@ pub(super) fn uuid_of(profile: &GpuProfile) -> [u8; 16] {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use virtual_gpu_protocol::{Efficiency, Figure, Pcie, PeakFlops, Interval};
+    use virtual_gpu_protocol::{Efficiency, Figure, Interval, Pcie, PeakFlops};
 
     use super::*;
 
