@@ -27,7 +27,7 @@ fn what_lacks_is_named_with_what_helps() {
         {
             assert!(said.contains(part), "{part}: {said}");
         }
-        for part in ["--frames", "--size", "frame #", "0.00 GiB", "CUDA"] {
+        for part in ["--frames", "--size", "frame #", "0.00 GiB", "CUDA out of memory"] {
             assert!(!said.contains(part), "{part}: {said}");
         }
     }

@@ -193,8 +193,17 @@ impl Transcript {
             End::TimedOut | End::Interrupted => {
                 return ending(Outcome::Timeout, words(format!("not done within its time limit{}", in_stage(stage))));
             }
+            End::Signalled(SIGKILL) if ended.is_memory_short => {
+                let shortage = HostShortage::default();
+                let error = format!("{shortage}: the kernel ended the process by SIGKILL{}", in_stage(stage));
+                return Ending { host_shortage: Some(shortage), ..ending(Outcome::OomHost, words(error)) };
+            }
             End::Signalled(signal @ (SIGKILL | SIGTERM | SIGINT | SIGHUP)) => {
-                let hint = if signal == SIGKILL { " (the kernel does this when the machine's memory runs out: see `dmesg`)" } else { "" };
+                let hint = if signal == SIGKILL {
+                    " (mostly the kernel does this, when the machine's own memory runs out: see `dmesg`)"
+                } else {
+                    ""
+                };
                 return ending(Outcome::Killed, words(format!("ended from outside by {}{}{hint}", name(signal), in_stage(stage))));
             }
             End::Signalled(_) | End::Exited(_) => {}
@@ -301,10 +310,14 @@ fn with_last_words(what: String, last_words: &[String]) -> String {
 mod tests {
     use super::*;
 
+    fn ended(end: End, last_words: &str) -> Ended {
+        Ended { end, is_memory_short: false, last_words: vec![last_words.into()] }
+    }
+
     fn judged(lines: &[Line], end: End) -> (Outcome, Option<Stage>, String) {
         let mut transcript = Transcript::default();
         lines.iter().for_each(|line| drop(transcript.line(&line.text()).cloned()));
-        let ending = transcript.judge(&Ended { end, last_words: vec!["the end".into()] });
+        let ending = transcript.judge(&ended(end, "the end"));
         (ending.outcome, ending.stage, ending.error.unwrap_or_default())
     }
 
@@ -377,7 +390,7 @@ mod tests {
     fn an_allocation_of_the_host_that_aborts_is_no_crash() {
         let mut transcript = Transcript::default();
         drop(transcript.line(&Line::Begun.text()).cloned());
-        let judged = |words: &str| transcript.judge(&Ended { end: End::Signalled(6), last_words: vec![words.into()] });
+        let judged = |words: &str| transcript.judge(&ended(End::Signalled(6), words));
         let ending = judged("memory allocation of 4096 bytes failed");
         assert_eq!((ending.outcome, ending.stage), (Outcome::OomHost, Some(Stage::Denoise)));
         assert_eq!(ending.host_shortage.and_then(|shortage| shortage.requested_bytes), Some(4096));
@@ -386,8 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn a_kill_while_the_kernel_counts_one_is_the_hosts_memory() {
+        let mut transcript = Transcript::default();
+        drop(transcript.line(&Line::Begun.text()).cloned());
+        let outcome = |end, is_memory_short| transcript.judge(&Ended { is_memory_short, ..ended(end, "") }).outcome;
+        assert_eq!(outcome(End::Signalled(9), true), Outcome::OomHost);
+        assert_eq!(outcome(End::Signalled(9), false), Outcome::Killed);
+        assert_eq!(outcome(End::Signalled(15), true), Outcome::Killed);
+        assert_eq!(outcome(End::TimedOut, true), Outcome::Timeout, "we ended it ourselves");
+    }
+
+    #[test]
     fn a_report_that_cannot_be_read_is_told() {
-        let ended = Ended { end: End::Exited(0), last_words: Vec::new() };
+        let ended = ended(End::Exited(0), "");
         for (line, outcome, message) in [(Line::Finished, Outcome::Failed, ""), (Line::OutOfMemory, Outcome::Oom, "tried; ")] {
             let mut transcript = Transcript::default();
             drop(transcript.line(&line.text()).cloned());
