@@ -27,6 +27,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         h2d_bytes: None,
         d2h_bytes: None,
         host_pinned_peak_bytes: None,
+        page_lock_warning: None,
         wall_secs: 1.0,
         forecast: None,
         steps_of: None,

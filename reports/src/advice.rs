@@ -1,6 +1,6 @@
 //! A configuration told: its flags on one line, and the settings that give it again. Which one is best is judged elsewhere.
 
-use engine_protocol::{Config, Flag, Group, OffloadTextEncoder, ResidentBlocks, RunRecord, StreamFrom, WeightDtype};
+use engine_protocol::{Config, Flag, Group, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype};
 use serde_json::Value;
 
 use crate::run::Run;
@@ -37,8 +37,8 @@ pub fn host_remedies(record: &RunRecord) -> String {
         remedies.push("weight_dtype=fp8_e4m3, with which streamed weights take half as much".into());
         remedies.push("stream_from=file, with which they are read from their files each time".into());
     }
-    if is_streamed_from_memory && record.host_shortage.is_some_and(|shortage| shortage.is_page_locked) {
-        remedies.push("pinned_memory=false or a max_pinned_gib, where memory is there and may not be page-locked".into());
+    if config.pinned_memory == Some(PinnedMemory::Require) {
+        remedies.push("pinned_memory=true or a max_pinned_gib, with which what cannot be page-locked waits in ordinary memory".into());
     }
     if config.offload_text_encoder != OffloadTextEncoder::Off {
         remedies.push("offload_text_encoder=off, where the GPU has room for it".into());

@@ -215,7 +215,7 @@ fn rest() -> Vec<Column> {
         of("steps_of", "", "The case whose sampler steps it has, since its own cannot differ: it ran one step itself.", |r| {
             text(r.steps_of.as_ref())
         }),
-        of("warnings", "", "On a real GPU: what makes the case's figures doubtful.", |r| r.warnings().join("; ")),
+        of("warnings", "", "What makes the case's figures doubtful, or slower than they need be.", |r| r.warnings().join("; ")),
         of("gpu_temperature_c", "°C", "Of a real GPU, before the case.", |r| of_gpu(r, |gpu| gpu.temperature_c)),
         of("gpu_highest_temperature_c", "°C", "The highest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.highest_temperature_c)),
         of("sm_clock_mhz", "MHz", "The clock of a real GPU's multiprocessors, before the case.", |r| of_gpu(r, |gpu| gpu.sm_clock_mhz)),

@@ -74,6 +74,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         h2d_bytes: Some(1),
         d2h_bytes: Some(2),
         host_pinned_peak_bytes: Some(0),
+        page_lock_warning: None,
         wall_secs: 0.5,
         forecast: None,
         steps_of: None,

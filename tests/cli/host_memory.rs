@@ -20,7 +20,7 @@ fn generate(settings: &[&str]) -> Assert {
 #[test]
 fn what_lacks_is_named_with_what_helps() {
     let level3 = ["--gpu", "rtx-3060", "low_mem_level=3"];
-    for more in [&["pinned_memory=true"][..], &["pinned_memory=false"]] {
+    for more in [&["pinned_memory=true"][..], &["pinned_memory=false"], &["pinned_memory=require"]] {
         let said = stderr(&generate(&[&level3, more].concat()).code(3));
         for part in
             ["out of host memory in load", "machine's own memory (RAM)", "were asked for", "stream_from=file", "weight_dtype=fp8_e4m3"]
@@ -58,4 +58,24 @@ fn a_sweep_has_it_as_an_outcome_of_its_own() {
     // Another time the machine may have more: resuming runs it again.
     lowmem().args(fixed).args(on).arg("--resume").assert().success();
     assert_eq!(&place.rows("run")[0]["outcome"], "ok");
+}
+
+#[test]
+fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
+    let generate = |bytes: &str, settings: &[&str]| {
+        let mut command = lowmem();
+        command.env("LOWMEM_VIRTUAL_GPU_PINNED_LIMIT", bytes);
+        command.args(["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "rtx-3060", "--device", "virtual", "--prompt", "x"]);
+        command.args(["resolution=480p", "frames=5", "steps_measured=1", "low_mem_level=3"]).args(settings).assert()
+    };
+    let said = |bytes: &str| crate::command::stdout(&generate(bytes, &[]).success());
+    assert!(!said("100000000000").contains("Warning"));
+    // A gigabyte and the ring; then next to nothing.
+    for (bytes, rate) in [("1000000000", "at some 20 GB/s"), ("1000000", "at some 9 GB/s")] {
+        let said = said(bytes);
+        assert!(said.contains("Warning: the machine did not page-lock") && said.contains(rate), "{bytes}: {said}");
+    }
+    let said = stderr(&generate("1000000000", &["pinned_memory=require"]).code(3));
+    assert!(said.contains("of page-locked memory more were asked for") && said.contains("pinned_memory=true"), "{said}");
+    generate("100000000000", &["pinned_memory=require"]).success();
 }

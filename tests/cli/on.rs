@@ -182,8 +182,8 @@ fn a_program_for_which_the_machines_memory_does_not_do_has_no_verdict() {
     let place = Place::new();
     let begin = "
 import os, resource, signal, torch
-kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
 pinned = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
+kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
 ";
     let killed = format!("{begin}os.kill(os.getpid(), signal.SIGKILL)\n");
     let refused = format!("{begin}resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))\ntorch.ones(8 << 30, dtype=torch.uint8)\n");

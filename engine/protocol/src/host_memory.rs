@@ -17,6 +17,34 @@ pub struct HostShortage {
     pub is_page_locked: bool,
 }
 
+/// What a host's cores copy within its memory in a second, most likely: two channels of DDR4-3200 carry 51 GB/s, and each byte is read and written. It is what passes
+/// by way of a ring of page-locked buffers.
+pub const HOST_COPY_BYTES_PER_SEC: f64 = 20e9;
+
+/// Memory whose pages were to be locked, and were not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPageLocked {
+    /// How much.
+    pub bytes: u64,
+    /// Whether it is copied by way of a ring that was page-locked; else the driver copies it itself.
+    pub by_ring: bool,
+}
+
+impl NotPageLocked {
+    /// A warning, without its point, of a GPU whose copies from the host reach these rates, page-locked and not.
+    pub fn warning(&self, rates: Option<[f64; 2]>) -> String {
+        let costs = rates.map(|[pinned, pageable]| {
+            let reached = if self.by_ring { pinned.min(HOST_COPY_BYTES_PER_SEC) } else { pageable };
+            format!(": they are copied at some {:.0} GB/s, and not at {:.0}", reached / 1e9, pinned / 1e9)
+        });
+        format!(
+            "the machine did not page-lock {} that were to be, which wait in ordinary memory{}",
+            size(self.bytes),
+            costs.unwrap_or_default()
+        )
+    }
+}
+
 impl fmt::Display for HostShortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the machine's own memory (RAM) ran out")?;
@@ -40,6 +68,16 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_page_locked_is_told_with_what_it_costs() {
+        let warning = |by_ring| NotPageLocked { bytes: 3 << 30, by_ring }.warning(Some([25e9, 9e9]));
+        assert!(
+            warning(true)
+                .ends_with("3.00 GiB that were to be, which wait in ordinary memory: they are copied at some 20 GB/s, and not at 25")
+        );
+        assert!(warning(false).ends_with("at some 9 GB/s, and not at 25"));
+    }
 
     #[test]
     fn what_was_asked_for_and_what_was_there_is_said() {

@@ -174,6 +174,9 @@ pub struct RunRecord {
     pub d2h_bytes: Option<u64>,
     /// The most pinned host memory at once.
     pub host_pinned_peak_bytes: Option<u64>,
+    /// Of memory that was to be page-locked and could not be, a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_lock_warning: Option<String>,
     /// What the case itself took to run, from the worker's start to its end. Always measured, on this machine.
     pub wall_secs: f64,
     /// Of a case on a real GPU, what the virtual one said before.
@@ -215,7 +218,8 @@ impl RunRecord {
 
     /// What makes its figures doubtful, in sentences without their point.
     pub fn warnings(&self) -> Vec<String> {
-        self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default()
+        let of_gpu = self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default();
+        of_gpu.into_iter().chain(self.page_lock_warning.clone()).collect()
     }
 
     /// The largest `counter` over the stages that ran, and its stage.

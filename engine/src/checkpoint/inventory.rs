@@ -96,7 +96,7 @@ fn check_all_used(stored: &StoredComponent, component: &dyn Component) -> Result
     };
     let files = stored.tensors.files();
     let file = files.first().map(|path| format!("{}: ", path.display())).unwrap_or_default();
-    Err(Error::Input(format!("{file}{first}: {count} {} has no use for: {what}: {todo}", component.name())))
+    Err(Error::Input(format!("{file}{first}: {count} the {} has no use for: {what}: {todo}", component.name())))
 }
 
 /// What a file is that has such tensors, and what to do about it.

@@ -22,3 +22,14 @@ pub fn host_slab(bytes: i64, pinned: bool) -> Result<Tensor> {
     }
     Ok(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?)
 }
+
+/// A slab as [`host_slab`] gives it, page-locked where `pinned` and where the host lets it be; and whether it is.
+///
+/// # Errors
+/// When the host has no such amount.
+pub(crate) fn host_slab_pinned_if_may(bytes: i64, pinned: bool) -> Result<(Tensor, bool)> {
+    match host_slab(bytes, pinned) {
+        Err(Error::HostMemory(_)) if pinned => Ok((host_slab(bytes, false)?, false)),
+        slab => Ok((slab?, pinned)),
+    }
+}

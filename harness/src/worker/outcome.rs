@@ -175,6 +175,9 @@ impl Transcript {
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
             host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.as_ref().map(|report| report.pinned_peak_bytes)),
+            page_lock_warning: transfers
+                .and_then(|transfers| transfers.not_page_locked)
+                .map(|not| not.warning(testbed.profile.as_ref().map(|gpu| [gpu.pcie.pinned_bytes_per_sec.value, gpu.pcie.pageable()]))),
             wall_secs: course.wall_secs,
             forecast: None,
             steps_of: None,

@@ -88,6 +88,7 @@ fn print_stages(record: &RunRecord) {
         None => "times are not known",
     };
     say!("On {device}: {memory}, {times}.");
+    record.warnings().iter().for_each(|warning| say!("Warning: {warning}."));
     reports::steps_that_ran(record).iter().for_each(|said| say!("{said}"));
 }
 
