@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Room, predict_from, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
-use crate::stages::{Say, Stages};
+use crate::stages::{Say, Stages, other_failure};
 use crate::video::{Discard, VideoFile, VideoShape};
 use crate::weights::kind_of;
 
@@ -20,7 +20,7 @@ use crate::weights::kind_of;
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
-    let outside_stages = |error: Error| Box::new(Event::Failed { stage: None, message: error.to_string() });
+    let outside_stages = |error: Error| Box::new(other_failure(None, None, &error));
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);

@@ -1,9 +1,12 @@
 //! What can go wrong in the engine.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use engine_protocol::ConfigError;
+use engine_protocol::{ConfigError, HostShortage};
 use tch::TchError;
+
+use crate::host_room;
 
 /// The engine's result.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -13,7 +16,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// libtorch refused: most often because memory ran out, see [`Error::is_out_of_memory`].
     #[error("{}", without_backtrace(.0))]
-    Torch(#[from] TchError),
+    Torch(#[source] TchError),
+    /// The host has too little memory left.
+    #[error("{0}")]
+    HostMemory(HostShortage),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -30,7 +36,16 @@ pub enum Error {
 impl Error {
     /// A file that could not be read or written.
     pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
-        Self::File { path: path.display().to_string(), source }
+        match source.kind() {
+            // Of a file that is mapped, no address space was left.
+            ErrorKind::OutOfMemory => Self::lacks_host_memory(None, false),
+            _ => Self::File { path: path.display().to_string(), source },
+        }
+    }
+
+    /// The host did not give so many bytes. What it could still give is looked up now: as the error passes, memory is let go of.
+    pub(crate) fn lacks_host_memory(requested_bytes: Option<u64>, is_page_locked: bool) -> Self {
+        Self::HostMemory(HostShortage { requested_bytes, available_bytes: host_room::available_bytes(), is_page_locked })
     }
 
     /// A file or folder that cannot be used, and why.
@@ -45,6 +60,26 @@ impl Error {
     }
 }
 
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Self {
+        match &error {
+            TchError::Torch(text) if lacks_host_memory(text) => Self::lacks_host_memory(tried_to_allocate(text), false),
+            _ => Self::Torch(error),
+        }
+    }
+}
+
+/// Whether libtorch says that the host's memory ran out: its allocator for the CPU, or the C++ runtime, refused.
+fn lacks_host_memory(text: &str) -> bool {
+    ["DefaultCPUAllocator: ", "std::bad_alloc"].iter().any(|words| text.contains(words))
+}
+
+/// The bytes that libtorch's allocator for the CPU names: `you tried to allocate 141557760 bytes`.
+fn tried_to_allocate(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("you tried to allocate ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         Self::Input(error.to_string())
@@ -57,5 +92,30 @@ fn without_backtrace(error: &TchError) -> String {
         TchError::Torch(text) => text.clone(),
         other => other.to_string(),
     };
-    text.split("\nException raised from").next().unwrap_or_default().trim_end().to_owned()
+    let stack = ["\nException raised from", "\nframe #", "\nC++ CapturedTraceback"];
+    let end = stack.iter().filter_map(|begin| text.find(begin)).min().unwrap_or(text.len());
+    text[..end].trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_lacks_is_told_apart_from_what_the_gpu_lacks() {
+        let of = |text: &str| Error::from(TchError::Torch(text.into()));
+        let refused = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 141557760 bytes. \
+                       Error code 12 (Cannot allocate memory)\nframe #0: c10::ThrowEnforceNotMet + 0x6a";
+        assert!(matches!(of(refused), Error::HostMemory(HostShortage { requested_bytes: Some(141_557_760), .. })));
+        assert!(matches!(of("std::bad_alloc"), Error::HostMemory(HostShortage { requested_bytes: None, .. })));
+        assert!(of("CUDA out of memory. Tried to allocate 1.50 GiB.").is_out_of_memory());
+    }
+
+    #[test]
+    fn no_stack_of_c_plus_plus_is_told() {
+        for stack in ["\nException raised from f at g.cpp:1\nframe #0", "\nframe #0: f + 0x6a", "\n\nframe #0: f"] {
+            let error = Error::from(TchError::Torch(format!("shapes differ{stack}")));
+            assert_eq!(error.to_string(), "shapes differ");
+        }
+    }
 }

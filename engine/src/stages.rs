@@ -83,7 +83,8 @@ impl Stages {
 
     fn failure(self, stage: Stage, error: &Error) -> Event {
         if !error.is_out_of_memory() {
-            return Event::Failed { stage: Some(stage), message: error.to_string() };
+            let memory = if self.device.is_gpu() { allocator::memory().ok() } else { None };
+            return other_failure(Some(stage), memory, error);
         }
         let message = error.to_string();
         let memory = allocator::memory().ok();
@@ -94,6 +95,14 @@ impl Stages {
             parts_at_failure: attribution::parts_at_failure(),
             message,
         }
+    }
+}
+
+/// What ends a run in which the GPU's memory did not run out: the host's did, or something else failed.
+pub(crate) fn other_failure(stage: Option<Stage>, memory: Option<StageMemory>, error: &Error) -> Event {
+    match error {
+        Error::HostMemory(shortage) => Event::OutOfHostMemory { stage, memory, shortage: *shortage, message: error.to_string() },
+        _ => Event::Failed { stage, message: error.to_string() },
     }
 }
 

@@ -17,6 +17,7 @@ mod gpu_name;
 mod gpu_profile;
 mod gpu_watch;
 mod host;
+mod host_kills;
 mod host_rates;
 mod interrupt;
 mod model;

@@ -81,7 +81,7 @@ impl RunStore {
     /// Whether the case has an answer already, for this very configuration.
     pub(crate) fn has_answer(&self, case: &str, config: &Config) -> bool {
         let newest = self.records.iter().rev().find(|record| record.case == case);
-        newest.is_some_and(|record| record.outcome.is_answer() && record.config == *config)
+        newest.is_some_and(|record| record.outcome.is_lasting() && record.config == *config)
     }
 
     /// Writes a record down, before anything else happens.

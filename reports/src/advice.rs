@@ -1,6 +1,6 @@
 //! A configuration told: its flags on one line, and the settings that give it again. Which one is best is judged elsewhere.
 
-use engine_protocol::{Config, Flag, Group};
+use engine_protocol::{Config, Flag, Group, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype};
 use serde_json::Value;
 
 use crate::run::Run;
@@ -23,6 +23,28 @@ pub fn level_and_flags(run: &Run, config: &Config) -> String {
 pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
     let is_told = |flag: &Flag| ![Group::Prompt, Group::Measuring].contains(&flag.group) && flag.key != "on_oom";
     config.settings().into_iter().filter(|(flag, _)| is_told(flag)).map(|(flag, value)| (flag.key, value)).collect()
+}
+
+/// What to try where the host's memory ran out, the least loss first: each word of it takes less of that memory in this configuration.
+pub fn host_remedies(record: &RunRecord) -> String {
+    let config = record.config_run();
+    let mut remedies = Vec::new();
+    let is_streamed_from_memory = config.offload_dit && config.stream_from != Some(StreamFrom::File);
+    if is_streamed_from_memory && config.resident_blocks == Some(ResidentBlocks::Count(0)) {
+        remedies.push("resident_blocks=auto, which keeps on the GPU what it has room for".to_owned());
+    }
+    if is_streamed_from_memory && config.weight_dtype == WeightDtype::AsStored {
+        remedies.push("weight_dtype=fp8_e4m3, with which streamed weights take half as much".into());
+        remedies.push("stream_from=file, with which they are read from their files each time".into());
+    }
+    if config.pinned_memory == Some(PinnedMemory::Require) {
+        remedies.push("pinned_memory=true or a max_pinned_gib, with which what cannot be page-locked waits in ordinary memory".into());
+    }
+    if config.offload_text_encoder != OffloadTextEncoder::Off {
+        remedies.push("offload_text_encoder=off, where the GPU has room for it".into());
+    }
+    remedies.push("a machine or a container with more memory".into());
+    format!("Try {}", remedies.join("; "))
 }
 
 #[cfg(test)]

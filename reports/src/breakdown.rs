@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use engine_protocol::{Config, GpuProfile, OffloadTextEncoder, OperationTime, ResidentBlocks, RunRecord, Secs, Stage, WorkKind, WorkType};
+use engine_protocol::{
+    Config, GpuProfile, OffloadTextEncoder, OperationTime, PinnedMemory, ResidentBlocks, RunRecord, Secs, Stage, WorkKind, WorkType,
+};
 
 /// What bounds an operation, or a whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,7 +224,7 @@ fn faster_copies(config: &Config) -> String {
     if config.resident_blocks != Some(ResidentBlocks::Auto) {
         tries.push("resident_blocks=auto, which keeps as many blocks on the GPU as let copies hide");
     }
-    if config.pinned_memory == Some(false) {
+    if config.pinned_memory == Some(PinnedMemory::Off) {
         tries.push("pinned_memory=true");
     }
     tries.push("weight_dtype=fp8_e4m3, which halves them");

@@ -63,9 +63,12 @@ fn identity() -> Vec<Column> {
         of("time_source", "", "Where times come from: `measured`, or `modelled` (estimated from the GPU's profile).", |r| {
             text(r.time_source.map(|source| source.name()))
         }),
-        of("outcome", "", "How it ended: `ok`, `oom` (out of memory), `failed`, `crashed`, `killed` or `timeout`.", |r| {
-            r.outcome.name().into()
-        }),
+        of(
+            "outcome",
+            "",
+            "How it ended: `ok`, `oom` (the GPU's memory ran out), `oom_host` (the machine's own memory ran out), `failed`, `crashed`, `killed` or `timeout`.",
+            |r| r.outcome.name().into(),
+        ),
         of("is_skipped", "", "`true`: the real GPU did not try it, since the virtual one says that it cannot fit.", |r| {
             r.is_skipped.to_string()
         }),
@@ -161,6 +164,12 @@ fn memory() -> Vec<Column> {
         of("needed_bytes", "bytes", "What an `oom` case needs of a GPU at least; what it would ask for later is not known.", |r| {
             text(needed_bytes(r))
         }),
+        of("host_requested_bytes", "bytes", "The allocation of the machine's own memory that failed, where the case is `oom_host`.", |r| {
+            text(r.host_shortage.and_then(|shortage| shortage.requested_bytes))
+        }),
+        of("host_available_bytes", "bytes", "What of that memory was left to take then.", |r| {
+            text(r.host_shortage.and_then(|shortage| shortage.available_bytes))
+        }),
         of("host_pinned_peak_bytes", "bytes", "The most page-locked memory of the host at once.", |r| text(r.host_pinned_peak_bytes)),
     ]);
     columns
@@ -206,7 +215,7 @@ fn rest() -> Vec<Column> {
         of("steps_of", "", "The case whose sampler steps it has, since its own cannot differ: it ran one step itself.", |r| {
             text(r.steps_of.as_ref())
         }),
-        of("warnings", "", "On a real GPU: what makes the case's figures doubtful.", |r| r.warnings().join("; ")),
+        of("warnings", "", "What makes the case's figures doubtful, or slower than they need be.", |r| r.warnings().join("; ")),
         of("gpu_temperature_c", "°C", "Of a real GPU, before the case.", |r| of_gpu(r, |gpu| gpu.temperature_c)),
         of("gpu_highest_temperature_c", "°C", "The highest as sampler steps ended.", |r| of_gpu(r, |gpu| gpu.highest_temperature_c)),
         of("sm_clock_mhz", "MHz", "The clock of a real GPU's multiprocessors, before the case.", |r| of_gpu(r, |gpu| gpu.sm_clock_mhz)),

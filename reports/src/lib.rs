@@ -28,7 +28,7 @@ mod words;
 use std::fs;
 use std::path::Path;
 
-pub use advice::{flags, level_and_flags, settings};
+pub use advice::{flags, host_remedies, level_and_flags, settings};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use error::Error;
 pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};

@@ -45,7 +45,14 @@ pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     }
     match &verdict.nearest {
         Some(miss) => format!("{subject}: nothing fits. {}", nearest(miss, run.manifest.capacity_bytes)),
-        None => format!("{subject}: no case has an answer."),
+        None => match verdict.records.iter().find(|record| record.outcome == Outcome::OomHost) {
+            Some(short) => format!(
+                "{subject}: nothing fits this machine. In {} {}.",
+                short.case,
+                short.error.as_deref().unwrap_or("the machine's own memory ran out")
+            ),
+            None => format!("{subject}: no case has an answer."),
+        },
     }
 }
 

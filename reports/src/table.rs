@@ -4,6 +4,7 @@
 
 use engine_protocol::{Outcome, RunRecord, Stage};
 
+use crate::advice::host_remedies;
 use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{needed_bytes, total_secs};
@@ -117,6 +118,11 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
         notes.push(
             "oom: out of memory, the case does not fit. It needs at least what stands after ≥; how much more is not known.".to_owned(),
         );
+    }
+    // What to do follows from the configuration: the first case stands for all.
+    if let Some(record) = records.iter().find(|record| record.outcome == Outcome::OomHost) {
+        let error = record.error.as_deref().unwrap_or_default();
+        notes.push(format!("oom_host: the GPU is not what lacked. In {} {error}. {}.", record.case, host_remedies(record)));
     }
     if let Some(secs) = records.iter().find_map(total_secs) {
         let ends = if secs.is_interval() { " It is an estimate: results.csv has the lowest and the highest that it may be." } else { "" };

@@ -98,17 +98,33 @@ fn the_vae_of_wan2_2_in_its_own_layout() {
     assert!(is_whole(component), "{component:?}");
 }
 
-#[test]
-fn what_is_unexpected_is_named_and_harms_nothing() {
+/// An opened checkpoint whose transformer has one more tensor.
+fn with_one_more(name: &str) -> Checkpoint {
     let folder = Folder::of("original");
     let bytes = fs::read(folder.file("diffusion_pytorch_model.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let extra = file.tensor("head.head.bias").unwrap();
-    let all = file.tensors().into_iter().chain([("img_emb.proj.0.bias".to_owned(), extra)]);
+    let all = file.tensors().into_iter().chain([(name.to_owned(), extra)]);
     safetensors::serialize_to_file(all, None, &folder.file("diffusion_pytorch_model.safetensors")).unwrap();
-    let inventory = Checkpoint::open(folder.path()).unwrap().inventory();
-    assert_eq!(inventory.components[1].unexpected, ["img_emb.proj.0.bias"]);
-    assert_eq!(inventory.refusal, None);
+    Checkpoint::open(folder.path()).unwrap()
+}
+
+#[test]
+fn what_would_be_left_out_is_named_and_refused() {
+    for (name, what) in [
+        ("img_emb.proj.0.bias", "it is a model that takes an image"),
+        ("blocks.0.ffn.0.scale_weight", "its weights are to be multiplied by scales"),
+        ("blocks.0.ffn.0.lora_A.weight", "it holds changes to weights (LoRA)"),
+        ("something.else", "what they are for is not known"),
+    ] {
+        let checkpoint = with_one_more(name);
+        let inventory = checkpoint.inventory();
+        assert_eq!(inventory.components[1].unexpected.len(), 1);
+        let refusal = inventory.refusal.unwrap_or_default();
+        let unexpected = &inventory.components[1].unexpected[0];
+        assert!(refusal.contains(&format!("{unexpected}: it is the only tensor here that")) && refusal.contains(what), "{refusal}");
+        assert_eq!(checkpoint.sources().unwrap_err().to_string(), refusal);
+    }
 }
 
 /// Writes a safetensors file anew, a tensor under each of the names that `names` gives for its own.

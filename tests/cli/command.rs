@@ -47,7 +47,7 @@ fn events() -> String {
         peak_device_bytes: (gib + 1) << 30,
         parts: None,
     };
-    let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, host_pinned_peak_bytes: 3 };
+    let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, host_pinned_peak_bytes: 3, not_page_locked: None };
     let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
     events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)) }));

@@ -15,6 +15,7 @@ mod flags;
 mod formats;
 mod generate;
 mod generated;
+mod host_memory;
 mod interrupt;
 mod on;
 mod plan;

@@ -178,6 +178,27 @@ if __name__ == '__main__':
 
 #[test]
 #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_program_for_which_the_machines_memory_does_not_do_has_no_verdict() {
+    let place = Place::new();
+    let begin = "
+import os, resource, signal, torch
+pinned = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
+kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
+";
+    let killed = format!("{begin}os.kill(os.getpid(), signal.SIGKILL)\n");
+    let refused = format!("{begin}resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))\ntorch.ones(8 << 30, dtype=torch.uint8)\n");
+    for (program, code, said) in [
+        (killed, 128 + 9, "signal 9 ended the program: mostly the kernel sends it, when the machine's own memory (RAM) runs out."),
+        (refused, 1, "the machine's own memory (RAM) ran out, which ended the program."),
+    ] {
+        let assert = on(&place, &["rtx-4090"], &program, &[]).assert().code(code);
+        assert_says(&assert, &[said, "Whether it fits is not known", "it held 1.00 GiB page-locked"]);
+        assert!(!stderr(&assert).contains("Fits"), "{}", stderr(&assert));
+    }
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn without_pytorch_nothing_is_in_the_way() {
     let place = Place::new();
     place.file("sitecustomize.py", "print('the own one')\n");

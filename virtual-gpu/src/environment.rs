@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, LazyLock};
 
-use virtual_gpu_protocol::environment::{COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE};
+use virtual_gpu_protocol::environment::{
+    COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
+};
 use virtual_gpu_protocol::{GpuProfile, Sensors};
 
 use crate::device::{EventOrder, Logs, Timeline, Trace, read_profile};
@@ -53,6 +55,12 @@ pub(crate) fn sensors() -> &'static Sensors {
         })
     });
     &GIVEN
+}
+
+/// How much the host page-locks at most, where that is said.
+pub(crate) fn pinned_limit() -> Option<u64> {
+    let text = env::var(PINNED_LIMIT).ok()?;
+    text.parse().inspect_err(|_| eprintln!("lowmem: virtual GPU: {PINNED_LIMIT}={text} is no number of bytes, so there is no limit")).ok()
 }
 
 /// How many devices there are.

@@ -9,10 +9,11 @@ use crate::ffi::Mapped;
 /// The devices of the machine, all of one kind.
 static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     let Some(profile) = environment::profile() else { return Vec::new() };
-    let (logs, order, is_masked) = (environment::logs(), environment::event_order(), environment::masks_name());
+    let (logs, order) = (environment::logs(), environment::event_order());
+    let (is_masked, pinned_limit) = (environment::masks_name(), environment::pinned_limit());
     let device = |ordinal| {
         let clock = Clock::new(Arc::clone(&HOST_CLOCK), order);
-        Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked)
+        Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked).locking_at_most(pinned_limit)
     };
     (0..environment::count()).map(device).collect()
 });

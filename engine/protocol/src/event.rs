@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Lowered, OperationTime, PeakParts, PlannedStage, Secs, Stage, StageMemory, StageTime, Transfers};
+use crate::{Config, HostShortage, Lowered, OperationTime, PeakParts, PlannedStage, Secs, Stage, StageMemory, StageTime, Transfers};
 
 /// One line of a worker's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parts_at_failure: Option<PeakParts>,
         /// libtorch's own words.
+        message: String,
+    },
+    /// The host's memory ran out, after which the worker ends.
+    OutOfHostMemory {
+        /// In which stage, where one had begun.
+        stage: Option<Stage>,
+        /// The stage's memory on the GPU until then.
+        memory: Option<StageMemory>,
+        /// What was asked for, and what was there.
+        shortage: HostShortage,
+        /// The same in words.
         message: String,
     },
     /// Something else went wrong, after which the worker ends.

@@ -11,6 +11,7 @@ mod device;
 mod event;
 mod flag_values;
 mod gpu_state;
+mod host_memory;
 mod host_rates;
 mod inventory;
 mod model;
@@ -32,10 +33,11 @@ pub use config::{
 pub use device::Device;
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
-    StreamFrom, WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler,
+    StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
+pub use host_memory::{HOST_COPY_BYTES_PER_SEC, HostShortage, NotPageLocked};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, GpuState, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
+use crate::{Config, Device, GpuState, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
 /// lacks.
 ///
 /// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when, and has the whole configuration that ran.
-pub const SCHEMA: u32 = 2;
+/// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`.
+pub const SCHEMA: u32 = 3;
 
 /// The oldest schema that is still read.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -28,6 +29,8 @@ pub enum Outcome {
     Ok,
     /// The GPU's memory ran out.
     Oom,
+    /// The host's memory ran out.
+    OomHost,
     /// The worker said what went wrong.
     Failed,
     /// The worker ended by itself without saying why: a crash, or an exit in mid-run.
@@ -44,6 +47,7 @@ impl Outcome {
         match self {
             Outcome::Ok => "ok",
             Outcome::Oom => "oom",
+            Outcome::OomHost => "oom_host",
             Outcome::Failed => "failed",
             Outcome::Crashed => "crashed",
             Outcome::Killed => "killed",
@@ -53,6 +57,11 @@ impl Outcome {
 
     /// Whether this is an answer about memory: everything else is a case to look into.
     pub fn is_answer(self) -> bool {
+        matches!(self, Outcome::Ok | Outcome::Oom | Outcome::OomHost)
+    }
+
+    /// Whether the same case ends so again, whatever else goes on on the machine.
+    pub fn is_lasting(self) -> bool {
         matches!(self, Outcome::Ok | Outcome::Oom)
     }
 }
@@ -136,6 +145,9 @@ pub struct RunRecord {
     /// What was allocated and reserved when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts_at_failure: Option<PeakParts>,
+    /// What was lacking, where the host's memory ran out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_shortage: Option<HostShortage>,
     /// The GPU profile's name; empty on the CPU.
     pub gpu: Option<String>,
     /// What ran it.
@@ -162,6 +174,9 @@ pub struct RunRecord {
     pub d2h_bytes: Option<u64>,
     /// The most pinned host memory at once.
     pub host_pinned_peak_bytes: Option<u64>,
+    /// Of memory that was to be page-locked and could not be, a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_lock_warning: Option<String>,
     /// What the case itself took to run, from the worker's start to its end. Always measured, on this machine.
     pub wall_secs: f64,
     /// Of a case on a real GPU, what the virtual one said before.
@@ -203,7 +218,8 @@ impl RunRecord {
 
     /// What makes its figures doubtful, in sentences without their point.
     pub fn warnings(&self) -> Vec<String> {
-        self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default()
+        let of_gpu = self.gpu_state.as_ref().map(GpuState::warnings).unwrap_or_default();
+        of_gpu.into_iter().chain(self.page_lock_warning.clone()).collect()
     }
 
     /// The largest `counter` over the stages that ran, and its stage.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::PeakParts;
+use crate::{NotPageLocked, PeakParts};
 
 /// A part of making a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct Transfers {
     pub d2h_bytes: u64,
     /// The most pinned host memory at once.
     pub host_pinned_peak_bytes: u64,
+    /// What was to be pinned and could not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_page_locked: Option<NotPageLocked>,
 }
 
 /// A run that was out of memory and went on at a lower level.

@@ -26,7 +26,7 @@ impl Checkpoint {
     /// The weights, all of them found to be what the model needs.
     ///
     /// # Errors
-    /// The first tensor that is missing, or has another shape or type than the model needs, with its file.
+    /// The first tensor that is missing, has another shape or type than the model needs, or has no use here, with its file.
     pub fn sources(&self) -> Result<Sources> {
         let mut sources = Vec::new();
         for component in components::of(&self.model) {
@@ -53,10 +53,8 @@ impl Checkpoint {
             *types.entry(type_name(tensor.kind())).or_default() += tensor.bytes();
             (tensors, parameters, bytes) = (tensors + 1, parameters + tensor.parameters(), bytes + tensor.bytes());
         }
-        let params = named(component.groups()).chain(named(component.spare_groups())).collect::<Vec<_>>();
+        let params = params(component);
         let names: BTreeSet<&str> = params.iter().map(|(name, _)| name.as_str()).collect();
-        let is_alias = |name: &str| component.alias().is_some_and(|second| second.alias == name);
-        let unexpected = stored.tensors.iter().filter(|(name, _)| !names.contains(name) && !is_alias(name));
         ComponentInventory {
             name: stored.name.clone(),
             files: stored.tensors.files().iter().map(|path| self.relative(path)).collect(),
@@ -66,7 +64,7 @@ impl Checkpoint {
             types,
             faults: params.iter().filter_map(|(name, param)| fault(stored, name, param)).map(|error| error.to_string()).collect(),
             missing: names.iter().filter(|name| stored.tensors.get(name).is_none()).map(|&name| name.to_owned()).collect(),
-            unexpected: unexpected.map(|(name, _)| name.to_owned()).collect(),
+            unexpected: unexpected(stored, component),
         }
     }
 }
@@ -83,7 +81,68 @@ fn check(stored: &StoredComponent, component: &dyn Component) -> Result<()> {
             return Err(error);
         }
     }
-    Ok(())
+    check_all_used(stored, component)
+}
+
+/// Refuses a component with tensors that nothing here uses: what they would do is left out, and the video is another one.
+fn check_all_used(stored: &StoredComponent, component: &dyn Component) -> Result<()> {
+    let mut unused = unexpected(stored, component);
+    unused.retain(|name| component.needless(name).is_none());
+    let [first, ..] = unused.as_slice() else { return Ok(()) };
+    let (what, todo) = kind_of_file(&unused);
+    let count = match unused.len() {
+        1 => "it is the only tensor here that".to_owned(),
+        count => format!("it is one of {count} tensors that"),
+    };
+    let files = stored.tensors.files();
+    let file = files.first().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    Err(Error::Input(format!("{file}{first}: {count} the {} has no use for: {what}: {todo}", component.name())))
+}
+
+/// What a file is that has such tensors, and what to do about it.
+fn kind_of_file(unused: &[String]) -> (&'static str, &'static str) {
+    const KINDS: [(&[&str], &str, &str); 4] = [
+        (
+            &["scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8"],
+            "its weights are to be multiplied by scales, which is not built",
+            "use the file in bf16 or fp16, or one in fp8 without scales",
+        ),
+        (
+            &["lora_", "diff_b"],
+            "it holds changes to weights (LoRA), which are not applied",
+            "merge them into the model, or use the file without them",
+        ),
+        (
+            &["img_emb", "k_img", "v_img", "add_k_proj", "add_v_proj", "image_embedder"],
+            "it is a model that takes an image, and only text to video is supported",
+            "use the text-to-video model",
+        ),
+        (
+            &["qweight", "qzeros", "absmax", "quant_map", "quant_state"],
+            "its weights are quantised in a way that is not supported",
+            "use the file in bf16 or fp16",
+        ),
+    ];
+    let is_of = |parts: &[&str]| unused.iter().any(|name| parts.iter().any(|part| name.contains(part)));
+    let known = KINDS.iter().find(|(parts, ..)| is_of(parts)).map(|&(_, what, todo)| (what, todo));
+    known.unwrap_or((
+        "what they are for is not known, and without them the video may be another one",
+        "use a checkpoint of a supported model",
+    ))
+}
+
+/// Tensors that are there, and that the model does not have.
+fn unexpected(stored: &StoredComponent, component: &dyn Component) -> Vec<String> {
+    let params = params(component);
+    let names: BTreeSet<&str> = params.iter().map(|(name, _)| name.as_str()).collect();
+    let is_alias = |name: &str| component.alias().is_some_and(|second| second.alias == name);
+    let unexpected = stored.tensors.iter().filter(|(name, _)| !names.contains(name) && !is_alias(name));
+    unexpected.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// All that a model has, whether a video needs it or not.
+fn params(component: &dyn Component) -> Vec<(String, Param)> {
+    named(component.groups()).chain(named(component.spare_groups())).collect()
 }
 
 /// What is wrong with a tensor that is there.

@@ -53,6 +53,11 @@ pub trait Component: Debug {
         None
     }
 
+    /// Why it makes no difference that the tensor `name` of a checkpoint is not used; nothing where it would, or nobody knows.
+    fn needless(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Where `config` wants the group `name`.
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted;
 

@@ -47,6 +47,10 @@ impl Component for TextEncoderComponent<'_> {
         Some(Alias { name: "shared.weight", alias: "encoder.embed_tokens.weight" })
     }
 
+    fn needless(&self, name: &str) -> Option<&'static str> {
+        ["decoder.", "lm_head."].iter().any(|part| name.starts_with(part)).then_some("the encoder alone makes prompt embeddings")
+    }
+
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
         match config.offload_text_encoder {
             OffloadTextEncoder::Off => Wanted::OnDevice,

@@ -72,7 +72,7 @@ fn check(answer: c_int) -> Result<()> {
     }
     // SAFETY: the shim keeps the text of this thread's last error alive until the next one on the same thread.
     let text = unsafe { CStr::from_ptr(lowmem_error()) }.to_string_lossy().into_owned();
-    Err(Error::Torch(TchError::Torch(text)))
+    Err(TchError::Torch(text).into())
 }
 
 pub(super) fn start() -> Result<()> {

@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::ffi;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A slab of so many bytes on the host, not written yet. The GPU can copy from a `pinned` one, whose pages are locked, while it computes.
 ///
@@ -14,7 +14,22 @@ use crate::error::Result;
 /// When the host has, or can lock, no such amount.
 pub fn host_slab(bytes: i64, pinned: bool) -> Result<Tensor> {
     if pinned {
-        return ffi::pinned_bytes(bytes as usize);
+        return ffi::pinned_bytes(bytes as usize).map_err(|error| match error {
+            // CUDA has one code for its own memory and for the host's. What page-locking asks for is the host's.
+            Error::Torch(_) if error.is_out_of_memory() => Error::lacks_host_memory(Some(bytes as u64), true),
+            other => other,
+        });
     }
     Ok(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?)
+}
+
+/// A slab as [`host_slab`] gives it, page-locked where `pinned` and where the host lets it be; and whether it is.
+///
+/// # Errors
+/// When the host has no such amount.
+pub(crate) fn host_slab_pinned_if_may(bytes: i64, pinned: bool) -> Result<(Tensor, bool)> {
+    match host_slab(bytes, pinned) {
+        Err(Error::HostMemory(_)) if pinned => Ok((host_slab(bytes, false)?, false)),
+        slab => Ok((slab?, pinned)),
+    }
 }

@@ -1,7 +1,7 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{Config, Dtype, GpuProfile};
+use engine_protocol::{Config, Dtype, GpuProfile, PinnedMemory};
 
 use super::plan::{Place, Plan, staging_buffers};
 use crate::components::Component;
@@ -37,7 +37,7 @@ fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfi
     let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
     let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
     let pcie = &gpu.pcie;
-    let link = SLOW_LINK * if config.pinned_memory.unwrap_or(true) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
+    let link = SLOW_LINK * if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 
     let types = WeightTypes::of(config);
     let turn = |(group, place): (&Group, &Place)| {

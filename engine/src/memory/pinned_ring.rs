@@ -3,11 +3,11 @@
 //! Left to the driver, such a copy is made by one thread, and the host waits for it: 8 to 9 GB/s were measured on an H100 whose link carries 55. Here all cores
 //! fill one buffer while the link carries those before it.
 
-use engine_protocol::Secs;
+use engine_protocol::{HOST_COPY_BYTES_PER_SEC, Secs};
 use tch::Tensor;
 
 use crate::cuda::{self, CopyStream, Event, host_slab};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How many buffers there are: one that is filled, and others on their way.
 const BUFFERS: i64 = 4;
@@ -18,7 +18,7 @@ pub(super) const RING_BYTES: i64 = BUFFERS * BUFFER_BYTES;
 
 /// Bytes a second that all cores of a host copy within its memory: at best, most likely, at least. A rule: two channels of DDR4-3200 carry 51 GB/s, and each byte is
 /// read and written.
-const HOST_COPIES: [f64; 3] = [30e9, 20e9, 8e9];
+const HOST_COPIES: [f64; 3] = [30e9, HOST_COPY_BYTES_PER_SEC, 8e9];
 
 /// The buffers, which take turns.
 #[derive(Debug)]
@@ -35,10 +35,14 @@ struct RingBuffer {
 }
 
 impl PinnedRing {
-    /// Page-locks the buffers.
-    pub(super) fn new() -> Result<Self> {
+    /// Page-locks the buffers. None where the host does not let them be.
+    pub(super) fn new_if_may() -> Result<Option<Self>> {
         let buffer = |_| Ok(RingBuffer { memory: host_slab(BUFFER_BYTES, true)?, copied: Event::new()? });
-        Ok(Self { buffers: (0..BUFFERS).map(buffer).collect::<Result<_>>()?, next: 0 })
+        match (0..BUFFERS).map(buffer).collect::<Result<_>>() {
+            Ok(buffers) => Ok(Some(Self { buffers, next: 0 })),
+            Err(Error::HostMemory(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts copies of the first `bytes` of `from`, on the host, to `to`, on the GPU, into the stream. What was never `written` is not read either.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine_protocol::{Config, GIB, Moves, StreamFrom};
+use engine_protocol::{Config, GIB, Moves, PinnedMemory, StreamFrom};
 
 use super::pinned_ring::RING_BYTES;
 use crate::components::{Component, Wanted};
@@ -28,7 +28,10 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     /// In page-locked memory, from which copies overlap with arithmetic.
-    Pinned,
+    Pinned {
+        /// Where the machine does not lock its pages it waits in ordinary memory, unless it must not.
+        required: bool,
+    },
     /// In ordinary memory.
     Pageable {
         /// Whether it is copied by way of a ring of page-locked buffers.
@@ -75,6 +78,8 @@ impl Plan {
 struct Waiting {
     types: WeightTypes,
     in_file: bool,
+    /// Whether what is to be page-locked must be.
+    required: bool,
     /// Whether a ring may be page-locked.
     has_ring: bool,
     /// What else may still be.
@@ -84,11 +89,12 @@ struct Waiting {
 impl Waiting {
     fn new(config: &Config) -> Self {
         let allowed = config.max_pinned_gib.map_or(i64::MAX, |gib| (gib * GIB as f64) as i64);
-        let limit = if config.pinned_memory.unwrap_or(true) { allowed } else { 0 };
+        let limit = if config.pinned_memory != Some(PinnedMemory::Off) { allowed } else { 0 };
         let has_ring = limit >= RING_BYTES;
         Self {
             types: WeightTypes::of(config),
             in_file: config.stream_from == Some(StreamFrom::File),
+            required: config.pinned_memory == Some(PinnedMemory::Require),
             has_ring,
             pinned_bytes: if has_ring { limit - RING_BYTES } else { limit },
         }
@@ -109,7 +115,7 @@ impl Waiting {
             return self.pageable();
         }
         self.pinned_bytes = left;
-        Waits::Pinned
+        Waits::Pinned { required: self.required }
     }
 }
 
@@ -160,7 +166,7 @@ mod tests {
     fn no_more_is_page_locked_than_may_be() {
         let pinned = |settings: &[&str]| {
             let places = places(&[settings, &["offload_dit=true"]].concat());
-            places.iter().filter(|&&place| place == Place::Streamed { prefetch: 1, waits: Waits::Pinned }).count()
+            places.iter().filter(|&&place| place == Place::Streamed { prefetch: 1, waits: Waits::Pinned { required: false } }).count()
         };
         let all = pinned(&[]);
         assert_eq!(all, Transformer::groups(&model().transformer).len());

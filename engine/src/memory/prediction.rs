@@ -148,7 +148,7 @@ impl<'a> PlacedComponent<'a> {
         let (home, moves) = match groups[0].place {
             Place::Resident => (Home::Gpu, Moves::Never),
             Place::Host => (Home::Cpu, Moves::Never),
-            Place::Streamed { waits: Waits::Pinned, .. } => (Home::Pinned, moves),
+            Place::Streamed { waits: Waits::Pinned { .. }, .. } => (Home::Pinned, moves),
             Place::Streamed { waits: Waits::Pageable { .. }, .. } => (Home::Pageable, moves),
             Place::Streamed { waits: Waits::InFile { .. }, .. } => (Home::File, moves),
         };

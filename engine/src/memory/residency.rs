@@ -1,11 +1,13 @@
 //! Residency: a model's groups where the plan puts them, given to the model one after the other. It decides nothing of where they are to be.
 
+use engine_protocol::NotPageLocked;
 use tch::{Device, Kind, Tensor};
 
+use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Waits, staging_buffers};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, within};
-use crate::cuda::host_slab;
+use crate::cuda::{host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
 
@@ -24,6 +26,10 @@ pub struct Residency {
     /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
     unpacked: Option<Tensor>,
     poisoned: bool,
+    /// Whether not even a ring could be page-locked.
+    lacks_ring: bool,
+    /// Whether what waits was ever written: on the virtual GPU it was not.
+    is_written: bool,
     traffic: Traffic,
 }
 
@@ -34,6 +40,8 @@ pub struct Traffic {
     pub h2d_bytes: u64,
     /// Held in page-locked memory.
     pub pinned_bytes: u64,
+    /// What was to be, and was not.
+    pub not_page_locked: Option<NotPageLocked>,
 }
 
 #[derive(Debug)]
@@ -76,6 +84,8 @@ impl Residency {
             staging: None,
             unpacked: None,
             poisoned: false,
+            lacks_ring: false,
+            is_written: !matches!(source, Source::Empty),
             traffic: Traffic::default(),
         };
         let stored: Vec<_> = groups.iter().map(|group| WaitingGroup::new(group, types)).collect();
@@ -111,12 +121,45 @@ impl Residency {
         if let Waits::InFile { pinned_buffer } = waits {
             return Ok(Home::InFile { source: source.clone(), into_pinned: pinned_buffer && on_gpu });
         }
-        let pinned = waits == Waits::Pinned && on_gpu;
-        let slab = host_slab(stored.layout.bytes, pinned)?;
+        let bytes = stored.layout.bytes;
+        let (slab, pinned) = match waits {
+            Waits::Pinned { required: true } => (host_slab(bytes, on_gpu)?, on_gpu),
+            // A machine that has refused once is not asked again: what it has left it needs.
+            Waits::Pinned { required: false } => host_slab_pinned_if_may(bytes, on_gpu && self.traffic.not_page_locked.is_none())?,
+            _ => (host_slab(bytes, false)?, false),
+        };
+        let is_refused = matches!(waits, Waits::Pinned { .. }) && on_gpu && !pinned;
+        if is_refused && self.traffic.not_page_locked.is_none() {
+            self.make_room_for_ring()?;
+        }
+        if is_refused {
+            self.traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true }).bytes += bytes as u64;
+        }
         stored.filled(group, self.compute, &slab, source)?;
         self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
-        let by_ring = waits == (Waits::Pageable { by_ring: true }) && on_gpu;
-        Ok(if by_ring { Home::ByRing { slab, written: !matches!(source, Source::Empty) } } else { Home::Waiting(slab) })
+        let by_ring = is_refused || waits == (Waits::Pageable { by_ring: true }) && on_gpu;
+        Ok(if by_ring { Home::ByRing { slab, written: self.is_written } } else { Home::Waiting(slab) })
+    }
+
+    /// Has as many of the last page-locked groups wait in ordinary memory as a ring takes: the machine locks no more than it has.
+    fn make_room_for_ring(&mut self) -> Result<()> {
+        let mut freed = 0;
+        for Placed { stored, home, .. } in self.groups.iter_mut().rev() {
+            let Home::Waiting(pinned) = home else { continue };
+            if freed >= RING_BYTES {
+                break;
+            }
+            let bytes = stored.layout.bytes;
+            let slab = host_slab(bytes, false)?;
+            if self.is_written {
+                let _ = slab.shallow_clone().f_copy_(pinned)?;
+            }
+            *home = Home::ByRing { slab, written: self.is_written };
+            freed += bytes;
+        }
+        self.traffic.pinned_bytes -= freed as u64;
+        self.traffic.not_page_locked = Some(NotPageLocked { bytes: freed as u64, by_ring: true });
+        Ok(())
     }
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
@@ -141,7 +184,11 @@ impl Residency {
 
     /// Bytes moved and held so far.
     pub fn traffic(&self) -> Traffic {
-        self.traffic
+        let mut traffic = self.traffic;
+        if let Some(not) = &mut traffic.not_page_locked {
+            not.by_ring &= !self.lacks_ring;
+        }
+        traffic
     }
 
     /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
@@ -177,6 +224,7 @@ impl Residency {
             }
             Home::Bound(_) => unreachable!("resident groups are not fetched"),
         };
+        self.lacks_ring |= staging.lacks_ring();
         self.traffic.pinned_bytes += locked;
         self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
         Ok(())

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::pinned_ring::{PinnedRing, RING_BYTES};
 use crate::attribution::{Purpose, within};
-use crate::cuda::{CopyStream, Event, Stream, host_slab};
+use crate::cuda::{CopyStream, Event, Stream, host_slab_pinned_if_may};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
 use crate::{operation_times, timing};
@@ -26,6 +26,8 @@ pub(super) struct Staging {
     buffers: Vec<Buffer>,
     /// Made with the first group that comes by way of it.
     ring: Option<PinnedRing>,
+    /// The host did not page-lock it: what would pass by way of it is copied as it lies.
+    lacks_ring: bool,
     next: usize,
     poisoned: bool,
 }
@@ -87,7 +89,8 @@ impl Buffer {
         let (largest, is_new) = (self.slab.size()[0], self.way.is_none());
         let way = match self.way.take() {
             Some(way) => way,
-            None => host_slab(largest, pinned)?,
+            // Where its pages cannot be locked, copies from it take longer.
+            None => host_slab_pinned_if_may(largest, pinned)?.0,
         };
         // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
         if let Some(events) = &self.events {
@@ -130,7 +133,12 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { streams, buffers, ring: None, next: 0, poisoned })
+        Ok(Self { streams, buffers, ring: None, lacks_ring: false, next: 0, poisoned })
+    }
+
+    /// Whether the host did not page-lock a ring that was to be.
+    pub(super) fn lacks_ring(&self) -> bool {
+        self.lacks_ring
     }
 
     /// How many buffers there are.
@@ -156,15 +164,20 @@ impl Staging {
         let locked = match origin {
             Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()).map(|()| 0),
             Origin::ByRing { slab, written } => match self.streams.as_mut() {
-                None => buffer.copy(slab, layout.bytes, None).map(|()| 0),
-                Some(streams) => {
+                Some(streams) if !self.lacks_ring => {
                     let is_new = self.ring.is_none();
-                    let ring = match &mut self.ring {
-                        Some(ring) => ring,
-                        none => none.insert(PinnedRing::new()?),
-                    };
-                    buffer.copy_by(ring, slab, layout.bytes, written, streams).map(|()| if is_new { RING_BYTES as u64 } else { 0 })
+                    if is_new {
+                        self.ring = PinnedRing::new_if_may()?;
+                        self.lacks_ring = self.ring.is_none();
+                    }
+                    match &mut self.ring {
+                        Some(ring) => {
+                            buffer.copy_by(ring, slab, layout.bytes, written, streams).map(|()| if is_new { RING_BYTES as u64 } else { 0 })
+                        }
+                        None => buffer.copy(slab, layout.bytes, Some(streams)).map(|()| 0),
+                    }
                 }
+                streams => buffer.copy(slab, layout.bytes, streams).map(|()| 0),
             },
             Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
         }?;

@@ -38,7 +38,12 @@ impl FrameDecoder {
         let mut counted = Counted { sink, bytes: 0 };
         let decode = |weights: &_| vae::decode_video(&self.decoder, weights, &latents, decoding, &mut counted, progress);
         let cached = self.weights.with(vae::DECODER, decode)?;
-        link.passed(Transfers { h2d_bytes: cached.h2d_bytes, d2h_bytes: cached.d2h_bytes, host_pinned_peak_bytes: cached.pinned_bytes });
+        link.passed(Transfers {
+            h2d_bytes: cached.h2d_bytes,
+            d2h_bytes: cached.d2h_bytes,
+            host_pinned_peak_bytes: cached.pinned_bytes,
+            not_page_locked: None,
+        });
         link.downloaded(counted.bytes);
         self.weights.release_staging();
         Ok(())

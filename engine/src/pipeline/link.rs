@@ -1,6 +1,6 @@
 //! The way between host and device, with what crosses it counted. Copies of weights are counted where they are made: see `memory`.
 
-use engine_protocol::Transfers;
+use engine_protocol::{NotPageLocked, Transfers};
 use tch::{Device, Tensor};
 
 use crate::attribution::{Purpose, within};
@@ -55,6 +55,10 @@ impl Link {
         for traffic in residencies.map(Residency::traffic) {
             transfers.h2d_bytes += traffic.h2d_bytes;
             transfers.host_pinned_peak_bytes += traffic.pinned_bytes;
+            if let Some(more) = traffic.not_page_locked {
+                let not = transfers.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true });
+                (not.bytes, not.by_ring) = (not.bytes + more.bytes, not.by_ring && more.by_ring);
+            }
         }
         transfers
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, RunRecord, gib, setting_text};
+use engine_protocol::{Config, Device, Outcome, RunRecord, gib, setting_text};
 use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
@@ -127,7 +127,7 @@ fn exit_code(answer: &Answer<'_>, run: &Run) -> ExitCode {
     match (answer.best, answer.nearest) {
         (Some(_), _) => ExitCode::Done,
         // Without an answer from any case, that nothing fits is not known.
-        (None, Some(_)) if !run.has_failures() => ExitCode::NothingFits,
+        (None, _) if !run.has_failures() && !run.records.is_empty() => ExitCode::NothingFits,
         _ => ExitCode::CasesFailed,
     }
 }
@@ -160,14 +160,18 @@ fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
             say!("{}", reports::nearest(miss, run.manifest.capacity_bytes));
             say!("Try a smaller resolution, fewer frames, or a larger GPU.");
         }
+        (None, None) if !run.has_failures() => say!("Nothing fits this machine."),
         (None, None) => say!("No candidate has an answer."),
     }
     // Where nothing fits as well: it may be the reason.
     if let Some(advice) = advice(answer, run) {
         say!("\nMind: {advice}.");
     }
-    for record in run.records.iter().filter(|record| !record.outcome.is_answer()) {
+    for record in run.records.iter().filter(|record| !record.outcome.is_lasting()) {
         say!("{}: {}: {}", record.case, record.outcome.name(), record.error.as_deref().unwrap_or_default());
+    }
+    if let Some(record) = run.records.iter().find(|record| record.outcome == Outcome::OomHost) {
+        say!("{}: {}.", record.case, reports::host_remedies(record));
     }
 }
 

@@ -52,7 +52,10 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     if record.outcome != Outcome::Ok {
         let error = record.error.as_deref().unwrap_or("the worker did not say why");
         tell!("lowmem: {} in {}: {error}", record.outcome.name(), record.failed_stage.map_or("an unknown stage", |stage| stage.name()));
-        return Ok(if record.outcome == Outcome::Oom { ExitCode::NothingFits } else { ExitCode::CasesFailed });
+        if record.outcome == Outcome::OomHost {
+            tell!("{}.", reports::host_remedies(&record));
+        }
+        return Ok(if record.outcome.is_answer() { ExitCode::NothingFits } else { ExitCode::CasesFailed });
     }
     if arguments.json {
         let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Fault(format!("the record is no JSON: {error}")))?;

@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Config, Device, Event, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs, Source, Stage,
-    StageMemory, StageRecord, StageTime, Transfers,
+    Config, Device, Event, HostShortage, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs,
+    Source, Stage, StageMemory, StageRecord, StageTime, Transfers,
 };
 use virtual_gpu_protocol::ProcessReport;
 
@@ -49,6 +49,7 @@ pub(super) struct Transcript {
 enum Verdict {
     Finished(Option<Transfers>),
     OutOfMemory { stage: Stage, requested_bytes: Option<u64>, parts: Option<PeakParts>, message: String },
+    OutOfHostMemory { stage: Option<Stage>, shortage: HostShortage, message: String },
     Failed { stage: Option<Stage>, message: String },
 }
 
@@ -99,6 +100,13 @@ impl Transcript {
                 self.keep(stage, None, memory, Vec::new());
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
+            Event::OutOfHostMemory { stage, memory, shortage, message } => {
+                if let Some(stage) = stage {
+                    self.open_stage = Some(stage);
+                    self.keep(stage, None, memory, Vec::new());
+                }
+                self.verdict = Some(Verdict::OutOfHostMemory { stage, shortage, message });
+            }
             Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
         }
     }
@@ -128,6 +136,9 @@ impl Transcript {
             ending.lacks_report(&why);
             None
         });
+        if let Some(report) = &report {
+            ending.lacks_address_space(report);
+        }
         let has_memory = self.stages.iter().any(|stage| stage.memory.is_some());
         let has_times = self.stages.iter().any(|stage| stage.time.is_some());
         let transfers = match self.verdict {
@@ -144,6 +155,7 @@ impl Transcript {
             failed_stage: ending.stage,
             requested_bytes: ending.requested_bytes,
             parts_at_failure: ending.parts_at_failure,
+            host_shortage: ending.host_shortage,
             gpu: testbed.profile.as_ref().map(|profile| profile.name.clone()),
             device: request.device,
             device_name: self.device_name,
@@ -163,6 +175,9 @@ impl Transcript {
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
             host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.as_ref().map(|report| report.pinned_peak_bytes)),
+            page_lock_warning: transfers
+                .and_then(|transfers| transfers.not_page_locked)
+                .map(|not| not.warning(testbed.profile.as_ref().map(|gpu| [gpu.pcie.pinned_bytes_per_sec.value, gpu.pcie.pageable()]))),
             wall_secs: course.wall_secs,
             forecast: None,
             steps_of: None,
@@ -176,13 +191,22 @@ impl Transcript {
     fn judge(&self, ended: &Ended) -> Ending {
         let stage = self.open_stage;
         let words = |what: String| Some(with_last_words(what, &ended.last_words));
-        let ending = |outcome, error| Ending { outcome, error, stage, requested_bytes: None, parts_at_failure: None };
+        let ending = |outcome, error| Ending { outcome, error, stage, requested_bytes: None, parts_at_failure: None, host_shortage: None };
         match ended.end {
             End::TimedOut | End::Interrupted => {
                 return ending(Outcome::Timeout, words(format!("not done within its time limit{}", in_stage(stage))));
             }
+            End::Signalled(SIGKILL) if ended.is_memory_short => {
+                let shortage = HostShortage::default();
+                let error = format!("{shortage}: the kernel ended the process by SIGKILL{}", in_stage(stage));
+                return Ending { host_shortage: Some(shortage), ..ending(Outcome::OomHost, words(error)) };
+            }
             End::Signalled(signal @ (SIGKILL | SIGTERM | SIGINT | SIGHUP)) => {
-                let hint = if signal == SIGKILL { " (the kernel does this when the machine's memory runs out: see `dmesg`)" } else { "" };
+                let hint = if signal == SIGKILL {
+                    " (mostly the kernel does this, when the machine's own memory runs out: see `dmesg`)"
+                } else {
+                    ""
+                };
                 return ending(Outcome::Killed, words(format!("ended from outside by {}{}{hint}", name(signal), in_stage(stage))));
             }
             End::Signalled(_) | End::Exited(_) => {}
@@ -197,11 +221,20 @@ impl Transcript {
                 stage: Some(*stage),
                 requested_bytes: *requested_bytes,
                 parts_at_failure: *parts,
+                host_shortage: None,
+            },
+            (Some(Verdict::OutOfHostMemory { stage, shortage, message }), _) => Ending {
+                stage: stage.or(self.open_stage),
+                host_shortage: Some(*shortage),
+                ..ending(Outcome::OomHost, Some(message.clone()))
             },
             (Some(Verdict::Failed { stage, message }), _) => {
                 Ending { stage: stage.or(self.open_stage), ..ending(Outcome::Failed, Some(message.clone())) }
             }
             (Some(Verdict::Finished(_)), End::Exited(0)) => ending(Outcome::Ok, None),
+            (_, End::Signalled(_)) if let Some(shortage) = refused(&ended.last_words) => {
+                Ending { host_shortage: Some(shortage), ..ending(Outcome::OomHost, Some(shortage.to_string())) }
+            }
             (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {}", left(end)))),
             (None, end) => ending(Outcome::Crashed, words(format!("{}{} without a result", left(end), in_stage(stage)))),
         }
@@ -216,9 +249,33 @@ struct Ending {
     stage: Option<Stage>,
     requested_bytes: Option<u64>,
     parts_at_failure: Option<PeakParts>,
+    host_shortage: Option<HostShortage>,
+}
+
+/// What the host's memory did not give, where a process that aborted says so last: Rust's allocator (`memory allocation of 4096 bytes failed`) or C++'s.
+fn refused(last_words: &[String]) -> Option<HostShortage> {
+    let of_rust = |line: &String| line.split_once("memory allocation of ")?.1.strip_suffix(" bytes failed")?.parse().ok();
+    let requested_bytes = last_words.iter().find_map(of_rust);
+    let is_refused = requested_bytes.is_some() || last_words.iter().any(|line| line.contains("std::bad_alloc"));
+    is_refused.then_some(HostShortage { requested_bytes, available_bytes: None, is_page_locked: false })
 }
 
 impl Ending {
+    /// The virtual GPU keeps its memory in this machine's address space. Where it had room for what it refused, that is what lacked, and no GPU.
+    fn lacks_address_space(&mut self, report: &ProcessReport) {
+        let refused = report.devices.values().find_map(|device| device.refusals.last);
+        let Some(refused) = refused.filter(|last| self.outcome == Outcome::Oom && last.requested_bytes <= last.free_bytes) else { return };
+        let shortage = HostShortage { requested_bytes: Some(refused.requested_bytes), available_bytes: None, is_page_locked: false };
+        *self = Ending {
+            outcome: Outcome::OomHost,
+            error: Some(format!("{shortage} (address space, in which the virtual GPU keeps its memory: see `ulimit -v`)")),
+            requested_bytes: None,
+            host_shortage: Some(shortage),
+            parts_at_failure: None,
+            stage: self.stage,
+        };
+    }
+
     /// What the virtual GPU wrote down of the worker cannot be read, so nobody knows what it was asked for and did not do: a case that seemed to go well may not have.
     fn lacks_report(&mut self, why: &str) {
         let message = format!("the virtual GPU's report of the worker cannot be read ({why}), so what it does not support is not known");
@@ -256,10 +313,14 @@ fn with_last_words(what: String, last_words: &[String]) -> String {
 mod tests {
     use super::*;
 
+    fn ended(end: End, last_words: &str) -> Ended {
+        Ended { end, is_memory_short: false, last_words: vec![last_words.into()] }
+    }
+
     fn judged(lines: &[Line], end: End) -> (Outcome, Option<Stage>, String) {
         let mut transcript = Transcript::default();
         lines.iter().for_each(|line| drop(transcript.line(&line.text()).cloned()));
-        let ending = transcript.judge(&Ended { end, last_words: vec!["the end".into()] });
+        let ending = transcript.judge(&ended(end, "the end"));
         (ending.outcome, ending.stage, ending.error.unwrap_or_default())
     }
 
@@ -272,6 +333,7 @@ mod tests {
         Begun,
         Finished,
         OutOfMemory,
+        OutOfHostMemory,
         Failed,
         /// What is no event.
         Other(&'static str),
@@ -289,6 +351,12 @@ mod tests {
                     parts_at_failure: None,
                     message: "tried".into(),
                 },
+                Self::OutOfHostMemory => Event::OutOfHostMemory {
+                    stage: Some(Stage::Load),
+                    memory: None,
+                    shortage: HostShortage::default(),
+                    message: "RAM ran out".into(),
+                },
                 Self::Failed => Event::Failed { stage: None, message: "why".into() },
                 Self::Other(text) => return (*text).to_owned(),
             };
@@ -298,11 +366,12 @@ mod tests {
 
     #[test]
     fn every_end_is_an_outcome() {
-        use Line::{Begun, Failed, Finished, Other, OutOfMemory};
-        let cases: [Row; 12] = [
+        use Line::{Begun, Failed, Finished, Other, OutOfHostMemory, OutOfMemory};
+        let cases: [Row; 13] = [
             (&[Finished], End::Exited(0), Outcome::Ok, None, ""),
             (&[Begun, OutOfMemory], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
             (&[OutOfMemory], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
+            (&[Begun, OutOfHostMemory], End::Exited(0), Outcome::OomHost, Some(Stage::Load), "RAM ran out"),
             (&[Begun, Failed], End::Exited(1), Outcome::Failed, Some(Stage::Denoise), "why"),
             (&[Begun], End::Exited(0), Outcome::Crashed, Some(Stage::Denoise), "exited with code 0 in denoise without a result"),
             (&[Begun], End::Signalled(11), Outcome::Crashed, Some(Stage::Denoise), "crashed with SIGSEGV in denoise"),
@@ -321,8 +390,31 @@ mod tests {
     }
 
     #[test]
+    fn an_allocation_of_the_host_that_aborts_is_no_crash() {
+        let mut transcript = Transcript::default();
+        drop(transcript.line(&Line::Begun.text()).cloned());
+        let judged = |words: &str| transcript.judge(&ended(End::Signalled(6), words));
+        let ending = judged("memory allocation of 4096 bytes failed");
+        assert_eq!((ending.outcome, ending.stage), (Outcome::OomHost, Some(Stage::Denoise)));
+        assert_eq!(ending.host_shortage.and_then(|shortage| shortage.requested_bytes), Some(4096));
+        assert_eq!(judged("  what():  std::bad_alloc").outcome, Outcome::OomHost);
+        assert_eq!(judged("double free").outcome, Outcome::Crashed);
+    }
+
+    #[test]
+    fn a_kill_while_the_kernel_counts_one_is_the_hosts_memory() {
+        let mut transcript = Transcript::default();
+        drop(transcript.line(&Line::Begun.text()).cloned());
+        let outcome = |end, is_memory_short| transcript.judge(&Ended { is_memory_short, ..ended(end, "") }).outcome;
+        assert_eq!(outcome(End::Signalled(9), true), Outcome::OomHost);
+        assert_eq!(outcome(End::Signalled(9), false), Outcome::Killed);
+        assert_eq!(outcome(End::Signalled(15), true), Outcome::Killed);
+        assert_eq!(outcome(End::TimedOut, true), Outcome::Timeout, "we ended it ourselves");
+    }
+
+    #[test]
     fn a_report_that_cannot_be_read_is_told() {
-        let ended = Ended { end: End::Exited(0), last_words: Vec::new() };
+        let ended = ended(End::Exited(0), "");
         for (line, outcome, message) in [(Line::Finished, Outcome::Failed, ""), (Line::OutOfMemory, Outcome::Oom, "tried; ")] {
             let mut transcript = Transcript::default();
             drop(transcript.line(&line.text()).cloned());

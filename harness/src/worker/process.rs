@@ -12,6 +12,7 @@ use engine_protocol::Request;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::Error;
+use crate::host_kills::HostKills;
 use crate::interrupt::Interrupt;
 
 /// How long to wait for the next line before looking at the clock and at Ctrl-C again.
@@ -39,6 +40,8 @@ pub(super) enum End {
 pub(super) struct Ended {
     /// How.
     pub(super) end: End,
+    /// Whether the kernel ended processes meanwhile since the machine's memory ran out.
+    pub(super) is_memory_short: bool,
     /// The last lines of its standard error.
     pub(super) last_words: Vec<String>,
 }
@@ -54,6 +57,7 @@ pub(super) fn run(
     let input = serde_json::to_string(request).map_err(|error| Error::Fault(format!("the request is no JSON: {error}")))?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let program = command.get_program().to_string_lossy().into_owned();
+    let kills = HostKills::until_now();
     let child = command.spawn().map_err(|error| Error::Fault(format!("{program}: {error}: run `make build`")))?;
     let mut group = Group(child);
 
@@ -101,7 +105,8 @@ pub(super) fn run(
             last_words.pop_front();
         }
     });
-    Ok(Ended { end: forced.unwrap_or_else(|| end(status)), last_words: last_words.into() })
+    let is_memory_short = HostKills::until_now().are_more_than(&kills);
+    Ok(Ended { end: forced.unwrap_or_else(|| end(status)), is_memory_short, last_words: last_words.into() })
 }
 
 /// A process and its group, killed when dropped, so that no way out leaves it running.

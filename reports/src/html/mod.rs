@@ -71,7 +71,7 @@ fn class(record: &RunRecord, summary: &Summary<'_>) -> &'static str {
     match record.outcome {
         Outcome::Ok if summary.is_recommended(record) => "recommended",
         Outcome::Ok => "ok",
-        Outcome::Oom => "oom",
+        Outcome::Oom | Outcome::OomHost => "oom",
         _ => "failure",
     }
 }

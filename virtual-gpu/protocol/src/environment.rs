@@ -22,5 +22,8 @@ pub const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
 /// What NVML tells of sensors and of other processes, as JSON: see [`crate::Sensors`]. Without it a device has no sensors.
 pub const SENSORS: &str = "LOWMEM_VIRTUAL_GPU_SENSORS";
 
+/// Bytes that the host page-locks at most. Without it there is no limit but its memory.
+pub const PINNED_LIMIT: &str = "LOWMEM_VIRTUAL_GPU_PINNED_LIMIT";
+
 /// As many devices as PyTorch can tell apart.
 pub const MOST_DEVICES: u32 = 64;

@@ -184,6 +184,15 @@ impl Device {
         Self { is_masked, ..self }
     }
 
+    /// Has its host page-lock so much at most, where that is wanted: for programs that go on with less.
+    #[must_use]
+    pub fn locking_at_most(self, bytes: Option<u64>) -> Self {
+        if let Some(bytes) = bytes {
+            lock(&self.memory).host.limit(bytes);
+        }
+        self
+    }
+
     /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
     pub fn pci_address(&self) -> (i32, i32, i32) {
         (0, 1 + i32::try_from(self.ordinal).unwrap_or(0), 0)

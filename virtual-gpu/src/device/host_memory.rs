@@ -37,12 +37,25 @@ pub struct HostMemory {
     used_bytes: u64,
     peak_bytes: u64,
     kept_bytes: u64,
+    /// No more than that; empty where nothing but memory limits it.
+    most_bytes: Option<u64>,
 }
 
 impl HostMemory {
+    /// From here on no more than `bytes` are pinned at a time.
+    pub fn limit(&mut self, bytes: u64) {
+        self.most_bytes = Some(bytes);
+    }
+
+    fn has_room_for(&self, bytes: u64) -> Result<(), Fault> {
+        let pages = bytes.checked_next_multiple_of(PAGE_BYTES).and_then(|pages| pages.checked_add(self.used_bytes));
+        if pages.is_some_and(|pages| self.most_bytes.is_none_or(|most| pages <= most)) { Ok(()) } else { Err(Fault::OutOfMemory) }
+    }
+
     /// Allocates pinned memory.
     pub fn allocate(&mut self, bytes: u64, space: &dyn AddressSpace) -> Result<u64, Fault> {
         let rounded = bytes.checked_next_multiple_of(PAGE_BYTES).filter(|&rounded| rounded > 0).ok_or(Fault::InvalidValue)?;
+        self.has_room_for(rounded)?;
         let is_kept = rounded <= SMALL_BYTES || self.kept_bytes + rounded <= MOST_KEPT_BYTES;
         let ours = if is_kept { space.reserve(rounded, PAGE_BYTES) } else { space.reserve_shared(rounded) }.ok_or(Fault::OutOfMemory)?;
         let address = ours.address();
@@ -64,6 +77,7 @@ impl HostMemory {
         if before.is_some_and(|(&start, block)| start + block.bytes > address) {
             return Err(Fault::AlreadyRegistered);
         }
+        self.has_room_for(bytes)?;
         self.pin(address, Pinned { bytes, kept_bytes: 0, ours: None });
         Ok(())
     }
@@ -139,6 +153,17 @@ mod tests {
         host.free(large).expect("it is there");
         host.allocate(MOST_KEPT_BYTES - SMALL_BYTES, &space).expect("address space");
         assert_eq!(shared(), MOST_KEPT_BYTES + SMALL_BYTES + 2 * PAGE_BYTES, "there is room again");
+    }
+
+    #[test]
+    fn no_more_is_pinned_than_the_limit() {
+        let (mut host, space) = (HostMemory::default(), Counting::default());
+        host.limit(8192);
+        let block = host.allocate(5000, &space).expect("just as much");
+        assert_eq!(host.allocate(1, &space), Err(Fault::OutOfMemory));
+        assert_eq!(host.register(0x10_0000, 1), Err(Fault::OutOfMemory));
+        host.free(block).expect("it is there");
+        assert_eq!(host.register(0x10_0000, 4096), Ok(()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::ModelSpec;
-use crate::flag_values::{AttnType, Dtype, ResidentBlocks, StepsMeasured, StreamFrom, WeightDtype};
+use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, StepsMeasured, StreamFrom, WeightDtype};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
 pub const PARTS_OF_A_BLOCK: i64 = 3;
@@ -105,7 +105,7 @@ impl Config {
             (self.pinned_memory, self.max_pinned_gib) = (None, None);
             return Ok(());
         }
-        if self.pinned_memory == Some(false) || self.stream_from == Some(StreamFrom::File) {
+        if self.pinned_memory == Some(PinnedMemory::Off) || self.stream_from == Some(StreamFrom::File) {
             self.max_pinned_gib = None;
         }
         if self.stream_from == Some(StreamFrom::File) && self.weight_dtype == WeightDtype::Fp8E4m3 {

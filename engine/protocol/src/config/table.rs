@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, ResidentBlocks, Resolution, Sampler, StepsMeasured,
-    StreamFrom, WeightDtype,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler,
+    StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -141,14 +141,14 @@ flags! {
             about(Group::Placement, Results::Same).unit("parts of blocks").idle(|config| !config.offload_dit, STREAMING);
 
         /// Streamed blocks wait in page-locked memory, which copies need to overlap with arithmetic.
-        sometimes pinned_memory: bool = Always(true), about(Group::Placement, Results::Same).idle(|config| !config.offload_dit, STREAMING);
+        sometimes pinned_memory: PinnedMemory = Always(PinnedMemory::On), about(Group::Placement, Results::Same).idle(|config| !config.offload_dit, STREAMING);
 
         /// At most so much is page-locked; blocks beyond it wait in ordinary memory.
         sometimes max_pinned_gib: f64 = Derived("no limit"),
             about(Group::Placement, Results::Same).unit("GiB").at_least(0)
                 .idle(|config| !config.offload_dit, STREAMING)
                 .idle(|config| config.stream_from == Some(StreamFrom::File), "blocks come from their files: set stream_from=memory")
-                .idle(|config| config.pinned_memory == Some(false), "no block waits in page-locked memory: set pinned_memory=true");
+                .idle(|config| config.pinned_memory == Some(PinnedMemory::Off), "no block waits in page-locked memory: set pinned_memory=true");
 
         /// Where streamed weights come from each time.
         sometimes stream_from: StreamFrom = Always(StreamFrom::Auto),

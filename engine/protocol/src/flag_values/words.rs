@@ -136,6 +136,43 @@ impl FlagValue for OffloadTextEncoder {
     }
 }
 
+/// Whether streamed blocks wait in page-locked memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PinnedMemory {
+    /// In ordinary memory.
+    Off,
+    /// Page-locked, as far as the machine lets it be.
+    On,
+    /// Page-locked, or not at all.
+    Require,
+}
+
+impl PinnedMemory {
+    const REQUIRE: &'static str = "require";
+}
+
+impl FlagValue for PinnedMemory {
+    fn kind() -> Kind {
+        Kind::WordOrSwitch(vec![
+            ("true", "what the machine does not page-lock waits in ordinary memory, with a warning"),
+            ("false", "nothing is page-locked"),
+            (Self::REQUIRE, "what the machine does not page-lock ends the run"),
+        ])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if text(value)? == Self::REQUIRE { Some(Self::Require) } else { bool::read(value).map(|on| if on { Self::On } else { Self::Off }) }
+    }
+
+    fn tell(&self) -> Value {
+        match self {
+            Self::Off => Value::from(false),
+            Self::On => Value::from(true),
+            Self::Require => Value::from(Self::REQUIRE),
+        }
+    }
+}
+
 /// How many transformer blocks stay on the GPU where the others are streamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ResidentBlocks {
@@ -302,7 +339,7 @@ macro_rules! told_in_json {
     )* };
 }
 
-told_in_json!(ResidentBlocks, Resolution, StepsMeasured);
+told_in_json!(PinnedMemory, ResidentBlocks, Resolution, StepsMeasured);
 
 impl Default for ResidentBlocks {
     fn default() -> Self {

@@ -27,6 +27,11 @@ pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Pat
             tell!("lowmem: out of memory in {stage}{figures}. {}.\n{error}", remedies(record));
             ExitCode::NothingFits
         }
+        Outcome::OomHost => {
+            let stage = record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
+            tell!("lowmem: out of host memory{stage}: {error}. The GPU is not what lacks. {}.", reports::host_remedies(record));
+            ExitCode::NothingFits
+        }
         Outcome::Timeout => {
             tell!("lowmem: timeout: {error}. Give it a longer --timeout, or fewer --steps or --frames.");
             ExitCode::Fault
@@ -83,6 +88,7 @@ fn print_stages(record: &RunRecord) {
         None => "times are not known",
     };
     say!("On {device}: {memory}, {times}.");
+    record.warnings().iter().for_each(|warning| say!("Warning: {warning}."));
     reports::steps_that_ran(record).iter().for_each(|said| say!("{said}"));
 }
 

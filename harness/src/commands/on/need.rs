@@ -21,6 +21,9 @@ pub(super) struct Torch {
     pub(super) cuda: Option<String>,
     devices: BTreeMap<u32, Counted>,
     failed: Option<Failed>,
+    /// Whether it ended since the machine's own memory ran out.
+    #[serde(default)]
+    lacked_host_memory: bool,
     /// Whether each of its operations told the virtual GPU what it asks for.
     tells_work: bool,
 }
@@ -105,6 +108,10 @@ pub(in crate::commands) struct Need {
     pub(super) stopped: bool,
     /// Reports that were left and cannot be read, and why: what is known lacks what stands in them.
     pub(in crate::commands) unreadable: Vec<String>,
+    /// The most page-locked memory of the machine, over all processes.
+    pub(super) pinned_peak_bytes: u64,
+    /// Whether a process said that the machine's own memory ran out.
+    pub(super) lacked_host_memory: bool,
     /// A PyTorch that was met, whether it used the GPU or not.
     pub(super) torch: Option<Torch>,
 }
@@ -117,6 +124,8 @@ impl Need {
             let report: ProcessReport = need.read_file(&folder.join(format!("{process}.json"))).unwrap_or_default();
             let torch: Option<Torch> = need.read_file(&folder.join(format!("{process}.torch.json")));
             need.stopped |= report.stopped;
+            need.pinned_peak_bytes += report.pinned_peak_bytes;
+            need.lacked_host_memory |= torch.as_ref().is_some_and(|torch| torch.lacked_host_memory);
             for (name, count) in report.unsupported {
                 *need.unsupported.entry(name).or_default() += count;
             }

@@ -117,7 +117,10 @@ class _OnImport:
             allocator = self.allocator or _Allocator(torch, torch.cuda)
             allocator.read()
             names = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_active_bytes")
+            # What nobody caught, which is why the process ends.
+            error = getattr(sys, "last_value", None)
             record = {
+                "lacked_host_memory": isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error),
                 "torch": str(torch.__version__),
                 "cuda": torch.version.cuda,
                 "devices": {str(device): dict(zip(names, peaks)) for device, peaks in allocator.peaks.items() if any(peaks)},

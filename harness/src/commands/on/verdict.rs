@@ -12,9 +12,25 @@ use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
 use crate::worker::EventOrder;
 
+/// The signal that no process can do anything about.
+const KILL: i32 = 9;
+
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
-    if let Some(signal) = status.signal() {
+    let is_killed = status.signal() == Some(KILL) || status.code() == Some(128 + KILL);
+    if is_killed || need.lacked_host_memory {
+        let what = if is_killed {
+            "signal 9 ended the program: mostly the kernel sends it, when the machine's own memory (RAM) runs out"
+        } else {
+            "the machine's own memory (RAM) ran out, which ended the program"
+        };
+        let pinned = if need.pinned_peak_bytes > 0 {
+            format!(" Of that memory it held {} page-locked.", size(need.pinned_peak_bytes))
+        } else {
+            String::new()
+        };
+        tell!("lowmem: {what}.{pinned} This is what it needed of the GPU until then.");
+    } else if let Some(signal) = status.signal() {
         tell!("lowmem: signal {signal} ended the program. This is what it needed until then.");
     } else if let Some(code @ 1..) = status.code().filter(|_| need.failed().is_none()) {
         tell!("lowmem: the program ended with exit code {code}. This is what it needed until then.");
@@ -31,6 +47,11 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
         tell_uses(need);
         match need.failed() {
             Some(used) => tell_failure(need, used, profile, profiles, program, status),
+            None if status.signal().is_some() || is_killed || need.lacked_host_memory => tell!(
+                "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
+                gib(need.bytes_on(profile)),
+                gib(profile.memory_bytes.value)
+            ),
             None if need.unreadable.is_empty() => tell_fit(need, profile, profiles),
             None => tell!("Whether it fits is not known."),
         }

@@ -1,0 +1,81 @@
+//! Where the machine's own memory runs out, that is what is said: nothing of the GPU, of frames or of sizes.
+
+use crate::command::{Place, executable, lowmem, stderr};
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+
+/// `lowmem` with those arguments, in 33 GB of address space: less than level 3 of the 14B model keeps on the host.
+fn in_little_memory(arguments: &[&str]) -> Assert {
+    let mut command = Command::new("sh");
+    command.env_remove("LOWMEM_WORKER").env("CUDA_VISIBLE_DEVICES", "");
+    command.args(["-c", "ulimit -v 33000000; exec \"$@\"", "sh"]).arg(executable("lowmem")).args(arguments);
+    command.assert()
+}
+
+fn generate(settings: &[&str]) -> Assert {
+    let fixed = ["generate", "--model", "wan2.1-t2v-14b", "--device", "virtual", "--prompt", "x", "resolution=480p", "steps_measured=1"];
+    in_little_memory(&[&fixed, settings].concat())
+}
+
+#[test]
+fn what_lacks_is_named_with_what_helps() {
+    let level3 = ["--gpu", "rtx-3060", "low_mem_level=3"];
+    for more in [&["pinned_memory=true"][..], &["pinned_memory=false"], &["pinned_memory=require"]] {
+        let said = stderr(&generate(&[&level3, more].concat()).code(3));
+        for part in
+            ["out of host memory in load", "machine's own memory (RAM)", "were asked for", "stream_from=file", "weight_dtype=fp8_e4m3"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        for part in ["--frames", "--size", "frame #", "0.00 GiB", "CUDA out of memory"] {
+            assert!(!said.contains(part), "{part}: {said}");
+        }
+    }
+    generate(&[&level3[..], &["stream_from=file"]].concat()).success();
+    generate(&[&level3[..], &["weight_dtype=fp8_e4m3"]].concat()).success();
+}
+
+#[test]
+fn what_the_virtual_gpu_lacks_of_this_machine_is_not_the_cards() {
+    let said = stderr(&generate(&["--gpu", "h100", "low_mem_level=0"]).code(3));
+    assert!(said.contains("out of host memory in load") && said.contains("ulimit -v"), "{said}");
+    assert!(!said.contains("it needs at least"), "{said}");
+}
+
+#[test]
+fn a_sweep_has_it_as_an_outcome_of_its_own() {
+    let place = Place::new();
+    let out = place.path("run");
+    let fixed = ["sweep", "model=wan2.1-t2v-14b", "resolution=480p", "low_mem_level=3", "attn_type=sdpa", "vae_tile_size=32", "frames=5"];
+    let on = ["--gpu", "rtx-3060", "--device", "virtual", "--out", out.to_str().expect("a path")];
+    let said = in_little_memory(&[&fixed[..], &on].concat()).success();
+    let said = crate::command::stdout(&said);
+    assert!(said.contains("oom_host in load") && said.contains("nothing fits this machine") && said.contains("stream_from=file"), "{said}");
+    assert!(!said.contains("0.00 GiB"), "{said}");
+    let rows = place.rows("run");
+    assert_eq!((&rows[0]["outcome"], &rows[0]["requested_bytes"], &rows[0]["needed_bytes"]), ("oom_host", "", ""));
+    assert!(rows[0].bytes("host_requested_bytes") > rows[0].bytes("host_available_bytes"));
+    // Another time the machine may have more: resuming runs it again.
+    lowmem().args(fixed).args(on).arg("--resume").assert().success();
+    assert_eq!(&place.rows("run")[0]["outcome"], "ok");
+}
+
+#[test]
+fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
+    let generate = |bytes: &str, settings: &[&str]| {
+        let mut command = lowmem();
+        command.env("LOWMEM_VIRTUAL_GPU_PINNED_LIMIT", bytes);
+        command.args(["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "rtx-3060", "--device", "virtual", "--prompt", "x"]);
+        command.args(["resolution=480p", "frames=5", "steps_measured=1", "low_mem_level=3"]).args(settings).assert()
+    };
+    let said = |bytes: &str| crate::command::stdout(&generate(bytes, &[]).success());
+    assert!(!said("100000000000").contains("Warning"));
+    // A gigabyte and the ring; then next to nothing.
+    for (bytes, rate) in [("1000000000", "at some 20 GB/s"), ("1000000", "at some 9 GB/s")] {
+        let said = said(bytes);
+        assert!(said.contains("Warning: the machine did not page-lock") && said.contains(rate), "{bytes}: {said}");
+    }
+    let said = stderr(&generate("1000000000", &["pinned_memory=require"]).code(3));
+    assert!(said.contains("of page-locked memory more were asked for") && said.contains("pinned_memory=true"), "{said}");
+    generate("100000000000", &["pinned_memory=require"]).success();
+}
