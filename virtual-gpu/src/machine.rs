@@ -12,7 +12,7 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     let (logs, order, is_masked) = (environment::logs(), environment::event_order(), environment::masks_name());
     let device = |ordinal| {
         let clock = Clock::new(Arc::clone(&HOST_CLOCK), order);
-        Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked)
+        Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked).beyond(environment::goes_beyond())
     };
     (0..environment::count()).map(device).collect()
 });
