@@ -174,8 +174,10 @@ fn tell_fit(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments) 
         tell!("The program asked how much memory is free, by which it may decide: elsewhere it may need more or less.");
     }
     if let Some(card) = sorted.unknown.first() {
-        let needed = format!("It needs at least {needed_gib:.2} GiB, and held {held_gib:.2}");
-        tell!("{needed}. Where it is not known, run it there: {}", again(card, arguments));
+        if !judge.adapts() {
+            tell!("It needs at least {needed_gib:.2} GiB, and held {held_gib:.2}.");
+        }
+        tell!("Where it is not known, run it there: {}", again(card, arguments));
     }
 }
 
