@@ -253,6 +253,12 @@ pub(crate) struct OnArguments {
     /// Let it go by the real GPU's name: for programs that choose by it
     #[arg(long)]
     pub(crate) mask_name: bool,
+    /// Where its memory is at an end, go on with memory that no card has: one run then shows all that the program needs
+    #[arg(long)]
+    pub(crate) beyond: bool,
+    /// Write the verdict as JSON: into FILE, or on standard output as the last line
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub(crate) json: Option<PathBuf>,
     /// Let the first call of something that the virtual GPU does not support fail for good
     #[arg(long)]
     pub(crate) strict: bool,

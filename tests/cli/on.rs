@@ -59,8 +59,7 @@ fn what_fits_is_counted_and_the_exit_code_is_the_programs() {
             "Fits: 3.46 of 23.65 GiB.\n",
             "The peak came in PyTorch's zeros.",
             "The program read 2 values back from the GPU, with item (2).",
-            "Fits on: rtx-4060, rtx-3060-ti, rtx-3070, rtx-3080-10gb and 29 larger.",
-            "Too small: none.",
+            "Fits on: rtx-4060, rtx-3060-ti, rtx-3070, rtx-3080-10gb and 29 larger. Not known: none. Too small: none.",
         ],
     );
     assert_eq!(last_row(&assert)[1..], ["0", "3.00", "3.00", "3.46"], "{}", stderr(&assert));
@@ -103,8 +102,10 @@ fn what_does_not_fit_is_named_with_its_line_and_what_is_missing() {
         &[
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 30.00 GiB.",
             "Does not fit: program.py:4 asked for 30.00 GiB, and 9.19 GiB were free. 20.81 GiB are missing.",
-            "It needs at least 44.46 GiB. Large enough for that: l20, l40s, rtx-6000-ada, rtx-a6000 and 6 larger. Too small: a100-40gb, ",
-            "To see all that it needs, run: lowmem on l20 -- python3.11 program.py",
+            "It needs at least 44.46 GiB. What would have come after that is not known.",
+            "Fits on: none. Not known: l20, l40s, rtx-6000-ada, rtx-a6000 and 6 larger. Too small: a100-40gb, ",
+            // The largest: a nearer one may be too small for what comes next.
+            "To see all that it needs, run: lowmem on b200 -- python3.11 program.py",
         ],
     );
     assert_eq!(last_row(&assert)[1..], ["0", "14.00", "14.00", "14.46"], "{}", stderr(&assert));
@@ -129,7 +130,12 @@ except torch.OutOfMemoryError:
     pass
 ";
     let mut command = on(&place, &["24GB"], program, &[]);
-    assert_says(&command.assert().success(), &["Ran out of memory and went on: program.py:7 asked for 30.00 GiB, and 3.19 GiB were free"]);
+    let said = [
+        "Ran out of memory and went on: program.py:7 asked for 30.00 GiB, and 3.19 GiB were free",
+        "Fits on: rtx-4090. Not known: rtx-4060, ",
+        "Too small: none.",
+    ];
+    assert_says(&command.assert().success(), &said);
     let retries = program.split("try").next().expect("the beginning");
     let mut command = on(&place, &["24GB"], retries, &[]);
     let assert = command.assert().success();
@@ -168,7 +174,7 @@ if __name__ == '__main__':
         &assert,
         &[
             "Allocated and reserved are PyTorch's own counters",
-            "May not fit: it needs 26.92 of 23.65 GiB, 3.27 GiB are missing. This is the sum of all processes' peaks",
+            "Whether it fits is not known: it held 26.92 of 23.65 GiB, 3.27 GiB are missing. This is the sum of all processes' peaks",
         ],
     );
     // The one that was killed told nothing itself.
@@ -232,6 +238,131 @@ print([nvml.nvmlDeviceGetTemperature(), cudart.cudaDeviceSynchronize(), nccl.ncc
     let assert = on(&["--strict"]).code(1);
     assert_eq!(stdout(&assert), "[3, 0, 5, 5, 801]\n");
     assert_says(&assert, &["not supported: ncclGroupSimulateEnd. Since --strict was asked for, the GPU fails from here on\n", listed]);
+}
+
+/// Blocks of growing size, one after the other: those of the earlier ones are a cache.
+const GROWING: &str = "
+import torch
+for gib in (4, 5, 6):
+    block = torch.empty(gib << 30, dtype=torch.uint8, device='cuda')
+    del block
+";
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_card_that_would_have_to_do_with_less_cache_is_not_known() {
+    let place = Place::new();
+    let file = place.path("verdict.json");
+    let json = format!("--json={}", file.display());
+    let mut command = on(&place, &["rtx-4090", &json], GROWING, &[]);
+    let assert = command.assert().success();
+    assert_says(
+        &assert,
+        &["Too small: none.", "It needs at least 6.46 GiB, and held 15.46.", "Where it is not known, run it there: lowmem on rtx-4060 -- "],
+    );
+    let verdict: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    assert_eq!((&verdict["verdict"], &verdict["course"]), (&"fits".into(), &"ended".into()));
+    for (card, word) in [("rtx-4060", "not known"), ("rtx-3060", "not known"), ("t4", "not known"), ("rtx-3090", "fits"), ("h100", "fits")]
+    {
+        assert_eq!(verdict["gpus"][card], word, "{card}: {verdict}");
+    }
+    // Where it is not known, it is run there: it fits on the smallest.
+    let mut command = on(&place, &["rtx-4060"], GROWING, &[]);
+    assert_says(&command.assert().success(), &["Fits: 6.", "Fits on: rtx-4060, "]);
+    // What lives at the same time has no way out.
+    let together = GROWING.replace("    del block\n", "    kept.append(block)\n").replace("for gib", "kept = []\nfor gib");
+    let mut command = on(&place, &["rtx-4090", "--json"], &together, &[]);
+    let verdict: serde_json::Value = serde_json::from_str(&stdout(&command.assert().success())).expect("JSON");
+    for (card, word) in [("rtx-4060", "too small"), ("rtx-3060", "too small"), ("rtx-3090", "fits"), ("t4", "too small")] {
+        assert_eq!(verdict["gpus"][card], word, "{card}: {verdict}");
+    }
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_program_that_looks_at_free_memory_is_known_where_it_ran_alone() {
+    let place = Place::new();
+    let program = "
+import torch
+kept = torch.empty(torch.cuda.mem_get_info()[0] // 2, dtype=torch.uint8, device='cuda')
+";
+    let mut command = on(&place, &["rtx-4090"], program, &[]);
+    let said = ["Fits on: rtx-4090. Not known: ", "Too small: none.", "The program asked how much memory is free"];
+    assert_says(&command.assert().success(), &said);
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn reserved_and_unused_memory_is_named_with_the_way_out() {
+    // Small tensors that live on are cut from a large block, which is asked for again.
+    let place = Place::new();
+    let program = "
+import torch
+G = 1 << 30
+big = torch.empty(7 * G, dtype=torch.uint8, device='cuda')
+del big
+kept = [torch.empty(G // 64, dtype=torch.uint8, device='cuda') for _ in range(8)]
+big = torch.empty(7 * G, dtype=torch.uint8, device='cuda')
+";
+    let mut command = on(&place, &["rtx-3060"], program, &[]);
+    let said = [
+        "Does not fit: program.py:7",
+        "were not used. That is more than is missing",
+        "with PYTORCH_ALLOC_CONF=expandable_segments:True it may fit here",
+    ];
+    let assert = command.assert().code(1);
+    assert_says(&assert, &said);
+    assert_says(&assert, &["It needs at least 7.25 GiB."]);
+    let mut command = on(&place, &["rtx-3060"], program, &[]);
+    assert_says(&command.env("PYTORCH_ALLOC_CONF", "expandable_segments:True").assert().success(), &["Fits: 7."]);
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn one_run_beyond_the_end_shows_all_that_is_needed() {
+    let place = Place::new();
+    let mut command = on(&place, &["rtx-4090", "--beyond"], RUNS_OUT, &[]);
+    let assert = command.assert().success();
+    // 12 GiB of it are a cache.
+    assert_eq!(last_row(&assert)[1..], ["0", "44.00", "56.00", "56.46"], "{}", stderr(&assert));
+    assert_says(
+        &assert,
+        &["Does not fit: at least 44.46 of 23.65 GiB are needed.", "Fits on: a100-80gb, ", "Not known: l20, ", "Too small: a100-40gb, "],
+    );
+    let seen =
+        "import torch; kept = torch.empty(30 << 30, dtype=torch.uint8, device='cuda'); print([n >> 30 for n in torch.cuda.mem_get_info()])";
+    let mut command = on(&place, &["rtx-4090", "--beyond"], seen, &[]);
+    assert_eq!(stdout(&command.assert().success()), "[0, 23]\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn devices_have_the_numbers_that_the_user_gave_them() {
+    let place = Place::new();
+    let program = "
+import os, sys
+if len(sys.argv) > 1:
+    os.environ['CUDA_VISIBLE_DEVICES'] = sys.argv[1]
+import torch
+for number in range(torch.cuda.device_count()):
+    torch.empty(2 * number + 1 << 30, dtype=torch.uint8, device=f'cuda:{number}')
+";
+    let mut command = on(&place, &["12GB", "--gpus", "2"], program, &["1,0"]);
+    let assert = command.assert().success();
+    assert_eq!(last_row(&assert)[1..4], ["1", "1.00", "1.00"], "{}", stderr(&assert));
+    assert_says(&assert, &["knows device 0 as cuda:1, ", "knows device 1 as cuda:0."]);
+    let mut command = on(&place, &["12GB", "--gpus", "2"], program, &["1"]);
+    assert_eq!(last_row(&command.assert().success())[1..4], ["1", "1.00", "1.00"]);
+    let mut command = on(&place, &["12GB", "--gpus", "2"], program, &[]);
+    let assert = command.env("CUDA_VISIBLE_DEVICES", "1").assert().success();
+    assert_eq!(last_row(&assert)[1..4], ["1", "1.00", "1.00"]);
+    assert_says(&assert, &["CUDA_VISIBLE_DEVICES=1 is set, and the program sees those virtual GPUs."]);
+    let mut command = on(&place, &["12GB"], program, &[]);
+    let assert = command.env("CUDA_VISIBLE_DEVICES", "3").assert().success();
+    assert_says(
+        &assert,
+        &["its first entry is no number of a virtual GPU (0 to 0): unset it", "used the GPU: CUDA_VISIBLE_DEVICES was 3, "],
+    );
 }
 
 #[test]

@@ -98,6 +98,7 @@ pub(crate) fn activate(device: &'static Device) -> Result<&'static Device, Fault
     unsupported_calls::check()?;
     if device.activate()? {
         report::write_at_exit();
+        report::numbered(device, number_of(device).unsigned_abs());
         report::write_growing(device);
         neighbours::publish(device);
         static SAID: AtomicBool = AtomicBool::new(false);

@@ -8,7 +8,7 @@ use std::process;
 use std::sync::{Arc, LazyLock};
 
 use virtual_gpu_protocol::environment::{
-    COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
+    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
 };
 use virtual_gpu_protocol::{GpuProfile, Sensors};
 
@@ -30,6 +30,11 @@ pub(crate) fn is_strict() -> bool {
 /// Whether the banner stays away.
 pub(crate) fn is_quiet() -> bool {
     is_set(QUIET)
+}
+
+/// Whether a device goes on where its memory is at an end.
+pub(crate) fn goes_beyond() -> bool {
+    is_set(BEYOND)
 }
 
 /// Whether devices go by the real GPU's name.

@@ -13,7 +13,8 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     let (is_masked, pinned_limit) = (environment::masks_name(), environment::pinned_limit());
     let device = |ordinal| {
         let clock = Clock::new(Arc::clone(&HOST_CLOCK), order);
-        Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked).locking_at_most(pinned_limit)
+        let device = Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked);
+        device.locking_at_most(pinned_limit).beyond(environment::goes_beyond())
     };
     (0..environment::count()).map(device).collect()
 });

@@ -29,6 +29,26 @@ struct Peak {
 /// That of each device.
 static PEAKS: Mutex<BTreeMap<u32, Peak>> = Mutex::new(BTreeMap::new());
 
+/// How the program knows a device.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    number: u32,
+    asked_free: bool,
+}
+
+/// That of each device.
+static KNOWN: Mutex<BTreeMap<u32, Known>> = Mutex::new(BTreeMap::new());
+
+/// The program knows the device by that number.
+pub(crate) fn numbered(device: &Device, number: u32) {
+    lock(&KNOWN).entry(device.ordinal).or_default().number = number;
+}
+
+/// The program asked how much memory of the device is free. Where memory has just run out it is PyTorch that asks, for its message.
+pub(crate) fn asked_free(device: &Device) {
+    lock(&KNOWN).entry(device.ordinal).or_default().asked_free |= !device.has_just_refused();
+}
+
 /// The process that the device was first used in: a forked child inherits the state and must not write over the report.
 static OWNER: LazyLock<u32> = LazyLock::new(process::id);
 
@@ -55,7 +75,10 @@ fn report_of(device: &Device) -> DeviceReport {
     let (process_bytes, process_use) = device.process_at_peak();
     let (peak_operation, has_score_matrix) =
         lock(&PEAKS).get(&device.ordinal).map(|peak| (peak.operation.clone(), peak.has_score_matrix)).unwrap_or_default();
+    let known = lock(&KNOWN).get(&device.ordinal).copied().unwrap_or_default();
     DeviceReport {
+        number: known.number,
+        asked_free: known.asked_free,
         peak_device_bytes: device.used_and_peak_bytes().1,
         peak_operation,
         has_score_matrix,

@@ -1,5 +1,7 @@
 //! `lowmem on`: any program, unchanged, on a virtual GPU, and what it needed of it.
 
+mod cards;
+mod json;
 mod need;
 mod real_nvrtc;
 mod verdict;
@@ -17,11 +19,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::cards::{Course, Judge};
 use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
-use crate::worker::{EventOrder, Guise, onto_virtual_gpu, put_first};
+use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
 pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
@@ -37,9 +40,20 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
 
     tell!("lowmem: {} It is virtual: nothing is computed, and what the program's results say means nothing.", budget.choice);
     let events = arguments.events.unwrap_or(EventOrder::Clock);
-    let guise = Guise { devices: arguments.gpus, masks_name: arguments.mask_name, is_strict: arguments.strict, events };
+    tell_visible(arguments.gpus);
+    let guise = Guise {
+        devices: arguments.gpus,
+        masks_name: arguments.mask_name,
+        is_strict: arguments.strict,
+        goes_beyond: arguments.beyond,
+        events,
+    };
     let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, |mut command| wait(&mut command))?;
-    verdict::tell(&need, &profile, &profiles, &arguments.program, status);
+    let judge = Judge { need: &need, here: &profile, course: course(&need, status), went_beyond: arguments.beyond };
+    verdict::tell(&judge, &profiles, arguments, status);
+    if let Some(path) = &arguments.json {
+        json::write(path, &judge, &profiles, status)?;
+    }
     if let Some(waiting_bytes) = need.waiting_bytes().filter(|_| status.success() && arguments.events.is_none()) {
         verdict::tell_dependence(waiting_bytes);
         for events in [EventOrder::Eager, EventOrder::Lazy] {
@@ -55,6 +69,32 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     }
     // A program that got over it must not look as if all had been well.
     Ok(if (need.stopped || !need.unreadable.is_empty()) && status.success() { ExitCode::FAILURE } else { exit_code(status) })
+}
+
+/// How far the program came.
+fn course(need: &Need, status: ExitStatus) -> Course {
+    // What PyTorch gave up has been told; what stopped the program after it has not.
+    if status.signal().is_some() || !need.unreadable.is_empty() {
+        Course::Cut
+    } else if need.ran_out() {
+        if status.success() { Course::WentOn } else { Course::RanOut }
+    } else {
+        Course::Ended
+    }
+}
+
+/// Says which devices the user's own environment has the program see.
+fn tell_visible(devices: u16) {
+    let Some(list) = env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty()) else { return };
+    let is_there = |name: &str| name.trim().parse::<u16>().is_ok_and(|number| number < devices);
+    if list.split(',').next().is_some_and(is_there) {
+        tell!("lowmem: {VISIBLE_DEVICES}={list} is set, and the program sees those virtual GPUs.");
+    } else {
+        tell!(
+            "lowmem: warning: {VISIBLE_DEVICES}={list} is set, and its first entry is no number of a virtual GPU (0 to {}): unset it, or say --gpus.",
+            devices - 1
+        );
+    }
 }
 
 /// Has `end` run the program to its end, in an environment that leads it to the virtual GPU, and tells what it needed.
@@ -73,6 +113,10 @@ pub(super) fn on_virtual_gpu<Ended>(
     let mut command = Command::new(program);
     command.args(words);
     onto_virtual_gpu(&mut command, profile, guise, &reports)?;
+    // An empty one is there to hide real GPUs.
+    if env::var_os(VISIBLE_DEVICES).is_some_and(|list| list.is_empty()) {
+        command.env_remove(VISIBLE_DEVICES);
+    }
     if real_nvrtc::link_into(&compiler, python_path.as_deref())? {
         put_first(&mut command, &compiler);
     }

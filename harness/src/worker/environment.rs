@@ -18,6 +18,8 @@ use crate::testbed::Testbed;
 const OBSERVER: &str = "LOWMEM_OBSERVER";
 /// What libtorch 2.13 configures its allocator by: the name for every kind of device, and the older one.
 const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
+/// CUDA's own variable: which devices a program sees, by their numbers or UUIDs.
+pub(crate) const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 const PRELOAD: &str = "LD_PRELOAD";
 /// The folder in which the virtual GPU goes by the names of the CUDA libraries.
@@ -83,13 +85,15 @@ impl Launcher {
             Device::Virtual => {
                 let profile = testbed.profile.as_ref().ok_or_else(|| Error::Fault("the virtual GPU has no profile".into()))?;
                 give_virtual_gpu(&mut command, &self.folder, profile, report)?;
+                // It names the real GPUs that may be seen.
+                command.env_remove(VISIBLE_DEVICES);
                 // Nothing is computed, so more threads only get in each other's way.
                 command.env("OMP_NUM_THREADS", "1");
             }
             Device::Cpu => {}
             Device::Cuda => {
                 if let Some(uuid) = &testbed.uuid {
-                    command.env("CUDA_VISIBLE_DEVICES", uuid);
+                    command.env(VISIBLE_DEVICES, uuid);
                 }
                 // `cargo run` and our own make file put the virtual libraries there.
                 command.env(LIBRARY_PATH, self.library_path_without_ours());
@@ -139,6 +143,8 @@ pub(crate) struct Guise {
     pub(crate) masks_name: bool,
     /// What it does not support fails for good.
     pub(crate) is_strict: bool,
+    /// It goes on where its memory is at an end.
+    pub(crate) goes_beyond: bool,
     /// When events count as passed.
     pub(crate) events: EventOrder,
 }
@@ -151,7 +157,11 @@ pub(crate) fn onto_virtual_gpu(command: &mut Command, profile: &GpuProfile, guis
     give_virtual_gpu(command, &folder, profile, reports)?;
     command.env(LIBRARY_PATH, library_path(&folder)).env(virtual_gpu_variable::COUNT, guise.devices.to_string());
     command.env(virtual_gpu_variable::EVENTS, guise.events.name()).env(OBSERVER, folder.join("liblowmem_observer.so"));
-    for (name, wanted) in [(virtual_gpu_variable::MASK_NAME, guise.masks_name), (virtual_gpu_variable::STRICT, guise.is_strict)] {
+    for (name, wanted) in [
+        (virtual_gpu_variable::MASK_NAME, guise.masks_name),
+        (virtual_gpu_variable::STRICT, guise.is_strict),
+        (virtual_gpu_variable::BEYOND, guise.goes_beyond),
+    ] {
         command.env(name, if wanted { "1" } else { "0" });
     }
     Ok(())
@@ -174,8 +184,6 @@ fn give_virtual_gpu(command: &mut Command, folder: &Path, profile: &GpuProfile, 
         let names = [library.into_os_string()].into_iter().chain(others).collect::<Vec<_>>();
         command.env(PRELOAD, names.join(OsStr::new(":")));
     }
-    // It names the real GPUs that may be seen.
-    command.env_remove("CUDA_VISIBLE_DEVICES");
     Ok(())
 }
 

@@ -18,6 +18,8 @@ pub const COUNT: &str = "LOWMEM_VIRTUAL_GPU_COUNT";
 pub const STRICT: &str = "LOWMEM_VIRTUAL_GPU_STRICT";
 /// 1: the device goes by the real GPU's name.
 pub const MASK_NAME: &str = "LOWMEM_VIRTUAL_GPU_MASK_NAME";
+/// 1: a device goes on where its memory is at an end, with more than any card has. What it says of itself stays the profile's.
+pub const BEYOND: &str = "LOWMEM_VIRTUAL_GPU_BEYOND";
 
 /// What NVML tells of sensors and of other processes, as JSON: see [`crate::Sensors`]. Without it a device has no sensors.
 pub const SENSORS: &str = "LOWMEM_VIRTUAL_GPU_SENSORS";

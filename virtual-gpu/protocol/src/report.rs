@@ -36,6 +36,10 @@ pub struct ProcessReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceReport {
+    /// The number that the program knows it by: `CUDA_VISIBLE_DEVICES` may give it another than the machine does.
+    pub number: u32,
+    /// Whether the program asked how much memory is free, by which it may decide.
+    pub asked_free: bool,
     /// The most that was in use, the context included.
     pub peak_device_bytes: u64,
     /// PyTorch's operation that reached it, to within a hundredth, where that is known.

@@ -10,7 +10,7 @@ use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
 use crate::devices::{active_device, current, device_of, device_that, host, number_of, owner_of};
 use crate::ffi::{Address, Handle, Out, fill as fill_place, move_bytes};
 use crate::operations::running_operation;
-use crate::report::noted;
+use crate::report::{asked_free, noted};
 
 /// The largest copy or fill that is done.
 pub(crate) const SMALL_COPY_BYTES: u64 = 64 << 10;
@@ -208,7 +208,9 @@ exports! { answer;
     }
 
     fn cudaMemGetInfo(free: Out<usize>, total: Out<usize>) {
-        let (free_bytes, total_bytes) = active_device()?.free_and_total_bytes();
+        let device = active_device()?;
+        asked_free(device);
+        let (free_bytes, total_bytes) = device.free_and_total_bytes();
         free.set(free_bytes as usize)?;
         total.set(total_bytes as usize)
     }

@@ -2,9 +2,14 @@
 
 use super::fault::Fault;
 
+/// 16 TiB: more than any card has, and little beside a process's addresses.
+const BEYOND_BYTES: u64 = 16 << 40;
+
 /// How many of the device's bytes are in use: allocations, mapped memory and what the process itself holds draw on the same sum.
 pub struct Capacity {
     capacity_bytes: u64,
+    /// Where requests end: there, or beyond what there is.
+    limit_bytes: u64,
     used_bytes: u64,
     peak_bytes: u64,
     process: ProcessShare,
@@ -25,7 +30,12 @@ pub type MemoryWatch = Box<dyn Fn(u64) + Send>;
 impl Capacity {
     /// Nothing used.
     pub fn new(capacity_bytes: u64) -> Self {
-        Self { capacity_bytes, used_bytes: 0, peak_bytes: 0, process: ProcessShare::default(), watch: None }
+        Self { capacity_bytes, limit_bytes: capacity_bytes, used_bytes: 0, peak_bytes: 0, process: ProcessShare::default(), watch: None }
+    }
+
+    /// Goes on where all is in use, with more than any card has.
+    pub fn go_beyond(&mut self) {
+        self.limit_bytes = BEYOND_BYTES;
     }
 
     /// Has `watch` told now, and whenever it changes.
@@ -42,7 +52,7 @@ impl Capacity {
 
     /// Takes bytes, or none where they are not there.
     pub fn take(&mut self, bytes: u64) -> Result<(), Fault> {
-        if bytes > self.free_bytes() {
+        if bytes > self.limit_bytes.saturating_sub(self.used_bytes) {
             return Err(Fault::OutOfMemory);
         }
         self.used_bytes += bytes;
@@ -76,6 +86,11 @@ impl Capacity {
         self.capacity_bytes
     }
 
+    /// No request can be larger.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     /// In use, with what the process itself holds.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes
@@ -98,6 +113,6 @@ impl Capacity {
 
     /// What is left.
     pub fn free_bytes(&self) -> u64 {
-        self.capacity_bytes - self.used_bytes
+        self.capacity_bytes.saturating_sub(self.used_bytes)
     }
 }

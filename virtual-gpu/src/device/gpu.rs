@@ -193,6 +193,15 @@ impl Device {
         self
     }
 
+    /// Has the device go on where its memory is at an end, where that is wanted: what a program needs shows in one run then.
+    #[must_use]
+    pub fn beyond(self, goes_beyond: bool) -> Self {
+        if goes_beyond {
+            lock(&self.memory).capacity.go_beyond();
+        }
+        self
+    }
+
     /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
     pub fn pci_address(&self) -> (i32, i32, i32) {
         (0, 1 + i32::try_from(self.ordinal).unwrap_or(0), 0)
@@ -448,6 +457,11 @@ impl Device {
     pub fn free_and_total_bytes(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.capacity.free_bytes(), memory.capacity.capacity_bytes())
+    }
+
+    /// Whether its last request for memory failed.
+    pub fn has_just_refused(&self) -> bool {
+        lock(&self.memory).refusals.is_open()
     }
 
     /// Bytes in use and their peak, both with what the process itself holds.

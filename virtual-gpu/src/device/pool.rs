@@ -82,7 +82,7 @@ impl Default for MemoryPool {
 impl MemoryPool {
     /// `cudaMallocAsync`. `bytes` must not be zero.
     pub fn allocate(&mut self, bytes: u64, stream: u64, capacity: &mut Capacity, space: &dyn AddressSpace) -> Result<u64, Fault> {
-        if bytes > capacity.capacity_bytes() {
+        if bytes > capacity.limit_bytes() {
             return Err(Fault::OutOfMemory);
         }
         let before = self.in_use.used_bytes();

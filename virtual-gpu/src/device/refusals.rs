@@ -34,6 +34,11 @@ impl RefusalBook {
         self.open = Some(Refusal { requested_bytes: whole(bytes), free_bytes });
     }
 
+    /// Whether the last request failed, and may yet be asked again.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// What there is to say if nothing is asked again.
     pub fn settled(mut self) -> Refusals {
         self.close();
@@ -72,7 +77,9 @@ mod tests {
         let mut refusals = RefusalBook::default();
         refusals.refuse(4 * GIB, GIB);
         assert_eq!((refusals.settled().refused, refusals.settled().last), (1, refusal(4 * GIB, GIB)));
+        assert!(refusals.is_open());
         refusals.met(4 * GIB);
+        assert!(!refusals.is_open());
         // The same size later is a request of its own.
         refusals.met(4 * GIB);
         assert_eq!((refusals.settled().refused, refusals.settled().met_later, refusals.settled().last), (0, 1, None));

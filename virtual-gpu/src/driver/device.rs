@@ -10,7 +10,7 @@ use crate::devices::{
     activate, active_device, current, device, device_at, device_count, device_of, device_that, number_of, owner_of, set_current,
 };
 use crate::ffi::{GivenText, Handle, Out, OutText, StaticText, Untyped, own_function};
-use crate::report::noted;
+use crate::report::{asked_free, noted};
 use crate::unsupported;
 
 /// The primary context of the first device that the program sees; the others' follow it.
@@ -160,7 +160,9 @@ exports! { answer;
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
-        let (free_bytes, total_bytes) = active_device()?.free_and_total_bytes();
+        let device = active_device()?;
+        asked_free(device);
+        let (free_bytes, total_bytes) = device.free_and_total_bytes();
         free.set(free_bytes as usize)?;
         total.set(total_bytes as usize)
     }

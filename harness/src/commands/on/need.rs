@@ -24,6 +24,8 @@ pub(super) struct Torch {
     /// Whether it ended since the machine's own memory ran out.
     #[serde(default)]
     lacked_host_memory: bool,
+    /// Which devices the program was to see, where that was said.
+    pub(super) visible: Option<String>,
     /// Whether each of its operations told the virtual GPU what it asks for.
     tells_work: bool,
 }
@@ -61,6 +63,9 @@ struct Failed {
     device: u32,
     requested_bytes: u64,
     free_bytes: u64,
+    /// What lived then.
+    allocated_bytes: u64,
+    reserved_bytes: u64,
     place: Option<String>,
 }
 
@@ -72,8 +77,8 @@ pub(super) struct DeviceUse {
     pub(super) report: DeviceReport,
     /// PyTorch's own counters, where they were told.
     pub(super) counted: Option<Counted>,
-    /// The line that asked for what failed, where it was told.
-    pub(super) place: Option<String>,
+    /// The last allocation that PyTorch gave up, where it was told.
+    failed: Option<Failed>,
     /// Whether all kernels of PyTorch said what they are, so that their time is known.
     pub(super) tells_work: bool,
 }
@@ -84,11 +89,33 @@ impl DeviceUse {
         self.report.refusals.last.map(|last| last.requested_bytes.saturating_sub(last.free_bytes))
     }
 
-    /// What it allocated, with what it asked for in vain: at least this it needs.
+    /// The line that asked for what failed, where it was told.
+    pub(super) fn place(&self) -> Option<&str> {
+        self.failed.as_ref()?.place.as_deref()
+    }
+
+    /// What PyTorch had reserved and not given out when memory ran out, where that is not next to nothing.
+    pub(super) fn unused_bytes(&self) -> Option<u64> {
+        let failed = self.failed.as_ref()?;
+        let unused = failed.reserved_bytes.saturating_sub(failed.allocated_bytes);
+        (unused > failed.reserved_bytes / 100).then_some(unused)
+    }
+
+    /// What lived at the same time, as far as that is known, with what was asked for in vain. Without PyTorch's counters it is not known what of
+    /// the device's memory was a cache.
+    pub(super) fn live_bytes(&self) -> u64 {
+        let peak = self.counted.map_or(0, |counted| counted.peak_allocated_bytes);
+        let asked = match &self.failed {
+            Some(failed) => failed.allocated_bytes.saturating_add(failed.requested_bytes),
+            None => self.report.refusals.last.map_or(0, |last| last.requested_bytes),
+        };
+        // A limit of the program's own was in the way where nothing is missing.
+        if self.missing_bytes().is_some_and(|missing| missing > 0) { peak.max(asked) } else { peak }
+    }
+
+    /// What it allocated.
     fn held_bytes(&self) -> u64 {
-        let asked =
-            self.missing_bytes().filter(|&missing| missing > 0).map_or(0, |missing| self.report.memory_bytes.saturating_add(missing));
-        self.report.peak_device_bytes.max(asked).saturating_sub(self.report.process_bytes)
+        self.report.peak_device_bytes.saturating_sub(self.report.process_bytes)
     }
 
     /// What it needs of a GPU of that kind.
@@ -144,7 +171,7 @@ impl Need {
         })
     }
 
-    /// What is needed of each device if it is of that kind, at least, for the device that needs most. Processes count as if their peaks came
+    /// What is held of each device if it is of that kind, for the device that needs most. Processes count as if their peaks came
     /// at the same time.
     pub(super) fn bytes_on(&self, profile: &GpuProfile) -> u64 {
         let mut devices: BTreeMap<u32, u64> = BTreeMap::new();
@@ -214,16 +241,16 @@ impl Need {
 }
 
 fn device_use(process: u32, device: u32, mut report: DeviceReport, torch: Option<&Torch>) -> DeviceUse {
-    let counted = torch.and_then(|torch| torch.devices.get(&device)).copied();
-    let failed = torch.and_then(|torch| torch.failed.as_ref()).filter(|failed| failed.device == device);
-    if let Some(failed) = failed {
+    let counted = torch.and_then(|torch| torch.devices.get(&report.number)).copied();
+    let failed = torch.and_then(|torch| torch.failed.as_ref()).filter(|failed| failed.device == report.number).cloned();
+    if let Some(failed) = &failed {
         // The allocator knows what was asked of it; the device may have been asked for it in pieces.
         let whole = failed.requested_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(failed.requested_bytes);
         report.refusals.last = Some(Refusal { requested_bytes: whole, free_bytes: failed.free_bytes });
         report.refusals.refused = report.refusals.refused.max(1);
     }
     let tells_work = torch.is_some_and(|torch| torch.tells_work);
-    DeviceUse { process, device, report, counted, place: failed.and_then(|failed| failed.place.clone()), tells_work }
+    DeviceUse { process, device, report, counted, failed, tells_work }
 }
 
 /// What large allocations are multiples of.
@@ -287,17 +314,19 @@ mod tests {
         let pieces = Refusal { requested_bytes: 20 << 20, free_bytes: 1 << 20 };
         let torch = format!(
             r#"{{"torch": "2.13.0", "cuda": "13.0", "devices": {{"0": {{"peak_allocated_bytes": 5, "peak_reserved_bytes": 6, "peak_active_bytes": 5}}}},
-            "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "place": "a.py:3"}}, "tells_work": false}}"#,
+            "failed": {{"device": 0, "requested_bytes": {}, "free_bytes": {}, "allocated_bytes": {}, "reserved_bytes": {}, "place": "a.py:3"}}, "tells_work": false}}"#,
             10 * GIB - 512,
-            4 * GIB
+            4 * GIB,
+            7 * GIB,
+            9 * GIB
         );
         let files = [("7.json", &*device(20 * GIB, Some(pieces))), ("7.torch.json", &torch)];
         let need = Need::read(folder(&files).path());
         let used = need.failed().expect("a failure");
-        assert_eq!((used.missing_bytes(), used.place.as_deref()), (Some(6 * GIB), Some("a.py:3")));
+        assert_eq!((used.missing_bytes(), used.place()), (Some(6 * GIB), Some("a.py:3")));
         assert_eq!(used.counted.map(|counted| counted.peak_reserved_bytes), Some(6));
-        // All of the device's memory and what was missing.
-        assert_eq!(used.held_bytes(), 24 * GIB + 6 * GIB - GIB);
+        // What lived then, and what was asked for.
+        assert_eq!((used.live_bytes(), used.held_bytes(), used.unused_bytes()), (17 * GIB - 512, 19 * GIB, Some(2 * GIB)));
     }
 
     #[test]

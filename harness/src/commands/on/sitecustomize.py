@@ -67,7 +67,19 @@ class _Allocator:
             pass  # It is for another PyTorch.
 
     def ran_out(self, device, requested, _total, free):
-        self.failed = {"device": device, "requested_bytes": requested, "free_bytes": free, "place": self.place()}
+        try:
+            now = self.cuda.memory_stats(device)
+            allocated, reserved = (now.get(name, 0) for name in ("allocated_bytes.all.current", "reserved_bytes.all.current"))
+        except Exception:
+            allocated, reserved = 0, 0
+        self.failed = {
+            "device": device,
+            "requested_bytes": requested,
+            "free_bytes": free,
+            "allocated_bytes": allocated,
+            "reserved_bytes": reserved,
+            "place": self.place(),
+        }
 
     def place(self):
         """The line of the program that is being run: the innermost one outside torch."""
@@ -125,6 +137,7 @@ class _OnImport:
                 "cuda": torch.version.cuda,
                 "devices": {str(device): dict(zip(names, peaks)) for device, peaks in allocator.peaks.items() if any(peaks)},
                 "failed": allocator.failed,
+                "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "tells_work": allocator.tells_work,
             }
             path = os.path.join(os.environ["LOWMEM_VIRTUAL_GPU_REPORT"], "%d.torch.json" % os.getpid())

@@ -1,12 +1,13 @@
 //! What `lowmem on` says at the end. What the program needed is counted elsewhere.
 
-use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, Secs, WAN_HEAD_SIZE, gib};
+use engine_protocol::{GpuProfile, Secs, gib};
 
+use super::cards::{Course, Judge, Sorted, Word};
 use super::need::{DeviceUse, Need};
+use crate::cli::OnArguments;
 use crate::commands::{shell_line, table};
 use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
@@ -16,7 +17,8 @@ use crate::worker::EventOrder;
 const KILL: i32 = 9;
 
 /// Says what the program needed, on standard error: standard output is the program's.
-pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
+pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments, status: ExitStatus) {
+    let need = judge.need;
     let is_killed = status.signal() == Some(KILL) || status.code() == Some(128 + KILL);
     if is_killed || need.lacked_host_memory {
         let what = if is_killed {
@@ -42,25 +44,26 @@ pub(super) fn tell(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles, pr
         );
     }
     if need.uses.is_empty() && need.unreadable.is_empty() {
-        tell!("lowmem: no process of the program used the GPU{}.", why_unused(need));
+        tell!("lowmem: no process of the program used the GPU{}.", why_unused(need, arguments.gpus));
     } else if !need.uses.is_empty() {
         tell_uses(need);
         match need.failed() {
-            Some(used) => tell_failure(need, used, profile, profiles, program, status),
-            None if status.signal().is_some() || is_killed || need.lacked_host_memory => tell!(
-                "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
-                gib(need.bytes_on(profile)),
-                gib(profile.memory_bytes.value)
-            ),
-            None if need.unreadable.is_empty() => tell_fit(need, profile, profiles),
-            None => tell!("Whether it fits is not known."),
+            Some(used) => tell_failure(judge, used, profiles, arguments),
+            None if status.signal().is_some() || is_killed || need.lacked_host_memory => {
+                tell!(
+                    "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
+                    gib(judge.at_least_on(judge.here)),
+                    gib(judge.here.memory_bytes.value)
+                );
+            }
+            None => tell_fit(judge, profiles, arguments),
         }
-        if falls_back(need, profile) {
+        if judge.falls_back() {
             tell!(
                 "Attention held its whole score matrix. On compute capability {} ({}) PyTorch has no other attention for bf16: in fp16 (torch.float16) the program \
-                 needs far less. GPUs of compute capability 8.0 and later have one, and are not named above.",
-                profile.compute_capability.value,
-                profile.name
+                 needs far less. GPUs of compute capability 8.0 and later have one: what it needs there is not known.",
+                judge.here.compute_capability.value,
+                judge.here.name
             );
         }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
@@ -124,12 +127,15 @@ fn tell_time(need: &Need) {
     }
 }
 
-fn why_unused(need: &Need) -> String {
+fn why_unused(need: &Need, devices: u16) -> String {
     let Some(torch) = &need.torch else { return String::new() };
     match (&torch.cuda, torch.foreign_cuda()) {
         (None, _) => format!(": its PyTorch {} is built without CUDA", torch.torch),
         (_, Some(cuda)) => format!(": its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13", torch.torch),
-        (Some(_), None) => String::new(),
+        (Some(_), None) => match torch.visible.as_deref().filter(|list| !list.is_empty() && *list != "0") {
+            Some(list) => format!(": CUDA_VISIBLE_DEVICES was {list}, and the virtual GPUs are 0 to {}", devices - 1),
+            None => String::new(),
+        },
     }
 }
 
@@ -147,23 +153,37 @@ fn tell_uses(need: &Need) {
         ]);
     }
     tell!("{table}");
+    let others = need.uses.iter().filter(|used| used.report.number != used.device);
+    let others: Vec<_> =
+        others.map(|used| format!("process {} knows device {} as cuda:{}", used.process, used.device, used.report.number)).collect();
+    if !others.is_empty() {
+        tell!("Devices have the machine's numbers, as in CUDA_VISIBLE_DEVICES: {}.", others.join(", "));
+    }
     if need.uses.iter().any(|used| used.counted.is_none()) {
         tell!("Allocated and reserved are PyTorch's own counters: a process without PyTorch, or one that was killed, does not tell them.");
     }
 }
 
-fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
-    let needed = need.bytes_on(profile);
-    let capacity = profile.memory_bytes.value;
+fn tell_fit(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments) {
+    let Judge { need, here, .. } = *judge;
     let several = |of: fn(&DeviceUse) -> u32| need.uses.iter().any(|used| of(used) != of(&need.uses[0]));
     let fullest = if several(|used| used.device) { " The fullest device counts." } else { "" };
     let together = if several(|used| used.process) { " This is the sum of all processes' peaks, as if they came at once." } else { "" };
-    let [needed_gib, capacity_gib] = [needed, capacity].map(gib);
-    match needed.checked_sub(capacity) {
-        None | Some(0) => tell!("Fits: {needed_gib:.2} of {capacity_gib:.2} GiB.{fullest}{together}"),
-        Some(missing) => tell!(
-            "May not fit: it needs {needed_gib:.2} of {capacity_gib:.2} GiB, {:.2} GiB are missing.{fullest}{together} Here each process had the GPU to itself.",
-            gib(missing)
+    let [needed_gib, held_gib, capacity_gib] = [judge.at_least_on(here), judge.held_on(here), here.memory_bytes.value].map(gib);
+    match judge.word(here) {
+        Word::Fits => tell!("Fits: {held_gib:.2} of {capacity_gib:.2} GiB.{fullest}{together}"),
+        Word::TooSmall => tell!("Does not fit: at least {needed_gib:.2} of {capacity_gib:.2} GiB are needed.{fullest}"),
+        Word::NotKnown if judge.course == Course::Cut => {
+            tell!("Whether it fits is not known: until then it held {held_gib:.2} of {capacity_gib:.2} GiB.{fullest}{together}");
+        }
+        Word::NotKnown if judge.went_beyond => {
+            tell!(
+                "Whether it fits is not known: it needs at least {needed_gib:.2} of {capacity_gib:.2} GiB, and held {held_gib:.2}.{fullest}{together}"
+            );
+        }
+        Word::NotKnown => tell!(
+            "Whether it fits is not known: it held {held_gib:.2} of {capacity_gib:.2} GiB, {:.2} GiB are missing.{fullest}{together} Here each process had the GPU to itself.",
+            held_gib - capacity_gib
         ),
     }
     if let Some(operation) = need.peak_operation() {
@@ -172,55 +192,74 @@ fn tell_fit(need: &Need, profile: &GpuProfile, profiles: &GpuProfiles) {
     if need.met_later() > 0 {
         tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
-    let (fits, small) = sorted(need, profile, profiles);
-    tell!("Fits on: {}. Too small: {}.", a_few(fits, "larger"), a_few(small, "smaller"));
+    let sorted = tell_cards(judge, profiles);
+    if judge.asked_free() {
+        tell!("The program asked how much memory is free, by which it may decide: elsewhere it may need more or less.");
+    }
+    if let Some(card) = sorted.unknown.first() {
+        if !judge.adapts() {
+            tell!("It needs at least {needed_gib:.2} GiB, and held {held_gib:.2}.");
+        }
+        tell!("Where it is not known, run it there: {}", again(card, arguments));
+    }
 }
 
-fn tell_failure(need: &Need, used: &DeviceUse, profile: &GpuProfile, profiles: &GpuProfiles, program: &[OsString], status: ExitStatus) {
+fn tell_failure(judge: &Judge<'_>, used: &DeviceUse, profiles: &GpuProfiles, arguments: &OnArguments) {
     let Some((last, missing)) = used.report.refusals.last.zip(used.missing_bytes()) else { return };
-    let who = used.place.as_deref().unwrap_or("it");
-    let again = match used.report.refusals.refused {
+    let who = used.place().unwrap_or("it");
+    let several = match used.report.refusals.refused {
         1 => String::new(),
         count => format!(" {count} requests failed, and this was the last one."),
     };
-    let verdict = if status.success() { "Ran out of memory and went on" } else { "Does not fit" };
+    let went_on = judge.course == Course::WentOn;
+    let verdict = if went_on { "Ran out of memory and went on" } else { "Does not fit" };
     let asked = format!("{verdict}: {who} asked for {}, and {} were free", size(last.requested_bytes), size(last.free_bytes));
     if missing == 0 {
-        tell!("{asked}: the program limits itself.{again}");
+        tell!("{asked}: the program limits itself.{several}");
         return;
     }
-    tell!("{asked}. {} are missing.{again}", size(missing));
-    let (fits, small) = sorted(need, profile, profiles);
-    tell!(
-        "It needs at least {:.2} GiB. Large enough for that: {}. Too small: {}.",
-        gib(need.bytes_on(profile)),
-        a_few(fits.iter().copied(), "larger"),
-        a_few(small, "smaller")
-    );
-    if let Some(larger) = fits.first() {
-        let words = program.iter().map(|word| word.to_string_lossy().into_owned());
-        tell!("To see all that it needs, run: lowmem on {} -- {}", larger.name, shell_line(words));
+    tell!("{asked}. {} are missing.{several}", size(missing));
+    if let Some(unused) = used.unused_bytes() {
+        let way_out = if unused + last.free_bytes < last.requested_bytes {
+            ""
+        } else if allocator_setting().contains("expandable_segments:True") {
+            " That is more than is missing, and lies in pieces that are too small."
+        } else {
+            " That is more than is missing, and lies in pieces that are too small: with PYTORCH_ALLOC_CONF=expandable_segments:True it may fit here."
+        };
+        tell!("Of what PyTorch had reserved, {} were not used.{way_out}", size(unused));
     }
+    if went_on {
+        tell_cards(judge, profiles);
+        tell!("Where there is more memory or less the program does something else: run it there.");
+        return;
+    }
+    tell!("It needs at least {:.2} GiB. What would have come after that is not known.", gib(judge.at_least_on(judge.here)));
+    let sorted = tell_cards(judge, profiles);
+    // The largest: a nearer one may be too small for what comes next.
+    if let Some(card) = sorted.unknown.last().filter(|card| card.memory_bytes.value > judge.here.memory_bytes.value) {
+        tell!("To see all that it needs, run: {}", again(card, arguments));
+    }
+    tell!("Or run it with --beyond: it goes on with memory that no card has.");
 }
 
-/// Whether the program's attention holds a score matrix that it would not hold on a later GPU.
-fn falls_back(need: &Need, profile: &GpuProfile) -> bool {
-    lacks_attention(profile) && need.uses.iter().any(|used| used.report.has_score_matrix)
+/// What PyTorch's allocator was told.
+fn allocator_setting() -> String {
+    ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"].iter().filter_map(|name| std::env::var(name).ok()).collect::<Vec<_>>().join(",")
 }
 
-fn lacks_attention(profile: &GpuProfile) -> bool {
-    AttentionKernel::of(AttnType::Sdpa, Dtype::Bf16, Some(profile), WAN_HEAD_SIZE) == Some(AttentionKernel::Math)
+fn tell_cards<'a>(judge: &Judge<'a>, profiles: &'a GpuProfiles) -> Sorted<'a> {
+    let sorted = judge.sorted(profiles);
+    let [fits, unknown] = [&sorted.fits, &sorted.unknown].map(|cards| a_few(cards.iter().copied(), "larger"));
+    tell!("Fits on: {fits}. Not known: {unknown}. Too small: {}.", a_few(sorted.small.iter().copied(), "smaller"));
+    sorted
 }
 
-/// The profiles that have room for it and those that have not, each from the nearest in memory to the farthest. Where it takes another way on a later GPU, what it
-/// needs there is not known.
-fn sorted<'a>(need: &Need, profile: &GpuProfile, profiles: &'a GpuProfiles) -> (Vec<&'a GpuProfile>, Vec<&'a GpuProfile>) {
-    let falls_back = falls_back(need, profile);
-    let mut all: Vec<_> = profiles.iter().filter(|other| !falls_back || lacks_attention(other)).collect();
-    all.sort_by_key(|profile| profile.memory_bytes.value);
-    let (fits, mut small): (Vec<_>, Vec<_>) = all.into_iter().partition(|profile| need.bytes_on(profile) <= profile.memory_bytes.value);
-    small.reverse();
-    (fits, small)
+/// The command that runs it on that GPU.
+fn again(card: &GpuProfile, arguments: &OnArguments) -> String {
+    let gpus = if arguments.gpus > 1 { format!(" --gpus {}", arguments.gpus) } else { String::new() };
+    let words = arguments.program.iter().map(|word| word.to_string_lossy().into_owned());
+    format!("lowmem on {}{gpus} -- {}", card.name, shell_line(words))
 }
 
 /// GiB, or MiB below one.

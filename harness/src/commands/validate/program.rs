@@ -13,7 +13,7 @@ use crate::cli::ValidateArguments;
 use crate::commands::on::on_virtual_gpu;
 use crate::data;
 use crate::error::Error;
-use crate::worker::{EventOrder, Guise};
+use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES};
 
 /// By what a row calls it.
 const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
@@ -96,10 +96,14 @@ impl Programs {
     }
 
     fn run_script(&self, script: &str, case: &Case, expandable: bool) -> Result<Ended, Error> {
-        let guise = Guise { devices: 1, masks_name: false, is_strict: false, events: EventOrder::Clock };
+        let guise = Guise { devices: 1, masks_name: false, is_strict: false, goes_beyond: false, events: EventOrder::Clock };
         let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |mut command| {
             // The user's own would be in no row.
-            command.env_remove("PYTORCH_ALLOC_CONF").env_remove("PYTORCH_CUDA_ALLOC_CONF").env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+                .env_remove("PYTORCH_ALLOC_CONF")
+                .env_remove("PYTORCH_CUDA_ALLOC_CONF")
+                .env_remove(VISIBLE_DEVICES)
+                .env("PYTHONDONTWRITEBYTECODE", "1");
             if expandable {
                 command.env("PYTORCH_ALLOC_CONF", "expandable_segments:True");
             }

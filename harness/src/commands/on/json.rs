@@ -1,0 +1,99 @@
+//! The verdict of `lowmem on` as JSON.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use serde::Serialize;
+
+use super::cards::{Course, Judge, Word};
+use super::need::DeviceUse;
+use crate::error::Error;
+use crate::gpu_profile::GpuProfiles;
+
+/// All sizes are in bytes. What is not known is null.
+#[derive(Debug, Serialize)]
+struct Verdict<'a> {
+    gpu: &'a str,
+    memory_bytes: u64,
+    beyond: bool,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    course: Course,
+    /// That of the GPU it ran on; none where no process used it.
+    verdict: Option<Word>,
+    needed_at_least_bytes: u64,
+    held_bytes: u64,
+    out_of_memory: Option<OutOfMemory<'a>>,
+    processes: Vec<Use>,
+    gpus: BTreeMap<&'a str, Word>,
+    unsupported: &'a BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct OutOfMemory<'a> {
+    place: Option<&'a str>,
+    requested_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+    reserved_unused_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Use {
+    process: u32,
+    device: u32,
+    /// The number that the program knows the device by.
+    number: u32,
+    peak_allocated_bytes: Option<u64>,
+    peak_reserved_bytes: Option<u64>,
+    peak_device_bytes: u64,
+}
+
+/// Writes it into the file, or on standard output for `-`.
+pub(super) fn write(path: &Path, judge: &Judge<'_>, profiles: &GpuProfiles, status: ExitStatus) -> Result<(), Error> {
+    let is_used = !judge.need.uses.is_empty();
+    let verdict = Verdict {
+        gpu: &judge.here.name,
+        memory_bytes: judge.here.memory_bytes.value,
+        beyond: judge.went_beyond,
+        exit_code: status.code(),
+        signal: status.signal(),
+        course: judge.course,
+        verdict: is_used.then(|| judge.word(judge.here)),
+        needed_at_least_bytes: judge.at_least_on(judge.here),
+        held_bytes: judge.held_on(judge.here),
+        out_of_memory: judge.need.failed().map(out_of_memory),
+        processes: judge.need.uses.iter().map(used).collect(),
+        gpus: profiles.iter().filter(|_| is_used).map(|card| (card.name.as_str(), judge.word(card))).collect(),
+        unsupported: &judge.need.unsupported,
+    };
+    let text = serde_json::to_string(&verdict).map_err(|error| Error::Fault(format!("the verdict is no JSON: {error}")))?;
+    if path == Path::new("-") {
+        say!("{text}");
+        return Ok(());
+    }
+    fs::write(path, text + "\n").map_err(|error| Error::io(path, error))
+}
+
+fn out_of_memory(used: &DeviceUse) -> OutOfMemory<'_> {
+    let last = used.report.refusals.last;
+    OutOfMemory {
+        place: used.place(),
+        requested_bytes: last.map(|last| last.requested_bytes),
+        free_bytes: last.map(|last| last.free_bytes),
+        reserved_unused_bytes: used.unused_bytes(),
+    }
+}
+
+fn used(used: &DeviceUse) -> Use {
+    Use {
+        process: used.process,
+        device: used.device,
+        number: used.report.number,
+        peak_allocated_bytes: used.counted.map(|counted| counted.peak_allocated_bytes),
+        peak_reserved_bytes: used.counted.map(|counted| counted.peak_reserved_bytes),
+        peak_device_bytes: used.report.peak_device_bytes,
+    }
+}
