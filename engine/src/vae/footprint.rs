@@ -23,6 +23,8 @@ const FP32: i64 = 4;
 const CUBE: i64 = 27;
 const LINE: i64 = 3;
 const SQUARE: i64 = 9;
+/// Frames that a convolution in time sees before those that are its own.
+const HISTORY: i64 = 2;
 
 impl VaeDecoder {
     /// The most bytes that decoding a whole video, as [`super::decode_video`] does it, holds at once beside weights and latents. `bytes` are those of
@@ -138,13 +140,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A convolution of `x`, with so many numbers of each channel in a result, goes by PyTorch's own kernel where cuDNN has none: beside the result there are the input
-    /// and the weight with channels outside, and for each number of a result all that it is made of, `images` of them after one another.
+    /// A convolution of `x`, with so many numbers of each channel in a result, goes by PyTorch's own kernel where cuDNN has none: beside the result there are the input,
+    /// the remembered frames before it, and the weight with channels outside, and for each number of a result all that it is made of, `images` of them after one another.
     fn unfold(&mut self, x: Activation, outputs: i64, taps: i64, images: i64) {
         if self.has_plain_kernels {
+            let history = if taps == SQUARE { 0 } else { HISTORY };
             let bytes = |numbers: i64| (self.allocated)(numbers * self.bytes);
-            let numbers = x.positions() * x.channels;
-            self.see(self.compute(x.with(outputs)) + bytes(numbers) + bytes(x.channels * outputs * taps) + bytes(numbers * taps / images));
+            let numbers = |x: Activation| x.positions() * x.channels;
+            let input = bytes(numbers(Activation { frames: x.frames + history, ..x }));
+            let unfolded = bytes(numbers(x) * taps / images);
+            self.see(self.compute(x.with(outputs)) + input + bytes(x.channels * outputs * taps) + unfolded);
         }
     }
 
