@@ -152,7 +152,7 @@ impl Residency {
             let bytes = stored.layout.bytes;
             let slab = host_slab(bytes, false)?;
             if self.is_written {
-                let _ = slab.shallow_clone().f_copy_(pinned)?;
+                slab.shallow_clone().f_copy_(pinned)?;
             }
             *home = Home::ByRing { slab, written: self.is_written };
             freed += bytes;
