@@ -90,13 +90,15 @@ impl Waiting {
     fn new(config: &Config) -> Self {
         let allowed = config.max_pinned_gib.map_or(i64::MAX, |gib| (gib * GIB as f64) as i64);
         let limit = if config.pinned_memory != Some(PinnedMemory::Off) { allowed } else { 0 };
-        let has_ring = limit >= RING_BYTES;
+        // Text encoder, transformer and VAE may each come to have one.
+        let rings = 3 * RING_BYTES;
+        let has_ring = limit >= rings;
         Self {
             types: WeightTypes::of(config),
             in_file: config.stream_from == Some(StreamFrom::File),
             required: config.pinned_memory == Some(PinnedMemory::Require),
             has_ring,
-            pinned_bytes: if has_ring { limit - RING_BYTES } else { limit },
+            pinned_bytes: if has_ring && limit < i64::MAX { limit - rings } else { limit },
         }
     }
 

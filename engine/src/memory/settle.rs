@@ -115,8 +115,9 @@ fn reserved_bytes(report: &PlanReport) -> Option<u64> {
     let of_stage = |stage: &PlannedStage| {
         let peak = stage.peak_allocated_bytes()?;
         let passing = peak - stage.resident_bytes;
-        // What comes and goes leaves gaps: few in denoise, where slices are of equal size, more in a decoder with its many.
-        let gaps = if stage.stage == Stage::Decode { passing / 4 } else { passing / 16 };
+        // What comes and goes leaves gaps: few in denoise, where slices are of equal size, more where sequences go whole, and in a decoder with its many sizes.
+        let is_sliced = stage.stage != Stage::Decode && report.config.sequence_chunk.is_some();
+        let gaps = if is_sliced { passing / 16 } else { passing / 4 };
         Some(peak + gaps + BESIDE)
     };
     report.stages.iter().map(of_stage).collect::<Option<Vec<_>>>()?.into_iter().max()
