@@ -56,7 +56,7 @@ fn score_matrices_are_predicted() {
     let t4: GpuProfile = serde_yaml::from_str(&text).expect("a profile");
     let sizes = "steps_measured: 1\nsweep:\n  dtype: [bf16, fp16, fp32]\n";
     for (gpu, flags) in [
-        ("t4", "model: wan2.1-t2v-1.3b\nresolution: 480p\nlow_mem_level: 3\n"),
+        ("t4", "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 65\nlow_mem_level: 3\n"),
         ("t4", "model: wan2.1-t2v-1.3b\nresolution: 480p\nlow_mem_level: 3\nhead_chunk: 5\n"),
         ("t4", "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 9\nlow_mem_level: 2\nsequence_chunk: 1000\nguidance_batch: true\n"),
         ("t4", "model: wan2.1-t2v-14b\nresolution: 480p\nframes: 5\nlow_mem_level: 3\n"),

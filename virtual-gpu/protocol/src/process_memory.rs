@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Figure, GpuProfile};
+use crate::GpuProfile;
 
 /// How much of what takes such memory a process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,28 +39,6 @@ impl GpuProfile {
         let parts = [self.context_bytes.value, code, used.streams.saturating_mul(self.stream_bytes.value)];
         parts.into_iter().fold(tables.next_multiple_of(PAGE_TABLE_STEP), u64::saturating_add)
     }
-}
-
-// What stands for a figure that a profile lacks. Only an H100 was measured: docs/measured.md.
-
-/// Of `code_bytes`.
-pub(crate) fn code_bytes() -> Figure<u64> {
-    let source =
-        "bound: 76 MiB were measured on an H100 (2026-11-27, 11 cases in bf16), and half as much again for kernels that those did not use";
-    Figure { value: 114 << 20, source: source.into() }
-}
-
-/// Of `stream_bytes`.
-pub(crate) fn stream_bytes() -> Figure<u64> {
-    let source = "as an H100, where PyTorch's pool of 128 streams took 70 MiB (2026-11-27)";
-    Figure { value: (70 << 20) / 128, source: source.into() }
-}
-
-/// Of `page_table_share`.
-pub(crate) fn page_table_share() -> Figure<f64> {
-    let source =
-        "rule: an entry of 8 bytes for each page of 4 KiB; 50 MiB were measured for 24.0 GiB on an H100 (2026-11-27), 8.5 bytes a page";
-    Figure { value: 8.0 / 4096.0, source: source.into() }
 }
 
 #[cfg(test)]
