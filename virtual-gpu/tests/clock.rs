@@ -125,6 +125,8 @@ fn an_observer_says_what_a_kernel_was() {
         let end = |kind: i32, operations: f64, bytes: f64| {
             call!(timed.cudart, lowmem_virtual_gpu_end(i32, i32, f64, f64), kind, 2, operations, bytes)
         };
+        // The kernel is loaded once.
+        assert_eq!(timed.launch(), 0);
         // Attention inside something that launches nothing itself: 1e11 operations of bf16 at 1e14 a second, whichever of its kernels does them.
         let (millis, _) = timed.time(|| {
             assert_eq!(begin(c"outer"), 0);

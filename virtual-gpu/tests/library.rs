@@ -56,11 +56,14 @@ pub(crate) fn rtx_4090() -> serde_json::Value {
     serde_yaml::from_str(&text).expect("the profile is valid")
 }
 
-/// The profile with another amount of memory, of which the context takes a part.
+/// The profile with another amount of memory, of which the context takes a part, and nothing else that belongs to a process.
 pub(crate) fn with_memory(memory_bytes: u64, context_bytes: u64) -> String {
     let mut profile = rtx_4090();
     profile["memory_bytes"]["value"] = memory_bytes.into();
     profile["context_bytes"]["value"] = context_bytes.into();
+    for nothing in ["code_bytes", "stream_bytes", "page_table_share"] {
+        profile[nothing] = serde_json::json!({ "value": 0, "source": "a test" });
+    }
     profile.to_string()
 }
 
