@@ -155,7 +155,7 @@ fn an_observer_says_what_a_kernel_was() {
     let text = fs::read_to_string(&path).expect("written");
     let events: Vec<Value> = serde_json::from_str(&format!("{}]", text.trim_end().trim_end_matches(','))).expect("a list of events");
     let names: Vec<_> = events.iter().filter(|event| event["ph"] == "X").map(|event| event["name"].clone()).collect();
-    assert_eq!(names, ["attention", "add"]);
+    assert_eq!(names, ["kernel", "attention", "add"]);
     assert!(events.iter().any(|event| event["args"]["name"] == "default stream"));
 }
 
