@@ -117,8 +117,8 @@ pub(crate) fn launch(stream: u64, work: KernelWork) -> Result<(), Fault> {
 
 /// Puts work on a stream of that device.
 pub(crate) fn launch_on(device: &'static Device, stream: u64, work: KernelWork) -> Result<(), Fault> {
-    let begins = device.launch(stream, work)?;
-    operations::launched(device, stream, work, begins);
+    let when = device.launch(stream, work)?;
+    operations::launched(device, stream, work, when);
     Ok(())
 }
 

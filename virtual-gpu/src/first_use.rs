@@ -3,7 +3,7 @@
 //! The times are what an H100's host was seen to take (November 2026): a first encode that computes for 10 ms took 0.26 s, a first sampler step 0.1 to 0.3 s longer than
 //! the next. How they are shared between kernels, libraries and plans is a rule; a process whose files are not in the page cache takes more than a second longer.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,8 +19,8 @@ const PLAN_SECS: Span = Span([1e-3, 5e-3, 50e-3]);
 
 /// A kernel is launched.
 pub(crate) fn kernel(function: u64) {
-    static LOADED: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
-    if lock(&LOADED).get_or_insert_default().insert(function) {
+    static LOADED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    if lock(&LOADED).insert(function) {
         host_clock().spend(KERNEL_SECS);
     }
 }

@@ -26,18 +26,17 @@ pub(crate) fn begin(name: GivenText<'static>) {
     FRAMES.with_borrow_mut(|frames| frames.push(Frame { name, first: None, is_known: false }));
 }
 
-/// Work was put on a stream of `device` and begins at `begins`; it was captured where that is empty.
-pub(crate) fn launched(device: &'static Device, stream: u64, work: KernelWork, begins: Option<Span>) {
+/// Work was put on a stream of `device`; `when` has its beginning and its end, and is empty where it was captured.
+pub(crate) fn launched(device: &'static Device, stream: u64, work: KernelWork, when: Option<[Span; 2]>) {
     let is_known = work.kind.is_some();
     FRAMES.with_borrow_mut(|frames| match frames.last_mut() {
         Some(frame) => {
-            let begins = begins.unwrap_or_default();
+            let [begins, _] = when.unwrap_or_default();
             frame.first.get_or_insert((device, stream, begins));
             frame.is_known |= is_known;
         }
         None => {
-            if let Some(begins) = begins {
-                let ends = begins + device.rates.kernel() + device.cost(work);
+            if let Some([begins, ends]) = when {
                 device.timeline.note(device.ordinal, Track::Stream(stream), work.label(), begins, ends);
             }
         }

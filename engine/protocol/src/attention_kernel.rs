@@ -37,7 +37,7 @@ impl AttentionKernel {
     /// It is what libtorch 2.13 for CUDA 13 does: the order of kernels and what each of them takes are those of `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`
     /// (`priority_order`, `can_use_*_attention`, `check_flash_attention_hardware_support`, `check_mem_efficient_hardware_support`).
     pub fn of(attn_type: AttnType, dtype: Dtype, gpu: Option<&GpuProfile>, head_size: i64) -> Option<Self> {
-        let capability = gpu.and_then(capability).unwrap_or(RECENT);
+        let capability = gpu.and_then(GpuProfile::capability).unwrap_or(RECENT);
         let has = |kernel: Self| kernel.takes(dtype, capability, head_size).then_some(kernel);
         match attn_type {
             AttnType::Flash => has(Self::Flash),
@@ -66,12 +66,6 @@ impl AttentionKernel {
             Self::Math => true,
         }
     }
-}
-
-/// `8.9` as `(8, 9)`.
-fn capability(gpu: &GpuProfile) -> Option<(u32, u32)> {
-    let (major, minor) = gpu.compute_capability.value.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 impl Config {

@@ -31,11 +31,6 @@ impl Measured {
             Self::Launches => "small kernels that are waited for",
         }
     }
-
-    /// Whether its amount is bytes; else it is kernels.
-    pub fn is_copy(self) -> bool {
-        matches!(self, Self::PinnedToDevice | Self::PageableToDevice | Self::ToPinned)
-    }
 }
 
 /// One measurement.

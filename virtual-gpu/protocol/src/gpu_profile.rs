@@ -159,6 +159,12 @@ impl Pcie {
 }
 
 impl GpuProfile {
+    /// Compute capability as major and minor: `8.9` as `(8, 9)`. None where it has another form.
+    pub fn capability(&self) -> Option<(u32, u32)> {
+        let (major, minor) = self.compute_capability.value.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+
     /// What small kernels take. By the rule, a kernel takes the GPU 1.3 microseconds or more, as public measurements of replayed graphs have it, and 2 or 3 in a stream;
     /// the host takes 2.5 to ask for it, 3.2 as measured through tch, and Python more.
     pub fn small_kernels(&self) -> SmallKernels {

@@ -316,14 +316,14 @@ impl Device {
     }
 
     /// What `work` takes beside a kernel that does nothing.
-    pub fn cost(&self, work: KernelWork) -> Span {
-        let is_settled = self.clock().load_secs() >= self.rates.settles_secs();
+    fn cost(&self, work: KernelWork) -> Span {
+        let is_settled = self.rates.settles_secs().is_none_or(|secs| self.clock().load_secs() >= secs);
         self.rates.cost(work, is_settled)
     }
 
     /// A kernel, or a library call that would have run some, on a stream that exists. Where it is captured it counts when its graph is launched.
-    /// Gives when it begins; nothing where it was captured.
-    pub fn launch(&self, stream: u64, work: KernelWork) -> Result<Option<Span>, Fault> {
+    /// Gives when it begins and when it ends; nothing where it was captured.
+    pub fn launch(&self, stream: u64, work: KernelWork) -> Result<Option<[Span; 2]>, Fault> {
         self.streams().check(stream)?;
         // A library that says what it does, whose machine code is loaded.
         if work.kind.is_some() && !self.has_code.swap(true, Ordering::Relaxed) {
@@ -336,7 +336,8 @@ impl Device {
         self.counters.launched(1);
         let mut clock = self.clock();
         clock.count(work.label(), 1, secs, work.operations, work.bytes);
-        Ok(Some(clock.run(one_default(stream), Engine::Compute, self.rates.launch(), secs)))
+        let begins = clock.run(one_default(stream), Engine::Compute, self.rates.launch(), secs);
+        Ok(Some([begins, begins + secs]))
     }
 
     /// The kernel that was launched last on the stream did so much: it said nothing of itself. Gives when it ends.

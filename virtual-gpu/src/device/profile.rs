@@ -5,7 +5,7 @@ use virtual_gpu_protocol::GpuProfile;
 /// Reads a profile and refuses one that no device can have.
 pub fn read_profile(json: &str) -> Result<GpuProfile, String> {
     let profile: GpuProfile = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    if parse_capability(&profile.compute_capability.value).is_none() {
+    if profile.capability().is_none() {
         return Err(format!("compute_capability: not of the form 8.9: {}", profile.compute_capability.value));
     }
     if profile.context_bytes.value >= profile.memory_bytes.value {
@@ -14,14 +14,9 @@ pub fn read_profile(json: &str) -> Result<GpuProfile, String> {
     Ok(profile)
 }
 
-/// Compute capability as major and minor.
+/// The compute capability, which a profile that was read has.
 pub(super) fn capability(profile: &GpuProfile) -> (u32, u32) {
-    parse_capability(&profile.compute_capability.value).unwrap_or((0, 0))
-}
-
-fn parse_capability(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    profile.capability().unwrap_or((0, 0))
 }
 
 /// Sixteen bytes that are the same for the same kind of GPU: FNV-1a over its name, twice.

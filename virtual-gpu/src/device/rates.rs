@@ -11,7 +11,7 @@
 //!
 //! Until the power limit holds a card, arithmetic goes faster by the profile's `burst`.
 
-use virtual_gpu_protocol::{Efficiency, GpuProfile, Interval, WorkKind, WorkType};
+use virtual_gpu_protocol::{Efficiency, GpuProfile, Interval, PowerLimit, WorkKind, WorkType};
 
 use super::profile::capability;
 use super::span::Span;
@@ -69,9 +69,7 @@ pub struct Rates {
     tile_columns: f64,
     kernel: Span,
     launch: Span,
-    /// How many times as fast arithmetic goes until the power limit holds it, and seconds of load until then.
-    burst: f64,
-    settles_secs: f64,
+    power_limit: Option<PowerLimit>,
     /// Peak rates by the numbers of [`WorkType`].
     peaks: [f64; WorkType::NUMBERED.len()],
     efficiency: Efficiency,
@@ -105,8 +103,7 @@ impl Rates {
             tile_columns: TILE_COLUMNS[usize::from(major < 9)],
             kernel: secs(&small_kernels.kernel_secs),
             launch: secs(&small_kernels.launch_secs),
-            burst: profile.power_limit.as_ref().map_or(1.0, |limit| limit.burst.value),
-            settles_secs: profile.power_limit.as_ref().map_or(0.0, |limit| limit.settles_secs.value),
+            power_limit: profile.power_limit.clone(),
             peaks: WorkType::NUMBERED.map(peak),
             efficiency: profile.efficiency.clone(),
         }
@@ -127,9 +124,9 @@ impl Rates {
         self.kernel
     }
 
-    /// Seconds of full load until the power limit holds the card.
-    pub fn settles_secs(&self) -> f64 {
-        self.settles_secs
+    /// Seconds of full load until the power limit holds the card; none where it always does.
+    pub fn settles_secs(&self) -> Option<f64> {
+        self.power_limit.as_ref().map(|limit| limit.settles_secs.value)
     }
 
     /// What `work` takes beside that. `is_settled` once the power limit holds the card.
@@ -138,7 +135,7 @@ impl Rates {
         if kind.goes_by_memory() {
             return at(work.bytes, self.memory, share);
         }
-        let burst = if is_settled { 1.0 } else { self.burst };
+        let burst = self.power_limit.as_ref().filter(|_| !is_settled).map_or(1.0, |limit| limit.burst.value);
         let peak = self.peaks[work.dtype as usize] * work.output.map_or(1.0, |output| self.filled(output)) * burst;
         at(work.operations, peak, share).max(at(work.bytes, self.memory, &self.efficiency.pointwise))
     }
@@ -222,13 +219,13 @@ mod tests {
     fn arithmetic_goes_faster_until_the_power_limit_holds_it() {
         let mut profile = with_round_rates();
         let figure = |value| virtual_gpu_protocol::Figure { value, source: String::new() };
-        profile.power_limit = Some(virtual_gpu_protocol::PowerLimit { burst: figure(1.25), settles_secs: figure(3.0) });
+        profile.power_limit = Some(PowerLimit { burst: figure(1.25), settles_secs: figure(3.0) });
         let rates = Rates::of(&profile);
         let product = KernelWork { kind: Some(WorkKind::Gemm), dtype: WorkType::Bf16, operations: 4e12, bytes: 0.0, output: None };
         assert_eq!([true, false].map(|is_settled| rates.cost(product, is_settled).expected()), [2.0, 1.6]);
         let sum = KernelWork { kind: Some(WorkKind::Reduction), bytes: 1e11, ..product };
         assert_eq!([true, false].map(|is_settled| rates.cost(sum, is_settled).expected()), [2.0, 2.0]);
-        assert_eq!(rates.settles_secs(), 3.0);
+        assert_eq!(rates.settles_secs(), Some(3.0));
     }
 
     #[test]
