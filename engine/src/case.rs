@@ -20,7 +20,6 @@ use crate::weights::kind_of;
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
-    let outside_stages = |error: Error| Box::new(other_failure(None, None, &error));
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);
@@ -28,6 +27,11 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     let ending = case.run(say);
     operation_times::finish().map_err(outside_stages)?;
     ending
+}
+
+/// What ends a run that failed between its stages.
+fn outside_stages(error: Error) -> Box<Event> {
+    Box::new(other_failure(None, None, &error))
 }
 
 /// A case as far as it is.
@@ -59,8 +63,8 @@ impl Case<'_> {
         let has_peaks = self.device.is_gpu();
         let components = components::of(&self.request.model);
         let report = predict_from(first, &self.config, &components, self.room.gpu);
-        if let (Some(_), Some(reservable), true) = (self.request.memory_limit_bytes, self.room.reservable_bytes(&report), has_peaks) {
-            allocator::set_limit(reservable).map_err(|error| Box::new(Event::Failed { stage: None, message: error.to_string() }))?;
+        if let (Some(_), Some(reservable)) = (self.request.memory_limit_bytes, self.room.reservable_bytes(&report)) {
+            allocator::set_limit(reservable).map_err(outside_stages)?;
         }
         let planned = if has_peaks { report.stages } else { Vec::new() };
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned });

@@ -58,8 +58,8 @@ enum Home {
     Bound(Weights),
     /// On the host, to be copied.
     Waiting(Tensor),
-    /// On the host, to be copied by way of page-locked buffers. On the virtual GPU it was never written.
-    ByRing { slab: Tensor, written: bool },
+    /// On the host, to be copied by way of page-locked buffers.
+    ByRing(Tensor),
     /// In its file, to be read each time.
     InFile {
         source: Source,
@@ -138,7 +138,7 @@ impl Residency {
         stored.filled(group, self.compute, &slab, source)?;
         self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
         let by_ring = is_refused || waits == (Waits::Pageable { by_ring: true }) && on_gpu;
-        Ok(if by_ring { Home::ByRing { slab, written: self.is_written } } else { Home::Waiting(slab) })
+        Ok(if by_ring { Home::ByRing(slab) } else { Home::Waiting(slab) })
     }
 
     /// Has as many of the last page-locked groups wait in ordinary memory as a ring takes: the machine locks no more than it has.
@@ -154,7 +154,7 @@ impl Residency {
             if self.is_written {
                 slab.shallow_clone().f_copy_(pinned)?;
             }
-            *home = Home::ByRing { slab, written: self.is_written };
+            *home = Home::ByRing(slab);
             freed += bytes;
         }
         self.traffic.pinned_bytes -= freed as u64;
@@ -217,7 +217,7 @@ impl Residency {
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
         let locked = match home {
             Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
-            Home::ByRing { slab, written } => staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: *written }, wanted)?,
+            Home::ByRing(slab) => staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: self.is_written }, wanted)?,
             Home::InFile { source, into_pinned } => {
                 let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
                 staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?

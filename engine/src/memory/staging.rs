@@ -24,12 +24,30 @@ pub(super) struct Staging {
     // Goes first, and waits for the copies that are on their way into the buffers.
     streams: Option<Streams>,
     buffers: Vec<Buffer>,
-    /// Made with the first group that comes by way of it.
-    ring: Option<PinnedRing>,
-    /// The host did not page-lock it: what would pass by way of it is copied as it lies.
-    lacks_ring: bool,
+    ring: Ring,
     next: usize,
     poisoned: bool,
+}
+
+/// The ring of page-locked buffers.
+#[derive(Debug)]
+enum Ring {
+    /// No group has come by way of it yet.
+    Unmade,
+    Made(PinnedRing),
+    /// The host did not page-lock it: what would pass by way of it is copied as it lies.
+    Refused,
+}
+
+impl Ring {
+    /// Makes it the first time. Gives the bytes that were page-locked for it.
+    fn make(&mut self) -> Result<u64> {
+        if !matches!(self, Self::Unmade) {
+            return Ok(0);
+        }
+        *self = PinnedRing::new_if_may()?.map_or(Self::Refused, Self::Made);
+        Ok(if matches!(self, Self::Made(_)) { RING_BYTES as u64 } else { 0 })
+    }
 }
 
 /// The byte of a poisoned buffer: of it any floating-point number is NaN, whatever its type.
@@ -64,33 +82,31 @@ pub(super) enum Origin<'a> {
 impl Buffer {
     /// Starts the copy of the first `bytes` of `host`.
     fn copy(&self, host: &Tensor, bytes: i64, streams: Option<&mut Streams>) -> Result<()> {
-        match (streams, &self.events) {
-            (Some(streams), Some(events)) => {
-                let stream = streams.copy.stream();
-                stream.wait(&events.released)?;
-                operation_times::copied(stream, bytes, || streams.copy.copy(&self.slab, host, bytes))?;
-                events.arrived.record(stream)
-            }
-            _ => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
+        match streams {
+            Some(streams) => self.put(bytes, streams, |copies| copies.copy(&self.slab, host, bytes)),
+            None => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
         }
     }
 
-    /// Starts the copy of the first `bytes` of `host` by way of the ring.
-    fn copy_by(&self, ring: &mut PinnedRing, host: &Tensor, bytes: i64, written: bool, streams: &mut Streams) -> Result<()> {
+    /// Has `copy` put copies of so many bytes into the copy stream, between the buffer's two events.
+    fn put(&self, bytes: i64, streams: &mut Streams, copy: impl FnOnce(&mut CopyStream) -> Result<()>) -> Result<()> {
         let events = self.events.as_ref().expect("a buffer on the GPU has events");
         let stream = streams.copy.stream();
         stream.wait(&events.released)?;
-        operation_times::copied(stream, bytes, || ring.copy(host, &self.slab, bytes, written, &mut streams.copy))?;
+        operation_times::copied(stream, bytes, || copy(&mut streams.copy))?;
         events.arrived.record(stream)
     }
 
     /// Reads a group of `bytes` and starts its copy. Gives the bytes that were page-locked for it.
     fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&mut Streams>) -> Result<u64> {
-        let (largest, is_new) = (self.slab.size()[0], self.way.is_none());
-        let way = match self.way.take() {
-            Some(way) => way,
+        let largest = self.slab.size()[0];
+        let (way, locked) = match self.way.take() {
+            Some(way) => (way, 0),
             // Where its pages cannot be locked, copies from it take longer.
-            None => host_slab_pinned_if_may(largest, pinned)?.0,
+            None => {
+                let (way, is_pinned) = host_slab_pinned_if_may(largest, pinned)?;
+                (way, if is_pinned { largest as u64 } else { 0 })
+            }
         };
         // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
         if let Some(events) = &self.events {
@@ -98,7 +114,7 @@ impl Buffer {
         }
         let done = read(&way).and_then(|()| self.copy(&way, bytes, streams));
         self.way = Some(way);
-        done.map(|()| if is_new && pinned { largest as u64 } else { 0 })
+        done.map(|()| locked)
     }
 
     fn group(&self) -> Option<usize> {
@@ -133,12 +149,12 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { streams, buffers, ring: None, lacks_ring: false, next: 0, poisoned })
+        Ok(Self { streams, buffers, ring: Ring::Unmade, next: 0, poisoned })
     }
 
     /// Whether the host did not page-lock a ring that was to be.
     pub(super) fn lacks_ring(&self) -> bool {
-        self.lacks_ring
+        matches!(self.ring, Ring::Refused)
     }
 
     /// How many buffers there are.
@@ -163,22 +179,17 @@ impl Staging {
         buffer.holds = None;
         let locked = match origin {
             Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()).map(|()| 0),
-            Origin::ByRing { slab, written } => match self.streams.as_mut() {
-                Some(streams) if !self.lacks_ring => {
-                    let is_new = self.ring.is_none();
-                    if is_new {
-                        self.ring = PinnedRing::new_if_may()?;
-                        self.lacks_ring = self.ring.is_none();
+            Origin::ByRing { slab, written } => {
+                let streams = self.streams.as_mut().expect("only a GPU has weights come by a ring");
+                let locked = self.ring.make()?;
+                match &mut self.ring {
+                    Ring::Made(ring) => {
+                        buffer.put(layout.bytes, streams, |copies| ring.copy(slab, &buffer.slab, layout.bytes, written, copies))
                     }
-                    match &mut self.ring {
-                        Some(ring) => {
-                            buffer.copy_by(ring, slab, layout.bytes, written, streams).map(|()| if is_new { RING_BYTES as u64 } else { 0 })
-                        }
-                        None => buffer.copy(slab, layout.bytes, Some(streams)).map(|()| 0),
-                    }
+                    Ring::Unmade | Ring::Refused => buffer.copy(slab, layout.bytes, Some(streams)),
                 }
-                streams => buffer.copy(slab, layout.bytes, streams).map(|()| 0),
-            },
+                .map(|()| locked)
+            }
             Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
         }?;
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
