@@ -28,6 +28,11 @@ const OWNER: &str = "owner";
 /// Files hold the VAE too, norms in fp32, and the types that two cases ask for.
 const ROOM: f64 = 1.1;
 
+/// What makes the weights of two cases the same: the model, the type of arithmetic and the seed.
+pub(crate) fn weights_of(config: &Config) -> (&str, &'static str, i64) {
+    (&config.model, config.dtype.name(), config.seed)
+}
+
 /// A run's folder of weights, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SharedWeights {
@@ -56,7 +61,7 @@ impl SharedWeights {
         let mut uses = BTreeMap::new();
         for config in cases {
             let bytes = weight_bytes(models.get(&config.model)?, config.dtype);
-            let uses = uses.entry((&config.model, config.dtype.name(), config.seed)).or_insert((bytes, 0));
+            let uses = uses.entry(weights_of(config)).or_insert((bytes, 0));
             uses.1 += 1;
         }
         if uses.values().all(|&(_, cases)| cases < 2) || env::var_os(FOLDER).is_some_and(|value| value == OFF) {

@@ -39,34 +39,31 @@ impl TableColumn {
 }
 
 /// All columns, in order.
-pub const TABLE: [TableColumn; 11] =
-    [
-        TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
-        TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
-        TableColumn::text("attention", |record| record.config.attn_type.name().into()),
-        TableColumn::text("resolution", |record| record.config.resolution.to_string()),
-        TableColumn::text("outcome", outcome),
-        TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
-        TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
-        TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
-            Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
-            None => in_gib(record.peak_device_bytes()),
-        }),
-        TableColumn {
-            is_memory: false,
-            ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
-        },
-        TableColumn {
-            is_memory: false,
-            ..TableColumn::memory("step", false, |record| {
-                if record.outcome == Outcome::Ok { step(record).unwrap_or_default() } else { String::new() }
-            })
-        },
-        TableColumn {
-            is_on_terminal: false,
-            ..TableColumn::text("peak stage", |r| r.peak_stage().map(Stage::name).unwrap_or_default().into())
-        },
-    ];
+pub const TABLE: [TableColumn; 11] = [
+    TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
+    TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
+    TableColumn::text("attention", |record| record.config.attn_type.name().into()),
+    TableColumn::text("resolution", |record| record.config.resolution.to_string()),
+    TableColumn::text("outcome", outcome),
+    TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
+    TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
+    TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
+        Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
+        None => in_gib(record.peak_device_bytes()),
+    }),
+    TableColumn {
+        is_memory: false,
+        ..TableColumn::memory("total", true, |record| total_secs(record).map(|secs| time(secs.expected)).unwrap_or_default())
+    },
+    TableColumn {
+        is_memory: false,
+        ..TableColumn::memory("step", false, |record| step(record).filter(|_| record.outcome == Outcome::Ok).unwrap_or_default())
+    },
+    TableColumn {
+        is_on_terminal: false,
+        ..TableColumn::text("peak stage", |r| r.peak_stage().map(Stage::name).unwrap_or_default().into())
+    },
+];
 
 /// Columns that tell what the case was, and not what came of it.
 const SETTINGS: usize = 4;

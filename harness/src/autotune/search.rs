@@ -93,11 +93,6 @@ impl Search {
             Objective::Balanced => format!("Cases that leave {:.0}% of the GPU free come first. {by_speed}", HEADROOM * 100.0),
         }
     }
-
-    /// All candidates.
-    pub(crate) fn candidates(&self) -> &[Case] {
-        &self.candidates
-    }
 }
 
 fn has_run(records: &[RunRecord], case: &Case) -> bool {

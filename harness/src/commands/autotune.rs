@@ -12,13 +12,11 @@ use crate::cli::{self, AutotuneArguments};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::host_rates;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::shared_weights::SharedWeights;
-use crate::sweep::{Definition, Limits, Rules, Schedule, SharedSteps, estimate, rehearse};
+use crate::sweep::{Definition, Limits, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
@@ -50,31 +48,12 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let mut store = RunStore::create(arguments.execution.out.clone(), testbed.run_dir(&data::runs(), NAME), manifest)?;
 
     tell!("{}", testbed.choice);
-    let forecasts = rehearse(&testbed, &models, &cases.iter().collect::<Vec<_>>(), limits.case_timeout, &interrupt)?;
-    let (cases, hopeless) = forecasts.sorted(cases.iter().collect(), testbed.capacity_bytes);
-    let cases: Vec<_> = cases.into_iter().cloned().collect();
+    let schedule = Schedule::new(&testbed, &launcher, &models, limits, &interrupt);
+    let (schedule, open, hopeless) = prepare(schedule, &cases.iter().collect::<Vec<_>>(), &[])?;
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let progress = Progress::new(cases.len(), "candidates at most").expecting(forecasts.secs_of_all(&cases.iter().collect::<Vec<_>>()));
-    let (shared_weights, said) = SharedWeights::for_cases(testbed.device, &models, cases.iter().map(|case| &case.config))?;
-    said.iter().for_each(|said| tell!("{said}"));
-    estimate(&testbed, &models, &cases.iter().collect::<Vec<_>>(), &forecasts, shared_weights.as_ref())?
-        .iter()
-        .for_each(|said| tell!("{said}"));
-    let shared_steps = SharedSteps::default();
-    let search = Search::new(cases, arguments.objective, testbed.capacity_bytes);
-    let host_rates = host_rates::for_cases(&testbed, &launcher, search.candidates().iter().map(|case| &case.config));
-    let schedule = Schedule {
-        testbed: &testbed,
-        host_rates,
-        launcher: &launcher,
-        models: &models,
-        limits,
-        interrupt: &interrupt,
-        forecasts: &forecasts,
-        shared_steps: (testbed.device == Device::Cuda).then_some(&shared_steps),
-        shared_weights: shared_weights.as_ref(),
-    };
+    let progress = Progress::new(open.len(), "candidates at most").expecting(schedule.forecasts.secs_of_all(&open));
+    let search = Search::new(open.into_iter().cloned().collect(), arguments.objective, testbed.capacity_bytes);
     let ran = run_search(&search, &schedule, &mut store, &progress);
     progress.finish();
     let run = store.run();

@@ -11,15 +11,14 @@ use crate::cli::SweepArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::shared_weights::SharedWeights;
-use crate::sweep::{Case, Definition, Limits, Rules, Schedule, SharedSteps, estimate, expand, rehearse, run_once};
+use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand, prepare, run_once};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
-use crate::{host, host_rates};
 
 /// What is run where nothing is named.
 const DEFAULT: &str = "default.yaml";
@@ -56,29 +55,14 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
 
     left_out.iter().for_each(|said| tell!("{said}"));
     steps_said(&testbed, &cases).iter().for_each(|said| tell!("{said}"));
-    let forecasts = rehearse(&testbed, &models, &open, limits.case_timeout, &interrupt)?;
-    let (open, hopeless) = forecasts.sorted(open, testbed.capacity_bytes);
+    let schedule = Schedule::new(&testbed, &launcher, &models, limits, &interrupt);
+    let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let (shared_weights, said) = SharedWeights::for_cases(testbed.device, &models, open.iter().map(|case| &case.config))?;
-    said.iter().for_each(|said| tell!("{said}"));
-    estimate(&testbed, &models, &open, &forecasts, shared_weights.as_ref())?.iter().for_each(|said| tell!("{said}"));
-    let progress = Progress::new(open.len(), "cases").expecting(forecasts.secs_of_all(&open));
-    let shared_steps = SharedSteps::of(&store.run().records);
-    let host_rates = host_rates::for_cases(&testbed, &launcher, open.iter().map(|case| &case.config));
-    let schedule = Schedule {
-        testbed: &testbed,
-        host_rates,
-        launcher: &launcher,
-        models: &models,
-        limits,
-        interrupt: &interrupt,
-        forecasts: &forecasts,
-        shared_steps: (testbed.device == Device::Cuda).then_some(&shared_steps),
-        shared_weights: shared_weights.as_ref(),
-    };
+    let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
     let ran = schedule.run(&open, &progress, |record| store.append(record));
     progress.finish();
-    drop(shared_weights);
+    // The weights that cases shared go with it.
+    drop(schedule);
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine_protocol::{Config, Device, Home, gib};
+use engine_protocol::{Device, Home, gib};
 use reports::rough_time;
-use serde_json::Value;
 
+use super::alike::{OF_DECODE, text_without};
 use super::expand::Case;
 use super::forecast::Forecasts;
 use crate::error::Error;
 use crate::host;
 use crate::model::{Models, weight_bytes};
-use crate::shared_weights::SharedWeights;
+use crate::shared_weights::{SharedWeights, weights_of};
 use crate::testbed::Testbed;
 use crate::worker;
 
@@ -23,9 +23,8 @@ const COPIED_BYTES_PER_SEC: f64 = 4e9;
 /// From a worker's start to its first stage, and from the last one to its end: 1 to 4 s on that machine.
 const START_SECS: f64 = 3.0;
 
-/// Flags that move no weights: cases that differ in them alone have the same on the host.
-const NOT_OF_PLACES: [&str; 7] =
-    ["attn_type", "resolution", "low_mem_level", "vae_tile_size", "vae_tile_overlap", "vae_temporal_chunk", "activation_offload"];
+/// Flags that move no weights, beside those of decoding: cases that differ in them alone have the same on the host.
+const NOT_OF_PLACES: [&str; 2] = ["attn_type", "resolution"];
 
 /// How long cases take together, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,7 +56,7 @@ impl Duration {
         let mut made = BTreeSet::new();
         for Case { config, .. } in cases {
             let bytes = weight_bytes(models.get(&config.model)?, config.dtype) as f64;
-            if made.insert((&config.model, config.dtype.name(), config.seed)) || !is_shared {
+            if made.insert(weights_of(config)) || !is_shared {
                 making += bytes / config.dtype.bytes() as f64 / (VALUES_PER_CORE_SEC * cores as f64);
             }
             loading += START_SECS + bytes / COPIED_BYTES_PER_SEC;
@@ -67,7 +66,7 @@ impl Duration {
 }
 
 /// What is said of `cases` before the first one runs on a real GPU; nothing of other devices.
-pub(crate) fn sentences(
+pub(super) fn sentences(
     testbed: &Testbed,
     models: &Models,
     cases: &[&Case],
@@ -101,7 +100,8 @@ pub(crate) fn sentences(
 fn host_memory(testbed: &Testbed, models: &Models, cases: &[&Case], shared: Option<&SharedWeights>) -> Option<String> {
     let mut distinct = BTreeMap::new();
     for case in cases {
-        distinct.entry(places(&case.config)?).or_insert(*case);
+        let places = text_without(&case.config, &[&NOT_OF_PLACES[..], &OF_DECODE].concat()).ok()?;
+        distinct.entry(places).or_insert(*case);
     }
     let plan = |case: &Case| {
         let request = testbed.request(&case.name, models.get(&case.config.model).ok()?, &case.config, None);
@@ -124,11 +124,4 @@ fn host_memory(testbed: &Testbed, models: &Models, cases: &[&Case], shared: Opti
         }
     }
     Some(text)
-}
-
-/// What says where weights are.
-fn places(config: &Config) -> Option<String> {
-    let mut value = serde_json::to_value(config).ok()?;
-    NOT_OF_PLACES.iter().for_each(|flag| value[*flag] = Value::Null);
-    Some(value.to_string())
 }

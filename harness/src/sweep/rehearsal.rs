@@ -19,7 +19,7 @@ use crate::worker::Launcher;
 const STEPS: u32 = 2;
 
 /// Runs the cases on a virtual GPU of the real one's kind. Nothing is forecast where they are not for a real GPU, or nothing is known of its kind.
-pub(crate) fn rehearse(
+pub(super) fn rehearse(
     testbed: &Testbed,
     models: &Models,
     cases: &[&Case],
@@ -35,18 +35,7 @@ pub(crate) fn rehearse(
     let shortened: Vec<Case> = cases.iter().map(|case| shortened(case)).collect();
     tell!("First a forecast: {} cases run on a virtual GPU of that kind.", cases.len());
     let progress = Progress::new(cases.len(), "forecasts");
-    let nothing = Forecasts::default();
-    let schedule = Schedule {
-        testbed: &on_virtual,
-        host_rates: None,
-        launcher: &launcher,
-        models,
-        limits,
-        interrupt,
-        forecasts: &nothing,
-        shared_steps: None,
-        shared_weights: None,
-    };
+    let schedule = Schedule::new(&on_virtual, &launcher, models, limits, interrupt);
     let mut records = BTreeMap::new();
     schedule.run(&shortened.iter().collect::<Vec<_>>(), &progress, |record| {
         records.insert(record.case.clone(), record);

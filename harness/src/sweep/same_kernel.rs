@@ -1,10 +1,11 @@
 //! Cases that cannot differ: names of attention that pick the same kernel on the GPU. Of those one is run.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec};
-use serde_json::Value;
 
+use super::alike::text_without;
 use super::expand::Case;
 use crate::error::Error;
 use crate::model::Models;
@@ -16,13 +17,13 @@ pub(crate) fn run_once(cases: Vec<Case>, models: &Models, gpu: &GpuProfile) -> R
     let mut left_out = BTreeMap::<_, usize>::new();
     for case in cases {
         let kernel = kernel(&case.config, models.get(&case.config.model)?, gpu);
-        match seen.get(&(without_name(&case.config)?, kernel)) {
-            Some(&earlier) => {
-                let earlier: &Case = &kept[earlier];
+        match seen.entry((text_without(&case.config, &["attn_type"])?, kernel)) {
+            Entry::Occupied(earlier) => {
+                let earlier: &Case = &kept[*earlier.get()];
                 *left_out.entry((case.config.attn_type.name(), earlier.config.attn_type.name(), kernel)).or_default() += 1;
             }
-            None => {
-                seen.insert((without_name(&case.config)?, kernel), kept.len());
+            Entry::Vacant(first) => {
+                first.insert(kept.len());
                 kept.push(case);
             }
         }
@@ -41,13 +42,6 @@ pub(crate) fn run_once(cases: Vec<Case>, models: &Models, gpu: &GpuProfile) -> R
 /// None where the GPU has none: such a case fails, and says why.
 fn kernel(config: &Config, model: &ModelSpec, gpu: &GpuProfile) -> Option<AttentionKernel> {
     AttentionKernel::of(config.attn_type, config.dtype, Some(gpu), model.transformer.attention_head_dim)
-}
-
-/// Everything but attention's name. Equal configurations have equal texts.
-fn without_name(config: &Config) -> Result<String, Error> {
-    let mut value = serde_json::to_value(config).map_err(|error| Error::Fault(format!("a configuration is no JSON: {error}")))?;
-    value["attn_type"] = Value::Null;
-    Ok(value.to_string())
 }
 
 #[cfg(test)]

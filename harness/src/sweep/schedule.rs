@@ -30,8 +30,6 @@ pub(crate) struct Limits {
 pub(crate) struct Schedule<'a> {
     /// Where they run.
     pub(crate) testbed: &'a Testbed,
-    /// What this machine's processor reaches, where a case needs that.
-    pub(crate) host_rates: Option<HostRates>,
     /// What starts them.
     pub(crate) launcher: &'a Launcher,
     /// The models that they name.
@@ -40,15 +38,23 @@ pub(crate) struct Schedule<'a> {
     pub(crate) limits: Limits,
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
+    /// What this machine's processor reaches, where a case needs that.
+    pub(crate) host_rates: Option<HostRates>,
     /// What the virtual GPU forecast of them.
-    pub(crate) forecasts: &'a Forecasts,
+    pub(crate) forecasts: Forecasts,
     /// Steps that cases have of each other; none where each runs its own.
-    pub(crate) shared_steps: Option<&'a SharedSteps>,
+    pub(crate) shared_steps: Option<SharedSteps>,
     /// Where they keep weights that one makes for all.
-    pub(crate) shared_weights: Option<&'a SharedWeights>,
+    pub(crate) shared_weights: Option<SharedWeights>,
 }
 
-impl Schedule<'_> {
+impl<'a> Schedule<'a> {
+    /// Runs cases of which nothing is known before, and that share nothing: `preparation` changes that.
+    pub(crate) fn new(testbed: &'a Testbed, launcher: &'a Launcher, models: &'a Models, limits: Limits, interrupt: &'a Interrupt) -> Self {
+        let (forecasts, shared_steps, shared_weights) = (Forecasts::default(), None, None);
+        Self { testbed, launcher, models, limits, interrupt, host_rates: None, forecasts, shared_steps, shared_weights }
+    }
+
     /// Runs `cases`, as many at once as may be, in order of their beginning, and has `keep` keep each record. Ends early, and leaves no worker, where the
     /// user wants to end.
     pub(crate) fn run(
@@ -87,16 +93,16 @@ impl Schedule<'_> {
     }
 
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
-        let other = self.shared_steps.and_then(|shared| shared.find(&case.config));
+        let other = self.shared_steps.as_ref().and_then(|shared| shared.find(&case.config));
         let config = if other.is_some() { with_one_step(&case.config) } else { case.config.clone() };
         let mut request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
-        request.shared_weights = self.shared_weights.map(|shared| shared.folder().to_owned());
+        request.shared_weights = self.shared_weights.as_ref().map(|shared| shared.folder().to_owned());
         let mut watch = self.testbed.uuid.as_deref().and_then(GpuWatch::begin);
         let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
         let record = worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
         let Some(mut record) = record else { return Ok(None) };
         record.gpu_state = watch.map(GpuWatch::end);
-        match (other, self.shared_steps) {
+        match (other, &self.shared_steps) {
             (Some(other), _) => record = with_steps_of(&other, record, &case.config),
             (None, Some(shared)) => shared.keep(&record),
             (None, None) => {}

@@ -5,12 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::{Config, Outcome, RunRecord, Stage, StepsMeasured};
-use serde_json::Value;
 
+use super::alike::{OF_DECODE, text_without};
 use super::expand::Case;
-
-/// What only decoding looks at, and the level, which is a preset of flags that are named themselves.
-const OF_DECODE: [&str; 5] = ["low_mem_level", "vae_tile_size", "vae_tile_overlap", "vae_temporal_chunk", "activation_offload"];
 
 /// Records whose steps others may have.
 #[derive(Debug, Default)]
@@ -70,9 +67,7 @@ pub(super) fn steps_to_run(cases: &[&Case]) -> Vec<u32> {
 /// What sampler steps depend on; nothing where all steps are to be run.
 fn key(config: &Config) -> Option<String> {
     config.steps_measured?;
-    let mut value = serde_json::to_value(config).ok()?;
-    OF_DECODE.iter().for_each(|flag| value[*flag] = Value::Null);
-    Some(value.to_string())
+    text_without(config, &OF_DECODE).ok()
 }
 
 #[cfg(test)]
