@@ -197,8 +197,12 @@ kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
         (killed, 128 + 9, "signal 9 ended the program: mostly the kernel sends it, when the machine's own memory (RAM) runs out."),
         (refused, 1, "the machine's own memory (RAM) ran out, which ended the program."),
     ] {
-        let assert = on(&place, &["rtx-4090"], &program, &[]).assert().code(code);
+        let file = place.path("verdict.json");
+        let json = format!("--json={}", file.display());
+        let assert = on(&place, &["rtx-4090", &json], &program, &[]).assert().code(code);
         assert_says(&assert, &[said, "Whether it fits is not known", "it held 1.00 GiB page-locked"]);
+        let verdict: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).expect("written")).expect("JSON");
+        assert_eq!([&verdict["course"], &verdict["verdict"]], ["cut", "not known"]);
         assert!(!stderr(&assert).contains("Fits"), "{}", stderr(&assert));
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
         events,
     };
     let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, |mut command| wait(&mut command))?;
-    let judge = Judge { need: &need, here: &profile, course: course(&need, status), went_beyond: arguments.beyond };
+    let judge = Judge { need: &need, here: &profile, course: Course::of(&need, status), went_beyond: arguments.beyond };
     verdict::tell(&judge, &profiles, arguments, status);
     if let Some(path) = &arguments.json {
         json::write(path, &judge, &profiles, status)?;
@@ -69,18 +69,6 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
     }
     // A program that got over it must not look as if all had been well.
     Ok(if (need.stopped || !need.unreadable.is_empty()) && status.success() { ExitCode::FAILURE } else { exit_code(status) })
-}
-
-/// How far the program came.
-fn course(need: &Need, status: ExitStatus) -> Course {
-    // What PyTorch gave up has been told; what stopped the program after it has not.
-    if status.signal().is_some() || !need.unreadable.is_empty() {
-        Course::Cut
-    } else if need.ran_out() {
-        if status.success() { Course::WentOn } else { Course::RanOut }
-    } else {
-        Course::Ended
-    }
 }
 
 /// Says which devices the user's own environment has the program see.

@@ -4,8 +4,12 @@
 //! What is needed there at least is what lived at the same time, and what the process holds beside it. What surely suffices is all that was held. Between the two the
 //! program would have to do with less cached memory than it had here: whether it can, only a run tells.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
 use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, WAN_HEAD_SIZE, WorkKind};
 use serde::Serialize;
+use signal_hook::consts::SIGKILL;
 
 use super::need::{DeviceUse, Need};
 use crate::gpu_profile::GpuProfiles;
@@ -36,6 +40,25 @@ pub(super) enum Course {
     RanOut,
     /// Until something else stopped it, or not all of it was told.
     Cut,
+}
+
+impl Course {
+    /// By what the program left, and how it ended.
+    pub(super) fn of(need: &Need, status: ExitStatus) -> Self {
+        // What PyTorch gave up has been told; what stopped the program after it has not.
+        if status.signal().is_some() || is_killed(status) || need.lacked_host_memory || !need.unreadable.is_empty() {
+            Self::Cut
+        } else if need.ran_out() {
+            if status.success() { Self::WentOn } else { Self::RanOut }
+        } else {
+            Self::Ended
+        }
+    }
+}
+
+/// Whether a signal ended the program that no process can do anything about, or, as shells and containers tell it, a process of it.
+pub(super) fn is_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(SIGKILL) || status.code() == Some(128 + SIGKILL)
 }
 
 /// What a run on one GPU tells of others.
@@ -133,5 +156,5 @@ fn lacks_attention(card: &GpuProfile) -> bool {
 
 /// PyTorch's workspace for cuBLAS, which is among its tensors.
 fn workspace_bytes(card: &GpuProfile) -> u64 {
-    if card.compute_capability.value.starts_with("9.") { 32 << 20 } else { 8 << 20 }
+    if card.capability().is_some_and(|(major, _)| major == 9) { 32 << 20 } else { 8 << 20 }
 }

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use engine_protocol::{GpuProfile, Secs, gib};
 
-use super::cards::{Course, Judge, Sorted, Word};
+use super::cards::{Course, Judge, Sorted, Word, is_killed};
 use super::need::{DeviceUse, Need};
 use crate::cli::OnArguments;
 use crate::commands::{shell_line, table};
@@ -13,13 +13,10 @@ use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
 use crate::worker::EventOrder;
 
-/// The signal that no process can do anything about.
-const KILL: i32 = 9;
-
 /// Says what the program needed, on standard error: standard output is the program's.
 pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments, status: ExitStatus) {
     let need = judge.need;
-    let is_killed = status.signal() == Some(KILL) || status.code() == Some(128 + KILL);
+    let is_killed = is_killed(status);
     if is_killed || need.lacked_host_memory {
         let what = if is_killed {
             "signal 9 ended the program: mostly the kernel sends it, when the machine's own memory (RAM) runs out"
@@ -49,13 +46,11 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
         tell_uses(need);
         match need.failed() {
             Some(used) => tell_failure(judge, used, profiles, arguments),
-            None if status.signal().is_some() || is_killed || need.lacked_host_memory => {
-                tell!(
-                    "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
-                    gib(judge.at_least_on(judge.here)),
-                    gib(judge.here.memory_bytes.value)
-                );
-            }
+            None if judge.course == Course::Cut && need.unreadable.is_empty() => tell!(
+                "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
+                gib(judge.at_least_on(judge.here)),
+                gib(judge.here.memory_bytes.value)
+            ),
             None => tell_fit(judge, profiles, arguments),
         }
         if judge.falls_back() {
