@@ -102,8 +102,7 @@ fn secs_of(record: &RunRecord, kind: WorkKind, kernel_secs: f64) -> f64 {
 
 /// Sampler steps without the first, which pays for what happens once.
 fn steps(record: &RunRecord) -> Vec<f64> {
-    let stage = record.stages.iter().find(|stage| stage.stage == Stage::Denoise);
-    stage.map(|stage| stage.step_secs.iter().skip(1).map(|secs| secs.expected).collect()).unwrap_or_default()
+    record.stage(Stage::Denoise).map(|stage| stage.step_secs.iter().skip(1).map(|secs| secs.expected).collect()).unwrap_or_default()
 }
 
 /// What steps come to: the median of the last third.
@@ -123,7 +122,7 @@ fn settled_by_mean(record: &RunRecord) -> f64 {
 
 /// Which share of sampler steps is arithmetic. None where there is none.
 fn arithmetic_share(record: &RunRecord) -> Option<f64> {
-    let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise)?;
+    let denoise = record.stage(Stage::Denoise)?;
     let sum = |counts: fn(WorkKind) -> bool| -> f64 {
         denoise.operations.iter().filter(|sum| counts(sum.kind)).map(|sum| sum.secs.expected).sum()
     };
@@ -139,7 +138,7 @@ fn power_limit(record: &RunRecord, source: &str) -> Option<PowerLimit> {
     if settled / early < 1.0 + SETTLED {
         return None;
     }
-    let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise)?;
+    let denoise = record.stage(Stage::Denoise)?;
     let arithmetic = arithmetic_share(record)?;
     // The rest of a step takes as long as ever.
     let burst = arithmetic * settled / (early - (1.0 - arithmetic) * settled);

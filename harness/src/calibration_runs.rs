@@ -52,7 +52,7 @@ pub(crate) fn run(testbed: &Testbed, profile: &GpuProfile, interrupt: &Interrupt
 }
 
 fn uses(record: &RunRecord, kind: WorkKind) -> bool {
-    record.stages.iter().any(|stage| stage.stage == Stage::Denoise && stage.operations.iter().any(|sum| sum.kind == kind))
+    record.stage(Stage::Denoise).is_some_and(|stage| stage.operations.iter().any(|sum| sum.kind == kind))
 }
 
 struct Runs<'a> {

@@ -123,7 +123,7 @@ fn called(gpu: &str, attn_type: AttnType, dtype: Dtype) -> AttentionKernel {
         .assert()
         .success();
     let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
-    let denoise = record.stages.iter().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
+    let denoise = record.stage(Stage::Denoise).expect("it ran");
     let calls = |word: &str| {
         denoise.operations.iter().any(|operation| operation.name.contains(word) && operation.name.contains("attention_forward"))
     };

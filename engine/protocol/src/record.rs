@@ -222,6 +222,11 @@ impl RunRecord {
         of_gpu.into_iter().chain(self.page_lock_warning.clone()).collect()
     }
 
+    /// What a stage came to, where it began.
+    pub fn stage(&self, stage: Stage) -> Option<&StageRecord> {
+        self.stages.iter().find(|s| s.stage == stage)
+    }
+
     /// The largest `counter` over the stages that ran, and its stage.
     fn largest(&self, counter: fn(&StageMemory) -> u64) -> Option<(Stage, u64)> {
         let stages = self.stages.iter().filter_map(|s| Some((s.stage, counter(s.memory.as_ref()?))));
@@ -252,7 +257,7 @@ impl RunRecord {
     /// What was predicted for the stage in which most was allocated, of a run that came to its end.
     pub fn predicted_peak_allocated_bytes(&self) -> Option<u64> {
         let stage = self.peak_stage()?;
-        self.stages.iter().find(|s| s.stage == stage)?.predicted_peak_allocated_bytes
+        self.stage(stage)?.predicted_peak_allocated_bytes
     }
 
     /// The stage in which most was allocated, of a run that came to its end.
@@ -277,12 +282,12 @@ impl RunRecord {
 
     /// Memory of a stage; empty where it did not run, and on the CPU.
     pub fn stage_memory(&self, stage: Stage) -> Option<StageMemory> {
-        self.stages.iter().find(|s| s.stage == stage)?.memory
+        self.stage(stage)?.memory
     }
 
     /// How long a stage took.
     pub fn stage_secs(&self, stage: Stage) -> Option<Secs> {
-        self.stages.iter().find(|s| s.stage == stage)?.secs()
+        self.stage(stage)?.secs()
     }
 
     /// By how much what happened in denoise is scaled, where fewer steps ran than were asked for.
@@ -293,7 +298,7 @@ impl RunRecord {
     /// One sampler step as most are: the mean of those that ran after the first, which also pays for what happens once (kernels are chosen and loaded).
     /// Where the steps' own times are not known, or only one ran, the mean of all.
     pub fn step_secs(&self) -> Option<Secs> {
-        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        let denoise = self.stage(Stage::Denoise)?;
         match denoise.step_secs.split_first() {
             Some((_, later)) if !later.is_empty() => Some(later.iter().copied().sum::<Secs>() * (1.0 / later.len() as f64)),
             _ => Some(denoise.secs()? * (1.0 / f64::from(self.config.steps_to_run()))),
@@ -303,7 +308,7 @@ impl RunRecord {
     /// The shortest and the longest of the sampler steps that ran after the first, where several were measured: how far repeated steps differ. Those of the
     /// virtual GPU are equal, and their time has an interval of its own.
     pub fn step_spread(&self) -> Option<[f64; 2]> {
-        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        let denoise = self.stage(Stage::Denoise)?;
         let later = denoise.step_secs.get(1..).filter(|later| later.len() > 1 && self.time_source == Some(Source::Measured))?;
         let secs = || later.iter().map(|secs| secs.expected);
         Some([secs().fold(f64::INFINITY, f64::min), secs().fold(0.0, f64::max)])
@@ -311,7 +316,7 @@ impl RunRecord {
 
     /// The first sampler step, where more than one ran: it also pays for what happens once.
     pub fn first_step_secs(&self) -> Option<Secs> {
-        let denoise = self.stages.iter().find(|s| s.stage == Stage::Denoise)?;
+        let denoise = self.stage(Stage::Denoise)?;
         denoise.step_secs.first().copied().filter(|_| denoise.step_secs.len() > 1)
     }
 
@@ -328,13 +333,13 @@ impl RunRecord {
 
     /// How long arithmetic stood still from prompt to video because a copy had not arrived.
     pub fn copy_stall_secs(&self) -> Option<Secs> {
-        let of = |stage: Stage| self.stages.iter().find(|s| s.stage == stage)?.time?.copy_stall;
+        let of = |stage: Stage| self.stage(stage)?.time?.copy_stall;
         Some(of(Stage::Encode)? + of(Stage::Denoise)? * self.scale() + of(Stage::Decode)?)
     }
 
     /// Multiplications and additions a second that the sampler steps reached.
     pub fn denoise_operations_per_sec(&self) -> Option<f64> {
-        let time = self.stages.iter().find(|s| s.stage == Stage::Denoise)?.time?;
+        let time = self.stage(Stage::Denoise)?.time?;
         Some(time.work?.operations / time.secs.expected).filter(|rate| rate.is_finite())
     }
 }

@@ -48,9 +48,8 @@ pub(super) fn with_steps_of(other: &RunRecord, mut record: RunRecord, config: &C
     if let Some(settled) = &mut record.settled_config {
         settled.steps_measured = config.steps_measured;
     }
-    let is_denoise = |stage: Stage| stage == Stage::Denoise;
-    let came_through = record.stages.iter_mut().find(|stage| is_denoise(stage.stage) && stage.time.is_some());
-    if let (Some(own), Some(theirs)) = (came_through, other.stages.iter().find(|stage| is_denoise(stage.stage))) {
+    let came_through = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise && stage.time.is_some());
+    if let (Some(own), Some(theirs)) = (came_through, other.stage(Stage::Denoise)) {
         *own = theirs.clone();
         record.steps_of = Some(other.case.clone());
     }
