@@ -6,6 +6,7 @@ RESOLUTION ?=
 FRAMES ?=
 SWEEP ?= sweeps/default.yaml
 DEVICE ?= auto
+RAM ?=
 ARGS ?=
 
 lowmem := target/release/lowmem
@@ -21,11 +22,11 @@ setup: ## Fetches PyTorch once, into the user's cache folder.
 build: setup ## Builds everything.
 	@cargo build --release --workspace --quiet
 
-sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090) and writes a report.
-	@$(lowmem) sweep $(SWEEP) --gpu "$(GPU)" --device $(DEVICE) $(ARGS)
+sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090), and for RAM (32GB) where it is given, and writes a report.
+	@$(lowmem) sweep $(SWEEP) --gpu "$(GPU)" $(RAM:%=--ram "%") --device $(DEVICE) $(ARGS)
 
-autotune: build ## Prints the best level for GPU, and for MODEL, RESOLUTION and FRAMES where they are given.
-	@$(lowmem) autotune --gpu "$(GPU)" $(MODEL:%=--model %) $(RESOLUTION:%=--resolution %) $(FRAMES:%=--frames %) --device $(DEVICE) $(ARGS)
+autotune: build ## Prints the best level for GPU, and for RAM, MODEL, RESOLUTION and FRAMES where they are given.
+	@$(lowmem) autotune --gpu "$(GPU)" $(RAM:%=--ram "%") $(MODEL:%=--model %) $(RESOLUTION:%=--resolution %) $(FRAMES:%=--frames %) --device $(DEVICE) $(ARGS)
 
 dist: build ## Makes target/dist/lowmem-VERSION-x86_64.tar.gz, for machines without Rust.
 	@setup/dist.sh

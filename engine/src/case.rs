@@ -8,7 +8,7 @@ use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
-use crate::memory::{Room, predict_from, settle};
+use crate::memory::{Room, predict_from, predict_host, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
 use crate::stages::{Say, Stages, other_failure};
@@ -67,7 +67,8 @@ impl Case<'_> {
             allocator::set_limit(reservable).map_err(outside_stages)?;
         }
         let planned = if has_peaks { report.stages } else { Vec::new() };
-        say(Event::Planned { config: Box::new(self.config.clone()), stages: planned });
+        let host = predict_host(first, &self.config, &components, self.request.device);
+        say(Event::Planned { config: Box::new(self.config.clone()), stages: planned, host });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
         let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone());

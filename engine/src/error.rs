@@ -6,8 +6,6 @@ use std::path::Path;
 use engine_protocol::{ConfigError, HostShortage};
 use tch::TchError;
 
-use crate::host_room;
-
 /// The engine's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -45,7 +43,7 @@ impl Error {
 
     /// The host did not give so many bytes. What it could still give is looked up now: as the error passes, memory is let go of.
     pub(crate) fn lacks_host_memory(requested_bytes: Option<u64>, is_page_locked: bool) -> Self {
-        Self::HostMemory(HostShortage { requested_bytes, available_bytes: host_room::available_bytes(), is_page_locked })
+        Self::HostMemory(HostShortage { requested_bytes, available_bytes: host_memory::available_bytes(), is_page_locked })
     }
 
     /// A file or folder that cannot be used, and why.

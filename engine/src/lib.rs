@@ -10,7 +10,7 @@ pub mod compute_device;
 pub mod cuda;
 pub mod error;
 pub mod host_rates;
-mod host_room;
+mod host_use;
 pub mod memory;
 mod operation_times;
 pub mod pipeline;

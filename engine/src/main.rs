@@ -10,9 +10,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use engine::memory::{Room, predict, settle};
+use engine::memory::{Room, predict, predict_host, settle};
 use engine::{Checkpoint, calibration, case, components, host_rates};
-use engine_protocol::{Event, Request};
+use engine_protocol::{Event, Request, Stage};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
 const BAD_INPUT: u8 = 2;
@@ -52,7 +52,9 @@ fn plan() -> ExitCode {
         Ok(request) => {
             let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
             let components = components::of(&request.model);
-            let mut report = predict(&settle(&request.config, &components, room), &components, room.gpu);
+            let config = settle(&request.config, &components, room);
+            let mut report = predict(&config, &components, room.gpu);
+            report.host = predict_host(Stage::Encode, &config, &components, request.device);
             report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
             println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
             ExitCode::SUCCESS

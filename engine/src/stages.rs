@@ -1,11 +1,12 @@
 //! Stages of a run: each with its own peaks and time, each told of as it begins and ends. What is done in a stage is not known here.
 
-use engine_protocol::{Event, OperationTime, Stage, StageMemory, StageTime};
+use engine_protocol::{Event, HostMemory, OperationTime, Stage, StageMemory, StageTime};
 
 use crate::attribution;
 use crate::compute_device::ComputeDevice;
 use crate::cuda::allocator;
 use crate::error::{Error, Result};
+use crate::host_use;
 use crate::operation_times;
 use crate::timing;
 
@@ -16,6 +17,14 @@ pub type Say<'a> = &'a mut dyn FnMut(Event);
 #[derive(Debug, Clone, Copy)]
 pub struct Stages {
     device: ComputeDevice,
+}
+
+/// What a stage came to.
+struct Ended {
+    time: Option<StageTime>,
+    memory: Option<StageMemory>,
+    host: HostMemory,
+    operations: Vec<OperationTime>,
 }
 
 impl Stages {
@@ -32,8 +41,8 @@ impl Stages {
         say(Event::StageBegun { stage });
         let result = self.begin(stage).and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
         match result {
-            Ok((result, (time, memory, operations))) => {
-                say(Event::StageEnded { stage, time, memory, operations });
+            Ok((result, Ended { time, memory, host, operations })) => {
+                say(Event::StageEnded { stage, time, memory, host: Some(host), operations });
                 Ok(result)
             }
             Err(error) => Err(Box::new(self.failure(stage, &error))),
@@ -55,6 +64,7 @@ impl Stages {
         if self.device.is_gpu() {
             allocator::reset_peaks()?;
         }
+        host_use::begin_stage(self.device)?;
         timing::begin_stage(self.device.torch)?;
         if stage == Stage::Load && !self.device.computes {
             // Weights are allocated and never filled.
@@ -63,11 +73,11 @@ impl Stages {
         Ok(())
     }
 
-    fn end(self) -> Result<(Option<StageTime>, Option<StageMemory>, Vec<OperationTime>)> {
+    fn end(self) -> Result<Ended> {
         let time = timing::end_stage()?;
         let memory = self.end_memory()?;
         // The device has been waited for.
-        Ok((time, memory, operation_times::end_stage()?))
+        Ok(Ended { time, memory, operations: operation_times::end_stage()?, host: host_use::end_stage(self.device)? })
     }
 
     fn end_memory(self) -> Result<Option<StageMemory>> {

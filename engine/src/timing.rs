@@ -58,6 +58,8 @@ struct StageClock {
     /// Each wait for a copy: before and after it in the stream of arithmetic. How long it took is read when the device has passed it.
     waits: Vec<[Event; 2]>,
     stalled: Secs,
+    /// What was loaded meanwhile took so long: in the step until now, and in the stage before that step.
+    loading: [Secs; 2],
     /// Something was left out, and nobody knows how long it would have taken.
     is_unknown: bool,
 }
@@ -91,6 +93,15 @@ pub(crate) fn wait_for_copy(compute: Stream, arrived: &Event) -> Result<()> {
     Ok(())
 }
 
+/// Runs `load` in the middle of a stage, whose time is without what that takes: loading is apart wherever it happens.
+pub(crate) fn apart<R>(device: Device, load: impl FnOnce() -> Result<R>) -> Result<R> {
+    let mut watch = Stopwatch::start(device)?;
+    let loaded = load()?;
+    let secs = watch.lap()?;
+    CLOCK.with_borrow_mut(|clock| clock.loading[0] = clock.loading[0] + secs);
+    Ok(loaded)
+}
+
 /// A stage begins on `device`.
 pub(crate) fn begin_stage(device: Device) -> Result<()> {
     let watches = Some([Stopwatch::start(device)?, Stopwatch::start(device)?]);
@@ -103,7 +114,9 @@ pub(crate) fn end_step() -> Result<Option<Secs>> {
     CLOCK.with_borrow_mut(|clock| {
         let secs = clock.watches.as_mut().map(|[_, step]| step.lap()).transpose()?;
         clock.add_up_waits()?;
-        Ok(secs.filter(|_| !clock.is_unknown))
+        let loading = std::mem::take(&mut clock.loading[0]);
+        clock.loading[1] = clock.loading[1] + loading;
+        Ok(secs.filter(|_| !clock.is_unknown).map(|secs| without(secs, loading)))
     })
 }
 
@@ -112,10 +125,15 @@ pub(crate) fn end_stage() -> Result<Option<StageTime>> {
     CLOCK.take().end()
 }
 
+/// A time without a part of it.
+fn without(secs: Secs, part: Secs) -> Secs {
+    Secs { low: secs.low - part.low, expected: secs.expected - part.expected, high: secs.high - part.high }
+}
+
 impl StageClock {
     fn end(mut self) -> Result<Option<StageTime>> {
         let Some([whole, _]) = &mut self.watches else { return Ok(None) };
-        let secs = whole.lap()?;
+        let secs = without(whole.lap()?, self.loading[0] + self.loading[1]);
         let on_gpu = matches!(whole, Stopwatch::OnGpu(_));
         self.add_up_waits()?;
         let time = StageTime { secs, copy_stall: on_gpu.then_some(self.stalled), work: on_gpu.then_some(self.work) };

@@ -92,6 +92,9 @@ pub(crate) struct DeviceArguments {
     /// What runs the cases
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
+    /// The machine's memory as a budget (by default this machine's where cases run here; without limit where the virtual GPU plans for another)
+    #[arg(long, value_name = "32GB", allow_hyphen_values = true)]
+    pub(crate) ram: Option<String>,
     /// The GPU's slot where it is not the one that it is made for, as PCI Express generation and lanes: 3x8
     #[arg(long, value_name = "GENxLANES")]
     pub(crate) pcie: Option<PcieSlot>,
@@ -100,7 +103,7 @@ pub(crate) struct DeviceArguments {
 impl DeviceArguments {
     /// As a testbed is chosen by them.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
-        Wanted { gpu: self.gpu.as_deref(), device: self.device, pcie: self.pcie }
+        Wanted { gpu: self.gpu.as_deref(), device: self.device, ram: self.ram.as_deref(), pcie: self.pcie }
     }
 }
 
@@ -200,6 +203,9 @@ pub(crate) struct PlanArguments {
     /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
+    /// The machine's memory to hold the predicted RAM against
+    #[arg(long, value_name = "32GB", allow_hyphen_values = true)]
+    pub(crate) ram: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

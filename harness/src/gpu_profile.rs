@@ -153,7 +153,7 @@ fn described(profile: &GpuProfile) -> String {
 }
 
 /// `24GB`, `24GiB`, `24G` and `24` as a number of GiB, which is what the size on a box means. `3050` is a name.
-fn size(text: &str) -> Option<f64> {
+pub(crate) fn size(text: &str) -> Option<f64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = ["gib", "gb", "g"].iter().find_map(|unit| lower.strip_suffix(unit)).unwrap_or(&lower).trim_end();
     // `inf` and `nan` are numbers to Rust and names to people.

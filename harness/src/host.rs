@@ -18,7 +18,7 @@ pub(crate) fn describe() -> Host {
         system: format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy()),
         processor,
         cores: cores(),
-        memory_bytes: meminfo("MemTotal"),
+        memory_bytes: host_memory::meminfo_bytes("MemTotal:"),
     }
 }
 
@@ -27,14 +27,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What may be taken of this machine's memory without others being pushed out.
-pub(crate) fn available_bytes() -> Option<u64> {
-    meminfo("MemAvailable")
-}
-
 /// Refuses a model whose weights this machine's memory does not hold.
 pub(crate) fn check_weights_fit(model: &ModelSpec, dtype: Dtype) -> Result<(), Error> {
-    let (needed, available) = (weight_bytes(model, dtype), available_bytes().unwrap_or(u64::MAX));
+    let (needed, available) = (weight_bytes(model, dtype), host_memory::available_bytes().unwrap_or(u64::MAX));
     if needed <= available {
         return Ok(());
     }
@@ -46,11 +41,4 @@ pub(crate) fn check_weights_fit(model: &ModelSpec, dtype: Dtype) -> Result<(), E
         dtype.name(),
         gib(available)
     )))
-}
-
-fn meminfo(key: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -24,6 +24,7 @@ mod model;
 mod pcie_slot;
 mod progress;
 mod pytorch;
+mod ram;
 mod real_gpu;
 mod run_store;
 mod shared_weights;

@@ -158,6 +158,8 @@ mod tests {
             choice: String::new(),
             capacity_bytes: None,
             memory_limit_bytes: None,
+            ram_bytes: None,
+            ram: None,
             models: Vec::new(),
             cases: cases.iter().map(|&case| case.to_owned()).collect(),
             left_out: Vec::new(),

@@ -12,7 +12,6 @@ use engine_protocol::{Config, Device, gib};
 use rustix::process::geteuid;
 
 use crate::error::Error;
-use crate::host;
 use crate::model::{Models, weight_bytes};
 use crate::pytorch;
 
@@ -71,7 +70,7 @@ impl SharedWeights {
         // A case has its own copy of the weights beside the file.
         let of_a_case = uses.values().map(|&(bytes, _)| bytes).max().unwrap_or(0);
         let has_room = |place: &&Place| {
-            let memory = host::available_bytes().unwrap_or(u64::MAX);
+            let memory = host_memory::available_bytes().unwrap_or(u64::MAX);
             let in_memory = !place.is_memory || bytes.saturating_add(of_a_case) <= memory;
             in_memory && free_bytes(&place.parent).is_some_and(|free| bytes <= free)
         };

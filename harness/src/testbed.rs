@@ -8,6 +8,7 @@ use engine_protocol::{Config, Device, GpuProfile, HostRates, ModelSpec, Request,
 use crate::error::Error;
 use crate::gpu_profile::{Budget, GpuProfiles, is_of};
 use crate::pcie_slot::PcieSlot;
+use crate::ram::Ram;
 use crate::real_gpu::{self, RealGpu};
 
 /// What runs cases, as it is asked for.
@@ -30,6 +31,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) gpu: Option<&'a str>,
     /// What runs the cases.
     pub(crate) device: DeviceChoice,
+    /// The machine's memory (32GB).
+    pub(crate) ram: Option<&'a str>,
     /// The GPU's slot, where it is not the one that it is made for.
     pub(crate) pcie: Option<PcieSlot>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Testbed {
     pub(crate) capacity_bytes: Option<u64>,
     /// What the caching allocator may reserve at most, where that is less than the device has.
     pub(crate) memory_limit_bytes: Option<u64>,
+    /// What cases may take of the machine's memory.
+    pub(crate) ram: Ram,
     /// The real GPU to use.
     pub(crate) uuid: Option<String>,
     /// How all this came about, in a sentence or two.
@@ -57,6 +62,7 @@ impl Testbed {
     /// What is wanted, as it is on this machine.
     pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
         let mut testbed = Self::of(wanted)?;
+        testbed.ram = Ram::of(wanted.ram, testbed.device)?;
         if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
             let (generation, lanes) = (profile.pcie.generation.value, profile.pcie.lanes.value);
@@ -99,6 +105,7 @@ impl Testbed {
             profile: None,
             capacity_bytes: None,
             memory_limit_bytes: None,
+            ram: Ram::unlimited(),
             uuid: None,
             choice: format!("--device cpu was asked for.{idle}"),
             label: "cpu".into(),
@@ -113,6 +120,7 @@ impl Testbed {
             device: Device::Virtual,
             capacity_bytes: Some(budget.capacity_bytes),
             memory_limit_bytes: budget.memory_limit_bytes(),
+            ram: Ram::unlimited(),
             uuid: None,
             choice: format!("{} {why}", budget.choice),
             label: label(&budget),
@@ -136,6 +144,7 @@ impl Testbed {
             device: Device::Cuda,
             capacity_bytes: Some(limited.as_ref().map_or(own, |budget| budget.capacity_bytes)),
             memory_limit_bytes: limited.as_ref().map(|budget| budget.capacity_bytes),
+            ram: Ram::unlimited(),
             uuid: Some(gpu.uuid.clone()),
             choice,
             label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
@@ -150,7 +159,7 @@ impl Testbed {
             case: case.into(),
             device: self.device,
             memory_limit_bytes: self.memory_limit_of(config),
-            host_limit_bytes: None,
+            host_limit_bytes: self.ram.limit_bytes(),
             gpu: self.profile.clone(),
             host_rates,
             model: model.clone(),

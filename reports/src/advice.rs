@@ -1,6 +1,8 @@
 //! A configuration told: its flags on one line, and the settings that give it again. Which one is best is judged elsewhere.
 
-use engine_protocol::{Config, Flag, Group, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype};
+use engine_protocol::{
+    Config, Flag, Group, LoadWeights, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype, setting_text,
+};
 use serde_json::Value;
 
 use crate::run::Run;
@@ -19,6 +21,15 @@ pub fn level_and_flags(run: &Run, config: &Config) -> String {
     }
 }
 
+/// What a case's configuration left to the machine, as it was settled, on one line: `load_weights=as_used, stream_from=file`; empty where it left nothing.
+pub fn settled(record: &RunRecord) -> String {
+    let run = record.config_run().settings();
+    let asked = record.config.settings();
+    let is_auto = |value: &Value| *value == Value::from("auto");
+    let chosen = run.into_iter().filter(|(flag, _)| asked.iter().any(|(other, value)| other.key == flag.key && is_auto(value)));
+    chosen.filter(|(_, value)| !is_auto(value)).map(|(flag, value)| setting_text(flag.key, &value)).collect::<Vec<_>>().join(", ")
+}
+
 /// The settings that make a video of the same size and length as `config` does, in the same way: all but what it shows and how much of it was run.
 pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
     let is_told = |flag: &Flag| ![Group::Prompt, Group::Measuring].contains(&flag.group) && flag.key != "on_oom";
@@ -29,6 +40,9 @@ pub fn settings(config: &Config) -> Vec<(&'static str, Value)> {
 pub fn host_remedies(record: &RunRecord) -> String {
     let config = record.config_run();
     let mut remedies = Vec::new();
+    if config.load_weights != LoadWeights::AsUsed {
+        remedies.push("load_weights=as_used, with which one model at a time is in memory".to_owned());
+    }
     let is_streamed_from_memory = config.offload_dit && config.stream_from != Some(StreamFrom::File);
     if is_streamed_from_memory && config.resident_blocks == Some(ResidentBlocks::Count(0)) {
         remedies.push("resident_blocks=auto, which keeps on the GPU what it has room for".to_owned());

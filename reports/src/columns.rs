@@ -170,9 +170,72 @@ fn memory() -> Vec<Column> {
         of("host_available_bytes", "bytes", "What of that memory was left to take then.", |r| {
             text(r.host_shortage.and_then(|shortage| shortage.available_bytes))
         }),
+        of(
+            "host_peak_bytes",
+            "bytes",
+            "The most of the machine's memory (RAM) that the process held at once, page-locked memory included, as measured.",
+            |r| text(r.host().and_then(|host| host.peak_bytes)),
+        ),
+        of("predicted_host_peak_bytes", "bytes", "What was predicted for that.", |r| {
+            text(r.predicted_host().and_then(|host| host.peak_bytes))
+        }),
         of("host_pinned_peak_bytes", "bytes", "The most page-locked memory of the host at once.", |r| text(r.host_pinned_peak_bytes)),
+        of("predicted_host_pinned_peak_bytes", "bytes", "What was predicted for that.", |r| {
+            text(r.predicted_host().map(|host| host.pinned_peak_bytes))
+        }),
     ]);
+    columns.extend(HOST_OF_STAGES.into_iter().flat_map(host_of_stage));
     columns
+}
+
+/// Of each stage the names of its columns of the machine's memory: measured, predicted, page-locked, page-locked as predicted.
+const HOST_OF_STAGES: [(Stage, [&str; 4]); 4] = [
+    (
+        Stage::Load,
+        ["load_host_peak_bytes", "load_predicted_host_peak_bytes", "load_host_pinned_peak_bytes", "load_predicted_host_pinned_peak_bytes"],
+    ),
+    (
+        Stage::Encode,
+        [
+            "encode_host_peak_bytes",
+            "encode_predicted_host_peak_bytes",
+            "encode_host_pinned_peak_bytes",
+            "encode_predicted_host_pinned_peak_bytes",
+        ],
+    ),
+    (
+        Stage::Denoise,
+        [
+            "denoise_host_peak_bytes",
+            "denoise_predicted_host_peak_bytes",
+            "denoise_host_pinned_peak_bytes",
+            "denoise_predicted_host_pinned_peak_bytes",
+        ],
+    ),
+    (
+        Stage::Decode,
+        [
+            "decode_host_peak_bytes",
+            "decode_predicted_host_peak_bytes",
+            "decode_host_pinned_peak_bytes",
+            "decode_predicted_host_pinned_peak_bytes",
+        ],
+    ),
+];
+
+fn host_of_stage((stage, [peak, predicted, pinned, predicted_pinned]): (Stage, [&'static str; 4])) -> [Column; 4] {
+    let measured = move |r: &RunRecord| r.stage(stage).and_then(|stage| stage.host);
+    let planned = move |r: &RunRecord| r.stage(stage).and_then(|stage| stage.predicted_host);
+    [
+        of(peak, "bytes", "The most of the machine's memory that the process held during this stage, as measured.", move |r| {
+            text(measured(r).and_then(|host| host.peak_bytes))
+        }),
+        of(predicted, "bytes", "What was predicted for that.", move |r| text(planned(r).and_then(|host| host.peak_bytes))),
+        of(pinned, "bytes", "The most page-locked memory during this stage.", move |r| {
+            text(measured(r).map(|host| host.pinned_peak_bytes))
+        }),
+        of(predicted_pinned, "bytes", "What was predicted for that.", move |r| text(planned(r).map(|host| host.pinned_peak_bytes))),
+    ]
 }
 
 /// Times on the device, in seconds.

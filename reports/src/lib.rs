@@ -14,6 +14,7 @@ mod load;
 mod markdown;
 mod peak_parts;
 mod plot;
+mod ram;
 mod recommended;
 mod results_page;
 mod run;
@@ -28,17 +29,18 @@ mod words;
 use std::fs;
 use std::path::Path;
 
-pub use advice::{flags, host_remedies, level_and_flags, settings};
+pub use advice::{flags, host_remedies, level_and_flags, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use error::Error;
 pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
+pub use ram::{ram_in_words, source as ram_source};
 pub use results_page::results_page;
 pub use run::{Host, Manifest, Run};
 pub use sentences::{duration, fit, nearest, source, steps_that_ran};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, terminal_notes};
-pub use verdict::{Miss, Verdict, nearest_miss, needed_bytes, ranked};
+pub use verdict::{Miss, Verdict, nearest_by_ram, nearest_miss, needed_bytes, ranked};
 pub use words::{CONTEXT, counters, in_gib, rough_time, time, time_with_range};
 
 /// The page's file name in a run directory.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use engine_protocol::{OLDEST_SCHEMA, RunRecord, SCHEMA};
+use engine_protocol::{LoadWeights, OLDEST_SCHEMA, RunRecord, SCHEMA};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -80,6 +80,9 @@ fn parsed<T: DeserializeOwned>(text: &[u8], path: &Path, line: Option<usize>) ->
     if schema == 1 {
         from_schema_1(&mut value);
     }
+    if schema < 4 {
+        from_schema_3(&mut value);
+    }
     // Most mistakes are told with their place by the text itself; what an older schema has in another form is known from the value alone.
     if schema == u64::from(SCHEMA) { serde_json::from_slice(text) } else { serde_json::from_value(value) }.map_err(at)
 }
@@ -96,6 +99,15 @@ fn from_schema_1(value: &mut Value) {
         let mut whole = config.clone();
         whole.extend(settled);
         value["settled_config"] = Value::Object(whole);
+    }
+}
+
+/// Until schema 3 all weights were loaded at the start.
+fn from_schema_3(value: &mut Value) {
+    for name in ["config", "settled_config"] {
+        if let Some(config) = value.get_mut(name).and_then(Value::as_object_mut) {
+            config.entry("load_weights").or_insert_with(|| LoadWeights::AtStart.name().into());
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use engine_protocol::gib;
 
-use crate::forecast;
 use crate::summary::Summary;
 use crate::table::{TABLE, all_notes};
+use crate::{forecast, ram};
 
 /// The run as Markdown: provenance, recommendation, one table a model and resolution.
 pub(crate) fn tables(summary: &Summary<'_>) -> String {
@@ -32,6 +32,13 @@ pub(crate) fn tables(summary: &Summary<'_>) -> String {
         text += &line(["---"].into_iter().chain(["--:"; 6]));
         forecast.iter().for_each(|row| text += &line(row.iter().map(String::as_str)));
         text += &format!("\n{}\n", forecast::NOTE);
+    }
+    let ram = ram::rows(&summary.told_cases());
+    if !ram.is_empty() {
+        text += "\n## RAM by stage\n\n";
+        text += &line(ram::TITLES.into_iter());
+        text += &line(["---", "---"].into_iter().chain(["--:"; 4]));
+        ram.iter().for_each(|row| text += &line(row.iter().map(String::as_str)));
     }
     text += "\n";
     all_notes(summary).iter().for_each(|note| text += &format!("- {note}\n"));

@@ -42,6 +42,12 @@ pub struct Manifest {
     pub capacity_bytes: Option<u64>,
     /// What the caching allocator may reserve at most, where that is less than the GPU has.
     pub memory_limit_bytes: Option<u64>,
+    /// What cases may take of the machine's memory, everything counted; empty where nothing limits them, and in schemas before 4.
+    #[serde(default)]
+    pub ram_bytes: Option<u64>,
+    /// Where that is from, in words; empty in schemas before 4.
+    #[serde(default)]
+    pub ram: Option<String>,
     /// The models of the cases, by name.
     pub models: Vec<ModelSpec>,
     /// All cases, in order.
@@ -78,6 +84,11 @@ impl Run {
     /// How many cases ended so.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.records.iter().filter(|record| record.outcome == outcome).count()
+    }
+
+    /// Whether the machine's memory holds a case, as far as is known.
+    pub fn fits_ram(&self, record: &RunRecord) -> bool {
+        !self.manifest.ram_bytes.is_some_and(|held| record.host_needed_bytes().is_some_and(|needed| needed > held))
     }
 
     /// Whether any case ended in a way that is no answer about memory.

@@ -5,6 +5,7 @@
 use engine_protocol::{Device, Outcome, RunRecord, Secs, Source, gib};
 
 use crate::advice::level_and_flags;
+use crate::ram::{self, ram_in_words};
 use crate::run::Run;
 use crate::verdict::{Miss, Verdict, total_secs};
 use crate::words::{time, time_with_range};
@@ -40,8 +41,14 @@ pub(crate) fn provenance(run: &Run) -> String {
 pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     let subject = verdict.subject();
     if let Some(best) = verdict.best {
-        let says = [fit(best, run.manifest.capacity_bytes), duration(best)].into_iter().flatten().map(|said| format!(" {said}."));
+        let says = [fit(best, run.manifest.capacity_bytes), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
+            .into_iter()
+            .flatten()
+            .map(|said| format!(" {said}."));
         return format!("{subject}: {}.{}", level_and_flags(run, &best.config), says.collect::<String>());
+    }
+    if let Some(short) = verdict.short_of_ram {
+        return format!("{subject}: nothing fits. {}", ram::nearest(run, short));
     }
     match &verdict.nearest {
         Some(miss) => format!("{subject}: nothing fits. {}", nearest(miss, run.manifest.capacity_bytes)),

@@ -51,6 +51,14 @@ impl<'a> Summary<'a> {
         self.verdicts.iter().any(|verdict| verdict.best.is_some_and(|best| best.case == record.case))
     }
 
+    /// The cases that verdicts are about, or all where they are few: `results.csv` has the others.
+    pub(crate) fn told_cases(&self) -> Vec<&'a RunRecord> {
+        const FEW: usize = 8;
+        let few = self.run.records.len() <= FEW;
+        let is_told = |record: &RunRecord| self.verdicts.iter().any(|verdict| verdict.best.or(verdict.short_of_ram) == Some(record));
+        self.run.records.iter().filter(|record| few || is_told(record)).collect()
+    }
+
     /// The model and resolution with the most pixels: the first of equals.
     pub(crate) fn largest_video(&self) -> Option<&Verdict<'a>> {
         self.verdicts.iter().reduce(|best, next| if next.pixels() > best.pixels() { next } else { best })

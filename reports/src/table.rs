@@ -5,6 +5,7 @@
 use engine_protocol::{Outcome, RunRecord, Stage};
 
 use crate::advice::host_remedies;
+use crate::ram::{self, pinned_bytes};
 use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{needed_bytes, total_secs};
@@ -39,7 +40,7 @@ impl TableColumn {
 }
 
 /// All columns, in order.
-pub const TABLE: [TableColumn; 11] = [
+pub const TABLE: [TableColumn; 13] = [
     TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
     TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
     TableColumn::text("attention", |record| record.config.attn_type.name().into()),
@@ -50,6 +51,11 @@ pub const TABLE: [TableColumn; 11] = [
     TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
         Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
         None => in_gib(record.peak_device_bytes()),
+    }),
+    // On the CPU too.
+    TableColumn { is_memory: false, ..TableColumn::memory("RAM GiB", true, |record| in_gib(record.host_needed_bytes())) },
+    TableColumn::memory("page-locked GiB", false, |record| {
+        record.host_needed_bytes().map(|_| in_gib(Some(pinned_bytes(record)))).unwrap_or_default()
     }),
     TableColumn {
         is_memory: false,
@@ -116,6 +122,7 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
             "oom: out of memory, the case does not fit. It needs at least what stands after ≥; how much more is not known.".to_owned(),
         );
     }
+    notes.extend(ram::notes(run));
     // What to do follows from the configuration: the first case stands for all.
     if let Some(record) = records.iter().find(|record| record.outcome == Outcome::OomHost) {
         let error = record.error.as_deref().unwrap_or_default();

@@ -38,6 +38,8 @@ pub struct Verdict<'a> {
     pub best: Option<&'a RunRecord>,
     /// Where nothing fits, the case that missed by least.
     pub nearest: Option<Miss<'a>>,
+    /// Where nothing fits, of the cases that the GPU holds the one that takes least of the machine's memory.
+    pub short_of_ram: Option<&'a RunRecord>,
 }
 
 /// A case that ran out of memory, and what it would have needed.
@@ -75,12 +77,14 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
             None => groups.push(vec![record]),
         }
     }
-    let verdict = |records: Vec<_>| {
-        let best = best(records.iter().copied());
-        let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
-        Verdict { records, best, nearest }
-    };
-    groups.into_iter().map(verdict).collect()
+    groups.into_iter().map(|records| verdict(run, records)).collect()
+}
+
+fn verdict<'a>(run: &'a Run, records: Vec<&'a RunRecord>) -> Verdict<'a> {
+    let best = ranked(records.iter().copied().filter(|record| run.fits_ram(record))).first().copied();
+    let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
+    let short_of_ram = if best.is_none() { nearest_by_ram(records.iter().copied()) } else { None };
+    Verdict { records, best, nearest, short_of_ram }
 }
 
 /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
@@ -90,9 +94,9 @@ pub(crate) fn overall<'a>(verdicts: &[Verdict<'a>]) -> Option<&'a RunRecord> {
     fitting.reduce(|best, next| if next.pixels() > best.pixels() { next } else { best })?.best
 }
 
-/// The best case that fits.
-fn best<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecord> {
-    ranked(records).first().copied()
+/// Of the cases that the GPU holds, the one that takes least of the machine's memory.
+pub fn nearest_by_ram<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Option<&'a RunRecord> {
+    records.filter(|record| record.outcome == Outcome::Ok).min_by_key(|record| record.host_needed_bytes())
 }
 
 /// Of the cases that ran out of memory, the one that would have needed least.

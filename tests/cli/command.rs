@@ -47,12 +47,12 @@ fn events() -> String {
         peak_device_bytes: (gib + 1) << 30,
         parts: None,
     };
-    let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, host_pinned_peak_bytes: 3, not_page_locked: None };
+    let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, not_page_locked: None };
     let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
     events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)) }));
     for stage in Stage::ALL {
-        let ended = |time, memory| Event::StageEnded { stage, time, memory, operations: Vec::new() };
+        let ended = |time, memory| Event::StageEnded { stage, time, memory, host: None, operations: Vec::new() };
         let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };
         let oom = |gib| Event::OutOfMemory {
             stage,

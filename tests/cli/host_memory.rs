@@ -1,6 +1,8 @@
 //! Where the machine's own memory runs out, that is what is said: nothing of the GPU, of frames or of sizes.
 
-use crate::command::{Place, executable, lowmem, stderr};
+use std::fs;
+
+use crate::command::{Place, executable, lowmem, stderr, stdout};
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 
@@ -49,7 +51,7 @@ fn a_sweep_has_it_as_an_outcome_of_its_own() {
     let fixed = ["sweep", "model=wan2.1-t2v-14b", "resolution=480p", "low_mem_level=3", "attn_type=sdpa", "vae_tile_size=32", "frames=5"];
     let on = ["--gpu", "rtx-3060", "--device", "virtual", "--out", out.to_str().expect("a path")];
     let said = in_little_memory(&[&fixed[..], &on].concat()).success();
-    let said = crate::command::stdout(&said);
+    let said = stdout(&said);
     assert!(said.contains("oom_host in load") && said.contains("nothing fits this machine") && said.contains("stream_from=file"), "{said}");
     assert!(!said.contains("0.00 GiB"), "{said}");
     let rows = place.rows("run");
@@ -68,7 +70,7 @@ fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
         command.args(["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "rtx-3060", "--device", "virtual", "--prompt", "x"]);
         command.args(["resolution=480p", "frames=5", "steps_measured=1", "low_mem_level=3"]).args(settings).assert()
     };
-    let said = |bytes: &str| crate::command::stdout(&generate(bytes, &[]).success());
+    let said = |bytes: &str| stdout(&generate(bytes, &[]).success());
     assert!(!said("100000000000").contains("Warning"));
     // A gigabyte and the ring; then next to nothing.
     for (bytes, rate) in [("1000000000", "at some 20 GB/s"), ("1000000", "at some 9 GB/s")] {
@@ -78,4 +80,91 @@ fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
     let said = stderr(&generate("1000000000", &["pinned_memory=require"]).code(3));
     assert!(said.contains("of page-locked memory more were asked for") && said.contains("pinned_memory=true"), "{said}");
     generate("100000000000", &["pinned_memory=require"]).success();
+}
+
+/// What `lowmem autotune` answers for A14B at level 3 on a card of 12 GB in a machine of so much memory.
+fn autotune_in(ram: &str) -> serde_json::Value {
+    let place = Place::new();
+    let mut command = lowmem();
+    command.args([
+        "autotune",
+        "--device",
+        "virtual",
+        "--gpu",
+        "rtx-3060",
+        "--model",
+        "wan2.2-t2v-a14b",
+        "--resolution",
+        "480p",
+        "--frames",
+        "5",
+    ]);
+    command.args(["low_mem_level=3", "vae_tile_size=8", "--json", "--ram", ram, "--out"]).arg(place.path("run"));
+    serde_json::from_str(&stdout(&command.assert().success())).expect("JSON")
+}
+
+#[test]
+fn autotune_goes_by_the_machines_memory_too() {
+    let best = |ram: &str| {
+        let answer = autotune_in(ram);
+        let bytes = |value: &serde_json::Value| value.as_u64().expect("bytes");
+        assert!(bytes(&answer["best"]["ram_peak_bytes"]) <= bytes(&answer["ram_bytes"]), "{ram}: {answer}");
+        answer["best"]["settled"].as_str().expect("told").to_owned()
+    };
+    // Both transformers and the text encoder; one at a time; none, since they are read from their files.
+    for (ram, settled) in [("96GB", ["at_start", "memory"]), ("32GB", ["as_used", "memory"]), ("16GB", ["as_used", "file"])] {
+        let said = best(ram);
+        assert!(
+            said.contains(&format!("load_weights={}", settled[0])) && said.contains(&format!("stream_from={}", settled[1])),
+            "{ram}: {said}"
+        );
+    }
+}
+
+#[test]
+fn nothing_that_ram_does_not_hold_is_recommended() {
+    let place = Place::new();
+    let on = ["--device", "virtual", "--gpu", "rtx-3060"];
+    let autotune = |place: &Place| {
+        let mut command = lowmem();
+        command
+            .args(["autotune", "--ram", "3GB", "--model", "wan2.1-t2v-14b", "--frames", "5", "low_mem_level=3", "stream_from=memory"])
+            .args(on);
+        command.arg("--out").arg(place.path("tuned")).assert()
+    };
+    let said = stdout(&autotune(&place).code(3));
+    assert!(said.contains("Nothing fits the machine's memory (RAM): level3") && said.contains(" GiB, and there are 1.41."), "{said}");
+
+    fs::write(
+        place.path("two.yaml"),
+        "model: wan2.1-t2v-14b\nframes: 5\nlow_mem_level: 3\nstream_from: memory\ncases:\n  - {load_weights: at_start}\n  - {load_weights: as_used}\n",
+    )
+    .expect("written");
+    let mut sweep = lowmem();
+    sweep.arg("sweep").arg(place.path("two.yaml")).args(on).args(["--ram", "32GB", "--out"]).arg(place.path("run"));
+    let said = stdout(&sweep.assert().success());
+    assert!(said.contains("Does not fit 29.54 GiB of RAM, and is not recommended: load_weights-at_start"), "{said}");
+    assert!(said.contains("level 3 (load_weights=as_used") && said.contains("of 29.54 GiB, 26."), "{said}");
+    let rows = place.rows("run");
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert!(row.bytes("predicted_host_peak_bytes") > row.bytes("host_pinned_peak_bytes"));
+        assert_eq!(&row["host_pinned_peak_bytes"], &row["predicted_host_pinned_peak_bytes"]);
+        assert_eq!(&row["host_peak_bytes"], "", "on the virtual GPU no weight is written");
+        assert_eq!(&row["denoise_host_pinned_peak_bytes"], &row["denoise_predicted_host_pinned_peak_bytes"]);
+    }
+}
+
+#[test]
+fn a_plan_holds_ram_against_its_budget() {
+    let plan = |settings: &[&str]| {
+        let mut command = lowmem();
+        command.args(["plan", "--model", "wan2.1-t2v-14b", "low_mem_level=3"]).args(settings);
+        stdout(&command.assert().success())
+    };
+    assert!(plan(&[]).contains("RAM is assumed unlimited: --ram 32GB plans for a machine's own. 38."));
+    assert!(plan(&["--ram", "32GB"]).contains("Fits: 27."), "one model at a time");
+    assert!(plan(&["--ram", "32GB", "load_weights=at_start", "stream_from=memory"]).contains("Does not fit: 38."));
+    let said = stderr(&lowmem().args(["plan", "--model", "wan-tiny", "--ram", "lots"]).assert().code(2));
+    assert!(said.contains("--ram lots: say how much memory the machine has, such as 32GB"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Weights that wait on the host are there once: the pages of the file that they came from are let go of.
+//! The host's memory: what waits there is there once, since the pages of the file that it came from are let go of; and what is predicted is what is measured.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::process::Command;
 
 use engine::memory::{Place, Residency, Waits};
 use engine::weights::{Group, GroupLayout, GroupName, Source, WeightTypes};
+use engine_protocol::HostMemory;
+use lowmem_tests::sweep::Swept;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind};
 
@@ -66,4 +68,67 @@ fn status(key: &str) -> i64 {
     let text = std::fs::read_to_string("/proc/self/status").expect("it has one");
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("the line");
     line.trim().trim_end_matches("kB").trim().parse::<i64>().expect("a number") * 1024
+}
+
+/// Some 400 MB of weights in fp32, a quarter of it the text encoder's table.
+fn model() -> String {
+    let tiny = include_str!("../../sweeps/models/wan-tiny.yaml");
+    let larger = [
+        ("name: wan-tiny", "name: wan-400mb"),
+        ("vocab_size: 384", "vocab_size: 32000"),
+        ("  d_model: 32", "  d_model: 1024"),
+        ("d_kv: 8", "d_kv: 64"),
+        ("num_heads: 4", "num_heads: 16"),
+        ("d_ff: 64", "d_ff: 2048"),
+        ("num_layers: 4", "num_layers: 10"),
+        ("num_attention_heads: 2", "num_attention_heads: 8"),
+        ("attention_head_dim: 24", "attention_head_dim: 64"),
+        ("ffn_dim: 96", "ffn_dim: 2048"),
+        ("text_dim: 32", "text_dim: 1024"),
+    ];
+    larger.into_iter().fold(tiny.to_owned(), |text, (old, new)| {
+        assert!(text.contains(old), "{old}");
+        text.replacen(old, new, 1)
+    })
+}
+
+#[test]
+fn what_is_predicted_of_the_host_is_what_is_measured() {
+    const HALF_GIB: u64 = 1 << 29;
+    let configuration = tempfile::tempdir().expect("a folder");
+    let models = configuration.path().join("lowmem/models");
+    std::fs::create_dir_all(&models).expect("made");
+    std::fs::write(models.join("wan-400mb.yaml"), model()).expect("written");
+    let settings = ["0}", "3}", "3, load_weights: as_used}", "3, stream_from: file}", "3, weight_dtype: fp8_e4m3}", "2, dtype: bf16}"];
+    let cases: String = settings.iter().map(|rest| format!("  - {{low_mem_level: {rest}\n")).collect();
+    let definition = format!("model: wan-400mb\nsteps: 2\nframes: 5\ncases:\n{cases}");
+    let swept = Swept::new(&definition, "24GB", "cpu", &[("XDG_CONFIG_HOME", configuration.path().into())]);
+    let records = swept.run().records;
+    assert_eq!(records.len(), settings.len());
+    for record in &records {
+        for stage in &record.stages {
+            let of = |host: Option<HostMemory>| host.and_then(|host| host.peak_bytes).expect("known");
+            let (measured, predicted) = (of(stage.host), of(stage.predicted_host));
+            let what = format!("{} in {}: {measured} measured, {predicted} predicted", record.case, stage.stage.name());
+            assert!(measured.abs_diff(predicted) <= HALF_GIB.max(measured / 20), "{what}");
+        }
+    }
+    // One model after the other takes less than all at once.
+    let peak = |case: usize| records[case].host().and_then(|host| host.peak_bytes).expect("measured");
+    assert!(peak(2) + (100 << 20) < peak(1), "{} as used, {} from the start", peak(2), peak(1));
+}
+
+#[test]
+fn what_is_predicted_to_be_page_locked_is_what_the_virtual_gpu_counts() {
+    let definition = "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 21\nsteps_measured: 1\ncases:\n  - {low_mem_level: 2}\n  - {low_mem_level: 3}\n  \
+        - {low_mem_level: 3, load_weights: as_used}\n  - {low_mem_level: 3, offload_text_encoder: stream}\n  - {low_mem_level: 3, max_pinned_gib: 1}\n  \
+        - {low_mem_level: 3, stream_from: file}\n  - {low_mem_level: 3, weight_dtype: fp8_e4m3}\n  - {low_mem_level: 1, activation_offload: true}\n  \
+        - {low_mem_level: 3, resident_blocks: 10, pinned_memory: false}\n";
+    let swept = Swept::new(definition, "rtx-4090", "virtual", &[]);
+    for record in &swept.run().records {
+        for stage in &record.stages {
+            let pinned = |host: Option<HostMemory>| host.expect("told").pinned_peak_bytes;
+            assert_eq!(pinned(stage.host), pinned(stage.predicted_host), "{} in {}", record.case, stage.stage.name());
+        }
+    }
 }

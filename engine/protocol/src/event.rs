@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, HostShortage, Lowered, OperationTime, PeakParts, PlannedStage, Secs, Stage, StageMemory, StageTime, Transfers};
+use crate::{
+    Config, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs, Stage, StageMemory, StageTime,
+    Transfers,
+};
 
 /// One line of a worker's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub enum Event {
         config: Box<Config>,
         /// Predictions for each stage; none on the CPU.
         stages: Vec<PlannedStage>,
+        /// The same of the host's memory.
+        #[serde(default)]
+        host: Vec<PlannedHost>,
     },
     /// The GPU's memory ran out, and the run goes on at a lower level.
     Lowered(Lowered),
@@ -53,6 +59,9 @@ pub enum Event {
         time: Option<StageTime>,
         /// Its memory; empty on the CPU.
         memory: Option<StageMemory>,
+        /// What it held of the host's memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<HostMemory>,
         /// What its operations took, the longest first; none where no profile was asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         operations: Vec<OperationTime>,

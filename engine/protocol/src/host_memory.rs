@@ -1,10 +1,34 @@
-//! What the host's memory did not give.
+//! What a process holds of the host's memory, and what that did not give.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{GIB, gib};
+
+/// What a process holds of the host's memory (RAM) at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMemory {
+    /// All that is resident at once, page-locked memory included; empty where it is not known: on the virtual GPU weights are never written.
+    pub peak_bytes: Option<u64>,
+    /// Page-locked at once.
+    pub pinned_peak_bytes: u64,
+}
+
+impl HostMemory {
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { peak_bytes: self.peak_bytes.max(other.peak_bytes), pinned_peak_bytes: self.pinned_peak_bytes.max(other.pinned_peak_bytes) }
+    }
+}
+
+/// Memory of the host that a process holds before it has any weights, where it computes on the CPU: code and data of libtorch. Counted on Linux, x86-64.
+pub const HOST_PROCESS_BYTES: u64 = 256 << 20;
+
+/// The same where it computes on a GPU: the driver's and the CUDA libraries' share comes on top. A rule, which no GPU has confirmed: libtorch loads kernels as they
+/// are first used, and then people see 0.6 to 1.2 GiB.
+pub const GPU_HOST_PROCESS_BYTES: u64 = 1 << 30;
 
 /// Memory of the host that was asked for and was not there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

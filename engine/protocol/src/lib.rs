@@ -33,16 +33,16 @@ pub use config::{
 pub use device::Device;
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler,
-    StepsMeasured, StreamFrom, WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks,
+    Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
-pub use host_memory::{HOST_COPY_BYTES_PER_SEC, HostShortage, NotPageLocked};
+pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
-pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage};
+pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedHost, PlannedStage};
 pub use profile::OperationTime;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
 pub use request::{OperationTiming, Request};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, ProcessUse, Stage};
+use crate::{Config, HostMemory, ProcessUse, Stage};
 
 /// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
 pub const POOL_STREAMS: u64 = 4 * 32;
@@ -108,6 +108,15 @@ impl PlannedStage {
     }
 }
 
+/// What one stage will hold of the host's memory at its peak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedHost {
+    /// Which one.
+    pub stage: Stage,
+    /// How much; nothing in it is unknown.
+    pub memory: HostMemory,
+}
+
 /// What will live where, and the predicted peak of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanReport {
@@ -119,6 +128,9 @@ pub struct PlanReport {
     pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
+    /// What all stages will hold of the host's memory, in order.
+    #[serde(default)]
+    pub host: Vec<PlannedHost>,
     /// What the process will hold on the GPU beside tensors; empty where no GPU was named.
     #[serde(default)]
     pub process_bytes: Option<u64>,
@@ -145,6 +157,11 @@ impl PlanReport {
     /// Bytes of the weights that take memory of the host.
     pub fn host_bytes(&self) -> u64 {
         [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| self.bytes_in(home)).sum()
+    }
+
+    /// The most of the host's memory that any stage will hold.
+    pub fn host(&self) -> HostMemory {
+        self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default()
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.

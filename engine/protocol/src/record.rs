@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, GpuState, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
+use crate::{Config, Device, GpuState, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
 /// lacks.
 ///
 /// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when, and has the whole configuration that ran.
-/// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`.
-pub const SCHEMA: u32 = 3;
+/// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`. 4: a stage has its memory of the host, measured and predicted, a manifest the
+/// budget of it, and a configuration `load_weights`.
+pub const SCHEMA: u32 = 4;
 
 /// The oldest schema that is still read.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -101,6 +102,12 @@ pub struct StageRecord {
     /// The peak of allocated bytes that was predicted before it ran; empty where there is no estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_peak_allocated_bytes: Option<u64>,
+    /// What it held of the host's memory; empty in records of older versions, and where it did not come to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostMemory>,
+    /// What was predicted for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_host: Option<HostMemory>,
     /// Of denoise, what the peak of each sampler step that ran was made of; none on the CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<PeakParts>,
@@ -273,6 +280,21 @@ impl RunRecord {
     /// The most device bytes that were held, context included, whether or not the run came to its end.
     pub fn reached_device_bytes(&self) -> Option<u64> {
         self.largest(|m| m.peak_device_bytes).map(|(_, bytes)| bytes)
+    }
+
+    /// The most of the host's memory over the stages that ran, as it was measured: resident, and page-locked.
+    pub fn host(&self) -> Option<HostMemory> {
+        self.stages.iter().filter_map(|stage| stage.host).reduce(HostMemory::max)
+    }
+
+    /// What was predicted for that.
+    pub fn predicted_host(&self) -> Option<HostMemory> {
+        self.stages.iter().filter_map(|stage| stage.predicted_host).reduce(HostMemory::max)
+    }
+
+    /// What the case takes of the host's memory: measured, or else predicted.
+    pub fn host_needed_bytes(&self) -> Option<u64> {
+        self.host().and_then(|host| host.peak_bytes).or(self.predicted_host()?.peak_bytes)
     }
 
     /// The counters when the last stage ended.

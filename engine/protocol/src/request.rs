@@ -16,7 +16,7 @@ pub struct Request {
     pub device: Device,
     /// What the process may hold on the GPU at most, everything counted, where the GPU has more than the budget.
     pub memory_limit_bytes: Option<u64>,
-    /// What weights may take of the host's memory; empty where nothing limits them.
+    /// What the process may take of the host's memory, everything counted; empty where nothing limits it.
     #[serde(default)]
     pub host_limit_bytes: Option<u64>,
     /// The GPU's profile, for its rates; empty where it has none, and on the CPU.

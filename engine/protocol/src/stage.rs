@@ -58,8 +58,6 @@ pub struct Transfers {
     pub h2d_bytes: u64,
     /// Device to host.
     pub d2h_bytes: u64,
-    /// The most pinned host memory at once.
-    pub host_pinned_peak_bytes: u64,
     /// What was to be pinned and could not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_page_locked: Option<NotPageLocked>,

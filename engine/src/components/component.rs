@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use engine_protocol::{Config, GpuProfile, Moves, Stage};
+use engine_protocol::{Config, GpuProfile, HostMemory, Moves, Stage};
 
 use crate::weights::{Group, GroupName, GroupWork};
 
@@ -64,6 +64,11 @@ pub trait Component: Debug {
     /// The most bytes that its stage holds on `gpu` at once beside weights and buffers, estimated from shapes; empty where there is no estimate. A GPU that is not
     /// known is taken for a recent one.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64>;
+
+    /// What its stage holds of the host's memory beside weights and buffers, where a GPU computes: what computes on the host all the same, and what waits there.
+    fn on_host(&self, _config: &Config) -> HostMemory {
+        HostMemory { peak_bytes: Some(0), pinned_peak_bytes: 0 }
+    }
 
     /// What the group `name` computes each time that it is used, where copies are to hide behind it; nothing where they need not.
     fn work(&self, _config: &Config, _name: GroupName) -> GroupWork {

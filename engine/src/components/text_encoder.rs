@@ -1,6 +1,6 @@
 //! The text encoder as a component.
 
-use engine_protocol::{Config, GpuProfile, ModelSpec, Moves, OffloadTextEncoder, Stage};
+use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, OffloadTextEncoder, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, prompts};
 use super::component::{Alias, Component, Wanted};
@@ -18,6 +18,15 @@ pub(super) struct TextEncoderComponent<'a> {
 impl<'a> TextEncoderComponent<'a> {
     pub(super) fn new(model: &'a ModelSpec) -> Self {
         Self { model }
+    }
+
+    /// What a pass over the configuration's prompts holds beside the weights, wherever it computes.
+    fn pass_bytes(&self, config: &Config) -> i64 {
+        let spec = &self.model.text_encoder;
+        let uncond = config.has_guidance().then_some(&config.negative_prompt);
+        let lengths = [Some(&config.prompt), uncond].into_iter().flatten().map(|prompt| byte_tokens(prompt, spec.max_tokens).len());
+        let longest = lengths.max().unwrap_or(0) as i64;
+        TextEncoder::new(spec).activation_bytes(prompts(config), longest, number_bytes(config))
     }
 }
 
@@ -67,11 +76,12 @@ impl Component for TextEncoderComponent<'_> {
         if config.offload_text_encoder == OffloadTextEncoder::Cpu {
             return Some(prompt_embedding_bytes(self.model, config));
         }
-        let spec = &self.model.text_encoder;
-        let uncond = config.has_guidance().then_some(&config.negative_prompt);
-        let lengths = [Some(&config.prompt), uncond].into_iter().flatten().map(|prompt| byte_tokens(prompt, spec.max_tokens).len());
-        let longest = lengths.max().unwrap_or(0) as i64;
-        Some(CUBLAS_WORKSPACE_BYTES + TextEncoder::new(spec).activation_bytes(prompts(config), longest, number_bytes(config)))
+        Some(CUBLAS_WORKSPACE_BYTES + self.pass_bytes(config))
+    }
+
+    fn on_host(&self, config: &Config) -> HostMemory {
+        let computes = config.offload_text_encoder == OffloadTextEncoder::Cpu;
+        HostMemory { peak_bytes: Some(if computes { self.pass_bytes(config) as u64 } else { 0 }), pinned_peak_bytes: 0 }
     }
 
     fn seed_number(&self) -> i64 {

@@ -1,6 +1,6 @@
 //! The VAE as a component: its decoder makes the frames.
 
-use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ModelSpec, Moves, Stage};
+use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
 use super::component::{Component, Wanted};
@@ -60,6 +60,15 @@ impl Component for VaeComponent<'_> {
         let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, decoder.head_size()) == Some(AttentionKernel::Math);
         let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), has_plain_kernels, &allocated);
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
+    }
+
+    /// The finished video's pixels, which rows of tiles are gathered in, and what is remembered between chunks where that waits there.
+    fn on_host(&self, config: &Config) -> HostMemory {
+        let pixels = u64::from(config.frames) * u64::from(config.resolution.width) * u64::from(config.resolution.height) * 3;
+        let decoder = VaeDecoder::new(&self.model.vae);
+        let remembered = Decoding::of(config)
+            .map_or(0, |decoding| decoder.remembered_on_host_bytes(config.latent_shape(self.model), decoding, number_bytes(config)));
+        HostMemory { peak_bytes: Some(pixels + remembered), pinned_peak_bytes: remembered }
     }
 
     fn seed_number(&self) -> i64 {

@@ -63,6 +63,8 @@ unsafe extern "C" {
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
     fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
+    fn lowmem_pinned_peak(bytes: *mut u64) -> c_int;
+    fn lowmem_reset_pinned_peak() -> c_int;
 }
 
 /// The shim's answer as a result, with its error text.
@@ -264,6 +266,20 @@ pub(super) fn pinned_bytes(bytes: usize) -> Result<Tensor> {
         check(lowmem_pinned_bytes(bytes, &mut tensor))?;
         Ok(Tensor::from_ptr(tensor.cast()))
     }
+}
+
+/// Bytes of the host that were page-locked at most since the last reset, by this process through us and libtorch.
+pub(super) fn pinned_peak() -> Result<u64> {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is a place for one number.
+    check(unsafe { lowmem_pinned_peak(&mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Begins the peak of page-locked bytes anew, at what is page-locked now.
+pub(super) fn reset_pinned_peak() -> Result<()> {
+    // SAFETY: takes and gives no pointer.
+    check(unsafe { lowmem_reset_pinned_peak() })
 }
 
 /// Copies to the GPU in one stream. What they go into is kept until the device has done them.

@@ -33,3 +33,19 @@ pub(crate) fn host_slab_pinned_if_may(bytes: i64, pinned: bool) -> Result<(Tenso
         slab => Ok((slab?, pinned)),
     }
 }
+
+/// Bytes that were page-locked at most since the last [`reset_pinned_peak`]. A GPU is in use.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn pinned_peak_bytes() -> Result<u64> {
+    ffi::pinned_peak()
+}
+
+/// Begins that peak anew, at what is page-locked now.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn reset_pinned_peak() -> Result<()> {
+    ffi::reset_pinned_peak()
+}

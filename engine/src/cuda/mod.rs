@@ -13,7 +13,7 @@ use crate::error::Result;
 
 pub(crate) use ffi::{DEVICE, FileMapping, ObservedOperation, OperationListener, PlaceInFile};
 pub use host_memory::host_slab;
-pub(crate) use host_memory::host_slab_pinned_if_may;
+pub(crate) use host_memory::{host_slab_pinned_if_may, pinned_peak_bytes, reset_pinned_peak};
 pub use stream::{CopyStream, Event, Stream};
 
 /// The host works for so long, which the virtual GPU's clock is told of. Elsewhere time goes by itself.

@@ -3,6 +3,11 @@
 // Every function answers 0, or 1 after an exception whose text `lowmem_error` then gives. No exception crosses into Rust.
 
 #include <ATen/Context.h>
+// Its members are apart by what this compiler takes for a line of the processor's cache, which is no part of what we use.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winterference-size"
+#include <ATen/core/CachingHostAllocator.h>
+#pragma GCC diagnostic pop
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -13,6 +18,7 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,6 +32,28 @@ cudaDeviceProp* getDeviceProperties(c10::DeviceIndex device);
 namespace {
 
 thread_local std::string last_error;
+
+// Bytes of slabs that are page-locked now, and at most.
+std::atomic<uint64_t> pinned_now{0};
+std::atomic<uint64_t> pinned_peak{0};
+
+// Page-locked memory that is counted.
+struct PinnedSlab {
+  void* memory = nullptr;
+  uint64_t bytes;
+
+  explicit PinnedSlab(uint64_t bytes) : bytes(bytes) {
+    C10_CUDA_CHECK(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
+    const uint64_t now = pinned_now += bytes;
+    for (uint64_t peak = pinned_peak; now > peak && !pinned_peak.compare_exchange_weak(peak, now);) {
+    }
+  }
+  PinnedSlab(const PinnedSlab&) = delete;
+  ~PinnedSlab() {
+    (void)cudaFreeHost(memory);
+    pinned_now -= bytes;
+  }
+};
 
 template <typename Body>
 int guarded(Body body) {
@@ -206,12 +234,26 @@ int lowmem_copy_to_device(void* to, const void* from, size_t bytes, int device, 
 // still read it.
 int lowmem_pinned_bytes(size_t bytes, at::Tensor** tensor) {
   return guarded([&] {
-    void* memory = nullptr;
-    C10_CUDA_CHECK(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
-    const auto free = [](void* memory) { (void)cudaFreeHost(memory); };
-    std::unique_ptr<void, void (*)(void*)> owned(memory, free);
+    auto slab = std::make_unique<PinnedSlab>(bytes);
     const int64_t sizes[] = {static_cast<int64_t>(bytes)};
-    *tensor = new at::Tensor(at::for_blob(memory, sizes).context(owned.release(), free).options(at::kByte).make_tensor());
+    void* memory = slab->memory;
+    const auto free = [](void* slab) { delete static_cast<PinnedSlab*>(slab); };
+    *tensor = new at::Tensor(at::for_blob(memory, sizes).context(slab.release(), free).options(at::kByte).make_tensor());
+  });
+}
+
+// What was page-locked at most since the last reset: slabs, and what libtorch's own allocator keeps.
+int lowmem_pinned_peak(uint64_t* bytes) {
+  return guarded([&] {
+    const auto own = at::getHostAllocator(at::kCUDA)->get_stats().allocated_bytes;
+    *bytes = pinned_peak.load() + static_cast<uint64_t>(own.peak);
+  });
+}
+
+int lowmem_reset_pinned_peak() {
+  return guarded([&] {
+    pinned_peak = pinned_now.load();
+    at::getHostAllocator(at::kCUDA)->reset_peak_stats();
   });
 }
 

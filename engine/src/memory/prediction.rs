@@ -1,7 +1,9 @@
 //! What a plan comes to in bytes, before anything is allocated: exact for weights and staging buffers, estimated from shapes for activations. It walks over
 //! components, and knows none of them.
 
-use engine_protocol::{BufferUse, Config, GpuProfile, Home, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage};
+use engine_protocol::{
+    BufferUse, Config, GpuProfile, Home, LoadWeights, Moves, PlanReport, PlannedBuffers, PlannedGroups, PlannedStage, Stage,
+};
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
@@ -21,9 +23,14 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
     let (plan, types) = (Plan::new(config, components), WeightTypes::of(config));
     let loaded = components.iter().filter(|component| component.stage() >= first);
     let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), types)).collect();
+    let of_stage = |stage| placed.iter().filter(move |placed| placed.component.stage() == stage).map(PlacedComponent::resident_bytes);
     let stages = Stage::ALL.map(|stage| PlannedStage {
         stage,
-        resident_bytes: placed.iter().map(PlacedComponent::resident_bytes).sum(),
+        resident_bytes: match config.load_weights {
+            LoadWeights::Auto | LoadWeights::AtStart => placed.iter().map(PlacedComponent::resident_bytes).sum(),
+            // Of a pool's transformers one after the other.
+            LoadWeights::AsUsed => of_stage(stage).max().unwrap_or(0),
+        },
         // Transformers of a pool come one after the other, each with buffers of its own.
         staging_bytes: placed
             .iter()
@@ -38,6 +45,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         groups: placed.iter().flat_map(PlacedComponent::rows).collect(),
         buffers: placed.iter().flat_map(PlacedComponent::buffers).collect(),
         stages: stages.into(),
+        host: Vec::new(),
         process_bytes: None,
     }
 }
@@ -46,6 +54,11 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
 fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
     components.try_fold(0, |most, component| Some(component.activation_bytes(config, gpu)?.max(most)))
+}
+
+/// How many page-locked buffers of the host, and of how many bytes, weights of `component` pass through on their way to the GPU.
+pub(super) fn passing_buffers(component: &dyn Component, places: &[Place], types: WeightTypes) -> Option<(usize, i64)> {
+    PlacedComponent::new(component, places, types).passing_buffers()
 }
 
 /// A component whose groups, in execution order, each have a place.
@@ -84,15 +97,17 @@ impl<'a> PlacedComponent<'a> {
     }
 
     fn passing(&self) -> Option<PlannedBuffers> {
-        let waits = |wanted: Waits| self.groups.iter().any(|group| matches!(group.place, Place::Streamed { waits, .. } if waits == wanted));
-        let (count, bytes) = if waits(Waits::InFile { pinned_buffer: true }) {
-            self.staging_buffers()?
-        } else if waits(Waits::Pageable { by_ring: true }) {
-            (1, RING_BYTES)
-        } else {
-            return None;
-        };
+        let (count, bytes) = self.passing_buffers()?;
         Some(PlannedBuffers { buffer_bytes: bytes as u64, ..self.planned_buffers(BufferUse::Passing, count as u64, bytes) })
+    }
+
+    fn passing_buffers(&self) -> Option<(usize, i64)> {
+        let waits = |wanted: Waits| self.groups.iter().any(|group| matches!(group.place, Place::Streamed { waits, .. } if waits == wanted));
+        if waits(Waits::InFile { pinned_buffer: true }) {
+            self.staging_buffers()
+        } else {
+            waits(Waits::Pageable { by_ring: true }).then_some((1, RING_BYTES))
+        }
     }
 
     fn room_to_unpack(&self) -> Option<PlannedBuffers> {

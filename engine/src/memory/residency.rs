@@ -33,15 +33,28 @@ pub struct Residency {
     traffic: Traffic,
 }
 
-/// Bytes that a residency moved and holds.
+/// Bytes that a residency moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Copied to the device, at load and since.
     pub h2d_bytes: u64,
-    /// Held in page-locked memory.
-    pub pinned_bytes: u64,
-    /// What was to be, and was not.
+    /// What was to be page-locked, and was not.
     pub not_page_locked: Option<NotPageLocked>,
+}
+
+impl Traffic {
+    /// That of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let both = |a: NotPageLocked, b: NotPageLocked| NotPageLocked { bytes: a.bytes + b.bytes, by_ring: a.by_ring && b.by_ring };
+        Self {
+            h2d_bytes: self.h2d_bytes + other.h2d_bytes,
+            not_page_locked: match (self.not_page_locked, other.not_page_locked) {
+                (Some(a), Some(b)) => Some(both(a, b)),
+                (one, other) => one.or(other),
+            },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -136,7 +149,6 @@ impl Residency {
             self.traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true }).bytes += bytes as u64;
         }
         stored.filled(group, self.compute, &slab, source)?;
-        self.traffic.pinned_bytes += if pinned { stored.layout.bytes as u64 } else { 0 };
         let by_ring = is_refused || waits == (Waits::Pageable { by_ring: true }) && on_gpu;
         Ok(if by_ring { Home::ByRing(slab) } else { Home::Waiting(slab) })
     }
@@ -157,7 +169,6 @@ impl Residency {
             *home = Home::ByRing(slab);
             freed += bytes;
         }
-        self.traffic.pinned_bytes -= freed as u64;
         self.traffic.not_page_locked = Some(NotPageLocked { bytes: freed as u64, by_ring: true });
         Ok(())
     }
@@ -215,7 +226,7 @@ impl Residency {
         }
         let Placed { group, stored, home } = &self.groups[next];
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
-        let locked = match home {
+        match home {
             Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
             Home::ByRing(slab) => staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: self.is_written }, wanted)?,
             Home::InFile { source, into_pinned } => {
@@ -225,7 +236,6 @@ impl Residency {
             Home::Bound(_) => unreachable!("resident groups are not fetched"),
         };
         self.lacks_ring |= staging.lacks_ring();
-        self.traffic.pinned_bytes += locked;
         self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
         Ok(())
     }

@@ -1,10 +1,13 @@
-//! What a configuration leaves to the machine: how many blocks are resident, and whether streamed weights wait in memory. What is given is not changed.
+//! What a configuration leaves to the machine: how many blocks are resident, when weights are loaded, and whether streamed ones wait in memory. What is given is
+//! not changed.
 
 use engine_protocol::{
-    Config, GpuProfile, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage, StreamFrom, WeightDtype,
+    Config, Device, GpuProfile, LoadWeights, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage, StreamFrom,
+    WeightDtype,
 };
 
 use super::hiding::stalled_fraction;
+use super::host_prediction::predict_host;
 use super::plan::Plan;
 use super::prediction::predict;
 use crate::components::Component;
@@ -14,7 +17,7 @@ use crate::components::Component;
 pub struct Room<'a> {
     /// Bytes that the process may hold on the GPU, everything counted; empty where nothing limits it.
     pub gpu_bytes: Option<u64>,
-    /// Bytes of the host's memory that weights may take; empty where nothing limits them.
+    /// Bytes of the host's memory that the process may take, everything counted; empty where nothing limits it.
     pub host_bytes: Option<u64>,
     /// The GPU's rates; empty where they are not known.
     pub gpu: Option<&'a GpuProfile>,
@@ -48,6 +51,9 @@ pub fn settle(config: &Config, components: &[Box<dyn Component + '_>], room: Roo
         settled = ByRoom { components, streamed: streamed.as_ref(), room }.with_resident_blocks(&settled);
     }
     // After that: what is resident does not wait on the host.
+    if config.load_weights == LoadWeights::Auto {
+        settled.load_weights = load_weights(&settled, components, room.host_bytes);
+    }
     if config.stream_from == Some(StreamFrom::Auto) {
         settled.stream_from = Some(stream_from(&settled, components, room.host_bytes));
     }
@@ -123,12 +129,28 @@ fn reserved_bytes(report: &PlanReport) -> Option<u64> {
     report.stages.iter().map(of_stage).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
+/// At the start, unless the host has too little memory for all of them at once, from wherever they are streamed.
+fn load_weights(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> LoadWeights {
+    let from_memory = match config.stream_from {
+        Some(StreamFrom::Auto) => Config { stream_from: Some(StreamFrom::Memory), ..config.clone() },
+        _ => config.clone(),
+    };
+    if fits_host(&from_memory, components, room) { LoadWeights::AtStart } else { LoadWeights::AsUsed }
+}
+
+/// Whether the host has room for what all stages are predicted to hold of its memory.
+fn fits_host(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> bool {
+    let Some(room) = room else { return true };
+    let planned = predict_host(Stage::Encode, config, components, Device::Cuda);
+    planned.into_iter().all(|planned| planned.memory.peak_bytes <= Some(room))
+}
+
 /// From memory, unless the host has too little of it.
 fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> StreamFrom {
     // Files do not hold weights in our 8 bits.
     if config.weight_dtype != WeightDtype::AsStored {
         return StreamFrom::Memory;
     }
-    let report = predict(&Config { stream_from: Some(StreamFrom::Memory), ..config.clone() }, components, None);
-    if room.is_some_and(|room| report.host_bytes() > room) { StreamFrom::File } else { StreamFrom::Memory }
+    let from_memory = Config { stream_from: Some(StreamFrom::Memory), ..config.clone() };
+    if fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
 }

@@ -11,7 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::pinned_ring::{PinnedRing, RING_BYTES};
+use super::pinned_ring::PinnedRing;
 use crate::attribution::{Purpose, within};
 use crate::cuda::{CopyStream, Event, Stream, host_slab_pinned_if_may};
 use crate::error::Result;
@@ -40,13 +40,12 @@ enum Ring {
 }
 
 impl Ring {
-    /// Makes it the first time. Gives the bytes that were page-locked for it.
-    fn make(&mut self) -> Result<u64> {
-        if !matches!(self, Self::Unmade) {
-            return Ok(0);
+    /// Makes it the first time.
+    fn make(&mut self) -> Result<()> {
+        if matches!(self, Self::Unmade) {
+            *self = PinnedRing::new_if_may()?.map_or(Self::Refused, Self::Made);
         }
-        *self = PinnedRing::new_if_may()?.map_or(Self::Refused, Self::Made);
-        Ok(if matches!(self, Self::Made(_)) { RING_BYTES as u64 } else { 0 })
+        Ok(())
     }
 }
 
@@ -97,16 +96,12 @@ impl Buffer {
         events.arrived.record(stream)
     }
 
-    /// Reads a group of `bytes` and starts its copy. Gives the bytes that were page-locked for it.
-    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&mut Streams>) -> Result<u64> {
-        let largest = self.slab.size()[0];
-        let (way, locked) = match self.way.take() {
-            Some(way) => (way, 0),
+    /// Reads a group of `bytes` and starts its copy.
+    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&mut Streams>) -> Result<()> {
+        let way = match self.way.take() {
+            Some(way) => way,
             // Where its pages cannot be locked, copies from it take longer.
-            None => {
-                let (way, is_pinned) = host_slab_pinned_if_may(largest, pinned)?;
-                (way, if is_pinned { largest as u64 } else { 0 })
-            }
+            None => host_slab_pinned_if_may(self.slab.size()[0], pinned)?.0,
         };
         // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
         if let Some(events) = &self.events {
@@ -114,7 +109,7 @@ impl Buffer {
         }
         let done = read(&way).and_then(|()| self.copy(&way, bytes, streams));
         self.way = Some(way);
-        done.map(|()| locked)
+        done
     }
 
     fn group(&self) -> Option<usize> {
@@ -168,8 +163,8 @@ impl Staging {
     }
 
     /// Starts the copy of group `index`, which `layout` describes, from `origin` into the buffer whose turn it is. The group `wanted`, which is to run
-    /// now, stays where it is. Gives the bytes that were page-locked for it.
-    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, origin: Origin<'_>, wanted: usize) -> Result<u64> {
+    /// now, stays where it is.
+    pub(super) fn fetch(&mut self, index: usize, group: &Group, layout: &GroupLayout, origin: Origin<'_>, wanted: usize) -> Result<()> {
         let count = self.count();
         let mut turns = (self.next..self.next + count).map(|turn| turn % count);
         let turn =
@@ -177,23 +172,22 @@ impl Staging {
         self.next = (turn + 1) % count;
         let buffer = &mut self.buffers[turn];
         buffer.holds = None;
-        let locked = match origin {
-            Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()).map(|()| 0),
+        match origin {
+            Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()),
             Origin::ByRing { slab, written } => {
                 let streams = self.streams.as_mut().expect("only a GPU has weights come by a ring");
-                let locked = self.ring.make()?;
+                self.ring.make()?;
                 match &mut self.ring {
                     Ring::Made(ring) => {
                         buffer.put(layout.bytes, streams, |copies| ring.copy(slab, &buffer.slab, layout.bytes, written, copies))
                     }
                     Ring::Unmade | Ring::Refused => buffer.copy(slab, layout.bytes, Some(streams)),
                 }
-                .map(|()| locked)
             }
             Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
         }?;
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
-        Ok(locked)
+        Ok(())
     }
 
     /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.

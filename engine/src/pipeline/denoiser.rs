@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::denoising::Denoising;
 use super::link::Link;
+use super::loading::Loadable;
 use super::prompts::PromptEmbeddings;
 use crate::error::{Error, Result};
 use crate::memory::Residency;
@@ -18,12 +19,12 @@ pub(super) struct Denoiser {
     pool: Option<PoolSpec>,
     transformer: Transformer,
     /// Weights of the only one, or of a pool's high-noise and its low-noise one; none where latents are denoised already.
-    pub(super) weights: Vec<Residency>,
+    pub(super) weights: Vec<Loadable>,
 }
 
 impl Denoiser {
     /// One transformer with its weights, or a pool's two.
-    pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, weights: Vec<Residency>) -> Self {
+    pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, weights: Vec<Loadable>) -> Self {
         Self { pool, transformer, weights }
     }
 
@@ -36,20 +37,20 @@ impl Denoiser {
             return Err(Error::Input("all steps are done: begin another denoising".into()));
         };
         let (expert, guidance_scale) = self.expert(config, timestep);
-        let mut pass = Pass { config, link, transformer: &self.transformer, weights: &mut self.weights[expert], timestep };
+        let mut pass = Pass { config, link, transformer: &self.transformer, weights: self.weights[expert].get()?, timestep };
         let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts)?;
         denoising.advance(&prediction)?;
         if denoising.is_over() {
-            self.weights.iter_mut().for_each(Residency::release_staging);
+            self.weights.iter_mut().for_each(Loadable::release);
         }
         Ok(())
     }
 
-    /// Which transformer predicts at `timestep`, and with which guidance scale. One that has done its part gives its staging buffers back.
+    /// Which transformer predicts at `timestep`, and with which guidance scale. One that has done its part gives back what it need not keep.
     fn expert(&mut self, config: &Config, timestep: f64) -> (usize, f64) {
         match (&self.pool, config.low_noise_guidance_scale) {
             (Some(pool), Some(low_noise_scale)) if timestep < pool.boundary * TRAIN_TIMESTEPS => {
-                self.weights[0].release_staging();
+                self.weights[0].release();
                 (1, low_noise_scale)
             }
             _ => (0, config.guidance_scale),

@@ -4,8 +4,8 @@ use engine_protocol::{Config, Transfers, VaeSpec};
 use tch::Tensor;
 
 use super::link::{Link, bytes_of};
+use super::loading::Loadable;
 use crate::error::Result;
-use crate::memory::Residency;
 use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
 use crate::weights::{Groups, kind_of};
 
@@ -14,12 +14,12 @@ use crate::weights::{Groups, kind_of};
 pub(super) struct FrameDecoder {
     spec: VaeSpec,
     decoder: VaeDecoder,
-    pub(super) weights: Residency,
+    pub(super) weights: Loadable,
 }
 
 impl FrameDecoder {
     /// The decoder of these shapes.
-    pub(super) fn new(spec: &VaeSpec, weights: Residency) -> Self {
+    pub(super) fn new(spec: &VaeSpec, weights: Loadable) -> Self {
         Self { spec: spec.clone(), decoder: VaeDecoder::new(spec), weights }
     }
 
@@ -37,15 +37,10 @@ impl FrameDecoder {
         let decoding = Decoding::of(config)?;
         let mut counted = Counted { sink, bytes: 0 };
         let decode = |weights: &_| vae::decode_video(&self.decoder, weights, &latents, decoding, &mut counted, progress);
-        let cached = self.weights.with(vae::DECODER, decode)?;
-        link.passed(Transfers {
-            h2d_bytes: cached.h2d_bytes,
-            d2h_bytes: cached.d2h_bytes,
-            host_pinned_peak_bytes: cached.pinned_bytes,
-            not_page_locked: None,
-        });
+        let cached = self.weights.get()?.with(vae::DECODER, decode)?;
+        link.passed(Transfers { h2d_bytes: cached.h2d_bytes, d2h_bytes: cached.d2h_bytes, not_page_locked: None });
         link.downloaded(counted.bytes);
-        self.weights.release_staging();
+        self.weights.release();
         Ok(())
     }
 }

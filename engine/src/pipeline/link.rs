@@ -1,12 +1,13 @@
 //! The way between host and device, with what crosses it counted. Copies of weights are counted where they are made: see `memory`.
 
-use engine_protocol::{NotPageLocked, Transfers};
+use engine_protocol::Transfers;
 use tch::{Device, Tensor};
 
+use super::loading::Loadable;
 use crate::attribution::{Purpose, within};
 use crate::compute_device::ComputeDevice;
 use crate::error::Result;
-use crate::memory::Residency;
+use crate::memory::Traffic;
 
 /// The way to what computes, and back.
 #[derive(Debug)]
@@ -42,25 +43,16 @@ impl Link {
         }
     }
 
-    /// A model's own traffic while it computed; its page-locked memory is gone again.
+    /// A model's own traffic while it computed.
     pub(super) fn passed(&mut self, passed: Transfers) {
         self.transfers.h2d_bytes += passed.h2d_bytes;
         self.transfers.d2h_bytes += passed.d2h_bytes;
-        self.transfers.host_pinned_peak_bytes = self.transfers.host_pinned_peak_bytes.max(passed.host_pinned_peak_bytes);
     }
 
-    /// What crossed until now, the weights of `residencies` included, and what is page-locked.
-    pub(super) fn transfers<'a>(&self, residencies: impl Iterator<Item = &'a Residency>) -> Transfers {
-        let mut transfers = self.transfers;
-        for traffic in residencies.map(Residency::traffic) {
-            transfers.h2d_bytes += traffic.h2d_bytes;
-            transfers.host_pinned_peak_bytes += traffic.pinned_bytes;
-            if let Some(more) = traffic.not_page_locked {
-                let not = transfers.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true });
-                (not.bytes, not.by_ring) = (not.bytes + more.bytes, not.by_ring && more.by_ring);
-            }
-        }
-        transfers
+    /// What crossed until now, `weights` included.
+    pub(super) fn transfers<'a>(&self, weights: impl Iterator<Item = &'a Loadable>) -> Transfers {
+        let Traffic { h2d_bytes, not_page_locked } = weights.map(Loadable::traffic).fold(Traffic::default(), Traffic::plus);
+        Transfers { h2d_bytes: self.transfers.h2d_bytes + h2d_bytes, not_page_locked, ..self.transfers }
     }
 }
 

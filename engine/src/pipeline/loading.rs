@@ -1,52 +1,120 @@
-//! Loading: a component's weights to where the plan has them. Which components a pipeline loads is the pipeline's own.
+//! Loading: a component's weights to where the plan has them, at the start or when they are first used. Which components a pipeline loads is the pipeline's own.
 
-use engine_protocol::Config;
+use std::rc::Rc;
+
+use engine_protocol::{Config, LoadWeights, ModelSpec};
 use tch::Device;
 
-use crate::components::{Component, Components, Sources};
+use crate::components::{self, Sources};
 use crate::error::Result;
-use crate::memory::{Plan, Residency};
+use crate::memory::{Plan, Residency, Traffic};
+use crate::timing;
 use crate::weights::WeightTypes;
 
 /// All that is needed to load a model's components.
 #[derive(Debug)]
-pub(super) struct Loading<'a> {
-    components: Components<'a>,
-    sources: &'a Sources,
+pub(super) struct Loading {
+    model: ModelSpec,
+    sources: Sources,
     plan: Plan,
     types: WeightTypes,
     device: Device,
+    at_start: bool,
 }
 
-impl<'a> Loading<'a> {
-    /// For `components` as `config` places them.
+impl Loading {
+    /// For the components of `model` as `config` places them.
     ///
     /// # Errors
     /// Sources that are not those of the components.
-    pub(super) fn new(components: Components<'a>, config: &Config, device: Device, sources: &'a Sources) -> Result<Self> {
+    pub(super) fn new(model: &ModelSpec, config: &Config, device: Device, sources: &Sources) -> Result<Rc<Self>> {
+        let components = components::of(model);
         sources.only_of(&components)?;
         components.iter().try_for_each(|component| sources.get(component.as_ref()).map(drop))?;
-        Ok(Self { plan: Plan::new(config, &components), types: WeightTypes::of(config), components, sources, device })
+        Ok(Rc::new(Self {
+            model: model.clone(),
+            sources: sources.clone(),
+            plan: Plan::new(config, &components),
+            types: WeightTypes::of(config),
+            device,
+            at_start: config.load_weights != LoadWeights::AsUsed,
+        }))
     }
 
-    /// Puts the weights of the component `key` where they live; nothing where the model has none of that key.
+    /// The weights of the component `key`; nothing where the model has none of that key.
     ///
     /// # Errors
     /// Memory that runs out, and what the source cannot give.
-    pub(super) fn find(&self, key: &str) -> Result<Option<Residency>> {
-        let Some(component) = self.components.iter().find(|component| component.key() == key) else { return Ok(None) };
-        self.load(component.as_ref()).map(Some)
+    pub(super) fn find(self: &Rc<Self>, key: &'static str) -> Result<Option<Loadable>> {
+        if !components::of(&self.model).iter().any(|component| component.key() == key) {
+            return Ok(None);
+        }
+        let mut loadable = Loadable { loading: Rc::clone(self), key, weights: None, passed: Traffic::default(), poisoned: false };
+        if self.at_start {
+            loadable.weights = Some(self.load(key)?);
+        }
+        Ok(Some(loadable))
     }
 
     /// As [`Loading::find`], of a component that every model of the pipeline has.
     ///
     /// # Errors
     /// Those of [`Loading::find`].
-    pub(super) fn get(&self, key: &str) -> Result<Residency> {
+    pub(super) fn get(self: &Rc<Self>, key: &'static str) -> Result<Loadable> {
         Ok(self.find(key)?.unwrap_or_else(|| panic!("the model lists no component `{key}`")))
     }
 
-    fn load(&self, component: &dyn Component) -> Result<Residency> {
+    fn load(&self, key: &str) -> Result<Residency> {
+        let components = components::of(&self.model);
+        let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
         Residency::new(component.groups(), self.plan.of(component), self.types, self.device, self.sources.get(component)?)
+    }
+}
+
+/// A component's weights: held from the start, or from when they are first used until they are let go of.
+#[derive(Debug)]
+pub(super) struct Loadable {
+    loading: Rc<Loading>,
+    key: &'static str,
+    weights: Option<Residency>,
+    /// What weights that were let go of had moved.
+    passed: Traffic,
+    poisoned: bool,
+}
+
+impl Loadable {
+    /// The weights, which are loaded now where they are not there.
+    ///
+    /// # Errors
+    /// Memory that runs out, and what the source cannot give.
+    pub(super) fn get(&mut self) -> Result<&mut Residency> {
+        if self.weights.is_none() {
+            let mut weights = timing::apart(self.loading.device, || self.loading.load(self.key))?;
+            if self.poisoned {
+                weights.poison_buffers();
+            }
+            self.weights = Some(weights);
+        }
+        Ok(self.weights.as_mut().expect("loaded just now"))
+    }
+
+    /// They are not used any more for now: their buffers go, and they themselves where they need not stay.
+    pub(super) fn release(&mut self) {
+        if self.loading.at_start {
+            self.weights.iter_mut().for_each(Residency::release_staging);
+        } else if let Some(weights) = self.weights.take() {
+            self.passed = self.passed.plus(weights.traffic());
+        }
+    }
+
+    /// See [`Residency::poison_buffers`].
+    pub(super) fn poison_buffers(&mut self) {
+        self.poisoned = true;
+        self.weights.iter_mut().for_each(Residency::poison_buffers);
+    }
+
+    /// Bytes moved so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.weights.iter().map(Residency::traffic).fold(self.passed, Traffic::plus)
     }
 }

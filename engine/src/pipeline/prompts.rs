@@ -4,9 +4,9 @@ use engine_protocol::{Config, HostRates, OffloadTextEncoder, Secs, TextEncoderSp
 use tch::{Device, Tensor};
 
 use super::link::Link;
+use super::loading::Loadable;
 use crate::attribution::{Purpose, retag};
 use crate::error::{Error, Result};
-use crate::memory::Residency;
 use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::timing;
 use crate::weights::kind_of;
@@ -37,12 +37,12 @@ pub(super) struct PromptEncoder {
     pub(super) host_rates: Option<HostRates>,
     encoder: TextEncoder,
     /// Its weights; empty where prompts are encoded already.
-    pub(super) weights: Option<Residency>,
+    pub(super) weights: Option<Loadable>,
 }
 
 impl PromptEncoder {
     /// One whose tokens are bytes.
-    pub(super) fn new(spec: &TextEncoderSpec, weights: Option<Residency>) -> Self {
+    pub(super) fn new(spec: &TextEncoderSpec, weights: Option<Loadable>) -> Self {
         let (spec, encoder) = (spec.clone(), TextEncoder::new(spec));
         Self { spec, tokenizer: Tokenizer::bytes(), host_rates: None, encoder, weights }
     }
@@ -66,11 +66,11 @@ impl PromptEncoder {
             let shape = [prompts.len() as i64, self.spec.max_tokens, self.spec.d_model];
             Tensor::f_empty(shape, (kind_of(config.dtype), device))?
         } else {
-            let Some(groups) = &mut self.weights else {
+            let Some(weights) = &mut self.weights else {
                 return Err(Error::Input("there is no text encoder: the pipeline was loaded for later stages".into()));
             };
-            let both = self.encoder.prompt_embedding(groups, &prompts, device)?;
-            groups.release_staging();
+            let both = self.encoder.prompt_embedding(weights.get()?, &prompts, device)?;
+            weights.release();
             both
         };
         let both = if on_host { link.upload(&both)? } else { both };

@@ -28,13 +28,12 @@ use super::denoiser::Denoiser;
 use super::denoising::{Denoising, noise};
 use super::frame_decoder::FrameDecoder;
 use super::link::Link;
-use super::loading::Loading;
+use super::loading::{Loadable, Loading};
 use super::prompts::{PromptEmbeddings, PromptEncoder};
 use crate::checkpoint::Checkpoint;
-use crate::components::{self, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
+use crate::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::compute_device::ComputeDevice;
 use crate::error::Result;
-use crate::memory::Residency;
 use crate::text_encoder::Tokenizer;
 use crate::transformer::Transformer;
 use crate::vae::FrameSink;
@@ -52,7 +51,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Puts the weights where the plan of `config` has them.
+    /// Puts the weights where the plan of `config` has them; or is ready to, where they are loaded as they are used.
     ///
     /// # Errors
     /// Memory that runs out, and what the sources cannot give.
@@ -65,7 +64,7 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Pipeline::load`].
     pub fn load_from(first: Stage, model: &ModelSpec, config: &Config, device: ComputeDevice, sources: &Sources) -> Result<Self> {
-        let loading = Loading::new(components::of(model), config, device.torch, sources)?;
+        let loading = Loading::new(model, config, device.torch, sources)?;
         let encoder_weights = if first <= Stage::Encode { Some(loading.get(TEXT_ENCODER)?) } else { None };
         let mut transformer_weights = Vec::new();
         if first <= Stage::Denoise {
@@ -113,12 +112,12 @@ impl Pipeline {
         self
     }
 
-    /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`Residency::poison_buffers`].
+    /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`crate::memory::Residency::poison_buffers`].
     #[must_use]
     pub fn with_poisoned_buffers(mut self) -> Self {
         let encoder = self.prompts.weights.iter_mut();
         let residencies = encoder.chain(&mut self.denoiser.weights).chain([&mut self.frames.weights]);
-        residencies.for_each(Residency::poison_buffers);
+        residencies.for_each(Loadable::poison_buffers);
         self
     }
 
@@ -209,7 +208,7 @@ impl Pipeline {
         self.frames.decode(&self.config, &mut self.link, latents, sink, &mut progress)
     }
 
-    /// What crossed between host and device until now, and what is page-locked.
+    /// What crossed between host and device until now.
     pub fn transfers(&self) -> Transfers {
         let weights = self.prompts.weights.iter().chain(&self.denoiser.weights).chain([&self.frames.weights]);
         self.link.transfers(weights)

@@ -10,15 +10,13 @@ use super::slots::{Chunk, Slots};
 use crate::attribution::{Purpose, within};
 use crate::error::Result;
 
-/// What crossed between device and host, and what is page-locked for it.
+/// What crossed between device and host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheTraffic {
     /// Bytes from host to device.
     pub h2d_bytes: u64,
     /// Bytes from device to host.
     pub d2h_bytes: u64,
-    /// Bytes of page-locked host memory.
-    pub pinned_bytes: u64,
 }
 
 /// What the causal convolutions remember between the chunks of one video (of one tile): the last frames of each one's input.
@@ -100,7 +98,6 @@ impl FeatureCache {
             self.frames.clear();
             for (history, sides) in slots.remembered(chunk, self.last) {
                 let frames = (0..history).map(|_| self.room_for_frame(&sides, options)).collect::<Result<VecDeque<_>>>()?;
-                self.traffic.pinned_bytes += frames.iter().filter(|frame| frame.device() != options.1).map(pinned_bytes).sum::<u64>();
                 self.frames.push(frames);
             }
         }
@@ -171,11 +168,6 @@ impl FeatureCache {
 /// Bytes that cross when `frame` is copied to or from where `other` is.
 fn crossed_bytes(frame: &Tensor, other: &Tensor) -> u64 {
     if frame.device() == other.device() { 0 } else { bytes_of(frame) }
-}
-
-/// What libtorch page-locks for `frame`: the next power of two (`CachingHostAllocatorImpl::allocate`).
-fn pinned_bytes(frame: &Tensor) -> u64 {
-    bytes_of(frame).next_power_of_two()
 }
 
 fn bytes_of(tensor: &Tensor) -> u64 {

@@ -43,9 +43,7 @@ impl VaeDecoder {
     ) -> i64 {
         let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
         let [_, frames, height, width] = latents;
-        // All tiles of a frame have one size.
-        let side = |extent| tiling.and_then(|tiling| Some(tiling.spans(extent).first()?.len())).unwrap_or(extent);
-        let (latent_height, latent_width) = (side(height), side(width));
+        let [latent_height, latent_width] = [height, width].map(|extent| decoding.side(extent));
         let chunks = even_spans(frames, temporal_chunk);
         let mut buffer = 0;
         let mut peak = 0;
@@ -65,6 +63,28 @@ impl VaeDecoder {
         let pixels = self.frames_of(frames) * latent_height * width * self.spatial_compression().pow(2);
         let canvas = if tiling.is_some() { allocated(pixels * COLOURS * bytes) } else { 0 };
         canvas + peak
+    }
+
+    /// Bytes of the host that are page-locked for what is remembered between chunks, where that waits there. libtorch locks a power of two for each frame.
+    ///
+    /// # Shapes
+    /// `latents` is `[C, T, H, W]`.
+    pub fn remembered_on_host_bytes(&self, latents: [i64; 4], decoding: Decoding, bytes: i64) -> u64 {
+        let [_, frames, height, width] = latents;
+        let chunks = even_spans(frames, decoding.temporal_chunk);
+        let Some(first) = chunks.first().filter(|_| decoding.activation_offload && chunks.len() > 1) else { return 0 };
+        let [latent_height, latent_width] = [height, width].map(|extent| decoding.side(extent));
+        let chunk = Chunk { batch: 1, latent_frames: first.len(), latent_height, latent_width, bytes };
+        let locked =
+            |(history, sides): (i64, [i64; 5])| history as u64 * ((sides.iter().product::<i64>() * bytes) as u64).next_power_of_two();
+        self.slots.remembered(chunk, false).into_iter().map(locked).sum()
+    }
+}
+
+impl Decoding {
+    /// A side of what is decoded at once of a frame with sides of so many latent pixels: all tiles of a frame have one size.
+    fn side(self, extent: i64) -> i64 {
+        self.tiling.and_then(|tiling| Some(tiling.spans(extent).first()?.len())).unwrap_or(extent)
     }
 }
 

@@ -112,10 +112,9 @@ impl Video<'_> {
             done();
         }
         // Tiles have one size, and page-locked memory goes from one to the next.
-        let CacheTraffic { h2d_bytes, d2h_bytes, pinned_bytes } = cache.traffic();
+        let CacheTraffic { h2d_bytes, d2h_bytes } = cache.traffic();
         self.traffic.h2d_bytes += h2d_bytes;
         self.traffic.d2h_bytes += d2h_bytes;
-        self.traffic.pinned_bytes = self.traffic.pinned_bytes.max(pinned_bytes);
         Ok(())
     }
 

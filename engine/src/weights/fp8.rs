@@ -51,6 +51,13 @@ pub fn fill(group: &Group, packed: &Weights, compute: Kind, source: &Source) -> 
     Ok(())
 }
 
+/// Bytes of the host that [`fill`] takes in passing for its largest tensor: the values, the same in fp32 scaled and not, and in 8 bits.
+pub fn filling_bytes(group: &Group, compute: Kind) -> i64 {
+    let each = compute.elt_size_in_bytes() as i64 + 2 * Kind::Float.elt_size_in_bytes() as i64 + 1;
+    let numbers = group.params.iter().filter(|param| is_packed(param)).map(|param| param.shape.iter().product::<i64>());
+    numbers.max().unwrap_or(0) * each
+}
+
 /// Writes what `packed` holds into the tensors of `group`, in their own types.
 ///
 /// # Errors

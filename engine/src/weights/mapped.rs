@@ -10,6 +10,9 @@ use tch::{Kind, Tensor};
 use crate::cuda::{FileMapping, PlaceInFile};
 use crate::error::{Error, Result};
 
+/// Bytes of a file that are resident at most while a tensor is copied out of it.
+const PART_BYTES: i64 = 64 << 20;
+
 /// A file mapped into memory.
 #[derive(Debug)]
 pub(super) struct MappedFile {
@@ -139,11 +142,33 @@ impl StoredTensor {
     /// # Errors
     /// libtorch's.
     pub fn copy_to(&self, target: &mut Tensor) -> Result<()> {
-        let place =
-            PlaceInFile { offset: self.offset, span: self.span_bytes(), kind: self.kind, shape: &self.shape, strides: &self.strides };
+        if !self.strides.is_empty() || !target.is_contiguous() {
+            let span = self.span_bytes();
+            return self
+                .copy_part(PlaceInFile { offset: self.offset, span, kind: self.kind, shape: &self.shape, strides: &self.strides }, target);
+        }
+        // A part at a time: the largest tensor of a text encoder has gigabytes.
+        let (flat, size) = (target.f_view([-1])?, self.kind.elt_size_in_bytes() as i64);
+        let part = PART_BYTES / size;
+        for begin in (0..flat.size()[0]).step_by(part as usize) {
+            let count = part.min(flat.size()[0] - begin);
+            let place = PlaceInFile {
+                offset: self.offset + (begin * size) as u64,
+                span: (count * size) as u64,
+                kind: self.kind,
+                shape: &[count],
+                strides: &[],
+            };
+            self.copy_part(place, &mut flat.f_narrow(0, begin, count)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is at `place` into `target`, and lets go of the file's pages: the host holds weights once, and not once more as pages of their file.
+    fn copy_part(&self, place: PlaceInFile<'_>, target: &mut Tensor) -> Result<()> {
+        let (offset, span) = (place.offset, place.span);
         self.file.mapping.copy_to(place, target)?;
-        // The value is where it will live: the host holds weights once, and not once more as pages of their file.
-        self.file.mapping.let_go(self.offset, self.span_bytes());
+        self.file.mapping.let_go(offset, span);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Where the values of weights come from: a checkpoint's files, a seed, or nowhere.
 
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -58,18 +59,30 @@ pub(super) fn fill_seeded(seed: i64, key: &str, tensor: &mut Tensor) -> Result<(
     let (centre, bound) = if shape.len() > 1 { (0.0, (3.0 / inputs as f64).sqrt()) } else { (norm_centre(key), 0.1) };
     let numbers = ChaCha8Rng::seed_from_u64((seed as u64).wrapping_mul(0x9E37_79B9) ^ fnv1a(key));
     let range = Uniform::new((centre - bound) as f32, (centre + bound) as f32).expect("the bounds are finite and in order");
-    let values = drawn(&numbers, range, tensor.numel());
-    tensor.f_copy_(&Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?)?;
+    let count = tensor.numel();
+    if count <= DRAWN_AT_A_TIME {
+        tensor.f_copy_(&Tensor::f_from_slice(&drawn(&numbers, range, 0..count))?.f_view(shape.as_slice())?)?;
+        return Ok(());
+    }
+    // A part at a time: as fp32 on their way, values of a text encoder's largest tensor would take gigabytes.
+    let flat = tensor.f_view([-1])?;
+    for begin in (0..count).step_by(DRAWN_AT_A_TIME) {
+        let part = begin..count.min(begin + DRAWN_AT_A_TIME);
+        flat.f_narrow(0, begin as i64, part.len() as i64)?.f_copy_(&Tensor::f_from_slice(&drawn(&numbers, range, part))?)?;
+    }
     Ok(())
 }
 
-/// The first `count` values of `range` that `numbers` gives, drawn by all cores: a model of 14 billion parameters has as many. A value takes one word of the
-/// generator, so each core begins at the word of its own first value, and the values are those that one core would draw.
-fn drawn(numbers: &ChaCha8Rng, range: Uniform<f32>, count: usize) -> Vec<f32> {
-    let mut values = vec![0.0; count];
+/// Values on their way at once: 64 MiB of them, and as many again as they become a tensor.
+const DRAWN_AT_A_TIME: usize = 16 << 20;
+
+/// Those values of `range` that `numbers` gives, drawn by all cores: a model of 14 billion parameters has as many. A value takes one word of the generator, so
+/// each core begins at the word of its own first value, and the values are those that one core would draw.
+fn drawn(numbers: &ChaCha8Rng, range: Uniform<f32>, which: Range<usize>) -> Vec<f32> {
+    let mut values = vec![0.0; which.len()];
     values.par_chunks_mut(DRAWN_AT_ONCE).enumerate().for_each(|(index, chunk)| {
         let mut numbers = numbers.clone();
-        numbers.set_word_pos((index * DRAWN_AT_ONCE) as u128);
+        numbers.set_word_pos((which.start + index * DRAWN_AT_ONCE) as u128);
         chunk.iter_mut().for_each(|value| *value = range.sample(&mut numbers));
     });
     values
@@ -112,7 +125,9 @@ mod tests {
         let (numbers, range) = (ChaCha8Rng::seed_from_u64(7), Uniform::new(-0.25_f32, 0.5).expect("bounds"));
         for count in [0, 1, DRAWN_AT_ONCE - 1, DRAWN_AT_ONCE, 2 * DRAWN_AT_ONCE + 3] {
             let one: Vec<f32> = range.sample_iter(numbers.clone()).take(count).collect();
-            assert!(drawn(&numbers, range, count) == one, "{count} values");
+            assert!(drawn(&numbers, range, 0..count) == one, "{count} values");
+            let middle = count / 3;
+            assert!(drawn(&numbers, range, middle..count) == one[middle..], "{count} values from {middle} on");
         }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) second: Option<&'a RunRecord>,
     /// Where nothing fits, the case that missed by least.
     pub(crate) nearest: Option<Miss<'a>>,
+    /// Where the machine's memory holds nothing that the GPU holds, what takes least of it, and how much.
+    pub(crate) short_of_ram: Option<(String, u64)>,
 }
 
 impl Search {
@@ -70,7 +72,7 @@ impl Search {
     /// The best of the cases that ran.
     pub(crate) fn answer<'a>(&self, run: &'a Run) -> Answer<'a> {
         // Sorting is stable: what is equal to an objective stays in order of speed.
-        let mut fitting = reports::ranked(run.records.iter());
+        let mut fitting = reports::ranked(run.records.iter().filter(|record| run.fits_ram(record)));
         match self.objective {
             Objective::Speed => {}
             Objective::Memory => fitting.sort_by_key(|record| record.peak_device_bytes()),
@@ -82,7 +84,9 @@ impl Search {
         }
         let best = fitting.first().copied();
         let nearest = if best.is_none() { reports::nearest_miss(run.records.iter(), run.manifest.capacity_bytes) } else { None };
-        Answer { best, second: fitting.get(1).copied(), nearest }
+        let short = if best.is_none() { reports::nearest_by_ram(run.records.iter()) } else { None };
+        let short_of_ram = short.and_then(|record| Some((record.case.clone(), record.host_needed_bytes()?)));
+        Answer { best, second: fitting.get(1).copied(), nearest, short_of_ram }
     }
 
     /// By what cases are ranked, in words; `by_speed` is what holds where speed is the objective.
@@ -105,6 +109,8 @@ fn is_hopeless(records: &[RunRecord], case: &Case) -> bool {
         record.outcome == Outcome::Oom
             && record.config.low_mem_level == case.config.low_mem_level
             && record.config.resident_blocks == case.config.resident_blocks
+            && record.config.weight_dtype == case.config.weight_dtype
+            && record.config.offload_text_encoder == case.config.offload_text_encoder
             && matches!(record.failed_stage, Some(Stage::Load | Stage::Encode | Stage::Denoise))
     })
 }

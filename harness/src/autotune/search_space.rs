@@ -14,7 +14,18 @@ const RESIDENT: [ResidentBlocks; 2] = [ResidentBlocks::Auto, ResidentBlocks::Cou
 /// Tile sizes in latent pixels, the fastest first: a larger tile computes less overlap.
 const TILES: [i64; 3] = [16, 8, 4];
 
-/// The cases to try for what `fixed` leaves open, the fastest first.
+/// What a candidate may do for the sake of the machine's memory, beside what is left to the machine (`load_weights`, `stream_from`): the least loss first.
+const LESS_RAM: [&[(&str, &str)]; 4] = [
+    &[],
+    &[("weight_dtype", "fp8_e4m3")],
+    &[("offload_text_encoder", "stream")],
+    &[("offload_text_encoder", "stream"), ("weight_dtype", "fp8_e4m3")],
+];
+
+/// A candidate, and what may take its place where the machine's memory does not hold it.
+pub(crate) type Alternatives = Vec<Case>;
+
+/// The cases to try for what `fixed` leaves open, the fastest first, each with its alternatives.
 ///
 /// Tile sizes stand within levels: leaving a level costs more than a smaller tile does.
 pub(crate) fn candidates(
@@ -22,43 +33,54 @@ pub(crate) fn candidates(
     fixed: Vec<(String, Value)>,
     models: &Models,
     rules: Rules,
-) -> Result<(Vec<Case>, Vec<String>), Error> {
+) -> Result<(Vec<Alternatives>, Vec<String>), Error> {
     let is_fixed = |key: &str| fixed.iter().any(|(fixed, _)| fixed == key);
     let levels: Vec<Option<i64>> = open(&LEVELS, is_fixed("low_mem_level"));
     let tiles: Vec<Option<i64>> = open(&TILES, is_fixed("vae_tile_size"));
     let is_streamed = |level: &Option<i64>| *level == LEVELS.last().copied();
-    let (mut cases, mut idle): (Vec<Case>, Option<Vec<String>>) = (Vec::new(), None);
+    let (mut candidates, mut idle): (Vec<Alternatives>, Option<Vec<String>>) = (Vec::new(), None);
     for level in &levels {
         let resident: &[Option<ResidentBlocks>] =
             if is_streamed(level) && !is_fixed("resident_blocks") { &RESIDENT.map(Some) } else { &[None] };
         for (resident, tile) in resident.iter().flat_map(|resident| tiles.iter().map(move |tile| (resident, tile))) {
-            let mut definition = Definition::empty(name);
-            let number = |value: &Option<i64>| value.map(Value::from);
-            let open = [
-                ("low_mem_level", number(level)),
-                ("resident_blocks", resident.map(|resident| json!(resident))),
-                ("vae_tile_size", number(tile)),
-            ]
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-            fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
-            let (found, warnings) = expand(&definition, models, rules)?;
-            // A warning counts where it holds for every candidate.
-            match &mut idle {
-                Some(idle) => idle.retain(|warning| warnings.contains(warning)),
-                None => idle = Some(warnings),
-            }
-            for mut case in found {
-                if *resident == Some(ResidentBlocks::Auto) {
-                    case.name += "-resident_blocks_auto";
+            let mut alternatives = Alternatives::new();
+            for less in LESS_RAM.into_iter().filter(|less| less.iter().all(|(key, _)| !is_fixed(key))) {
+                let mut definition = Definition::empty(name);
+                let number = |value: &Option<i64>| value.map(Value::from);
+                let open = [
+                    ("low_mem_level", number(level)),
+                    ("resident_blocks", resident.map(|resident| json!(resident))),
+                    ("vae_tile_size", number(tile)),
+                ];
+                let open = open.into_iter().chain(less.iter().map(|&(key, value)| (key, Some(value.into()))));
+                let open = open.filter_map(|(key, value)| Some((key.to_owned(), value?)));
+                fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
+                let (found, warnings) = match expand(&definition, models, rules) {
+                    // What is fixed may not go with it.
+                    Err(_) if !less.is_empty() => continue,
+                    found => found?,
+                };
+                if less.is_empty() {
+                    // A warning counts where it holds for every candidate.
+                    match &mut idle {
+                        Some(idle) => idle.retain(|warning| warnings.contains(warning)),
+                        None => idle = Some(warnings),
+                    }
                 }
-                if cases.iter().all(|known| known.config != case.config) {
-                    cases.push(case);
+                for mut case in found {
+                    if *resident == Some(ResidentBlocks::Auto) {
+                        case.name += "-resident_blocks_auto";
+                    }
+                    less.iter().for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
+                    if candidates.iter().flatten().chain(&alternatives).all(|known| known.config != case.config) {
+                        alternatives.push(case);
+                    }
                 }
             }
+            candidates.push(alternatives);
         }
     }
-    Ok((cases, idle.unwrap_or_default()))
+    Ok((candidates, idle.unwrap_or_default()))
 }
 
 fn open(values: &[i64], is_fixed: bool) -> Vec<Option<i64>> {
@@ -78,7 +100,7 @@ mod tests {
         let rules = Rules { device: Device::Virtual, may_shorten: true };
         let (cases, warnings) = candidates("autotune", all, &models, rules).expect("candidates");
         assert_eq!(warnings, [""; 0]);
-        cases.into_iter().map(|case| case.name).collect()
+        cases.into_iter().filter_map(|alternatives| alternatives.into_iter().next()).map(|case| case.name).collect()
     }
 
     #[test]
@@ -88,6 +110,16 @@ mod tests {
         assert_eq!(all[..3], ["level0-sdpa-96x64", "level1-tile16-sdpa-96x64", "level1-tile8-sdpa-96x64"]);
         assert_eq!(all[7], "level3-tile16-sdpa-96x64-resident_blocks_auto");
         assert_eq!(all[12], "level3-tile4-sdpa-96x64");
+    }
+
+    #[test]
+    fn what_takes_less_of_the_machines_memory_stands_behind() {
+        let models = Models::load().expect("models");
+        let fixed = vec![("model".to_owned(), Value::from("wan-tiny")), ("weight_dtype".to_owned(), Value::from("as_stored"))];
+        let rules = Rules { device: Device::Virtual, may_shorten: true };
+        let (all, _) = candidates("autotune", fixed, &models, rules).expect("candidates");
+        let last: Vec<_> = all.last().expect("candidates").iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(last, ["level3-tile4-sdpa-96x64", "level3-tile4-sdpa-96x64-offload_text_encoder_stream"]);
     }
 
     #[test]

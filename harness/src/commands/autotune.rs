@@ -7,7 +7,7 @@ use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
 use super::{shell_line, sweep, warn_of_attention};
-use crate::autotune::{Answer, Search, candidates};
+use crate::autotune::{Answer, Search, UnderRam, candidates, under_ram};
 use crate::cli::{self, AutotuneArguments};
 use crate::data;
 use crate::error::Error;
@@ -15,6 +15,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::ram::wsl_said;
 use crate::run_store::RunStore;
 use crate::sweep::{Definition, Limits, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     }
     let models = Models::load()?;
     let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: testbed.device, may_shorten: true })?;
+    let UnderRam { cases, nearest: short_of_ram } = under_ram(cases, &testbed, &models)?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref());
     let limits = Limits {
@@ -48,6 +50,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let mut store = RunStore::create(arguments.execution.out.clone(), testbed.run_dir(&data::runs(), NAME), manifest)?;
 
     tell!("{}", testbed.choice);
+    tell!("{}", testbed.ram.said);
     let schedule = Schedule::new(&testbed, &launcher, &models, limits, &interrupt);
     let (schedule, open, hopeless) = prepare(schedule, &cases.iter().collect::<Vec<_>>(), &[])?;
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
@@ -65,7 +68,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
 
-    let answer = search.answer(&run);
+    let mut answer = search.answer(&run);
+    answer.short_of_ram = answer.short_of_ram.or(short_of_ram);
     if arguments.json {
         say!("{:#}", as_json(&answer, &run));
     } else {
@@ -106,7 +110,7 @@ fn exit_code(answer: &Answer<'_>, run: &Run) -> ExitCode {
     match (answer.best, answer.nearest) {
         (Some(_), _) => ExitCode::Done,
         // Without an answer from any case, that nothing fits is not known.
-        (None, _) if !run.has_failures() && !run.records.is_empty() => ExitCode::NothingFits,
+        (None, _) if !run.has_failures() && (!run.records.is_empty() || answer.short_of_ram.is_some()) => ExitCode::NothingFits,
         _ => ExitCode::CasesFailed,
     }
 }
@@ -130,6 +134,14 @@ fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
             say!("\n{}", search.ranking(summary.ranking));
             say!("{}", reports::counters());
             reports::steps_that_ran(best).iter().for_each(|said| say!("{said}"));
+        }
+        (None, nearest)
+            if let Some((case, needed)) = &answer.short_of_ram
+                && nearest.is_none() =>
+        {
+            let held = run.manifest.ram_bytes.map(|bytes| format!(", and there are {:.2}", gib(bytes))).unwrap_or_default();
+            say!("Nothing fits the machine's memory (RAM): {case} takes least of it, {:.2} GiB{held}.", gib(*needed));
+            say!("Try a machine with more memory, or a smaller model.");
         }
         (None, Some(miss)) => {
             say!(
@@ -163,12 +175,18 @@ fn advice(answer: &Answer<'_>, run: &Run) -> Option<String> {
 fn describe(record: &RunRecord, run: &Run) {
     let flags = reports::flags(run, &record.config);
     say!("  Flags: {}", if flags.is_empty() { "those of the level" } else { &flags });
+    let settled = reports::settled(record);
+    if !settled.is_empty() {
+        say!("  Of these the machine chooses: {settled}");
+    }
     reports::fit(record, run.manifest.capacity_bytes).iter().for_each(|said| say!("  {said}"));
     if let Some(stage) = record.peak_stage() {
         let [allocated, reserved, device] =
             [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()].map(reports::in_gib);
         say!("  Peak: {allocated} GiB allocated, {reserved} GiB reserved, {device} GiB device, in {}", stage.name());
     }
+    reports::ram_in_words(record, run.manifest.ram_bytes).iter().for_each(|said| say!("  {said}"));
+    wsl_said(record.host_pinned_peak_bytes.unwrap_or(0)).iter().for_each(|said| say!("  {said}"));
     say!("  {}", reports::duration(record).unwrap_or_else(|| "Time: not known".into()));
 }
 
@@ -191,10 +209,14 @@ fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
             "case": record.case,
             "low_mem_level": record.config.low_mem_level,
             "settings": settings.collect::<serde_json::Map<_, _>>(),
+            "settled": reports::settled(record),
             "peak_allocated_bytes": record.peak_allocated_bytes(),
             "peak_reserved_bytes": record.peak_reserved_bytes(),
             "peak_device_bytes": record.peak_device_bytes(),
             "peak_stage": record.peak_stage(),
+            "ram_peak_bytes": record.host_needed_bytes(),
+            "ram_pinned_peak_bytes": record.host().or(record.predicted_host()).map(|host| host.pinned_peak_bytes),
+            "ram_source": reports::ram_source(record),
             "memory_source": record.memory_source,
             "total_secs": record.total_secs(),
             "time_source": record.time_source,
@@ -206,9 +228,11 @@ fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
         "gpu": run.manifest.gpu.as_ref().map(|gpu| &gpu.name),
         "device": run.manifest.device,
         "capacity_bytes": run.manifest.capacity_bytes,
+        "ram_bytes": run.manifest.ram_bytes,
         "best": answer.best.map(case),
         "second": answer.second.map(case),
         "nearest_miss": answer.nearest.map(nearest),
+        "short_of_ram": answer.short_of_ram.as_ref().map(|(case, needed)| json!({ "case": case, "needed_bytes": needed })),
         "advice": advice(answer, run),
     })
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::model::Models;
+use crate::ram::{Ram, ulimit_said, wsl_said};
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::worker;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
+    let ram = Ram::of(arguments.ram.as_deref(), Device::Virtual)?;
     warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
     let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
     let request = Request {
@@ -29,7 +31,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         case: "plan".into(),
         device: Device::Virtual,
         memory_limit_bytes: budget.as_ref().map(|budget| budget.capacity_bytes),
-        host_limit_bytes: None,
+        host_limit_bytes: ram.limit_bytes(),
         gpu: budget.as_ref().map(|budget| budget.profile.clone()),
         host_rates: None,
         model: models.get(&config.model)?.clone(),
@@ -54,6 +56,8 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if let Some(budget) = &budget {
         say!("\n{}\n{}", budget.choice, verdict(&report, budget));
     }
+    say!("{} {}", ram.said, ram_verdict(&report, &ram));
+    [wsl_said(report.pinned_bytes()), ulimit_said(report.pinned_bytes())].iter().flatten().for_each(|said| say!("{said}"));
     Ok(ExitCode::Done)
 }
 
@@ -104,22 +108,38 @@ fn print_groups(report: &PlanReport) {
 
 /// What each stage holds at its peak.
 fn print_stages(report: &PlanReport) {
-    let titles = ["stage", "resident weights GiB", "buffers GiB", "activations GiB", "predicted peak allocated GiB"];
-    let mut table = table(&titles, &[1, 2, 3, 4]);
+    let titles = [
+        "stage",
+        "resident weights GiB",
+        "buffers GiB",
+        "activations GiB",
+        "predicted peak allocated GiB",
+        "predicted RAM GiB",
+        "page-locked GiB",
+    ];
+    let mut table = table(&titles, &[1, 2, 3, 4, 5, 6]);
     for stage in &report.stages {
-        let known = |bytes: Option<u64>| bytes.map(in_gib).unwrap_or_default();
+        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| host.memory);
         table.add_row([
             stage.stage.name().to_owned(),
             in_gib(stage.resident_bytes),
             in_gib(stage.staging_bytes),
-            known(stage.activation_bytes),
-            known(stage.peak_allocated_bytes()),
+            known_gib(stage.activation_bytes),
+            known_gib(stage.peak_allocated_bytes()),
+            known_gib(host.and_then(|host| host.peak_bytes)),
+            known_gib(host.map(|host| host.pinned_peak_bytes)),
         ]);
     }
     say!("{table}");
     if let Some((stage, bytes)) = report.peak() {
         say!("Predicted peak: {} GiB allocated, in {}.", in_gib(bytes), stage.name());
     }
+    let host = report.host();
+    say!(
+        "Predicted RAM: {} GiB at most, {} of them page-locked. It is all that the process holds of the machine's memory, 1 GiB for libraries and driver included (a rule).",
+        known_gib(host.peak_bytes),
+        in_gib(host.pinned_peak_bytes)
+    );
     say!(
         "Weights and buffers are exact. Activations, which stand for all else, are estimated from shapes: within 1% of the peak on an H100, 24 MiB too high on \
          older GPUs. PyTorch's allocator takes a little more from the GPU than it allocates, and {} comes on top.",
@@ -146,8 +166,24 @@ fn verdict(report: &PlanReport, budget: &Budget) -> String {
     }
 }
 
+/// Whether the predicted RAM is within the budget.
+fn ram_verdict(report: &PlanReport, ram: &Ram) -> String {
+    let needed = report.host().peak_bytes.unwrap_or(0);
+    match ram.bytes {
+        Some(held) if needed > held => {
+            format!("Does not fit: {} of {} GiB. `lowmem autotune --ram` finds what does.", shortly(needed), shortly(held))
+        }
+        Some(held) => format!("Fits: {} of {} GiB.", shortly(needed), shortly(held)),
+        None => format!("{} GiB are needed.", shortly(needed)),
+    }
+}
+
 fn shortly(bytes: u64) -> String {
     reports::in_gib(Some(bytes))
+}
+
+fn known_gib(bytes: Option<u64>) -> String {
+    bytes.map(in_gib).unwrap_or_default()
 }
 
 fn in_gib(bytes: u64) -> String {

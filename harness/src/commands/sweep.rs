@@ -122,6 +122,8 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         choice: testbed.choice.clone(),
         capacity_bytes: testbed.capacity_bytes,
         memory_limit_bytes: testbed.memory_limit_bytes,
+        ram_bytes: testbed.ram.bytes,
+        ram: Some(testbed.ram.said.clone()),
         models: used,
         left_out: Vec::new(),
         cases: cases.iter().map(|case| case.name.clone()).collect(),

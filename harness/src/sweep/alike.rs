@@ -6,10 +6,10 @@ use serde_json::Value;
 use crate::error::Error;
 
 /// What only decoding looks at, and the level, which is a preset of flags that are named themselves.
-pub(super) const OF_DECODE: [&str; 5] = ["low_mem_level", "vae_tile_size", "vae_tile_overlap", "vae_temporal_chunk", "activation_offload"];
+pub(crate) const OF_DECODE: [&str; 5] = ["low_mem_level", "vae_tile_size", "vae_tile_overlap", "vae_temporal_chunk", "activation_offload"];
 
 /// The configuration without these flags. Equal ones have equal texts.
-pub(super) fn text_without(config: &Config, flags: &[&str]) -> Result<String, Error> {
+pub(crate) fn text_without(config: &Config, flags: &[&str]) -> Result<String, Error> {
     let mut value = serde_json::to_value(config).map_err(|error| Error::Fault(format!("a configuration is no JSON: {error}")))?;
     flags.iter().for_each(|flag| value[*flag] = Value::Null);
     Ok(value.to_string())

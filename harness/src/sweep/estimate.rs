@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine_protocol::{Device, Home, gib};
+use engine_protocol::{Device, gib};
 use reports::rough_time;
 
 use super::alike::{OF_DECODE, text_without};
@@ -106,18 +106,18 @@ fn host_memory(testbed: &Testbed, models: &Models, cases: &[&Case], shared: Opti
     let plan = |case: &Case| {
         let request = testbed.request(&case.name, models.get(&case.config.model).ok()?, &case.config, None);
         let report = worker::plan(&request).ok()?;
-        Some((report.host_bytes(), report.bytes_in(Home::Pinned), case.name.clone()))
+        Some((report.host().peak_bytes?, report.host().pinned_peak_bytes, case.name.clone()))
     };
     let plans: Option<Vec<_>> = distinct.into_values().map(plan).collect();
     let (bytes, locked, name) = plans?.into_iter().max()?;
     let shared_bytes = shared.filter(|shared| shared.is_in_memory).map_or(0, |shared| shared.bytes);
     let beside = if shared_bytes > 0 { format!(", and {:.1} GiB are those that all share", gib(shared_bytes)) } else { String::new() };
     let mut text = format!(
-        "Memory of the host: the largest case ({name}) keeps {:.1} GiB of weights there, {:.1} of them page-locked{beside}.",
+        "Memory of the host: the largest case ({name}) is predicted to take {:.1} GiB of RAM, {:.1} of them page-locked{beside}.",
         gib(bytes),
         gib(locked)
     );
-    if let Some(available) = host::available_bytes() {
+    if let Some(available) = host_memory::available_bytes() {
         text += &format!(" {:.1} GiB are available.", gib(available));
         if bytes + shared_bytes > available {
             text += " That is too little: cases may be killed for lack of memory.";

@@ -100,6 +100,8 @@ mod tests {
             time: Some(StageTime { secs: Secs::measured(secs), copy_stall: None, work: None }),
             memory: Some(StageMemory::default()),
             predicted_peak_allocated_bytes: None,
+            host: None,
+            predicted_host: None,
             steps: Vec::new(),
             step_secs: Vec::new(),
             operations: Vec::new(),

@@ -12,6 +12,7 @@ mod schedule;
 pub(crate) mod schema;
 mod shared_steps;
 
+pub(crate) use alike::{OF_DECODE, text_without};
 pub(crate) use definition::Definition;
 pub(crate) use expand::{Case, Rules, expand, resolve_one};
 pub(crate) use preparation::prepare;

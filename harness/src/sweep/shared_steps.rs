@@ -89,6 +89,8 @@ mod tests {
             time: Some(StageTime { secs: Secs::measured(secs.iter().sum()), copy_stall: None, work: None }),
             memory: None,
             predicted_peak_allocated_bytes: None,
+            host: None,
+            predicted_host: None,
             steps: Vec::new(),
             step_secs: secs.iter().copied().map(Secs::measured).collect(),
             operations: Vec::new(),

@@ -1,9 +1,10 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Config, Device, Event, HostShortage, Lowered, OperationTime, Outcome, PeakParts, PlannedStage, Request, RunRecord, SCHEMA, Secs,
-    Source, Stage, StageMemory, StageRecord, StageTime, Transfers,
+    Config, Device, Event, HostShortage, Lowered, Outcome, PeakParts, PlannedHost, PlannedStage, Request, RunRecord, SCHEMA, Secs, Source,
+    Stage, StageMemory, StageRecord, StageTime, Transfers, gib,
 };
+use host_memory::{PageLockLimit, page_lock_limit};
 use virtual_gpu_protocol::ProcessReport;
 
 use super::process::{End, Ended};
@@ -32,6 +33,7 @@ pub(super) struct Transcript {
     /// The configuration as it runs.
     settled: Option<Config>,
     planned: Vec<PlannedStage>,
+    planned_host: Vec<PlannedHost>,
     lowered: Vec<Lowered>,
     open_stage: Option<Stage>,
     stages: Vec<StageRecord>,
@@ -75,9 +77,9 @@ impl Transcript {
     fn event(&mut self, event: Event) {
         match event {
             Event::Started { device_name, .. } => self.device_name = Some(device_name),
-            Event::Planned { config, stages } => {
+            Event::Planned { config, stages, host } => {
                 self.settled = Some(*config);
-                self.planned = stages;
+                (self.planned, self.planned_host) = (stages, host);
             }
             Event::Lowered(lowered) => {
                 self.open_stage = None;
@@ -89,21 +91,21 @@ impl Transcript {
                 self.steps.extend(parts);
                 self.step_secs.extend(secs);
             }
-            Event::StageEnded { stage, time, memory, operations } => {
+            Event::StageEnded { stage, time, memory, host, operations } => {
                 self.open_stage = None;
-                self.keep(stage, time, memory, operations);
+                self.keep(StageRecord { host, operations, ..bare(stage, time, memory) });
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
                 // The stage that ran out is a stage of the run too.
                 self.open_stage = Some(stage);
-                self.keep(stage, None, memory, Vec::new());
+                self.keep(bare(stage, None, memory));
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::OutOfHostMemory { stage, memory, shortage, message } => {
                 if let Some(stage) = stage {
                     self.open_stage = Some(stage);
-                    self.keep(stage, None, memory, Vec::new());
+                    self.keep(bare(stage, None, memory));
                 }
                 self.verdict = Some(Verdict::OutOfHostMemory { stage, shortage, message });
             }
@@ -112,13 +114,16 @@ impl Transcript {
     }
 
     /// Keeps a stage that is over, with the steps that were told of in it.
-    fn keep(&mut self, stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>, operations: Vec<OperationTime>) {
+    fn keep(&mut self, record: StageRecord) {
+        let stage = record.stage;
         let (steps, step_secs) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.step_secs));
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
         let planned = self.planned.iter().find(|planned| planned.stage == stage);
         let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
-        self.stages.push(StageRecord { stage, time, memory, predicted_peak_allocated_bytes, steps, step_secs, operations });
+        let planned_host = self.planned_host.iter().find(|planned| planned.stage == stage);
+        let predicted_host = planned_host.map(|planned| planned.memory);
+        self.stages.push(StageRecord { predicted_peak_allocated_bytes, predicted_host, steps, step_secs, ..record });
         self.stages.sort_by_key(|record| record.stage);
     }
 
@@ -145,6 +150,8 @@ impl Transcript {
             Some(Verdict::Finished(transfers)) => transfers,
             _ => None,
         };
+        let pinned = self.stages.iter().filter_map(|stage| stage.host).map(|host| host.pinned_peak_bytes);
+        let pinned_peak_bytes = pinned.max().filter(|_| request.device.is_cuda() && ending.outcome == Outcome::Ok);
         RunRecord {
             schema: SCHEMA,
             version: Some(env!("CARGO_PKG_VERSION").into()),
@@ -174,10 +181,11 @@ impl Transcript {
             stages: self.stages,
             h2d_bytes: transfers.map(|t| t.h2d_bytes),
             d2h_bytes: transfers.map(|t| t.d2h_bytes),
-            host_pinned_peak_bytes: transfers.map(|t| t.host_pinned_peak_bytes).or(report.as_ref().map(|report| report.pinned_peak_bytes)),
-            page_lock_warning: transfers
-                .and_then(|transfers| transfers.not_page_locked)
-                .map(|not| not.warning(testbed.profile.as_ref().map(|gpu| [gpu.pcie.pinned_bytes_per_sec.value, gpu.pcie.pageable()]))),
+            host_pinned_peak_bytes: pinned_peak_bytes.or(report.as_ref().map(|report| report.pinned_peak_bytes)),
+            page_lock_warning: transfers.and_then(|transfers| transfers.not_page_locked).map(|not| {
+                let rates = testbed.profile.as_ref().map(|gpu| [gpu.pcie.pinned_bytes_per_sec.value, gpu.pcie.pageable()]);
+                not.warning(rates) + &page_locking_limit()
+            }),
             wall_secs: course.wall_secs,
             forecast: None,
             steps_of: None,
@@ -238,6 +246,30 @@ impl Transcript {
             (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {}", left(end)))),
             (None, end) => ending(Outcome::Crashed, words(format!("{}{} without a result", left(end), in_stage(stage)))),
         }
+    }
+}
+
+/// What may have held page-locking down, behind a warning.
+fn page_locking_limit() -> String {
+    match page_lock_limit() {
+        Some(PageLockLimit::Wsl) => "; this is WSL, which lets a process lock little".into(),
+        Some(PageLockLimit::Ulimit(bytes)) => format!("; `ulimit -l` is {:.2} GiB", gib(bytes)),
+        None => String::new(),
+    }
+}
+
+/// A stage of which so much is known.
+fn bare(stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>) -> StageRecord {
+    StageRecord {
+        stage,
+        time,
+        memory,
+        predicted_peak_allocated_bytes: None,
+        host: None,
+        predicted_host: None,
+        steps: Vec::new(),
+        step_secs: Vec::new(),
+        operations: Vec::new(),
     }
 }
 

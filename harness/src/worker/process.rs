@@ -12,7 +12,7 @@ use engine_protocol::Request;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::Error;
-use crate::host_kills::HostKills;
+use crate::host_kills::{HostKills, kernel_log_names};
 use crate::interrupt::Interrupt;
 
 /// How long to wait for the next line before looking at the clock and at Ctrl-C again.
@@ -60,6 +60,7 @@ pub(super) fn run(
     let kills = HostKills::until_now();
     let child = command.spawn().map_err(|error| Error::Fault(format!("{program}: {error}: run `make build`")))?;
     let mut group = Group(child);
+    let process = group.0.id();
 
     if let Some(mut stdin) = group.0.stdin.take() {
         // On a thread, since a worker that never reads would block us; one that is gone already says by its end what is wrong.
@@ -105,7 +106,7 @@ pub(super) fn run(
             last_words.pop_front();
         }
     });
-    let is_memory_short = HostKills::until_now().are_more_than(&kills);
+    let is_memory_short = status.signal().is_some() && kernel_log_names(process) || HostKills::until_now().are_more_than(&kills);
     Ok(Ended { end: forced.unwrap_or_else(|| end(status)), is_memory_short, last_words: last_words.into() })
 }
 

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::plot::Plot;
 use crate::summary::Summary;
 use crate::table::{TABLE, all_notes};
-use crate::{forecast, peak_parts};
+use crate::{forecast, peak_parts, ram};
 
 /// The page and what fills it.
 #[derive(Template)]
@@ -22,6 +22,8 @@ struct Page<'a> {
     part_titles: Vec<String>,
     part_rows: Vec<(&'a str, Vec<String>)>,
     part_note: &'static str,
+    ram_titles: [&'static str; 6],
+    ram_rows: Vec<[String; 6]>,
     forecast_titles: [&'static str; 7],
     forecast_rows: Vec<[String; 7]>,
     forecast_note: &'static str,
@@ -56,6 +58,8 @@ pub(crate) fn page(summary: &Summary<'_>, plots: &[Plot]) -> Result<String, Erro
         part_titles: peak_parts::titles().collect(),
         part_rows: peak_parts::rows(run),
         part_note: peak_parts::NOTE,
+        ram_titles: ram::TITLES,
+        ram_rows: ram::rows(&summary.told_cases()),
         forecast_titles: forecast::TITLES,
         forecast_rows: forecast::rows(run),
         forecast_note: forecast::NOTE,

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler,
-    StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution,
+    Sampler, StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -125,6 +125,9 @@ flags! {
         /// Where the text encoder runs. `true` means `cpu`, `false` means `off`.
         always offload_text_encoder: OffloadTextEncoder = FromLevel(2, OffloadTextEncoder::Cpu, OffloadTextEncoder::Off),
             about(Group::Placement, Results::Close);
+
+        /// When weights are loaded, and how long they are held: on the GPU and on the host. Each is read once either way.
+        always load_weights: LoadWeights = Always(LoadWeights::Auto), about(Group::Placement, Results::Same);
 
         /// The VAE waits on the CPU until it decodes.
         always offload_vae: bool = FromLevel(3, true, false), about(Group::Placement, Results::Same);

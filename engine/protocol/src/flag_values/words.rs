@@ -101,6 +101,18 @@ words! { only
 }
 
 words! { only
+    /// When weights are loaded, and how long they are held.
+    LoadWeights {
+        /// At the start where the host has enough memory free for all of them, else as they are used.
+        Auto = "auto",
+        /// All of them before the first stage; they are held until the video is done.
+        AtStart = "at_start",
+        /// Those of a model as its stage begins; they are let go of when it is over. A pool's two transformers come one after the other.
+        AsUsed = "as_used",
+    }
+}
+
+words! { only
     /// Which steps a cache lets be skipped.
     Flexcache {
         /// None: every step is computed. Nothing else is built yet.

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use engine_protocol::{Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMemory, StageRecord, gib};
+use engine_protocol::{HostMemory, Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMemory, StageRecord, gib};
 
 use super::super::table;
 use crate::exit_code::ExitCode;
+use crate::ram::wsl_said;
 use crate::testbed::Testbed;
 
 /// Prints each stage, and what became of it all.
 pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
-    print_stages(record);
+    print_stages(record, testbed);
     let error = record.error.as_deref().unwrap_or_default();
     match record.outcome {
         Outcome::Ok => {
@@ -43,28 +44,44 @@ pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Pat
     }
 }
 
-fn print_stages(record: &RunRecord) {
+/// What the machine's memory holds of it, and what may hold page-locking down.
+fn ram_said(record: &RunRecord, testbed: &Testbed) -> Vec<String> {
+    let Some(said) = reports::ram_in_words(record, testbed.ram.bytes) else { return Vec::new() };
+    let fits = match (record.host_needed_bytes(), testbed.ram.bytes) {
+        (Some(needed), Some(held)) if needed > held => " That is too little.",
+        _ => "",
+    };
+    let pinned = record.predicted_host().map_or(0, |host| host.pinned_peak_bytes);
+    [format!("{said}.{fits} {}", testbed.ram.said)].into_iter().chain(wsl_said(pinned)).collect()
+}
+
+fn print_stages(record: &RunRecord, testbed: &Testbed) {
     let has_memory = record.stages.iter().any(|stage| stage.memory.is_some());
-    let titles = ["stage", "time", "predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
+    let of_gpu = ["predicted allocated GiB", "peak allocated GiB", "peak reserved GiB", "peak device GiB"];
     // On the CPU there is no GPU memory to tell of.
-    let columns = if has_memory { titles.len() } else { 2 };
-    let mut table = table(&titles[..columns], &[1, 2, 3, 4, 5]);
-    let mut add = |name: &str, secs: Option<Secs>, memory: [Option<u64>; 4]| {
+    let of_gpu = if has_memory { &of_gpu[..] } else { &[] };
+    let ram = format!("RAM GiB, {}", reports::ram_source(record));
+    let titles: Vec<&str> = [&["stage", "time"], of_gpu, &[&ram, "page-locked GiB"]].concat();
+    let mut table = table(&titles, &(1..titles.len()).collect::<Vec<_>>());
+    let mut add = |name: &str, secs: Option<Secs>, memory: [Option<u64>; 4], [host, predicted]: [Option<HostMemory>; 2]| {
         let secs = secs.map(|secs| reports::time(secs.expected)).unwrap_or_default();
-        let cells = [name.to_owned(), secs].into_iter().chain(memory.map(reports::in_gib));
-        table.add_row(cells.take(columns));
+        let peak = |host: Option<HostMemory>| host.and_then(|host| host.peak_bytes);
+        let of_host = [peak(host).or(peak(predicted)), host.or(predicted).map(|host| host.pinned_peak_bytes)];
+        let cells = [name.to_owned(), secs].into_iter().chain(memory.into_iter().take(of_gpu.len()).chain(of_host).map(reports::in_gib));
+        table.add_row(cells);
     };
     for stage in &record.stages {
         let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
         let predicted = stage.predicted_peak_allocated_bytes;
         let peaks = [predicted, memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
-        add(stage.stage.name(), stage.secs(), peaks);
+        add(stage.stage.name(), stage.secs(), peaks, [stage.host, stage.predicted_host]);
     }
     if record.outcome == Outcome::Ok && !record.stages.is_empty() {
         // Of stages of which one has no time there is no sum.
         let secs = record.stages.iter().map(StageRecord::secs).sum::<Option<Secs>>();
         let predicted = record.predicted_peak_allocated_bytes();
-        add("all", secs, [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()]);
+        let peaks = [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()];
+        add("all", secs, peaks, [record.host(), record.predicted_host()]);
     }
     say!("{table}");
     if let Some(parts) = reports::parts_in_words(record) {
@@ -76,6 +93,7 @@ fn print_stages(record: &RunRecord) {
     for lowered in &record.lowered {
         say!("{}", lowered_in_words(lowered));
     }
+    ram_said(record, testbed).iter().for_each(|said| say!("{said}"));
     let device = record.device_name.as_deref().unwrap_or(record.device.name());
     let memory = match record.memory_source {
         Some(Source::Virtual) => "memory is counted by PyTorch's allocator (virtual)",

@@ -1,0 +1,118 @@
+//! What a plan comes to in the host's memory, before anything is allocated: exact for weights and for what is page-locked, a bound or an estimate for all else.
+
+use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES, HostMemory, LoadWeights, PlannedHost, Stage};
+
+use super::plan::{Place, Plan, Waits};
+use super::prediction::passing_buffers;
+use crate::components::Component;
+use crate::weights::{Group, WaitingGroup, WeightTypes, fp8};
+
+/// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
+pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
+    let plan = Plan::new(config, components);
+    let loaded = components.iter().filter(|component| component.stage() >= first);
+    let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device)).collect();
+    let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { HOST_PROCESS_BYTES };
+    // What is left to the machine is not settled to the lesser yet.
+    let all_at_once = config.load_weights != LoadWeights::AsUsed;
+    let all = held.iter().map(|held| held.weights).fold(Bytes::default(), Bytes::plus);
+    let planned = |stage| {
+        let of_stage = || held.iter().filter(|held| held.stage == stage);
+        let bytes = match (all_at_once, stage) {
+            // One after the other: beside what is being loaded are those before it.
+            (true, Stage::Load) => {
+                let loading = held.iter().scan(Bytes::default(), |before, held| {
+                    let peak = before.plus(held.loading);
+                    *before = before.plus(held.weights);
+                    Some(peak)
+                });
+                loading.fold(all, Bytes::larger)
+            }
+            (true, _) => all.plus(of_stage().map(|held| held.beside).fold(Bytes::default(), Bytes::max)),
+            // Of a pool's transformers one after the other.
+            (false, _) => of_stage().map(|held| held.weights.plus(held.beside).larger(held.loading)).fold(Bytes::default(), Bytes::larger),
+        };
+        let memory = HostMemory { peak_bytes: Some(process + bytes.both()), pinned_peak_bytes: bytes.pinned };
+        PlannedHost { stage, memory }
+    };
+    Stage::ALL.into_iter().filter(|&stage| stage == Stage::Load || stage >= first).map(planned).collect()
+}
+
+/// Memory of the host of both kinds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bytes {
+    pinned: u64,
+    pageable: u64,
+}
+
+impl Bytes {
+    fn plus(self, other: Self) -> Self {
+        Self { pinned: self.pinned + other.pinned, pageable: self.pageable + other.pageable }
+    }
+
+    fn both(self) -> u64 {
+        self.pinned + self.pageable
+    }
+
+    /// The larger of each.
+    fn max(self, other: Self) -> Self {
+        Self { pinned: self.pinned.max(other.pinned), pageable: self.pageable.max(other.pageable) }
+    }
+
+    /// As much as the larger of both has, and as much page-locked.
+    fn larger(self, other: Self) -> Self {
+        let (both, pinned) = (self.both().max(other.both()), self.pinned.max(other.pinned));
+        Self { pinned, pageable: both - pinned }
+    }
+}
+
+/// What a component holds of the host's memory.
+struct Held {
+    stage: Stage,
+    weights: Bytes,
+    /// While its stage runs.
+    beside: Bytes,
+    /// The most while it is loaded, with what is on its way.
+    loading: Bytes,
+}
+
+impl Held {
+    fn new(component: &dyn Component, places: &[Place], config: &Config, device: Device) -> Self {
+        let (types, on_gpu) = (WeightTypes::of(config), device.is_cuda());
+        let (mut weights, mut loading) = (Bytes::default(), Bytes::default());
+        for (group, place) in component.groups().iter().zip(places) {
+            let waiting = WaitingGroup::new(group, types);
+            let bytes = waiting.layout.bytes as u64;
+            match place {
+                // The device that computes is the host itself.
+                Place::Resident if on_gpu => {}
+                Place::Streamed { waits: Waits::InFile { .. }, .. } => {}
+                Place::Streamed { waits: Waits::Pinned { .. }, .. } if on_gpu => weights.pinned += bytes,
+                Place::Resident | Place::Host | Place::Streamed { .. } => weights.pageable += bytes,
+            }
+            let packing = if waiting.is_packed() { fp8::filling_bytes(group, types.compute) as u64 } else { 0 };
+            let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
+            loading = loading.larger(weights.plus(on_its_way));
+        }
+        let on_host = if on_gpu {
+            component.on_host(config)
+        } else {
+            // Everything computes there.
+            HostMemory { peak_bytes: component.activation_bytes(config, None).map(|bytes| bytes as u64), pinned_peak_bytes: 0 }
+        };
+        let (count, each) = passing_buffers(component, places, types).unwrap_or_default();
+        let passing = if on_gpu { count as u64 * each as u64 } else { 0 };
+        let beside = Bytes {
+            pinned: on_host.pinned_peak_bytes + passing,
+            pageable: on_host.peak_bytes.unwrap_or(0).saturating_sub(on_host.pinned_peak_bytes),
+        };
+        Self { stage: component.stage(), weights, beside, loading }
+    }
+}
+
+/// What is on its way of the largest tensor of `group`, a part at a time: as it lies in its file, or as it is drawn from a seed, in fp32 and twice.
+fn passing_bytes(group: &Group) -> u64 {
+    const MOST: u64 = 128 << 20;
+    let numbers = group.params.iter().map(|param| param.shape.iter().product::<i64>() as u64);
+    (numbers.max().unwrap_or(0) * 8).min(MOST)
+}
