@@ -52,9 +52,10 @@ format: ## Formats the code.
 reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
 	tests/fixtures/make.sh
 
-bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and what the observer costs; writes both into engine/benches/.
+bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and what the observer costs, and a pass from files beside the disk alone; writes all into engine/benches/.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 	@engine/benches/observer_cost.py --write
+	@cargo bench --workspace --quiet --bench streaming -- --write
 
 peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test memory -- --exact peak_table::peaks_are_those_of_the_table \

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use engine_protocol::parse_setting;
+use engine_protocol::{DiskRate, parse_setting};
 use serde_json::Value;
 
 use crate::autotune::Objective;
@@ -95,12 +95,15 @@ pub(crate) struct DeviceArguments {
     /// The GPU's slot where it is not the one that it is made for, as PCI Express generation and lanes: 3x8
     #[arg(long, value_name = "GENxLANES")]
     pub(crate) pcie: Option<PcieSlot>,
+    /// What the disk gives that weights are read from with stream_from=file: 3GB/s (by default measured once in the checkpoint's folder, and assumed where there is none)
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    pub(crate) disk: Option<DiskRate>,
 }
 
 impl DeviceArguments {
     /// As a testbed is chosen by them.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
-        Wanted { gpu: self.gpu.as_deref(), device: self.device, pcie: self.pcie }
+        Wanted { gpu: self.gpu.as_deref(), device: self.device, pcie: self.pcie, disk: self.disk }
     }
 }
 
@@ -200,6 +203,9 @@ pub(crate) struct PlanArguments {
     /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
+    /// What the disk gives that weights are read from with stream_from=file: 3GB/s (by default it is assumed)
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    pub(crate) disk: Option<DiskRate>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use engine_protocol::{Config, Device, GpuProfile, HostRates, ModelSpec, Request, gib};
+use engine_protocol::{Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec, Request, gib};
 
 use crate::error::Error;
 use crate::gpu_profile::{Budget, GpuProfiles, is_of};
@@ -32,6 +32,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) device: DeviceChoice,
     /// The GPU's slot, where it is not the one that it is made for.
     pub(crate) pcie: Option<PcieSlot>,
+    /// What the disk gives, where that is said.
+    pub(crate) disk: Option<DiskRate>,
 }
 
 /// What cases run on.
@@ -47,6 +49,8 @@ pub(crate) struct Testbed {
     pub(crate) memory_limit_bytes: Option<u64>,
     /// The real GPU to use.
     pub(crate) uuid: Option<String>,
+    /// What the disk gives that streamed weights are read from, where that is known.
+    pub(crate) disk: Option<DiskRate>,
     /// How all this came about, in a sentence or two.
     pub(crate) choice: String,
     /// A short name for files: `rtx-4090`, `23gb`, `cpu`.
@@ -56,7 +60,7 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// What is wanted, as it is on this machine.
     pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
-        let mut testbed = Self::of(wanted)?;
+        let mut testbed = Self { disk: wanted.disk, ..Self::of(wanted)? };
         if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
             let (generation, lanes) = (profile.pcie.generation.value, profile.pcie.lanes.value);
@@ -100,6 +104,7 @@ impl Testbed {
             capacity_bytes: None,
             memory_limit_bytes: None,
             uuid: None,
+            disk: None,
             choice: format!("--device cpu was asked for.{idle}"),
             label: "cpu".into(),
         }
@@ -114,6 +119,7 @@ impl Testbed {
             capacity_bytes: Some(budget.capacity_bytes),
             memory_limit_bytes: budget.memory_limit_bytes(),
             uuid: None,
+            disk: None,
             choice: format!("{} {why}", budget.choice),
             label: label(&budget),
             profile: Some(budget.profile),
@@ -137,6 +143,7 @@ impl Testbed {
             capacity_bytes: Some(limited.as_ref().map_or(own, |budget| budget.capacity_bytes)),
             memory_limit_bytes: limited.as_ref().map(|budget| budget.capacity_bytes),
             uuid: Some(gpu.uuid.clone()),
+            disk: None,
             choice,
             label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
             profile,
@@ -153,6 +160,7 @@ impl Testbed {
             host_limit_bytes: None,
             gpu: self.profile.clone(),
             host_rates,
+            disk: self.disk,
             model: model.clone(),
             config: config.clone(),
             shared_weights: None,

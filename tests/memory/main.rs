@@ -5,6 +5,7 @@ mod any_flags;
 mod buffer_order;
 mod doubled;
 mod flag_effects;
+mod from_files;
 mod happens_before;
 mod host_memory;
 mod left_to_the_machine;

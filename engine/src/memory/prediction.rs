@@ -84,15 +84,12 @@ impl<'a> PlacedComponent<'a> {
     }
 
     fn passing(&self) -> Option<PlannedBuffers> {
-        let waits = |wanted: Waits| self.groups.iter().any(|group| matches!(group.place, Place::Streamed { waits, .. } if waits == wanted));
-        let (count, bytes) = if waits(Waits::InFile { pinned_buffer: true }) {
-            self.staging_buffers()?
-        } else if waits(Waits::Pageable { by_ring: true }) {
-            (1, RING_BYTES)
-        } else {
-            return None;
+        let by_ring = |group: &PlacedGroup| match group.place {
+            Place::Streamed { waits: Waits::InFile { ring } | Waits::Pageable { ring }, .. } => ring.is_wanted(),
+            _ => false,
         };
-        Some(PlannedBuffers { buffer_bytes: bytes as u64, ..self.planned_buffers(BufferUse::Passing, count as u64, bytes) })
+        let ring = PlannedBuffers { buffer_bytes: RING_BYTES as u64, ..self.planned_buffers(BufferUse::Passing, 1, RING_BYTES) };
+        self.groups.iter().any(by_ring).then_some(ring)
     }
 
     fn room_to_unpack(&self) -> Option<PlannedBuffers> {
