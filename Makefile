@@ -11,7 +11,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated program-peaks clean
+.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated ram-table program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -53,9 +53,10 @@ format: ## Formats the code.
 reference: build ## Makes the fixtures of the parity tests anew, from diffusers and transformers.
 	tests/fixtures/make.sh
 
-bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and what the observer costs; writes both into engine/benches/.
+bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and what the observer costs, and a pass from files beside the disk alone; writes all into engine/benches/.
 	@engine/benches/beside_diffusers.sh --write $(ARGS)
 	@engine/benches/observer_cost.py --write
+	@cargo bench --workspace --quiet --bench streaming -- --write
 
 peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test memory -- --exact peak_table::peaks_are_those_of_the_table \
@@ -63,6 +64,9 @@ peaks: build ## Measures the peaks of each level and flag on the virtual GPU; wr
 
 generated: build ## Writes anew what is made from tables: lists of flags and columns, the schema of sweep files, docs/measured.md.
 	LOWMEM_RENEW=1 cargo test --release --workspace --test cli --test gpu -- generated:: page::what_was_measured
+
+ram-table: build ## Has autotune choose the rows of docs/ram.md anew.
+	LOWMEM_RENEW_RAM=1 cargo test --release --workspace --test memory -- --exact ram_table::each_row_runs_as_it_says
 
 program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table

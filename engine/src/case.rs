@@ -71,7 +71,7 @@ impl Case<'_> {
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned, host });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
-        let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone());
+        let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone()).with_disk(self.room.disk());
 
         if first <= Stage::Denoise {
             let is_encoded = first == Stage::Denoise;
@@ -201,7 +201,7 @@ fn room(request: &Request, device: ComputeDevice) -> Result<Room<'_>> {
     } else {
         None
     };
-    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu })
+    Ok(Room { gpu_bytes, host_bytes: request.host_limit_bytes, gpu, disk: request.disk })
 }
 
 /// Without a checkpoint, weights come from the seed; where nothing is computed, they are left empty.

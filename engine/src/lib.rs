@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod components;
 pub mod compute_device;
 pub mod cuda;
+pub mod disk_rate;
 pub mod error;
 pub mod host_rates;
 mod host_use;

@@ -2,7 +2,7 @@
 //!
 //! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes a request and prints what will live where
 //! and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
-//! `lowmem-worker calibrate` what the GPU does.
+//! `lowmem-worker calibrate` what the GPU does; `lowmem-worker disk FOLDER` what the disk gives that holds the checkpoint in that folder.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, predict_host, settle};
-use engine::{Checkpoint, calibration, case, components, host_rates};
+use engine::{Checkpoint, calibration, case, components, disk_rate, host_rates};
 use engine_protocol::{Event, Request, Stage};
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
@@ -23,8 +23,9 @@ fn main() -> ExitCode {
         [] => run_request(),
         [command, folder] if command == "inspect" => inspect(Path::new(folder)),
         [command] if command == "plan" => plan(),
-        [command] if command == "calibrate" => calibrate(),
-        [command, processor] if command == "rates" => rates(processor.to_string_lossy().into_owned()),
+        [command] if command == "calibrate" => answer(calibration::measure()),
+        [command, folder] if command == "disk" => answer(disk_rate::measure(Path::new(folder))),
+        [command, processor] if command == "rates" => answer(host_rates::measure(processor.to_string_lossy().into_owned())),
         _ => {
             eprintln!("lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or `inspect FOLDER`");
             ExitCode::from(BAD_INPUT)
@@ -50,7 +51,8 @@ fn inspect(folder: &Path) -> ExitCode {
 fn plan() -> ExitCode {
     match read_request() {
         Ok(request) => {
-            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu: request.gpu.as_ref() };
+            let (gpu, disk) = (request.gpu.as_ref(), request.disk);
+            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu, disk };
             let components = components::of(&request.model);
             let config = settle(&request.config, &components, room);
             let mut report = predict(&config, &components, room.gpu);
@@ -66,25 +68,11 @@ fn plan() -> ExitCode {
     }
 }
 
-/// Prints what the GPU reaches.
-fn calibrate() -> ExitCode {
-    match calibration::measure() {
-        Ok(calibration) => {
-            println!("{}", serde_json::to_string(&calibration).expect("measurements are plain data"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints what the host's processor reaches.
-fn rates(processor: String) -> ExitCode {
-    match host_rates::measure(processor) {
-        Ok(rates) => {
-            println!("{}", serde_json::to_string(&rates).expect("rates are plain data"));
+/// Prints what was measured.
+fn answer(measured: engine::Result<impl serde::Serialize>) -> ExitCode {
+    match measured {
+        Ok(measured) => {
+            println!("{}", serde_json::to_string(&measured).expect("measurements are plain data"));
             ExitCode::SUCCESS
         }
         Err(error) => {

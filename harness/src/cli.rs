@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use engine_protocol::parse_setting;
+use engine_protocol::{DiskRate, parse_setting};
 use serde_json::Value;
 
 use crate::autotune::Objective;
@@ -98,12 +98,15 @@ pub(crate) struct DeviceArguments {
     /// The GPU's slot where it is not the one that it is made for, as PCI Express generation and lanes: 3x8
     #[arg(long, value_name = "GENxLANES")]
     pub(crate) pcie: Option<PcieSlot>,
+    /// What the disk gives that weights are read from with stream_from=file: 3GB/s (by default measured once in the checkpoint's folder, and assumed where there is none)
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    pub(crate) disk: Option<DiskRate>,
 }
 
 impl DeviceArguments {
     /// As a testbed is chosen by them.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
-        Wanted { gpu: self.gpu.as_deref(), device: self.device, ram: self.ram.as_deref(), pcie: self.pcie }
+        Wanted { gpu: self.gpu.as_deref(), device: self.device, ram: self.ram.as_deref(), pcie: self.pcie, disk: self.disk }
     }
 }
 
@@ -206,6 +209,9 @@ pub(crate) struct PlanArguments {
     /// The machine's memory to hold the predicted RAM against
     #[arg(long, value_name = "32GB", allow_hyphen_values = true)]
     pub(crate) ram: Option<String>,
+    /// What the disk gives that weights are read from with stream_from=file: 3GB/s (by default it is assumed)
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    pub(crate) disk: Option<DiskRate>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

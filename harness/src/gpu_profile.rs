@@ -1,6 +1,7 @@
 //! The GPU profiles, and which one a budget or a name means.
 
 use engine_protocol::{GIB, GpuProfile, ProcessUse, gib};
+use reports::Card;
 
 use crate::data;
 use crate::error::Error;
@@ -19,6 +20,8 @@ pub(crate) struct Budget {
     pub(crate) capacity_bytes: u64,
     /// Whether a kind of GPU was named, and not a size.
     pub(crate) is_named: bool,
+    /// Where a size was named, the cards of that size that hold less.
+    pub(crate) smaller: Vec<Card>,
     /// Which profile it is and why, in a sentence.
     pub(crate) choice: String,
 }
@@ -64,6 +67,7 @@ impl GpuProfiles {
                 profile: found.profile.clone(),
                 capacity_bytes: found.profile.memory_bytes.value,
                 is_named: true,
+                smaller: Vec::new(),
                 choice: format!("GPU={text} is {}{among}.", described(found.profile)),
             });
         }
@@ -111,6 +115,7 @@ impl GpuProfiles {
             profile: profile.clone(),
             capacity_bytes,
             is_named: false,
+            smaller: candidates.iter().map(|profile| Card::of(profile)).filter(|card| card.memory_bytes < capacity_bytes).collect(),
             choice: if exact {
                 format!("GPU={text} is {}{among}.", described(profile))
             } else {

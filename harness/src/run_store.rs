@@ -157,6 +157,7 @@ mod tests {
             gpu: None,
             choice: String::new(),
             capacity_bytes: None,
+            smaller: Vec::new(),
             memory_limit_bytes: None,
             ram_bytes: None,
             ram: None,

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use engine_protocol::{Config, Device, GpuProfile, HostRates, ModelSpec, Request, gib};
+use engine_protocol::{Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec, Request, gib};
+
+use reports::Card;
 
 use crate::error::Error;
 use crate::gpu_profile::{Budget, GpuProfiles, is_of};
@@ -35,6 +37,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) ram: Option<&'a str>,
     /// The GPU's slot, where it is not the one that it is made for.
     pub(crate) pcie: Option<PcieSlot>,
+    /// What the disk gives, where that is said.
+    pub(crate) disk: Option<DiskRate>,
 }
 
 /// What cases run on.
@@ -48,10 +52,14 @@ pub(crate) struct Testbed {
     pub(crate) capacity_bytes: Option<u64>,
     /// What the caching allocator may reserve at most, where that is less than the device has.
     pub(crate) memory_limit_bytes: Option<u64>,
+    /// Where a size was named, the cards of that size that hold less.
+    pub(crate) smaller: Vec<Card>,
     /// What cases may take of the machine's memory.
     pub(crate) ram: Ram,
     /// The real GPU to use.
     pub(crate) uuid: Option<String>,
+    /// What the disk gives that streamed weights are read from, where that is known.
+    pub(crate) disk: Option<DiskRate>,
     /// How all this came about, in a sentence or two.
     pub(crate) choice: String,
     /// A short name for files: `rtx-4090`, `23gb`, `cpu`.
@@ -61,7 +69,7 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// What is wanted, as it is on this machine.
     pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
-        let mut testbed = Self::of(wanted)?;
+        let mut testbed = Self { disk: wanted.disk, ..Self::of(wanted)? };
         testbed.ram = Ram::of(wanted.ram, testbed.device)?;
         if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
@@ -105,8 +113,10 @@ impl Testbed {
             profile: None,
             capacity_bytes: None,
             memory_limit_bytes: None,
+            smaller: Vec::new(),
             ram: Ram::unlimited(),
             uuid: None,
+            disk: None,
             choice: format!("--device cpu was asked for.{idle}"),
             label: "cpu".into(),
         }
@@ -120,8 +130,10 @@ impl Testbed {
             device: Device::Virtual,
             capacity_bytes: Some(budget.capacity_bytes),
             memory_limit_bytes: budget.memory_limit_bytes(),
+            smaller: budget.smaller.clone(),
             ram: Ram::unlimited(),
             uuid: None,
+            disk: None,
             choice: format!("{} {why}", budget.choice),
             label: label(&budget),
             profile: Some(budget.profile),
@@ -144,8 +156,10 @@ impl Testbed {
             device: Device::Cuda,
             capacity_bytes: Some(limited.as_ref().map_or(own, |budget| budget.capacity_bytes)),
             memory_limit_bytes: limited.as_ref().map(|budget| budget.capacity_bytes),
+            smaller: Vec::new(),
             ram: Ram::unlimited(),
             uuid: Some(gpu.uuid.clone()),
+            disk: None,
             choice,
             label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
             profile,
@@ -162,6 +176,7 @@ impl Testbed {
             host_limit_bytes: self.ram.limit_bytes(),
             gpu: self.profile.clone(),
             host_rates,
+            disk: self.disk,
             model: model.clone(),
             config: config.clone(),
             shared_weights: None,

@@ -16,6 +16,22 @@ pub struct Host {
     pub memory_bytes: Option<u64>,
 }
 
+/// A kind of GPU, and what it holds as CUDA reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its profile's name.
+    pub name: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+}
+
+impl Card {
+    /// That of a profile.
+    pub fn of(profile: &GpuProfile) -> Self {
+        Self { name: profile.name.clone(), memory_bytes: profile.memory_bytes.value }
+    }
+}
+
 /// What a run was asked to do, on what, and by which version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -40,6 +56,9 @@ pub struct Manifest {
     pub choice: String,
     /// What the GPU or the budget holds, the context included; empty on the CPU.
     pub capacity_bytes: Option<u64>,
+    /// Cards that are sold with as much memory and hold less; none where a card was named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smaller: Vec<Card>,
     /// What the caching allocator may reserve at most, where that is less than the GPU has.
     pub memory_limit_bytes: Option<u64>,
     /// What cases may take of the machine's memory, everything counted; empty where nothing limits them, and in schemas before 4.

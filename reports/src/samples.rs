@@ -22,6 +22,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         gpu: Some(gpu()),
         choice: "the only one".into(),
         capacity_bytes: Some(24 * GIB),
+        smaller: Vec::new(),
         memory_limit_bytes: None,
         ram_bytes: None,
         ram: None,

@@ -41,10 +41,11 @@ pub(crate) fn provenance(run: &Run) -> String {
 pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     let subject = verdict.subject();
     if let Some(best) = verdict.best {
-        let says = [fit(best, run.manifest.capacity_bytes), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
-            .into_iter()
-            .flatten()
-            .map(|said| format!(" {said}."));
+        let says =
+            [fit(best, run.manifest.capacity_bytes), fits_not(run, best), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
+                .into_iter()
+                .flatten()
+                .map(|said| format!(" {said}."));
         return format!("{subject}: {}.{}", level_and_flags(run, &best.config), says.collect::<String>());
     }
     if let Some(short) = verdict.short_of_ram {
@@ -73,6 +74,14 @@ pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
     let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
     let peak = record.peak_device_bytes()?;
     Some(format!("Fits: {:.2}{held} GiB ({})", gib(peak), source(record)))
+}
+
+/// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.
+pub fn fits_not(run: &Run, record: &RunRecord) -> Option<String> {
+    let peak = record.peak_device_bytes()?;
+    let smaller = run.manifest.smaller.iter().filter(|card| record.config.usable_of(card.memory_bytes) < peak);
+    let named: Vec<_> = smaller.map(|card| format!("{} ({:.2} GiB)", card.name, gib(card.memory_bytes))).collect();
+    (!named.is_empty()).then(|| format!("Does not fit {}, sold with as much memory: name the card", named.join(", ")))
 }
 
 /// `Estimated: 2 h 12 min (1 h 58 to 2 h 36)` or `Measured: 5 min 20 s; a step 6.20 s (6.19 to 6.22)`; nothing where no time is known.

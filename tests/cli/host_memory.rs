@@ -80,6 +80,19 @@ fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
     let said = stderr(&generate("1000000000", &["pinned_memory=require"]).code(3));
     assert!(said.contains("of page-locked memory more were asked for") && said.contains("pinned_memory=true"), "{said}");
     generate("100000000000", &["pinned_memory=require"]).success();
+
+    // Of weights from files the ring alone is page-locked, and of those that wait in memory what passes by way of one.
+    let from_file = ["stream_from=file"];
+    let said = crate::command::stdout(&generate("1000000", &from_file).success());
+    assert!(said.contains("Warning: the machine did not page-lock") && said.contains("at some 9 GB/s"), "{said}");
+    let required = |bytes: &str, settings: &[&str]| generate(bytes, &[settings, &["pinned_memory=require"]].concat());
+    let streamed_encoder = ["resident_blocks=30", "offload_text_encoder=stream", "max_pinned_gib=0.3"];
+    // The second has room for what waits in page-locked memory, and not for the ring.
+    for (bytes, settings) in [("1000000", &from_file[..]), ("100000000", &streamed_encoder)] {
+        let said = stderr(&required(bytes, settings).code(3));
+        assert!(said.contains("of page-locked memory more were asked for") && said.contains("pinned_memory=true"), "{settings:?}: {said}");
+        required("400000000", settings).success();
+    }
 }
 
 /// What `lowmem autotune` answers for A14B at level 3 on a card of 12 GB in a machine of so much memory.

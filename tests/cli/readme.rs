@@ -1,4 +1,4 @@
-//! Every command that the README shows, run as it stands there.
+//! Every command that the README and the page on RAM show, run as it stands there.
 
 use std::process::Command;
 
@@ -7,9 +7,9 @@ use lowmem_tests::{built, root};
 /// The checkpoint that the README speaks of.
 const CHECKPOINT: &str = "Wan2.1-T2V-1.3B-Diffusers";
 
-/// The lines of the README's shell blocks.
+/// The lines of the pages' shell blocks.
 fn commands() -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let text: String = ["README.md", "docs/ram.md"].map(|page| std::fs::read_to_string(root().join(page)).expect("the page")).concat();
     let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).map(str::to_owned).collect()
 }

@@ -64,6 +64,7 @@ fn a_video_from_shared_weights_is_the_same() {
             host_limit_bytes: None,
             gpu: None,
             host_rates: None,
+            disk: None,
             config: Config::resolve_on(Device::Cpu, &settings, &model).expect("legal"),
             model: model.clone(),
             checkpoint: None,

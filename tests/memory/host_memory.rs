@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine::memory::{Place, Residency, Waits};
+use engine::memory::{PageLocking, Place, Residency, Waits};
 use engine::weights::{Group, GroupLayout, GroupName, Source, WeightTypes};
 use engine_protocol::HostMemory;
 use lowmem_tests::sweep::Swept;
@@ -39,7 +39,7 @@ fn weights_on_the_host_take_their_own_bytes_and_little_more() {
 fn measure(path: &Path) {
     let groups = groups();
     let bytes: i64 = groups.iter().map(|group| GroupLayout::new(group, Kind::BFloat16).bytes).sum();
-    let places = vec![Place::Streamed { prefetch: 1, waits: Waits::Pageable { by_ring: false } }; groups.len()];
+    let places = vec![Place::Streamed { prefetch: 1, waits: Waits::Pageable { ring: PageLocking::Never } }; groups.len()];
     let source = Source::open(path).expect("the file");
     let before = status("VmRSS");
     let residency = Residency::new(groups, &places, WeightTypes::plain(Kind::BFloat16), Device::Cpu, &source).expect("it loads");

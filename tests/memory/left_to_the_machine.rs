@@ -71,12 +71,12 @@ fn streaming_takes_a_fiftieth_longer_at_most() {
 }
 
 #[test]
-fn from_the_file_no_more_is_page_locked_than_two_buffers() {
+fn from_the_file_no_more_is_page_locked_than_a_ring() {
     let record = run("rtx-4090", "resolution: 480p\nstream_from: file\n");
     assert_eq!(record.outcome, Outcome::Ok, "{:?}", record.error);
     let pinned = record.host_pinned_peak_bytes.expect("counted");
     let from_memory = run("rtx-4090", "resolution: 480p\n");
-    assert!(pinned < GIB && pinned > 0, "{pinned} bytes");
+    assert!(pinned < GIB / 4 && pinned > 0, "{pinned} bytes");
     assert!(from_memory.host_pinned_peak_bytes > Some(26 * GIB), "all blocks wait in page-locked memory");
     assert_eq!(record.peak_reserved_bytes(), from_memory.peak_reserved_bytes(), "where weights come from changes nothing on the GPU");
     assert_eq!(from_memory.config.stream_from, Some(StreamFrom::Auto), "what was asked for stays known");

@@ -1,6 +1,6 @@
 //! Whatever is read of a staging buffer was copied there for it: buffers are written over with NaN as each group lets go of them.
 
-use engine::memory::{Place, Residency, Waits};
+use engine::memory::{PageLocking, Place, Residency, Waits};
 use engine::pipeline::Pipeline;
 use engine::weights::{Group, GroupName, Groups, Source, WeightTypes, Weights};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn residency(kind: Kind, place: Place) -> Residency {
 }
 
 fn streamed(prefetch: u32) -> Place {
-    Place::Streamed { prefetch, waits: Waits::Pageable { by_ring: false } }
+    Place::Streamed { prefetch, waits: Waits::Pageable { ring: PageLocking::Never } }
 }
 
 fn view(weights: &Weights) -> engine::Result<Tensor> {

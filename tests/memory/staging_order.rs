@@ -1,7 +1,7 @@
 //! Streamed groups reach the model whole and in order, whichever buffer they pass through.
 
 use engine::Result;
-use engine::memory::{Place, Residency, Waits};
+use engine::memory::{PageLocking, Place, Residency, Waits};
 use engine::weights::{Group, GroupName, Groups, Source, WeightTypes, Weights};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
@@ -29,7 +29,7 @@ fn values(weights: &Weights) -> Result<Tensor> {
 #[rstest]
 fn each_pass_sees_each_group_as_if_it_were_resident(#[values(0, 1, 2, 4, 9)] prefetch: u32, #[values(0, 2)] resident: usize) {
     let mut all_resident = residency(&[Place::Resident; GROUPS]);
-    let streamed = Place::Streamed { prefetch, waits: Waits::Pageable { by_ring: false } };
+    let streamed = Place::Streamed { prefetch, waits: Waits::Pageable { ring: PageLocking::Never } };
     let places: Vec<Place> = (0..GROUPS).map(|index| if index < resident { Place::Resident } else { streamed }).collect();
     let mut mixed = residency(&places);
     for _pass in 0..3 {
@@ -43,7 +43,7 @@ fn each_pass_sees_each_group_as_if_it_were_resident(#[values(0, 1, 2, 4, 9)] pre
 #[test]
 fn a_group_that_is_asked_for_out_of_order_still_comes() {
     let mut all_resident = residency(&[Place::Resident; GROUPS]);
-    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable { by_ring: false } }; GROUPS]);
+    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable { ring: PageLocking::Never } }; GROUPS]);
     for index in [3, 0, 4, 1, 1, 2] {
         let expected = all_resident.with(name(index), values).expect("resident");
         assert_eq!(streamed.with(name(index), values).expect("streamed"), expected, "group {index}");
@@ -52,7 +52,7 @@ fn a_group_that_is_asked_for_out_of_order_still_comes() {
 
 #[test]
 fn an_error_of_the_model_leaves_the_buffers_usable() {
-    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable { by_ring: false } }; GROUPS]);
+    let mut streamed = residency(&[Place::Streamed { prefetch: 1, waits: Waits::Pageable { ring: PageLocking::Never } }; GROUPS]);
     let failed = streamed.with(name(0), |_| Err::<(), _>(engine::Error::Input("stop".into())));
     assert!(failed.is_err());
     assert!(streamed.with(name(0), values).is_ok());

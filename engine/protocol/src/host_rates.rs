@@ -6,7 +6,6 @@ use crate::{Dtype, Secs};
 
 /// Rates of one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HostRates {
     /// The processor's name, and how many of its threads were used: on another one these rates mean nothing.
     pub processor: String,

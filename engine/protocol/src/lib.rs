@@ -8,6 +8,7 @@ mod attribution;
 mod calibration;
 mod config;
 mod device;
+mod disk;
 mod event;
 mod flag_values;
 mod gpu_state;
@@ -31,6 +32,7 @@ pub use config::{
     setting_text,
 };
 pub use device::Device;
+pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
     Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks,

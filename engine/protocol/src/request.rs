@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, GpuProfile, HostRates, ModelSpec};
+use crate::{Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec};
 
 /// One case for one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Request {
     /// What the host's processor reaches, for the time of stages that the virtual GPU's host leaves out; empty where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_rates: Option<HostRates>,
+    /// What the disk gives that streamed weights are read from; empty where nobody said and nothing was measured: then it is [assumed](DiskRate::ASSUMED).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskRate>,
     /// The model's shapes.
     pub model: ModelSpec,
     /// The configuration, complete and legal.

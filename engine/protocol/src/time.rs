@@ -1,7 +1,7 @@
 //! Times: measured ones, and modelled ones, which are known no closer than between two ends.
 
 use std::iter::Sum;
-use std::ops::{Add, Mul};
+use std::ops::{Add, Mul, Sub};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,12 @@ impl Secs {
         Self { low: secs, expected: secs, high: secs }
     }
 
+    /// The later of both, end by end.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { low: self.low.max(other.low), expected: self.expected.max(other.expected), high: self.high.max(other.high) }
+    }
+
     /// Whether it is known no closer than between two ends.
     pub fn is_interval(self) -> bool {
         self.low < self.high
@@ -33,6 +39,14 @@ impl Add for Secs {
 
     fn add(self, other: Self) -> Self {
         Self { low: self.low + other.low, expected: self.expected + other.expected, high: self.high + other.high }
+    }
+}
+
+impl Sub for Secs {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { low: self.low - other.low, expected: self.expected - other.expected, high: self.high - other.high }
     }
 }
 

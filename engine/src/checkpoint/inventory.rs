@@ -1,7 +1,7 @@
 //! A checkpoint's tensors held against what its model's components need. How a layout names its files is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use engine_protocol::{ComponentInventory, Inventory};
 
@@ -33,7 +33,7 @@ impl Checkpoint {
             let stored = self.stored(component.as_ref());
             let stored = stored.ok_or_else(|| Error::at(&self.root, &format!("it has no {}", component.name())))?;
             check(stored, component.as_ref())?;
-            sources.push((component.key(), Source::Stored(Rc::new(stored.tensors.clone()))));
+            sources.push((component.key(), Source::Stored(Arc::new(stored.tensors.clone()))));
         }
         Ok(Sources::new(sources))
     }

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, c_char, c_double, c_int, c_void};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use engine_protocol::{WorkKind, WorkType};
 use memmap2::{Mmap, UncheckedAdvice};
@@ -57,8 +58,10 @@ unsafe extern "C" {
     fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
     fn lowmem_observe_work(begins: Option<OnBegin>, ended: OnEnd) -> c_int;
     fn lowmem_host_work(secs: *const c_double);
+    fn lowmem_modelled_now(secs: *mut c_double) -> c_int;
     fn lowmem_event_free(event: RawEvent) -> c_int;
     fn lowmem_event_synchronize(event: RawEvent) -> c_int;
+    fn lowmem_event_passed(event: RawEvent, passed: *mut bool) -> c_int;
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
@@ -147,6 +150,14 @@ pub(super) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -
 pub(super) fn host_work(secs: [f64; 3]) {
     // SAFETY: three numbers, as it expects.
     unsafe { lowmem_host_work(secs.as_ptr()) }
+}
+
+/// How far the host has come by the virtual GPU's clock, at least, expected and at most. Nothing where there is none.
+pub(super) fn modelled_now() -> Option<[f64; 3]> {
+    let mut secs = [0.0; 3];
+    // SAFETY: `secs` has room for three numbers.
+    let answer = unsafe { lowmem_modelled_now(secs.as_mut_ptr()) };
+    (answer == 0).then_some(secs)
 }
 
 pub(super) fn device_name() -> Result<String> {
@@ -240,6 +251,13 @@ impl OwnedEvent {
         check(unsafe { lowmem_event_synchronize(self.0) })
     }
 
+    pub(super) fn has_passed(&self) -> Result<bool> {
+        let mut passed = false;
+        // SAFETY: the handle is alive as long as `self`, and `passed` is a place for one truth value.
+        check(unsafe { lowmem_event_passed(self.0, &mut passed) })?;
+        Ok(passed)
+    }
+
     pub(super) fn record(&self, stream: StreamId) -> Result<()> {
         // SAFETY: the handle is alive as long as `self`.
         check(unsafe { lowmem_event_record(self.0, DEVICE, stream.0) })
@@ -317,6 +335,19 @@ impl Drop for Copies {
         // A copy may still be on its way into memory that libtorch is about to give to somebody else. Where waiting fails the device is lost, and so is its memory.
         let _ = synchronize();
     }
+}
+
+/// Reads all bytes of `target`, which is on the CPU and whose elements lie in order, from `offset` on.
+pub(crate) fn read_from_file(file: &File, offset: u64, target: &mut Tensor) -> std::io::Result<()> {
+    assert!(target.device() == Device::Cpu && target.is_contiguous(), "what is read lies in order on the host");
+    let bytes = target.numel() * target.kind().elt_size_in_bytes();
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: so many bytes from there on are the tensor's, which lives until this returns, and any value of them is a number of its type. They are written and not
+    // read. Whoever looks at them meanwhile through another tensor sees some of both, as with libtorch's own copies.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(target.data_ptr().cast::<u8>(), bytes) };
+    file.read_exact_at(bytes, offset)
 }
 
 /// Where a tensor lies in a file.

@@ -11,7 +11,7 @@ use engine_protocol::Secs;
 
 use crate::error::Result;
 
-pub(crate) use ffi::{DEVICE, FileMapping, ObservedOperation, OperationListener, PlaceInFile};
+pub(crate) use ffi::{DEVICE, FileMapping, ObservedOperation, OperationListener, PlaceInFile, read_from_file};
 pub use host_memory::host_slab;
 pub(crate) use host_memory::{host_slab_pinned_if_may, pinned_peak_bytes, reset_pinned_peak};
 pub use stream::{CopyStream, Event, Stream};
@@ -19,6 +19,11 @@ pub use stream::{CopyStream, Event, Stream};
 /// The host works for so long, which the virtual GPU's clock is told of. Elsewhere time goes by itself.
 pub(crate) fn host_work(secs: Secs) {
     ffi::host_work([secs.low, secs.expected, secs.high]);
+}
+
+/// How far the host has come by the virtual GPU's clock. Nothing elsewhere.
+pub(crate) fn modelled_now() -> Option<Secs> {
+    ffi::modelled_now().map(|[low, expected, high]| Secs { low, expected, high })
 }
 
 /// Has `L` hear of every operation on the GPU from here on; of their beginnings only where `hears_beginnings`. Once a process.

@@ -209,12 +209,32 @@ void lowmem_host_work(const double* secs) {
   }
 }
 
+// How far the host has come by the virtual GPU's clock; 1 without one.
+int lowmem_modelled_now(double* secs) {
+  using Now = int (*)(double*);
+  static const auto now = reinterpret_cast<Now>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_now"));
+  return now == nullptr ? 1 : now(secs);
+}
+
 int lowmem_event_free(cudaEvent_t event) {
   return guarded([&] { C10_CUDA_CHECK(cudaEventDestroy(event)); });
 }
 
 int lowmem_event_synchronize(cudaEvent_t event) {
   return guarded([&] { C10_CUDA_CHECK(cudaEventSynchronize(event)); });
+}
+
+// Whether what was marked is done, without waiting for it.
+int lowmem_event_passed(cudaEvent_t event, bool* passed) {
+  return guarded([&] {
+    const cudaError_t answer = cudaEventQuery(event);
+    *passed = answer == cudaSuccess;
+    if (answer == cudaErrorNotReady) {
+      (void)cudaGetLastError();
+    } else {
+      C10_CUDA_CHECK(answer);
+    }
+  });
 }
 
 int lowmem_event_record(cudaEvent_t event, int device, int64_t stream) {

@@ -106,6 +106,14 @@ impl Event {
         self.0.synchronize()
     }
 
+    /// Whether what was marked is done. That it is orders nothing of what comes after it.
+    ///
+    /// # Errors
+    /// libtorch's, and whatever went wrong on the device until then.
+    pub fn has_passed(&self) -> Result<bool> {
+        self.0.has_passed()
+    }
+
     /// Marks what `stream` has been given until now.
     ///
     /// # Errors

@@ -1,14 +1,14 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{Config, Dtype, GpuProfile, PinnedMemory};
+use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, PinnedMemory};
 
-use super::plan::{Place, Plan, staging_buffers};
+use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
 use crate::weights::{Group, WaitingGroup, WeightTypes};
 
-/// Copies are to hide on a slow day too: of the profile's rate of the link, which is what most machines reach, so much.
-const SLOW_LINK: f64 = 0.875;
+/// Copies are to hide on a slow day too: of the rates of the link and of the disk that are most likely, so much.
+const SLOW_DAY: f64 = 0.875;
 
 /// A group in a pass: how long it computes, and how long its copy takes where it is streamed.
 #[derive(Debug, Clone, Copy)]
@@ -17,15 +17,16 @@ struct Turn {
     copy: Option<f64>,
 }
 
-/// For which fraction of its time arithmetic stands still in a pass through `component` under `config` on that GPU, because a copy has not arrived.
-pub(super) fn stalled_fraction(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile) -> f64 {
-    let turns = turns(config, component, plan, gpu);
+/// For which fraction of its time arithmetic stands still in a pass through `component` under `config` on that GPU, because a copy has not arrived. What comes
+/// from files comes no faster than `disk` gives it.
+pub(super) fn stalled_fraction(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> f64 {
+    let turns = turns(config, component, plan, gpu, disk);
     let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
     stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize) / compute
 }
 
 /// The component's groups in execution order. Norms and the like are left out, so that arithmetic takes a little longer than this.
-fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile) -> Vec<Turn> {
+fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> Vec<Turn> {
     let flops = &gpu.flops;
     let peak = match config.dtype {
         Dtype::Fp32 => flops.fp32.value,
@@ -37,14 +38,19 @@ fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfi
     let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
     let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
     let pcie = &gpu.pcie;
-    let link = SLOW_LINK * if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
+    let link = if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 
     let types = WeightTypes::of(config);
     let turn = |(group, place): (&Group, &Place)| {
         let work = component.work(config, group.name);
+        let rate = match place {
+            Place::Streamed { waits: Waits::InFile { .. }, .. } => Some(link.min(disk.expected)),
+            Place::Streamed { .. } => Some(link),
+            Place::Resident | Place::Host => None,
+        };
         Turn {
             compute: work.gemm / gemm + work.attention / attention,
-            copy: matches!(place, Place::Streamed { .. }).then(|| WaitingGroup::new(group, types).layout.bytes as f64 / link),
+            copy: rate.map(|rate| WaitingGroup::new(group, types).layout.bytes as f64 / (SLOW_DAY * rate)),
         }
     };
     component.groups().iter().zip(plan.of(component)).map(turn).collect()

@@ -2,8 +2,9 @@
 
 use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES, HostMemory, LoadWeights, PlannedHost, Stage};
 
+use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
-use super::prediction::passing_buffers;
+use super::prediction::bytes_in_passing;
 use crate::components::Component;
 use crate::weights::{Group, WaitingGroup, WeightTypes, fp8};
 
@@ -94,17 +95,19 @@ impl Held {
             let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
             loading = loading.larger(weights.plus(on_its_way));
         }
-        let on_host = if on_gpu {
-            component.on_host(config)
+        let (buffers, ring) = bytes_in_passing(component, places, types);
+        let beside = if on_gpu {
+            let on_host = component.on_host(config);
+            let from_files = places.iter().any(|place| matches!(place, Place::Streamed { waits: Waits::InFile { .. }, .. }));
+            Bytes {
+                pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64,
+                // What comes from files comes by way of a ring in any case.
+                pageable: on_host.peak_bytes.unwrap_or(0) - on_host.pinned_peak_bytes
+                    + if from_files && ring.is_none() { RING_BYTES as u64 } else { 0 },
+            }
         } else {
-            // Everything computes there.
-            HostMemory { peak_bytes: component.activation_bytes(config, None).map(|bytes| bytes as u64), pinned_peak_bytes: 0 }
-        };
-        let (count, each) = passing_buffers(component, places, types).unwrap_or_default();
-        let passing = if on_gpu { count as u64 * each as u64 } else { 0 };
-        let beside = Bytes {
-            pinned: on_host.pinned_peak_bytes + passing,
-            pageable: on_host.peak_bytes.unwrap_or(0).saturating_sub(on_host.pinned_peak_bytes),
+            // Everything computes there, from buffers that are there too.
+            Bytes { pinned: 0, pageable: buffers + component.activation_bytes(config, None).unwrap_or(0) as u64 }
         };
         Self { stage: component.stage(), weights, beside, loading }
     }

@@ -6,6 +6,7 @@
 use engine_protocol::{HOST_COPY_BYTES_PER_SEC, Secs};
 use tch::Tensor;
 
+use super::plan::PageLocking;
 use crate::cuda::{self, CopyStream, Event, host_slab};
 use crate::error::{Error, Result};
 
@@ -35,12 +36,12 @@ struct RingBuffer {
 }
 
 impl PinnedRing {
-    /// Page-locks the buffers. None where the host does not let them be.
-    pub(super) fn new_if_may() -> Result<Option<Self>> {
+    /// Page-locks the buffers. None where the host does not let them be, and they need not.
+    pub(super) fn new(locking: PageLocking) -> Result<Option<Self>> {
         let buffer = |_| Ok(RingBuffer { memory: host_slab(BUFFER_BYTES, true)?, copied: Event::new()? });
         match (0..BUFFERS).map(buffer).collect::<Result<_>>() {
             Ok(buffers) => Ok(Some(Self { buffers, next: 0 })),
-            Err(Error::HostMemory(_)) => Ok(None),
+            Err(Error::HostMemory(_)) if locking != PageLocking::Required => Ok(None),
             Err(error) => Err(error),
         }
     }

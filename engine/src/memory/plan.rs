@@ -34,14 +34,32 @@ pub enum Waits {
     },
     /// In ordinary memory.
     Pageable {
-        /// Whether it is copied by way of a ring of page-locked buffers.
-        by_ring: bool,
+        /// How the ring of buffers is page-locked by way of which it is copied; never, and there is no ring.
+        ring: PageLocking,
     },
-    /// In its file, from which it is read each time into a buffer on the host.
+    /// In its file, from which it is read each time into a ring of buffers on the host.
     InFile {
-        /// Whether that buffer is page-locked.
-        pinned_buffer: bool,
+        /// How those are page-locked.
+        ring: PageLocking,
     },
+}
+
+/// Whether memory of the host is page-locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageLocking {
+    /// It is not.
+    Never,
+    /// It is where the machine lets it be.
+    IfAllowed,
+    /// It is, or nothing runs.
+    Required,
+}
+
+impl PageLocking {
+    /// Whether it is asked for.
+    pub(super) fn is_wanted(self) -> bool {
+        self != Self::Never
+    }
 }
 
 /// Where all groups of all components live.
@@ -59,7 +77,7 @@ impl Plan {
                 Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: waiting.next(group) }
             }
             // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
-            Wanted::Streamed => Place::Streamed { prefetch: 0, waits: waiting.pageable() },
+            Wanted::Streamed => Place::Streamed { prefetch: 0, waits: waiting.once() },
         };
         let mut places = |component: &dyn Component| component.groups().iter().map(|group| place(component, group)).collect();
         Self(components.iter().map(|component| (component.key(), places(component.as_ref()))).collect())
@@ -78,10 +96,10 @@ impl Plan {
 struct Waiting {
     types: WeightTypes,
     in_file: bool,
-    /// Whether what is to be page-locked must be.
-    required: bool,
-    /// Whether a ring may be page-locked.
-    has_ring: bool,
+    /// How what is to be page-locked is.
+    locking: PageLocking,
+    /// How a ring is.
+    ring: PageLocking,
     /// What else may still be.
     pinned_bytes: i64,
 }
@@ -92,23 +110,29 @@ impl Waiting {
         let limit = if config.pinned_memory != Some(PinnedMemory::Off) { allowed } else { 0 };
         // Text encoder, transformer and VAE may each come to have one.
         let rings = 3 * RING_BYTES;
-        let has_ring = limit >= rings;
+        let has_room = limit >= rings;
+        let locking = if config.pinned_memory == Some(PinnedMemory::Require) { PageLocking::Required } else { PageLocking::IfAllowed };
         Self {
             types: WeightTypes::of(config),
             in_file: config.stream_from == Some(StreamFrom::File),
-            required: config.pinned_memory == Some(PinnedMemory::Require),
-            has_ring,
-            pinned_bytes: if has_ring && limit < i64::MAX { limit - rings } else { limit },
+            locking,
+            ring: if has_room { locking } else { PageLocking::Never },
+            pinned_bytes: if has_room && limit < i64::MAX { limit - rings } else { limit },
         }
     }
 
+    /// Where what is used once waits.
+    fn once(&self) -> Waits {
+        if self.in_file { Waits::InFile { ring: self.ring } } else { self.pageable() }
+    }
+
     fn pageable(&self) -> Waits {
-        Waits::Pageable { by_ring: self.has_ring }
+        Waits::Pageable { ring: self.ring }
     }
 
     fn next(&mut self, group: &Group) -> Waits {
         if self.in_file {
-            return Waits::InFile { pinned_buffer: self.pinned_bytes > 0 };
+            return Waits::InFile { ring: self.ring };
         }
         let left = self.pinned_bytes - WaitingGroup::new(group, self.types).layout.bytes;
         if left < 0 {
@@ -117,7 +141,7 @@ impl Waiting {
             return self.pageable();
         }
         self.pinned_bytes = left;
-        Waits::Pinned { required: self.required }
+        Waits::Pinned { required: self.locking == PageLocking::Required }
     }
 }
 

@@ -56,9 +56,11 @@ fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Compone
     components.try_fold(0, |most, component| Some(component.activation_bytes(config, gpu)?.max(most)))
 }
 
-/// How many page-locked buffers of the host, and of how many bytes, weights of `component` pass through on their way to the GPU.
-pub(super) fn passing_buffers(component: &dyn Component, places: &[Place], types: WeightTypes) -> Option<(usize, i64)> {
-    PlacedComponent::new(component, places, types).passing_buffers()
+/// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is
+/// page-locked where it may be.
+pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], types: WeightTypes) -> (u64, Option<i64>) {
+    let placed = PlacedComponent::new(component, places, types);
+    (placed.buffer_bytes(), placed.passing_bytes())
 }
 
 /// A component whose groups, in execution order, each have a place.
@@ -97,17 +99,17 @@ impl<'a> PlacedComponent<'a> {
     }
 
     fn passing(&self) -> Option<PlannedBuffers> {
-        let (count, bytes) = self.passing_buffers()?;
-        Some(PlannedBuffers { buffer_bytes: bytes as u64, ..self.planned_buffers(BufferUse::Passing, count as u64, bytes) })
+        let bytes = self.passing_bytes()?;
+        Some(PlannedBuffers { buffer_bytes: bytes as u64, ..self.planned_buffers(BufferUse::Passing, 1, bytes) })
     }
 
-    fn passing_buffers(&self) -> Option<(usize, i64)> {
-        let waits = |wanted: Waits| self.groups.iter().any(|group| matches!(group.place, Place::Streamed { waits, .. } if waits == wanted));
-        if waits(Waits::InFile { pinned_buffer: true }) {
-            self.staging_buffers()
-        } else {
-            waits(Waits::Pageable { by_ring: true }).then_some((1, RING_BYTES))
-        }
+    /// Bytes of the ring by way of which its groups come.
+    fn passing_bytes(&self) -> Option<i64> {
+        let by_ring = |group: &PlacedGroup| match group.place {
+            Place::Streamed { waits: Waits::InFile { ring } | Waits::Pageable { ring }, .. } => ring.is_wanted(),
+            _ => false,
+        };
+        self.groups.iter().any(by_ring).then_some(RING_BYTES)
     }
 
     fn room_to_unpack(&self) -> Option<PlannedBuffers> {

@@ -1,15 +1,18 @@
 //! Residency: a model's groups where the plan puts them, given to the model one after the other. It decides nothing of where they are to be.
 
-use engine_protocol::NotPageLocked;
+use std::sync::Arc;
+
+use engine_protocol::{DiskRate, NotPageLocked};
 use tch::{Device, Kind, Tensor};
 
+use super::file_ring::FromFiles;
 use super::pinned_ring::RING_BYTES;
-use super::plan::{Place, Waits, staging_buffers};
+use super::plan::{PageLocking, Place, Waits, staging_buffers};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, within};
 use crate::cuda::{host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
-use crate::weights::{Group, GroupName, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
+use crate::weights::{Group, GroupName, GroupParts, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
 
 /// A model's weights where they live.
 #[derive(Debug)]
@@ -26,8 +29,12 @@ pub struct Residency {
     /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
     unpacked: Option<Tensor>,
     poisoned: bool,
+    /// Those that come from their files.
+    from_files: FromFiles,
     /// Whether not even a ring could be page-locked.
     lacks_ring: bool,
+    /// Bytes of the ring for groups from their files that were to be page-locked, and were not.
+    not_locked_bytes: u64,
     /// Whether what waits was ever written: on the virtual GPU it was not.
     is_written: bool,
     traffic: Traffic,
@@ -72,13 +79,9 @@ enum Home {
     /// On the host, to be copied.
     Waiting(Tensor),
     /// On the host, to be copied by way of page-locked buffers.
-    ByRing(Tensor),
+    ByRing(Tensor, PageLocking),
     /// In its file, to be read each time.
-    InFile {
-        source: Source,
-        /// Whether it is read into page-locked memory.
-        into_pinned: bool,
-    },
+    InFile,
 }
 
 impl Residency {
@@ -97,7 +100,13 @@ impl Residency {
             staging: None,
             unpacked: None,
             poisoned: false,
+            from_files: FromFiles {
+                groups: Vec::new(),
+                locking: PageLocking::Never,
+                modelled: matches!(source, Source::Empty).then(|| DiskRate::ASSUMED.bytes_per_sec()),
+            },
             lacks_ring: false,
+            not_locked_bytes: 0,
             is_written: !matches!(source, Source::Empty),
             traffic: Traffic::default(),
         };
@@ -119,7 +128,7 @@ impl Residency {
                 Place::Streamed { prefetch, waits } => {
                     residency.streamed.push(index);
                     residency.prefetch = prefetch as usize;
-                    residency.waiting(&group, &stored, waits, source)?
+                    residency.waiting(index, &group, &stored, waits, source)?
                 }
             };
             residency.groups.push(Placed { group, stored, home });
@@ -128,11 +137,14 @@ impl Residency {
     }
 
     /// A streamed group where it waits.
-    fn waiting(&mut self, group: &Group, stored: &WaitingGroup, waits: Waits, source: &Source) -> Result<Home> {
+    fn waiting(&mut self, index: usize, group: &Group, stored: &WaitingGroup, waits: Waits, source: &Source) -> Result<Home> {
         // Pages are locked for a GPU's copies.
         let on_gpu = self.device.is_cuda();
-        if let Waits::InFile { pinned_buffer } = waits {
-            return Ok(Home::InFile { source: source.clone(), into_pinned: pinned_buffer && on_gpu });
+        if let Waits::InFile { ring } = waits {
+            assert!(!stored.is_packed(), "no file has weights in our 8 bits, which the configuration says");
+            self.from_files.locking = ring;
+            self.from_files.groups.push((index, Arc::new(GroupParts::new(group, self.compute, source))));
+            return Ok(Home::InFile);
         }
         let bytes = stored.layout.bytes;
         let (slab, pinned) = match waits {
@@ -149,8 +161,12 @@ impl Residency {
             self.traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true }).bytes += bytes as u64;
         }
         stored.filled(group, self.compute, &slab, source)?;
-        let by_ring = is_refused || waits == (Waits::Pageable { by_ring: true }) && on_gpu;
-        Ok(if by_ring { Home::ByRing(slab) } else { Home::Waiting(slab) })
+        let ring = match waits {
+            Waits::Pageable { ring } if on_gpu => ring,
+            _ if is_refused => PageLocking::IfAllowed,
+            _ => PageLocking::Never,
+        };
+        Ok(if ring.is_wanted() { Home::ByRing(slab, ring) } else { Home::Waiting(slab) })
     }
 
     /// Has as many of the last page-locked groups wait in ordinary memory as a ring takes: the machine locks no more than it has.
@@ -166,7 +182,7 @@ impl Residency {
             if self.is_written {
                 slab.shallow_clone().f_copy_(pinned)?;
             }
-            *home = Home::ByRing(slab);
+            *home = Home::ByRing(slab, PageLocking::IfAllowed);
             freed += bytes;
         }
         self.traffic.not_page_locked = Some(NotPageLocked { bytes: freed as u64, by_ring: true });
@@ -199,21 +215,42 @@ impl Residency {
         if let Some(not) = &mut traffic.not_page_locked {
             not.by_ring &= !self.lacks_ring;
         }
+        if self.not_locked_bytes > 0 {
+            let not = traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: false });
+            *not = NotPageLocked { bytes: not.bytes + self.not_locked_bytes, by_ring: false };
+        }
         traffic
     }
 
-    /// Starts the copies of `index` and of the groups after it, as far ahead as there are buffers.
-    fn fetch_ahead(&mut self, index: usize) -> Result<()> {
+    /// Has the virtual GPU's clock go by that rate of the disk where weights would be read.
+    pub fn set_disk(&mut self, disk: DiskRate) {
+        self.from_files.modelled = self.from_files.modelled.map(|_| disk.bytes_per_sec());
+    }
+
+    /// Starts the copies of the groups after `index`, which runs now, as far ahead as there are buffers: where `may_wait`, of those too for whose copies the host
+    /// itself has to wait.
+    fn fetch_ahead(&mut self, index: usize, may_wait: bool) -> Result<()> {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
+        for step in 1..self.staging.as_ref().map_or(0, Staging::count) {
+            // After the last group comes the first one: the next pass begins there.
+            let next = self.streamed[(place + step) % self.streamed.len()];
+            let waits = self.device.is_cuda() && matches!(self.groups[next].home, Home::ByRing(..) | Home::InFile);
+            if waits && !may_wait {
+                break;
+            }
+            self.fetch(next, index)?;
+            if waits && !self.staging.as_mut().expect("made before the first fetch").fill_in_spare_time(&self.from_files)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_staging(&mut self) -> Result<()> {
         if self.staging.is_none() {
             let bytes: Vec<i64> = self.streamed.iter().map(|&streamed| self.groups[streamed].stored.layout.bytes).collect();
             let (count, largest) = staging_buffers(self.prefetch, &bytes);
             self.staging = Some(Staging::new(count, largest, self.device, self.poisoned)?);
-        }
-        for step in 0..self.staging.as_ref().map_or(0, Staging::count) {
-            // After the last group comes the first one: the next pass begins there.
-            let next = self.streamed[(place + step) % self.streamed.len()];
-            self.fetch(next, index)?;
         }
         Ok(())
     }
@@ -228,14 +265,15 @@ impl Residency {
         let (tensors, layout) = (stored.tensors(group), &stored.layout);
         match home {
             Home::Waiting(slab) => staging.fetch(next, tensors, layout, Origin::Host(slab), wanted)?,
-            Home::ByRing(slab) => staging.fetch(next, tensors, layout, Origin::ByRing { slab, written: self.is_written }, wanted)?,
-            Home::InFile { source, into_pinned } => {
-                let read = |slab: &Tensor| stored.filled(group, self.compute, slab, source).map(drop);
-                staging.fetch(next, tensors, layout, Origin::Read { into_pinned: *into_pinned, read: &read }, wanted)?
+            Home::ByRing(slab, locking) => {
+                let origin = Origin::ByRing { slab, locking: *locking, written: self.is_written };
+                staging.fetch(next, tensors, layout, origin, wanted)?
             }
+            Home::InFile => staging.fetch(next, tensors, layout, Origin::InFile(&self.from_files), wanted)?,
             Home::Bound(_) => unreachable!("resident groups are not fetched"),
         };
         self.lacks_ring |= staging.lacks_ring();
+        self.not_locked_bytes = self.not_locked_bytes.max(staging.not_locked_bytes());
         self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
         Ok(())
     }
@@ -245,8 +283,15 @@ impl Residency {
         if let Home::Bound(weights) = &self.groups[index].home {
             return run(weights);
         }
-        self.fetch_ahead(index)?;
-        self.staging.as_mut().expect("made by the fetch").with(index, run)
+        self.make_staging()?;
+        self.fetch(index, index)?;
+        let staging = self.staging.as_mut().expect("just made");
+        staging.fill(index, &self.from_files)?;
+        self.fetch_ahead(index, false)?;
+        let result = self.staging.as_mut().expect("just made").with(index, run)?;
+        // The GPU has its work: now the host may wait for what comes next.
+        self.fetch_ahead(index, true)?;
+        Ok(result)
     }
 
     /// Room for the largest of the groups that wait in 8 bits.

@@ -2,8 +2,8 @@
 //! not changed.
 
 use engine_protocol::{
-    Config, Device, GpuProfile, LoadWeights, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage, StreamFrom,
-    WeightDtype,
+    Config, Device, DiskRate, GpuProfile, LoadWeights, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage,
+    StreamFrom, WeightDtype,
 };
 
 use super::hiding::stalled_fraction;
@@ -21,9 +21,16 @@ pub struct Room<'a> {
     pub host_bytes: Option<u64>,
     /// The GPU's rates; empty where they are not known.
     pub gpu: Option<&'a GpuProfile>,
+    /// What the disk gives that streamed weights are read from; empty where that is not known.
+    pub disk: Option<DiskRate>,
 }
 
 impl Room<'_> {
+    /// What the disk gives, assumed where it is not known.
+    pub fn disk(&self) -> DiskRate {
+        self.disk.unwrap_or(DiskRate::ASSUMED)
+    }
+
     /// What the process holds on the GPU beside tensors, in a case of that plan.
     pub fn process_bytes(&self, report: &PlanReport) -> u64 {
         /// Of a GPU that nobody described: more than was seen on any.
@@ -86,8 +93,8 @@ impl ByRoom<'_> {
             let count = largest.resident_blocks.and_then(ResidentBlocks::count).unwrap_or(0);
             let all = (0..count).map(|count| with_resident(&config, count)).chain([largest]);
             let stalls = |config: Config| {
-                let plan = Plan::new(&config, self.components);
-                ((stalled_fraction(&config, self.streamed, &plan, gpu) - UNNOTICED).max(0.0), config)
+                let plan = Plan::new(&self.with_source(&config), self.components);
+                ((stalled_fraction(&config, self.streamed, &plan, gpu, self.room.disk()) - UNNOTICED).max(0.0), config)
             };
             let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
             let report = predict(&found.1, self.components, self.room.gpu);
@@ -95,6 +102,16 @@ impl ByRoom<'_> {
         };
         let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
         nearest.map_or_else(|| self.with_most_resident(config), |((_, config), _)| config)
+    }
+
+    /// With what `stream_from=auto` will come to: how many blocks are resident is part of that.
+    fn with_source(&self, config: &Config) -> Config {
+        match config.stream_from {
+            Some(StreamFrom::Auto) => {
+                Config { stream_from: Some(stream_from(config, self.components, self.room.host_bytes)), ..config.clone() }
+            }
+            _ => config.clone(),
+        }
     }
 
     /// As many blocks as leave every stage its predicted peak, and what the allocator will reserve beyond it. None where not even those few fit: what runs

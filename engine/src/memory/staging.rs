@@ -11,9 +11,12 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::file_ring::{FileRing, FromFiles, PART_BYTES};
 use super::pinned_ring::PinnedRing;
+use super::plan::PageLocking;
+use super::readers::{Readers, Reading};
 use crate::attribution::{Purpose, within};
-use crate::cuda::{CopyStream, Event, Stream, host_slab_pinned_if_may};
+use crate::cuda::{CopyStream, Event, Stream};
 use crate::error::Result;
 use crate::weights::{Group, GroupLayout, Weights};
 use crate::{operation_times, timing};
@@ -25,6 +28,7 @@ pub(super) struct Staging {
     streams: Option<Streams>,
     buffers: Vec<Buffer>,
     ring: Ring,
+    files: Option<Files>,
     next: usize,
     poisoned: bool,
 }
@@ -41,12 +45,29 @@ enum Ring {
 
 impl Ring {
     /// Makes it the first time.
-    fn make(&mut self) -> Result<()> {
+    fn make(&mut self, locking: PageLocking) -> Result<()> {
         if matches!(self, Self::Unmade) {
-            *self = PinnedRing::new_if_may()?.map_or(Self::Refused, Self::Made);
+            *self = PinnedRing::new(locking)?.map_or(Self::Refused, Self::Made);
         }
         Ok(())
     }
+}
+
+/// How groups come from their files.
+#[derive(Debug)]
+enum Files {
+    /// Straight into the buffers, which are on the host.
+    ToHost(Readers),
+    /// By way of a ring, to the GPU.
+    ByRing { ring: FileRing, coming: Option<Coming>, begun: Event },
+}
+
+/// A group of which parts are still to be copied.
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    index: usize,
+    /// The first byte that was not copied yet.
+    first: i64,
 }
 
 /// The byte of a poisoned buffer: of it any floating-point number is NaN, whatever its type.
@@ -61,10 +82,10 @@ struct Streams {
 #[derive(Debug)]
 struct Buffer {
     slab: Tensor,
-    /// On the host, where a group is read that comes from its file. Made with the first one.
-    way: Option<Tensor>,
     /// The group that is in the buffer or on its way there, and its tensors.
     holds: Option<(usize, Weights)>,
+    /// It is being read into the buffer.
+    reading: Option<Reading>,
     events: Option<BufferEvents>,
 }
 
@@ -73,9 +94,9 @@ pub(super) enum Origin<'a> {
     /// From a slab on the host.
     Host(&'a Tensor),
     /// From a slab on the host, by way of a ring of page-locked buffers. What was never `written` need not be read.
-    ByRing { slab: &'a Tensor, written: bool },
-    /// From its file: `read` writes the group into a slab.
-    Read { into_pinned: bool, read: &'a dyn Fn(&Tensor) -> Result<()> },
+    ByRing { slab: &'a Tensor, locking: PageLocking, written: bool },
+    /// From its file, as one of these.
+    InFile(&'a FromFiles),
 }
 
 impl Buffer {
@@ -89,27 +110,14 @@ impl Buffer {
 
     /// Has `copy` put copies of so many bytes into the copy stream, between the buffer's two events.
     fn put(&self, bytes: i64, streams: &mut Streams, copy: impl FnOnce(&mut CopyStream) -> Result<()>) -> Result<()> {
-        let events = self.events.as_ref().expect("a buffer on the GPU has events");
-        let stream = streams.copy.stream();
+        let (events, stream) = (self.events(), streams.copy.stream());
         stream.wait(&events.released)?;
         operation_times::copied(stream, bytes, || copy(&mut streams.copy))?;
         events.arrived.record(stream)
     }
 
-    /// Reads a group of `bytes` and starts its copy.
-    fn read(&mut self, bytes: i64, pinned: bool, read: &dyn Fn(&Tensor) -> Result<()>, streams: Option<&mut Streams>) -> Result<()> {
-        let way = match self.way.take() {
-            Some(way) => way,
-            // Where its pages cannot be locked, copies from it take longer.
-            None => host_slab_pinned_if_may(self.slab.size()[0], pinned)?.0,
-        };
-        // The copy of what was read before may still be under way. An event that was never recorded is passed at once.
-        if let Some(events) = &self.events {
-            events.arrived.synchronize()?;
-        }
-        let done = read(&way).and_then(|()| self.copy(&way, bytes, streams));
-        self.way = Some(way);
-        done
+    fn events(&self) -> &BufferEvents {
+        self.events.as_ref().expect("a buffer on the GPU has events")
     }
 
     fn group(&self) -> Option<usize> {
@@ -136,7 +144,7 @@ impl Staging {
                 let _ = slab.f_fill_(POISON)?;
             }
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
-            buffers.push(Buffer { slab, way: None, holds: None, events });
+            buffers.push(Buffer { slab, holds: None, reading: None, events });
         }
         if let Some(streams) = &streams {
             // The allocator may hand out memory that arithmetic already queued still reads: the first copy must come after it.
@@ -144,12 +152,20 @@ impl Staging {
                 events.released.record(streams.compute)?;
             }
         }
-        Ok(Self { streams, buffers, ring: Ring::Unmade, next: 0, poisoned })
+        Ok(Self { streams, buffers, ring: Ring::Unmade, files: None, next: 0, poisoned })
     }
 
     /// Whether the host did not page-lock a ring that was to be.
     pub(super) fn lacks_ring(&self) -> bool {
         matches!(self.ring, Ring::Refused)
+    }
+
+    /// Bytes of the ring for groups from their files that were to be page-locked, and were not.
+    pub(super) fn not_locked_bytes(&self) -> u64 {
+        match &self.files {
+            Some(Files::ByRing { ring, .. }) => ring.not_locked_bytes,
+            _ => 0,
+        }
     }
 
     /// How many buffers there are.
@@ -172,11 +188,13 @@ impl Staging {
         self.next = (turn + 1) % count;
         let buffer = &mut self.buffers[turn];
         buffer.holds = None;
+        // Nobody came for what was read here. What may be wrong with it is of no interest any more.
+        drop(buffer.reading.take().map(Reading::wait));
         match origin {
             Origin::Host(host) => buffer.copy(host, layout.bytes, self.streams.as_mut()),
-            Origin::ByRing { slab, written } => {
+            Origin::ByRing { slab, locking, written } => {
                 let streams = self.streams.as_mut().expect("only a GPU has weights come by a ring");
-                self.ring.make()?;
+                self.ring.make(locking)?;
                 match &mut self.ring {
                     Ring::Made(ring) => {
                         buffer.put(layout.bytes, streams, |copies| ring.copy(slab, &buffer.slab, layout.bytes, written, copies))
@@ -184,18 +202,89 @@ impl Staging {
                     Ring::Unmade | Ring::Refused => buffer.copy(slab, layout.bytes, Some(streams)),
                 }
             }
-            Origin::Read { into_pinned, read } => buffer.read(layout.bytes, into_pinned, read, self.streams.as_mut()),
+            Origin::InFile(from) => self.begin_from_file(turn, index, from),
         }?;
+        let buffer = &mut self.buffers[turn];
         buffer.holds = Some((index, Weights::bind(group, layout, &buffer.slab)?));
         Ok(())
+    }
+
+    /// Has group `index` come from its file into the buffer `turn`: on the host it is read there, to the GPU it comes as it is filled.
+    fn begin_from_file(&mut self, turn: usize, index: usize, from: &FromFiles) -> Result<()> {
+        let files = match (&mut self.files, &self.streams) {
+            (Some(files), _) => files,
+            (none, None) => none.insert(Files::ToHost(Readers::start()?)),
+            (none, Some(_)) => none.insert(Files::ByRing { ring: FileRing::new(from)?, coming: None, begun: Event::new()? }),
+        };
+        match files {
+            Files::ToHost(readers) => {
+                let (buffer, group) = (&mut self.buffers[turn], &from.groups[from.place(index)].1);
+                buffer.reading = Some(readers.read(group, 0, &buffer.slab.f_narrow(0, 0, group.bytes())?, PART_BYTES)?);
+            }
+            Files::ByRing { coming, .. } => {
+                let other = coming.replace(Coming { index, first: 0 }).map(|other| other.index);
+                // Another one was coming, and is not what is wanted next: the pass was left.
+                self.buffers.iter_mut().filter(|buffer| buffer.group() == other && other.is_some()).for_each(|buffer| buffer.holds = None);
+                if let Some(streams) = &self.streams {
+                    streams.copy.stream().wait(&self.buffers[turn].events().released)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the host copy the rest of group `index`, where it is coming from its file, as it is read.
+    pub(super) fn fill(&mut self, index: usize, from: &FromFiles) -> Result<()> {
+        while matches!(&self.files, Some(Files::ByRing { coming: Some(coming), .. }) if coming.index == index) {
+            self.copy_part(from)?;
+        }
+        Ok(())
+    }
+
+    /// Has the host copy what is coming from its file, as it is read, for as long as the GPU has something to do before the group that it was given last: the host
+    /// must not be late with the next one. Gives whether it is all copied.
+    pub(super) fn fill_in_spare_time(&mut self, from: &FromFiles) -> Result<bool> {
+        while let Some(Files::ByRing { coming: Some(_), begun, .. }) = &self.files {
+            if begun.has_passed()? {
+                return Ok(false);
+            }
+            self.copy_part(from)?;
+        }
+        Ok(true)
+    }
+
+    /// Has the next part copied of the group that is coming from its file, once it is read.
+    fn copy_part(&mut self, from: &FromFiles) -> Result<()> {
+        let (Some(Files::ByRing { ring, coming, .. }), Some(streams)) = (&mut self.files, &mut self.streams) else { return Ok(()) };
+        let Some(Coming { index, first }) = coming.take() else { return Ok(()) };
+        let buffer = self.buffers.iter_mut().find(|buffer| buffer.group() == Some(index)).expect("it was given a buffer");
+        let stream = streams.copy.stream();
+        let mut next = None;
+        let copied = operation_times::copied(stream, PART_BYTES.min(from.bytes(index) - first), || {
+            next = ring.copy_part((index, first), from, &buffer.slab, &mut streams.copy)?;
+            Ok(())
+        });
+        if let Err(error) = copied {
+            buffer.holds = None;
+            return Err(error);
+        }
+        *coming = next.map(|first| Coming { index, first });
+        if coming.is_none() { buffer.events().arrived.record(stream) } else { Ok(()) }
     }
 
     /// Runs `run` with the weights of group `index`, which was fetched, once they have arrived.
     pub(super) fn with<R>(&mut self, index: usize, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
         let buffer = self.buffers.iter_mut().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
+        if let Some(Err(error)) = buffer.reading.take().map(Reading::wait) {
+            buffer.holds = None;
+            return Err(error);
+        }
         let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
             timing::wait_for_copy(streams.compute, &events.arrived)?;
+            if let Some(Files::ByRing { begun, .. }) = &self.files {
+                begun.record(streams.compute)?;
+            }
         }
         let result = run(weights);
         if self.poisoned {

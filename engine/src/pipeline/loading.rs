@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine_protocol::{Config, LoadWeights, ModelSpec};
+use engine_protocol::{Config, DiskRate, LoadWeights, ModelSpec};
 use tch::Device;
 
 use crate::components::{self, Sources};
@@ -49,7 +49,8 @@ impl Loading {
         if !components::of(&self.model).iter().any(|component| component.key() == key) {
             return Ok(None);
         }
-        let mut loadable = Loadable { loading: Rc::clone(self), key, weights: None, passed: Traffic::default(), poisoned: false };
+        let mut loadable =
+            Loadable { loading: Rc::clone(self), key, weights: None, passed: Traffic::default(), poisoned: false, disk: None };
         if self.at_start {
             loadable.weights = Some(self.load(key)?);
         }
@@ -80,6 +81,7 @@ pub(super) struct Loadable {
     /// What weights that were let go of had moved.
     passed: Traffic,
     poisoned: bool,
+    disk: Option<DiskRate>,
 }
 
 impl Loadable {
@@ -93,6 +95,7 @@ impl Loadable {
             if self.poisoned {
                 weights.poison_buffers();
             }
+            self.disk.into_iter().for_each(|disk| weights.set_disk(disk));
             self.weights = Some(weights);
         }
         Ok(self.weights.as_mut().expect("loaded just now"))
@@ -111,6 +114,12 @@ impl Loadable {
     pub(super) fn poison_buffers(&mut self) {
         self.poisoned = true;
         self.weights.iter_mut().for_each(Residency::poison_buffers);
+    }
+
+    /// See [`Residency::set_disk`].
+    pub(super) fn set_disk(&mut self, disk: DiskRate) {
+        self.disk = Some(disk);
+        self.weights.iter_mut().for_each(|weights| weights.set_disk(disk));
     }
 
     /// Bytes moved so far.

@@ -21,7 +21,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Config, HostRates, ModelSpec, Stage, Transfers};
+use engine_protocol::{Config, DiskRate, HostRates, ModelSpec, Stage, Transfers};
 use tch::Tensor;
 
 use super::denoiser::Denoiser;
@@ -112,12 +112,21 @@ impl Pipeline {
         self
     }
 
+    /// The same pipeline, which knows what the disk gives that streamed weights are read from: for the time that a device which computes nothing leaves out.
+    #[must_use]
+    pub fn with_disk(mut self, disk: DiskRate) -> Self {
+        self.weights().for_each(|weights| weights.set_disk(disk));
+        self
+    }
+
+    fn weights(&mut self) -> impl Iterator<Item = &mut Loadable> {
+        self.prompts.weights.iter_mut().chain(&mut self.denoiser.weights).chain([&mut self.frames.weights])
+    }
+
     /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`crate::memory::Residency::poison_buffers`].
     #[must_use]
     pub fn with_poisoned_buffers(mut self) -> Self {
-        let encoder = self.prompts.weights.iter_mut();
-        let residencies = encoder.chain(&mut self.denoiser.weights).chain([&mut self.frames.weights]);
-        residencies.for_each(Loadable::poison_buffers);
+        self.weights().for_each(Loadable::poison_buffers);
         self
     }
 

@@ -1,13 +1,14 @@
-//! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used. What formats mean by
-//! names and shapes is not known here.
+//! Tensors where they lie in a file: the file is mapped into memory, so opening one costs no copy and a weight is read when it is used. What is streamed from
+//! the file is read part by part, by whichever thread. What formats mean by names and shapes is not known here.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::cuda::{FileMapping, PlaceInFile};
+use crate::cuda::{FileMapping, PlaceInFile, read_from_file};
 use crate::error::{Error, Result};
 
 /// Bytes of a file that are resident at most while a tensor is copied out of it.
@@ -17,6 +18,7 @@ const PART_BYTES: i64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct MappedFile {
     path: PathBuf,
+    file: File,
     mapping: FileMapping,
 }
 
@@ -32,7 +34,7 @@ impl MappedFile {
             return Err(Error::at(path, if metadata.is_file() { "the file is empty: fetch it again" } else { "that is no file" }));
         }
         let mapping = FileMapping::new(&file).map_err(|error| Error::file(path, error))?;
-        Ok(Self { path: path.to_owned(), mapping })
+        Ok(Self { path: path.to_owned(), file, mapping })
     }
 
     /// Its bytes.
@@ -44,12 +46,23 @@ impl MappedFile {
     pub(super) fn len(&self) -> u64 {
         self.bytes().len() as u64
     }
+
+    /// Reads the bytes of `target`, which is on the host, from `offset` on. A file that was cut shorter meanwhile is an error here, where the mapping would end
+    /// the process.
+    fn read(&self, offset: u64, target: &mut Tensor) -> Result<()> {
+        read_from_file(&self.file, offset, target).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                Error::at(&self.path, "it is shorter than when it was opened: leave it alone while it is in use, or fetch it again")
+            }
+            _ => Error::file(&self.path, error),
+        })
+    }
 }
 
 /// One tensor of a mapped file.
 #[derive(Debug, Clone)]
 pub struct StoredTensor {
-    file: Rc<MappedFile>,
+    file: Arc<MappedFile>,
     /// Its name in the file.
     key: String,
     /// Where it starts, in bytes from the file's beginning.
@@ -65,7 +78,7 @@ impl StoredTensor {
     ///
     /// # Errors
     /// One that is not wholly in the file.
-    pub(super) fn in_order(file: &Rc<MappedFile>, key: &str, kind: Kind, shape: Vec<i64>, offset: u64) -> Result<Self> {
+    pub(super) fn in_order(file: &Arc<MappedFile>, key: &str, kind: Kind, shape: Vec<i64>, offset: u64) -> Result<Self> {
         Self::strided(file, key, kind, (shape, Vec::new()), offset)
     }
 
@@ -74,13 +87,13 @@ impl StoredTensor {
     /// # Errors
     /// One that is not wholly in the file.
     pub(super) fn strided(
-        file: &Rc<MappedFile>,
+        file: &Arc<MappedFile>,
         key: &str,
         kind: Kind,
         (shape, strides): (Vec<i64>, Vec<i64>),
         offset: u64,
     ) -> Result<Self> {
-        let tensor = Self { file: Rc::clone(file), key: key.to_owned(), offset, kind, shape, strides };
+        let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides };
         let elements = tensor.shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
         match tensor.span().and_then(|bytes| bytes.checked_add(offset)) {
             Some(end) if end <= file.len() && elements.is_some() => Ok(tensor),
@@ -135,6 +148,31 @@ impl StoredTensor {
     /// What is wrong with it, with its file and its name there.
     pub fn error(&self, what: &str) -> Error {
         Error::at(&self.file.path, &format!("{}: {what}", self.key))
+    }
+
+    /// Whether its elements lie in the file one after the other, so that any of them can be read by themselves.
+    pub(super) fn is_in_order(&self) -> bool {
+        let mut next = 1;
+        let mut sides = self.shape.iter().zip(&self.strides).rev();
+        sides.all(|(&side, &stride)| {
+            let follows = side == 1 || stride == next;
+            next *= side;
+            follows
+        })
+    }
+
+    /// Reads its elements from `first` on into `target`, which is on the host, has one side, and may have another type. They [lie in order](Self::is_in_order).
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that was cut shorter since it was opened.
+    pub(super) fn read(&self, first: i64, target: &mut Tensor) -> Result<()> {
+        let offset = self.offset + (first as usize * self.kind.elt_size_in_bytes()) as u64;
+        if target.kind() == self.kind {
+            return self.file.read(offset, target);
+        }
+        let mut stored = Tensor::f_empty(target.size().as_slice(), (self.kind, Device::Cpu))?;
+        self.file.read(offset, &mut stored)?;
+        Ok(target.f_copy_(&stored)?)
     }
 
     /// Writes its values into `target`, which has as many elements, may have another type and may lie on the GPU: straight from the mapped file.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use tch::Kind;
 use zip::{CompressionMethod, ZipArchive};
@@ -23,7 +23,7 @@ const MAX_PICKLE_BYTES: u64 = 256 << 20;
 /// # Errors
 /// A file that cannot be read, is truncated, or holds something else than a dictionary of tensors.
 pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let file = Rc::new(MappedFile::open(path)?);
+    let file = Arc::new(MappedFile::open(path)?);
     let damaged = |what: &str| Error::at(path, &format!("not a whole file of `torch.save`: {what}"));
     let again = "(a truncated download, or a file from before PyTorch 1.6): fetch it again, or save it anew";
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -24,7 +24,7 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// # Errors
 /// A file that cannot be read, is truncated, or is none.
 pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let file = Rc::new(MappedFile::open(path)?);
+    let file = Arc::new(MappedFile::open(path)?);
     let damaged = |what: &str| Error::at(path, &format!("not a whole safetensors file: {what}: fetch it again"));
 
     // 1. The header.

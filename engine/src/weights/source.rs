@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
@@ -21,7 +21,7 @@ pub enum Source {
     /// A seed and the tensor's name: the same tensor whatever else is loaded, in whichever order.
     Seeded(i64),
     /// Files. They were held against the model before: see `checkpoint`.
-    Stored(Rc<TensorStore>),
+    Stored(Arc<TensorStore>),
 }
 
 impl Source {
@@ -30,7 +30,7 @@ impl Source {
     /// # Errors
     /// Its errors.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self::Stored(Rc::new(TensorStore::open(path)?)))
+        Ok(Self::Stored(Arc::new(TensorStore::open(path)?)))
     }
 
     /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.

@@ -180,6 +180,7 @@ fn describe(record: &RunRecord, run: &Run) {
         say!("  Of these the machine chooses: {settled}");
     }
     reports::fit(record, run.manifest.capacity_bytes).iter().for_each(|said| say!("  {said}"));
+    reports::fits_not(run, record).iter().for_each(|said| say!("  {said}"));
     if let Some(stage) = record.peak_stage() {
         let [allocated, reserved, device] =
             [record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()].map(reports::in_gib);

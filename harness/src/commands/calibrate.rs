@@ -26,6 +26,9 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> Result<ExitCode, Error> {
     if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: it is GPUs that are calibrated, real or virtual: name one with --gpu"));
     }
+    if testbed.disk.is_some() {
+        return Err(Error::input("--disk: nothing is read from files as a GPU is calibrated: leave it out"));
+    }
     let Some(profile) = &testbed.profile else {
         return Err(Error::input(format!(
             "{} No profile has that name: write one beside those in sweeps/gpus from its data sheet, with the driver's own name as `title`",

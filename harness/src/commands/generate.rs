@@ -13,13 +13,13 @@ use super::warn_of_attention;
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::host_rates;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
+use crate::{disk, host_rates};
 
 /// The model that has no checkpoint.
 const WITHOUT_CHECKPOINT: &str = "wan-tiny";
@@ -58,7 +58,12 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
+    let disk = disk::for_video(&testbed, arguments.checkpoint.as_deref(), &config);
+    if testbed.device == Device::Virtual {
+        disk::say_where_assumed(disk, [&config]);
+    }
     let request = Request {
+        disk,
         checkpoint: arguments.checkpoint.clone(),
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: if testbed.device == Device::Virtual { testbed.ram.limit_bytes() } else { testbed.ram.bytes },

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{table, warn_of_attention};
 use crate::cli::{self, PlanArguments};
+use crate::disk;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::{Budget, GpuProfiles};
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         host_limit_bytes: ram.limit_bytes(),
         gpu: budget.as_ref().map(|budget| budget.profile.clone()),
         host_rates: None,
+        disk: arguments.disk,
         model: models.get(&config.model)?.clone(),
         config,
         shared_weights: None,
@@ -41,6 +43,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         operation_times: None,
     };
     let report = worker::plan(&request)?;
+    if request.config.resident_blocks == Some(ResidentBlocks::Auto) {
+        disk::say_where_assumed(request.disk, [&request.config]);
+    }
     if arguments.json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Error::Fault(format!("the plan is no JSON: {error}")))?;
         say!("{text}");

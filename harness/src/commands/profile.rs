@@ -7,12 +7,12 @@ use super::{table, warn_of_attention};
 use crate::cli::{self, ProfileArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::host_rates;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
+use crate::{disk, host_rates};
 
 /// So many sampler steps are run where nothing is said: in the second one everything is as in all others.
 const STEPS: u32 = 2;
@@ -40,6 +40,9 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
+    if testbed.device == Device::Virtual {
+        disk::say_where_assumed(testbed.disk, [&config]);
+    }
     let request = Request {
         host_limit_bytes: if testbed.device == Device::Virtual { testbed.ram.limit_bytes() } else { testbed.ram.bytes },
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),

@@ -121,6 +121,7 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         gpu: testbed.profile.clone(),
         choice: testbed.choice.clone(),
         capacity_bytes: testbed.capacity_bytes,
+        smaller: testbed.smaller.clone(),
         memory_limit_bytes: testbed.memory_limit_bytes,
         ram_bytes: testbed.ram.bytes,
         ram: Some(testbed.ram.said.clone()),

@@ -8,8 +8,8 @@ use super::rehearsal::rehearse;
 use super::schedule::Schedule;
 use super::shared_steps::SharedSteps;
 use crate::error::Error;
-use crate::host_rates;
 use crate::shared_weights::SharedWeights;
+use crate::{disk, host_rates};
 
 /// Prepares `schedule` for `cases`. Gives it back, the cases to run with the quickest first, and records of those that need not run, since they cannot fit. What
 /// ran `earlier` may have steps that the cases can have.
@@ -22,6 +22,9 @@ pub(crate) fn prepare<'a, 'c>(
     schedule.forecasts = rehearse(testbed, models, cases, schedule.limits.case_timeout, schedule.interrupt)?;
     let (open, hopeless) = schedule.forecasts.sorted(cases.to_vec(), testbed.capacity_bytes);
     let configs = || open.iter().map(|case| &case.config);
+    if testbed.profile.is_some() {
+        disk::say_where_assumed(testbed.disk, configs());
+    }
     let (shared_weights, said) = SharedWeights::for_cases(testbed.device, models, configs())?;
     let estimate = sentences(testbed, models, &open, &schedule.forecasts, shared_weights.as_ref())?;
     said.into_iter().chain(estimate).for_each(|said| tell!("{said}"));

@@ -1,11 +1,12 @@
-//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the processor and the GPU reach.
+//! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the
+//! processor, the disk and the GPU reach.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use engine_protocol::{Allocator, Calibration, Device, HostRates, Inventory, PlanReport, Request};
+use engine_protocol::{Allocator, Calibration, Device, DiskRate, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
@@ -30,6 +31,11 @@ pub(crate) fn plan(request: &Request) -> Result<PlanReport, Error> {
 /// What the processor of this machine, which is named so, reaches. It is measured, which takes a few seconds.
 pub(crate) fn host_rates(processor: &str) -> Result<HostRates, Error> {
     ask(&[OsStr::new("rates"), OsStr::new(processor)], "")
+}
+
+/// What the disk gives that holds the checkpoint in `folder`. It is measured, which takes a second or two.
+pub(crate) fn disk_rate(folder: &Path) -> Result<DiskRate, Error> {
+    ask(&[OsStr::new("disk"), folder.as_os_str()], "")
 }
 
 /// What the GPU of `testbed` reaches. It is measured, which takes some seconds.

@@ -1,0 +1,63 @@
+//! What the disk gives that weights are read from with `stream_from=file`: said with `--disk`, else measured once in the checkpoint's own folder and kept, else
+//! assumed.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use engine_protocol::{Config, Device, DiskRate, StreamFrom};
+
+use crate::kept_rates::KeptRates;
+use crate::testbed::Testbed;
+use crate::worker;
+
+/// The rate for a video from `checkpoint` on `testbed`: what was said, else what the disk gave when it was measured. Nothing where it makes no difference, or cannot be known.
+pub(crate) fn for_video(testbed: &Testbed, checkpoint: Option<&Path>, config: &Config) -> Option<DiskRate> {
+    let may_read = match config.stream_from {
+        Some(StreamFrom::File) => config.offload_dit,
+        // On the virtual GPU the weights wait in memory, of which it takes none.
+        Some(StreamFrom::Auto) => config.offload_dit && testbed.device == Device::Cuda,
+        Some(StreamFrom::Memory) | None => false,
+    };
+    match (testbed.disk, checkpoint) {
+        (None, Some(folder)) if may_read && testbed.device != Device::Cpu => known(folder),
+        (said, _) => said,
+    }
+}
+
+/// The rate of the disk that holds `folder`. Nothing, with a word about it, where it cannot be measured.
+fn known(folder: &Path) -> Option<DiskRate> {
+    let mut kept = KeptRates::load();
+    let device = std::fs::metadata(folder).ok()?.dev();
+    let disk = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    if let Some(rate) = kept.disks.get(&disk) {
+        return Some(*rate);
+    }
+    tell!("Measuring this machine's disk, for times of weights that are read from it (once, a second or two).");
+    let measured = worker::disk_rate(folder).and_then(|rate| {
+        kept.disks.insert(disk, rate);
+        kept.save().map(|()| rate)
+    });
+    match measured {
+        Ok(rate) => {
+            tell!("It gives {}.", in_words(rate));
+            Some(rate)
+        }
+        Err(error) => {
+            tell!("warning: the disk could not be measured: {error}");
+            None
+        }
+    }
+}
+
+/// Says that the disk's rate is assumed where one of these cases goes by it.
+pub(crate) fn say_where_assumed<'a>(disk: Option<DiskRate>, cases: impl IntoIterator<Item = &'a Config>) {
+    let reads = |config: &Config| config.offload_dit && config.stream_from == Some(StreamFrom::File);
+    if disk.is_none() && cases.into_iter().any(reads) {
+        tell!("stream_from=file: the disk's rate is assumed, {}. Say yours with --disk 3GB/s.", in_words(DiskRate::ASSUMED));
+    }
+}
+
+fn in_words(rate: DiskRate) -> String {
+    let [low, expected, high] = [rate.low, rate.expected, rate.high].map(|rate| rate / 1e9);
+    format!("{expected:.1} GB/s ({low:.1} to {high:.1})")
+}
