@@ -12,8 +12,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::file_ring::{FileRing, FromFiles, PART_BYTES};
-use super::pinned_ring::{PinnedRing, RING_BYTES};
-use super::plan::PageLocking;
+use super::pinned_ring::{PageLocking, PinnedRing, RING_BYTES};
 use super::readers::{Readers, Reading};
 use crate::attribution::{Purpose, within};
 use crate::cuda::{CopyStream, Event, Stream};
