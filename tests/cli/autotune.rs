@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, stdout};
+use crate::command::{ANSWERS, Place, lowmem, stdout};
 
 const ARGUMENTS: [&str; 9] = ["autotune", "--gpu", "24GB", "--device", "virtual", "--model", "wan-tiny", "--out", "run"];
 
@@ -63,4 +63,18 @@ oom denoise
 fn a_search_without_an_answer_is_no_miss() {
     let place = Place::new();
     place.lowmem_with("exit 1").args(ARGUMENTS).assert().code(4);
+}
+
+#[test]
+fn cards_of_the_size_that_was_named_which_hold_less_are_named() {
+    let fits = |gpu: &str| {
+        let place = Place::new();
+        let mut command = lowmem();
+        command.args(["autotune", "--device", "virtual", "--gpu", gpu, "--model", "wan2.1-t2v-14b", "--resolution", "1408x800", "--frames", "121"]);
+        stdout(&command.args(["low_mem_level=0", "--out"]).arg(place.path("run")).assert().success())
+    };
+    // 45 GiB: an RTX 6000 Ada holds that, an L40S does not.
+    let said = fits("48GB");
+    assert!(said.contains("Does not fit l40s (44.53 GiB), l20 (44.53 GiB), sold with as much memory: name the card"), "{said}");
+    assert!(!fits("rtx-6000-ada").contains("Does not fit"), "its own memory is known");
 }

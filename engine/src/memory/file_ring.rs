@@ -12,8 +12,7 @@ use std::sync::Arc;
 use engine_protocol::Secs;
 use tch::Tensor;
 
-use super::pinned_ring::RING_BYTES;
-use super::plan::PageLocking;
+use super::pinned_ring::{PageLocking, RING_BYTES};
 use super::readers::{Readers, Reading};
 use crate::cuda::{self, CopyStream, Event, host_slab, host_slab_pinned_if_may};
 use crate::error::Result;

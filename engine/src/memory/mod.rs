@@ -13,7 +13,8 @@ mod staging;
 
 pub(crate) use file_ring::PART_BYTES;
 pub use host_prediction::predict_host;
-pub use plan::{PageLocking, Place, Plan, Waits};
+pub use pinned_ring::PageLocking;
+pub use plan::{Place, Plan, Waits};
 pub use prediction::{predict, predict_from};
 pub(crate) use readers::READERS;
 pub use residency::{Residency, Traffic};

@@ -6,9 +6,26 @@
 use engine_protocol::{HOST_COPY_BYTES_PER_SEC, Secs};
 use tch::Tensor;
 
-use super::plan::PageLocking;
 use crate::cuda::{self, CopyStream, Event, host_slab};
 use crate::error::{Error, Result};
+
+/// Whether memory of the host is page-locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageLocking {
+    /// It is not.
+    Never,
+    /// It is where the machine lets it be.
+    IfAllowed,
+    /// It is, or nothing runs.
+    Required,
+}
+
+impl PageLocking {
+    /// Whether it is asked for.
+    pub(super) fn is_wanted(self) -> bool {
+        self != Self::Never
+    }
+}
 
 /// How many buffers there are: one that is filled, and others on their way.
 const BUFFERS: i64 = 4;

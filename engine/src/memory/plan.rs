@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine_protocol::{Config, GIB, Moves, PinnedMemory, StreamFrom};
 
-use super::pinned_ring::RING_BYTES;
+use super::pinned_ring::{PageLocking, RING_BYTES};
 use crate::components::{Component, Wanted};
 use crate::weights::{Group, WaitingGroup, WeightTypes};
 
@@ -42,24 +42,6 @@ pub enum Waits {
         /// How those are page-locked.
         ring: PageLocking,
     },
-}
-
-/// Whether memory of the host is page-locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageLocking {
-    /// It is not.
-    Never,
-    /// It is where the machine lets it be.
-    IfAllowed,
-    /// It is, or nothing runs.
-    Required,
-}
-
-impl PageLocking {
-    /// Whether it is asked for.
-    pub(super) fn is_wanted(self) -> bool {
-        self != Self::Never
-    }
 }
 
 /// Where all groups of all components live.

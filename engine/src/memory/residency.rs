@@ -6,8 +6,8 @@ use engine_protocol::{DiskRate, NotPageLocked};
 use tch::{Device, Kind, Tensor};
 
 use super::file_ring::FromFiles;
-use super::pinned_ring::RING_BYTES;
-use super::plan::{PageLocking, Place, Waits, staging_buffers};
+use super::pinned_ring::{PageLocking, RING_BYTES};
+use super::plan::{Place, Waits, staging_buffers};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, within};
 use crate::cuda::{host_slab, host_slab_pinned_if_may};

@@ -12,8 +12,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::file_ring::{FileRing, FromFiles, PART_BYTES};
-use super::pinned_ring::PinnedRing;
-use super::plan::PageLocking;
+use super::pinned_ring::{PageLocking, PinnedRing};
 use super::readers::{Readers, Reading};
 use crate::attribution::{Purpose, within};
 use crate::cuda::{CopyStream, Event, Stream};
@@ -277,6 +276,12 @@ impl Staging {
         let buffer = self.buffers.iter_mut().find(|buffer| buffer.group() == Some(index)).expect("fetched before it is used");
         if let Some(Err(error)) = buffer.reading.take().map(Reading::wait) {
             buffer.holds = None;
+            // What was read ahead may have failed for the same reason, and is read again where it is wanted.
+            for buffer in &mut self.buffers {
+                if buffer.reading.take().map(Reading::wait).is_some() {
+                    buffer.holds = None;
+                }
+            }
             return Err(error);
         }
         let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
