@@ -14,6 +14,7 @@ mod load;
 mod markdown;
 mod peak_parts;
 mod plot;
+mod program_page;
 mod recommended;
 mod results_page;
 mod run;
@@ -33,6 +34,7 @@ pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_
 pub use error::Error;
 pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
+pub use program_page::{ProgramPage, program_page};
 pub use results_page::results_page;
 pub use run::{Host, Manifest, Run};
 pub use sentences::{duration, fit, nearest, source, steps_that_ran};
