@@ -7,6 +7,8 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/work.cpp");
     println!("cargo:rerun-if-changed=src/cuda/work.h");
     println!("cargo:rerun-if-changed=src/cuda/observer.cpp");
+    println!("cargo:rerun-if-changed=src/cuda/peak.cpp");
+    println!("cargo:rerun-if-changed=src/cuda/peak.h");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -26,7 +28,7 @@ fn main() {
         .define("NDEBUG", None)
         // libtorch's headers are not ours to mend.
         .flag("-Wno-unused-parameter");
-    let observer = build.clone().files(["src/cuda/work.cpp", "src/cuda/observer.cpp"]).compile_intermediates();
+    let observer = build.clone().files(["src/cuda/work.cpp", "src/cuda/peak.cpp", "src/cuda/observer.cpp"]).compile_intermediates();
     link_observer(&build, &observer, &lib, &profile().join("liblowmem_observer.so"));
     build.file("src/cuda/shim.cpp").objects(observer).compile("lowmem_shim");
 
@@ -70,7 +72,7 @@ fn link_observer(build: &cc::Build, objects: &[PathBuf], lib: &Path, library: &P
     // Made beside it and moved there: a program may be starting with it at this moment.
     let made = library.with_extension("so.part");
     let mut link = build.get_compiler().to_command();
-    link.args(["-shared", "-o"]).arg(&made).args(objects).arg("-L").arg(lib).args(["-ltorch_cuda", "-ltorch_cpu", "-lc10"]);
+    link.args(["-shared", "-o"]).arg(&made).args(objects).arg("-L").arg(lib).args(["-ltorch_cuda", "-ltorch_cpu", "-lc10_cuda", "-lc10"]);
     let status = link.status().expect("a C++ compiler");
     assert!(status.success(), "{link:?}: {status}");
     std::fs::rename(&made, library).expect("a library in the target folder");

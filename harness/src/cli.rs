@@ -268,6 +268,12 @@ pub(crate) struct OnArguments {
     /// Where its memory is at an end, go on with memory that no card has: one run then shows all that the program needs
     #[arg(long)]
     pub(crate) beyond: bool,
+    /// Run it on other GPUs as well, to find the smallest that it really runs on: with no input, and with its output thrown away
+    #[arg(long)]
+    pub(crate) find: bool,
+    /// Write the report as a page of one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Write the verdict as JSON: into FILE, or on standard output as the last line
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,

@@ -19,6 +19,7 @@ mod gpu_profile;
 mod gpu_watch;
 mod host;
 mod host_kills;
+mod host_peaks;
 mod host_rates;
 mod interrupt;
 mod kept_rates;

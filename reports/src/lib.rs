@@ -14,6 +14,7 @@ mod load;
 mod markdown;
 mod peak_parts;
 mod plot;
+mod program_page;
 mod ram;
 mod recommended;
 mod results_page;
@@ -34,6 +35,7 @@ pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_
 pub use error::Error;
 pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
+pub use program_page::{ProgramPage, program_page};
 pub use ram::{ram_in_words, source as ram_source};
 pub use results_page::results_page;
 pub use run::{Card, Host, Manifest, Run};

@@ -19,6 +19,7 @@ mod generated;
 mod host_memory;
 mod interrupt;
 mod on;
+mod on_report;
 mod plan;
 mod profile;
 mod program_peaks;

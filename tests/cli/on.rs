@@ -179,7 +179,7 @@ if __name__ == '__main__':
     );
     // The one that was killed told nothing itself.
     assert_eq!(last_row(&assert)[1..], ["0", "14.46"], "{}", stderr(&assert));
-    assert_eq!(stderr(&assert).matches("12.00").count(), 2, "{}", stderr(&assert));
+    assert_eq!(stderr(&assert).matches("12.00").count(), 3, "{}", stderr(&assert));
 }
 
 #[test]

@@ -24,6 +24,10 @@
 #include <ATen/ops/copy_ops.h>
 #include <ATen/ops/cudnn_convolution_cuda_dispatch.h>
 #include <ATen/ops/cudnn_convolution_ops.h>
+#include <ATen/ops/empty_cuda_dispatch.h>
+#include <ATen/ops/empty_ops.h>
+#include <ATen/ops/empty_strided_cuda_dispatch.h>
+#include <ATen/ops/empty_strided_ops.h>
 #include <ATen/ops/gelu_cuda_dispatch.h>
 #include <ATen/ops/gelu_ops.h>
 #include <ATen/ops/mul_cuda_dispatch.h>
@@ -44,6 +48,7 @@
 #include <utility>
 #include <vector>
 
+#include "peak.h"
 #include "work.h"
 
 namespace lowmem {
@@ -72,7 +77,7 @@ class Call {
  public:
   // `Arguments` know their tensors: `each_tensor(visit)` has `visit(index, tensor, is_listed)` called for each.
   template <typename Arguments>
-  Call(const Known& known, const Arguments& arguments) : known_(known), work_(known.operation), outer_(innermost) {
+  Call(const Known& known, const Arguments& arguments) : known_(known), work_(known.operation), outer_(innermost), outer_convolution_(operation_begins(known.operation.kind == Kind::convolution)) {
     arguments.each_tensor([this](size_t index, const at::Tensor& tensor, bool is_listed) { work_.add_argument(index, tensor, is_listed); });
     work_.close_arguments();
     innermost = this;
@@ -86,6 +91,11 @@ class Call {
 
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
+
+  // Whether this thread is in one.
+  static bool is_under_way() {
+    return innermost != nullptr;
+  }
 
   template <typename Results>
   void finish(const Results& results) {
@@ -109,6 +119,7 @@ class Call {
     if (on_end != nullptr) {
       on_end(known_.name.c_str(), kind, type, operations, bytes, counts_ ? 1 : 0);
     }
+    operation_ended(outer_convolution_, outer_ == nullptr);
   }
 
  private:
@@ -117,6 +128,7 @@ class Call {
   const Known& known_;
   Work work_;
   Call* outer_;
+  unsigned long long outer_convolution_;
   bool has_work_inside_ = false;
   bool counts_ = false;
 };
@@ -224,6 +236,25 @@ class Direct<Op, theirs, Result(Arguments...)> final : public c10::OperatorKerne
   Known known_;
 };
 
+// libtorch's own kernel of an operation that allocates and does no work: a peak that it reaches is told.
+template <typename Op, typename Op::ptr_schema theirs, typename Schema = typename Op::schema>
+struct Allocating;
+
+template <typename Op, typename Op::ptr_schema theirs, typename Result, typename... Arguments>
+struct Allocating<Op, theirs, Result(Arguments...)> {
+  static Result call(Arguments... arguments) {
+    Result result = theirs(std::forward<Arguments>(arguments)...);
+    operation_ended(operation_begins(false), !Call::is_under_way());
+    return result;
+  }
+
+  static void put_in_place(std::vector<c10::RegistrationHandleRAII>& kept) {
+    const c10::OperatorName name(Op::name, Op::overload_name);
+    kept.push_back(c10::Dispatcher::singleton().registerImpl(
+        name, c10::DispatchKey::CUDA, c10::KernelFunction::makeFromUnboxedRuntimeFunction(&call), std::nullopt, nullptr, "lowmem: hears of peaks"));
+  }
+};
+
 template <typename... Kernels>
 std::optional<c10::KernelFunction> first_for(const c10::OperatorName& name, const Known& known) {
   std::optional<c10::KernelFunction> found;
@@ -284,6 +315,10 @@ void watch_kernels() {
     }
     kept->push_back(dispatcher.registerImpl(
         full_name, c10::DispatchKey::CUDA, std::move(*kernel), std::nullopt, nullptr, "lowmem: hears of the work of each operation"));
+  }
+  if (hears_peaks()) {
+    Allocating<at::_ops::empty_memory_format, at::cuda::empty_symint>::put_in_place(*kept);
+    Allocating<at::_ops::empty_strided, at::cuda::empty_strided_symint>::put_in_place(*kept);
   }
 }
 

@@ -1,11 +1,15 @@
 //! `lowmem on`: any program, unchanged, on a virtual GPU, and what it needed of it.
 
 mod cards;
+mod find;
+mod html;
 mod json;
 mod need;
+mod peak;
 mod real_nvrtc;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -24,11 +28,12 @@ use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
+use crate::host_peaks::HostPeaks;
 use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
 pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
-const HOOK: &str = include_str!("on/sitecustomize.py");
+const HOOK: [(&str, &str); 2] = [("sitecustomize.py", include_str!("on/sitecustomize.py")), ("peak.py", include_str!("on/peak.py"))];
 
 /// Runs the program, and says what it needed.
 pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
@@ -48,18 +53,35 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
         goes_beyond: arguments.beyond,
         events,
     };
-    let (status, need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, |mut command| wait(&mut command))?;
+    let watched = |mut command: Command| wait(&mut command);
+    let ((status, host_peaks), mut need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, watched)?;
+    need.saw(host_peaks);
     let judge = Judge { need: &need, here: &profile, course: Course::of(&need, status), went_beyond: arguments.beyond };
     verdict::tell(&judge, &profiles, arguments, status);
+    // Standard input may be read already, and what is said would be said twice.
+    let silently = |mut command: Command| wait(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    let found = if arguments.find {
+        let runs_on = |card: &GpuProfile| {
+            let guise = Guise { goes_beyond: false, ..guise };
+            let ((status, _), need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), card, guise, silently)?;
+            Ok(status.success() && !need.stopped && need.unreadable.is_empty())
+        };
+        let found = find::find(&judge, &profiles, runs_on)?;
+        verdict::tell_found(&found);
+        Some(found)
+    } else {
+        None
+    };
     if let Some(path) = &arguments.json {
-        json::write(path, &judge, &profiles, status)?;
+        json::write(path, &judge, &profiles, found.as_ref(), status)?;
+    }
+    if let Some(path) = &arguments.html {
+        html::write(path, &judge, &profiles, found.as_ref(), arguments)?;
     }
     if let Some(waiting_bytes) = need.waiting_bytes().filter(|_| status.success() && arguments.events.is_none()) {
         verdict::tell_dependence(waiting_bytes);
         for events in [EventOrder::Eager, EventOrder::Lazy] {
-            // Standard input may be read already, and what is said would be said twice.
-            let silently = |mut command: Command| wait(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-            let (status, need) =
+            let ((status, _), need) =
                 on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, silently)?;
             verdict::tell_end(events, &need, &profile, status);
             if status.signal().is_some() {
@@ -96,7 +118,8 @@ pub(super) fn on_virtual_gpu<Ended>(
     let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
     let [reports, hook, tools, compiler] = ["reports", "python", "bin", "nvrtc"].map(|name| place.path().join(name));
     fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
-    fs::create_dir(&hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(&hook, error))?;
+    let write_hook = || HOOK.iter().try_for_each(|(name, text)| fs::write(hook.join(name), text));
+    fs::create_dir(&hook).and_then(|()| write_hook()).map_err(|error| Error::io(&hook, error))?;
     let [program, words @ ..] = program else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);
@@ -126,8 +149,9 @@ fn before(folder: &Path, path: Option<OsString>) -> OsString {
     joined
 }
 
-/// Runs it to its end. Ctrl-C reaches it from the terminal by itself; what is sent to us alone is passed on.
-fn wait(command: &mut Command) -> Result<ExitStatus, Error> {
+/// Runs it to its end, and gives the most of the machine's memory that each of its processes was seen to hold. Ctrl-C reaches it from the terminal by itself; what is
+/// sent to us alone is passed on.
+fn wait(command: &mut Command) -> Result<(ExitStatus, BTreeMap<u32, u64>), Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::Fault(format!("could not listen for signals: {error}")))?;
@@ -147,7 +171,9 @@ fn wait(command: &mut Command) -> Result<ExitStatus, Error> {
             let _ = pid.zip(Signal::from_named_raw(signal)).map(|(pid, signal)| kill_process(pid, signal));
         }
     });
-    child.wait().map_err(|error| Error::Fault(format!("{program}: cannot tell how it ended: {error}")))
+    let host_peaks = HostPeaks::of(child.id());
+    let status = child.wait().map_err(|error| Error::Fault(format!("{program}: cannot tell how it ended: {error}")))?;
+    Ok((status, host_peaks.end()))
 }
 
 /// The program's own exit code, or as shells count it where a signal ended it.

@@ -4,6 +4,7 @@ mod bars;
 mod frame;
 mod peak_by_level;
 mod peak_by_stage;
+mod peak_of_processes;
 mod peak_parts;
 mod picture;
 mod shown_cases;
@@ -12,6 +13,7 @@ mod stacks;
 use crate::error::Error;
 use crate::summary::Summary;
 
+pub(crate) use peak_of_processes::peak_of_processes;
 pub(crate) use picture::Plot;
 
 /// All plots that the run has figures for.

@@ -9,7 +9,9 @@ use std::process::ExitStatus;
 use serde::Serialize;
 
 use super::cards::{Course, Judge, Word};
+use super::find::Found;
 use super::need::DeviceUse;
+use super::peak::Peak;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 
@@ -27,8 +29,13 @@ struct Verdict<'a> {
     needed_at_least_bytes: u64,
     held_bytes: u64,
     out_of_memory: Option<OutOfMemory<'a>>,
-    processes: Vec<Use>,
+    /// Of all processes, as if their peaks came at once.
+    host_peak_bytes: Option<u64>,
+    page_locked_peak_bytes: u64,
+    processes: Vec<Use<'a>>,
     gpus: BTreeMap<&'a str, Word>,
+    /// The smallest GPU that it ran on, where that was asked for and there is one.
+    found: Option<&'a str>,
     unsupported: &'a BTreeMap<String, u64>,
 }
 
@@ -41,7 +48,7 @@ struct OutOfMemory<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Use {
+struct Use<'a> {
     process: u32,
     device: u32,
     /// The number that the program knows the device by.
@@ -49,10 +56,18 @@ struct Use {
     peak_allocated_bytes: Option<u64>,
     peak_reserved_bytes: Option<u64>,
     peak_device_bytes: u64,
+    /// What was given out at the peak: by what it was for, by module, and where it came.
+    peak: Option<&'a Peak>,
 }
 
 /// Writes it into the file, or on standard output for `-`.
-pub(super) fn write(path: &Path, judge: &Judge<'_>, profiles: &GpuProfiles, status: ExitStatus) -> Result<(), Error> {
+pub(super) fn write(
+    path: &Path,
+    judge: &Judge<'_>,
+    profiles: &GpuProfiles,
+    found: Option<&Found<'_>>,
+    status: ExitStatus,
+) -> Result<(), Error> {
     let is_used = !judge.need.uses.is_empty();
     let verdict = Verdict {
         gpu: &judge.here.name,
@@ -65,8 +80,11 @@ pub(super) fn write(path: &Path, judge: &Judge<'_>, profiles: &GpuProfiles, stat
         needed_at_least_bytes: judge.at_least_on(judge.here),
         held_bytes: judge.held_on(judge.here),
         out_of_memory: judge.need.failed().map(out_of_memory),
+        host_peak_bytes: judge.need.host_peak_bytes(),
+        page_locked_peak_bytes: judge.need.pinned_peak_bytes,
         processes: judge.need.uses.iter().map(used).collect(),
         gpus: profiles.iter().filter(|_| is_used).map(|card| (card.name.as_str(), judge.word(card))).collect(),
+        found: found.and_then(|found| Some(found.smallest?.name.as_str())),
         unsupported: &judge.need.unsupported,
     };
     let text = serde_json::to_string(&verdict).map_err(|error| Error::Fault(format!("the verdict is no JSON: {error}")))?;
@@ -87,7 +105,7 @@ fn out_of_memory(used: &DeviceUse) -> OutOfMemory<'_> {
     }
 }
 
-fn used(used: &DeviceUse) -> Use {
+fn used(used: &DeviceUse) -> Use<'_> {
     Use {
         process: used.process,
         device: used.device,
@@ -95,5 +113,6 @@ fn used(used: &DeviceUse) -> Use {
         peak_allocated_bytes: used.counted.map(|counted| counted.peak_allocated_bytes),
         peak_reserved_bytes: used.counted.map(|counted| counted.peak_reserved_bytes),
         peak_device_bytes: used.report.peak_device_bytes,
+        peak: used.peak.as_ref(),
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use virtual_gpu_protocol::{DeviceReport, ProcessReport, Refusal};
 
+use super::peak::Peak;
 use crate::worker::read_left;
 
 /// What a Python process with PyTorch said.
@@ -21,6 +22,12 @@ pub(super) struct Torch {
     pub(super) cuda: Option<String>,
     devices: BTreeMap<u32, Counted>,
     failed: Option<Failed>,
+    /// What was given out at the peak, where it was told.
+    #[serde(default)]
+    peaks: BTreeMap<u32, Peak>,
+    /// The most of the machine's memory that it held.
+    #[serde(default)]
+    host_peak_bytes: Option<u64>,
     /// Whether it ended since the machine's own memory ran out.
     #[serde(default)]
     lacked_host_memory: bool,
@@ -79,6 +86,8 @@ pub(super) struct DeviceUse {
     pub(super) counted: Option<Counted>,
     /// The last allocation that PyTorch gave up, where it was told.
     failed: Option<Failed>,
+    /// What was given out at the peak, where it was told.
+    pub(super) peak: Option<Peak>,
     /// Whether all kernels of PyTorch said what they are, so that their time is known.
     pub(super) tells_work: bool,
 }
@@ -137,6 +146,8 @@ pub(in crate::commands) struct Need {
     pub(in crate::commands) unreadable: Vec<String>,
     /// The most page-locked memory of the machine, over all processes.
     pub(super) pinned_peak_bytes: u64,
+    /// The most of the machine's memory that each process held, where it was told or seen.
+    pub(super) host_peaks: BTreeMap<u32, u64>,
     /// Whether a process said that the machine's own memory ran out.
     pub(super) lacked_host_memory: bool,
     /// A PyTorch that was met, whether it used the GPU or not.
@@ -152,6 +163,7 @@ impl Need {
             let torch: Option<Torch> = need.read_file(&folder.join(format!("{process}.torch.json")));
             need.stopped |= report.stopped;
             need.pinned_peak_bytes += report.pinned_peak_bytes;
+            need.host_peaks.extend(torch.as_ref().and_then(|torch| Some((process, torch.host_peak_bytes?))));
             need.lacked_host_memory |= torch.as_ref().is_some_and(|torch| torch.lacked_host_memory);
             for (name, count) in report.unsupported {
                 *need.unsupported.entry(name).or_default() += count;
@@ -160,6 +172,19 @@ impl Need {
             need.torch = need.torch.or(torch);
         }
         need
+    }
+
+    /// The most of the machine's memory that all processes held, as if it had been at once.
+    pub(super) fn host_peak_bytes(&self) -> Option<u64> {
+        (!self.host_peaks.is_empty()).then(|| self.host_peaks.values().sum())
+    }
+
+    /// Takes in what was seen of the processes while they ran.
+    pub(super) fn saw(&mut self, peaks: BTreeMap<u32, u64>) {
+        for (process, bytes) in peaks {
+            let known = self.host_peaks.entry(process).or_default();
+            *known = bytes.max(*known);
+        }
     }
 
     /// A process that was killed may have left nothing. What it left and cannot be read is noted.
@@ -218,6 +243,11 @@ impl Need {
         self.uses.iter().max_by_key(|used| used.report.peak_device_bytes)?.report.peak_operation.as_deref()
     }
 
+    /// What was given out on the device where that was most, where it was told.
+    pub(super) fn largest_peak(&self) -> Option<&Peak> {
+        self.uses.iter().max_by_key(|used| used.counted.map(|counted| counted.peak_allocated_bytes))?.peak.as_ref()
+    }
+
     /// Values that the program read back from the GPU.
     pub(super) fn values_read(&self) -> u64 {
         self.uses.iter().map(|used| used.report.values_read).sum()
@@ -250,7 +280,8 @@ fn device_use(process: u32, device: u32, mut report: DeviceReport, torch: Option
         report.refusals.refused = report.refusals.refused.max(1);
     }
     let tells_work = torch.is_some_and(|torch| torch.tells_work);
-    DeviceUse { process, device, report, counted, failed, tells_work }
+    let peak = torch.and_then(|torch| torch.peaks.get(&report.number)).cloned();
+    DeviceUse { process, device, report, counted, failed, peak, tells_work }
 }
 
 /// What large allocations are multiples of.

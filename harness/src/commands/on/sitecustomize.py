@@ -12,6 +12,9 @@ import os
 import sys
 
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
 class _Allocator:
     """The counters of torch's caching allocator: peaks, which a program may reset, and the last allocation that failed."""
 
@@ -25,6 +28,8 @@ class _Allocator:
         self.peaks = {}
         self.failed = None
         self.tells_work = False
+        self.peak = None
+        self.places = None
 
     def watch(self):
         for name in self.RESETS:
@@ -32,6 +37,7 @@ class _Allocator:
             if reset is not None:
                 setattr(self.torch._C, name, self.reading_first(reset))
         # torch calls this when the program first uses the GPU, and not before.
+        self.cuda._lazy_call(self.observe_peak)
         self.cuda._lazy_call(self.observe_failures)
         self.cuda._lazy_call(self.observe_work)
 
@@ -57,14 +63,28 @@ class _Allocator:
         except Exception:
             pass  # The asynchronous allocator has no observers.
 
+    def observer(self):
+        """The library that hears of operations and allocations; None where it is for another PyTorch."""
+        observer = ctypes.CDLL(os.environ["LOWMEM_OBSERVER"])
+        observer.lowmem_observer_torch.restype = ctypes.c_char_p
+        return observer if observer.lowmem_observer_torch().decode() == str(self.torch.__version__).split("+")[0] else None
+
+    def observe_peak(self):
+        try:
+            peak = _beside("peak")
+            self.places = peak.Places(self.torch)
+            observer = self.observer()
+            if observer is not None:
+                self.peak = peak.Peak(self.torch, observer, self.places)
+        except Exception:
+            pass  # The asynchronous allocator tells nothing.
+
     def observe_work(self):
         try:
-            observer = ctypes.CDLL(os.environ["LOWMEM_OBSERVER"])
-            observer.lowmem_observer_torch.restype = ctypes.c_char_p
-            if observer.lowmem_observer_torch().decode() == str(self.torch.__version__).split("+")[0]:
-                self.tells_work = observer.lowmem_observe_work(None, None) == 0
+            observer = self.observer()
+            self.tells_work = observer is not None and observer.lowmem_observe_work(None, None) == 0
         except Exception:
-            pass  # It is for another PyTorch.
+            pass
 
     def ran_out(self, device, requested, _total, free):
         try:
@@ -72,29 +92,47 @@ class _Allocator:
             allocated, reserved = (now.get(name, 0) for name in ("allocated_bytes.all.current", "reserved_bytes.all.current"))
         except Exception:
             allocated, reserved = 0, 0
+        place, library = self.place()
         self.failed = {
             "device": device,
             "requested_bytes": requested,
             "free_bytes": free,
             "allocated_bytes": allocated,
             "reserved_bytes": reserved,
-            "place": self.place(),
+            "place": place or library,
         }
 
     def place(self):
-        """The line of the program that is being run: the innermost one outside torch."""
-        torch = os.path.dirname(self.torch.__file__)
+        """The line of the program that is being run, and the library's that it called."""
         try:
-            frame = sys._getframe(2)
-        except ValueError:  # A thread of torch's own, which runs the backward pass.
-            return None
-        while frame is not None and (frame.f_code.co_filename.startswith((torch, "<frozen")) or frame.f_code.co_filename == __file__):
-            frame = frame.f_back
-        if frame is None:
-            return None
-        here = os.path.join(os.getcwd(), "")
-        file = frame.f_code.co_filename
-        return "%s:%d" % (file[len(here):] if file.startswith(here) else file, frame.f_lineno)
+            return self.places.here(sys._getframe(2))
+        except Exception:  # A thread of torch's own, which runs the backward pass, has none.
+            return None, None
+
+    def peaks_made(self):
+        try:
+            return self.peak.end(self.cuda.device_count()) if self.peak is not None else {}
+        except Exception:
+            return {}
+
+
+def _beside(name):
+    """The module in a file beside this one, which is on no path."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("_lowmem_" + name, os.path.join(_HERE, name + ".py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _host_peak_bytes():
+    """The most of the machine's memory that this process held, as the kernel counts it."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except Exception:
+        return None
 
 
 class _OnImport:
@@ -137,6 +175,8 @@ class _OnImport:
                 "cuda": torch.version.cuda,
                 "devices": {str(device): dict(zip(names, peaks)) for device, peaks in allocator.peaks.items() if any(peaks)},
                 "failed": allocator.failed,
+                "peaks": allocator.peaks_made(),
+                "host_peak_bytes": _host_peak_bytes(),
                 "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "tells_work": allocator.tells_work,
             }
@@ -150,8 +190,7 @@ class _OnImport:
 
 def _import_the_next_one():
     """Imports the sitecustomize that comes after this one on the path. What it raises is Python's to report, as ever."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != _HERE]
     this = sys.modules.pop("sitecustomize", None)
     try:
         import sitecustomize  # noqa: F401

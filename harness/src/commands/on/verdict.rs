@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use engine_protocol::{GpuProfile, Secs, gib};
 
 use super::cards::{Course, Judge, Sorted, Word, is_killed};
+use super::find::Found;
 use super::need::{DeviceUse, Need};
 use crate::cli::OnArguments;
 use crate::commands::{shell_line, table};
@@ -44,6 +45,7 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
         tell!("lowmem: no process of the program used the GPU{}.", why_unused(need, arguments.gpus));
     } else if !need.uses.is_empty() {
         tell_uses(need);
+        tell_peak(need);
         match need.failed() {
             Some(used) => tell_failure(judge, used, profiles, arguments),
             None if judge.course == Course::Cut && need.unreadable.is_empty() => tell!(
@@ -68,6 +70,7 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
             );
         }
     }
+    tell_host(need);
     tell_time(need);
     if need.values_read() > 0 {
         let by: Vec<_> = need.values_read_by().into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
@@ -91,6 +94,24 @@ pub(super) fn tell_dependence(waiting_bytes: u64) {
          it. Where there is less memory PyTorch waits for the GPU instead, which takes time. The program is run twice more for both ends (with --events clock it is not):",
         size(waiting_bytes)
     );
+}
+
+/// Says on which GPUs it ran.
+pub(super) fn tell_found(found: &Found<'_>) {
+    let named =
+        |does: bool| found.ran.iter().filter(|(_, did)| *did == does).map(|(card, _)| card.name.as_str()).collect::<Vec<_>>().join(", ");
+    let [ran, failed] = [named(true), named(false)].map(|names| if names.is_empty() { "none".to_owned() } else { names });
+    match found.smallest {
+        Some(card) => {
+            tell!(
+                "The smallest GPU that it runs on: {} ({:.2} GiB). Run to its end on: {ran}. Not on: {failed}.",
+                card.name,
+                gib(card.memory_bytes.value)
+            );
+        }
+        None if found.ran.is_empty() => tell!("No GPU was tried: all are too small."),
+        None => tell!("It ran to its end on none of those that were tried: {failed}."),
+    }
 }
 
 /// Says what was counted at one of the ends.
@@ -156,6 +177,29 @@ fn tell_uses(need: &Need) {
     }
     if need.uses.iter().any(|used| used.counted.is_none()) {
         tell!("Allocated and reserved are PyTorch's own counters: a process without PyTorch, or one that was killed, does not tell them.");
+    }
+}
+
+/// What the largest peak was, and where it came.
+fn tell_peak(need: &Need) {
+    let Some(peak) = need.largest_peak() else { return };
+    for sentence in [Some(peak.made_of()), peak.came(), peak.by_module()].into_iter().flatten() {
+        tell!("{sentence}");
+    }
+}
+
+/// What the machine's own memory had to hold.
+fn tell_host(need: &Need) {
+    if let Some(held) = need.host_peak_bytes() {
+        let processes = match need.host_peaks.len() {
+            1 => String::new(),
+            count => format!(" in {count} processes, each at its peak, where what they share counts for each"),
+        };
+        tell!(
+            "The machine's own memory (RAM): up to {}{processes}, and {} page-locked for the GPU.",
+            size(held),
+            size(need.pinned_peak_bytes)
+        );
     }
 }
 

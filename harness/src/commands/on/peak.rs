@@ -1,0 +1,91 @@
+//! What a process held of PyTorch's memory when most of it was given out, in words.
+
+use std::collections::BTreeMap;
+
+use engine_protocol::gib;
+use serde::{Deserialize, Serialize};
+
+/// What was given out at the peak by what it was for, in bytes, and where the peak came. As a Python process says it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Peak {
+    weights: u64,
+    gradients: u64,
+    optimizer_state: u64,
+    /// And all other tensors.
+    activations: u64,
+    /// Of cuBLAS and cuDNN.
+    workspace: u64,
+    /// Reserved then and not given out.
+    unused: u64,
+    /// By the outermost module's class and its part: what its parameters were, and what hangs on them.
+    modules: BTreeMap<String, Held>,
+    /// The line of the user's own file.
+    place: Option<String>,
+    /// The line of the library that it called.
+    library: Option<String>,
+    /// The module that was being called.
+    module: Option<String>,
+    /// It came on a thread of PyTorch's own, as the backward pass has.
+    backward: bool,
+}
+
+/// What a module held.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Held {
+    weights: u64,
+    gradients: u64,
+    optimizer_state: u64,
+}
+
+impl Held {
+    fn bytes(self) -> u64 {
+        self.weights + self.gradients + self.optimizer_state
+    }
+}
+
+/// Modules that are named in words. JSON has all.
+const MODULES: usize = 4;
+
+impl Peak {
+    /// Each part that is not nothing, by name.
+    pub(super) fn parts(&self) -> Vec<(&'static str, u64)> {
+        let parts = [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer state", self.optimizer_state),
+            ("activations and other tensors", self.activations),
+            ("workspaces", self.workspace),
+            ("cached and unused", self.unused),
+        ];
+        parts.into_iter().filter(|&(_, bytes)| bytes > 0).collect()
+    }
+
+    /// What it was made of.
+    pub(super) fn made_of(&self) -> String {
+        let parts: Vec<_> = self.parts().into_iter().map(|(name, bytes)| format!("{name} {:.2}", gib(bytes))).collect();
+        format!("Peak allocated, in GiB: {}.", parts.join(", "))
+    }
+
+    /// Where it came, as far as that was told.
+    pub(super) fn came(&self) -> Option<String> {
+        let line = match (&self.place, &self.library) {
+            (Some(place), Some(library)) => format!("at {place}, which called {library}"),
+            (Some(line), None) | (None, Some(line)) => format!("at {line}"),
+            (None, None) if self.backward => "in the backward pass".to_owned(),
+            (None, None) => return None,
+        };
+        let module = self.module.as_ref().map_or_else(String::new, |module| format!(", in {module}"));
+        Some(format!("It came {line}{module}."))
+    }
+
+    /// What the modules held that held most.
+    pub(super) fn by_module(&self) -> Option<String> {
+        let mut modules: Vec<_> = self.modules.iter().map(|(name, held)| (name, held.bytes())).collect();
+        modules.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        let others = modules.len().saturating_sub(MODULES);
+        let named: Vec<_> = modules.iter().take(MODULES).map(|(name, bytes)| format!("{name} {:.2}", gib(*bytes))).collect();
+        let more = if others > 0 { format!(", and {others} smaller") } else { String::new() };
+        (!named.is_empty()).then(|| format!("By module, with gradients and optimizer state: {}{more}.", named.join(", ")))
+    }
+}
