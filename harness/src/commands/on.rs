@@ -29,6 +29,8 @@ pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
 const HOOK: &str = include_str!("on/sitecustomize.py");
+/// What the hook imports: it decides when texts end that transformers generates.
+const GENERATION: &str = include_str!("on/generation.py");
 
 /// Runs the program, and says what it needed.
 pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
@@ -96,7 +98,10 @@ pub(super) fn on_virtual_gpu<Ended>(
     let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
     let [reports, hook, tools, compiler] = ["reports", "python", "bin", "nvrtc"].map(|name| place.path().join(name));
     fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
-    fs::create_dir(&hook).and_then(|()| fs::write(hook.join("sitecustomize.py"), HOOK)).map_err(|error| Error::io(&hook, error))?;
+    fs::create_dir(&hook).map_err(|error| Error::io(&hook, error))?;
+    for (name, text) in [("sitecustomize.py", HOOK), ("lowmem_generation.py", GENERATION)] {
+        fs::write(hook.join(name), text).map_err(|error| Error::io(&hook, error))?;
+    }
     let [program, words @ ..] = program else { return Err(Error::input("no program is given")) };
     let mut command = Command::new(program);
     command.args(words);

@@ -166,4 +166,8 @@ if "LOWMEM_VIRTUAL_GPU_REPORT" in os.environ:
     _watching = _OnImport()
     sys.meta_path.insert(0, _watching)
     atexit.register(_watching.write)
+    try:
+        import lowmem_generation  # noqa: F401
+    except Exception:
+        pass
 _import_the_next_one()
