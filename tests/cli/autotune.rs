@@ -70,7 +70,19 @@ fn cards_of_the_size_that_was_named_which_hold_less_are_named() {
     let fits = |gpu: &str| {
         let place = Place::new();
         let mut command = lowmem();
-        command.args(["autotune", "--device", "virtual", "--gpu", gpu, "--model", "wan2.1-t2v-14b", "--resolution", "1408x800", "--frames", "121"]);
+        command.args([
+            "autotune",
+            "--device",
+            "virtual",
+            "--gpu",
+            gpu,
+            "--model",
+            "wan2.1-t2v-14b",
+            "--resolution",
+            "1408x800",
+            "--frames",
+            "121",
+        ]);
         stdout(&command.args(["low_mem_level=0", "--out"]).arg(place.path("run")).assert().success())
     };
     // 45 GiB: an RTX 6000 Ada holds that, an L40S does not.

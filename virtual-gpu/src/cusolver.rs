@@ -93,6 +93,7 @@ computes! {
     (job rank m n a lda next_a s next_s u ldu next_u v ldv next_v work lwork; info residuals; count)
         cusolverDnSgesvdaStridedBatched cusolverDnDgesvdaStridedBatched cusolverDnCgesvdaStridedBatched cusolverDnZgesvdaStridedBatched;
     (job uplo n a lda w work lwork; info) cusolverDnSsyevd cusolverDnDsyevd cusolverDnCheevd cusolverDnZheevd;
+    (job uplo n a lda w work lwork; info params) cusolverDnSsyevj cusolverDnDsyevj cusolverDnCheevj cusolverDnZheevj;
     (job uplo n a lda w work lwork; info params; count)
         cusolverDnSsyevjBatched cusolverDnDsyevjBatched cusolverDnCheevjBatched cusolverDnZheevjBatched;
     (params m n type_a a lda type_tau tau compute_type work bytes host_work host_bytes; info) cusolverDnXgeqrf;
@@ -146,6 +147,8 @@ asks_for_elements! {
         cusolverDnCgesvdaStridedBatched_bufferSize cusolverDnZgesvdaStridedBatched_bufferSize;
     (job uplo n a lda w; lwork) n by n:
         cusolverDnSsyevd_bufferSize cusolverDnDsyevd_bufferSize cusolverDnCheevd_bufferSize cusolverDnZheevd_bufferSize;
+    (job uplo n a lda w; lwork params) n by n:
+        cusolverDnSsyevj_bufferSize cusolverDnDsyevj_bufferSize cusolverDnCheevj_bufferSize cusolverDnZheevj_bufferSize;
     (job uplo n a lda w; lwork params count) n by n:
         cusolverDnSsyevjBatched_bufferSize cusolverDnDsyevjBatched_bufferSize cusolverDnCheevjBatched_bufferSize
         cusolverDnZheevjBatched_bufferSize;
@@ -207,6 +210,14 @@ exports! { answer;
     }
 
     fn cusolverDnDestroyGesvdjInfo(settings: Handle) {
+        SETTINGS.lock().remove(settings)
+    }
+
+    fn cusolverDnCreateSyevjInfo(settings: Out<u64>) {
+        settings.set(SETTINGS.lock().insert(()))
+    }
+
+    fn cusolverDnDestroySyevjInfo(settings: Handle) {
         SETTINGS.lock().remove(settings)
     }
 }

@@ -33,9 +33,19 @@ pub(crate) fn device_count() -> i32 {
     VISIBLE.len() as i32
 }
 
-/// This thread's device, which may be unused yet.
+/// Whether the driver is initialised: by `cuInit`, or by the runtime as it is first used.
+static IS_INITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anybody has used the driver yet.
+pub(crate) fn is_initialised() -> bool {
+    IS_INITIALISED.load(Ordering::Relaxed)
+}
+
+/// This thread's device, which may be unused yet. The driver is initialised from here on.
 pub(crate) fn device() -> Result<&'static Device, Fault> {
-    VISIBLE.get(CURRENT.get()).copied().ok_or(Fault::NoDevice)
+    let device = VISIBLE.get(CURRENT.get()).copied().ok_or(Fault::NoDevice)?;
+    IS_INITIALISED.store(true, Ordering::Relaxed);
+    Ok(device)
 }
 
 /// The number of this thread's device.
@@ -82,7 +92,7 @@ pub(crate) fn host() -> Result<&'static Device, Fault> {
     machine().map(|devices| &devices[0])
 }
 
-/// What the address belongs to, and on which device.
+/// What the address belongs to, and on which device, or the first one where it is managed.
 pub(crate) fn owner_of(address: u64) -> Result<(&'static Device, Owner), Fault> {
     let device = device_that(|device| device.owner_of(address) != Owner::Unregistered)?;
     Ok((device, device.owner_of(address)))
@@ -119,6 +129,14 @@ pub(crate) fn launch(stream: u64, work: KernelWork) -> Result<(), Fault> {
 pub(crate) fn launch_on(device: &'static Device, stream: u64, work: KernelWork) -> Result<(), Fault> {
     let when = device.launch(stream, work)?;
     operations::launched(device, stream, work, when);
+    Ok(())
+}
+
+/// Puts a kernel that waits for so many cycles on a stream.
+pub(crate) fn spin(stream: u64, cycles: u64) -> Result<(), Fault> {
+    let device = device_of(stream)?;
+    let when = device.spin(stream, cycles)?;
+    operations::launched(device, stream, KernelWork::UNKNOWN, when);
     Ok(())
 }
 

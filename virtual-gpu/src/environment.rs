@@ -6,9 +6,10 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use virtual_gpu_protocol::environment::{
-    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
+    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PATIENCE, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
 };
 use virtual_gpu_protocol::{GpuProfile, Sensors};
 
@@ -16,6 +17,9 @@ use crate::device::{EventOrder, Logs, Timeline, Trace, read_profile};
 
 /// CUDA's own variable.
 const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+
+/// A minute.
+const DEFAULT_PATIENCE_SECS: u64 = 60;
 
 /// Whether the environment says yes, which is spelt 1.
 fn is_set(name: &str) -> bool {
@@ -66,6 +70,13 @@ pub(crate) fn sensors() -> &'static Sensors {
 pub(crate) fn pinned_limit() -> Option<u64> {
     let text = env::var(PINNED_LIMIT).ok()?;
     text.parse().inspect_err(|_| eprintln!("lowmem: virtual GPU: {PINNED_LIMIT}={text} is no number of bytes, so there is no limit")).ok()
+}
+
+/// For how long a program may read values before it is told that they mean nothing.
+pub(crate) fn patience() -> Duration {
+    static SECS: LazyLock<u64> =
+        LazyLock::new(|| env::var(PATIENCE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PATIENCE_SECS));
+    Duration::from_secs(*SECS)
 }
 
 /// How many devices there are.

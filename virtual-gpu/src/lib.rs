@@ -10,7 +10,7 @@
 //! - `ffi`: pointers that came over the C interface, address space, the loader; and how functions are exported.
 //! - `environment`: what the environment asks for. `machine`: the devices that it makes.
 //! - `unsupported_calls`, `handle_table`, `operations`: what is counted, what was not given back, and which operation a thread is in. Libraries and observers tell them.
-//!   `first_use`: what happens once, for which the host waits.
+//!   `decisions`: what depends on values that nobody computed. `first_use`: what happens once, for which the host waits.
 //! - `neighbours`: what other processes hold. `report`: what is written at the end.
 //! - `devices`: the devices as the program sees them, and how one comes into use.
 //! - `unsupported`: every function that PyTorch's libraries ask for and nothing else here has. It says so, once, and is counted.
@@ -32,6 +32,7 @@ mod cufft;
 mod cupti;
 mod cusolver;
 mod cusparse;
+mod decisions;
 mod devices;
 mod driver;
 mod environment;

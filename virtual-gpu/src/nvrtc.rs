@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
+use crate::cudart::runtime_version;
 use crate::device::Fault;
 use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, text};
 use crate::handle_table::HandleTable;
 
-/// NVRTC of CUDA 13.0.
-const VERSION: (i32, i32) = (13, 0);
 /// `NVRTC_ERROR_INVALID_INPUT`, `NVRTC_ERROR_INVALID_PROGRAM` and `NVRTC_ERROR_NAME_EXPRESSION_NOT_VALID`.
 const INVALID_INPUT: i32 = 3;
 const INVALID_PROGRAM: i32 = 4;
@@ -42,8 +41,9 @@ unsafe fn empty(program: u64, place: OutText) -> Result<(), Fault> {
 
 exports! { answer;
     fn nvrtcVersion(major: Out<i32>, minor: Out<i32>) {
-        major.set(VERSION.0)?;
-        minor.set(VERSION.1)
+        // It is the one of the program's CUDA.
+        major.set(runtime_version() / 1000)?;
+        minor.set(runtime_version() % 1000 / 10)
     }
 
     fn nvrtcCreateProgram(program: Out<u64>, source: GivenText, _name: Address, _count: i32, _headers: Address, _names: Address) {

@@ -9,7 +9,7 @@ use crate::device::{Fault, KernelWork, Span};
 use crate::devices::{active_device, device, device_of};
 use crate::ffi::{Given, GivenText, Out};
 use crate::machine::{host_clock, machine};
-use crate::operations;
+use crate::{decisions, operations};
 
 fn answer(result: Result<(), Fault>) -> i32 {
     i32::from(result.is_err())
@@ -28,6 +28,12 @@ exports! { answer;
     fn lowmem_virtual_gpu_end(kind: i32, dtype: i32, operations: f64, bytes: f64) {
         machine()?;
         operations::end(KernelWork { kind: WorkKind::of(kind), dtype: WorkType::of(dtype), operations, bytes, output: None });
+        Ok(())
+    }
+
+    fn lowmem_virtual_gpu_decided(what: GivenText) {
+        machine()?;
+        decisions::decided(what.get().ok_or(Fault::InvalidValue)?);
         Ok(())
     }
 

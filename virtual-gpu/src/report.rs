@@ -7,6 +7,7 @@ use std::{fs, process};
 
 use virtual_gpu_protocol::{DeviceReport, ProcessReport};
 
+use crate::decisions::all_decided;
 use crate::device::{Device, Fault, lock};
 use crate::environment::{report_file, report_folder, wants_files};
 use crate::ffi::at_exit;
@@ -143,6 +144,7 @@ pub(crate) fn write() {
     let (pinned_left_bytes, pinned_peak_bytes) = devices.first().map(Device::pinned_and_peak_bytes).unwrap_or_default();
     let report = ProcessReport {
         unsupported: unsupported_calls::calls(),
+        decided: all_decided(),
         stopped: unsupported_calls::check().is_err(),
         pinned_peak_bytes,
         pinned_left_bytes,

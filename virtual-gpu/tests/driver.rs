@@ -17,6 +17,7 @@ fn every_library_sees_the_same_device() {
     let output = in_own_process("driver::every_library_sees_the_same_device", &[("LOWMEM_VIRTUAL_GPU", &profile)], || {
         let (cudart, cuda, nvml) = (open("libcudart.so.13"), open("libcuda.so.1"), open("libnvidia-ml.so.1"));
         let (mut active, mut address, mut handle, mut memory) = (9, 0, 0, [0_u64; 3]);
+        assert_eq!(call!(cuda, cuInit(u32), 0), 0);
         let state = |active: &mut i32| call!(cuda, cuDevicePrimaryCtxGetState(i32, *mut u32, *mut i32), 0, std::ptr::null_mut(), active);
         assert_eq!((state(&mut active), active), (0, 0));
         assert_eq!(call!(cudart, cudaMalloc(*mut u64, u64), &mut address, 20 * MIB), 0);
@@ -38,6 +39,7 @@ fn memory_is_mapped_piece_by_piece() {
     let output = in_own_process("driver::memory_is_mapped_piece_by_piece", &[("LOWMEM_VIRTUAL_GPU", &profile)], || {
         let (cudart, cuda) = (open("libcudart.so.13"), open("libcuda.so.1"));
         let (mut base, mut first, mut second, mut none) = (0, 0, 0, 0);
+        assert_eq!(call!(cuda, cuInit(u32), 0), 0);
         let create =
             |handle: &mut u64, bytes: u64| call!(cuda, cuMemCreate(*mut u64, u64, *const [i32; 8], u64), handle, bytes, &PROPERTIES, 0);
         let map = |address: u64, bytes: u64, handle: u64| call!(cuda, cuMemMap(u64, u64, u64, u64, u64), address, bytes, 0, handle, 0);
@@ -130,4 +132,21 @@ fn what_pytorch_looks_up_by_name_is_found() {
         assert_eq!(look_up("cuNoSuchFunction"), (0, 1, false));
     });
     assert_eq!(passed(&output), "lowmem: virtual GPU: not supported: cuNoSuchFunction\n");
+}
+
+#[test]
+fn the_driver_answers_nothing_before_it_is_initialised() {
+    let profile = with_memory(100 * MIB, 10 * MIB);
+    let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_QUIET", "1")];
+    let output = in_own_process("driver::the_driver_answers_nothing_before_it_is_initialised", &environment, || {
+        const NOT_INITIALISED: i32 = 3;
+        let driver = open("libcuda.so.1");
+        let (mut count, mut device, mut version) = (-1, -1, 0);
+        assert_eq!(call!(driver, cuDeviceGetCount(*mut i32), &mut count), NOT_INITIALISED);
+        assert_eq!(call!(driver, cuDeviceGet(*mut i32, i32), &mut device, 0), NOT_INITIALISED);
+        assert_eq!((call!(driver, cuDriverGetVersion(*mut i32), &mut version), version), (0, 13000));
+        assert_eq!(call!(driver, cuInit(u32), 0), 0);
+        assert_eq!((call!(driver, cuDeviceGetCount(*mut i32), &mut count), count), (0, 1));
+    });
+    passed(&output);
 }

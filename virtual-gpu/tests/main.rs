@@ -7,6 +7,7 @@
 
 #[macro_use]
 mod library;
+mod managed;
 
 mod clock;
 mod cudarc;

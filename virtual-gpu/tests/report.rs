@@ -48,6 +48,7 @@ fn the_same_calls_leave_the_same_report() {
     let expected = serde_json::json!({
         "unsupported": {"ncclCommSuspend": 2},
         "stopped": false,
+        "decided": {},
         "pinned_peak_bytes": 5 * MIB,
         "pinned_left_bytes": 5 * MIB,
         "handles_left": {},

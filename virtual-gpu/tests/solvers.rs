@@ -116,6 +116,7 @@ fn the_compiler_takes_every_program() {
         };
         assert_eq!(lowered(c"other", &mut name), 10);
         assert_eq!(lowered(c"k<int>", &mut name), 0);
+        assert_eq!(call!(cuda, cuInit(u32), 0), 0);
         assert_eq!(call!(cuda, cuModuleLoadData(*mut u64, u64), &mut module, 0), 0);
         assert_eq!(call!(cuda, cuModuleGetFunction(*mut u64, u64, *const c_char), &mut kernel, module, name), 0);
         assert_eq!(call!(nvrtc, nvrtcDestroyProgram(*mut u64), &mut program), 0);

@@ -33,7 +33,12 @@ use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_fi
 pub(super) use need::Need;
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
-const HOOK: [(&str, &str); 2] = [("sitecustomize.py", include_str!("on/sitecustomize.py")), ("peak.py", include_str!("on/peak.py"))];
+/// What it loads from beside it decides when texts end that transformers generates, and says what a peak was.
+const HOOK: [(&str, &str); 3] = [
+    ("sitecustomize.py", include_str!("on/sitecustomize.py")),
+    ("generation.py", include_str!("on/generation.py")),
+    ("peak.py", include_str!("on/peak.py")),
+];
 
 /// Runs the program, and says what it needed.
 pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {

@@ -27,5 +27,8 @@ pub const SENSORS: &str = "LOWMEM_VIRTUAL_GPU_SENSORS";
 /// Bytes that the host page-locks at most. Without it there is no limit but its memory.
 pub const PINNED_LIMIT: &str = "LOWMEM_VIRTUAL_GPU_PINNED_LIMIT";
 
+/// After how many seconds a program that reads values from a device is told, once, that a loop which waits for one does not end. By default a minute.
+pub const PATIENCE: &str = "LOWMEM_VIRTUAL_GPU_PATIENCE";
+
 /// As many devices as PyTorch can tell apart.
 pub const MOST_DEVICES: u32 = 64;

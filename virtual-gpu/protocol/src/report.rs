@@ -20,6 +20,8 @@ pub struct ProcessReport {
     pub unsupported: BTreeMap<String, u64>,
     /// Whether one of them made everything fail that came after it.
     pub stopped: bool,
+    /// What was decided without a value of the device, by those who watch the program, and how often.
+    pub decided: BTreeMap<String, u64>,
     /// The most page-locked memory of the host at one time.
     pub pinned_peak_bytes: u64,
     /// Page-locked memory that was not given back.

@@ -32,6 +32,7 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
     match fault {
         Fault::InvalidValue => 1,
         Fault::OutOfMemory => 2,
+        Fault::NotInitialised => 3,
         Fault::InvalidSymbol => 13,
         Fault::InvalidDirection => 21,
         Fault::MissingConfiguration => 52,
@@ -48,14 +49,18 @@ pub(crate) fn code_of(fault: Fault) -> i32 {
         Fault::NotWhileCapturing => 900,
         Fault::CaptureBroken => 901,
         Fault::CaptureUnmatched => 903,
+        Fault::CaptureUnjoined => 904,
+        Fault::CaptureIsolation => 905,
+        Fault::CapturedEvent => 907,
     }
 }
 
 /// Code, the runtime's name, the driver's name, and what both say about it.
-const ERRORS: [(i32, &CStr, &CStr, &CStr); 20] = [
+const ERRORS: [(i32, &CStr, &CStr, &CStr); 24] = [
     (0, c"cudaSuccess", c"CUDA_SUCCESS", c"no error"),
     (1, c"cudaErrorInvalidValue", c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"cudaErrorMemoryAllocation", c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
+    (3, c"cudaErrorInitializationError", c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
     (13, c"cudaErrorInvalidSymbol", c"CUDA_ERROR_INVALID_SYMBOL", c"invalid device symbol"),
     // The driver has no copies of a kind.
     (21, c"cudaErrorInvalidMemcpyDirection", c"CUDA_ERROR_INVALID_VALUE", c"invalid copy direction for memcpy"),
@@ -100,6 +105,19 @@ const ERRORS: [(i32, &CStr, &CStr, &CStr); 20] = [
         c"operation failed due to a previous error during capture",
     ),
     (903, c"cudaErrorStreamCaptureUnmatched", c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", c"capture was not initiated in this stream"),
+    (904, c"cudaErrorStreamCaptureUnjoined", c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED", c"capturing stream has unjoined work"),
+    (
+        905,
+        c"cudaErrorStreamCaptureIsolation",
+        c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+        c"dependency created on uncaptured work in another stream",
+    ),
+    (
+        907,
+        c"cudaErrorCapturedEvent",
+        c"CUDA_ERROR_CAPTURED_EVENT",
+        c"operation not permitted on an event last recorded in a capturing stream",
+    ),
 ];
 
 /// The driver's name of a code, and what it means.

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 
 use super::error::answer;
+use super::module::spins;
 use crate::device::{Architecture, Fault, KernelWork};
-use crate::devices::{device, launch as launch_work};
+use crate::devices::{device, launch as launch_work, spin};
 use crate::ffi::{Address, Given, Handle, Out};
 use crate::first_use;
 
@@ -66,10 +67,18 @@ pub(crate) fn launch(stream: u64) -> Result<(), Fault> {
     launch_work(stream, KernelWork::UNKNOWN)
 }
 
-/// Counts a launch of that function, which is loaded the first time.
-fn launch_function(function: u64, stream: u64) -> Result<(), Fault> {
+/// Counts a launch of that function, which is loaded the first time. One that waits takes as many cycles as its parameter says.
+///
+/// # Safety
+/// `arguments` is where the addresses of the function's parameters stand.
+unsafe fn launch_function(function: u64, arguments: u64, stream: u64) -> Result<(), Fault> {
     first_use::kernel(function);
-    launch(stream)
+    if !spins(function) {
+        return launch(stream);
+    }
+    // SAFETY: as the caller says: the first parameter of such a function is a number of 64 bits.
+    let cycles = unsafe { Given::<i64>::at(Given::<u64>::at(arguments).get().ok_or(Fault::InvalidValue)?).get() };
+    spin(stream, cycles.ok_or(Fault::InvalidValue)?.max(0).cast_unsigned())
 }
 
 /// How many blocks of this shape a multiprocessor holds.
@@ -78,21 +87,23 @@ pub(crate) fn active_blocks(threads_per_block: i32, dynamic_shared_bytes: usize)
     Ok(device()?.architecture.active_blocks(threads, dynamic_shared_bytes as u64) as i32)
 }
 
+unsafe_exports! { answer;
+    fn cudaLaunchKernel(function: Address, _grid: Dim3, _block: Dim3, arguments: Address, _shared_bytes: usize, stream: Handle) {
+        launch_function(function, arguments, stream)
+    }
+
+    fn __cudaLaunchKernel(kernel: u64, _grid: Dim3, _block: Dim3, arguments: u64, _shared_bytes: usize, stream: u64) {
+        launch_function(kernel, arguments, stream)
+    }
+
+    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, function: Address, arguments: Address) {
+        launch_function(function, arguments, config.get().ok_or(Fault::InvalidValue)?.stream)
+    }
+}
+
 exports! { answer;
-    fn cudaLaunchKernel(function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
-        launch_function(function, stream)
-    }
-
-    fn __cudaLaunchKernel(kernel: u64, _grid: Dim3, _block: Dim3, _arguments: u64, _shared_bytes: usize, stream: u64) {
-        launch_function(kernel, stream)
-    }
-
     fn cudaLaunchCooperativeKernel(_function: Address, _grid: Dim3, _block: Dim3, _arguments: Address, _shared_bytes: usize, stream: Handle) {
         launch(stream)
-    }
-
-    fn cudaLaunchKernelExC(config: Given<LaunchConfig>, function: Address, _arguments: Address) {
-        launch_function(function, config.get().ok_or(Fault::InvalidValue)?.stream)
     }
 
     fn __cudaPushCallConfiguration(grid: Dim3, block: Dim3, shared_bytes: usize, stream: u64) {

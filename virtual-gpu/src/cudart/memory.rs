@@ -6,7 +6,8 @@
 //! would put memory behind address space that must stay free of charge. Both are checked and counted alike.
 
 use super::error::answer;
-use crate::device::{Block, Device, Engine, Fault, Operation, Owner};
+use crate::decisions::value_read;
+use crate::device::{Block, Deed, Device, Engine, Fault, Operation, Owner};
 use crate::devices::{active_device, current, device_of, device_that, host, number_of, owner_of};
 use crate::ffi::{Address, Handle, Out, fill as fill_place, move_bytes};
 use crate::operations::running_operation;
@@ -46,8 +47,24 @@ pub(crate) fn on_device(address: u64, bytes: u64) -> Result<bool, Fault> {
                 spans_mappings(device, address, bytes)
             }
         }
+        (_, Owner::Managed(block)) if bytes <= block.bytes - (address - block.address) => Ok(true),
+        (_, Owner::Managed(_)) => Err(Fault::InvalidValue),
         (_, Owner::PinnedHost(_) | Owner::Unregistered) => Ok(false),
     }
+}
+
+/// Whether the address is the host's: managed memory is both's.
+fn on_host(address: u64) -> Result<bool, Fault> {
+    Ok(!matches!(owner_of(address)?, (_, Owner::Device(_))))
+}
+
+/// Whether the address is one that we handed out, and has not been given back: what was captured may be done there.
+fn is_ours(address: u64, bytes: u64) -> Result<bool, Fault> {
+    Ok(match owner_of(address)? {
+        (_, Owner::Unregistered) => false,
+        (_, Owner::PinnedHost(block)) => bytes <= block.bytes - (address - block.address),
+        _ => on_device(address, bytes)?,
+    })
 }
 
 /// An expandable segment is many mappings side by side, and a copy may cross from one to the next.
@@ -84,8 +101,9 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
     let (read, written) = (reach(copy.source_pitch)?, reach(copy.destination_pitch)?);
     let from_device = on_device(copy.source, read)?;
     let to_device = on_device(copy.destination, written)?;
+    let in_host = on_host(copy.source)? && on_host(copy.destination)?;
     let as_told = match copy.kind {
-        HOST_TO_HOST => !from_device && !to_device,
+        HOST_TO_HOST => in_host,
         HOST_TO_DEVICE => to_device,
         DEVICE_TO_HOST => from_device,
         DEVICE_TO_DEVICE => from_device && to_device,
@@ -95,36 +113,79 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
     if !as_told {
         return Err(Fault::InvalidValue);
     }
+    let is_small = bytes <= SMALL_COPY_BYTES;
+    let deed = (is_small && is_ours(copy.source, read)? && is_ours(copy.destination, written)?).then_some(Deed::Copy {
+        to: (copy.destination, copy.destination_pitch),
+        from: (copy.source, copy.source_pitch),
+        rows: (copy.row_bytes, copy.rows),
+    });
+    let mut is_done_now = true;
     let (stream, reads, writes) = (copy.stream, [(copy.source, read)], [(copy.destination, written)]);
     let is_pinned = |address: u64| Ok(matches!(owner_of(address)?, (_, Owner::PinnedHost(_))));
     match (from_device, to_device) {
         (false, true) => {
-            device.transfer(stream, Engine::ToDevice, bytes, is_pinned(copy.source)?)?;
+            is_done_now = device.transfer(stream, Engine::ToDevice, bytes, is_pinned(copy.source)?, deed)?;
             device.counters.copied_to_device(bytes);
             device.trace.note(|| Operation::CopyToDevice { stream, writes });
         }
         (true, false) => {
-            device.transfer(stream, Engine::ToHost, bytes, is_pinned(copy.destination)?)?;
+            is_done_now = device.transfer(stream, Engine::ToHost, bytes, is_pinned(copy.destination)?, deed)?;
             device.counters.copied_to_host(bytes);
-            if bytes <= SMALL_COPY_BYTES {
-                device.counters.value_read(running_operation());
+            if is_small && is_done_now {
+                let operation = running_operation();
+                value_read(operation.as_deref());
+                device.counters.value_read(operation);
             }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }
         (true, true) => {
-            device.transfer(stream, Engine::Compute, 2 * bytes, true)?;
+            is_done_now = device.transfer(stream, Engine::Compute, 2 * bytes, true, deed)?;
             device.trace.note(|| Operation::CopyOnDevice { stream, reads, writes });
         }
         (false, false) => {}
     }
     // Between two places of the host nothing is virtual.
-    if bytes <= SMALL_COPY_BYTES || (!from_device && !to_device) {
-        for row in 0..copy.rows {
-            let place = |start: u64, pitch: u64| start.wrapping_add(row.wrapping_mul(pitch));
-            let (destination, source) = (place(copy.destination, copy.destination_pitch), place(copy.source, copy.source_pitch));
-            // SAFETY: of a device's side the books have it, of the host's the caller.
-            unsafe { move_bytes(destination, source, copy.row_bytes as usize) };
-        }
+    if is_done_now && (is_small || in_host) {
+        // SAFETY: of a device's side the books have it, of the host's the caller.
+        unsafe { move_rows((copy.destination, copy.destination_pitch), (copy.source, copy.source_pitch), (copy.row_bytes, copy.rows)) };
+    }
+    Ok(())
+}
+
+/// Moves rows of bytes.
+///
+/// # Safety
+/// As for [`copy`].
+unsafe fn move_rows(to: (u64, u64), from: (u64, u64), (row_bytes, rows): (u64, u64)) {
+    for row in 0..rows {
+        let place = |(start, pitch): (u64, u64)| start.wrapping_add(row.wrapping_mul(pitch));
+        // SAFETY: as the caller says.
+        unsafe { move_bytes(place(to), place(from), row_bytes as usize) };
+    }
+}
+
+/// Does a copy that was captured, if both places are still there.
+///
+/// # Safety
+/// As for [`copy`].
+pub(super) unsafe fn copy_now(to: (u64, u64), from: (u64, u64), rows: (u64, u64)) -> Result<(), Fault> {
+    let reach = |pitch: u64| (rows.1 - 1) * pitch + rows.0;
+    if is_ours(to.0, reach(to.1))? && is_ours(from.0, reach(from.1))? {
+        // SAFETY: the books have both places.
+        unsafe { move_rows(to, from, rows) };
+    }
+    Ok(())
+}
+
+/// Does a fill that was captured, if the place is still there.
+///
+/// # Safety
+/// As for [`fill`].
+pub(super) unsafe fn fill_now(address: u64, value: u32, count: usize, wide: bool) -> Result<(), Fault> {
+    let bytes = count as u64 * if wide { 4 } else { 1 };
+    if is_ours(address, bytes)? {
+        // SAFETY: the books have the place, which was seen to be aligned.
+        unsafe { if wide { fill_place(address, value, count) } else { fill_place(address, value as u8, count) } };
     }
     Ok(())
 }
@@ -140,18 +201,21 @@ pub(crate) unsafe fn copy_flat(destination: u64, source: u64, bytes: usize, kind
     unsafe { copy(&whole) }
 }
 
-/// Checks a fill. True where it is small enough to be done.
-fn may_fill(address: u64, bytes: u64, stream: u64) -> Result<bool, Fault> {
+/// Checks a fill. True where it is small enough to be done, and not captured.
+fn may_fill(address: u64, bytes: u64, stream: u64, deed: Deed) -> Result<bool, Fault> {
     let device = device_of(stream)?;
+    let is_small = bytes <= SMALL_COPY_BYTES;
     if bytes > 0 {
         if on_device(address, bytes)? {
-            device.transfer(stream, Engine::Compute, bytes, true)?;
+            if !device.fill(stream, bytes, is_small.then_some(deed)) {
+                return Ok(false);
+            }
             device.trace.note(|| Operation::Fill { stream, writes: [(address, bytes)] });
         } else if !is_pinned(address, bytes)? {
             return Err(Fault::InvalidValue);
         }
     }
-    Ok(bytes <= SMALL_COPY_BYTES)
+    Ok(is_small)
 }
 
 /// Whether all of the range is page-locked memory of the host.
@@ -165,7 +229,7 @@ fn is_pinned(address: u64, bytes: u64) -> Result<bool, Fault> {
 /// # Safety
 /// Nobody frees the place, and nobody reads or changes it before this is done.
 pub(crate) unsafe fn fill(address: u64, value: i32, bytes: usize, stream: u64) -> Result<(), Fault> {
-    if may_fill(address, bytes as u64, stream)? {
+    if may_fill(address, bytes as u64, stream, Deed::Fill { address, value: value.cast_unsigned(), count: bytes, wide: false })? {
         // As with C's memset, only the low byte of the value counts.
         // SAFETY: the books have the place, and the caller keeps it.
         unsafe { fill_place(address, value as u8, bytes) };
@@ -179,7 +243,7 @@ pub(crate) unsafe fn fill(address: u64, value: i32, bytes: usize, stream: u64) -
 /// As for [`fill`].
 pub(crate) unsafe fn fill_words(address: u64, value: u32, count: usize, stream: u64) -> Result<(), Fault> {
     let bytes = (count as u64).checked_mul(4).filter(|_| address.is_multiple_of(4)).ok_or(Fault::InvalidValue)?;
-    if may_fill(address, bytes, stream)? {
+    if may_fill(address, bytes, stream, Deed::Fill { address, value, count, wide: true })? {
         // SAFETY: as above, and the address is a multiple of 4.
         unsafe { fill_place(address, value, count) };
     }
@@ -203,7 +267,7 @@ exports! { answer;
     }
 
     fn cudaFree(address: Address) {
-        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
+        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_) | Owner::Managed(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
 
@@ -238,18 +302,19 @@ exports! { answer;
 
     fn cudaHostGetDevicePointer(on_device: Out<u64>, on_host: Address, _flags: u32) {
         match owner_of(on_host)? {
-            (_, Owner::PinnedHost(_)) => on_device.set(on_host),
+            (_, Owner::PinnedHost(_) | Owner::Managed(_)) => on_device.set(on_host),
             (_, Owner::Device(_) | Owner::Unregistered) => Err(Fault::InvalidValue),
         }
     }
 
     fn cudaPointerGetAttributes(attributes: Out<PointerAttributes>, address: Address) {
-        // `cudaMemoryTypeUnregistered`, `Host` and `Device`; no device is -2 (`cudaInvalidDeviceId`).
+        // `cudaMemoryTypeUnregistered`, `Host`, `Device` and `Managed`; no device is -2 (`cudaInvalidDeviceId`).
         let (device, owner) = owner_of(address)?;
         let (kind, ordinal, device_pointer, host_pointer) = match owner {
             Owner::Unregistered => (0, -2, 0, address),
             Owner::PinnedHost(_) => (1, current()?, address, address),
             Owner::Device(_) => (2, number_of(device), address, 0),
+            Owner::Managed(_) => (3, current()?, address, address),
         };
         attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer, reserved: [0; 8] })
     }

@@ -1,14 +1,14 @@
 //! What a program with CUDA code in it says when it is loaded: its binaries, kernels and device variables. Binaries are
-//! not read and kernels are known by their host stub, so only the variables are kept.
+//! not read and kernels are known by their host stub, so only the variables are kept, and which kernels do nothing but wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use super::error::answer;
 use super::memory::DEFAULT_STREAM;
 use crate::device::{AddressSpace, Fault, Operation, Reservation, lock};
 use crate::devices::active_device;
-use crate::ffi::{Address, Mapped, Out, move_bytes};
+use crate::ffi::{Address, GivenText, Mapped, Out, move_bytes};
 
 /// A `__device__` or `__constant__` variable. Its memory is part of what the context takes.
 struct Variable {
@@ -18,6 +18,17 @@ struct Variable {
 
 /// Variables by the address of their host shadow.
 static VARIABLES: Mutex<BTreeMap<u64, Variable>> = Mutex::new(BTreeMap::new());
+
+/// Kernels that wait for as many cycles as their one parameter says, by their host stub.
+static SPINNING: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+/// How the C++ compiler writes the names of such kernels for the linker, from the function's own name on: `spin_kernel(long)` is behind `torch.cuda._sleep`.
+const SPIN_NAMES: [&str; 2] = ["11spin_kernelEl", "11spin_kernell"];
+
+/// Whether a kernel does nothing but wait for so many cycles as its parameter says.
+pub(super) fn spins(kernel: u64) -> bool {
+    lock(&SPINNING).contains(&kernel)
+}
 
 /// Where a variable is on the device, and its size.
 pub(super) fn variable(shadow: u64) -> Result<(u64, u64), Fault> {
@@ -58,7 +69,14 @@ unsafe extern "C" fn __cudaInitModule(_binary: u64) -> u8 {
     1
 }
 
-succeed! { __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary __cudaRegisterFunction }
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __cudaRegisterFunction(_binary: u64, stub: u64, _function: u64, name: GivenText) {
+    if name.ends_with(&SPIN_NAMES) {
+        lock(&SPINNING).insert(stub);
+    }
+}
+
+succeed! { __cudaRegisterFatBinaryEnd __cudaUnregisterFatBinary }
 
 exports! { answer;
     fn cudaGetSymbolAddress(address: Out<u64>, shadow: Address) {

@@ -2,89 +2,86 @@
 
 use crate::device::{Architecture, Device};
 
-/// CUDA 13.0, for the runtime as for the driver: what PyTorch 2.13 is built with.
-pub(crate) const CUDA_VERSION: i32 = 13000;
-
 /// The structure of `driver_types.h`, field by field. A field whose value the profile does not give is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct DeviceProperties {
-    name: [u8; 256],
-    uuid: [u8; 16],
-    luid: [u8; 8],
-    luid_device_node_mask: u32,
-    total_global_mem: usize,
-    shared_mem_per_block: usize,
-    regs_per_block: i32,
-    warp_size: i32,
-    mem_pitch: usize,
-    max_threads_per_block: i32,
-    max_threads_dim: [i32; 3],
-    max_grid_size: [i32; 3],
-    total_const_mem: usize,
-    major: i32,
-    minor: i32,
-    texture_alignment: usize,
-    texture_pitch_alignment: usize,
-    multi_processor_count: i32,
-    integrated: i32,
-    can_map_host_memory: i32,
+    pub(super) name: [u8; 256],
+    pub(super) uuid: [u8; 16],
+    pub(super) luid: [u8; 8],
+    pub(super) luid_device_node_mask: u32,
+    pub(super) total_global_mem: usize,
+    pub(super) shared_mem_per_block: usize,
+    pub(super) regs_per_block: i32,
+    pub(super) warp_size: i32,
+    pub(super) mem_pitch: usize,
+    pub(super) max_threads_per_block: i32,
+    pub(super) max_threads_dim: [i32; 3],
+    pub(super) max_grid_size: [i32; 3],
+    pub(super) total_const_mem: usize,
+    pub(super) major: i32,
+    pub(super) minor: i32,
+    pub(super) texture_alignment: usize,
+    pub(super) texture_pitch_alignment: usize,
+    pub(super) multi_processor_count: i32,
+    pub(super) integrated: i32,
+    pub(super) can_map_host_memory: i32,
     /// Limits of textures and surfaces, which PyTorch never uses.
-    textures: [i32; 39],
-    surface_alignment: usize,
-    concurrent_kernels: i32,
-    ecc_enabled: i32,
-    pci_bus_id: i32,
-    pci_device_id: i32,
-    pci_domain_id: i32,
-    tcc_driver: i32,
-    async_engine_count: i32,
-    unified_addressing: i32,
-    memory_bus_width: i32,
-    l2_cache_size: i32,
-    persisting_l2_cache_max_size: i32,
-    max_threads_per_multi_processor: i32,
-    stream_priorities_supported: i32,
-    global_l1_cache_supported: i32,
-    local_l1_cache_supported: i32,
-    shared_mem_per_multiprocessor: usize,
-    regs_per_multiprocessor: i32,
-    managed_memory: i32,
-    is_multi_gpu_board: i32,
-    multi_gpu_board_group_id: i32,
-    host_native_atomic_supported: i32,
-    pageable_memory_access: i32,
-    concurrent_managed_access: i32,
-    compute_preemption_supported: i32,
-    can_use_host_pointer_for_registered_mem: i32,
-    cooperative_launch: i32,
-    shared_mem_per_block_optin: usize,
-    pageable_memory_access_uses_host_page_tables: i32,
-    direct_managed_mem_access_from_host: i32,
-    max_blocks_per_multi_processor: i32,
-    access_policy_max_window_size: i32,
-    reserved_shared_mem_per_block: usize,
-    host_register_supported: i32,
-    sparse_cuda_array_supported: i32,
-    host_register_read_only_supported: i32,
-    timeline_semaphore_interop_supported: i32,
-    memory_pools_supported: i32,
-    gpu_direct_rdma_supported: i32,
-    gpu_direct_rdma_flush_writes_options: u32,
-    gpu_direct_rdma_writes_ordering: i32,
-    memory_pool_supported_handle_types: u32,
-    deferred_mapping_cuda_array_supported: i32,
-    ipc_event_supported: i32,
-    cluster_launch: i32,
-    unified_function_pointers: i32,
-    device_numa_config: i32,
-    device_numa_id: i32,
-    mps_enabled: i32,
-    host_numa_id: i32,
-    gpu_pci_device_id: u32,
-    gpu_pci_subsystem_id: u32,
-    host_numa_multinode_ipc_supported: i32,
-    reserved: [i32; 56],
+    pub(super) textures: [i32; 39],
+    pub(super) surface_alignment: usize,
+    pub(super) concurrent_kernels: i32,
+    pub(super) ecc_enabled: i32,
+    pub(super) pci_bus_id: i32,
+    pub(super) pci_device_id: i32,
+    pub(super) pci_domain_id: i32,
+    pub(super) tcc_driver: i32,
+    pub(super) async_engine_count: i32,
+    pub(super) unified_addressing: i32,
+    pub(super) memory_bus_width: i32,
+    pub(super) l2_cache_size: i32,
+    pub(super) persisting_l2_cache_max_size: i32,
+    pub(super) max_threads_per_multi_processor: i32,
+    pub(super) stream_priorities_supported: i32,
+    pub(super) global_l1_cache_supported: i32,
+    pub(super) local_l1_cache_supported: i32,
+    pub(super) shared_mem_per_multiprocessor: usize,
+    pub(super) regs_per_multiprocessor: i32,
+    pub(super) managed_memory: i32,
+    pub(super) is_multi_gpu_board: i32,
+    pub(super) multi_gpu_board_group_id: i32,
+    pub(super) host_native_atomic_supported: i32,
+    pub(super) pageable_memory_access: i32,
+    pub(super) concurrent_managed_access: i32,
+    pub(super) compute_preemption_supported: i32,
+    pub(super) can_use_host_pointer_for_registered_mem: i32,
+    pub(super) cooperative_launch: i32,
+    pub(super) shared_mem_per_block_optin: usize,
+    pub(super) pageable_memory_access_uses_host_page_tables: i32,
+    pub(super) direct_managed_mem_access_from_host: i32,
+    pub(super) max_blocks_per_multi_processor: i32,
+    pub(super) access_policy_max_window_size: i32,
+    pub(super) reserved_shared_mem_per_block: usize,
+    pub(super) host_register_supported: i32,
+    pub(super) sparse_cuda_array_supported: i32,
+    pub(super) host_register_read_only_supported: i32,
+    pub(super) timeline_semaphore_interop_supported: i32,
+    pub(super) memory_pools_supported: i32,
+    pub(super) gpu_direct_rdma_supported: i32,
+    pub(super) gpu_direct_rdma_flush_writes_options: u32,
+    pub(super) gpu_direct_rdma_writes_ordering: i32,
+    pub(super) memory_pool_supported_handle_types: u32,
+    pub(super) deferred_mapping_cuda_array_supported: i32,
+    pub(super) ipc_event_supported: i32,
+    pub(super) cluster_launch: i32,
+    pub(super) unified_function_pointers: i32,
+    pub(super) device_numa_config: i32,
+    pub(super) device_numa_id: i32,
+    pub(super) mps_enabled: i32,
+    pub(super) host_numa_id: i32,
+    pub(super) gpu_pci_device_id: u32,
+    pub(super) gpu_pci_subsystem_id: u32,
+    pub(super) host_numa_multinode_ipc_supported: i32,
+    pub(super) reserved: [i32; 56],
 }
 
 const MAX_BLOCK: [i32; 3] = [1024, 1024, 64];
@@ -139,6 +136,8 @@ impl DeviceProperties {
         properties.local_l1_cache_supported = 1;
         properties.shared_mem_per_multiprocessor = architecture.shared_bytes_per_multiprocessor as usize;
         properties.regs_per_multiprocessor = int(Architecture::REGISTERS);
+        properties.managed_memory = 1;
+        properties.concurrent_managed_access = 1;
         properties.compute_preemption_supported = 1;
         properties.can_use_host_pointer_for_registered_mem = 1;
         properties.cooperative_launch = 1;
@@ -154,7 +153,7 @@ impl DeviceProperties {
 }
 
 /// One attribute by its number in `cudaDeviceAttr`, which is the driver's too. Attributes of what the virtual GPU does not
-/// have (textures, managed memory, IPC, ...) are 0, as on a device without it.
+/// have (textures, IPC, ...) are 0, as on a device without it.
 pub(crate) fn attribute(device: &Device, number: i32) -> i32 {
     let architecture = &device.architecture;
     match number {
@@ -170,8 +169,8 @@ pub(crate) fn attribute(device: &Device, number: i32) -> i32 {
         14 | 30 => TEXTURE_ALIGNMENT,                       // of textures, of surfaces
         15 | 31 => 1,                                       // copies beside kernels, kernels beside kernels
         16 => int(device.profile.multiprocessors.value),
-        // Mapped host memory, unified addresses, priorities, L1, preemption, cooperative launches, registered memory.
-        19 | 41 | 78 | 79 | 80 | 90 | 91 | 95 | 99 => 1,
+        // Mapped host memory, unified addresses, priorities, L1, managed memory, preemption, cooperative launches, registered memory.
+        19 | 41 | 78 | 79 | 80 | 83 | 89 | 90 | 91 | 95 | 99 => 1,
         33 => device.pci_address().1,
         34 => device.pci_address().2,
         38 => l2_cache_bytes(device),

@@ -1,5 +1,6 @@
 //! Events: marks in a stream, with the moment when they are passed.
 
+use super::capture::Place;
 use super::clock::Moment;
 use super::fault::Fault;
 use super::handles::Handles;
@@ -19,8 +20,8 @@ pub enum EventKind {
 pub struct Mark {
     /// In which stream, and when that passes it.
     pub moment: Moment,
-    /// The capture that the stream took part in.
-    pub capture: Option<u64>,
+    /// Where in the capture that the stream took part in.
+    pub place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -67,10 +68,13 @@ impl Events {
         Ok(self.made.get(event)?.mark.clone())
     }
 
-    /// Seconds from one to the other: both must be recorded and timed.
+    /// Seconds from one to the other: both must be recorded, and not in a capture, and timed.
     pub fn elapsed(&self, start: u64, end: u64) -> Result<Span, Fault> {
         let time = |event: u64| {
             let event = self.made.get(event)?;
+            if event.mark.as_ref().is_some_and(|mark| mark.place.is_some()) {
+                return Err(Fault::CapturedEvent);
+            }
             let mark = event.mark.as_ref().filter(|_| event.kind == EventKind::Timed);
             mark.map(|mark| mark.moment.time).ok_or(Fault::InvalidHandle)
         };
@@ -83,7 +87,7 @@ mod tests {
     use super::*;
 
     fn at(secs: f64) -> Mark {
-        Mark { moment: Moment { time: Span([secs; 3]), ..Moment::default() }, capture: None }
+        Mark { moment: Moment { time: Span([secs; 3]), ..Moment::default() }, place: None }
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub enum Fault {
     InvalidValue,
     /// The device has not enough memory left.
     OutOfMemory,
+    /// The driver's interface was used before `cuInit`.
+    NotInitialised,
     /// This process has no virtual GPU.
     NoDevice,
     /// The ordinal of a device that does not exist.
@@ -35,6 +37,12 @@ pub enum Fault {
     CaptureBroken,
     /// A capture that is ended on another stream than it began on.
     CaptureUnmatched,
+    /// A capture that is ended while another stream of it has something left that the first one does not come after.
+    CaptureUnjoined,
+    /// What is captured would have to wait for something that is not.
+    CaptureIsolation,
+    /// A question about an event that was last recorded in a capture.
+    CapturedEvent,
     /// Ending what never began, beginning what was begun.
     IllegalState,
     /// Work that is not over yet.

@@ -3,6 +3,7 @@
 //! Nothing is computed, so nothing here ever waits: how long work takes, and when it is over, is for the clock to say.
 
 use std::collections::BTreeSet;
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,11 +12,12 @@ use virtual_gpu_protocol::{GpuProfile, NotGivenBack, ProcessUse, Refusals};
 use super::address_space::{AddressSpace, Block};
 use super::architecture::Architecture;
 use super::capacity::{Capacity, MemoryWatch};
+use super::capture::Captures;
 use super::clock::{Clock, Engine};
 use super::counters::Counters;
 use super::event::{Events, Mark};
 use super::fault::Fault;
-use super::graph::{Graphs, Load};
+use super::graph::{Deed, Load, NodeKind, Step};
 use super::host_memory::HostMemory;
 use super::lock::lock;
 use super::memory::DeviceMemory;
@@ -37,6 +39,8 @@ pub enum Owner {
     Device(Block),
     /// Pinned memory of the host.
     PinnedHost(Block),
+    /// Managed memory, which is both's.
+    Managed(Block),
     /// Neither: ordinary memory of the process.
     Unregistered,
 }
@@ -74,7 +78,7 @@ pub struct Device {
     streams: Mutex<Streams>,
     events: Mutex<Events>,
     clock: Mutex<Clock>,
-    graphs: Mutex<Graphs>,
+    captures: Mutex<Captures>,
     peers: Mutex<BTreeSet<u32>>,
 }
 
@@ -86,6 +90,10 @@ struct Memory {
     pool: MemoryPool,
     mapped: VirtualMemory,
     host: HostMemory,
+    /// Managed memory lies on the host too.
+    managed: HostMemory,
+    /// The blocks of it that were moved to a device.
+    moved: BTreeSet<u64>,
     refusals: RefusalBook,
 }
 
@@ -123,6 +131,8 @@ impl Device {
             pool: MemoryPool::default(),
             mapped: VirtualMemory::of_device(ordinal),
             host: HostMemory::default(),
+            managed: HostMemory::default(),
+            moved: BTreeSet::new(),
             refusals: RefusalBook::default(),
         };
         Self {
@@ -140,7 +150,7 @@ impl Device {
             streams: Mutex::new(Streams::of_device(ordinal)),
             events: Mutex::new(Events::of_device(ordinal)),
             clock: Mutex::new(clock),
-            graphs: Mutex::new(Graphs::of_device(ordinal)),
+            captures: Mutex::new(Captures::of_device(ordinal)),
             peers: Mutex::new(BTreeSet::new()),
             profile,
         }
@@ -243,9 +253,13 @@ impl Device {
         Ok(address)
     }
 
-    /// `cudaFree` of an address that `allocate` or `allocate_async` gave.
+    /// `cudaFree` of an address that `allocate`, `allocate_async` or `allocate_managed` gave.
     pub fn free(&self, address: u64) -> Result<(), Fault> {
         let memory = &mut *lock(&self.memory);
+        if memory.managed.block_at(address).is_some() {
+            memory.moved.remove(&address);
+            return memory.managed.free(address);
+        }
         if memory.pool.block_at(address).is_some() {
             memory.pool.free(address, None)?;
         } else {
@@ -299,7 +313,7 @@ impl Device {
 
     /// The host waits for what the stream was given.
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
-        self.graphs().wait(Some(stream))?;
+        self.captures().wait(Some(stream))?;
         self.trace.note(|| Operation::SynchronizeStream { stream });
         self.clock().synchronize_stream(one_default(stream));
         self.with_pool(|pool, capacity| pool.synchronized(Some(stream), capacity));
@@ -308,7 +322,7 @@ impl Device {
 
     /// The host waits for what all streams were given.
     pub fn synchronize(&self) -> Result<(), Fault> {
-        self.graphs().wait(None)?;
+        self.captures().wait(None)?;
         self.trace.note(|| Operation::SynchronizeDevice);
         self.clock().synchronize_all();
         self.with_pool(|pool, capacity| pool.synchronized(None, capacity));
@@ -329,21 +343,31 @@ impl Device {
         if work.kind.is_some() && !self.has_code.swap(true, Ordering::Relaxed) {
             self.change_process_use(|used| used.has_code = true).inspect_err(|_| self.has_code.store(false, Ordering::Relaxed))?;
         }
-        let secs = self.rates.kernel() + self.cost(work);
-        if self.graphs().capture(stream, Load { operations: 1, secs }) {
-            return Ok(None);
+        Ok(self.run_kernel(stream, work, self.rates.kernel() + self.cost(work)))
+    }
+
+    /// A kernel that waits for so many cycles of the device's clock.
+    pub fn spin(&self, stream: u64, cycles: u64) -> Result<Option<[Span; 2]>, Fault> {
+        self.streams().check(stream)?;
+        let secs = cycles as f64 / self.profile.clock_hz.value;
+        Ok(self.run_kernel(stream, KernelWork::UNKNOWN, self.rates.kernel() + Span([secs; 3])))
+    }
+
+    fn run_kernel(&self, stream: u64, work: KernelWork, secs: Span) -> Option<[Span; 2]> {
+        if self.captures().capture(stream, NodeKind::Kernel, || vec![Step::Run(Load { kernels: 1, secs })]) {
+            return None;
         }
         self.counters.launched(1);
         let mut clock = self.clock();
         clock.count(work.label(), 1, secs, work.operations, work.bytes);
         let begins = clock.run(one_default(stream), Engine::Compute, self.rates.launch(), secs);
-        Ok(Some([begins, begins + secs]))
+        Some([begins, begins + secs])
     }
 
     /// The kernel that was launched last on the stream did so much: it said nothing of itself. Gives when it ends.
     pub fn explain(&self, stream: u64, work: KernelWork) -> Option<Span> {
         let secs = self.cost(work);
-        if self.graphs().capture(stream, Load { operations: 0, secs }) {
+        if self.captures().extend_last(stream, secs) {
             return None;
         }
         let mut clock = self.clock();
@@ -351,24 +375,39 @@ impl Device {
         Some(clock.lengthen(one_default(stream), Engine::Compute, secs))
     }
 
-    /// A copy of so many bytes between host and device by that engine, or, by [`Engine::Compute`], so many read and written by a copy or a fill on the device.
-    /// What is not `pinned` keeps the host waiting.
-    pub fn transfer(&self, stream: u64, engine: Engine, bytes: u64, pinned: bool) -> Result<(), Fault> {
+    /// A copy of so many bytes between host and device by that engine, or, by [`Engine::Compute`], so many read and written by a copy on the device.
+    /// What is not `pinned` keeps the host waiting. True where it is under way; false where it was captured, and `deed` is done when its graph is launched.
+    pub fn transfer(&self, stream: u64, engine: Engine, bytes: u64, pinned: bool, deed: Option<Deed>) -> Result<bool, Fault> {
         let (name, secs) = match engine {
             Engine::ToDevice => ("copy to device", self.rates.link(bytes as f64, pinned)),
             Engine::ToHost => ("copy to host", self.rates.link(bytes as f64, pinned)),
             Engine::Compute => ("copy on device", self.rates.on_device(bytes as f64)),
         };
-        if self.move_bytes(stream, engine, name, bytes, secs)? && engine != Engine::Compute && !pinned {
+        let is_under_way = self.move_bytes(stream, (NodeKind::Copy, deed), engine, name, bytes, secs);
+        if is_under_way && engine != Engine::Compute && !pinned {
             self.clock().synchronize_stream(one_default(stream));
         }
-        Ok(())
+        Ok(is_under_way)
     }
 
-    /// Whether it is under way, and not captured.
-    fn move_bytes(&self, stream: u64, engine: Engine, name: &'static str, bytes: u64, secs: Span) -> Result<bool, Fault> {
-        if self.graphs().capture(stream, Load { operations: 0, secs }) {
-            return Ok(false);
+    /// A fill of so many bytes of the device. True where it is under way, as for [`Device::transfer`].
+    pub fn fill(&self, stream: u64, bytes: u64, deed: Option<Deed>) -> bool {
+        self.move_bytes(stream, (NodeKind::Fill, deed), Engine::Compute, "copy on device", bytes, self.rates.on_device(bytes as f64))
+    }
+
+    /// Whether it is under way, and not captured as a node of that kind, which does that.
+    fn move_bytes(
+        &self,
+        stream: u64,
+        (kind, deed): (NodeKind, Option<Deed>),
+        engine: Engine,
+        name: &'static str,
+        bytes: u64,
+        secs: Span,
+    ) -> bool {
+        let steps = || [Step::Run(Load { kernels: 0, secs })].into_iter().chain(deed.map(Step::Do)).collect();
+        if self.captures().capture(stream, kind, steps) {
+            return false;
         }
         let begins = {
             let mut clock = self.clock();
@@ -376,40 +415,79 @@ impl Device {
             clock.run(one_default(stream), engine, self.rates.launch(), secs)
         };
         self.timeline.note(self.ordinal, Track::of(engine, stream), name, begins, begins + secs);
-        Ok(true)
+        true
+    }
+
+    /// A function of the host is called in the order of the stream. True where it is captured, and called when its graph is launched.
+    pub fn captures_call(&self, stream: u64, deed: Deed) -> bool {
+        self.captures().capture(stream, NodeKind::Host, || vec![Step::Do(deed)])
     }
 
     /// So many bytes to other devices, and as many from them: over the link to the host, beside its copies to the device.
-    pub fn exchange(&self, stream: u64, bytes: u64) -> Result<(), Fault> {
-        self.move_bytes(stream, Engine::ToDevice, "collective", bytes, self.rates.link(bytes as f64, true)).map(drop)
+    pub fn exchange(&self, stream: u64, bytes: u64) {
+        let secs = self.rates.link(bytes as f64, true);
+        self.move_bytes(stream, (NodeKind::Kernel, None), Engine::ToDevice, "collective", bytes, secs);
     }
 
-    /// `cudaGraphLaunch`.
-    pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<(), Fault> {
+    /// `cudaGraphLaunch`: what is to be done with values then.
+    pub fn launch_graph(&self, executable: u64, stream: u64) -> Result<Vec<Deed>, Fault> {
         self.streams().check(stream)?;
-        let load = self.graphs().launched(executable)?;
-        if !self.graphs().capture(stream, load) {
-            self.counters.launched(load.operations);
-            let mut clock = self.clock();
-            clock.count("graph", 1, load.secs, 0.0, 0.0);
-            clock.run(one_default(stream), Engine::Compute, self.rates.launch(), load.secs);
+        let steps = self.captures().graphs.launched(executable)?.to_vec();
+        if self.captures().capture(stream, NodeKind::Graph, || steps.clone()) {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let stream = one_default(stream);
+        // The host asks once, for all of it.
+        let (mut asks, mut calls, mut deeds) = (self.rates.launch(), 1, Vec::new());
+        for step in steps {
+            match step {
+                Step::Run(load) => {
+                    self.counters.launched(load.kernels);
+                    let mut clock = self.clock();
+                    clock.count("graph", take(&mut calls), load.secs, 0.0, 0.0);
+                    clock.run(stream, Engine::Compute, take(&mut asks), load.secs);
+                }
+                // An event that was never recorded, or is gone, is not waited for.
+                Step::Wait(event) => {
+                    if let Ok(Some(mark)) = self.events().mark(event) {
+                        self.clock().wait(stream, &mark.moment, take(&mut asks));
+                    }
+                }
+                Step::Record(event) => {
+                    let moment = self.clock().record(stream, take(&mut asks));
+                    let _ = self.events().record(event, Mark { moment, place: None });
+                }
+                Step::Do(deed) => deeds.push(deed),
+            }
+        }
+        Ok(deeds)
     }
 
-    /// `cudaEventRecord`.
+    /// `cudaEventRecord`. A capture has no node of it; others of its streams may go on after it.
     pub fn record_event(&self, event: u64, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
-        let capture = self.graphs().captured(stream).map(|captured| captured.id);
+        let place = self.captures().place(stream);
         let moment = self.clock().record(one_default(stream), self.rates.launch());
-        self.events().record(event, Mark { moment, capture })?;
+        self.events().record(event, Mark { moment, place })?;
         self.trace.note(|| Operation::RecordEvent { event, stream });
         Ok(())
     }
 
+    /// `cudaEventRecordExternal` and `cudaEventWaitExternal`: a node of a graph that records an event for others, or waits for theirs. Outside of a capture there is no such thing.
+    pub fn capture_event(&self, stream: u64, kind: NodeKind, step: Step) -> Result<(), Fault> {
+        self.streams().check(stream)?;
+        if self.captures().capture(stream, kind, || vec![step]) { Ok(()) } else { Err(Fault::InvalidValue) }
+    }
+
+    /// Where an event was recorded; what was captured never comes about, so nothing can be asked of it.
+    fn mark_outside_captures(&self, event: u64) -> Result<Option<Mark>, Fault> {
+        let mark = self.events().mark(event)?;
+        if mark.as_ref().is_some_and(|mark| mark.place.is_some()) { Err(Fault::CapturedEvent) } else { Ok(mark) }
+    }
+
     /// `cudaEventSynchronize`.
     pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
-        if let Some(mark) = self.events().mark(event)? {
+        if let Some(mark) = self.mark_outside_captures(event)? {
             self.clock().synchronize(&mark.moment);
         }
         self.trace.note(|| Operation::SynchronizeEvent { event });
@@ -418,7 +496,7 @@ impl Device {
 
     /// `cudaEventQuery`: fails for an event that is not passed yet.
     pub fn query_event(&self, event: u64) -> Result<(), Fault> {
-        let mark = self.events().mark(event)?;
+        let mark = self.mark_outside_captures(event)?;
         let passed = mark.is_none_or(|mark| self.clock().has_passed(&mark.moment));
         if passed { Ok(()) } else { Err(Fault::NotReady) }
     }
@@ -433,7 +511,7 @@ impl Device {
     /// `cudaStreamQuery`: fails for a stream that has something left to do.
     pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
-        self.graphs().wait(Some(stream))?;
+        self.captures().wait(Some(stream))?;
         if self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
     }
 
@@ -441,10 +519,13 @@ impl Device {
     pub fn wait_event(&self, stream: u64, event: u64, of: &Self) -> Result<(), Fault> {
         self.streams().check(stream)?;
         let mark = of.events().mark(event)?;
-        if let Some(Mark { moment, capture }) = mark {
+        if let Some(Mark { moment, place }) = mark {
             let launch = self.rates.launch();
             if of.ordinal == self.ordinal {
-                capture.map_or(Ok(()), |id| self.graphs().join(stream, id))?;
+                match place {
+                    Some(place) => self.captures().join(stream, &place)?,
+                    None => self.captures().keep_apart(stream)?,
+                }
                 self.clock().wait(one_default(stream), &moment, launch);
             } else {
                 self.clock().wait_for_another_device(one_default(stream), &moment, launch);
@@ -505,7 +586,7 @@ impl Device {
             reservations,
             streams: self.streams().count(),
             events: self.events().count(),
-            graphs: self.graphs().count(),
+            graphs: self.captures().graphs.count(),
         }
     }
 
@@ -516,6 +597,8 @@ impl Device {
             Owner::Device(block)
         } else if let Some(block) = memory.host.block_at(address) {
             Owner::PinnedHost(block)
+        } else if let Some(block) = memory.managed.block_at(address) {
+            Owner::Managed(block)
         } else {
             Owner::Unregistered
         }
@@ -539,6 +622,17 @@ impl Device {
         let memory = &mut *lock(&self.memory);
         memory.host.free(address)?;
         memory.hold_page_tables(&self.profile)
+    }
+
+    /// `cudaMallocManaged`.
+    pub fn allocate_managed(&self, bytes: u64) -> Result<u64, Fault> {
+        lock(&self.memory).managed.allocate(bytes, &*self.space)
+    }
+
+    /// A managed block is to be on a device, or on the host. Whether it has to be moved for that.
+    pub fn moves_managed(&self, block: u64, to_device: bool) -> bool {
+        let moved = &mut lock(&self.memory).moved;
+        if to_device { moved.insert(block) } else { moved.remove(&block) }
     }
 
     /// `cudaHostRegister`: pins memory that the process has already.
@@ -577,9 +671,9 @@ impl Device {
         memory.note(bytes, result)
     }
 
-    /// Graphs and captures.
-    pub fn graphs(&self) -> MutexGuard<'_, Graphs> {
-        lock(&self.graphs)
+    /// Captures, and graphs.
+    pub fn captures(&self) -> MutexGuard<'_, Captures> {
+        lock(&self.captures)
     }
 
     /// Does something with the driver's virtual-memory interface.

@@ -1,157 +1,286 @@
-//! CUDA graphs: which streams are being captured, and how much work each graph holds.
+//! CUDA graphs: nodes, what each does and what it comes after, and graphs that were made ready to be launched.
 //!
-//! Nothing is computed, so a graph is a number of operations and the time that they take one after another: captured once, counted at each launch. A stream joins the capture of another
-//! one when it waits for an event that was recorded there, as in CUDA, and leaves when the capture ends.
-
-use std::collections::BTreeMap;
+//! Nothing is computed, so what a node comes to is the time that it takes, and what it does to events and to small values. A launch goes through the nodes one after
+//! another, in the order in which they were made, which is one of those that their dependencies allow.
 
 use super::fault::Fault;
 use super::handles::Handles;
 use super::span::Span;
 
-#[derive(Debug)]
-struct Capture {
-    /// Where it began and must end.
-    origin: u64,
-    /// Its graph.
-    graph: u64,
-    /// Whether something was asked of a captured stream that cannot be.
-    is_broken: bool,
+/// What kind of node it is; the numbers are those of `cudaGraphNodeType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A kernel, or a library call that would have run some.
+    Kernel = 0,
+    /// A copy.
+    Copy = 1,
+    /// A fill.
+    Fill = 2,
+    /// A function of the host.
+    Host = 3,
+    /// The launch of another graph.
+    Graph = 4,
+    /// Nothing: it has dependencies.
+    Empty = 5,
+    /// A wait for an event that something outside of the graph records.
+    WaitEvent = 6,
+    /// The record of an event that something outside of the graph waits for.
+    RecordEvent = 7,
 }
 
-/// What a graph comes to.
+impl NodeKind {
+    /// The kind with that number.
+    pub fn of(number: i32) -> Option<Self> {
+        let all = [Self::Kernel, Self::Copy, Self::Fill, Self::Host, Self::Graph, Self::Empty, Self::WaitEvent, Self::RecordEvent];
+        all.into_iter().find(|&kind| kind as i32 == number)
+    }
+}
+
+/// What part of a graph comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
-    /// How many operations.
-    pub operations: u64,
-    /// How long they take, one after another.
+    /// How many kernels.
+    pub kernels: u64,
+    /// How long it takes.
     pub secs: Span,
 }
 
-/// What is known of a stream that is captured.
+/// Something with values, which is done each time that its graph is launched. Addresses are numbers here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Captured {
-    /// The capture, a number that no other one has.
-    pub id: u64,
-    /// The graph that it makes.
-    pub graph: u64,
-    /// Whether it failed already.
-    pub is_broken: bool,
+pub enum Deed {
+    /// Rows of bytes are copied.
+    Copy {
+        /// To where, and how far its rows are apart.
+        to: (u64, u64),
+        /// From where, and how far its rows are apart.
+        from: (u64, u64),
+        /// How long a row is, and how many there are.
+        rows: (u64, u64),
+    },
+    /// So many 32-bit words or, where it is not `wide`, bytes are set.
+    Fill {
+        /// Where.
+        address: u64,
+        /// To what.
+        value: u32,
+        /// How many.
+        count: usize,
+        /// Whether they are words.
+        wide: bool,
+    },
+    /// A function of the host is called with its data.
+    Call {
+        /// Which.
+        function: usize,
+        /// With what.
+        data: usize,
+    },
 }
 
-/// The graphs of a device and the captures that are going on.
+/// A step of a launch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// The device works.
+    Run(Load),
+    /// What comes next waits for that event.
+    Wait(u64),
+    /// That event is recorded.
+    Record(u64),
+    /// Something is done with values.
+    Do(Deed),
+}
+
+#[derive(Debug)]
+struct Node {
+    graph: u64,
+    kind: NodeKind,
+    steps: Vec<Step>,
+    /// The nodes that it comes after.
+    dependencies: Vec<u64>,
+}
+
+/// A graph that was made ready.
+#[derive(Debug)]
+struct Executable {
+    steps: Vec<Step>,
+    flags: u64,
+}
+
+/// The graphs of a device.
 #[derive(Debug, Default)]
 pub struct Graphs {
-    captures: BTreeMap<u64, Capture>,
-    last_id: u64,
-    /// Captures by the streams that take part.
-    streams: BTreeMap<u64, u64>,
-    graphs: Handles<Load>,
-    /// Those that were made ready to be launched.
-    executables: Handles<Load>,
+    /// Their nodes, in the order in which they were made.
+    graphs: Handles<Vec<u64>>,
+    nodes: Handles<Node>,
+    executables: Handles<Executable>,
 }
 
 impl Graphs {
     /// The graphs of that device.
     pub fn of_device(ordinal: u32) -> Self {
-        Self { graphs: Handles::of_device(ordinal), executables: Handles::of_device(ordinal), ..Self::default() }
+        let (graphs, nodes, executables) = (Handles::of_device(ordinal), Handles::of_device(ordinal), Handles::of_device(ordinal));
+        Self { graphs, nodes, executables }
     }
 
-    /// `cudaStreamBeginCapture`. The default stream cannot be captured.
-    pub fn begin(&mut self, stream: u64) -> Result<(), Fault> {
-        if stream == 0 {
-            return Err(Fault::NotWhileCapturing);
+    /// `cudaGraphCreate`: one without nodes.
+    pub fn create(&mut self) -> u64 {
+        self.graphs.insert(Vec::new())
+    }
+
+    /// Adds a node that comes after those, which are of the same graph.
+    pub fn add(&mut self, graph: u64, kind: NodeKind, steps: Vec<Step>, dependencies: &[u64]) -> Result<u64, Fault> {
+        self.nodes_of(graph)?;
+        if dependencies.iter().any(|&node| self.nodes.get(node).is_ok_and(|node| node.graph != graph) || self.nodes.get(node).is_err()) {
+            return Err(Fault::InvalidValue);
         }
-        if self.streams.contains_key(&stream) {
-            return Err(Fault::IllegalState);
+        let node = self.nodes.insert(Node { graph, kind, steps, dependencies: dependencies.to_vec() });
+        self.graphs.get_mut(graph)?.push(node);
+        Ok(node)
+    }
+
+    /// One node comes after another one from here on.
+    pub fn depend(&mut self, from: u64, to: u64) -> Result<(), Fault> {
+        let graph = self.node(from)?.graph;
+        let node = self.nodes.get_mut(to).map_err(|_| Fault::InvalidValue)?;
+        if node.graph != graph || from == to || node.dependencies.contains(&from) {
+            return Err(Fault::InvalidValue);
         }
-        self.last_id += 1;
-        let graph = self.graphs.insert(Load::default());
-        self.captures.insert(self.last_id, Capture { origin: stream, graph, is_broken: false });
-        self.streams.insert(stream, self.last_id);
+        node.dependencies.push(from);
         Ok(())
     }
 
-    /// `cudaStreamEndCapture`: the graph.
-    pub fn end(&mut self, stream: u64) -> Result<u64, Fault> {
-        let id = *self.streams.get(&stream).ok_or(Fault::IllegalState)?;
-        let capture = self.captures.get(&id).filter(|capture| capture.origin == stream).ok_or(Fault::CaptureUnmatched)?;
-        let (graph, is_broken) = (capture.graph, capture.is_broken);
-        self.captures.remove(&id);
-        self.streams.retain(|_, &mut other| other != id);
-        if is_broken {
-            self.graphs.remove(graph)?;
-            return Err(Fault::CaptureBroken);
+    /// A node takes so much longer than was said.
+    pub fn lengthen(&mut self, node: u64, secs: Span) {
+        if let Ok(node) = self.nodes.get_mut(node) {
+            node.steps.push(Step::Run(Load { kernels: 0, secs }));
         }
-        Ok(graph)
     }
 
-    /// The capture that the stream takes part in.
-    pub fn captured(&self, stream: u64) -> Option<Captured> {
-        let id = *self.streams.get(&stream)?;
-        let capture = self.captures.get(&id)?;
-        Some(Captured { id, graph: capture.graph, is_broken: capture.is_broken })
+    fn node(&self, node: u64) -> Result<&Node, Fault> {
+        self.nodes.get(node).map_err(|_| Fault::InvalidValue)
     }
 
-    /// The stream waits for something in that capture: it takes part from here on.
-    pub fn join(&mut self, stream: u64, id: u64) -> Result<(), Fault> {
-        if self.captures.contains_key(&id) && *self.streams.entry(stream).or_insert(id) != id {
-            return Err(Fault::IllegalState);
+    /// The nodes of a graph, in the order in which they were made.
+    pub fn nodes_of(&self, graph: u64) -> Result<&[u64], Fault> {
+        self.graphs.get(graph).map(Vec::as_slice).map_err(|_| Fault::InvalidValue)
+    }
+
+    /// Those of them that come after no other one.
+    pub fn roots_of(&self, graph: u64) -> Result<Vec<u64>, Fault> {
+        let is_root = |node: &u64| self.node(*node).is_ok_and(|node| node.dependencies.is_empty());
+        Ok(self.nodes_of(graph)?.iter().copied().filter(is_root).collect())
+    }
+
+    /// What comes before what in a graph.
+    pub fn edges_of(&self, graph: u64) -> Result<Vec<(u64, u64)>, Fault> {
+        let edges = |&to: &u64| self.node(to).map(|node| node.dependencies.iter().map(move |&from| (from, to)));
+        Ok(self.nodes_of(graph)?.iter().filter_map(|to| edges(to).ok()).flatten().collect())
+    }
+
+    /// What kind of node it is.
+    pub fn kind_of(&self, node: u64) -> Result<NodeKind, Fault> {
+        self.node(node).map(|node| node.kind)
+    }
+
+    /// The event that a node waits for or records.
+    pub fn event_of(&self, node: u64, kind: NodeKind) -> Result<u64, Fault> {
+        let node = self.node(node)?;
+        match node.steps.first() {
+            Some(Step::Wait(event) | Step::Record(event)) if node.kind == kind => Ok(*event),
+            _ => Err(Fault::InvalidValue),
         }
-        Ok(())
     }
 
-    /// The host wants to wait for a stream, or for all of them: nothing that is captured ever comes about, and the capture is spoilt.
-    pub fn wait(&mut self, stream: Option<u64>) -> Result<(), Fault> {
-        let waited_for = |id: &u64| stream.is_none_or(|stream| self.streams.get(&stream) == Some(id));
-        let ids: Vec<u64> = self.captures.keys().copied().filter(waited_for).collect();
-        for id in &ids {
-            if let Some(capture) = self.captures.get_mut(id) {
-                capture.is_broken = true;
+    /// The nodes that a node comes after.
+    pub fn dependencies_of(&self, node: u64) -> Result<Vec<u64>, Fault> {
+        self.node(node).map(|node| node.dependencies.clone())
+    }
+
+    /// The nodes that come after a node.
+    pub fn dependents_of(&self, node: u64) -> Result<Vec<u64>, Fault> {
+        let edges = self.edges_of(self.node(node)?.graph)?;
+        Ok(edges.into_iter().filter(|(from, _)| *from == node).map(|(_, to)| to).collect())
+    }
+
+    /// Whether each of `nodes` is one of `ends` or comes before one of them.
+    pub fn lead_to(&self, nodes: impl IntoIterator<Item = u64>, ends: &[u64]) -> bool {
+        let (mut before, mut open) = (std::collections::BTreeSet::new(), ends.to_vec());
+        while let Some(node) = open.pop() {
+            if before.insert(node) {
+                open.extend(self.node(node).into_iter().flat_map(|node| &node.dependencies));
             }
         }
-        if ids.is_empty() { Ok(()) } else { Err(Fault::NotWhileCapturing) }
+        nodes.into_iter().all(|node| before.contains(&node))
     }
 
-    /// Something is put on the stream. True where it was captured, and is not to be done.
-    pub fn capture(&mut self, stream: u64, load: Load) -> bool {
-        let Some(captured) = self.captured(stream) else { return false };
-        if let Ok(graph) = self.graphs.get_mut(captured.graph) {
-            graph.operations += load.operations;
-            graph.secs += load.secs;
+    /// `cudaGraphDestroyNode`.
+    pub fn destroy_node(&mut self, node: u64) -> Result<(), Fault> {
+        let graph = self.nodes.remove(node).map_err(|_| Fault::InvalidValue)?.graph;
+        if let Ok(nodes) = self.graphs.get_mut(graph) {
+            nodes.retain(|&other| other != node);
         }
-        true
-    }
-
-    /// How many operations a graph holds.
-    pub fn operations(&self, graph: u64) -> Result<u64, Fault> {
-        self.graphs.get(graph).map(|load| load.operations).map_err(|_| Fault::InvalidValue)
+        let others = self.nodes_of(graph)?.to_vec();
+        for other in others {
+            self.nodes.get_mut(other)?.dependencies.retain(|&before| before != node);
+        }
+        Ok(())
     }
 
     /// `cudaGraphDestroy`.
     pub fn destroy(&mut self, graph: u64) -> Result<(), Fault> {
-        self.graphs.remove(graph).map(drop).map_err(|_| Fault::InvalidValue)
+        let nodes = self.graphs.remove(graph).map_err(|_| Fault::InvalidValue)?;
+        nodes.into_iter().try_for_each(|node| self.nodes.remove(node).map(drop))
+    }
+
+    fn steps_of(&self, graph: u64) -> Result<Vec<Step>, Fault> {
+        let mut steps: Vec<Step> = Vec::new();
+        for step in self.nodes_of(graph)?.iter().filter_map(|&node| self.node(node).ok()).flat_map(|node| &node.steps) {
+            match (steps.last_mut(), step) {
+                (Some(Step::Run(last)), Step::Run(load)) => {
+                    last.kernels += load.kernels;
+                    last.secs += load.secs;
+                }
+                _ => steps.push(*step),
+            }
+        }
+        Ok(steps)
     }
 
     /// `cudaGraphInstantiate`: the graph itself may go.
-    pub fn instantiate(&mut self, graph: u64) -> Result<u64, Fault> {
-        let load = *self.graphs.get(graph).map_err(|_| Fault::InvalidValue)?;
-        Ok(self.executables.insert(load))
+    pub fn instantiate(&mut self, graph: u64, flags: u64) -> Result<u64, Fault> {
+        let steps = self.steps_of(graph)?;
+        Ok(self.executables.insert(Executable { steps, flags }))
     }
 
-    /// How many exist, made ready or not.
-    pub fn count(&self) -> usize {
-        self.graphs.count() + self.executables.count()
+    /// `cudaGraphExecUpdate`: it does what that graph does from here on.
+    pub fn update(&mut self, executable: u64, graph: u64) -> Result<(), Fault> {
+        let steps = self.steps_of(graph)?;
+        self.executables.get_mut(executable).map_err(|_| Fault::InvalidValue)?.steps = steps;
+        Ok(())
     }
 
-    /// What a launch of it comes to.
-    pub fn launched(&self, executable: u64) -> Result<Load, Fault> {
-        self.executables.get(executable).copied().map_err(|_| Fault::InvalidValue)
+    fn executable(&self, executable: u64) -> Result<&Executable, Fault> {
+        self.executables.get(executable).map_err(|_| Fault::InvalidValue)
+    }
+
+    /// The flags that it was made ready with.
+    pub fn flags_of(&self, executable: u64) -> Result<u64, Fault> {
+        self.executable(executable).map(|executable| executable.flags)
+    }
+
+    /// The steps of a launch.
+    pub fn launched(&self, executable: u64) -> Result<&[Step], Fault> {
+        self.executable(executable).map(|executable| executable.steps.as_slice())
     }
 
     /// `cudaGraphExecDestroy`.
     pub fn destroy_executable(&mut self, executable: u64) -> Result<(), Fault> {
         self.executables.remove(executable).map(drop).map_err(|_| Fault::InvalidValue)
+    }
+
+    /// How many exist, made ready or not.
+    pub fn count(&self) -> usize {
+        self.graphs.count() + self.executables.count()
     }
 }
 
@@ -159,47 +288,50 @@ impl Graphs {
 mod tests {
     use super::*;
 
-    /// So many operations of a second each.
-    fn load(operations: u64) -> Load {
-        Load { operations, secs: Span([operations as f64; 3]) }
+    fn run(secs: f64) -> Step {
+        Step::Run(Load { kernels: 1, secs: Span([secs; 3]) })
     }
 
     #[test]
-    fn what_streams_of_a_capture_are_given_is_the_graph() {
+    fn a_graph_is_nodes_with_kinds_and_dependencies() {
         let mut graphs = Graphs::default();
-        assert_eq!(graphs.begin(0x100), Ok(()));
-        let captured = graphs.captured(0x100).expect("captured");
-        assert!(graphs.capture(0x100, load(1)) && !graphs.capture(0x200, load(1)));
-        // Another stream takes part from when it waits for an event of this capture.
-        assert_eq!(graphs.join(0x200, captured.id), Ok(()));
-        assert!(graphs.capture(0x200, load(2)));
-        assert_eq!(graphs.end(0x200), Err(Fault::CaptureUnmatched));
-        let graph = graphs.end(0x100).expect("a graph");
-        assert_eq!((graph, graphs.operations(graph)), (captured.graph, Ok(3)));
-        assert_eq!((graphs.captured(0x100), graphs.captured(0x200)), (None, None));
-        let executable = graphs.instantiate(graph).expect("an executable");
+        let graph = graphs.create();
+        let mut add = |kind, dependencies: &[u64]| graphs.add(graph, kind, vec![run(1.0)], dependencies).expect("a node");
+        let first = add(NodeKind::Kernel, &[]);
+        let (left, right) = (add(NodeKind::Copy, &[first]), add(NodeKind::Fill, &[first]));
+        let last = add(NodeKind::Empty, &[left, right]);
+        assert_eq!(graphs.nodes_of(graph), Ok([first, left, right, last].as_slice()));
+        assert_eq!((graphs.roots_of(graph), graphs.kind_of(left)), (Ok(vec![first]), Ok(NodeKind::Copy)));
+        assert_eq!(graphs.edges_of(graph), Ok(vec![(first, left), (first, right), (left, last), (right, last)]));
+        assert_eq!((graphs.dependencies_of(last), graphs.dependents_of(first)), (Ok(vec![left, right]), Ok(vec![left, right])));
+        assert!(graphs.lead_to([first, right], &[last]) && graphs.lead_to([first], &[left]) && !graphs.lead_to([right], &[left]));
+        // Nodes of another graph, and those that are gone, are none to come after.
+        let other = graphs.create();
+        assert_eq!(graphs.add(other, NodeKind::Empty, Vec::new(), &[first]), Err(Fault::InvalidValue));
+        assert_eq!(graphs.destroy_node(left), Ok(()));
+        assert_eq!(graphs.edges_of(graph), Ok(vec![(first, right), (right, last)]));
+        assert_eq!(graphs.depend(first, last), Ok(()));
+        assert_eq!(graphs.depend(first, last), Err(Fault::InvalidValue));
         assert_eq!(graphs.destroy(graph), Ok(()));
-        assert_eq!(graphs.launched(executable), Ok(load(3)));
-        assert_eq!(graphs.destroy_executable(executable), Ok(()));
-        assert_eq!(graphs.launched(executable), Err(Fault::InvalidValue));
-        // An event of a capture that is over is an ordinary one.
-        assert_eq!(graphs.join(0x200, captured.id), Ok(()));
-        assert_eq!(graphs.captured(0x200), None);
+        assert_eq!((graphs.kind_of(first), graphs.nodes.count()), (Err(Fault::InvalidValue), 0));
     }
 
     #[test]
-    fn waiting_for_what_is_captured_spoils_it() {
+    fn a_launch_is_what_the_nodes_do_one_after_another() {
         let mut graphs = Graphs::default();
-        assert_eq!(graphs.wait(None), Ok(()));
-        assert_eq!(graphs.begin(0), Err(Fault::NotWhileCapturing));
-        assert_eq!(graphs.end(0x100), Err(Fault::IllegalState));
-        assert_eq!(graphs.begin(0x100), Ok(()));
-        assert_eq!(graphs.begin(0x100), Err(Fault::IllegalState));
-        assert_eq!(graphs.wait(Some(0x200)), Ok(()));
-        assert_eq!(graphs.wait(Some(0x100)), Err(Fault::NotWhileCapturing));
-        assert!(graphs.captured(0x100).is_some_and(|captured| captured.is_broken));
-        assert_eq!(graphs.end(0x100), Err(Fault::CaptureBroken));
-        assert_eq!(graphs.begin(0x100), Ok(()));
-        assert_eq!(graphs.wait(None), Err(Fault::NotWhileCapturing));
+        let graph = graphs.create();
+        let first = graphs.add(graph, NodeKind::Kernel, vec![run(1.0)], &[]).expect("a node");
+        graphs.lengthen(first, Span([2.0; 3]));
+        for step in [run(4.0), Step::Wait(7), run(8.0)] {
+            graphs.add(graph, NodeKind::Kernel, vec![step], &[]).expect("a node");
+        }
+        let executable = graphs.instantiate(graph, 2).expect("an executable");
+        assert_eq!((graphs.destroy(graph), graphs.flags_of(executable)), (Ok(()), Ok(2)));
+        let before = Step::Run(Load { kernels: 2, secs: Span([7.0; 3]) });
+        assert_eq!(graphs.launched(executable), Ok([before, Step::Wait(7), run(8.0)].as_slice()));
+        let empty = graphs.create();
+        assert_eq!((graphs.update(executable, empty), graphs.launched(executable)), (Ok(()), Ok([].as_slice())));
+        assert_eq!((graphs.destroy_executable(executable), graphs.count()), (Ok(()), 1));
+        assert_eq!(graphs.launched(executable), Err(Fault::InvalidValue));
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Mutex;
 
-use super::error::answer;
+use super::error::{answer, ready};
 use crate::cudart::{CUDA_VERSION, attribute, driver_texts, fill_words};
 use crate::device::{Block, Fault, Owner, lock};
 use crate::devices::{
@@ -38,6 +38,7 @@ fn limit_index(limit: i32) -> Result<usize, Fault> {
     usize::try_from(limit).map_err(|_| Fault::InvalidValue)
 }
 
+// These are answered before `cuInit` as well.
 exports! { answer;
     fn cuInit(_flags: u32) {
         device().map(drop)
@@ -47,6 +48,27 @@ exports! { answer;
         version.set(CUDA_VERSION)
     }
 
+    fn cuGetErrorString(code: i32, string: Out<StaticText>) {
+        string.set(driver_texts(code).ok_or(Fault::InvalidValue)?.1)
+    }
+
+    fn cuGetErrorName(code: i32, name: Out<StaticText>) {
+        name.set(driver_texts(code).ok_or(Fault::InvalidValue)?.0)
+    }
+
+    fn cuGetProcAddress_v2(name: GivenText, function: Out<u64>, version: i32, _flags: u64, status: Out<i32>) {
+        let name = name.get().ok_or(Fault::InvalidValue)?;
+        let found = own_function(&name, version >= CUDA_VERSION);
+        if found.is_none() {
+            unsupported::declined(&name);
+        }
+        function.set(found.unwrap_or(0))?;
+        status.set_if_wanted(i32::from(found.is_none()));
+        Ok(())
+    }
+}
+
+exports! { answer, ready;
     fn cuDeviceGetCount(count: Out<i32>) {
         count.set(device_count())
     }
@@ -130,32 +152,13 @@ exports! { answer;
         active_device()?.synchronize()
     }
 
-    fn cuGetErrorString(code: i32, string: Out<StaticText>) {
-        string.set(driver_texts(code).ok_or(Fault::InvalidValue)?.1)
-    }
-
-    fn cuGetErrorName(code: i32, name: Out<StaticText>) {
-        name.set(driver_texts(code).ok_or(Fault::InvalidValue)?.0)
-    }
-
-    fn cuGetProcAddress_v2(name: GivenText, function: Out<u64>, _version: i32, _flags: u64, status: Out<i32>) {
-        let name = name.get().ok_or(Fault::InvalidValue)?;
-        let found = own_function(&name);
-        if found.is_none() {
-            unsupported::declined(&name);
-        }
-        function.set(found.unwrap_or(0))?;
-        status.set_if_wanted(i32::from(found.is_none()));
-        Ok(())
-    }
-
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
         let device = active_device()?;
         address.set(noted(device, device.allocate(bytes as u64))?)
     }
 
     fn cuMemFree_v2(address: u64) {
-        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?;
+        let device = device_that(|device| matches!(device.owner_of(address), Owner::Device(_) | Owner::Managed(_)))?;
         if address == 0 { Ok(()) } else { device.free(address) }
     }
 
@@ -175,7 +178,7 @@ exports! { answer;
     }
 }
 
-unsafe_exports! { answer;
+unsafe_exports! { answer, ready;
     fn cuDeviceGetName(name: OutText, room: i32, ordinal: i32) {
         name.set(&device_at(ordinal)?.name(), usize::try_from(room).map_err(|_| Fault::InvalidValue)?)
     }
@@ -187,9 +190,11 @@ unsafe_exports! { answer;
 
     fn cuPointerGetAttribute(data: Untyped, number: i32, address: u64) {
         let (device, owner) = owner_of(address)?;
-        let (block, on_device) = match owner {
-            Owner::Device(block) => (block, true),
-            Owner::PinnedHost(block) => (block, false),
+        let (block, on_device, is_managed) = match owner {
+            Owner::Device(block) => (block, true, false),
+            Owner::PinnedHost(block) => (block, false, false),
+            // It counts as the device's, and the host reaches it as well.
+            Owner::Managed(block) => (block, true, true),
             Owner::Unregistered => return Err(Fault::InvalidValue),
         };
         let Block { address: start, bytes } = block;
@@ -198,8 +203,9 @@ unsafe_exports! { answer;
             1 => data.set(&context_of(number_of(device)).to_ne_bytes()),
             2 => data.set(&(if on_device { 2_u32 } else { 1 }).to_ne_bytes()),
             3 => data.set(&address.to_ne_bytes()),
-            4 if !on_device => data.set(&address.to_ne_bytes()),
-    6 | 8 | 10 | 15 => data.set(&[0]), // managed, old IPC, RDMA
+            4 if !on_device || is_managed => data.set(&address.to_ne_bytes()),
+            8 => data.set(&[u8::from(is_managed)]),
+            6 | 10 | 15 => data.set(&[0]), // memory operations at once, old IPC, RDMA
             7 => data.set(&start.to_ne_bytes()),
             9 => data.set(&number_of(device).to_ne_bytes()),
             11 => data.set(&start.to_ne_bytes()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::error::answer;
+use super::error::{answer, ready};
 use crate::cudart::{active_blocks, launch};
 use crate::device::{Architecture, Fault};
 use crate::devices::{active_device, device};
@@ -31,7 +31,7 @@ struct LaunchConfig {
     attribute_count: u32,
 }
 
-exports! { answer;
+exports! { answer, ready;
     fn cuModuleLoad(module: Out<u64>, _path: Address) {
         load_module(module)
     }

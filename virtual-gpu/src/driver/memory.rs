@@ -1,7 +1,9 @@
-//! Memory in the order of a stream, page-locked memory, copies and fills.
+//! Memory in the order of a stream, managed and page-locked memory, copies and fills.
 
-use super::error::answer;
-use crate::cudart::{BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, copy_flat, fill, fill_words};
+use super::error::{answer, ready};
+use crate::cudart::{
+    BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, Location, advise, allocate_managed, copy_flat, fill, fill_words, prefetch,
+};
 use crate::device::{Fault, Owner};
 use crate::devices::{active_device, device_of, device_that, host};
 use crate::ffi::{Address, Handle, Out};
@@ -34,7 +36,7 @@ fn pin_new(address: Out<u64>, bytes: usize) -> Result<(), Fault> {
     address.set(host()?.pin_new(bytes as u64)?)
 }
 
-exports! { answer;
+exports! { answer, ready;
     fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: Handle) {
         let device = active_device()?;
         device.streams().check(stream)?;
@@ -44,6 +46,32 @@ exports! { answer;
     fn cuMemFreeAsync(address: u64, stream: Handle) {
         device_of(stream)?.streams().check(stream)?;
         device_that(|device| matches!(device.owner_of(address), Owner::Device(_)))?.free_async(address, stream)
+    }
+
+    fn cuMemAllocManaged(address: Out<u64>, bytes: usize, flags: u32) {
+        allocate_managed(address, bytes, flags)
+    }
+
+    // The first version has the number of a device for the place; who was built for CUDA 13 means the second.
+    fn cuMemPrefetchAsync(address: u64, bytes: usize, to: i32, stream: Handle) {
+        prefetch(address, bytes, Location::of_device(to), stream)
+    }
+
+    fn cuMemPrefetchAsync_v2(address: u64, bytes: usize, to: Location, _flags: u32, stream: Handle) {
+        prefetch(address, bytes, to, stream)
+    }
+
+    fn cuMemAdvise(address: u64, bytes: usize, _advice: i32, _device: i32) {
+        advise(address, bytes)
+    }
+
+    fn cuMemAdvise_v2(address: u64, bytes: usize, _advice: i32, _place: Location) {
+        advise(address, bytes)
+    }
+
+    fn cuStreamAttachMemAsync(stream: Handle, address: u64, _bytes: usize, _flags: u32) {
+        device_of(stream)?.streams().check(stream)?;
+        advise(address, 0)
     }
 
     fn cuMemHostAlloc(address: Out<u64>, bytes: usize, _flags: u32) {
@@ -67,7 +95,7 @@ exports! { answer;
     }
 }
 
-unsafe_exports! { answer;
+unsafe_exports! { answer, ready;
     fn cuMemcpyHtoD_v2(to: u64, from: Address, bytes: usize) {
         copy_now(to, from, bytes, HOST_TO_DEVICE)
     }

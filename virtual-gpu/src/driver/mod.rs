@@ -3,6 +3,7 @@
 
 mod device;
 mod error;
+mod graph;
 mod launch;
 mod memory;
 mod stream;

@@ -1,6 +1,6 @@
 //! Memory that is made, given addresses and mapped piece by piece.
 
-use super::error::answer;
+use super::error::{answer, ready};
 use crate::device::{Device, Fault, LARGE_GRANULE_BYTES};
 use crate::devices::{activate, active_device, device_at, device_of, device_that};
 use crate::ffi::{Address, Given, Out};
@@ -45,7 +45,7 @@ fn device_with(address: u64) -> Result<&'static Device, Fault> {
     device_that(|device| device.has_reserved(address))
 }
 
-exports! { answer;
+exports! { answer, ready;
     fn cuMemGetAllocationGranularity(bytes: Out<usize>, properties: Given<AllocationProperties>, _option: i32) {
         device_for(properties)?;
         bytes.set(LARGE_GRANULE_BYTES as usize)

@@ -9,10 +9,22 @@ pub(crate) fn at_exit(function: extern "C" fn()) {
     unsafe { libc::atexit(function) };
 }
 
+/// Whether a library of that name is loaded.
+pub(crate) fn is_loaded(name: &CStr) -> bool {
+    // SAFETY: the name ends with a zero byte, and nothing is loaded by this.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    // SAFETY: the handle is the loader's own, and not used afterwards.
+    !handle.is_null() && unsafe { libc::dlclose(handle) } == 0
+}
+
 /// The address of a function that this shared object exports, by name: ours even where a real CUDA library is loaded
-/// beside it. Where C has several versions of a function, the newest that we have is meant.
-pub(crate) fn own_function(name: &str) -> Option<u64> {
-    ["", "_v2", "_v3", "_v4"].iter().find_map(|version| {
+/// beside it. Where C has several versions of a function, who was built for CUDA 13 means the newest that we have, and for CUDA 12 the oldest.
+pub(crate) fn own_function(name: &str, is_newest: bool) -> Option<u64> {
+    let mut versions = ["", "_v2", "_v3", "_v4"];
+    if is_newest {
+        versions.reverse();
+    }
+    versions.iter().find_map(|version| {
         let symbol = CString::new(format!("{name}{version}")).ok()?;
         // SAFETY: the handle is this object's own and the name ends with a zero byte.
         let address = unsafe { libc::dlsym(own_object()?, symbol.as_ptr()) };

@@ -29,6 +29,11 @@ impl<T> Clone for Out<'_, T> {
 impl<T> Copy for Out<'_, T> {}
 
 impl<T> Out<'_, T> {
+    /// Where nothing is wanted.
+    pub(crate) const fn unwanted() -> Self {
+        Self(ptr::null_mut(), PhantomData)
+    }
+
     /// Writes the result; null is an invalid value.
     pub(crate) fn set(self, value: T) -> Result<(), Fault> {
         if self.0.is_null() {
@@ -79,7 +84,12 @@ impl<T: Copy> InOut<'_, T> {
 
     /// Writes the result; null is an invalid value.
     pub(crate) fn set(&self, value: T) -> Result<(), Fault> {
-        Out(self.0, PhantomData).set(value)
+        self.place().set(value)
+    }
+
+    /// The place alone.
+    pub(crate) fn place(&self) -> Out<'_, T> {
+        Out(self.0, PhantomData)
     }
 }
 
@@ -153,6 +163,14 @@ impl Untyped<'_> {
 pub(crate) struct Given<'call, T>(*const T, PhantomData<&'call T>);
 
 impl<T: Copy> Given<'_, T> {
+    /// What stands at an address that came as a number.
+    ///
+    /// # Safety
+    /// A value of that type stands there, or it is zero.
+    pub(crate) unsafe fn at(address: u64) -> Self {
+        Self(address as *const T, PhantomData)
+    }
+
     pub(crate) fn get(self) -> Option<T> {
         // SAFETY: not null, so it points to a T.
         (!self.0.is_null()).then(|| unsafe { self.0.read_unaligned() })
@@ -185,6 +203,13 @@ impl GivenText<'_> {
 }
 
 impl GivenText<'_> {
+    /// Whether it ends with one of these.
+    pub(crate) fn ends_with(self, ends: &[&str]) -> bool {
+        let start = self.0.0;
+        // SAFETY: not null, so it points to a string that ends with a zero byte.
+        !start.is_null() && ends.iter().any(|end| unsafe { CStr::from_ptr(start) }.to_bytes().ends_with(end.as_bytes()))
+    }
+
     /// The same text, for later.
     ///
     /// # Safety
@@ -245,6 +270,15 @@ pub(crate) unsafe fn fill<T: Copy>(destination: u64, value: T, count: usize) {
         // SAFETY: as the caller says.
         unsafe { (destination as *mut T).add(index).write(value) };
     }
+}
+
+/// A function of the host whose address was kept as a number.
+///
+/// # Safety
+/// It is the address of such a function, or zero.
+pub(crate) unsafe fn host_function(address: usize) -> Option<unsafe extern "C" fn(*mut c_void)> {
+    // SAFETY: as the caller says; a function that is not there is zero in C and in Rust.
+    unsafe { std::mem::transmute::<usize, Option<unsafe extern "C" fn(*mut c_void)>>(address) }
 }
 
 /// Calls a host function that was put on a stream.

@@ -38,7 +38,11 @@ struct Functions(Vec<ItemFn>);
 
 impl Parse for Functions {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        // How they answer, and what has to be before.
         input.parse::<Name>()?;
+        if input.parse::<Option<Token![,]>>()?.is_some() {
+            input.parse::<Name>()?;
+        }
         input.parse::<Token![;]>()?;
         let mut functions = Vec::new();
         while !input.is_empty() {

@@ -40,12 +40,12 @@ pub(super) struct Torch {
 impl Torch {
     /// The CUDA version that it is built for, where that is another than the virtual GPU stands in for.
     pub(super) fn foreign_cuda(&self) -> Option<&str> {
-        self.cuda.as_deref().filter(|cuda| !cuda.starts_with(CUDA))
+        self.cuda.as_deref().filter(|cuda| !CUDA.iter().any(|known| cuda.starts_with(known)))
     }
 }
 
-/// The CUDA that the virtual GPU stands in for.
-const CUDA: &str = "13.";
+/// The versions of CUDA that the virtual GPU stands in for.
+const CUDA: [&str; 2] = ["12.", "13."];
 
 /// Peaks of PyTorch's caching allocator.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -140,6 +140,8 @@ pub(in crate::commands) struct Need {
     pub(super) uses: Vec<DeviceUse>,
     /// Calls that the virtual GPU does not support, and how often each was made.
     pub(super) unsupported: BTreeMap<String, u64>,
+    /// What was decided in the place of values that nobody computed, and how often.
+    pub(super) decided: BTreeMap<String, u64>,
     /// Whether one of them made everything fail that came after it.
     pub(super) stopped: bool,
     /// Reports that were left and cannot be read, and why: what is known lacks what stands in them.
@@ -165,6 +167,9 @@ impl Need {
             need.pinned_peak_bytes += report.pinned_peak_bytes;
             need.host_peaks.extend(torch.as_ref().and_then(|torch| Some((process, torch.host_peak_bytes?))));
             need.lacked_host_memory |= torch.as_ref().is_some_and(|torch| torch.lacked_host_memory);
+            for (what, count) in report.decided {
+                *need.decided.entry(what).or_default() += count;
+            }
             for (name, count) in report.unsupported {
                 *need.unsupported.entry(name).or_default() += count;
             }

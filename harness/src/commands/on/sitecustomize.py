@@ -205,4 +205,8 @@ if "LOWMEM_VIRTUAL_GPU_REPORT" in os.environ:
     _watching = _OnImport()
     sys.meta_path.insert(0, _watching)
     atexit.register(_watching.write)
+    try:
+        _beside("generation")
+    except Exception:
+        pass
 _import_the_next_one()

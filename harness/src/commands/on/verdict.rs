@@ -65,7 +65,7 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
         }
         if let Some((torch, cuda)) = need.torch.as_ref().and_then(|torch| Some((torch, torch.foreign_cuda()?))) {
             tell!(
-                "Do not rely on these figures: PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13.",
+                "Do not rely on these figures: PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 12 and 13. `pip install torch` gets one for CUDA 13.",
                 torch.torch
             );
         }
@@ -80,6 +80,10 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
             need.values_read(),
             if by.is_empty() { String::new() } else { format!(", with {}", by.join(", ")) },
         );
+    }
+    if !need.decided.is_empty() {
+        let decided: Vec<_> = need.decided.iter().map(|(what, count)| format!("{what} ({count})")).collect();
+        tell!("lowmem decided where the program asks for a value that nobody computed, and how often: {}.", decided.join("; "));
     }
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
@@ -147,7 +151,10 @@ fn why_unused(need: &Need, devices: u16) -> String {
     let Some(torch) = &need.torch else { return String::new() };
     match (&torch.cuda, torch.foreign_cuda()) {
         (None, _) => format!(": its PyTorch {} is built without CUDA", torch.torch),
-        (_, Some(cuda)) => format!(": its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 13", torch.torch),
+        (_, Some(cuda)) => format!(
+            ": its PyTorch {} is built for CUDA {cuda}, and the virtual GPU stands in for CUDA 12 and 13: `pip install torch` gets one for CUDA 13",
+            torch.torch
+        ),
         (Some(_), None) => match torch.visible.as_deref().filter(|list| !list.is_empty() && *list != "0") {
             Some(list) => format!(": CUDA_VISIBLE_DEVICES was {list}, and the virtual GPUs are 0 to {}", devices - 1),
             None => String::new(),

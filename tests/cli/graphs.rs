@@ -1,0 +1,109 @@
+//! What PyTorch's own tests ask of streams, events and graphs, on the virtual GPU: what a card answers.
+
+use crate::command::{Place, stdout};
+use crate::on::on;
+
+fn printed(program: &str) -> String {
+    let place = Place::new();
+    let assert = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], &format!("import torch\n{program}"), &[]).assert().success();
+    stdout(&assert)
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn memory_that_a_side_stream_used_serves_a_capture_again_once_that_has_joined() {
+    let said = printed(
+        "
+torch._C._accelerator_setAllocatorSettings('graph_capture_record_stream_reuse:True')
+s1, s2, g = torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph(keep_graph=True)
+seen = set()
+with torch.cuda.stream(s1):
+    g.capture_begin()
+    out = torch.empty(1 << 20, device='cuda')
+    for _ in range(6):
+        t = torch.empty(1 << 28, device='cuda', dtype=torch.uint8)
+        seen.add(t.data_ptr())
+        s2.wait_stream(s1)
+        with torch.cuda.stream(s2):
+            t.fill_(1)
+            t.record_stream(s2)
+        del t
+        s1.wait_stream(s2)
+        out.fill_(1.0)
+    g.capture_end()
+print(len(seen) <= 2, torch.cuda.memory_reserved() < 600 << 20)",
+    );
+    assert_eq!(said, "True True\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_graph_that_waits_for_an_event_of_another_one_is_not_over_before_it() {
+    let said = printed(
+        "
+begun, ended = torch.cuda.Event(external=True), torch.cuda.Event(external=True)
+x, h = torch.ones(1 << 26, device='cuda'), torch.full((4,), 7.0).pin_memory()
+g1, g2 = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+with torch.cuda.graph(g1, capture_error_mode='relaxed'):
+    torch.cuda._sleep(10**9)
+    begun.record()
+with torch.cuda.graph(g2, capture_error_mode='relaxed'):
+    begun.wait()
+    h.copy_(x[:4], non_blocking=True)
+    ended.record()
+# What is captured is not done yet: neither the copy nor the events.
+print(begun.query(), h[0].item())
+s1, s2 = torch.cuda.Stream(), torch.cuda.Stream()
+with torch.cuda.stream(s1):
+    g1.replay()
+with torch.cuda.stream(s2):
+    g2.replay()
+print(s1.query(), ended.query(), s2.query())
+ended.synchronize()
+print(s1.query(), ended.query(), h[0].item() == 7.0)",
+    );
+    assert_eq!(said, "True 7.0\nFalse False False\nTrue True False\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_kernel_that_sleeps_takes_its_cycles() {
+    let said = printed(
+        "
+begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    torch.cuda._sleep(10**9)
+for work in (lambda: torch.cuda._sleep(10**9)), graph.replay:
+    begun.record()
+    work()
+    ended.record()
+    over = ended.query()
+    ended.synchronize()
+    # At 2.52 GHz.
+    print(over, round(begun.elapsed_time(ended) / 10))
+s0, s1 = torch.cuda.Stream(0), torch.cuda.Stream(1)
+with torch.cuda.stream(s0):
+    torch.cuda._sleep(50_000_000)
+print(s0.query(), s1.query())",
+    );
+    assert_eq!(said, "False 40\nFalse 40\nFalse True\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn graphs_of_one_copy_or_fill_are_not_empty() {
+    let said = printed(
+        "
+import warnings
+x, h = torch.ones(4, device='cuda'), torch.zeros(4).pin_memory()
+for work in (lambda: h.copy_(x, non_blocking=True)), (lambda: x.copy_(h, non_blocking=True)), (lambda: x.add_(1)), (lambda: x.zero_()):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+    print(len(told))",
+    );
+    assert_eq!(said, "0\n".repeat(4));
+}
