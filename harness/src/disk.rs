@@ -12,15 +12,19 @@ use crate::worker;
 
 /// The rate for a video from `checkpoint` on `testbed`: what was said, else what the disk gave when it was measured. Nothing where it makes no difference, or cannot be known.
 pub(crate) fn for_video(testbed: &Testbed, checkpoint: Option<&Path>, config: &Config) -> Option<DiskRate> {
-    let may_read = match config.stream_from {
-        Some(StreamFrom::File) => config.offload_dit,
-        // On the virtual GPU the weights wait in memory, of which it takes none.
-        Some(StreamFrom::Auto) => config.offload_dit && testbed.device == Device::Cuda,
-        Some(StreamFrom::Memory) | None => false,
-    };
     match (testbed.disk, checkpoint) {
-        (None, Some(folder)) if may_read && testbed.device != Device::Cpu => known(folder),
+        (None, Some(folder)) if may_read(testbed, config) && testbed.device != Device::Cpu => known(folder),
         (said, _) => said,
+    }
+}
+
+/// Whether streamed weights may come to be read from their files.
+fn may_read(testbed: &Testbed, config: &Config) -> bool {
+    match config.stream_from {
+        Some(StreamFrom::File) => config.offload_dit,
+        // On the virtual GPU the weights wait in memory, of which it takes none, unless there is a budget.
+        Some(StreamFrom::Auto) => config.offload_dit && (testbed.device == Device::Cuda || testbed.ram.limit_bytes().is_some()),
+        Some(StreamFrom::Memory) | None => false,
     }
 }
 
@@ -49,10 +53,14 @@ fn known(folder: &Path) -> Option<DiskRate> {
     }
 }
 
-/// Says that the disk's rate is assumed where one of these cases goes by it.
-pub(crate) fn say_where_assumed<'a>(disk: Option<DiskRate>, cases: impl IntoIterator<Item = &'a Config>) {
-    let reads = |config: &Config| config.offload_dit && config.stream_from == Some(StreamFrom::File);
-    if disk.is_none() && cases.into_iter().any(reads) {
+/// Whether the disk may come to be in the modelled time of a case.
+pub(crate) fn is_modelled(testbed: &Testbed, config: &Config) -> bool {
+    testbed.device == Device::Virtual && may_read(testbed, config)
+}
+
+/// Says that the disk's rate is assumed, where nobody said it and it is in what is modelled.
+pub(crate) fn say_where_assumed(disk: Option<DiskRate>, is_modelled: bool) {
+    if disk.is_none() && is_modelled {
         tell!("stream_from=file: the disk's rate is assumed, {}. Say yours with --disk 3GB/s.", in_words(DiskRate::ASSUMED));
     }
 }

@@ -53,14 +53,15 @@ impl Room<'_> {
 /// `config` with each `auto` in it replaced.
 pub fn settle(config: &Config, components: &[Box<dyn Component + '_>], room: Room<'_>) -> Config {
     let mut settled = config.clone();
+    // First: it says where streamed weights come from, and so how fast, and what else is on the GPU.
+    if config.load_weights == LoadWeights::Auto {
+        settled.load_weights = load_weights(&settled, components, room.host_bytes);
+    }
     let streamed = components.iter().find(|component| component.moves() == Moves::EachPass);
     if let (Some(ResidentBlocks::Auto), Some(streamed)) = (config.resident_blocks, streamed) {
         settled = ByRoom { components, streamed: streamed.as_ref(), room }.with_resident_blocks(&settled);
     }
     // After that: what is resident does not wait on the host.
-    if config.load_weights == LoadWeights::Auto {
-        settled.load_weights = load_weights(&settled, components, room.host_bytes);
-    }
     if config.stream_from == Some(StreamFrom::Auto) {
         settled.stream_from = Some(stream_from(&settled, components, room.host_bytes));
     }

@@ -59,9 +59,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     let disk = disk::for_video(&testbed, arguments.checkpoint.as_deref(), &config);
-    if testbed.device == Device::Virtual {
-        disk::say_where_assumed(disk, [&config]);
-    }
+    disk::say_where_assumed(disk, disk::is_modelled(&testbed, &config));
     let request = Request {
         disk,
         checkpoint: arguments.checkpoint.clone(),

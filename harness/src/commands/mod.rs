@@ -43,7 +43,7 @@ fn table(titles: &[&str], numbers: &[usize]) -> Table {
 
 /// A title on several lines, so that a column of figures is hardly wider than its figures are.
 fn on_lines(title: &str) -> String {
-    const WIDTH: usize = 9;
+    const WIDTH: usize = 6;
     let mut lines: Vec<String> = Vec::new();
     for word in title.split(' ') {
         match lines.last_mut() {

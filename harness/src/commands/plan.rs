@@ -1,6 +1,8 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
-use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, gib};
+use engine_protocol::{
+    BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, StreamFrom, gib,
+};
 use serde_json::json;
 
 use super::{table, warn_of_attention};
@@ -43,9 +45,8 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         operation_times: None,
     };
     let report = worker::plan(&request)?;
-    if request.config.resident_blocks == Some(ResidentBlocks::Auto) {
-        disk::say_where_assumed(request.disk, [&request.config]);
-    }
+    let from_files = report.config.offload_dit && report.config.stream_from == Some(StreamFrom::File);
+    disk::say_where_assumed(request.disk, from_files && request.config.resident_blocks == Some(ResidentBlocks::Auto));
     if arguments.json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Error::Fault(format!("the plan is no JSON: {error}")))?;
         say!("{text}");

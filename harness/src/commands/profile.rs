@@ -40,9 +40,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
-    if testbed.device == Device::Virtual {
-        disk::say_where_assumed(testbed.disk, [&config]);
-    }
+    disk::say_where_assumed(testbed.disk, disk::is_modelled(&testbed, &config));
     let request = Request {
         host_limit_bytes: if testbed.device == Device::Virtual { testbed.ram.limit_bytes() } else { testbed.ram.bytes },
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),

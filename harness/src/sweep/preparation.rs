@@ -22,9 +22,7 @@ pub(crate) fn prepare<'a, 'c>(
     schedule.forecasts = rehearse(testbed, models, cases, schedule.limits.case_timeout, schedule.interrupt)?;
     let (open, hopeless) = schedule.forecasts.sorted(cases.to_vec(), testbed.capacity_bytes);
     let configs = || open.iter().map(|case| &case.config);
-    if testbed.profile.is_some() {
-        disk::say_where_assumed(testbed.disk, configs());
-    }
+    disk::say_where_assumed(testbed.disk, configs().any(|config| disk::is_modelled(testbed, config)));
     let (shared_weights, said) = SharedWeights::for_cases(testbed.device, models, configs())?;
     let estimate = sentences(testbed, models, &open, &schedule.forecasts, shared_weights.as_ref())?;
     said.into_iter().chain(estimate).for_each(|said| tell!("{said}"));

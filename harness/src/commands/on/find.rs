@@ -28,7 +28,9 @@ pub(super) fn find<'a>(
     runs_on: impl Fn(&GpuProfile) -> Result<bool, Error> + Sync,
 ) -> Result<Found<'a>, Error> {
     let sorted = judge.sorted(profiles);
-    let mut cards: Vec<_> = sorted.fits.into_iter().chain(sorted.unknown).collect();
+    // The smallest of those that one run told to be large enough is run too, and none beyond it.
+    let enough = sorted.fits.iter().map(|card| card.memory_bytes.value).min().unwrap_or(u64::MAX);
+    let mut cards: Vec<_> = sorted.fits.into_iter().chain(sorted.unknown).filter(|card| card.memory_bytes.value <= enough).collect();
     cards.sort_by_key(|card| card.memory_bytes.value);
     let mut ran = Vec::new();
     let first = first_that_does(cards.len(), |indices| {
