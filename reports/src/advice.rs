@@ -25,7 +25,7 @@ pub fn level_and_flags(run: &Run, config: &Config) -> String {
 pub fn settled(record: &RunRecord) -> String {
     let run = record.config_run().settings();
     let asked = record.config.settings();
-    let is_auto = |value: &Value| *value == Value::from("auto");
+    let is_auto = |value: &Value| value.as_str() == Some("auto");
     let chosen = run.into_iter().filter(|(flag, _)| asked.iter().any(|(other, value)| other.key == flag.key && is_auto(value)));
     chosen.filter(|(_, value)| !is_auto(value)).map(|(flag, value)| setting_text(flag.key, &value)).collect::<Vec<_>>().join(", ")
 }

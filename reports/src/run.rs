@@ -107,7 +107,7 @@ impl Run {
 
     /// Whether the machine's memory holds a case, as far as is known.
     pub fn fits_ram(&self, record: &RunRecord) -> bool {
-        !self.manifest.ram_bytes.is_some_and(|held| record.host_needed_bytes().is_some_and(|needed| needed > held))
+        self.manifest.ram_bytes.is_none_or(|held| record.host_needed_bytes().is_none_or(|needed| needed <= held))
     }
 
     /// Whether any case ended in a way that is no answer about memory.

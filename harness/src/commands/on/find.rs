@@ -67,7 +67,7 @@ fn first_that_does(count: usize, mut ask: impl FnMut(&[usize]) -> Result<Vec<boo
         if let Some((&index, _)) = asked.iter().zip(&answers).find(does) {
             open.end = index;
         }
-        let last = asked.iter().zip(&answers).filter(|&(&index, &answer)| !answer && index < open.end).next_back();
+        let last = asked.iter().zip(&answers).rfind(|&(&index, &answer)| !answer && index < open.end);
         if let Some((&index, _)) = last {
             open.start = index + 1;
         }
