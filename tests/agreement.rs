@@ -46,6 +46,10 @@ pub const AGREEING: &[Agreeing] = &[
     same(&["offload_dit=true", "max_pinned_gib=0.00005"]),
     same(&["offload_dit=true", "stream_from=file"]),
     same(&["offload_dit=true", "stream_from=file", "prefetch_blocks=2", "resident_blocks=1"]),
+    // One model at a time, on the device and on the host.
+    same(&["load_weights=as_used"]),
+    same(&["offload_dit=true", "load_weights=as_used", "resident_blocks=1"]),
+    same(&["offload_dit=true", "offload_vae=true", "load_weights=as_used", "stream_from=file"]),
     same(&["offload_vae=true"]),
     on_the_cpu(&["offload_text_encoder=true"]),
     same(&["offload_text_encoder=stream"]),
