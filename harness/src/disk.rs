@@ -65,6 +65,13 @@ pub(crate) fn say_where_assumed(disk: Option<DiskRate>, is_modelled: bool) {
     }
 }
 
+/// How fast the disk is taken to be in what is modelled, in a sentence.
+pub(crate) fn said(testbed: &Testbed) -> Option<String> {
+    let source = if testbed.disk.is_some() { "given with --disk" } else { "assumed" };
+    let rate = in_words(testbed.disk.unwrap_or(DiskRate::ASSUMED));
+    (testbed.device == Device::Virtual).then(|| format!("Weights that are read from files come from a disk that gives {rate}, {source}."))
+}
+
 fn in_words(rate: DiskRate) -> String {
     let [low, expected, high] = [rate.low, rate.expected, rate.high].map(|rate| rate / 1e9);
     format!("{expected:.1} GB/s ({low:.1} to {high:.1})")

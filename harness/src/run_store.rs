@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{Config, RunRecord};
+use engine_protocol::{Config, Device, RunRecord};
 use reports::{MANIFEST, Manifest, RECORDS, Run, Summary};
 
 use crate::data;
@@ -50,6 +50,9 @@ impl RunStore {
             ("on another device", earlier.device != manifest.device),
             ("on another GPU", earlier.gpu != manifest.gpu),
             ("with another memory limit", earlier.memory_limit_bytes != manifest.memory_limit_bytes),
+            // What this machine has available is another figure each time.
+            ("with another budget of RAM", manifest.device == Device::Virtual && earlier.ram_bytes != manifest.ram_bytes),
+            ("with another rate of the disk", earlier.disk.is_some() && earlier.disk != manifest.disk),
             ("with another definition of its model", !same_models),
         ];
         if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
@@ -139,7 +142,7 @@ fn point_latest_to(dir: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use engine_protocol::{Device, Outcome, SCHEMA, Settings};
+    use engine_protocol::{Outcome, SCHEMA, Settings};
 
     use super::*;
     use crate::bare_record::bare_record;
@@ -161,6 +164,7 @@ mod tests {
             memory_limit_bytes: None,
             ram_bytes: None,
             ram: None,
+            disk: None,
             models: Vec::new(),
             cases: cases.iter().map(|&case| case.to_owned()).collect(),
             left_out: Vec::new(),

@@ -1,6 +1,6 @@
 //! The machine's memory (RAM) that cases take: in words, and stage by stage.
 
-use engine_protocol::{HostMemory, RunRecord, gib};
+use engine_protocol::{HostMemory, RunRecord, StreamFrom, gib};
 
 use crate::run::Run;
 use crate::words::in_gib;
@@ -70,6 +70,10 @@ pub(crate) fn notes(run: &Run) -> Vec<String> {
     if run.records.iter().any(|record| record.host_needed_bytes().is_some()) {
         notes.push(NOTE.to_owned());
         notes.extend(run.manifest.ram.clone());
+    }
+    let from_files = |record: &RunRecord| record.config_run().stream_from == Some(StreamFrom::File);
+    if run.records.iter().any(from_files) {
+        notes.extend(run.manifest.disk.clone());
     }
     let short: Vec<&str> = run.records.iter().filter(|record| !run.fits_ram(record)).map(|record| record.case.as_str()).collect();
     if let Some(first) = short.first() {

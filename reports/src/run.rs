@@ -67,6 +67,9 @@ pub struct Manifest {
     /// Where that is from, in words; empty in schemas before 4.
     #[serde(default)]
     pub ram: Option<String>,
+    /// How fast the disk is taken to be that weights are read from, in words; empty where nothing is modelled, and in schemas before 4.
+    #[serde(default)]
+    pub disk: Option<String>,
     /// The models of the cases, by name.
     pub models: Vec<ModelSpec>,
     /// All cases, in order.

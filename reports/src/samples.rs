@@ -26,6 +26,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         memory_limit_bytes: None,
         ram_bytes: None,
         ram: None,
+        disk: None,
         models: vec![model()],
         cases: records.iter().map(|record| record.case.clone()).collect(),
         left_out: Vec::new(),

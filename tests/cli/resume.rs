@@ -69,6 +69,16 @@ fn another_gpu_is_another_run() {
 }
 
 #[test]
+fn another_budget_of_ram_is_another_run() {
+    let place = Place::new();
+    place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
+    let assert = place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--ram", "32GB"]).assert().code(2);
+    assert!(stderr(&assert).contains("run was run with another budget of RAM: name another --out"), "{}", stderr(&assert));
+    let assert = place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--disk", "1GB/s"]).assert().code(2);
+    assert!(stderr(&assert).contains("run was run with another rate of the disk"), "{}", stderr(&assert));
+}
+
+#[test]
 fn a_broken_record_in_the_middle_is_named_with_its_line() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();

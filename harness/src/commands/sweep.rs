@@ -9,6 +9,7 @@ use reports::{Manifest, Summary, TABLE};
 use super::{command_line, shell_line, table, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::data;
+use crate::disk;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::host;
@@ -125,6 +126,7 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         memory_limit_bytes: testbed.memory_limit_bytes,
         ram_bytes: testbed.ram.bytes,
         ram: Some(testbed.ram.said.clone()),
+        disk: disk::said(testbed),
         models: used,
         left_out: Vec::new(),
         cases: cases.iter().map(|case| case.name.clone()).collect(),
