@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn a_title_of_figures_is_narrow() {
         assert_eq!(on_lines("peak allocated GiB"), "peak\nallocated\nGiB");
-        assert_eq!(on_lines("waits for copies"), "waits for\ncopies");
+        assert_eq!(on_lines("waits for copies"), "waits\nfor\ncopies");
+        assert_eq!(on_lines("of it all"), "of it\nall");
     }
 
     #[test]
