@@ -1,6 +1,7 @@
 //! What this process holds of the host's memory in a stage: resident at most, as the kernel counts it, and page-locked at most, as it was asked for.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use engine_protocol::HostMemory;
 use host_memory::status_bytes;
@@ -27,17 +28,15 @@ pub(crate) fn end_stage(device: ComputeDevice) -> Result<HostMemory> {
     let pinned_peak_bytes = if device.is_gpu() { cuda::pinned_peak_bytes()? } else { 0 };
     // Where nothing is computed, weights were never written, so they are not resident either.
     let resident = if device.computes { status_bytes("VmHWM:") } else { None };
-    let beside = if device.is_gpu() && pinned_peak_bytes > 0 && device.computes { unseen_of(pinned_peak_bytes)? } else { 0 };
+    let beside = if device.computes && pinned_peak_bytes > 0 && !*LOCKED_IS_RESIDENT { pinned_peak_bytes } else { 0 };
     Ok(HostMemory { peak_bytes: resident.map(|bytes| bytes + beside), pinned_peak_bytes })
 }
 
-/// What of so many page-locked bytes the kernel does not count as resident in this process: some drivers' locked pages are no process's. A slab tells.
-fn unseen_of(pinned_bytes: u64) -> Result<u64> {
+/// Whether the kernel counts page-locked memory as resident in this process: some drivers' locked pages are no process's. A slab tells, once; where none can be locked,
+/// nobody can tell, and it is taken for resident.
+static LOCKED_IS_RESIDENT: LazyLock<bool> = LazyLock::new(|| {
     const SLAB: i64 = 64 << 20;
     let before = status_bytes("VmRSS:");
-    // Where no more can be locked, nobody can tell.
-    let Ok(mut slab) = host_slab(SLAB, true) else { return Ok(0) };
-    let _ = slab.f_fill_(1)?;
-    let is_seen = status_bytes("VmRSS:") >= before.map(|bytes| bytes + SLAB as u64 / 2);
-    Ok(if is_seen { 0 } else { pinned_bytes })
-}
+    let filled = host_slab(SLAB, true).and_then(|mut slab| Ok(slab.f_fill_(1)?));
+    filled.is_err() || status_bytes("VmRSS:") >= before.map(|bytes| bytes + SLAB as u64 / 2)
+});

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use engine_protocol::{Config, Device, DiskRate, StreamFrom};
+use engine_protocol::{Config, Device, DiskRate, DiskRateSource, StreamFrom};
 
 use crate::kept_rates::KeptRates;
 use crate::testbed::Testbed;
@@ -67,8 +67,13 @@ pub(crate) fn say_where_assumed(disk: Option<DiskRate>, is_modelled: bool) {
 
 /// How fast the disk is taken to be in what is modelled, in a sentence.
 pub(crate) fn said(testbed: &Testbed) -> Option<String> {
-    let source = if testbed.disk.is_some() { "given with --disk" } else { "assumed" };
-    let rate = in_words(testbed.disk.unwrap_or(DiskRate::ASSUMED));
+    let rate = testbed.disk.unwrap_or(DiskRate::ASSUMED);
+    let source = match rate.source {
+        DiskRateSource::Assumed => "assumed",
+        DiskRateSource::Given => "given with --disk",
+        DiskRateSource::Measured => "measured",
+    };
+    let rate = in_words(rate);
     (testbed.device == Device::Virtual).then(|| format!("Weights that are read from files come from a disk that gives {rate}, {source}."))
 }
 

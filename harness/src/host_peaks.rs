@@ -6,6 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use host_memory::status_bytes_of;
+
 /// How often it is looked. The kernel keeps the peak of a process that lives: only what it gains just before its end is missed.
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -49,18 +51,12 @@ fn look(process: u32, peaks: &mut BTreeMap<u32, u64>) {
         }
         seen.push(process);
         // One that has ended has none.
-        if let Some(bytes) = peak_bytes(process) {
+        if let Some(bytes) = status_bytes_of(process, "VmHWM:") {
             let peak = peaks.entry(process).or_default();
             *peak = bytes.max(*peak);
             waiting.extend(children(process));
         }
     }
-}
-
-fn peak_bytes(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let kib: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kib << 10)
 }
 
 fn children(process: u32) -> Vec<u32> {

@@ -5,5 +5,5 @@ mod proc;
 mod room;
 
 pub use page_locking::{PageLockLimit, page_lock_limit};
-pub use proc::{meminfo_bytes, status_bytes};
+pub use proc::{meminfo_bytes, status_bytes, status_bytes_of};
 pub use room::available_bytes;

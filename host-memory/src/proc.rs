@@ -1,5 +1,6 @@
 //! Figures of `/proc`.
 
+use std::fmt::Display;
 use std::fs;
 
 /// Bytes of a line of `/proc/meminfo`, such as `MemTotal:`.
@@ -9,7 +10,12 @@ pub fn meminfo_bytes(key: &str) -> Option<u64> {
 
 /// Bytes of a line of this process's status, such as `VmHWM:`.
 pub fn status_bytes(key: &str) -> Option<u64> {
-    kib(&read("/proc/self/status")?, key)
+    status_bytes_of("self", key)
+}
+
+/// The same of another process, by its number.
+pub fn status_bytes_of(process: impl Display, key: &str) -> Option<u64> {
+    kib(&read(&format!("/proc/{process}/status"))?, key)
 }
 
 /// A limit of this process, such as `Max locked memory`, in bytes; empty where it has none.

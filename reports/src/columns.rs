@@ -188,39 +188,26 @@ fn memory() -> Vec<Column> {
     columns
 }
 
-/// Of each stage the names of its columns of the machine's memory: measured, predicted, page-locked, page-locked as predicted.
+/// A stage, and the names of its columns of the machine's memory: measured, predicted, page-locked, page-locked as predicted.
+macro_rules! host_columns {
+    ($stage:expr, $name:literal) => {
+        (
+            $stage,
+            [
+                concat!($name, "_host_peak_bytes"),
+                concat!($name, "_predicted_host_peak_bytes"),
+                concat!($name, "_host_pinned_peak_bytes"),
+                concat!($name, "_predicted_host_pinned_peak_bytes"),
+            ],
+        )
+    };
+}
+
 const HOST_OF_STAGES: [(Stage, [&str; 4]); 4] = [
-    (
-        Stage::Load,
-        ["load_host_peak_bytes", "load_predicted_host_peak_bytes", "load_host_pinned_peak_bytes", "load_predicted_host_pinned_peak_bytes"],
-    ),
-    (
-        Stage::Encode,
-        [
-            "encode_host_peak_bytes",
-            "encode_predicted_host_peak_bytes",
-            "encode_host_pinned_peak_bytes",
-            "encode_predicted_host_pinned_peak_bytes",
-        ],
-    ),
-    (
-        Stage::Denoise,
-        [
-            "denoise_host_peak_bytes",
-            "denoise_predicted_host_peak_bytes",
-            "denoise_host_pinned_peak_bytes",
-            "denoise_predicted_host_pinned_peak_bytes",
-        ],
-    ),
-    (
-        Stage::Decode,
-        [
-            "decode_host_peak_bytes",
-            "decode_predicted_host_peak_bytes",
-            "decode_host_pinned_peak_bytes",
-            "decode_predicted_host_pinned_peak_bytes",
-        ],
-    ),
+    host_columns!(Stage::Load, "load"),
+    host_columns!(Stage::Encode, "encode"),
+    host_columns!(Stage::Denoise, "denoise"),
+    host_columns!(Stage::Decode, "decode"),
 ];
 
 fn host_of_stage((stage, [peak, predicted, pinned, predicted_pinned]): (Stage, [&'static str; 4])) -> [Column; 4] {

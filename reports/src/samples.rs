@@ -46,17 +46,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         peak_device_bytes: peak * GIB,
         parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
-    let stage = |stage| StageRecord {
-        stage,
-        time: None,
-        memory: Some(memory),
-        predicted_peak_allocated_bytes: None,
-        host: None,
-        predicted_host: None,
-        steps: Vec::new(),
-        step_secs: Vec::new(),
-        operations: Vec::new(),
-    };
+    let stage = |stage| StageRecord { memory: Some(memory), ..StageRecord::new(stage) };
     RunRecord {
         schema: SCHEMA,
         version: Some("0.1.0".into()),

@@ -120,6 +120,21 @@ pub struct StageRecord {
 }
 
 impl StageRecord {
+    /// A stage of which nothing is known yet.
+    pub fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            time: None,
+            memory: None,
+            predicted_peak_allocated_bytes: None,
+            host: None,
+            predicted_host: None,
+            steps: Vec::new(),
+            step_secs: Vec::new(),
+            operations: Vec::new(),
+        }
+    }
+
     /// How long it took.
     pub fn secs(&self) -> Option<Secs> {
         self.time.map(|time| time.secs)

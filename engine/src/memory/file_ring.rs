@@ -12,7 +12,7 @@ use std::sync::Arc;
 use engine_protocol::Secs;
 use tch::Tensor;
 
-use super::pinned_ring::{PageLocking, RING_BYTES};
+use super::pinned_ring::{PageLocking, RING_BYTES, RingBuffer};
 use super::readers::{Readers, Reading};
 use crate::cuda::{self, CopyStream, Event, host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
@@ -60,13 +60,6 @@ pub(super) struct FileRing {
     next: (usize, i64),
     /// Bytes that were to be page-locked, and were not.
     pub(super) not_locked_bytes: u64,
-}
-
-#[derive(Debug)]
-struct RingBuffer {
-    memory: Tensor,
-    /// The last copy from it is done.
-    copied: Event,
 }
 
 #[derive(Debug)]

@@ -45,11 +45,12 @@ pub(super) struct PinnedRing {
     next: usize,
 }
 
+/// A buffer of a ring: of this one, and of that for weights from their files.
 #[derive(Debug)]
-struct RingBuffer {
-    memory: Tensor,
-    /// The copy from it is done.
-    copied: Event,
+pub(super) struct RingBuffer {
+    pub(super) memory: Tensor,
+    /// The last copy from it is done.
+    pub(super) copied: Event,
 }
 
 impl PinnedRing {

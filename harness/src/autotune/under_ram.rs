@@ -1,6 +1,7 @@
 //! Candidates under a budget of the machine's memory: one that it does not hold gives way to others that take less of it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use engine_protocol::{PlanReport, StreamFrom};
 
@@ -27,16 +28,13 @@ pub(crate) fn under_ram(candidates: Vec<Alternatives>, testbed: &Testbed, models
         return Ok(UnderRam { cases: candidates.into_iter().filter_map(|cases| cases.into_iter().next()).collect(), nearest: None });
     };
     let (mut plans, mut found) = (BTreeMap::new(), UnderRam::default());
-    for case in candidates.iter().flatten() {
-        // What only decoding looks at moves no weights.
-        let places = text_without(&case.config, &OF_DECODE)?;
-        if let std::collections::btree_map::Entry::Vacant(place) = plans.entry(places) {
-            place.insert(plan(case, testbed, models)?);
-        }
-    }
     for alternatives in candidates {
         for case in alternatives {
-            let report = &plans[&text_without(&case.config, &OF_DECODE)?];
+            // What only decoding looks at moves no weights.
+            let report = match plans.entry(text_without(&case.config, &OF_DECODE)?) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(plan(&case, testbed, models)?),
+            };
             let needed = report.host().peak_bytes.unwrap_or(0);
             if needed > held {
                 if found.nearest.as_ref().is_none_or(|(_, least)| needed < *least) {

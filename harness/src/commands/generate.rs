@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         disk,
         checkpoint: arguments.checkpoint.clone(),
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
-        host_limit_bytes: if testbed.device == Device::Virtual { testbed.ram.limit_bytes() } else { testbed.ram.bytes },
+        host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
         ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
     };

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     disk::say_where_assumed(testbed.disk, disk::is_modelled(&testbed, &config));
     let request = Request {
-        host_limit_bytes: if testbed.device == Device::Virtual { testbed.ram.limit_bytes() } else { testbed.ram.bytes },
+        host_limit_bytes: testbed.ram.bytes,
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),
         ..testbed.request("profile", models.get(&config.model)?, &config, host_rates)
     };

@@ -96,15 +96,9 @@ mod tests {
             Err(gib) => (Outcome::Oom, 0.0, Some(gib << 30)),
         };
         let stage = |(stage, secs): (Stage, f64)| StageRecord {
-            stage,
             time: Some(StageTime { secs: Secs::measured(secs), copy_stall: None, work: None }),
             memory: Some(StageMemory::default()),
-            predicted_peak_allocated_bytes: None,
-            host: None,
-            predicted_host: None,
-            steps: Vec::new(),
-            step_secs: Vec::new(),
-            operations: Vec::new(),
+            ..StageRecord::new(stage)
         };
         RunRecord {
             outcome,

@@ -85,15 +85,9 @@ mod tests {
 
     fn record(case: &Case, steps: &[f64]) -> RunRecord {
         let stage = |stage, secs: &[f64]| StageRecord {
-            stage,
             time: Some(StageTime { secs: Secs::measured(secs.iter().sum()), copy_stall: None, work: None }),
-            memory: None,
-            predicted_peak_allocated_bytes: None,
-            host: None,
-            predicted_host: None,
-            steps: Vec::new(),
             step_secs: secs.iter().copied().map(Secs::measured).collect(),
-            operations: Vec::new(),
+            ..StageRecord::new(stage)
         };
         let stages = vec![stage(Stage::Encode, &[]), stage(Stage::Denoise, steps), stage(Stage::Decode, &[])];
         RunRecord { stages, ..bare_record(&case.name, &case.config) }

@@ -2,7 +2,7 @@
 
 use engine_protocol::{
     Config, Device, Event, HostShortage, Lowered, Outcome, PeakParts, PlannedHost, PlannedStage, Request, RunRecord, SCHEMA, Secs, Source,
-    Stage, StageMemory, StageRecord, StageTime, Transfers, gib,
+    Stage, StageRecord, Transfers, gib,
 };
 use host_memory::{PageLockLimit, page_lock_limit};
 use virtual_gpu_protocol::ProcessReport;
@@ -93,19 +93,19 @@ impl Transcript {
             }
             Event::StageEnded { stage, time, memory, host, operations } => {
                 self.open_stage = None;
-                self.keep(StageRecord { host, operations, ..bare(stage, time, memory) });
+                self.keep(StageRecord { time, memory, host, operations, ..StageRecord::new(stage) });
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
                 // The stage that ran out is a stage of the run too.
                 self.open_stage = Some(stage);
-                self.keep(bare(stage, None, memory));
+                self.keep(StageRecord { memory, ..StageRecord::new(stage) });
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::OutOfHostMemory { stage, memory, shortage, message } => {
                 if let Some(stage) = stage {
                     self.open_stage = Some(stage);
-                    self.keep(bare(stage, None, memory));
+                    self.keep(StageRecord { memory, ..StageRecord::new(stage) });
                 }
                 self.verdict = Some(Verdict::OutOfHostMemory { stage, shortage, message });
             }
@@ -255,21 +255,6 @@ fn page_locking_limit() -> String {
         Some(PageLockLimit::Wsl) => "; this is WSL, which lets a process lock little".into(),
         Some(PageLockLimit::Ulimit(bytes)) => format!("; `ulimit -l` is {:.2} GiB", gib(bytes)),
         None => String::new(),
-    }
-}
-
-/// A stage of which so much is known.
-fn bare(stage: Stage, time: Option<StageTime>, memory: Option<StageMemory>) -> StageRecord {
-    StageRecord {
-        stage,
-        time,
-        memory,
-        predicted_peak_allocated_bytes: None,
-        host: None,
-        predicted_host: None,
-        steps: Vec::new(),
-        step_secs: Vec::new(),
-        operations: Vec::new(),
     }
 }
 

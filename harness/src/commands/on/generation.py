@@ -6,7 +6,6 @@ they may be (`max_new_tokens`, `max_length`, `max_time`). So no text ends before
 
 import ctypes
 import functools
-import importlib.abc
 import sys
 import threading
 import time
@@ -59,28 +58,7 @@ def _decide(mixin):
     mixin._has_unfinished_sequences = decide
 
 
-class _OnImport(importlib.abc.MetaPathFinder):
-    """Waits for the module that generates texts to be imported."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name != UTILS:
-            return None
-        sys.meta_path.remove(self)
-        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((spec for spec in specs if spec is not None), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            execute = spec.loader.exec_module
-
-            def execute_and_watch(module):
-                execute(module)
-                try:
-                    _watch_criteria(sys.modules[CRITERIA].StoppingCriteriaList)
-                    _decide(module.GenerationMixin)
-                except Exception:
-                    pass  # A version that is made in another way goes on as it would.
-
-            spec.loader.exec_module = execute_and_watch
-        return spec
-
-
-sys.meta_path.insert(0, _OnImport())
+def watch(module):
+    """Has texts end that `module`, which is UTILS, generates."""
+    _watch_criteria(sys.modules[CRITERIA].StoppingCriteriaList)
+    _decide(module.GenerationMixin)

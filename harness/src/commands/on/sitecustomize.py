@@ -136,13 +136,15 @@ def _host_peak_bytes():
 
 
 class _OnImport:
-    """Waits for torch.cuda to be imported."""
+    """Waits for a module to be imported, and gives it to `then`."""
 
-    def __init__(self):
-        self.allocator = None
+    def __init__(self, name, then):
+        self.name = name
+        self.then = then
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name, path=None, target=None):
-        if name != "torch.cuda":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if hasattr(finder, "find_spec"))
@@ -153,13 +155,23 @@ class _OnImport:
             def execute_and_watch(module):
                 execute(module)
                 try:
-                    self.allocator = _Allocator(sys.modules["torch"], module)
-                    self.allocator.watch()
+                    self.then(module)
                 except Exception:
-                    pass
+                    pass  # A version that is made in another way goes on as it would.
 
             spec.loader.exec_module = execute_and_watch
         return spec
+
+
+class _Watch:
+    """What is known of the allocator, once torch.cuda is imported."""
+
+    def __init__(self):
+        self.allocator = None
+
+    def begin(self, cuda):
+        self.allocator = _Allocator(sys.modules["torch"], cuda)
+        self.allocator.watch()
 
     def write(self):
         try:
@@ -202,11 +214,12 @@ def _import_the_next_one():
 
 
 if "LOWMEM_VIRTUAL_GPU_REPORT" in os.environ:
-    _watching = _OnImport()
-    sys.meta_path.insert(0, _watching)
-    atexit.register(_watching.write)
+    _watch = _Watch()
+    _OnImport("torch.cuda", _watch.begin)
+    atexit.register(_watch.write)
     try:
-        _beside("generation")
+        _generation = _beside("generation")
+        _OnImport(_generation.UTILS, _generation.watch)
     except Exception:
         pass
 _import_the_next_one()
