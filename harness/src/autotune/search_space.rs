@@ -45,16 +45,13 @@ pub(crate) fn candidates(
         for (resident, tile) in resident.iter().flat_map(|resident| tiles.iter().map(move |tile| (resident, tile))) {
             let mut alternatives = Alternatives::new();
             for less in LESS_RAM.into_iter().filter(|less| less.iter().all(|(key, _)| !is_fixed(key))) {
-                let mut definition = Definition::empty(name);
-                let number = |value: &Option<i64>| value.map(Value::from);
                 let open = [
-                    ("low_mem_level", number(level)),
+                    ("low_mem_level", level.map(Value::from)),
                     ("resident_blocks", resident.map(|resident| json!(resident))),
-                    ("vae_tile_size", number(tile)),
+                    ("vae_tile_size", tile.map(Value::from)),
                 ];
                 let open = open.into_iter().chain(less.iter().map(|&(key, value)| (key, Some(value.into()))));
-                let open = open.filter_map(|(key, value)| Some((key.to_owned(), value?)));
-                fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
+                let definition = definition(name, &fixed, open);
                 let (found, warnings) = match expand(&definition, models, rules) {
                     // What is fixed may not go with it.
                     Err(_) if !less.is_empty() => continue,
@@ -81,6 +78,14 @@ pub(crate) fn candidates(
         }
     }
     Ok((candidates, idle.unwrap_or_default()))
+}
+
+/// One value for each key: what is `fixed`, and of what is `open` what has a value.
+fn definition<'a>(name: &str, fixed: &[(String, Value)], open: impl Iterator<Item = (&'a str, Option<Value>)>) -> Definition {
+    let mut definition = Definition::empty(name);
+    let open = open.filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
+    definition
 }
 
 fn open(values: &[i64], is_fixed: bool) -> Vec<Option<i64>> {
