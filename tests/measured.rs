@@ -41,7 +41,7 @@ pub fn folders() -> Vec<Folder> {
 /// When it cannot be read.
 pub fn folder(path: &Path) -> Folder {
     let sweeps = subfolders(path).into_iter().filter(|sweep| sweep.join(reports::RECORDS).exists());
-    let records = |sweep: &Path| reports::load_records(sweep).unwrap_or_else(|error| panic!("{error}")).0;
+    let records = |sweep: &Path| reports::load_records(sweep).unwrap_or_else(|error| panic!("{error}")).records;
     Folder { name: name(path), path: path.to_owned(), sweeps: sweeps.map(|sweep| (name(&sweep), records(&sweep))).collect() }
 }
 

@@ -5,11 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{OperationTime, Secs, WorkKind, WorkType};
+use engine_protocol::{OperationTime, Secs, WorkKind, WorkType, unfinished};
 use serde_json::json;
 
 use crate::cuda::{Event, ObservedOperation, Stream};
@@ -50,12 +50,13 @@ struct Recorder {
 #[derive(Debug)]
 struct Trace {
     path: PathBuf,
+    /// Beside its place, where it is put when it is complete.
     file: BufWriter<File>,
 }
 
 impl Trace {
     fn create(path: &Path) -> Result<Self> {
-        let file = BufWriter::new(File::create(path).map_err(|error| Error::file(path, error))?);
+        let file = BufWriter::new(File::create(unfinished(path)).map_err(|error| Error::file(path, error))?);
         let mut trace = Self { path: path.to_owned(), file };
         let names = [(ARITHMETIC, "arithmetic"), (COPIES, "copies")];
         let names = names.map(|(row, name)| json!({"ph": "M", "name": "thread_name", "pid": 0, "tid": row, "args": {"name": name}}));
@@ -77,7 +78,8 @@ impl Trace {
 
     fn finish(&mut self) -> Result<()> {
         self.write("\n]\n")?;
-        self.file.flush().map_err(|error| Error::file(&self.path, error))
+        let placed = self.file.flush().and_then(|()| fs::rename(unfinished(&self.path), &self.path));
+        placed.map_err(|error| Error::file(&self.path, error))
     }
 }
 

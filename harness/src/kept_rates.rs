@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine_protocol::{DiskRate, HostRates};
+use reports::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::data;
@@ -37,7 +38,7 @@ impl KeptRates {
         let failed = |why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", file.display()));
         let text = serde_yaml::to_string(self).map_err(|error| failed(&error))?;
         let folder = file.parent().expect("a file in a folder");
-        fs::create_dir_all(folder).and_then(|()| fs::write(&file, text)).map_err(|error| failed(&error))
+        fs::create_dir_all(folder).and_then(|()| write_whole(&file, text)).map_err(|error| failed(&error))
     }
 }
 

@@ -1,18 +1,24 @@
-//! Printing that outlives its reader: `lowmem report | head` is no crash.
+//! Printing that outlives its reader, `lowmem report | head` is no crash, and that no name from a file can give orders to a terminal by.
+
+use std::fmt::Arguments;
+use std::io::Write;
+
+use engine_protocol::visible;
 
 /// A line on standard output.
 macro_rules! say {
-    ($($part:tt)*) => {{
-        use std::io::Write;
-        // A reader that went away wants no more lines.
-        let _ = writeln!(std::io::stdout(), $($part)*);
-    }};
+    () => { say!("") };
+    ($($part:tt)*) => { $crate::print::line(&mut ::std::io::stdout(), format_args!($($part)*)) };
 }
 
 /// A line on standard error.
 macro_rules! tell {
-    ($($part:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($part)*);
-    }};
+    ($($part:tt)*) => { $crate::print::line(&mut ::std::io::stderr(), format_args!($($part)*)) };
+}
+
+/// Writes it whole.
+pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
+    let text = text.to_string();
+    // A reader that went away wants no more lines.
+    let _ = to.write_all(format!("{}\n", visible(&text)).as_bytes());
 }

@@ -1,12 +1,13 @@
 //! A run directory as it grows: made, locked, appended to, and taken up again. Records of an older schema stay as they are; new ones are in this program's.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use engine_protocol::{Config, Device, RunRecord};
-use reports::{MANIFEST, Manifest, RECORDS, Run, Summary};
+use reports::{FILES, MANIFEST, Manifest, RECORDS, Records, Run, Summary, write_whole};
 
 use crate::data;
 use crate::error::Error;
@@ -18,34 +19,47 @@ pub(crate) struct RunStore {
     manifest: Manifest,
     /// In the order in which they came.
     records: Vec<RunRecord>,
+    /// Where in `records` the newest of each case is.
+    newest: HashMap<String, usize>,
+    /// Lines of the records' file that are no records, a sentence each.
+    passed_over: Vec<String>,
     /// Kept open for its lock too: two programs never append to the same records.
     file: File,
+    /// Bytes of the file that are whole records.
+    whole_bytes: u64,
 }
 
 impl RunStore {
-    /// Makes a run directory for what `manifest` says: `out`, or a new one that `latest` points to.
+    /// Makes a run directory for what `manifest` says: `out`, or a new one that `latest` points to. What is in it and is not of a run of ours is never written over.
     pub(crate) fn create(out: Option<PathBuf>, default: PathBuf, manifest: Manifest) -> Result<Self, Error> {
-        let is_default = out.is_none();
-        let dir = out.unwrap_or(default);
-        if dir.join(MANIFEST).exists() || dir.join(RECORDS).exists() {
-            return Err(Error::input(format!(
-                "{} holds a run already: add --resume to go on with it, or name another --out",
-                dir.display()
-            )));
-        }
+        let (dir, is_default) = match out {
+            Some(dir) => (dir, false),
+            None => (free_place(default), true),
+        };
+        refuse_occupied(&dir)?;
+        let is_new = !dir.exists();
         fs::create_dir_all(&dir).map_err(|error| Error::input(format!("cannot make the run directory {}: {error}", dir.display())))?;
-        let file = open(&dir)?;
-        write_manifest(&dir, &manifest)?;
-        if is_default {
-            point_latest_to(&dir)?;
+        let begun = open(&dir).and_then(|file| write_manifest(&dir, &manifest).map(|()| file));
+        if begun.is_err() {
+            // Without a manifest it is no run, and no later one may take it for somebody's. What cannot be removed has no record in it.
+            let _ = fs::metadata(dir.join(RECORDS)).is_ok_and(|file| file.len() == 0).then(|| fs::remove_file(dir.join(RECORDS)));
+            let _ = is_new.then(|| fs::remove_dir(&dir));
         }
-        Ok(Self { dir, manifest, records: Vec::new(), file })
+        let file = begun?;
+        if is_default {
+            point_latest_to(&dir);
+        }
+        Ok(Self { dir, manifest, records: Vec::new(), newest: HashMap::new(), passed_over: Vec::new(), file, whole_bytes: 0 })
     }
 
     /// Takes up the run in `dir`, which must be of the same kind as what `manifest` says. A torn last record is cut off.
     pub(crate) fn resume(dir: PathBuf, mut manifest: Manifest) -> Result<Self, Error> {
+        if has_just_begun(&dir) {
+            return Self::create(Some(dir.clone()), dir, manifest);
+        }
         let earlier = reports::load_manifest(&dir)?;
-        let same_models = earlier.models.iter().all(|old| manifest.models.iter().all(|new| new.name != old.name || new == old));
+        let models: HashMap<&str, _> = manifest.models.iter().map(|model| (model.name.as_str(), model)).collect();
+        let same_models = earlier.models.iter().all(|old| models.get(old.name.as_str()).is_none_or(|new| *new == old));
         let differs = [
             ("on another device", earlier.device != manifest.device),
             ("on another GPU", earlier.gpu != manifest.gpu),
@@ -59,16 +73,18 @@ impl RunStore {
             return Err(Error::input(format!("{} was run {what}: name another --out", dir.display())));
         }
         let file = open(&dir)?;
-        let (records, whole) = reports::load_records(&dir)?;
-        file.set_len(whole).map_err(|error| Error::io(&dir.join(RECORDS), error))?;
+        let Records { records, whole_bytes, passed_over } = reports::load_records(&dir)?;
+        file.set_len(whole_bytes).map_err(|error| Error::io(&dir.join(RECORDS), error))?;
         // What was run before stays in the report.
         manifest.begun = earlier.begun;
-        let cases = earlier.cases.into_iter().filter(|case| !manifest.cases.contains(case)).collect::<Vec<_>>();
+        let known: HashSet<&String> = manifest.cases.iter().collect();
+        let cases = earlier.cases.into_iter().filter(|case| !known.contains(case)).collect::<Vec<_>>();
         manifest.cases.extend(cases);
         let models = earlier.models.into_iter().filter(|old| !manifest.models.contains(old)).collect::<Vec<_>>();
         manifest.models.extend(models);
         write_manifest(&dir, &manifest)?;
-        Ok(Self { dir, manifest, records, file })
+        let newest = records.iter().enumerate().map(|(place, record)| (record.case.clone(), place)).collect();
+        Ok(Self { dir, manifest, records, newest, passed_over, file, whole_bytes })
     }
 
     /// Where it is.
@@ -83,17 +99,26 @@ impl RunStore {
 
     /// Whether the case has an answer already, for this very configuration.
     pub(crate) fn has_answer(&self, case: &str, config: &Config) -> bool {
-        let newest = self.records.iter().rev().find(|record| record.case == case);
+        let newest = self.newest.get(case).and_then(|&place| self.records.get(place));
         newest.is_some_and(|record| record.outcome.is_lasting() && record.config == *config)
     }
 
-    /// Writes a record down, before anything else happens.
+    /// Writes a record down, on disk, before anything else happens. One that found no room is taken back, so that the next is a line of its own.
     pub(crate) fn append(&mut self, record: RunRecord) -> Result<(), Error> {
         let mut line = serde_json::to_string(&record).map_err(|error| Error::Fault(format!("the record is no JSON: {error}")))?;
         line.push('\n');
-        // One write, so that a lost machine leaves at most one torn line.
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
-        written.map_err(|error| Error::io(&self.dir.join(RECORDS), error))?;
+        let path = self.dir.join(RECORDS);
+        if let Err(error) = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()) {
+            let cut = self.file.set_len(self.whole_bytes).err().map(|error| format!(", and half of it stays: {error}")).unwrap_or_default();
+            return Err(Error::Fault(format!(
+                "{}: the record of {} could not be written: {}{cut}",
+                path.display(),
+                record.case,
+                advised(&error)
+            )));
+        }
+        self.whole_bytes += line.len() as u64;
+        self.newest.insert(record.case.clone(), self.records.len());
         self.records.push(record);
         Ok(())
     }
@@ -106,12 +131,50 @@ impl RunStore {
 
     /// The run as it is now.
     pub(crate) fn run(&self) -> Run {
-        Run::new(self.manifest.clone(), self.records.clone())
+        Run { passed_over: self.passed_over.clone(), ..Run::new(self.manifest.clone(), self.records.clone()) }
     }
 
     /// Writes the report.
     pub(crate) fn write_report(&self, summary: &Summary<'_>) -> Result<(), Error> {
         Ok(reports::write(summary, &self.dir)?)
+    }
+}
+
+/// Whether a run was begun there, and ended before it had a manifest.
+fn has_just_begun(dir: &Path) -> bool {
+    let is_empty = fs::symlink_metadata(dir.join(RECORDS)).is_ok_and(|file| file.is_file() && file.len() == 0);
+    is_empty && fs::symlink_metadata(dir.join(MANIFEST)).is_err()
+}
+
+/// Refuses a folder that has a run in it, or a file of somebody else under a name that a run would take.
+fn refuse_occupied(dir: &Path) -> Result<(), Error> {
+    let is_there = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
+    let shown = dir.display();
+    if is_there(MANIFEST) {
+        return Err(Error::input(format!("{shown} holds a run already: add --resume to go on with it, or name another --out")));
+    }
+    let just_begun = has_just_begun(dir);
+    match FILES.into_iter().find(|&name| is_there(name) && !(just_begun && name == RECORDS)) {
+        Some(name) => {
+            Err(Error::input(format!("{shown} has a {name} that is of no run here: name another --out, and nothing is written over")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `dir`, or where another run of the same second took it, the same with a number.
+fn free_place(dir: PathBuf) -> PathBuf {
+    let numbered = |number: u32| PathBuf::from(format!("{}-{number}", dir.display()));
+    [dir.clone()].into_iter().chain((2..100).map(numbered)).find(|place| fs::symlink_metadata(place).is_err()).unwrap_or(dir)
+}
+
+/// An error in writing, with what to do where that is plain.
+fn advised(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            format!("{error}: make room, and go on with --resume")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -128,16 +191,17 @@ fn open(dir: &Path) -> Result<File, Error> {
 fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), Error> {
     let path = dir.join(MANIFEST);
     let text = serde_json::to_string_pretty(manifest).map_err(|error| Error::Fault(format!("the manifest is no JSON: {error}")))?;
-    // Written beside and moved over, so that there is never half of one.
-    let beside = dir.join(".manifest.json");
-    fs::write(&beside, text + "\n").and_then(|()| fs::rename(&beside, &path)).map_err(|error| Error::io(&path, error))
+    write_whole(&path, text + "\n").map_err(|error| Error::Fault(format!("{}: {}", path.display(), advised(&error))))
 }
 
-/// Makes `latest` among the run directories a link to `dir`.
-fn point_latest_to(dir: &Path) -> Result<(), Error> {
-    let (Some(name), latest) = (dir.file_name(), data::runs().join("latest")) else { return Ok(()) };
+/// Makes `latest` among the run directories a link to `dir`. It is a convenience: without it the run is as good.
+fn point_latest_to(dir: &Path) {
+    let (Some(name), latest) = (dir.file_name(), data::runs().join("latest")) else { return };
     let beside = data::runs().join(format!(".latest-{}", std::process::id()));
-    symlink(name, &beside).and_then(|()| fs::rename(&beside, &latest)).map_err(|error| Error::io(&latest, error))
+    if let Err(error) = symlink(name, &beside).and_then(|()| fs::rename(&beside, &latest)) {
+        let _ = fs::remove_file(&beside);
+        tell!("warning: {} does not lead to this run: {error}", latest.display());
+    }
 }
 
 #[cfg(test)]

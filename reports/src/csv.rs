@@ -13,17 +13,38 @@ pub(crate) fn results(summary: &Summary<'_>) -> Result<String, Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(columns.iter().map(|column| column.name))?;
     for record in &run.records {
-        writer.write_record(columns.iter().map(|column| column.cell(run, record)))?;
+        writer.write_record(columns.iter().map(|column| inert(column.cell(run, record))))?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     // Every cell is text.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// A cell that no spreadsheet takes for a formula. Text that would begin one gets an apostrophe before it.
+fn inert(cell: String) -> String {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err() { format!("'{cell}") } else { cell }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples;
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (cell, written) in [
+            ("=1+1", "'=1+1"),
+            ("-1.5", "-1.5"),
+            ("-A1", "'-A1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("+x", "'+x"),
+            ("\tx", "'\tx"),
+            ("a=b", "a=b"),
+            ("", ""),
+        ] {
+            assert_eq!(inert(cell.into()), written);
+        }
+    }
 
     #[test]
     fn an_out_of_memory_is_a_row_and_what_is_not_known_is_empty() {

@@ -25,6 +25,7 @@ mod sentences;
 mod summary;
 mod table;
 mod verdict;
+mod whole_file;
 mod words;
 
 use std::fs;
@@ -33,7 +34,7 @@ use std::path::Path;
 pub use advice::{flags, host_remedies, level_and_flags, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use error::Error;
-pub use load::{MANIFEST, RECORDS, load, load_manifest, load_records};
+pub use load::{MANIFEST, RECORDS, Records, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
 pub use program_page::{ProgramPage, program_page};
 pub use ram::{ram_in_words, source as ram_source};
@@ -43,22 +44,30 @@ pub use sentences::{duration, fit, fits_not, nearest, source, steps_that_ran};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, terminal_notes};
 pub use verdict::{Miss, Verdict, nearest_by_ram, nearest_miss, needed_bytes, ranked};
+pub use whole_file::write_whole;
 pub use words::{CONTEXT, counters, in_gib, rough_time, time, time_with_range};
 
 /// The page's file name in a run directory.
 pub const REPORT: &str = "report.html";
+const RESULTS: &str = "results.csv";
+const TABLES: &str = "tables.md";
+const RECOMMENDED: &str = "recommended.yaml";
+const PLOTS: &str = "plots";
 
-/// Writes `results.csv`, `tables.md`, `recommended.yaml`, `plots/` and `report.html` into the run directory `dir`.
+/// All that a run directory holds.
+pub const FILES: [&str; 7] = [MANIFEST, RECORDS, RESULTS, TABLES, RECOMMENDED, PLOTS, REPORT];
+
+/// Writes a run's report into its directory `dir`.
 ///
 /// # Errors
 /// A file that cannot be written, or a plot that cannot be drawn.
 pub fn write(summary: &Summary<'_>, dir: &Path) -> Result<(), Error> {
     let plots = plot::all(summary)?;
-    let put = |path: &Path, text: &str| fs::write(path, text).map_err(|error| Error::io(path, error));
-    put(&dir.join("results.csv"), &csv::results(summary)?)?;
-    put(&dir.join("tables.md"), &markdown::tables(summary))?;
-    put(&dir.join("recommended.yaml"), &recommended::yaml(summary))?;
-    let folder = dir.join("plots");
+    let put = |path: &Path, text: &str| write_whole(path, text).map_err(|error| Error::io(path, error));
+    put(&dir.join(RESULTS), &csv::results(summary)?)?;
+    put(&dir.join(TABLES), &markdown::tables(summary))?;
+    put(&dir.join(RECOMMENDED), &recommended::yaml(summary))?;
+    let folder = dir.join(PLOTS);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
     for plot in &plots {
         put(&folder.join(format!("{}.svg", plot.name)), &plot.svg)?;

@@ -1,12 +1,14 @@
 //! Reading a run directory: its manifest and its records, in this program's schema or an older one.
 //!
-//! It judges nothing, and it writes nothing: the harness appends the records.
+//! It judges nothing, and it writes nothing: the harness appends the records. A line that is no record, as a full disk or a lost machine may leave it, costs its own case
+//! and no other.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use engine_protocol::{LoadWeights, OLDEST_SCHEMA, RunRecord, SCHEMA};
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -18,14 +20,25 @@ pub const MANIFEST: &str = "manifest.json";
 /// The records' file name in a run directory.
 pub const RECORDS: &str = "records.jsonl";
 
+/// The records of a run directory, as they were read.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// In the order in which they came.
+    pub records: Vec<RunRecord>,
+    /// Bytes of the file that are whole lines: what follows is a torn last record.
+    pub whole_bytes: u64,
+    /// Lines that are no records, a sentence each.
+    pub passed_over: Vec<String>,
+}
+
 /// Reads a run directory.
 ///
 /// # Errors
-/// No run there, or a file that cannot be read. A torn last record, as a lost machine leaves it, is passed over.
+/// No run there, a file that cannot be read, or one in a schema that is not known.
 pub fn load(dir: &Path) -> Result<Run, Error> {
     let manifest = load_manifest(dir)?;
-    let (records, _) = load_records(dir)?;
-    Ok(Run::new(manifest, records))
+    let Records { records, passed_over, .. } = load_records(dir)?;
+    Ok(Run { passed_over, ..Run::new(manifest, records) })
 }
 
 /// Reads the manifest of a run directory.
@@ -41,35 +54,44 @@ pub fn load_manifest(dir: &Path) -> Result<Manifest, Error> {
     parsed(&bytes, &path, None)
 }
 
-/// Reads the records of a run directory, and how many bytes of the file they are: what follows is a torn last record.
+/// Reads the records of a run directory.
 ///
 /// # Errors
-/// A file that cannot be read, or a line other than the last that is not a record.
-pub fn load_records(dir: &Path) -> Result<(Vec<RunRecord>, u64), Error> {
+/// A file that cannot be read, or a record in a schema that is not known.
+pub fn load_records(dir: &Path) -> Result<Records, Error> {
     let path = dir.join(RECORDS);
     let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Records::default()),
         other => other.map_err(|error| Error::io(&path, error))?,
     };
-    let mut records = Vec::new();
-    let mut whole = 0;
-    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
-        let is_last = whole + line.len() == bytes.len();
-        match parsed(line, &path, Some(index + 1)) {
-            // A record without its line end is torn too: more of it may have been meant to come.
-            Ok(record) if line.ends_with(b"\n") => records.push(record),
-            // One of another schema is whole: it is never cut off.
-            Err(error) if !is_last || matches!(error, Error::Schema { .. }) => return Err(error),
-            _ => break,
+    // A record without its line end is torn: more of it may have been meant to come.
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let lines: Vec<&[u8]> = bytes[..whole].split_inclusive(|&byte| byte == b'\n').chain([&bytes[whole..]]).collect();
+    let numbered = lines.into_par_iter().enumerate();
+    let parsed: Vec<_> = numbered.map(|(index, line)| parsed::<RunRecord>(line, &path, Some(index + 1))).collect();
+    let mut found = Records { whole_bytes: whole as u64, ..Records::default() };
+    let torn = parsed.len() - 1;
+    for (index, record) in parsed.into_iter().enumerate() {
+        match record {
+            // One of another schema is whole, even at the end: it is never cut off.
+            Err(error @ Error::Schema { .. }) => return Err(error),
+            _ if index == torn => {}
+            Ok(record) => found.records.push(record),
+            Err(error) => {
+                found.passed_over.push(format!("{error}: that line is no record and was passed over; --resume runs its case again"))
+            }
         }
-        whole += line.len();
     }
-    Ok((records, whole as u64))
+    Ok(found)
 }
 
 /// A record, which is one line of the file, or a manifest, which is all of it. Fields that an older schema lacks have their defaults.
 fn parsed<T: DeserializeOwned>(text: &[u8], path: &Path, line: Option<usize>) -> Result<T, Error> {
     let at = |source: serde_json::Error| Error::Parse { path: path.to_owned(), line: line.unwrap_or(source.line()), source };
+    // As this program writes it: read once, and not looked through first.
+    if text.starts_with(format!("{{\"schema\":{SCHEMA},").as_bytes()) {
+        return serde_json::from_slice(text).map_err(at);
+    }
     let mut value: Value = serde_json::from_slice(text).map_err(at)?;
     // Schema 1 had no number yet.
     let schema = value.get("schema").map_or(Some(1), Value::as_u64).unwrap_or(u64::MAX);
@@ -134,7 +156,7 @@ mod tests {
         for field in ["schema", "version", "began"] {
             old.as_object_mut().and_then(|fields| fields.remove(field)).expect(field);
         }
-        let (records, _) = load_records(dir(&[old, record()]).path()).expect("both are read");
+        let records = load_records(dir(&[old, record()]).path()).expect("both are read").records;
         let known: Vec<_> = records.iter().map(|record| (record.schema, record.version.as_deref(), record.began.is_some())).collect();
         assert_eq!(known, [(1, None, false), (SCHEMA, Some("0.1.0"), true)]);
     }
@@ -152,5 +174,19 @@ mod tests {
             "records.jsonl:2: written by lowmem 7.1.0 with record schema 99; this program reads schema 1 to {SCHEMA}: use lowmem 7.1.0"
         );
         assert!(told.contains(&expected), "{told}");
+    }
+
+    #[test]
+    fn half_a_record_costs_the_cases_of_its_own_line_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join(RECORDS);
+        let whole = format!("{}\n", record());
+        let glued = format!("{}{whole}", &whole[..whole.len() / 2]);
+        let zeros = "\0".repeat(4096) + "\n";
+        fs::write(&path, [&*whole, &*glued, &*zeros, &*whole, &whole[..20]].concat()).expect("written");
+        let found = load_records(dir.path()).expect("read");
+        assert_eq!((found.records.len(), found.passed_over.len()), (2, 2));
+        assert!(found.passed_over[0].contains("records.jsonl:2: ") && found.passed_over[1].contains("records.jsonl:3: "), "{found:?}");
+        assert_eq!(found.whole_bytes, (2 * whole.len() + glued.len() + zeros.len()) as u64);
     }
 }

@@ -1,6 +1,6 @@
 //! `tables.md`: the run's tables for a document. It judges nothing: a summary says all of it.
 
-use engine_protocol::gib;
+use engine_protocol::{gib, visible_line};
 
 use crate::summary::Summary;
 use crate::table::{TABLE, all_notes};
@@ -9,15 +9,15 @@ use crate::{forecast, ram};
 /// The run as Markdown: provenance, recommendation, one table a model and resolution.
 pub(crate) fn tables(summary: &Summary<'_>) -> String {
     let manifest = &summary.run.manifest;
-    let mut text = format!("# Sweep `{}`\n\n{}\n", manifest.sweep, summary.provenance);
+    let mut text = format!("# Sweep {}\n\n{}\n", inert(&manifest.sweep), inert(&summary.provenance));
     if let Some(capacity) = manifest.capacity_bytes {
-        text += &format!("Capacity: {:.2} GiB. {}\n", gib(capacity), manifest.choice);
+        text += &format!("Capacity: {:.2} GiB. {}\n", gib(capacity), inert(&manifest.choice));
     }
     text += "\n## Recommended\n\n";
-    summary.sentences.iter().for_each(|sentence| text += &format!("- {sentence}\n"));
+    summary.sentences.iter().for_each(|sentence| text += &format!("- {}\n", inert(sentence)));
     text += &format!("\n{}\n", summary.ranking);
     for verdict in &summary.verdicts {
-        text += &format!("\n## {}\n\n", verdict.subject());
+        text += &format!("\n## {}\n\n", inert(&verdict.subject()));
         text += &line(["case"].into_iter().chain(TABLE.iter().map(|column| column.title)));
         text += &line(["---"].into_iter().chain(TABLE.iter().map(|column| if column.is_figure { "--:" } else { "---" })));
         for record in &verdict.records {
@@ -41,17 +41,32 @@ pub(crate) fn tables(summary: &Summary<'_>) -> String {
         ram.iter().for_each(|row| text += &line(row.iter().map(String::as_str)));
     }
     text += "\n";
-    all_notes(summary).iter().for_each(|note| text += &format!("- {note}\n"));
+    all_notes(summary).iter().for_each(|note| text += &format!("- {}\n", inert(note)));
     if !summary.unsupported_calls.is_empty() {
         text += "\n## Calls that the virtual GPU does not support\n\n";
-        summary.unsupported_calls.iter().for_each(|(name, count)| text += &format!("- `{name}`: {count}\n"));
+        summary.unsupported_calls.iter().for_each(|(name, count)| text += &format!("- {}: {count}\n", inert(name)));
     }
     text
 }
 
 fn line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
-    let escaped: Vec<_> = cells.map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
+    let escaped: Vec<_> = cells.map(inert).collect();
     format!("| {} |\n", escaped.join(" | "))
+}
+
+/// Text as one line that stands for itself: no HTML, no link, no picture, no cell of its own.
+fn inert(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in visible_line(text).chars() {
+        match c {
+            '<' => shown += "&lt;",
+            '>' => shown += "&gt;",
+            '&' => shown += "&amp;",
+            '|' | '[' | ']' | '`' | '\\' => shown.extend(['\\', c]),
+            _ => shown.push(c),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -64,6 +79,18 @@ mod tests {
         let run = samples::run(vec![samples::ok("level1", 1, 10), samples::oom("level0", 0, 20)]);
         let text = tables(&Summary::of(&run));
         assert!(text.contains("| level0 | 0 |  | sdpa | 96x64 | oom in denoise |  |  | ≥ 31.00 |  |  |  |"), "{text}");
-        assert!(text.contains("`cudaThing`: 4"), "{text}");
+        assert!(text.contains("- cudaThing: 4"), "{text}");
+    }
+
+    #[test]
+    fn nothing_in_a_record_is_html_or_a_link() {
+        let hostile = "</td><img src=x> [a](javascript:b) | `c`\n# d";
+        let mut run = samples::run(vec![samples::ok(hostile, 1, 10), samples::oom("level0", 0, 20)]);
+        run.manifest.sweep = hostile.into();
+        let text = tables(&Summary::of(&run));
+        assert!(text.contains("\\[a\\](javascript:b) \\| \\`c\\`\\\\n# d"), "{text}");
+        for raw in ["<img", "</td>", " [a]", "\n# d"] {
+            assert!(!text.contains(raw), "{raw}: {text}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A run as data: its manifest and its records. What they mean is judged elsewhere.
 
+use std::collections::HashMap;
+
 use engine_protocol::{Device, GpuProfile, ModelSpec, Outcome, RunRecord, first_schema};
 use serde::{Deserialize, Serialize};
 
@@ -88,14 +90,16 @@ pub struct Run {
     pub manifest: Manifest,
     /// What came of it.
     pub records: Vec<RunRecord>,
+    /// Lines of the records' file that are no records, a sentence each.
+    pub passed_over: Vec<String>,
 }
 
 impl Run {
     /// A run of these records, the newest one of each case, in the order of the cases.
     pub fn new(manifest: Manifest, records: Vec<RunRecord>) -> Self {
-        let newest = |case: &String| records.iter().rev().find(|record| record.case == *case).cloned();
-        let records = manifest.cases.iter().filter_map(newest).collect();
-        Self { manifest, records }
+        let mut newest: HashMap<String, RunRecord> = records.into_iter().map(|record| (record.case.clone(), record)).collect();
+        let records = manifest.cases.iter().filter_map(|case| newest.remove(case)).collect();
+        Self { manifest, records, passed_over: Vec::new() }
     }
 
     /// Cases that have not ended yet.

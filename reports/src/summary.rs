@@ -2,7 +2,7 @@
 //!
 //! It formats no table and no file: those are made from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use engine_protocol::RunRecord;
 
@@ -23,6 +23,8 @@ pub struct Summary<'a> {
     pub verdicts: Vec<Verdict<'a>>,
     /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
     pub chosen: Option<&'a RunRecord>,
+    /// The best cases of each model and resolution, by name.
+    recommended: HashSet<&'a str>,
     /// One sentence a verdict, and one for the whole run.
     pub sentences: Vec<String>,
     /// Calls that the virtual GPU does not support, with how often each was made over the whole run.
@@ -40,6 +42,7 @@ impl<'a> Summary<'a> {
             provenance: sentences::provenance(run),
             ranking: sentences::ranking(run),
             sentences: verdicts.iter().map(|verdict| sentences::sentence(run, verdict)).chain(of_all).collect(),
+            recommended: verdicts.iter().filter_map(|verdict| Some(verdict.best?.case.as_str())).collect(),
             verdicts,
             chosen,
             unsupported_calls: unsupported_calls(run),
@@ -48,15 +51,16 @@ impl<'a> Summary<'a> {
 
     /// Whether it is the best case of its model and resolution.
     pub fn is_recommended(&self, record: &RunRecord) -> bool {
-        self.verdicts.iter().any(|verdict| verdict.best.is_some_and(|best| best.case == record.case))
+        self.recommended.contains(record.case.as_str())
     }
 
     /// The cases that verdicts are about, or all where they are few: `results.csv` has the others.
     pub(crate) fn told_cases(&self) -> Vec<&'a RunRecord> {
         const FEW: usize = 8;
         let few = self.run.records.len() <= FEW;
-        let is_told = |record: &RunRecord| self.verdicts.iter().any(|verdict| verdict.best.or(verdict.short_of_ram) == Some(record));
-        self.run.records.iter().filter(|record| few || is_told(record)).collect()
+        let told: HashSet<&str> =
+            self.verdicts.iter().filter_map(|verdict| Some(verdict.best.or(verdict.short_of_ram)?.case.as_str())).collect();
+        self.run.records.iter().filter(|record| few || told.contains(record.case.as_str())).collect()
     }
 
     /// The model and resolution with the most pixels: the first of equals.

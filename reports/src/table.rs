@@ -2,6 +2,8 @@
 //!
 //! A column stands here once; on the terminal there is room for some of them.
 
+use std::collections::{HashMap, HashSet};
+
 use engine_protocol::{Outcome, RunRecord, Stage};
 
 use crate::advice::host_remedies;
@@ -10,6 +12,9 @@ use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{needed_bytes, total_secs};
 use crate::words::{CONTEXT, counters, in_gib, time};
+
+/// Lines that are no records and are named one by one.
+const FEW_LINES: usize = 3;
 
 /// A column of the compact table.
 pub struct TableColumn {
@@ -93,7 +98,8 @@ pub(crate) fn outcome(record: &RunRecord) -> String {
 pub fn rows_look_alike(summary: &Summary<'_>) -> bool {
     let records = &summary.run.records;
     let settings = |record: &RunRecord| TABLE[..SETTINGS].iter().map(|column| column.cell(record)).collect::<Vec<_>>();
-    records.iter().enumerate().any(|(index, record)| records[..index].iter().any(|earlier| settings(earlier) == settings(record)))
+    let mut seen = HashSet::new();
+    !records.iter().all(|record| seen.insert(settings(record)))
 }
 
 /// What the columns on the terminal mean.
@@ -146,6 +152,10 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
     }
     notes.extend(run.manifest.left_out.iter().cloned());
     notes.extend(warned(records));
+    notes.extend(run.passed_over.iter().take(FEW_LINES).map(|said| format!("Warned: {said}.")));
+    if let Some(more @ 1..) = run.passed_over.len().checked_sub(FEW_LINES) {
+        notes.push(format!("Warned: {more} more lines of the records are no records."));
+    }
     let missing = run.missing();
     if missing > 0 {
         notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));
@@ -156,12 +166,14 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
 /// Each warning once, with the cases that it is about.
 fn warned(records: &[RunRecord]) -> Vec<String> {
     let mut about: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut places = HashMap::new();
     for record in records {
         for warning in record.warnings() {
-            match about.iter_mut().find(|(known, _)| *known == warning) {
-                Some((_, cases)) => cases.push(&record.case),
-                None => about.push((warning, vec![&record.case])),
+            let place = *places.entry(warning.clone()).or_insert(about.len());
+            if place == about.len() {
+                about.push((warning, Vec::new()));
             }
+            about[place].1.push(&record.case);
         }
     }
     let said = |(warning, cases): (String, Vec<&str>)| match cases.as_slice() {

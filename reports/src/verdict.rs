@@ -3,6 +3,7 @@
 //! Everything here is a pure function of the records. It says nothing in words.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use engine_protocol::{Outcome, RunRecord, Secs};
 
@@ -69,13 +70,15 @@ impl Verdict<'_> {
 
 /// A verdict for each model and resolution, in the order in which they first appear.
 pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
-    let subject = |record: &RunRecord| (record.config.model.clone(), record.config.resolution, record.config.frames);
     let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
+    let mut places = HashMap::new();
     for record in &run.records {
-        match groups.iter_mut().find(|group| subject(group[0]) == subject(record)) {
-            Some(group) => group.push(record),
-            None => groups.push(vec![record]),
+        let subject = (record.config.model.as_str(), record.config.resolution, record.config.frames);
+        let place = *places.entry(subject).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(Vec::new());
         }
+        groups[place].push(record);
     }
     groups.into_iter().map(|records| verdict(run, records)).collect()
 }

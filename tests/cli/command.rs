@@ -75,15 +75,26 @@ fn events() -> String {
 }
 
 /// A folder of a test's own.
-pub(crate) struct Place(TempDir);
+pub(crate) struct Place {
+    folder: PathBuf,
+    _around: TempDir,
+}
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().expect("a temporary folder"))
+        let around = tempfile::tempdir().expect("a temporary folder");
+        Self { folder: around.path().to_owned(), _around: around }
+    }
+
+    /// The same with a folder of that name in it.
+    pub(crate) fn inside(self, name: &str) -> Self {
+        let folder = self.path(name);
+        fs::create_dir(&folder).expect("a folder");
+        Self { folder, ..self }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.join(name)
     }
 
     /// Writes a file, and gives its path.
@@ -104,7 +115,7 @@ impl Place {
     /// A `lowmem` that runs in this folder with that worker.
     pub(crate) fn lowmem_with(&self, script: &str) -> Command {
         let mut command = lowmem();
-        command.env("LOWMEM_WORKER", self.worker(script)).current_dir(self.0.path());
+        command.env("LOWMEM_WORKER", self.worker(script)).current_dir(&self.folder);
         command
     }
 

@@ -35,5 +35,6 @@ mod resume;
 mod shared_weights;
 mod sweep;
 mod validate;
+mod whole_files;
 mod worker_ends;
 mod wrong_input;

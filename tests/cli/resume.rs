@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::command::{Place, stderr};
+use crate::command::{Place, stderr, stdout};
 
 const ARGUMENTS: [&str; 8] = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out", "run"];
 
@@ -79,7 +79,7 @@ fn another_budget_of_ram_is_another_run() {
 }
 
 #[test]
-fn a_broken_record_in_the_middle_is_named_with_its_line() {
+fn a_broken_record_in_the_middle_is_named_with_its_line_and_run_again() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
     let path = place.path("run/records.jsonl");
@@ -87,6 +87,10 @@ fn a_broken_record_in_the_middle_is_named_with_its_line() {
     let mut lines: Vec<_> = text.lines().collect();
     lines[2] = "{";
     fs::write(&path, lines.join("\n") + "\n").expect("broken");
-    let assert = place.lowmem_with(COUNTS).args(["report", "run"]).assert().code(2);
-    assert!(stderr(&assert).contains("records.jsonl:3: "), "{}", stderr(&assert));
+    let assert = place.lowmem_with(COUNTS).args(["report", "run"]).assert().success();
+    let said = stdout(&assert);
+    assert!(said.contains("records.jsonl:3: ") && said.contains("--resume runs its case again"), "{said}");
+    assert_eq!((runs(&place), place.rows("run").len()), (8, 7));
+    place.lowmem_with(COUNTS).args(ARGUMENTS).arg("--resume").assert().success();
+    assert_eq!((runs(&place), place.rows("run").len()), (9, 8));
 }

@@ -17,9 +17,11 @@ pub(super) struct Pngs {
 }
 
 impl Pngs {
-    /// Makes the folder, which must not be there yet.
+    /// Makes the folder, or takes one that is empty.
     pub(super) fn create(folder: &Path, shape: VideoShape) -> Result<Self> {
-        fs::create_dir(folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
+        if !fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+            fs::create_dir(folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
+        }
         Ok(Self { folder: folder.to_owned(), shape, written: 0 })
     }
 }

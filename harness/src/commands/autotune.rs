@@ -61,8 +61,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     progress.finish();
     let run = store.run();
     let summary = Summary::of(&run);
-    store.write_report(&summary)?;
-    ran?;
+    let written = store.write_report(&summary);
+    ran.and(written)?;
     if interrupt.is_wanted() {
         tell!("Interrupted: there is no answer. What ran is in {}", store.dir().display());
         return Ok(ExitCode::Interrupted);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use engine_protocol::{Calibration, Device, GpuProfile, Interval, Measured, WorkKind};
 
+use reports::write_whole;
+
 use super::table;
 use crate::calibration::{KINDS, calibrated, rate, starting_from};
 use crate::cli::CalibrateArguments;
@@ -166,9 +168,8 @@ fn own_path(profile: &GpuProfile) -> Result<PathBuf, Error> {
 fn keep(profile: &GpuProfile, path: &Path) -> Result<(), Error> {
     let failed = |why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", path.display()));
     let text = serde_yaml::to_string(profile).map_err(|error| failed(&error))?;
-    let draft = path.with_extension("part");
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&draft, text)).and_then(|()| fs::rename(&draft, path));
+    let written = fs::create_dir_all(folder).and_then(|()| write_whole(path, text));
     written.map_err(|error| failed(&error))?;
     say!(
         "Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.",

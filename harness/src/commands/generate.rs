@@ -6,7 +6,7 @@ mod output;
 use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, ModelSpec, Outcome, Request, ResidentBlocks, Settings, StreamFrom};
+use engine_protocol::{Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
 use serde_json::{Value, json};
 
 use super::warn_of_attention;
@@ -68,13 +68,11 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
         output: arguments.output.clone(),
         ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
     };
+    let _held = arguments.output.as_deref().zip(format).map(|(output, format)| output::Held::of(output, format)).transpose()?;
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::new(&request.config);
     let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
-    if let Some(output) = arguments.output.as_deref().filter(|_| record.as_ref().is_none_or(|record| record.outcome != Outcome::Ok)) {
-        output::remove_unfinished(output);
-    }
     match record {
         Some(record) => Ok(ending::tell_of(&record, &testbed, arguments.output.as_deref())),
         None => {

@@ -67,8 +67,9 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);
-    store.write_report(&summary)?;
-    ran?;
+    let written = store.write_report(&summary);
+    // Why cases are missing is said before what that did to the report.
+    ran.and(written)?;
     print(&summary, &store.report());
     if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));

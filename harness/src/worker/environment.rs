@@ -1,9 +1,14 @@
 //! Where the worker is and what a program finds in its environment: which CUDA libraries it meets is decided here and nowhere else.
 
-use std::env;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::{env, process};
 
 use clap::ValueEnum;
 use engine_protocol::{Allocator, Device, GpuProfile};
@@ -190,7 +195,27 @@ fn give_virtual_gpu(command: &mut Command, folder: &Path, profile: &GpuProfile, 
 /// Where this program and its libraries are.
 fn own_folder() -> Result<PathBuf, Error> {
     let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
-    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
+    Ok(for_the_loader(own.parent().map(Path::to_owned).unwrap_or_default()))
+}
+
+/// The folder by a name that the loader takes: it splits what it is given at colons, semicolons and white space. One that has some goes by its place among this
+/// process's open files, for as long as the process lives.
+fn for_the_loader(folder: PathBuf) -> PathBuf {
+    static OPENED: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
+    let splits = |byte: &u8| byte.is_ascii_whitespace() || b":;".contains(byte);
+    if !folder.as_os_str().as_encoded_bytes().iter().any(splits) {
+        return folder;
+    }
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = match opened.entry(folder.clone()) {
+        Entry::Occupied(known) => known.get().as_raw_fd(),
+        // One that cannot be opened is of no use by any name.
+        Entry::Vacant(place) => match File::open(&folder) {
+            Ok(file) => place.insert(file).as_raw_fd(),
+            Err(_) => return folder,
+        },
+    };
+    PathBuf::from(format!("/proc/{}/fd/{number}", process::id()))
 }
 
 fn must_be_built(path: &Path) -> Result<(), Error> {
@@ -216,6 +241,6 @@ fn split(path: Option<OsString>) -> impl Iterator<Item = PathBuf> {
 }
 
 fn join(folders: impl Iterator<Item = PathBuf>) -> OsString {
-    // What was split at colons has none.
-    env::join_paths(folders).unwrap_or_default()
+    // What could not be joined has no colon any more.
+    env::join_paths(folders.map(for_the_loader)).unwrap_or_default()
 }

@@ -1,7 +1,10 @@
-//! The place of a video: refused before anything runs where nothing could be written there, and left clean after a worker that was ended.
+//! The place of a video: refused before anything runs where nothing could be written there, held against others while the video is made, and left clean after a worker
+//! that was ended.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use engine_protocol::{Config, OutputFormat, unfinished};
 
@@ -29,13 +32,6 @@ pub(super) fn check(output: &Path) -> Result<OutputFormat, Error> {
         if fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some()) {
             return refuse("that folder is not empty: name a new one".into());
         }
-        let half = unfinished(output);
-        if half.exists() {
-            return refuse(format!(
-                "{} is left over from a run that was cut off, or a run is writing it now: remove it first",
-                half.display()
-            ));
-        }
     } else if output.is_dir() {
         return refuse("that is a folder: name a file in it".into());
     }
@@ -47,9 +43,68 @@ pub(super) fn check_size(format: OutputFormat, config: &Config) -> Result<(), Er
     format.check_size(config.resolution.width, config.resolution.height).map_err(|error| Error::input(format!("--output: {error}")))
 }
 
-/// Removes what a worker that could not clean up left behind.
-pub(super) fn remove_unfinished(output: &Path) {
-    let half = unfinished(output);
-    // Mostly there is none; one that cannot be removed has a name that says what it is.
-    let _ = if half.is_dir() { fs::remove_dir_all(&half) } else { fs::remove_file(&half) };
+/// A place that no other run writes to meanwhile. What is not finished there when it is dropped is removed.
+pub(super) struct Held {
+    path: PathBuf,
+    /// Locked: a run that was killed holds nothing, and what it left is taken over.
+    file: File,
+}
+
+impl Held {
+    /// Holds the place of a video until it is complete.
+    pub(super) fn of(output: &Path, format: OutputFormat) -> Result<Self, Error> {
+        let path = unfinished(output);
+        let refused = |error: io::Error| Error::input(format!("--output {}: {}: {error}", output.display(), path.display()));
+        loop {
+            let file = open(&path, format).map_err(refused)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let (shown, half) = (output.display(), path.display());
+                    return Err(Error::input(format!(
+                        "--output {shown}: another lowmem is writing it now, into {half}: wait for it, or name another place"
+                    )));
+                }
+                // Some file systems of the network know no locks.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            let held = Self { path: path.clone(), file };
+            // The one that held it may have put it in its place meanwhile, and then this is its video.
+            if held.is_in_place() {
+                held.clear().map_err(refused)?;
+                return Ok(held);
+            }
+        }
+    }
+
+    fn is_in_place(&self) -> bool {
+        let same = |ours: fs::Metadata, there: fs::Metadata| (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+        self.file.metadata().and_then(|ours| Ok(same(ours, fs::symlink_metadata(&self.path)?))).unwrap_or(false)
+    }
+
+    /// Removes what another run left in it.
+    fn clear(&self) -> io::Result<()> {
+        if !self.path.is_dir() {
+            return self.file.set_len(0);
+        }
+        fs::read_dir(&self.path)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A finished video is elsewhere by now, and another run may have begun one here. What cannot be removed has a name that says what it is.
+        let _ = self.is_in_place().then(|| if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) });
+    }
+}
+
+/// The file, or the folder, that is not complete yet.
+fn open(path: &Path, format: OutputFormat) -> io::Result<File> {
+    if format != OutputFormat::Pngs {
+        let no_link = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        return OpenOptions::new().write(true).create(true).truncate(false).custom_flags(no_link).open(path);
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(path),
+    }
 }

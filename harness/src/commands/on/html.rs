@@ -1,10 +1,9 @@
 //! The verdict of `lowmem on` as a page.
 
-use std::fs;
 use std::path::Path;
 
 use engine_protocol::{GpuProfile, gib};
-use reports::{ProgramPage, program_page};
+use reports::{ProgramPage, program_page, write_whole};
 
 use super::cards::{Judge, Word};
 use super::find::Found;
@@ -52,7 +51,7 @@ pub(super) fn write(
         },
     };
     let text = program_page(&page).map_err(|error| Error::Fault(format!("the page was not made: {error}")))?;
-    fs::write(path, text).map_err(|error| Error::io(path, error))
+    write_whole(path, text).map_err(|error| Error::io(path, error))
 }
 
 fn sentences(judge: &Judge<'_>, found: Option<&Found<'_>>) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! The verdict of `lowmem on` as JSON.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 
+use reports::write_whole;
 use serde::Serialize;
 
 use super::cards::{Course, Judge, Word};
@@ -92,7 +92,7 @@ pub(super) fn write(
         say!("{text}");
         return Ok(());
     }
-    fs::write(path, text + "\n").map_err(|error| Error::io(path, error))
+    write_whole(path, text + "\n").map_err(|error| Error::io(path, error))
 }
 
 fn out_of_memory(used: &DeviceUse) -> OutOfMemory<'_> {

@@ -1,0 +1,67 @@
+//! A run of 100,000 cases: read from its directory, as `--resume` and `lowmem report` do, and its report written. `cargo bench --workspace --bench many_cases`
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use engine_protocol::{Device, RunRecord, SCHEMA};
+use reports::{Host, Manifest, Summary, load, load_manifest, load_records};
+
+const CASES: usize = 100_000;
+
+/// Records as a real run left them, over and over, each with a name of its own.
+fn records() -> Vec<RunRecord> {
+    let measured = Path::new(env!("CARGO_MANIFEST_DIR")).join("measured/h100-2026-11-27");
+    let read = |folder| load_records(&measured.join(folder)).expect("records of a real GPU").records;
+    let known: Vec<RunRecord> = ["14b-720p", "14b-480p", "1.3b-480p"].into_iter().flat_map(read).collect();
+    known
+        .iter()
+        .cycle()
+        .take(CASES)
+        .enumerate()
+        .map(|(number, record)| RunRecord { case: format!("case{number}"), ..record.clone() })
+        .collect()
+}
+
+fn manifest(records: &[RunRecord]) -> Manifest {
+    Manifest {
+        schema: SCHEMA,
+        version: "0".into(),
+        begun: "now".into(),
+        command_line: Vec::new(),
+        sweep: "many".into(),
+        definition: String::new(),
+        device: Device::Cuda,
+        gpu: None,
+        choice: "a bench".into(),
+        capacity_bytes: Some(80 << 30),
+        smaller: Vec::new(),
+        memory_limit_bytes: None,
+        ram_bytes: None,
+        ram: None,
+        disk: None,
+        models: Vec::new(),
+        cases: records.iter().map(|record| record.case.clone()).collect(),
+        left_out: Vec::new(),
+        host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
+    }
+}
+
+fn many_cases(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let records = records();
+    let lines: String = records.iter().map(|record| serde_json::to_string(record).expect("JSON") + "\n").collect();
+    fs::write(dir.path().join(reports::RECORDS), lines).expect("written");
+    fs::write(dir.path().join(reports::MANIFEST), serde_json::to_string(&manifest(&records)).expect("JSON")).expect("written");
+    let mut group = criterion.benchmark_group("100,000 cases");
+    group.sample_size(10);
+    group.bench_function("read", |bencher| bencher.iter(|| black_box((load_manifest(dir.path()), load_records(dir.path())))));
+    let run = load(dir.path()).expect("a run");
+    assert_eq!(run.records.len(), CASES);
+    group.bench_function("report", |bencher| bencher.iter(|| reports::write(&Summary::of(&run), dir.path()).expect("written")));
+    group.finish();
+}
+
+criterion_group!(benches, many_cases);
+criterion_main!(benches);
