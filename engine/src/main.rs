@@ -1,7 +1,7 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
-//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes a request and prints what will live where
-//! and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
+//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes requests, a line each, and prints for each what will live
+//! where and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
 //! `lowmem-worker calibrate` what the GPU does; `lowmem-worker disk FOLDER` what the disk gives that holds the checkpoint in that folder.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use engine::memory::{Room, predict, predict_host, settle};
 use engine::{Checkpoint, calibration, case, components, disk_rate, host_rates};
-use engine_protocol::{Event, Request, Stage};
+use engine_protocol::{Event, PlanReport, Request, Stage};
+use rayon::prelude::*;
 
 /// Exit code for a checkpoint that cannot be opened, for something to plan that is no request, and for wrong usage.
 const BAD_INPUT: u8 = 2;
@@ -47,25 +48,38 @@ fn inspect(folder: &Path) -> ExitCode {
     }
 }
 
-/// Prints what will live where in the case that standard input asks for, and the predicted peaks.
+/// Prints what will live where in each case that standard input asks for, and the predicted peaks.
 fn plan() -> ExitCode {
-    match read_request() {
-        Ok(request) => {
-            let (gpu, disk) = (request.gpu.as_ref(), request.disk);
-            let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu, disk };
-            let components = components::of(&request.model);
-            let config = settle(&request.config, &components, room);
-            let mut report = predict(&config, &components, room.gpu);
-            report.host = predict_host(Stage::Encode, &config, &components, request.device);
-            report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
-            println!("{}", serde_json::to_string(&report).expect("a plan is plain data"));
+    let text = match read_input() {
+        Ok(text) => text,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let plans: Result<Vec<_>, _> = lines.into_par_iter().map(|line| Ok(plan_of(&request(line)?))).collect();
+    match plans {
+        Ok(plans) => {
+            plans.iter().for_each(|plan| println!("{}", serde_json::to_string(plan).expect("a plan is plain data")));
             ExitCode::SUCCESS
         }
-        Err(message) => {
+        Err::<_, String>(message) => {
             eprintln!("{message}");
             ExitCode::from(BAD_INPUT)
         }
     }
+}
+
+fn plan_of(request: &Request) -> PlanReport {
+    let (gpu, disk) = (request.gpu.as_ref(), request.disk);
+    let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu, disk };
+    let components = components::of(&request.model);
+    let config = settle(&request.config, &components, room);
+    let mut report = predict(&config, &components, room.gpu);
+    report.host = predict_host(Stage::Encode, &config, &components, request.device);
+    report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
+    report
 }
 
 /// Prints what was measured.
@@ -100,8 +114,16 @@ fn run_request() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn read_request() -> std::result::Result<Request, String> {
+fn read_request() -> Result<Request, String> {
+    request(&read_input()?)
+}
+
+fn read_input() -> Result<String, String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("standard input is not a request: {error}"))
+    Ok(text)
+}
+
+fn request(text: &str) -> Result<Request, String> {
+    serde_json::from_str(text).map_err(|error| format!("standard input is not a request: {error}"))
 }

@@ -1,6 +1,7 @@
-//! For tests: the record of a case that ran on the CPU and measured nothing, from which others are made.
+//! For tests: the record of a case that ran on the CPU and measured nothing, and a run of such cases, from which others are made.
 
 use engine_protocol::{Config, Device, Outcome, RunRecord, SCHEMA};
+use reports::{Manifest, Run};
 
 /// The record of a case of that name.
 pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
@@ -35,4 +36,35 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         is_skipped: false,
         unsupported_calls: Default::default(),
     }
+}
+
+/// The manifest of a run of cases of these names.
+pub(crate) fn bare_manifest(cases: &[&str]) -> Manifest {
+    Manifest {
+        schema: SCHEMA,
+        version: "0".into(),
+        begun: "now".into(),
+        command_line: Vec::new(),
+        sweep: "s".into(),
+        definition: String::new(),
+        device: Device::Cpu,
+        gpu: None,
+        choice: String::new(),
+        capacity_bytes: None,
+        smaller: Vec::new(),
+        memory_limit_bytes: None,
+        ram_bytes: None,
+        ram: None,
+        disk: None,
+        models: Vec::new(),
+        cases: cases.iter().map(|&case| case.to_owned()).collect(),
+        left_out: Vec::new(),
+        host: crate::host::describe(),
+    }
+}
+
+/// A run of these records.
+pub(crate) fn bare_run(records: Vec<RunRecord>) -> Run {
+    let names: Vec<String> = records.iter().map(|record| record.case.clone()).collect();
+    Run::new(bare_manifest(&names.iter().map(String::as_str).collect::<Vec<_>>()), records)
 }

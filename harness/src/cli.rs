@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +11,7 @@ use engine_protocol::{DiskRate, parse_setting};
 use serde_json::Value;
 
 use crate::autotune::Objective;
+use crate::gpu_profile::size;
 use crate::pcie_slot::PcieSlot;
 use crate::testbed::{DeviceChoice, Wanted};
 use crate::worker::EventOrder;
@@ -19,16 +21,22 @@ use crate::worker::EventOrder;
 #[command(name = "lowmem", version)]
 #[command(
     after_help = "Exit codes: 0 done; 1 our fault; 2 wrong usage or input; 3 nothing fits the budget; 4 some cases failed for another reason \
-                        than memory; 130 interrupted."
+                        than memory; 5 a comparison found something that got worse; 130 interrupted."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Say for each model how it runs on this machine, or on one that is named: what `lowmem` alone does
+    Advise(AdviseArguments),
+    /// Find the largest video that fits: the largest size, or with --resolution the most frames
+    Max(MaxArguments),
+    /// One video on many GPUs, side by side: level, memory, time, and with --prices what it costs
+    Cards(CardsArguments),
     /// Run every case of a sweep definition and write a report
     Sweep(SweepArguments),
     /// Find the best memory level for a budget
@@ -45,6 +53,8 @@ pub(crate) enum Command {
     On(OnArguments),
     /// Hold the virtual GPU against peaks of memory and times that others have published
     Validate(ValidateArguments),
+    /// Hold two runs against each other, case by case; with --fail-above for CI
+    Compare(CompareArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
     /// List the GPU profiles, and the real GPUs that are here
@@ -68,6 +78,93 @@ pub(crate) enum Command {
     },
 }
 
+impl Default for Command {
+    fn default() -> Self {
+        Self::Advise(AdviseArguments::default())
+    }
+}
+
+/// Arguments of `lowmem advise`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AdviseArguments {
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// One model, as `lowmem models` lists it (all by default)
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `lowmem max`.
+#[derive(Debug, Args)]
+pub(crate) struct MaxArguments {
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// 480p, 720p or WIDTHxHEIGHT: then the most frames are looked for
+    #[arg(long)]
+    pub(crate) resolution: Option<String>,
+    /// Frames of the video (the model's by default): then the largest size is looked for
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) frames: Option<i64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// key=value pairs, which fix a key
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem cards`.
+#[derive(Debug, Args)]
+pub(crate) struct CardsArguments {
+    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
+    #[arg(long)]
+    pub(crate) resolution: Option<String>,
+    /// Frames of the video (the model's by default)
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) frames: Option<i64>,
+    /// GPUs, with commas between them (all by default)
+    #[arg(long = "gpu", value_name = "GPU,GPU", value_delimiter = ',')]
+    pub(crate) gpus: Vec<String>,
+    /// The machine's memory as a budget (without limit by default)
+    #[arg(long, value_name = "32GB", allow_hyphen_values = true)]
+    pub(crate) ram: Option<String>,
+    /// What an hour of each costs: a YAML file of lines such as `rtx-4090: 0.35`
+    #[arg(long, value_name = "FILE.yaml")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// key=value pairs, which fix a key
+    #[arg(value_name = "key=value")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Arguments of `lowmem compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArguments {
+    /// Run directory of before
+    #[arg(value_name = "RUN_A")]
+    pub(crate) before: PathBuf,
+    /// Run directory of after
+    #[arg(value_name = "RUN_B")]
+    pub(crate) after: PathBuf,
+    /// End with exit code 5 where memory or time of a case grew by more than this: 2%
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) fail_above: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `lowmem sweep`.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArguments {
@@ -84,7 +181,7 @@ pub(crate) struct SweepArguments {
 }
 
 /// What cases run on.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct DeviceArguments {
     /// Budget (24GB) or profile (rtx-4090)
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
@@ -140,9 +237,21 @@ pub(crate) struct AutotuneArguments {
     /// Frames of the video (the model's by default)
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) frames: Option<i64>,
-    /// What is best
+    /// Which of the three answers is the recommended one
     #[arg(long, value_enum, default_value_t = Objective::Speed)]
     pub(crate) objective: Objective,
+    /// The longest that a video may take: 10min, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// Share of the GPU's memory to leave free: 5%
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) margin: Option<f64>,
+    /// Memory of the GPU to leave to others, such as a display: 1GB
+    #[arg(long, value_name = "SIZE", value_parser = gibibytes)]
+    pub(crate) reserve: Option<f64>,
+    /// Try what changes the video too: weights in 8 bits
+    #[arg(long)]
+    pub(crate) allow_lossy: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -362,6 +471,25 @@ pub(crate) fn as_setting(error: &clap::Error) -> Option<String> {
     let after = words.get(at + 1).filter(|next| !next.starts_with('-')).map(String::as_str);
     let value = words[at].split_once('=').map(|(_, value)| value).or(after).unwrap_or("VALUE");
     Some(format!("{option} is no option: write {key}={value}"))
+}
+
+/// A time as people write it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: Option<jiff::SignedDuration> = text.parse().ok();
+    let time = span.and_then(|span| Duration::try_from(span).ok()).filter(|time| !time.is_zero());
+    time.ok_or_else(|| "say a time such as 90s, 10min or 2h".to_owned())
+}
+
+/// A share of a whole, as a part of 1.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim().parse::<f64>().ok();
+    number.filter(|number| (0.0..100.0).contains(number)).map(|number| number / 100.0).ok_or_else(|| "say a share such as 5%".to_owned())
+}
+
+/// A size in GiB, which people write GB.
+fn gibibytes(text: &str) -> Result<f64, String> {
+    let gib = size(text).or_else(|| text.parse().ok());
+    gib.filter(|gib| gib.is_finite() && *gib >= 0.0).ok_or_else(|| "say a size such as 1GB".to_owned())
 }
 
 /// Settings of `key=value` words.

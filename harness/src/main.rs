@@ -55,9 +55,13 @@ fn main() -> ExitCode {
             None => error.exit(),
         },
     };
-    let result = match arguments.command {
+    let result = match arguments.command.unwrap_or_default() {
         // Its exit code is another program's.
         Command::On(arguments) => return ending(commands::on::run(&arguments)),
+        Command::Advise(arguments) => commands::advise::run(&arguments),
+        Command::Cards(arguments) => commands::cards::run(&arguments),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
+        Command::Max(arguments) => commands::max::run(&arguments),
         Command::Sweep(arguments) => commands::sweep::run(arguments),
         Command::Autotune(arguments) => commands::autotune::run(arguments),
         Command::Generate(arguments) => commands::generate::run(arguments),

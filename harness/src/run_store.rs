@@ -206,35 +206,11 @@ fn point_latest_to(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use engine_protocol::{Outcome, SCHEMA, Settings};
+    use engine_protocol::{Outcome, Settings};
 
     use super::*;
-    use crate::bare_record::bare_record;
+    use crate::bare_record::{bare_manifest as manifest, bare_record};
     use crate::model::Models;
-
-    fn manifest(cases: &[&str]) -> Manifest {
-        Manifest {
-            schema: SCHEMA,
-            version: "0".into(),
-            begun: "now".into(),
-            command_line: Vec::new(),
-            sweep: "s".into(),
-            definition: String::new(),
-            device: Device::Cpu,
-            gpu: None,
-            choice: String::new(),
-            capacity_bytes: None,
-            smaller: Vec::new(),
-            memory_limit_bytes: None,
-            ram_bytes: None,
-            ram: None,
-            disk: None,
-            models: Vec::new(),
-            cases: cases.iter().map(|&case| case.to_owned()).collect(),
-            left_out: Vec::new(),
-            host: crate::host::describe(),
-        }
-    }
 
     fn record(case: &str, outcome: Outcome) -> RunRecord {
         let models = Models::load().expect("models");

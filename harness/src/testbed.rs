@@ -14,9 +14,10 @@ use crate::ram::Ram;
 use crate::real_gpu::{self, RealGpu};
 
 /// What runs cases, as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DeviceChoice {
     /// A real GPU where one is large enough, else the virtual one
+    #[default]
     Auto,
     /// A real GPU
     Cuda,
@@ -183,6 +184,22 @@ impl Testbed {
             output: None,
             operation_times: None,
         }
+    }
+
+    /// A virtual GPU of the same kind with more memory than any case needs; none where no profile is known.
+    pub(crate) fn without_end(&self) -> Option<Self> {
+        /// More than any GPU has.
+        const ENDLESS: u64 = 1 << 42;
+        let mut profile = self.profile.clone()?;
+        profile.memory_bytes.value = ENDLESS;
+        Some(Self {
+            device: Device::Virtual,
+            profile: Some(profile),
+            capacity_bytes: Some(ENDLESS),
+            memory_limit_bytes: None,
+            uuid: None,
+            ..self.clone()
+        })
     }
 
     /// What a case may hold on the device, where that is less than there is.

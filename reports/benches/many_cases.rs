@@ -20,7 +20,7 @@ fn records() -> Vec<RunRecord> {
         .cycle()
         .take(CASES)
         .enumerate()
-        .map(|(number, record)| RunRecord { case: format!("case{number}"), ..record.clone() })
+        .map(|(number, record)| RunRecord { schema: SCHEMA, case: format!("case{number}"), ..record.clone() })
         .collect()
 }
 

@@ -1,9 +1,16 @@
-//! Finding the best memory level for a budget.
+//! Finding the best settings for a budget: `search_space` says what there is, `predicted` what may fit, `search` runs that, and `answers` judges what ran;
+//! `quick` runs the first that fits and no other.
 
+mod answers;
+mod predicted;
+mod quick;
 mod search;
 mod search_space;
-mod under_ram;
+mod would_fit;
 
-pub(crate) use search::{Answer, Objective, Search};
-pub(crate) use search_space::candidates;
-pub(crate) use under_ram::{UnderRam, under_ram};
+pub(crate) use answers::{Answers, Objective, Rule, rule_in_words};
+pub(crate) use predicted::{Budget, Predicted, least_ram, predicted, smallest};
+pub(crate) use quick::{Quick, QuickAnswer};
+pub(crate) use search::Search;
+pub(crate) use search_space::ladders;
+pub(crate) use would_fit::{WouldFit, would_fit};

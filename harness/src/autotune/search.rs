@@ -1,129 +1,143 @@
-//! Which candidates to run, and what is best of those that ran.
+//! Running what may fit: of each placement the way that is cut least, and where that runs out of memory after all, the next.
 
-use std::cmp::Reverse;
+use std::collections::HashMap;
 
-use clap::ValueEnum;
 use engine_protocol::{Outcome, RunRecord, Stage};
-use reports::{Miss, Run};
 
+use super::predicted::{Budget, Predicted, smallest};
+use super::search_space::{DENOISE, Rung, USUAL};
+use crate::error::Error;
 use crate::sweep::Case;
 
-/// Of what a GPU holds, the share that `balanced` leaves free.
-const HEADROOM: f64 = 0.1;
-
-/// What is best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Objective {
-    /// The lowest level that fits
-    Speed,
-    /// The smallest peak
-    Memory,
-    /// The lowest level that leaves a tenth of the GPU free
-    Balanced,
-}
-
-/// A search over candidates, the fastest first.
+/// A search over ladders.
 #[derive(Debug)]
 pub(crate) struct Search {
-    candidates: Vec<Case>,
-    objective: Objective,
-    capacity_bytes: Option<u64>,
-}
-
-/// What a search found.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Answer<'a> {
-    /// The best case, where one fits.
-    pub(crate) best: Option<&'a RunRecord>,
-    /// The one after it.
-    pub(crate) second: Option<&'a RunRecord>,
-    /// Where nothing fits, the case that missed by least.
-    pub(crate) nearest: Option<Miss<'a>>,
-    /// Where the machine's memory holds nothing that the GPU holds, what takes least of it, and how much.
-    pub(crate) short_of_ram: Option<(String, u64)>,
+    ladders: Vec<Vec<Rung>>,
+    /// What is left where none of them fits: of what takes least, the finest cuts.
+    last: Vec<Rung>,
 }
 
 impl Search {
-    /// A search for what `objective` calls best.
-    pub(crate) fn new(candidates: Vec<Case>, objective: Objective, capacity_bytes: Option<u64>) -> Self {
-        Self { candidates, objective, capacity_bytes }
+    /// A search over what may fit the budget, and for what takes least.
+    pub(crate) fn new(predicted: &[Vec<Predicted>], budget: &Budget) -> Self {
+        let may_fit = |predicted: &&Predicted| budget.may_hold(predicted);
+        let is_usual = |predicted: &&Predicted| predicted.rung.denoise <= USUAL;
+        let rungs =
+            |ladder: &Vec<Predicted>| ladder.iter().filter(is_usual).filter(may_fit).map(|predicted| predicted.rung.clone()).collect();
+        let mut ladders: Vec<Vec<Rung>> = predicted.iter().map(rungs).collect();
+        let least = smallest(predicted.iter().flatten().filter(is_usual).filter(may_fit), budget);
+        ladders.extend(least.map(|least| vec![least.rung.clone()]));
+        ladders.retain(|ladder| !ladder.is_empty());
+        // Of each finer cut what takes least.
+        let finest =
+            (USUAL + 1..).map(|cut| predicted.iter().flatten().filter(move |predicted| predicted.rung.denoise == cut).filter(may_fit));
+        let last = finest.take(DENOISE.len() - USUAL - 1).filter_map(|cut| Some(smallest(cut, budget)?.rung.clone())).collect();
+        Self { ladders, last }
     }
 
-    /// The next candidates to run, at most `jobs`; none when more would not change the answer.
-    pub(crate) fn next(&self, records: &[RunRecord], jobs: usize) -> Vec<&Case> {
-        if self.is_settled(records) {
-            return Vec::new();
+    /// Whether nothing may fit.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.ladders.is_empty() && self.last.is_empty()
+    }
+
+    /// The cases that run unless one of them runs out of memory.
+    pub(crate) fn first(&self) -> Vec<&Case> {
+        self.next(&[])
+    }
+
+    /// Runs one case after the other, in order of speed, until one fits. None where none does, and where `run` was interrupted.
+    pub(crate) fn first_that_fits(
+        &self,
+        mut run: impl FnMut(&Case) -> Result<Option<RunRecord>, Error>,
+    ) -> Result<Option<RunRecord>, Error> {
+        let mut records = Vec::new();
+        while let Some(case) = self.next(&records).first() {
+            match run(case)? {
+                Some(record) if record.outcome == Outcome::Ok => return Ok(Some(record)),
+                Some(record) => records.push(record),
+                None => break,
+            }
         }
-        let open = self.candidates.iter().filter(|case| !has_run(records, case) && !is_hopeless(records, case));
-        open.take(jobs).collect()
+        Ok(None)
     }
 
-    /// Whether two candidates fit that nothing that has not run could beat: for the smallest peak all must run.
-    fn is_settled(&self, records: &[RunRecord]) -> bool {
-        let fits = |record: &&RunRecord| record.outcome == Outcome::Ok && (self.objective == Objective::Speed || self.has_headroom(record));
-        self.objective != Objective::Memory && records.iter().filter(fits).count() >= 2
-    }
-
-    fn has_headroom(&self, record: &RunRecord) -> bool {
-        let limit = self.capacity_bytes.map_or(f64::INFINITY, |bytes| bytes as f64 * (1.0 - HEADROOM));
-        record.peak_device_bytes().is_none_or(|peak| peak as f64 <= limit)
-    }
-
-    /// The best of the cases that ran.
-    pub(crate) fn answer<'a>(&self, run: &'a Run) -> Answer<'a> {
-        // Sorting is stable: what is equal to an objective stays in order of speed.
-        let mut fitting = reports::ranked(run.records.iter().filter(|record| run.fits_ram(record)));
-        match self.objective {
-            Objective::Speed => {}
-            Objective::Memory => fitting.sort_by_key(|record| record.peak_device_bytes()),
-            // Those with headroom, the fastest first; then the rest, the smallest first.
-            Objective::Balanced => fitting.sort_by_key(|record| {
-                let roomy = self.has_headroom(record);
-                (Reverse(roomy), if roomy { None } else { record.peak_device_bytes() })
-            }),
+    /// The next cases to run; none when each ladder has one that fits, or none left.
+    pub(crate) fn next(&self, records: &[RunRecord]) -> Vec<&Case> {
+        let known: HashMap<&str, &RunRecord> = records.iter().map(|record| (record.case.as_str(), record)).collect();
+        let cases = unique(self.ladders.iter().filter_map(|ladder| next(ladder, &known)));
+        let has_answer = records.iter().any(|record| record.outcome != Outcome::Oom);
+        if cases.is_empty() && !has_answer {
+            return unique(self.last.iter().filter(|rung| !known.contains_key(rung.case.name.as_str())).take(1));
         }
-        let best = fitting.first().copied();
-        let nearest = if best.is_none() { reports::nearest_miss(run.records.iter(), run.manifest.capacity_bytes) } else { None };
-        let short = if best.is_none() { reports::nearest_by_ram(run.records.iter()) } else { None };
-        let short_of_ram = short.and_then(|record| Some((record.case.clone(), record.host_needed_bytes()?)));
-        Answer { best, second: fitting.get(1).copied(), nearest, short_of_ram }
-    }
-
-    /// By what cases are ranked, in words; `by_speed` is what holds where speed is the objective.
-    pub(crate) fn ranking(&self, by_speed: &str) -> String {
-        match self.objective {
-            Objective::Speed => by_speed.to_owned(),
-            Objective::Memory => "Least memory wins.".to_owned(),
-            Objective::Balanced => format!("Cases that leave {:.0}% of the GPU free come first. {by_speed}", HEADROOM * 100.0),
-        }
+        cases
     }
 }
 
-fn has_run(records: &[RunRecord], case: &Case) -> bool {
-    records.iter().any(|record| record.case == case.name)
+fn next<'a>(ladder: &'a [Rung], known: &HashMap<&str, &RunRecord>) -> Option<&'a Rung> {
+    // How finely both must be cut at least, from what ran out before.
+    let (mut denoise, mut decode) = (0, 0);
+    for rung in ladder.iter() {
+        if rung.denoise < denoise || rung.decode < decode {
+            continue;
+        }
+        let Some(record) = known.get(rung.case.name.as_str()) else { return Some(rung) };
+        match (record.outcome, record.failed_stage) {
+            (Outcome::Oom, Some(Stage::Decode)) => decode = rung.decode + 1,
+            (Outcome::Oom, _) => denoise = rung.denoise + 1,
+            // It fits, or it failed in a way that no cut mends.
+            _ => return None,
+        }
+    }
+    None
 }
 
-/// Whether a case of the same level, with as many resident blocks, ran out before the VAE, which is all that a tile size changes.
-fn is_hopeless(records: &[RunRecord], case: &Case) -> bool {
-    records.iter().any(|record| {
-        record.outcome == Outcome::Oom
-            && record.config.low_mem_level == case.config.low_mem_level
-            && record.config.resident_blocks == case.config.resident_blocks
-            && record.config.weight_dtype == case.config.weight_dtype
-            && record.config.offload_text_encoder == case.config.offload_text_encoder
-            && matches!(record.failed_stage, Some(Stage::Load | Stage::Encode | Stage::Denoise))
-    })
+/// Each case once.
+fn unique<'a>(rungs: impl Iterator<Item = &'a Rung>) -> Vec<&'a Case> {
+    let mut cases: Vec<&Case> = Vec::new();
+    for rung in rungs {
+        if cases.iter().all(|case| case.name != rung.case.name) {
+            cases.push(&rung.case);
+        }
+    }
+    cases
 }
 
 #[cfg(test)]
 mod tests {
+    use engine_protocol::{Config, Settings};
+
     use super::*;
+    use crate::bare_record::bare_record;
+    use crate::model::Models;
+
+    fn ladder() -> Vec<Rung> {
+        let models = Models::load().expect("models");
+        let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
+        let rung = |(denoise, decode)| Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone() } };
+        (0..3).flat_map(|denoise| (0..2).map(move |decode| (denoise, decode))).map(rung).collect()
+    }
+
+    /// What is run after each ending, as names.
+    fn walk(endings: &[(Outcome, Option<Stage>)]) -> Vec<String> {
+        let search = Search { ladders: vec![ladder()], last: Vec::new() };
+        let (mut records, mut names) = (Vec::new(), Vec::new());
+        let mut endings = endings.iter();
+        while let Some(case) = search.next(&records).first() {
+            names.push(case.name.clone());
+            let Some(&(outcome, failed_stage)) = endings.next() else { break };
+            records.push(RunRecord { outcome, failed_stage, ..bare_record(&case.name, &case.config) });
+        }
+        names
+    }
 
     #[test]
-    fn the_ranking_that_is_told_is_that_of_the_objective() {
-        let told = |objective| Search::new(Vec::new(), objective, None).ranking("Fastest wins.");
-        assert_eq!(told(Objective::Speed), "Fastest wins.");
-        assert_eq!(told(Objective::Memory), "Least memory wins.");
-        assert_eq!(told(Objective::Balanced), "Cases that leave 10% of the GPU free come first. Fastest wins.");
+    fn what_runs_out_is_cut_finer_where_it_ran_out() {
+        let oom = |stage| (Outcome::Oom, Some(stage));
+        assert_eq!(walk(&[(Outcome::Ok, None)]), ["00"]);
+        assert_eq!(walk(&[oom(Stage::Decode), (Outcome::Ok, None)]), ["00", "01"]);
+        assert_eq!(walk(&[oom(Stage::Denoise), (Outcome::Ok, None)]), ["00", "10"]);
+        assert_eq!(walk(&[oom(Stage::Denoise), oom(Stage::Decode), oom(Stage::Denoise), (Outcome::Ok, None)]), ["00", "10", "11", "21"]);
+        assert_eq!(walk(&[oom(Stage::Denoise); 3]), ["00", "10", "20"], "and then there is nothing finer");
+        assert_eq!(walk(&[(Outcome::Crashed, Some(Stage::Denoise))]), ["00"]);
     }
 }

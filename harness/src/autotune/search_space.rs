@@ -1,95 +1,163 @@
-//! What autotune may try: memory levels, resident blocks and tile sizes, the fastest first.
+//! What autotune may try: ways to place the models, the fastest first, and for each how finely denoise and decode may be cut, the least cut first.
 
-use engine_protocol::ResidentBlocks;
+use engine_protocol::Config;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::model::Models;
 use crate::sweep::{Case, Definition, Rules, expand};
 
-/// Levels, the fastest first.
-const LEVELS: [i64; 4] = [0, 1, 2, 3];
-/// At the level that streams: as many resident blocks as let copies hide, and none.
-const RESIDENT: [ResidentBlocks; 2] = [ResidentBlocks::Auto, ResidentBlocks::Count(0)];
-/// Tile sizes in latent pixels, the fastest first: a larger tile computes less overlap.
-const TILES: [i64; 3] = [16, 8, 4];
+/// Keys and their values.
+pub(super) type Settings = &'static [(&'static str, &'static str)];
 
-/// What a candidate may do for the sake of the machine's memory, beside what is left to the machine (`load_weights`, `stream_from`): the least loss first.
-const LESS_RAM: [&[(&str, &str)]; 4] = [
-    &[],
-    &[("weight_dtype", "fp8_e4m3")],
-    &[("offload_text_encoder", "stream")],
-    &[("offload_text_encoder", "stream"), ("weight_dtype", "fp8_e4m3")],
+/// Where the models live, about the fastest first: which is fastest is seen when they run.
+const PLACEMENTS: [Settings; 11] = [
+    &[("low_mem_level", "0")],
+    &[("low_mem_level", "0"), ("load_weights", "as_used")],
+    &[("low_mem_level", "1")],
+    &[("low_mem_level", "1"), ("load_weights", "as_used")],
+    &[("low_mem_level", "2")],
+    &[("low_mem_level", "2"), ("offload_text_encoder", "stream")],
+    &[("low_mem_level", "3"), ("resident_blocks", "auto")],
+    &[("low_mem_level", "3"), ("resident_blocks", "auto"), ("offload_text_encoder", "stream")],
+    &[("low_mem_level", "3")],
+    &[("low_mem_level", "3"), ("offload_text_encoder", "stream")],
+    &[("low_mem_level", "3"), ("prefetch_blocks", "0")],
 ];
 
-/// A candidate, and what may take its place where the machine's memory does not hold it.
-pub(crate) type Alternatives = Vec<Case>;
+/// Weights in 8 bits: half as much to hold and to copy, and another video.
+const LOSSY: Settings = &[("weight_dtype", "fp8_e4m3")];
 
-/// The cases to try for what `fixed` leaves open, the fastest first, each with its alternatives.
-///
-/// Tile sizes stand within levels: leaving a level costs more than a smaller tile does.
-pub(crate) fn candidates(
+/// How finely denoise is cut, in heads of self-attention. Each takes less than the one before, and a little longer.
+pub(super) const DENOISE: [Settings; 6] = [
+    &[],
+    &[("head_chunk", "8")],
+    &[("head_chunk", "4")],
+    &[("head_chunk", "2")],
+    &[("head_chunk", "1")],
+    &[("head_chunk", "1"), ("sequence_chunk", "1024"), ("allocator", "expandable_segments")],
+];
+
+/// The finest of these that is tried where something coarser fits: finer ones save little more, and take long.
+pub(super) const USUAL: usize = 2;
+
+/// How finely decode is cut, where it is in tiles: a larger tile computes less overlap.
+const DECODE: [Settings; 4] = [
+    &[("vae_tile_size", "16")],
+    &[("vae_tile_size", "8")],
+    &[("vae_tile_size", "4")],
+    &[("vae_tile_size", "4"), ("vae_temporal_chunk", "1")],
+];
+
+/// One way to cut a placement.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rung {
+    /// How finely denoise is cut, 0 not at all.
+    pub(crate) denoise: usize,
+    /// How finely decode is cut, 0 least.
+    pub(crate) decode: usize,
+    /// What would run.
+    pub(crate) case: Case,
+}
+
+/// A placement, cut in all ways, the least cut first.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ladder {
+    /// The ways to cut it.
+    pub(crate) rungs: Vec<Rung>,
+}
+
+/// All ladders for what `fixed` leaves open, and warnings that hold for every case of them. Weights in fewer bits are among them where that is allowed.
+pub(crate) fn ladders(
     name: &str,
-    fixed: Vec<(String, Value)>,
+    fixed: &[(String, Value)],
     models: &Models,
     rules: Rules,
-) -> Result<(Vec<Alternatives>, Vec<String>), Error> {
+    allow_lossy: bool,
+) -> Result<(Vec<Ladder>, Vec<String>), Error> {
     let is_fixed = |key: &str| fixed.iter().any(|(fixed, _)| fixed == key);
-    let levels: Vec<Option<i64>> = open(&LEVELS, is_fixed("low_mem_level"));
-    let tiles: Vec<Option<i64>> = open(&TILES, is_fixed("vae_tile_size"));
-    let is_streamed = |level: &Option<i64>| *level == LEVELS.last().copied();
-    let (mut candidates, mut idle): (Vec<Alternatives>, Option<Vec<String>>) = (Vec::new(), None);
-    for level in &levels {
-        let resident: &[Option<ResidentBlocks>] =
-            if is_streamed(level) && !is_fixed("resident_blocks") { &RESIDENT.map(Some) } else { &[None] };
-        for (resident, tile) in resident.iter().flat_map(|resident| tiles.iter().map(move |tile| (resident, tile))) {
-            let mut alternatives = Alternatives::new();
-            for less in LESS_RAM.into_iter().filter(|less| less.iter().all(|(key, _)| !is_fixed(key))) {
-                let open = [
-                    ("low_mem_level", level.map(Value::from)),
-                    ("resident_blocks", resident.map(|resident| json!(resident))),
-                    ("vae_tile_size", tile.map(Value::from)),
-                ];
-                let open = open.into_iter().chain(less.iter().map(|&(key, value)| (key, Some(value.into()))));
-                let definition = definition(name, &fixed, open);
-                let (found, warnings) = match expand(&definition, models, rules) {
-                    // What is fixed may not go with it.
-                    Err(_) if !less.is_empty() => continue,
-                    found => found?,
-                };
-                if less.is_empty() {
-                    // A warning counts where it holds for every candidate.
-                    match &mut idle {
-                        Some(idle) => idle.retain(|warning| warnings.contains(warning)),
-                        None => idle = Some(warnings),
-                    }
-                }
-                for mut case in found {
-                    if *resident == Some(ResidentBlocks::Auto) {
-                        case.name += "-resident_blocks_auto";
-                    }
-                    less.iter().for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
-                    if candidates.iter().flatten().chain(&alternatives).all(|known| known.config != case.config) {
-                        alternatives.push(case);
-                    }
-                }
-            }
-            candidates.push(alternatives);
+    let is_open = |settings: &Settings| settings.iter().all(|(key, _)| !is_fixed(key));
+    let mut space = Space { name, fixed, models, rules, seen: Vec::new(), idle: None, refused: None };
+    let mut ladders = Vec::new();
+    // What is fixed of a placement leaves the others of it open.
+    let placements = PLACEMENTS.map(|settings| settings.iter().copied().filter(|(key, _)| !is_fixed(key)).collect::<Vec<_>>());
+    let lossy: &[bool] = if allow_lossy && is_open(&LOSSY) { &[false, true] } else { &[false] };
+    for settings in &placements {
+        for &lossy in lossy {
+            let place: Vec<_> = settings.iter().chain(if lossy { LOSSY } else { &[] }).copied().collect();
+            let rungs = space.rungs(&place, is_open);
+            ladders.extend((!rungs.is_empty()).then_some(Ladder { rungs }));
         }
     }
-    Ok((candidates, idle.unwrap_or_default()))
+    match space.refused {
+        Some(error) if ladders.is_empty() => Err(error),
+        _ => Ok((ladders, space.idle.unwrap_or_default())),
+    }
 }
 
-/// One value for each key: what is `fixed`, and of what is `open` what has a value.
-fn definition<'a>(name: &str, fixed: &[(String, Value)], open: impl Iterator<Item = (&'a str, Option<Value>)>) -> Definition {
-    let mut definition = Definition::empty(name);
-    let open = open.filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
-    definition
+struct Space<'a> {
+    name: &'a str,
+    fixed: &'a [(String, Value)],
+    models: &'a Models,
+    rules: Rules,
+    /// Each configuration is there once, where it first stands.
+    seen: Vec<Config>,
+    idle: Option<Vec<String>>,
+    /// Why a combination is not legal: it matters where none is.
+    refused: Option<Error>,
 }
 
-fn open(values: &[i64], is_fixed: bool) -> Vec<Option<i64>> {
-    if is_fixed { vec![None] } else { values.iter().copied().map(Some).collect() }
+impl Space<'_> {
+    fn rungs(&mut self, place: &[(&'static str, &'static str)], is_open: impl Fn(&Settings) -> bool) -> Vec<Rung> {
+        // What is fixed is not cut otherwise; then there is one way.
+        let ways = |all: &[Settings]| {
+            let open: Vec<(usize, Settings)> = all.iter().copied().enumerate().filter(|(_, settings)| is_open(settings)).collect();
+            if open.is_empty() { vec![(0, &[] as Settings)] } else { open }
+        };
+        let (denoise, decode) = (ways(&DENOISE), ways(&DECODE));
+        let mut rungs = Vec::new();
+        for (denoise, heads) in &denoise {
+            for (decode, tiles) in &decode {
+                let settings: Vec<_> = place.iter().chain(*heads).chain(*tiles).copied().collect();
+                if let Some(case) = self.case(&settings) {
+                    rungs.push(Rung { denoise: *denoise, decode: *decode, case });
+                }
+            }
+        }
+        rungs
+    }
+
+    /// The case of these settings; none where it is known already or not legal.
+    fn case(&mut self, settings: &[(&'static str, &'static str)]) -> Option<Case> {
+        let mut definition = Definition::empty(self.name);
+        let open = settings.iter().map(|&(key, value)| (key.to_owned(), value_of(value)));
+        self.fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
+        let (mut cases, warnings) = match expand(&definition, self.models, self.rules) {
+            Ok(found) => found,
+            Err(error) => {
+                self.refused.get_or_insert(error);
+                return None;
+            }
+        };
+        let mut case = cases.pop()?;
+        if self.seen.contains(&case.config) {
+            return None;
+        }
+        self.seen.push(case.config.clone());
+        // A warning counts where it holds for every case.
+        match &mut self.idle {
+            Some(idle) => idle.retain(|warning| warnings.contains(warning)),
+            None => self.idle = Some(warnings),
+        }
+        let is_told = |key: &str| !["low_mem_level", "vae_tile_size"].contains(&key);
+        settings.iter().filter(|(key, _)| is_told(key)).for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
+        Some(case)
+    }
+}
+
+/// A number or a word.
+fn value_of(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| json!(text), Value::from)
 }
 
 #[cfg(test)]
@@ -98,37 +166,45 @@ mod tests {
 
     use super::*;
 
-    fn names(fixed: &[(&str, Value)]) -> Vec<String> {
+    fn found(fixed: &[(&str, Value)], allow_lossy: bool) -> Vec<Ladder> {
         let models = Models::load().expect("models");
-        let mut all = vec![("model".to_owned(), Value::from("wan-tiny")), ("resolution".to_owned(), Value::from("96x64"))];
+        let mut all = vec![("model".to_owned(), Value::from("wan2.1-t2v-1.3b"))];
         all.extend(fixed.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let rules = Rules { device: Device::Virtual, may_shorten: true };
-        let (cases, warnings) = candidates("autotune", all, &models, rules).expect("candidates");
-        assert_eq!(warnings, [""; 0]);
-        cases.into_iter().filter_map(|alternatives| alternatives.into_iter().next()).map(|case| case.name).collect()
+        ladders("autotune", &all, &models, rules, allow_lossy).expect("ladders").0
     }
 
     #[test]
-    fn the_fastest_comes_first_and_level_0_has_no_tiles() {
-        let all = names(&[]);
-        assert_eq!(all.len(), 1 + 4 * 3);
-        assert_eq!(all[..3], ["level0-sdpa-96x64", "level1-tile16-sdpa-96x64", "level1-tile8-sdpa-96x64"]);
-        assert_eq!(all[7], "level3-tile16-sdpa-96x64-resident_blocks_auto");
-        assert_eq!(all[12], "level3-tile4-sdpa-96x64");
+    fn each_configuration_is_there_once_the_least_cut_first() {
+        let all = found(&[], false);
+        assert!(all[0].rungs[0].case.name.starts_with("level0"), "{all:?}");
+        let mut configs: Vec<_> =
+            all.iter().flat_map(|ladder| &ladder.rungs).map(|rung| serde_json::to_string(&rung.case.config).expect("JSON")).collect();
+        let mut names: Vec<_> = all.iter().flat_map(|ladder| &ladder.rungs).map(|rung| rung.case.name.clone()).collect();
+        let count = configs.len();
+        for texts in [&mut configs, &mut names] {
+            texts.sort();
+            texts.dedup();
+            assert_eq!(texts.len(), count);
+        }
+        assert!(all.iter().all(|ladder| ladder.rungs.is_sorted_by_key(|rung| (rung.denoise, rung.decode))));
+        assert!(
+            all.iter().flat_map(|ladder| &ladder.rungs).all(|rung| rung.case.config.weight_dtype == engine_protocol::WeightDtype::AsStored)
+        );
     }
 
     #[test]
-    fn what_takes_less_of_the_machines_memory_stands_behind() {
-        let models = Models::load().expect("models");
-        let fixed = vec![("model".to_owned(), Value::from("wan-tiny")), ("weight_dtype".to_owned(), Value::from("as_stored"))];
-        let rules = Rules { device: Device::Virtual, may_shorten: true };
-        let (all, _) = candidates("autotune", fixed, &models, rules).expect("candidates");
-        let last: Vec<_> = all.last().expect("candidates").iter().map(|case| case.name.as_str()).collect();
-        assert_eq!(last, ["level3-tile4-sdpa-96x64", "level3-tile4-sdpa-96x64-offload_text_encoder_stream"]);
+    fn fewer_bits_are_tried_where_that_is_allowed() {
+        let lossy = |allow| found(&[], allow).iter().flat_map(|ladder| &ladder.rungs).filter(|rung| rung.case.name.contains("fp8")).count();
+        assert_eq!(lossy(false), 0);
+        assert!(lossy(true) > 0);
     }
 
     #[test]
     fn what_is_fixed_is_not_searched() {
-        assert_eq!(names(&[("low_mem_level", 2.into()), ("vae_tile_size", 4.into())]), ["level2-tile4-sdpa-96x64"]);
+        let all = found(&[("low_mem_level", 2.into()), ("vae_tile_size", 4.into()), ("head_chunk", 0.into())], false);
+        let configs: Vec<_> = all.iter().flat_map(|ladder| &ladder.rungs).map(|rung| &rung.case.config).collect();
+        assert!(configs.iter().all(|config| config.low_mem_level == 2 && config.vae_tile_size == Some(4) && config.head_chunk.is_none()));
+        assert!(!configs.is_empty());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Outcome, RunRecord, gib, setting_text};
+use engine_protocol::{Config, Device, Outcome, RunRecord, gib};
 use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
-use super::{shell_line, sweep, warn_of_attention};
-use crate::autotune::{Answer, Search, UnderRam, candidates, under_ram};
+use super::{generate_line, sweep, warn_of_attention};
+use crate::autotune::{
+    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
+};
 use crate::cli::{self, AutotuneArguments};
 use crate::data;
 use crate::error::Error;
@@ -17,34 +19,40 @@ use crate::model::Models;
 use crate::progress::Progress;
 use crate::ram::wsl_said;
 use crate::run_store::RunStore;
-use crate::sweep::{Definition, Limits, Rules, Schedule, prepare};
+use crate::sweep::{Case, Definition, Limits, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
-use crate::worker::Launcher;
+use crate::worker::{self, Launcher};
 
 const NAME: &str = "autotune";
 /// The model where none is named.
-const MODEL: &str = "wan2.1-t2v-14b";
-/// Settings that a command says even where they are the defaults.
-const SAID: [&str; 5] = ["model", "resolution", "frames", "low_mem_level", "attn_type"];
-
-/// Finds the best memory level for a budget.
+pub(super) const MODEL: &str = "wan2.1-t2v-14b";
+/// Finds the best settings for a budget.
 pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::choose(arguments.device.wanted())?;
     if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: autotune looks for what fits a GPU: use --device virtual or cuda"));
     }
-    let models = Models::load()?;
-    let (cases, warnings) = candidates(NAME, fixed(&arguments)?, &models, Rules { device: testbed.device, may_shorten: true })?;
-    let UnderRam { cases, nearest: short_of_ram } = under_ram(cases, &testbed, &models)?;
+    let (models, launcher) = (Models::load()?, Launcher::find(testbed.device)?);
+    let rules = Rules { device: testbed.device, may_shorten: true };
+    let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
+    let (ladders, warnings) = ladders(NAME, &fixed(&arguments, &testbed)?, &models, rules, arguments.allow_lossy)?;
+    // Another program in the worker's place predicts nothing.
+    let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
+    let budget = Budget::of(&testbed);
+    let search = Search::new(&ladders, &budget);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref());
+    let judged = ladders.iter().flatten().map(|predicted| &predicted.rung.case.config);
+    warn_of_attention(judged, testbed.profile.as_ref());
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
     };
-    let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    let mut manifest = sweep::manifest(&Definition::empty(NAME), &testbed, &models, &cases)?;
+    // The case that misses by least is run too where nothing may fit: it says by how much.
+    let least = smallest(ladders.iter().flatten(), &budget).filter(|_| search.is_hopeless()).map(|predicted| predicted.rung.case.clone());
+    let first: Vec<&Case> = search.first().into_iter().chain(&least).collect();
+    let mut manifest =
+        sweep::manifest(&Definition::empty(NAME), &testbed, &models, &first.iter().map(|&case| case.clone()).collect::<Vec<_>>())?;
     // Which candidates will run is not known yet.
     manifest.cases.clear();
     let mut store = RunStore::create(arguments.execution.out.clone(), testbed.run_dir(&data::runs(), NAME), manifest)?;
@@ -52,12 +60,11 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
     tell!("{}", testbed.ram.said);
     let schedule = Schedule::new(&testbed, &launcher, &models, limits, &interrupt);
-    let (schedule, open, hopeless) = prepare(schedule, &cases.iter().collect::<Vec<_>>(), &[])?;
+    let (schedule, open, hopeless) = prepare(schedule, &first, &[])?;
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let progress = Progress::new(open.len(), "candidates at most").expecting(schedule.forecasts.secs_of_all(&open));
-    let search = Search::new(open.into_iter().cloned().collect(), arguments.objective, testbed.capacity_bytes);
-    let ran = run_search(&search, &schedule, &mut store, &progress);
+    let progress = Progress::new(open.len(), "candidates").expecting(schedule.forecasts.secs_of_all(&open));
+    let ran = run_search(&search, least.as_ref(), &schedule, &mut store, &progress);
     progress.finish();
     let run = store.run();
     let summary = Summary::of(&run);
@@ -68,21 +75,33 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
 
-    let mut answer = search.answer(&run);
-    answer.short_of_ram = answer.short_of_ram.or(short_of_ram);
+    let answers = Answers::of(&run, rule);
+    let nothing = answers.best().is_none().then(|| nothing_fits(&ladders, &schedule, rules, &run)).transpose()?.unwrap_or_default();
+    let told = Told { answers: &answers, nothing: &nothing, run: &run, rule: rule_in_words(summary.ranking, rule, arguments.allow_lossy) };
     if arguments.json {
-        say!("{:#}", as_json(&answer, &run));
+        say!("{:#}", as_json(&told));
     } else {
-        print(&answer, &summary, &search);
+        print(&told, &summary);
         say!("\nReport: {}", store.report().display());
     }
-    Ok(exit_code(&answer, &run))
+    Ok(exit_code(&told))
 }
 
-/// Runs candidates until more would not change the answer.
-fn run_search(search: &Search, schedule: &Schedule<'_>, store: &mut RunStore, progress: &Progress) -> Result<(), Error> {
+/// Runs candidates until each placement has one that fits, or none.
+fn run_search(
+    search: &Search,
+    least: Option<&Case>,
+    schedule: &Schedule<'_>,
+    store: &mut RunStore,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let has_run = |store: &RunStore, case: &Case| store.run().records.iter().any(|record| record.case == case.name);
+    if let Some(case) = least.filter(|case| !has_run(store, case)) {
+        store.add_cases([case.name.clone()])?;
+        schedule.run(&[case], progress, |record| store.append(record))?;
+    }
     loop {
-        let batch = search.next(&store.run().records, schedule.limits.jobs);
+        let batch = search.next(&store.run().records);
         if batch.is_empty() || schedule.interrupt.is_wanted() {
             return Ok(());
         }
@@ -91,12 +110,53 @@ fn run_search(search: &Search, schedule: &Schedule<'_>, store: &mut RunStore, pr
     }
 }
 
+/// What there is to say where nothing fits.
+#[derive(Default)]
+struct NothingFits {
+    /// What the case that needs least of the GPU really needs, with its name.
+    needed: Option<(String, u64)>,
+    /// Where the machine's memory holds nothing: what takes least of it, and how much.
+    short_of_ram: Option<(String, u64)>,
+    would_fit: WouldFit,
+}
+
+fn nothing_fits(ladders: &[Vec<Predicted>], schedule: &Schedule<'_>, rules: Rules, run: &Run) -> Result<NothingFits, Error> {
+    let (testbed, models) = (schedule.testbed, schedule.models);
+    let budget = Budget::of(testbed);
+    let Some(least) = smallest(ladders.iter().flatten(), &budget) else {
+        let short_of_ram =
+            least_ram(ladders.iter().flatten()).and_then(|least| Some((least.rung.case.name.clone(), least.need?.ram_bytes)));
+        return Ok(NothingFits { short_of_ram, ..NothingFits::default() });
+    };
+    if run.records.iter().any(|record| record.outcome == Outcome::Ok) {
+        return Ok(NothingFits::default());
+    }
+    Ok(NothingFits {
+        needed: really_needs(&least.rung.case, schedule)?.map(|bytes| (least.rung.case.name.clone(), bytes)),
+        short_of_ram: None,
+        would_fit: would_fit(&least.rung.case, testbed, models, rules)?,
+    })
+}
+
+/// What a case needs of the GPU, as a virtual one of that kind with memory without end counts it.
+fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Error> {
+    let Some(mut endless) = schedule.testbed.without_end() else { return Ok(None) };
+    endless.ram.bytes = None;
+    let launcher = Launcher::find(Device::Virtual)?;
+    let request = endless.request(&case.name, schedule.models.get(&case.config.model)?, &case.config, schedule.host_rates.clone());
+    let record = worker::run_case(&launcher, &endless, &request, Some(schedule.limits.case_timeout), schedule.interrupt, &mut |_| {})?;
+    Ok(record.filter(|record| record.outcome == Outcome::Ok).and_then(|record| record.peak_device_bytes()))
+}
+
 /// What the arguments fix.
-fn fixed(arguments: &AutotuneArguments) -> Result<Vec<(String, Value)>, Error> {
+fn fixed(arguments: &AutotuneArguments, testbed: &Testbed) -> Result<Vec<(String, Value)>, Error> {
+    let capacity = testbed.capacity_bytes.map(gib).unwrap_or_default();
+    let kept = arguments.margin.map(|share| share * capacity).into_iter().chain(arguments.reserve).reduce(|all, more| all + more);
     let flags = [
         ("model", arguments.model.as_ref().map(|model| json!(model))),
         ("resolution", arguments.resolution.as_ref().map(|resolution| json!(resolution))),
         ("frames", arguments.frames.map(|frames| json!(frames))),
+        ("reserve_gib", kept.map(|gib| json!((gib * 100.0).ceil() / 100.0))),
     ];
     let mut fixed: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     fixed.extend(cli::settings(&arguments.settings)?);
@@ -106,56 +166,51 @@ fn fixed(arguments: &AutotuneArguments) -> Result<Vec<(String, Value)>, Error> {
     Ok(fixed)
 }
 
-fn exit_code(answer: &Answer<'_>, run: &Run) -> ExitCode {
-    match (answer.best, answer.nearest) {
-        (Some(_), _) => ExitCode::Done,
-        // Without an answer from any case, that nothing fits is not known.
-        (None, _) if !run.has_failures() && (!run.records.is_empty() || answer.short_of_ram.is_some()) => ExitCode::NothingFits,
-        _ => ExitCode::CasesFailed,
+/// What is printed.
+struct Told<'a> {
+    answers: &'a Answers<'a>,
+    nothing: &'a NothingFits,
+    run: &'a Run,
+    /// By what the answers were chosen.
+    rule: String,
+}
+
+impl<'a> Told<'a> {
+    /// Where nothing fits, the case that missed by least.
+    fn nearest(&self) -> Option<Miss<'a>> {
+        let is_open = self.answers.best().is_none() && self.answers.too_slow.is_none();
+        is_open.then(|| reports::nearest_miss(self.run.records.iter(), self.run.manifest.capacity_bytes)).flatten()
+    }
+
+    /// Where the machine's memory holds nothing that the GPU holds, what takes least of it.
+    fn short_of_ram(&self) -> Option<(String, u64)> {
+        let ran =
+            || reports::nearest_by_ram(self.run.records.iter()).and_then(|record| Some((record.case.clone(), record.host_needed_bytes()?)));
+        if self.answers.best().is_some() || self.answers.too_slow.is_some() { None } else { self.nothing.short_of_ram.clone().or_else(ran) }
     }
 }
 
-fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
-    let run = summary.run;
+fn exit_code(told: &Told<'_>) -> ExitCode {
+    let is_answered = !told.run.records.is_empty() || told.short_of_ram().is_some();
+    match told.answers.best() {
+        Some(_) => ExitCode::Done,
+        None if told.answers.too_slow.is_some() => ExitCode::NothingFits,
+        // Without an answer from any case, that nothing fits is not known.
+        None if !told.run.has_failures() && is_answered => ExitCode::NothingFits,
+        None => ExitCode::CasesFailed,
+    }
+}
+
+fn print(told: &Told<'_>, summary: &Summary<'_>) {
+    let (run, answers) = (told.run, told.answers);
     summary.verdicts.iter().for_each(|verdict| say!("{}", verdict.subject()));
     say!("{}\n", summary.provenance);
-    match (answer.best, &answer.nearest) {
-        (Some(best), _) => {
-            say!("Best: level {}", best.config.low_mem_level);
-            describe(best, run);
-            say!("  Run it: {}", command(&best.config, run));
-            match answer.second {
-                Some(second) => {
-                    say!("\nSecond: level {}", second.config.low_mem_level);
-                    describe(second, run);
-                }
-                None => say!("\nSecond: nothing else fits."),
-            }
-            say!("\n{}", search.ranking(summary.ranking));
-            say!("{}", reports::counters());
-            reports::steps_that_ran(best).iter().for_each(|said| say!("{said}"));
-        }
-        (None, nearest)
-            if let Some((case, needed)) = &answer.short_of_ram
-                && nearest.is_none() =>
-        {
-            let held = run.manifest.ram_bytes.map(|bytes| format!(", and there are {:.2}", gib(bytes))).unwrap_or_default();
-            say!("Nothing fits the machine's memory (RAM): {case} takes least of it, {:.2} GiB{held}.", gib(*needed));
-            say!("Try a machine with more memory, or a smaller model.");
-        }
-        (None, Some(miss)) => {
-            say!(
-                "Nothing fits into {}.",
-                run.manifest.capacity_bytes.map_or_else(|| "the GPU".into(), |bytes| format!("{:.2} GiB", gib(bytes)))
-            );
-            say!("{}", reports::nearest(miss, run.manifest.capacity_bytes));
-            say!("Try a smaller resolution, fewer frames, or a larger GPU.");
-        }
-        (None, None) if !run.has_failures() => say!("Nothing fits this machine."),
-        (None, None) => say!("No candidate has an answer."),
+    match answers.best() {
+        Some(best) => print_answers(told, best),
+        None => print_nothing(told),
     }
     // Where nothing fits as well: it may be the reason.
-    if let Some(advice) = advice(answer, run) {
+    if let Some(advice) = advice(told) {
         say!("\nMind: {advice}.");
     }
     for record in run.records.iter().filter(|record| !record.outcome.is_lasting()) {
@@ -166,10 +221,60 @@ fn print(answer: &Answer<'_>, summary: &Summary<'_>, search: &Search) {
     }
 }
 
+fn print_answers(told: &Told<'_>, best: &RunRecord) {
+    let run = told.run;
+    for (objective, record) in &told.answers.found {
+        let recommended = if record.case == best.case && told.answers.found.len() > 1 { ", recommended" } else { "" };
+        say!("{}{recommended}: level {}", objective.title(), record.config.low_mem_level);
+        describe(record, run);
+        say!("  Run it: {}\n", command(&record.config, run));
+    }
+    let missing = [Objective::Speed, Objective::Balanced, Objective::Memory].into_iter();
+    let missing: Vec<_> =
+        missing.filter(|objective| told.answers.found.iter().all(|(found, _)| found != objective)).map(Objective::title).collect();
+    if !missing.is_empty() && best.total_secs().is_some() {
+        say!("{}: as above, or the same with another tile.\n", missing.join(" and "));
+    }
+    say!("{}", told.rule);
+    say!("{}", reports::counters());
+    reports::steps_that_ran(best).iter().for_each(|said| say!("{said}"));
+}
+
+fn print_nothing(told: &Told<'_>) {
+    let run = told.run;
+    let capacity = run.manifest.capacity_bytes;
+    if let Some(fastest) = told.answers.too_slow {
+        say!("Nothing makes the deadline. The fastest:");
+        describe(fastest, run);
+        say!("Try fewer frames, a smaller size, fewer steps, or a faster GPU: `lowmem gpus` lists them.");
+        return;
+    }
+    match (told.nearest(), told.short_of_ram()) {
+        (Some(miss), _) => {
+            say!("Nothing fits into {}.", capacity.map_or_else(|| "the GPU".into(), |bytes| format!("{:.2} GiB", gib(bytes))));
+            match &told.nothing.needed {
+                Some((case, needed)) => say!("{case} needs least: {:.2} GiB (virtual).", gib(*needed)),
+                None => say!("{}", reports::nearest(&miss, capacity)),
+            }
+            say!(
+                "{}",
+                told.nothing.would_fit.in_words().unwrap_or_else(|| "Try a smaller resolution, fewer frames, or a larger GPU.".into())
+            );
+        }
+        (None, Some((case, needed))) => {
+            let held = run.manifest.ram_bytes.map(|bytes| format!(", and there are {:.2}", gib(bytes))).unwrap_or_default();
+            say!("Nothing fits the machine's memory (RAM): {case} takes least of it, {:.2} GiB{held}.", gib(needed));
+            say!("Try a machine with more memory, or a smaller model.");
+        }
+        (None, None) if !run.has_failures() => say!("Nothing fits this machine."),
+        (None, None) => say!("No candidate has an answer."),
+    }
+}
+
 /// What to change in the best case, or in the one that missed by least.
-fn advice(answer: &Answer<'_>, run: &Run) -> Option<String> {
-    let judged = answer.best.or(answer.nearest.as_ref().map(|miss| miss.record))?;
-    judged.config.attention_advice(run.manifest.gpu.as_ref()?)
+fn advice(told: &Told<'_>) -> Option<String> {
+    let judged = told.answers.best().or(told.answers.too_slow).or(told.nearest().map(|miss| miss.record))?;
+    judged.config.attention_advice(told.run.manifest.gpu.as_ref()?)
 }
 
 fn describe(record: &RunRecord, run: &Run) {
@@ -191,19 +296,13 @@ fn describe(record: &RunRecord, run: &Run) {
     say!("  {}", reports::duration(record).unwrap_or_else(|| "Time: not known".into()));
 }
 
-/// The command that makes a video with these settings: those that the level and the model do not give anyway.
+/// The command that makes a video with the settings of that case.
 fn command(config: &Config, run: &Run) -> String {
-    let mut words: Vec<String> =
-        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
-    let model = run.manifest.models.iter().find(|model| model.name == config.model);
-    let fewest = model.map(|model| config.fewest_settings(run.manifest.device, model)).unwrap_or_default();
-    let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
-    let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
-    words.extend(settings.map(|(key, value)| setting_text(key, &value)));
-    shell_line(words)
+    generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
 }
 
-fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
+fn as_json(told: &Told<'_>) -> Value {
+    let run = told.run;
     let case = |record: &RunRecord| {
         let settings = reports::settings(&record.config).into_iter().map(|(key, value)| (key.to_owned(), value));
         json!({
@@ -224,16 +323,33 @@ fn as_json(answer: &Answer<'_>, run: &Run) -> Value {
             "command": command(&record.config, run),
         })
     };
-    let nearest = |miss: Miss<'_>| json!({ "case": miss.record.case, "failed_stage": miss.record.failed_stage, "needed_bytes": miss.needed_bytes, "missing_bytes": miss.missing_bytes });
+    let of = |objective| told.answers.found.iter().find(|(other, _)| *other == objective).map(|(_, record)| case(record));
+    let nearest = |miss: Miss<'_>| {
+        let needed = told.nothing.needed.as_ref();
+        let needed_bytes = needed.map_or(miss.needed_bytes, |(_, bytes)| *bytes);
+        let usable = run.manifest.capacity_bytes.map(|bytes| miss.record.config.usable_of(bytes));
+        json!({
+            "case": needed.map_or(&miss.record.case, |(case, _)| case),
+            "failed_stage": miss.record.failed_stage,
+            "needed_bytes": needed_bytes,
+            "missing_bytes": usable.map_or(miss.missing_bytes, |usable| needed_bytes.saturating_sub(usable)),
+        })
+    };
+    let would_fit = &told.nothing.would_fit;
     json!({
         "gpu": run.manifest.gpu.as_ref().map(|gpu| &gpu.name),
         "device": run.manifest.device,
         "capacity_bytes": run.manifest.capacity_bytes,
         "ram_bytes": run.manifest.ram_bytes,
-        "best": answer.best.map(case),
-        "second": answer.second.map(case),
-        "nearest_miss": answer.nearest.map(nearest),
-        "short_of_ram": answer.short_of_ram.as_ref().map(|(case, needed)| json!({ "case": case, "needed_bytes": needed })),
-        "advice": advice(answer, run),
+        "best": told.answers.best().map(case),
+        "fastest": of(Objective::Speed),
+        "balanced": of(Objective::Balanced),
+        "smallest": of(Objective::Memory),
+        "rule": told.rule,
+        "too_slow": told.answers.too_slow.map(case),
+        "nearest_miss": told.nearest().map(nearest),
+        "would_fit": { "frames": would_fit.frames, "resolution": would_fit.resolution, "card": would_fit.card },
+        "short_of_ram": told.short_of_ram().map(|(case, needed)| json!({ "case": case, "needed_bytes": needed })),
+        "advice": advice(told),
     })
 }

@@ -1,11 +1,15 @@
 //! The commands: each reads its arguments, asks the other modules, and prints.
 
+pub(crate) mod advise;
 pub(crate) mod autotune;
 pub(crate) mod calibrate;
+pub(crate) mod cards;
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod flags;
 pub(crate) mod generate;
 pub(crate) mod gpus;
+pub(crate) mod max;
 pub(crate) mod models;
 pub(crate) mod on;
 pub(crate) mod plan;
@@ -19,7 +23,7 @@ pub(crate) mod validate;
 use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use engine_protocol::{Config, GpuProfile};
+use engine_protocol::{Config, Device, GpuProfile, ModelSpec, setting_text};
 
 /// Nothing but a line under the titles.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -58,6 +62,20 @@ fn on_lines(title: &str) -> String {
 fn warn_of_attention<'a>(configs: impl IntoIterator<Item = &'a Config>, gpu: Option<&GpuProfile>) {
     let advice: BTreeSet<String> = configs.into_iter().filter_map(|config| config.attention_advice(gpu?)).collect();
     advice.iter().for_each(|advice| tell!("warning: {advice}"));
+}
+
+/// Settings that a command says even where they are the defaults.
+const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
+
+/// The command that makes a video with these settings: those that the level and the model do not give anyway.
+fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
+    let mut words: Vec<String> =
+        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
+    let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
+    let is_said = |key: &str| model.is_none() || SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
+    let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
+    words.extend(settings.map(|(key, value)| setting_text(key, &value)));
+    shell_line(words)
 }
 
 /// This process's command line.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::testbed::Testbed;
 
-pub(crate) use ask::{calibrate, disk_rate, host_rates, inspect, plan};
+pub(crate) use ask::{calibrate, disk_rate, host_rates, inspect, plan, plans};
 pub(crate) use environment::{EventOrder, Guise, Launcher, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
 use outcome::{Course, Transcript};
 use process::End;

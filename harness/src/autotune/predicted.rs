@@ -1,0 +1,106 @@
+//! What the cases of a search are predicted to take, and which of them may fit a budget.
+
+use std::collections::HashSet;
+
+use engine_protocol::{GIB, PlanReport};
+
+use super::search_space::{Ladder, Rung};
+use crate::error::Error;
+use crate::model::Models;
+use crate::sweep::{Case, text_without};
+use crate::testbed::Testbed;
+use crate::worker;
+
+/// What the GPU is taken to hold beside tensors where a plan does not say it: more than was seen on any.
+const UNKNOWN_PROCESS: u64 = GIB;
+
+/// What a case is predicted to take. A figure that is not known is taken for none: it is seen when the case runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Need {
+    /// Of the GPU, the process's own memory included.
+    pub(crate) gpu_bytes: u64,
+    /// Of the machine's memory.
+    pub(crate) ram_bytes: u64,
+}
+
+impl Need {
+    fn of(plan: &PlanReport) -> Self {
+        let tensors = plan.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
+        let process = plan.process_bytes.unwrap_or(UNKNOWN_PROCESS);
+        Self { gpu_bytes: tensors + process, ram_bytes: plan.host().peak_bytes.unwrap_or(0) }
+    }
+}
+
+/// A rung with what it needs; nothing is known of it where nobody can predict.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Predicted {
+    pub(crate) rung: Rung,
+    pub(crate) need: Option<Need>,
+}
+
+/// A budget: what the GPU and the machine may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) gpu_bytes: Option<u64>,
+    pub(crate) ram_bytes: Option<u64>,
+}
+
+impl Budget {
+    /// That of a testbed.
+    pub(crate) fn of(testbed: &Testbed) -> Self {
+        Self { gpu_bytes: testbed.capacity_bytes, ram_bytes: testbed.ram.limit_bytes() }
+    }
+
+    pub(crate) fn holds_ram(&self, need: Need) -> bool {
+        self.ram_bytes.is_none_or(|held| need.ram_bytes <= held)
+    }
+
+    /// Whether a case may fit, as far as that is predicted.
+    pub(crate) fn may_hold(&self, predicted: &Predicted) -> bool {
+        let Some(need) = predicted.need else { return true };
+        let usable = self.gpu_bytes.map(|bytes| predicted.rung.case.config.usable_of(bytes));
+        self.holds_ram(need) && usable.is_none_or(|held| need.gpu_bytes <= held)
+    }
+}
+
+/// What each of these cases needs.
+pub(crate) fn needs<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<Need>, Error> {
+    Ok(plans(cases, testbed, models)?.iter().map(Need::of).collect())
+}
+
+fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<PlanReport>, Error> {
+    let requests = cases.map(|case| Ok(testbed.request(&case.name, models.get(&case.config.model)?, &case.config, None)));
+    worker::plans(&requests.collect::<Result<Vec<_>, Error>>()?)
+}
+
+/// Ladders with what their rungs need. A rung that the machine settles to what an earlier one is too is left out.
+pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models, can_predict: bool) -> Result<Vec<Vec<Predicted>>, Error> {
+    let rungs = |ladder: Ladder| ladder.rungs.into_iter().map(|rung| Predicted { rung, need: None }).collect::<Vec<_>>();
+    if !can_predict {
+        return Ok(ladders.into_iter().map(rungs).collect());
+    }
+    let mut plans = plans(ladders.iter().flat_map(|ladder| &ladder.rungs).map(|rung| &rung.case), testbed, models)?.into_iter();
+    let mut seen = HashSet::new();
+    let mut known = Vec::new();
+    for ladder in ladders {
+        let mut rungs = Vec::new();
+        for (rung, plan) in ladder.rungs.into_iter().zip(plans.by_ref()) {
+            if seen.insert(text_without(&plan.config, &[])?) {
+                rungs.push(Predicted { rung, need: Some(Need::of(&plan)) });
+            }
+        }
+        known.push(rungs);
+    }
+    Ok(known)
+}
+
+/// Of those that the machine's memory holds, what needs least of the GPU: the first of equals.
+pub(crate) fn smallest<'a>(all: impl Iterator<Item = &'a Predicted>, budget: &Budget) -> Option<&'a Predicted> {
+    let held = all.filter(|predicted| predicted.need.is_some_and(|need| budget.holds_ram(need)));
+    held.min_by_key(|predicted| predicted.need.map(|need| need.gpu_bytes))
+}
+
+/// What needs least of the machine's memory.
+pub(crate) fn least_ram<'a>(all: impl Iterator<Item = &'a Predicted>) -> Option<&'a Predicted> {
+    all.filter(|predicted| predicted.need.is_some()).min_by_key(|predicted| predicted.need.map(|need| need.ram_bytes))
+}

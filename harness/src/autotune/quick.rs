@@ -1,0 +1,65 @@
+//! A quick answer: of all that may fit by prediction the first in order of speed, run to see that it does. A whole search runs what may be faster too.
+
+use engine_protocol::RunRecord;
+use serde_json::Value;
+
+use super::predicted::{Budget, Need, Predicted, predicted, smallest};
+use super::search::Search;
+use super::search_space::ladders;
+use crate::error::Error;
+use crate::host_rates;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::sweep::{Case, Rules};
+use crate::testbed::Testbed;
+use crate::worker::{self, Launcher};
+
+/// What runs quick answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Quick<'a> {
+    /// Where they run.
+    pub(crate) testbed: &'a Testbed,
+    /// What starts them.
+    pub(crate) launcher: &'a Launcher,
+    /// The models that they name.
+    pub(crate) models: &'a Models,
+    /// Ctrl-C.
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+/// A quick answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct QuickAnswer {
+    /// What fits, as it ran.
+    pub(crate) record: Option<RunRecord>,
+    /// What takes least of the GPU, by prediction.
+    pub(crate) smallest: Option<(Case, Need)>,
+}
+
+impl Quick<'_> {
+    /// Whether anything may fit by prediction with these settings.
+    pub(crate) fn may_fit(&self, fixed: &[(String, Value)]) -> Result<bool, Error> {
+        Ok(!Search::new(&self.predicted(fixed)?, &Budget::of(self.testbed)).is_hopeless())
+    }
+
+    /// For the settings that are `fixed`.
+    pub(crate) fn answer(&self, fixed: &[(String, Value)]) -> Result<QuickAnswer, Error> {
+        let ladders = self.predicted(fixed)?;
+        let budget = Budget::of(self.testbed);
+        let smallest = smallest(ladders.iter().flatten(), &budget).and_then(|least| Some((least.rung.case.clone(), least.need?)));
+        let record = Search::new(&ladders, &budget).first_that_fits(|case| self.run(case))?;
+        Ok(QuickAnswer { record, smallest })
+    }
+
+    fn predicted(&self, fixed: &[(String, Value)]) -> Result<Vec<Vec<Predicted>>, Error> {
+        let rules = Rules { device: self.testbed.device, may_shorten: true };
+        let (ladders, _) = ladders("quick", fixed, self.models, rules, false)?;
+        predicted(ladders, self.testbed, self.models, !self.launcher.is_replaced())
+    }
+
+    fn run(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
+        let rates = host_rates::for_cases(self.testbed, self.launcher, [&case.config]);
+        let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, rates);
+        worker::run_case(self.launcher, self.testbed, &request, None, self.interrupt, &mut |_| {})
+    }
+}

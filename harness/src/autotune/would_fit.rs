@@ -1,0 +1,87 @@
+//! Where nothing fits: what would, by prediction. Fewer frames, a smaller size, or a larger card, each for what takes least memory.
+
+use engine_protocol::{Config, Resolution, Settings};
+use serde_json::{Value, json};
+
+use super::predicted::{Budget, Need, needs};
+use crate::error::Error;
+use crate::gpu_profile::GpuProfiles;
+use crate::model::Models;
+use crate::sweep::{Case, Rules, resolve_one};
+use crate::testbed::Testbed;
+
+/// Sizes that people make videos in, the largest first; of each two the first that the model can is taken.
+const SIZES: [[&str; 2]; 4] = [["1920x1088", "1920x1088"], ["1280x720", "1280x704"], ["832x480", "832x480"], ["640x384", "640x384"]];
+
+/// What fits where `smallest` does not, each by itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct WouldFit {
+    /// The most frames at this size.
+    pub(crate) frames: Option<u32>,
+    /// The largest usual size with as many frames.
+    pub(crate) resolution: Option<Resolution>,
+    /// The card with the least memory that holds it as it is.
+    pub(crate) card: Option<String>,
+}
+
+impl WouldFit {
+    /// In words, by prediction; none where nothing helps.
+    pub(crate) fn in_words(&self) -> Option<String> {
+        let frames = self.frames.map(|frames| format!("{frames} frames at this size"));
+        let size = self.resolution.map(|size| format!("{size} with as many frames"));
+        let card = self.card.as_ref().map(|card| format!("a larger GPU: {card} is the smallest that holds it"));
+        let all: Vec<_> = [frames, size, card].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| format!("What would fit, by prediction: {}.", all.join("; or ")))
+    }
+}
+
+/// What would fit in place of `smallest`, which takes least of all cases.
+pub(crate) fn would_fit(smallest: &Case, testbed: &Testbed, models: &Models, rules: Rules) -> Result<WouldFit, Error> {
+    let config = &smallest.config;
+    let budget = Budget::of(testbed);
+    let holds = |case: &Case, need: &Need| {
+        budget.holds_ram(*need) && budget.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
+    };
+    let first_that_fits = |cases: Vec<Case>| -> Result<Option<Config>, Error> {
+        let needs = needs(cases.iter(), testbed, models)?;
+        Ok(cases.into_iter().zip(&needs).find(|(case, need)| holds(case, need)).map(|(case, _)| case.config))
+    };
+    let with = |key: &str, value: Value| with(config, key, value, models, rules);
+    // What is not legal is left out.
+    let fewer = (1..config.frames).rev().filter_map(|frames| with("frames", frames.into()));
+    let smaller = SIZES.iter().filter_map(|names| names.iter().find_map(|name| with("resolution", json!(name))));
+    let smaller = smaller.filter(|case| case.config.resolution.pixels() < config.resolution.pixels());
+    Ok(WouldFit {
+        frames: first_that_fits(fewer.collect())?.map(|config| config.frames),
+        resolution: first_that_fits(smaller.collect())?.map(|config| config.resolution),
+        card: smallest_card(smallest, testbed, models)?,
+    })
+}
+
+/// The card with the least memory that holds the case.
+fn smallest_card(case: &Case, testbed: &Testbed, models: &Models) -> Result<Option<String>, Error> {
+    let profiles = GpuProfiles::load()?;
+    let mut cards: Vec<_> = profiles.iter().filter(|card| Some(card.memory_bytes.value) > testbed.capacity_bytes).collect();
+    cards.sort_by_key(|card| card.memory_bytes.value);
+    for card in cards {
+        let on = Testbed {
+            profile: Some(card.clone()),
+            capacity_bytes: Some(card.memory_bytes.value),
+            memory_limit_bytes: None,
+            ..testbed.clone()
+        };
+        let need = needs([case].into_iter(), &on, models)?;
+        if need.first().is_some_and(|need| need.gpu_bytes <= case.config.usable_of(card.memory_bytes.value)) {
+            return Ok(Some(card.name.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The configuration with another value of a key; none where that is not legal.
+fn with(config: &Config, key: &str, value: Value, models: &Models, rules: Rules) -> Option<Case> {
+    let pairs = reports::settings(config).into_iter().filter(|(other, _)| *other != key).map(|(other, value)| (other.to_owned(), value));
+    let settings = Settings::from_pairs(pairs.chain([(key.to_owned(), value)])).ok()?;
+    let (config, _) = resolve_one(&settings, models, rules, |error| Error::from(error.clone())).ok()?;
+    Some(Case { name: key.to_owned(), config })
+}

@@ -1,0 +1,156 @@
+//! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
+
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::generate_line;
+use crate::autotune::{Quick, QuickAnswer};
+use crate::cli::{AdviseArguments, DeviceArguments};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::real_gpu;
+use crate::testbed::{DeviceChoice, Testbed};
+use crate::worker::Launcher;
+
+/// The smaller of the sizes that people make videos in.
+const SMALLER: &str = "832x480";
+/// The model of our own tests, of which nobody wants videos.
+const TINY: &str = "wan-tiny";
+
+/// What is known of a model here.
+struct Advice<'a> {
+    model: &'a ModelSpec,
+    /// At the model's own size.
+    usual: QuickAnswer,
+    /// At a smaller size, where the model's own is larger.
+    smaller: Option<QuickAnswer>,
+}
+
+/// Says for each model how it runs here, or on the GPU that is named.
+pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
+    let testbed = testbed(&arguments.device)?;
+    let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+    let asked: Vec<&ModelSpec> = match &arguments.model {
+        Some(name) => vec![models.get(name)?],
+        None => models.iter().filter(|model| model.name != TINY).collect(),
+    };
+    let advice = asked.into_par_iter().map(|model| advice(&quick, model)).collect::<Result<Vec<_>, Error>>()?;
+    if interrupt.is_wanted() {
+        return Ok(ExitCode::Interrupted);
+    }
+    if arguments.json {
+        let models: Vec<Value> = advice.iter().map(|advice| as_json(advice, &testbed)).collect();
+        say!(
+            "{:#}",
+            json!({ "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "capacity_bytes": testbed.capacity_bytes, "ram_bytes": testbed.ram.bytes, "models": models })
+        );
+    } else {
+        say!("{}\n{}", testbed.choice, testbed.ram.said);
+        advice.iter().for_each(|advice| print(advice, &testbed));
+        say!("\nGPU memory is counted on a virtual GPU, RAM is predicted, times are estimated.");
+        say!("`lowmem autotune --model NAME` searches further; `lowmem max` finds the largest video.");
+    }
+    let fits = advice
+        .iter()
+        .any(|advice| advice.usual.record.is_some() || advice.smaller.as_ref().is_some_and(|smaller| smaller.record.is_some()));
+    Ok(if fits { ExitCode::Done } else { ExitCode::NothingFits })
+}
+
+/// A virtual GPU of the kind that is here, or that is named; with this machine's memory in the first case.
+fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
+    let here = real_gpu::list().unwrap_or_default();
+    let gpu = wanted.gpu.clone().or_else(|| here.iter().max_by_key(|gpu| gpu.memory_bytes).map(|gpu| gpu.title.clone()));
+    let Some(gpu) = gpu else {
+        return Err(Error::input(
+            "there is no NVIDIA GPU here: say which one you have, or think of, and how much memory the machine has: lowmem advise --gpu 12GB --ram 32GB",
+        ));
+    };
+    let total = host_memory::meminfo_bytes("MemTotal").filter(|_| wanted.gpu.is_none());
+    let ram = wanted.ram.clone().or_else(|| total.map(|bytes| format!("{:.0}GB", gib(bytes).ceil())));
+    let mut of_it = wanted.wanted();
+    (of_it.gpu, of_it.ram, of_it.device) = (Some(gpu.as_str()), ram.as_deref(), DeviceChoice::Virtual);
+    let mut testbed = Testbed::choose(of_it)?;
+    testbed.choice = testbed.choice.replace(" --device virtual was asked for.", "");
+    Ok(testbed)
+}
+
+fn advice<'a>(quick: &Quick<'_>, model: &'a ModelSpec) -> Result<Advice<'a>, Error> {
+    let fixed = vec![("model".to_owned(), json!(model.name))];
+    let usual = quick.answer(&fixed)?;
+    let [width, height] = model.sampling.resolution;
+    let is_larger = u64::from(width) * u64::from(height) > 832 * 480;
+    let smaller = is_larger.then(|| quick.answer(&[&fixed[..], &[("resolution".to_owned(), json!(SMALLER))]].concat())).transpose()?;
+    Ok(Advice { model, usual, smaller })
+}
+
+fn print(advice: &Advice<'_>, testbed: &Testbed) {
+    let model = advice.model;
+    let [width, height] = model.sampling.resolution;
+    say!("\n{} ({width}x{height}, {} frames)", model.name, model.sampling.frames);
+    let small = advice.smaller.as_ref().and_then(|smaller| smaller.record.as_ref());
+    match &advice.usual.record {
+        Some(record) => {
+            describe(record, testbed, model);
+            if let Some(small) = small {
+                let time = small.total_secs().map(|secs| format!(", {}", reports::rough_time(secs.expected))).unwrap_or_default();
+                say!("  Faster   resolution={SMALLER}: {} GiB{time}", reports::in_gib(small.peak_device_bytes()));
+            }
+            let least = advice.usual.smallest.as_ref().filter(|(_, need)| Some(need.gpu_bytes) < record.peak_device_bytes());
+            if let Some((case, need)) = least {
+                say!("  Smaller  {}: about {:.1} GiB", flags(&case.config, model), gib(need.gpu_bytes));
+            }
+        }
+        None => {
+            let needs = advice.usual.smallest.as_ref().map(|(_, need)| {
+                format!(": it needs {:.1} GiB of GPU memory and {:.1} of RAM at least", gib(need.gpu_bytes), gib(need.ram_bytes))
+            });
+            say!("  Does not fit{}", needs.unwrap_or_default());
+            if let Some(small) = small {
+                say!("  At {SMALLER} it fits:");
+                describe(small, testbed, model);
+            }
+        }
+    }
+}
+
+fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
+    let config = &record.config;
+    say!("  Use      level {}: {}", config.low_mem_level, flags(config, model));
+    let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
+    let ram_held = testbed.ram.bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
+    let ram = record.host_needed_bytes().map(|bytes| format!(", RAM {:.1}{ram_held} GiB", gib(bytes))).unwrap_or_default();
+    say!("  Memory   GPU {:.1}{held} GiB{ram}", gib(record.peak_device_bytes().unwrap_or_default()));
+    if let Some(secs) = record.total_secs() {
+        say!("  Time     {}", reports::time_with_range(secs));
+    }
+    say!("  Run      {}", generate_line(config, record.device, Some(model)));
+}
+
+fn flags(config: &Config, model: &ModelSpec) -> String {
+    match config.flags_beside_level(Device::Virtual, model).as_slice() {
+        [] => "its own flags".to_owned(),
+        flags => flags.join(", "),
+    }
+}
+
+fn as_json(advice: &Advice<'_>, testbed: &Testbed) -> Value {
+    let case = |answer: &QuickAnswer| {
+        let record = answer.record.as_ref();
+        json!({
+            "fits": record.is_some(),
+            "low_mem_level": record.map(|record| record.config.low_mem_level),
+            "resolution": record.map(|record| record.config.resolution),
+            "frames": record.map(|record| record.config.frames),
+            "peak_device_bytes": record.and_then(RunRecord::peak_device_bytes),
+            "ram_peak_bytes": record.and_then(RunRecord::host_needed_bytes),
+            "total_secs": record.and_then(RunRecord::total_secs),
+            "command": record.map(|record| generate_line(&record.config, testbed.device, Some(advice.model))),
+            "smallest": answer.smallest.as_ref().map(|(_, need)| json!({ "gpu_bytes": need.gpu_bytes, "ram_bytes": need.ram_bytes })),
+        })
+    };
+    json!({ "model": advice.model.name, "usual": case(&advice.usual), "smaller": advice.smaller.as_ref().map(case) })
+}

@@ -1,0 +1,148 @@
+//! `lowmem cards`: one video on many GPUs, side by side, for those who choose one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine_protocol::{Device, GpuProfile, RunRecord, gib};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::table;
+use crate::autotune::{Quick, QuickAnswer};
+use crate::cli::{self, CardsArguments};
+use crate::data;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::gpu_profile::GpuProfiles;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::testbed::{DeviceChoice, Testbed, Wanted};
+use crate::worker::Launcher;
+
+/// Sizes that people make videos in, the largest first; of each two the first that the model can is looked at.
+const SIZES: [[&str; 2]; 5] =
+    [["3840x2176", "3840x2176"], ["2560x1440", "2560x1408"], ["1920x1088", "1920x1088"], ["1280x720", "1280x704"], ["832x480", "832x480"]];
+const SECS_A_DAY: f64 = 86_400.0;
+
+/// A GPU, and what it does.
+struct Row {
+    card: GpuProfile,
+    answer: QuickAnswer,
+    /// The largest usual size that may fit.
+    largest: Option<&'static str>,
+    /// Of an hour of that GPU.
+    price: Option<f64>,
+}
+
+impl Row {
+    fn secs(&self) -> Option<f64> {
+        Some(self.answer.record.as_ref()?.total_secs()?.expected)
+    }
+
+    fn videos_a_day(&self) -> Option<f64> {
+        self.secs().map(|secs| SECS_A_DAY / secs)
+    }
+
+    fn cost(&self) -> Option<f64> {
+        Some(self.price? * self.secs()? / 3600.0)
+    }
+}
+
+/// Prints a row for each GPU.
+pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
+    let profiles = GpuProfiles::load()?;
+    let cards: Vec<GpuProfile> = match arguments.gpus.as_slice() {
+        [] => profiles.iter().cloned().collect(),
+        names => names.iter().map(|name| Ok(profiles.budget(name)?.profile)).collect::<Result<_, Error>>()?,
+    };
+    let prices = arguments.prices.as_deref().map(prices).transpose()?.unwrap_or_default();
+    if let Some(name) = prices.keys().find(|name| profiles.iter().all(|card| card.name != **name)) {
+        return Err(Error::input(format!("--prices: `{name}` is no GPU profile: `lowmem gpus` lists them")));
+    }
+    let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
+    let mut fixed = cli::settings(&arguments.settings)?;
+    fixed.push(("model".to_owned(), json!(arguments.model.as_deref().unwrap_or(super::autotune::MODEL))));
+    fixed.extend(arguments.frames.map(|frames| ("frames".to_owned(), json!(frames))));
+    let sized = arguments.resolution.as_ref().map(|resolution| ("resolution".to_owned(), json!(resolution)));
+    let row = |card: GpuProfile| -> Result<Row, Error> {
+        let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
+        let testbed = Testbed::choose(wanted)?;
+        let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+        let answer = quick.answer(&fixed.iter().cloned().chain(sized.clone()).collect::<Vec<_>>())?;
+        let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
+        // A size that the model cannot make is no size.
+        let fits = |size: &&str| quick.may_fit(&with(size)).unwrap_or(false);
+        let largest = SIZES.iter().find_map(|names| names.iter().copied().find(fits));
+        Ok(Row { price: prices.get(&card.name).copied(), card, answer, largest })
+    };
+    let rows = cards.into_par_iter().map(row).collect::<Result<Vec<_>, Error>>()?;
+    if interrupt.is_wanted() {
+        return Ok(ExitCode::Interrupted);
+    }
+    if arguments.json {
+        say!("{:#}", rows.iter().map(as_json).collect::<Value>());
+    } else {
+        print(&rows, !prices.is_empty(), arguments.ram.as_deref());
+    }
+    Ok(if rows.iter().any(|row| row.answer.record.is_some()) { ExitCode::Done } else { ExitCode::NothingFits })
+}
+
+/// What an hour of each GPU costs, by its profile's name.
+fn prices(path: &Path) -> Result<BTreeMap<String, f64>, Error> {
+    let prices: BTreeMap<String, f64> = data::parse(path, &data::read(path)?)?;
+    match prices.iter().find(|(_, price)| !price.is_finite() || **price < 0.0) {
+        Some((name, price)) => Err(Error::input(format!("{}: {name}: {price} is no price of an hour", path.display()))),
+        None => Ok(prices),
+    }
+}
+
+fn print(rows: &[Row], has_prices: bool, ram: Option<&str>) {
+    if let Some(record) = rows.iter().find_map(|row| row.answer.record.as_ref()) {
+        let config = &record.config;
+        say!("{} at {}, {} frames, {} steps\n", config.model, config.resolution, config.frames, config.steps);
+    }
+    let mut titles = vec!["GPU", "level", "GPU GiB", "of", "RAM GiB", "time", "videos a day", "largest"];
+    titles.extend(has_prices.then_some("cost a video"));
+    let mut table = table(&titles, &[1, 2, 3, 4, 6, 8][..if has_prices { 6 } else { 5 }]);
+    for row in rows {
+        let record = row.answer.record.as_ref();
+        let shown = |figure: Option<f64>, digits: usize| figure.map(|figure| format!("{figure:.digits$}")).unwrap_or_default();
+        let in_gib = |bytes: Option<u64>| shown(bytes.map(gib), 1);
+        let mut cells = vec![
+            row.card.name.clone(),
+            record.map_or_else(|| "-".to_owned(), |record| record.config.low_mem_level.to_string()),
+            record.map_or_else(
+                || row.answer.smallest.as_ref().map(|(_, need)| format!("≥ {:.1}", gib(need.gpu_bytes))).unwrap_or_default(),
+                |record| in_gib(record.peak_device_bytes()),
+            ),
+            in_gib(Some(row.card.memory_bytes.value)),
+            in_gib(record.and_then(RunRecord::host_needed_bytes)),
+            row.secs().map_or_else(|| "does not fit".to_owned(), reports::rough_time),
+            shown(row.videos_a_day(), 1),
+            row.largest.unwrap_or("-").to_owned(),
+        ];
+        cells.extend(has_prices.then(|| shown(row.cost(), 2)));
+        table.add_row(cells);
+    }
+    say!("{table}");
+    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated (before");
+    say!("power limits and cooling). Largest: the largest usual size that fits with as many frames, by");
+    say!("prediction. {}", ram.map_or_else(|| "RAM is assumed unlimited.".to_owned(), |ram| format!("RAM: {ram}.")));
+}
+
+fn as_json(row: &Row) -> Value {
+    let record = row.answer.record.as_ref();
+    json!({
+        "gpu": row.card.name,
+        "memory_bytes": row.card.memory_bytes.value,
+        "fits": record.is_some(),
+        "low_mem_level": record.map(|record| record.config.low_mem_level),
+        "peak_device_bytes": record.and_then(RunRecord::peak_device_bytes),
+        "ram_peak_bytes": record.and_then(RunRecord::host_needed_bytes),
+        "total_secs": record.and_then(RunRecord::total_secs),
+        "videos_a_day": row.videos_a_day(),
+        "cost_a_video": row.cost(),
+        "largest_resolution": row.largest,
+        "needs_gpu_bytes": row.answer.smallest.as_ref().map(|(_, need)| need.gpu_bytes),
+    })
+}

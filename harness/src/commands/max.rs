@@ -1,0 +1,173 @@
+//! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
+
+use engine_protocol::{Device, RunRecord, gib};
+use serde_json::{Value, json};
+
+use super::{generate_line, table};
+use crate::autotune::Quick;
+use crate::cli::{self, MaxArguments};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::interrupt::Interrupt;
+use crate::model::Models;
+use crate::sweep::{Definition, Rules, expand};
+use crate::testbed::{DeviceChoice, Testbed};
+use crate::worker::Launcher;
+
+/// Widths to heights of videos, as people name them.
+const RATIOS: [(u32, u32); 5] = [(16, 9), (9, 16), (4, 3), (1, 1), (21, 9)];
+/// The largest side that is looked at, in pixels; and the most frames.
+const LARGEST: u32 = 4096;
+const MOST_FRAMES: u32 = 2001;
+
+/// What is as large as can be.
+struct Largest {
+    what: String,
+    record: RunRecord,
+}
+
+/// Prints the largest sizes for the frames, or the most frames for the size.
+pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
+    let mut wanted = arguments.device.wanted();
+    wanted.device = DeviceChoice::Virtual;
+    let testbed = Testbed::choose(wanted)?;
+    let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+    let model = models.get(arguments.model.as_deref().unwrap_or(super::autotune::MODEL))?;
+    let mut fixed = cli::settings(&arguments.settings)?;
+    fixed.push(("model".to_owned(), json!(model.name)));
+    let search = Ends { quick: &quick, fixed };
+    let mut found = Vec::new();
+    match (&arguments.resolution, arguments.frames) {
+        (Some(_), Some(_)) => {
+            return Err(Error::input("give --frames for the largest size, or --resolution for the most frames, and not both"));
+        }
+        (Some(resolution), None) => {
+            found.extend(search.most_frames(resolution)?.map(|record| Largest { what: record.config.resolution.to_string(), record }))
+        }
+        (None, frames) => {
+            let frames = frames.unwrap_or_else(|| model.sampling.frames.into());
+            for ratio in RATIOS {
+                found
+                    .extend(search.largest_size(ratio, frames)?.map(|record| Largest { what: format!("{}:{}", ratio.0, ratio.1), record }));
+            }
+        }
+    }
+    if interrupt.is_wanted() {
+        return Ok(ExitCode::Interrupted);
+    }
+    if arguments.json {
+        say!(
+            "{:#}",
+            json!({ "model": model.name, "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "largest": found.iter().map(|largest| as_json(largest, &testbed)).collect::<Vec<_>>() })
+        );
+    } else {
+        print(&found, &testbed, &model.name);
+    }
+    Ok(if found.is_empty() { ExitCode::NothingFits } else { ExitCode::Done })
+}
+
+/// Ends of what fits.
+struct Ends<'a> {
+    quick: &'a Quick<'a>,
+    fixed: Vec<(String, Value)>,
+}
+
+impl Ends<'_> {
+    /// The largest size of that ratio with so many frames.
+    fn largest_size(&self, (wide, high): (u32, u32), frames: i64) -> Result<Option<RunRecord>, Error> {
+        let longer = |step: u32| step * 32;
+        let sizes = (1..=LARGEST / 32).map(|step| {
+            let (long, short) = (longer(step), wide.min(high) * longer(step) / wide.max(high) / 32 * 32);
+            if wide >= high { (long, short) } else { (short, long) }
+        });
+        let mut sizes: Vec<_> =
+            sizes.filter(|(width, height)| *width > 0 && *height > 0).map(|(width, height)| format!("{width}x{height}")).collect();
+        sizes.dedup();
+        self.last_that_fits(
+            &sizes
+                .iter()
+                .map(|size| vec![("resolution".to_owned(), json!(size)), ("frames".to_owned(), json!(frames))])
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// The most frames at that size.
+    fn most_frames(&self, resolution: &str) -> Result<Option<RunRecord>, Error> {
+        let counts =
+            (1..=MOST_FRAMES).map(|frames| vec![("resolution".to_owned(), json!(resolution)), ("frames".to_owned(), json!(frames))]);
+        self.last_that_fits(&counts.collect::<Vec<_>>())
+    }
+
+    /// The last of these settings with which something fits: each takes more than the one before it. By prediction first, then as it runs.
+    fn last_that_fits(&self, settings: &[Vec<(String, Value)>]) -> Result<Option<RunRecord>, Error> {
+        let legal: Vec<Vec<(String, Value)>> =
+            settings.iter().map(|own| [&self.fixed[..], own].concat()).filter(|fixed| self.is_legal(fixed)).collect();
+        // All below `fits` may fit by prediction, and `fails` and all above do not.
+        let (mut fits, mut fails) = (0, legal.len());
+        while fits < fails {
+            let middle = (fits + fails) / 2;
+            if self.quick.may_fit(&legal[middle])? { fits = middle + 1 } else { fails = middle }
+        }
+        // A run may need a little more than was predicted.
+        for fixed in legal[..fits].iter().rev().take(4) {
+            if let Some(record) = self.quick.answer(fixed)?.record {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_legal(&self, fixed: &[(String, Value)]) -> bool {
+        let mut definition = Definition::empty("max");
+        fixed.iter().cloned().for_each(|(key, value)| definition.fix(key, value));
+        expand(&definition, self.quick.models, Rules { device: Device::Virtual, may_shorten: true }).is_ok()
+    }
+}
+
+fn print(found: &[Largest], testbed: &Testbed, model: &str) {
+    say!("{}\n{}\n", testbed.choice.replace(" --device virtual was asked for.", ""), testbed.ram.said);
+    if found.is_empty() {
+        say!("Nothing fits: `lowmem autotune --model {model}` says what is missing.");
+        return;
+    }
+    let mut table = table(&["", "largest", "frames", "level", "GPU GiB", "RAM GiB", "time"], &[2, 3, 4, 5]);
+    for Largest { what, record } in found {
+        let time = record.total_secs().map(|secs| reports::rough_time(secs.expected)).unwrap_or_default();
+        let config = &record.config;
+        table.add_row([
+            what.clone(),
+            config.resolution.to_string(),
+            config.frames.to_string(),
+            config.low_mem_level.to_string(),
+            reports::in_gib(record.peak_device_bytes()),
+            reports::in_gib(record.host_needed_bytes()),
+            time,
+        ]);
+    }
+    say!("{table}");
+    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step larger does not fit.");
+    let largest = found.iter().max_by_key(|largest| largest.record.config.resolution.pixels());
+    if let Some(Largest { record, .. }) = largest {
+        let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
+        say!(
+            "\nThe largest takes {}{held} GiB. Run it: {}",
+            reports::in_gib(record.peak_device_bytes()),
+            generate_line(&record.config, record.device, None)
+        );
+    }
+}
+
+fn as_json(largest: &Largest, testbed: &Testbed) -> Value {
+    let record = &largest.record;
+    json!({
+        "of": largest.what,
+        "resolution": record.config.resolution,
+        "frames": record.config.frames,
+        "low_mem_level": record.config.low_mem_level,
+        "peak_device_bytes": record.peak_device_bytes(),
+        "ram_peak_bytes": record.host_needed_bytes(),
+        "total_secs": record.total_secs(),
+        "command": generate_line(&record.config, testbed.device, None),
+    })
+}
