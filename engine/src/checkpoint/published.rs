@@ -32,7 +32,7 @@ pub(super) fn all() -> impl Iterator<Item = ModelSpec> {
 pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
     let Shapes { text_encoder, transformer, pool, vae } = shapes;
     let published = all().find(|model| model.transformer == transformer && model.pool.is_some() == pool.is_some());
-    let folder = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let folder = root.canonicalize().ok().and_then(|path| Some(untrusted::shown(&path.file_name()?.to_string_lossy())));
     let folder = folder.unwrap_or_else(|| "checkpoint".into());
     let source = format!("a checkpoint in {layout}");
     let guidance = published.as_ref().and_then(|model| model.pool.as_ref()).and_then(|pool| pool.low_noise_guidance_scale);

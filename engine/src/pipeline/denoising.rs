@@ -7,6 +7,7 @@ use engine_protocol::Config;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::finite;
 use crate::scheduler::Scheduler;
 
 /// The starting noise of a seed: what PyTorch's CPU generator draws in fp32.
@@ -63,8 +64,13 @@ impl Denoising {
     }
 
     /// Takes the next step, by a model's prediction for the latents at its timestep.
+    ///
+    /// # Errors
+    /// libtorch's, and latents that are not finite after it.
     pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<()> {
-        self.latents = self.scheduler.step(prediction, &self.latents)?;
+        let latents = self.scheduler.step(prediction, &self.latents)?;
+        finite::check(&latents, || format!("the latents of step {} of {}", self.done + 1, self.timesteps.len()))?;
+        self.latents = latents;
         self.done += 1;
         Ok(())
     }
