@@ -18,6 +18,15 @@ pub fn check(values: &Tensor, what: impl FnOnce() -> String) -> Result<()> {
     }
 }
 
+/// The same error, which says in which step of how many it came.
+#[must_use]
+pub(crate) fn in_step(error: Error, step: u32, total: u32) -> Error {
+    match error {
+        Error::NotFinite { what, cause } => Error::NotFinite { what: format!("{what} in step {step} of {total}"), cause },
+        other => other,
+    }
+}
+
 /// What of values is no finite number, in a word; nothing where all are.
 ///
 /// # Errors

@@ -69,7 +69,7 @@ impl Denoising {
     /// libtorch's, and latents that are not finite after it.
     pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<()> {
         let latents = self.scheduler.step(prediction, &self.latents)?;
-        finite::check(&latents, || format!("the latents of step {} of {}", self.done + 1, self.timesteps.len()))?;
+        finite::check(&latents, || "the latents".into())?;
         self.latents = latents;
         self.done += 1;
         Ok(())

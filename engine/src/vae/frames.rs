@@ -231,7 +231,7 @@ impl Quantiser {
     /// libtorch's, and pixels of frames from `first_frame` on that are not finite and are kept.
     fn quantise(&self, pixels: Tensor, first_frame: i64) -> Result<Tensor> {
         if self.checks {
-            finite::check(&pixels, || format!("pixels of frames {} to {}", first_frame + 1, first_frame + pixels.size()[1]))?;
+            finite::check(&pixels, || format!("the pixels of frames {} to {}", first_frame + 1, first_frame + pixels.size()[1]))?;
         }
         if self.keeps_colours {
             return Ok(pixels.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?);
