@@ -111,8 +111,12 @@ fn rewrite(folder: &Folder, name: &str, change: impl Fn(&str, Dtype, &[usize]) -
     &["vae/config.json", "latents_mean: has 16 values for 17 channels"],
 )]
 #[case::statistics_that_are_no_numbers(
-    |folder: &Folder| folder.edit("vae/config.json", "\"latents_mean\": [", "\"latents_mean\": [\n1e308,"),
-    &["vae/config.json", "latents_mean: has 17 values"],
+    |folder: &Folder| folder.edit("vae/config.json", "-0.7571", "1e308"),
+    &["vae/config.json", "latents_mean: 1e308 is out of range: -1000 to 1000"],
+)]
+#[case::no_deviation(
+    |folder: &Folder| folder.edit("vae/config.json", "2.8184", "0"),
+    &["vae/config.json", "latents_std: 0.0 is out of range: above 0, to 1000"],
 )]
 fn in_the_layout_of_diffusers(#[case] damage: fn(&Folder), #[case] parts: &[&str]) {
     let folder = Folder::of("diffusers");

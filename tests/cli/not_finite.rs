@@ -54,12 +54,12 @@ fn failure(place: &Place, output: &str, more: &[&str]) -> String {
 }
 
 #[rstest]
-#[case::text_encoder(["text_encoder", "SelfAttention.q.weight"], (INFINITY, true), ["encode", "the prompt embeddings hold NaN", "holds infinity"])]
-#[case::one_value(["transformer", "attn1.norm_k.weight"], (NAN, false), ["denoise", "the keys of attention hold NaN in step 1 of 2", "holds NaN"])]
-#[case::a_whole_weight(["transformer", "patch_embedding.weight"], (NAN, true), ["denoise", "hold NaN in step 1 of 2", "holds NaN"])]
-#[case::some_channels(["transformer", "proj_out.weight"], (NAN, false), ["denoise", "the latents hold NaN in step 1 of 2", "holds NaN"])]
-#[case::vae(["vae", "decoder.conv_out.weight"], (NAN, true), ["decode", "the pixels of frames 1 to ", "holds NaN"])]
-#[case::a_colour(["vae", "decoder.conv_out.bias"], (INFINITY, false), ["decode", "the pixels of frames 1 to ", "holds infinity"])]
+#[case::text_encoder(["text_encoder", "SelfAttention.q.weight"], (INFINITY, true), ["failed: encode: ", "the prompt embeddings hold NaN", "holds infinity"])]
+#[case::one_value(["transformer", "attn1.norm_k.weight"], (NAN, false), ["failed: denoise: ", "the keys of attention hold NaN in step 1 of 2", "holds NaN"])]
+#[case::a_whole_weight(["transformer", "patch_embedding.weight"], (NAN, true), ["failed: denoise: ", "hold NaN in step 1 of 2", "holds NaN"])]
+#[case::some_channels(["transformer", "proj_out.weight"], (NAN, false), ["failed: denoise: ", "the latents hold NaN in step 1 of 2", "holds NaN"])]
+#[case::vae(["vae", "decoder.conv_out.weight"], (NAN, true), ["failed: decode: ", "the pixels of frames 1 to ", "holds NaN"])]
+#[case::a_colour(["vae", "decoder.conv_out.bias"], (NAN, false), ["failed: decode: ", "the pixels of frames 1 to ", "holds NaN"])]
 fn weights_that_are_not_finite_are_named(
     #[case] place_of: [&str; 2],
     #[case] value: ([u8; 2], bool),

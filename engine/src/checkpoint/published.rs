@@ -113,10 +113,10 @@ pub(super) fn check_vae(spec: &VaeSpec) -> Result<(), Fault> {
     }
     let is_out_of_range = |value: &&f64| !(-MOST_LATENT..=MOST_LATENT).contains(*value);
     if let Some(value) = spec.latents_mean.iter().find(is_out_of_range) {
-        return Err(("latents_mean", format!("{value} is out of range: -{MOST_LATENT} to {MOST_LATENT}")));
+        return Err(("latents_mean", format!("{value:?} is out of range: -{MOST_LATENT} to {MOST_LATENT}")));
     }
     if let Some(value) = spec.latents_std.iter().find(|value| **value <= 0.0 || is_out_of_range(value)) {
-        return Err(("latents_std", format!("{value} is out of range: above 0, to {MOST_LATENT}")));
+        return Err(("latents_std", format!("{value:?} is out of range: above 0, to {MOST_LATENT}")));
     }
     Ok(())
 }

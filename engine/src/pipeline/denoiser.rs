@@ -38,10 +38,12 @@ impl Denoiser {
             return Err(Error::Input("all steps are done: begin another denoising".into()));
         };
         let (expert, guidance_scale) = self.expert(config, timestep);
+        let (step, total, is_computed) = (denoising.done() + 1, denoising.total(), link.device.computes);
         let mut pass = Pass { config, link, transformer: &self.transformer, weights: self.weights[expert].get()?, timestep };
-        let (step, total) = (denoising.done() + 1, denoising.total());
         let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts);
-        prediction.and_then(|prediction| denoising.advance(&prediction)).map_err(|error| finite::in_step(error, step, total))?;
+        prediction
+            .and_then(|prediction| denoising.advance(&prediction, is_computed))
+            .map_err(|error| finite::in_step(error, step, total))?;
         if denoising.is_over() {
             self.weights.iter_mut().for_each(Loadable::release);
         }

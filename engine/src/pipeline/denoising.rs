@@ -63,13 +63,15 @@ impl Denoising {
         self.timesteps.get(self.done).copied()
     }
 
-    /// Takes the next step, by a model's prediction for the latents at its timestep.
+    /// Takes the next step, by a model's prediction for the latents at its timestep. `is_computed`: the prediction has values.
     ///
     /// # Errors
     /// libtorch's, and latents that are not finite after it.
-    pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<()> {
+    pub(super) fn advance(&mut self, prediction: &Tensor, is_computed: bool) -> Result<()> {
         let latents = self.scheduler.step(prediction, &self.latents)?;
-        finite::check(&latents, || "the latents".into())?;
+        if is_computed {
+            finite::check(&latents, || "the latents".into())?;
+        }
         self.latents = latents;
         self.done += 1;
         Ok(())
