@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::limits::JsonLimits;
 
@@ -25,6 +25,18 @@ pub(crate) fn check_extent(text: &[u8], limits: JsonLimits) -> Result<(), String
         return Err(format!("more than {most_text} bytes of text, which no {kind} has"));
     }
     Ok(())
+}
+
+/// How many values a part of a JSON text holds, itself included.
+pub(super) struct Values(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limits = JsonLimits { kind: "", bytes: u64::MAX, values: u64::MAX, text: u64::MAX };
+        let mut extent = Extent { values: 0, text: 0, limits };
+        Count(&mut extent).deserialize(deserializer)?;
+        Ok(Self(extent.values))
+    }
 }
 
 struct Extent {

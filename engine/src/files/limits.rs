@@ -6,6 +6,8 @@
 //! | config | 4 KB, 150 values: the VAE of Wan2.2 | 256 KiB, 20,000 values |
 //! | index of shards | 120 KB, 1,100 values: Wan2.1 14B | 4 MiB, 50,000 values |
 //! | tokenizer | 17 MB, 0.8 million values, 2.5 MB of text: umT5 | 48 MiB, 2.5 million values, 6 MiB of text |
+//! | pieces of a tokenizer | 48 bytes; less than 2 million bytes of all that no other piece begins with | 1 KiB, 2.5 million |
+//! | tokens that a tokenizer adds, values of what it does to a text | 300, 60: umT5 | 10,000, 300 |
 //! | header of a safetensors file | 150 KB, 11,000 values: Wan2.1 14B in one file | 8 MiB, 200,000 values |
 //! | shards of an index | 12: Wan2.1 14B | 256 |
 //! | tensors of a component | 1,095: Wan2.1 14B | 20,000 |
@@ -35,8 +37,20 @@ pub(crate) const CONFIG: JsonLimits = JsonLimits { kind: "config", bytes: 256 <<
 /// `.safetensors.index.json`.
 pub(crate) const INDEX: JsonLimits = JsonLimits { kind: "index of shards", bytes: 4 << 20, values: 50_000, text: 4 << 20 };
 
-/// `tokenizer.json`. The tokenizers crate keeps a hash table for each letter of each piece, so that its text counts most.
+/// `tokenizer.json`.
 pub(crate) const TOKENIZER: JsonLimits = JsonLimits { kind: "tokenizer", bytes: 48 << 20, values: 2_500_000, text: 6 << 20 };
+
+/// Bytes of a tokenizer's piece.
+pub(crate) const PIECE_BYTES: usize = 1 << 10;
+
+/// Bytes of all pieces of a tokenizer that no piece before begins with: for each the tokenizers library keeps a table, of some 350 bytes.
+pub(crate) const PIECE_BRANCHES: usize = 2_500_000;
+
+/// Tokens beside the pieces.
+pub(crate) const ADDED_TOKENS: usize = 10_000;
+
+/// Values of what a tokenizer does to a text before and after it is cut: each may be an expression to compile.
+pub(crate) const TOKENIZER_PARTS: u64 = 300;
 
 /// What a safetensors file begins with. Some writers put pictures of their work into it.
 pub(crate) const HEADER: JsonLimits = JsonLimits { kind: "header of a safetensors file", bytes: 8 << 20, values: 200_000, text: 8 << 20 };

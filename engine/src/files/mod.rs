@@ -3,6 +3,8 @@
 mod folder;
 mod json;
 pub(crate) mod limits;
+mod tokenizer;
 
 pub use folder::{Folder, LINKED_FOLDERS};
 pub(crate) use json::check_extent;
+pub(crate) use tokenizer::check_tokenizer;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::prompt_clean;
 use crate::error::{Error, Result};
-use crate::files::{Folder, limits};
+use crate::files::{Folder, check_tokenizer, limits};
 
 /// Padding, and the first of three special tokens; bytes follow them.
 const BYTE_OFFSET: i64 = 3;
@@ -55,6 +55,7 @@ impl Tokenizer {
         let not_one = |why: String| {
             Error::Input(format!("{shown} is not a umT5 tokenizer: {}: take tokenizer.json from the checkpoint", untrusted::shown(&why)))
         };
+        check_tokenizer(&bytes).map_err(not_one)?;
         let read = guarded(|| {
             let mut pieces = tokenizers::Tokenizer::from_bytes(bytes)?;
             // What the file may say of lengths is for other uses: here the caller says it.
