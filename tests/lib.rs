@@ -27,6 +27,23 @@ pub fn model(name: &str) -> ModelSpec {
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Copies a folder and all in it.
+///
+/// # Panics
+/// When it cannot be read, or the copy not written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
 /// Something in the folder that holds the built programs, two folders above `deps/TEST-HASH`: `lowmem`, `libvirtual_gpu.so`.
 ///
 /// # Panics

@@ -28,7 +28,7 @@ pub fn measure(folder: &Path) -> Result<DiskRate> {
         Error::at(folder, &format!("no file in it has {} MiB, and from a smaller one a disk's rate is not known", LEAST_BYTES >> 20))
     })?;
     let failed = |error: std::io::Error| Error::file(&path, error);
-    let file = File::open(&path).map_err(failed)?;
+    let file = untrusted::open(&path).map_err(failed)?;
     // What is not on the disk yet cannot leave the system's pages.
     file.sync_data().map_err(failed)?;
     let round_bytes = ROUND_BYTES.min(bytes / ROUNDS);
@@ -44,7 +44,7 @@ pub fn measure(folder: &Path) -> Result<DiskRate> {
 /// A file that cannot be read.
 pub fn read_whole(path: &Path) -> Result<f64> {
     let failed = |error: std::io::Error| Error::file(path, error);
-    let file = File::open(path).map_err(failed)?;
+    let file = untrusted::open(path).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
     read(&file, 0, bytes).map_err(failed)
@@ -55,7 +55,7 @@ pub fn read_whole(path: &Path) -> Result<f64> {
 /// # Errors
 /// A file that cannot be opened.
 pub fn forget(path: &Path) -> Result<()> {
-    let forget = || Ok(fadvise(File::open(path)?, 0, None, Advice::DontNeed)?);
+    let forget = || Ok(fadvise(untrusted::open(path)?, 0, None, Advice::DontNeed)?);
     forget().map_err(|error: std::io::Error| Error::file(path, error))
 }
 

@@ -19,16 +19,25 @@ pub enum Error {
     #[error("{0}")]
     HostMemory(HostShortage),
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{}", untrusted::line(&format!("{path}: {source}")))]
     File {
         /// Which file.
         path: String,
         /// Why.
         source: std::io::Error,
     },
-    /// The input cannot be used: what is wrong and what to do.
-    #[error("{0}")]
+    /// The input cannot be used: what is wrong and what to do. What a checkpoint calls something goes into it [`untrusted::shown`], so that it is short; that it does nothing to
+    /// a terminal is seen to here.
+    #[error("{}", untrusted::line(.0))]
     Input(String),
+    /// What was computed is NaN or infinite.
+    #[error("{what}{}", if cause.is_empty() { String::new() } else { format!(": {cause}") })]
+    NotFinite {
+        /// What of it, and when.
+        what: String,
+        /// Where that comes from as far as is known, and what to do; empty where nobody has looked yet.
+        cause: String,
+    },
 }
 
 impl Error {

@@ -10,6 +10,8 @@ pub mod compute_device;
 pub mod cuda;
 pub mod disk_rate;
 pub mod error;
+pub mod files;
+pub mod finite;
 pub mod host_rates;
 mod host_use;
 pub mod memory;

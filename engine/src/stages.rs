@@ -112,6 +112,10 @@ impl Stages {
 pub(crate) fn other_failure(stage: Option<Stage>, memory: Option<StageMemory>, error: &Error) -> Event {
     match error {
         Error::HostMemory(shortage) => Event::OutOfHostMemory { stage, memory, shortage: *shortage, message: error.to_string() },
+        Error::NotFinite { .. } => {
+            let stage_said = stage.map(|stage| format!("{}: ", stage.name())).unwrap_or_default();
+            Event::Failed { stage, message: format!("{stage_said}{error}") }
+        }
         _ => Event::Failed { stage, message: error.to_string() },
     }
 }

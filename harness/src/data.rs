@@ -20,6 +20,8 @@ const FOLDER: &str = "sweeps";
 pub(crate) const GPUS: &str = "gpus";
 /// Model definitions.
 pub(crate) const MODELS: &str = "models";
+/// The largest file that a person writes by hand, many times over: ours have 20 KB.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// A data file.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +74,7 @@ pub(crate) fn find(word: &str) -> Result<Option<DataFile>, Error> {
     let own = user_folder().map(|own| own.join(FOLDER));
     let folders: Vec<_> = in_checkout.iter().chain(&own).collect();
     let candidates = folders.into_iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
-    let on_disk = [PathBuf::from(word)].into_iter().chain(candidates).find(|path| path.is_file());
+    let on_disk = [PathBuf::from(word)].into_iter().chain(candidates).find(|path| untrusted::is_there(path) && !path.is_dir());
     if let Some(path) = on_disk {
         let text = read(&path)?.into();
         return Ok(Some(DataFile { path, text }));
@@ -107,10 +109,12 @@ fn is_yaml(path: &Path) -> bool {
 
 /// Reads a text file that a person named.
 pub(crate) fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::input(format!("{}: no such file", path.display())),
-        _ => Error::input(format!("{}: {error}", path.display())),
-    })
+    let refused = |what: &str| Error::input(untrusted::line(&format!("{}: {what}", path.display())));
+    let bytes = untrusted::read(path, MOST_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => refused("no such file"),
+        _ => refused(&error.to_string()),
+    })?;
+    String::from_utf8(bytes).map_err(|_| refused("it is no text in UTF-8"))
 }
 
 /// Parses YAML, with `file:line:column` where it is not what it should be.

@@ -1,10 +1,11 @@
 //! Copies of the fixture's checkpoint, to damage.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use engine::Checkpoint;
-use lowmem_tests::root;
+use lowmem_tests::{copy_folder, root};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ impl Folder {
     /// A copy of the fixture in `layout`.
     pub(crate) fn of(layout: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        copy(&fixture(layout), folder.path());
+        copy_folder(&fixture(layout), folder.path());
         Self(folder)
     }
 
@@ -80,15 +81,20 @@ impl Folder {
     }
 }
 
-/// Copies a folder and what is in it.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
+/// Writes the `.pth` file `name` anew with another pickle.
+pub(crate) fn with_pickle(folder: &Folder, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(fs::read(folder.file(name)).expect("an archive"))).expect("an archive");
+    let mut writer = zip::ZipWriter::new(fs::File::create(folder.file(name)).expect("an archive"));
+    let options = zip::write::FileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).expect("an archive");
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).expect("an archive");
+        if entry.name().ends_with("data.pkl") {
+            bytes = change(bytes);
         }
+        writer.start_file(entry.name(), options).expect("an archive");
+        writer.write_all(&bytes).expect("an archive");
     }
+    writer.finish().expect("an archive");
 }

@@ -54,7 +54,7 @@ fn the_scheduler_says_how_to_sample() {
 fn a_pool_of_two_transformers_in_both_layouts() {
     // 1. diffusers: a second folder, and where the first hands over.
     let folder = Folder::of("diffusers");
-    crate::folder::copy(&folder.file("transformer"), &folder.file("transformer_2"));
+    lowmem_tests::copy_folder(&folder.file("transformer"), &folder.file("transformer_2"));
     folder.edit("model_index.json", "\"boundary_ratio\": null", "\"boundary_ratio\": 0.875");
     folder.edit(
         "model_index.json",

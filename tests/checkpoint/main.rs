@@ -2,6 +2,7 @@
 
 mod folder;
 mod fuzz;
+mod hostile;
 mod layouts;
 mod refusals;
 mod video;

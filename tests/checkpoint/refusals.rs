@@ -1,13 +1,12 @@
 //! What is wrong with a checkpoint is one clear error, with the file and the key, before anything is loaded.
 
 use std::fs;
-use std::io::{Read, Write};
 
 use rstest::rstest;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::folder::{Folder, LAYOUTS};
+use crate::folder::{Folder, LAYOUTS, with_pickle};
 
 const SHARD_2: &str = "transformer/diffusion_pytorch_model-00002-of-00002.safetensors";
 const INDEX: &str = "transformer/diffusion_pytorch_model.safetensors.index.json";
@@ -22,24 +21,6 @@ fn rewrite(folder: &Folder, name: &str, change: impl Fn(&str, Dtype, &[usize]) -
     let kept = tensors.iter().filter_map(|(key, view)| Some((key.clone(), view, change(key, view.dtype(), view.shape())?)));
     let views: Vec<_> = kept.map(|(key, view, (dtype, shape))| (key, TensorView::new(dtype, shape, view.data()).unwrap())).collect();
     safetensors::serialize_to_file(views, None, &folder.file(name)).unwrap();
-}
-
-/// Writes the `.pth` file `name` anew with another pickle.
-fn with_pickle(folder: &Folder, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(fs::read(folder.file(name)).unwrap())).unwrap();
-    let mut writer = zip::ZipWriter::new(fs::File::create(folder.file(name)).unwrap());
-    let options = zip::write::FileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).unwrap();
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).unwrap();
-        if entry.name().ends_with("data.pkl") {
-            bytes = change(bytes);
-        }
-        writer.start_file(entry.name(), options).unwrap();
-        writer.write_all(&bytes).unwrap();
-    }
-    writer.finish().unwrap();
 }
 
 #[rstest]
@@ -128,6 +109,14 @@ fn with_pickle(folder: &Folder, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>)
 #[case::statistics_of_another_vae(
     |folder: &Folder| folder.edit("vae/config.json", "\"z_dim\": 16", "\"z_dim\": 17"),
     &["vae/config.json", "latents_mean: has 16 values for 17 channels"],
+)]
+#[case::statistics_that_are_no_numbers(
+    |folder: &Folder| folder.edit("vae/config.json", "-0.7571", "1e308"),
+    &["vae/config.json", "latents_mean: 1e308 is out of range: -1000 to 1000"],
+)]
+#[case::no_deviation(
+    |folder: &Folder| folder.edit("vae/config.json", "2.8184", "0"),
+    &["vae/config.json", "latents_std: 0.0 is out of range: above 0, to 1000"],
 )]
 fn in_the_layout_of_diffusers(#[case] damage: fn(&Folder), #[case] parts: &[&str]) {
     let folder = Folder::of("diffusers");

@@ -1,8 +1,6 @@
 //! The rate of the disk that weights are read from: said, measured once, or assumed, and which it is.
 
-use std::path::Path;
-
-use lowmem_tests::root;
+use lowmem_tests::{copy_folder, root};
 
 use crate::command::{lowmem, stderr, stdout};
 
@@ -41,7 +39,7 @@ fn an_assumed_rate_is_said_to_be_one() {
 #[test]
 fn a_checkpoints_disk_is_measured_once() {
     let (folder, home) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    copy(&root().join("tests/fixtures/checkpoint/diffusers"), folder.path());
+    copy_folder(&root().join("tests/fixtures/checkpoint/diffusers"), folder.path());
     let generate = |more: &[&str]| {
         let mut command = lowmem();
         command.env("XDG_CONFIG_HOME", home.path()).args(["generate", "--gpu", "rtx-3060", "--device", "virtual", "--checkpoint"]);
@@ -59,17 +57,4 @@ fn a_checkpoints_disk_is_measured_once() {
     assert!(kept().contains("disks:") && kept().contains("source: measured"), "{}", kept());
     let said = generate(&[]);
     assert!(!said.contains("Measuring this machine's disk") && !said.contains("assumed"), "{said}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("the fixture") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }

@@ -19,6 +19,7 @@ mod generated;
 mod graphs;
 mod host_memory;
 mod interrupt;
+mod not_finite;
 mod on;
 mod on_report;
 mod other_packages;

@@ -93,6 +93,11 @@ fn a_truncated_file_is_refused() {
 #[case::another_models(
     r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "decoder": null, "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "cat": 1}, "unk_token": "[UNK]"}}"#,
+    "its model is WordLevel, and that of umT5 is Unigram"
+)]
+#[case::another_end(
+    r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["cat", -1.0]]}}"#,
     "it does not end a prompt with </s>"
 )]
 fn a_foreign_file_is_refused(#[case] content: &str, #[case] why: &str) {

@@ -21,7 +21,7 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 }
 
 fn ours(manifest: &str) -> Vec<String> {
-    let members = ["engine", "engine-protocol", "harness", "host-memory", "reports", "virtual-gpu", "virtual-gpu-protocol"];
+    let members = ["engine", "engine-protocol", "harness", "host-memory", "reports", "untrusted", "virtual-gpu", "virtual-gpu-protocol"];
     dependencies(manifest).into_iter().filter(|name| members.contains(&name.as_str())).collect()
 }
 
@@ -29,16 +29,17 @@ fn ours(manifest: &str) -> Vec<String> {
 fn arrows_point_as_the_architecture_says() {
     assert_eq!(ours("virtual-gpu/protocol"), [""; 0]);
     assert_eq!(ours("host-memory"), [""; 0]);
+    assert_eq!(ours("untrusted"), [""; 0]);
     assert_eq!(ours("engine/protocol"), ["virtual-gpu-protocol"]);
-    assert_eq!(ours("engine"), ["engine-protocol", "host-memory"]);
+    assert_eq!(ours("engine"), ["engine-protocol", "host-memory", "untrusted"]);
     assert_eq!(ours("reports"), ["engine-protocol"]);
-    assert_eq!(ours("harness"), ["engine-protocol", "host-memory", "reports", "virtual-gpu-protocol"]);
+    assert_eq!(ours("harness"), ["engine-protocol", "host-memory", "reports", "untrusted", "virtual-gpu-protocol"]);
     assert_eq!(ours("virtual-gpu"), ["virtual-gpu-protocol"]);
 }
 
 #[test]
 fn only_the_engine_knows_libtorch() {
-    for manifest in ["engine/protocol", "harness", "host-memory", "reports", "virtual-gpu", "virtual-gpu/protocol"] {
+    for manifest in ["engine/protocol", "harness", "host-memory", "reports", "untrusted", "virtual-gpu", "virtual-gpu/protocol"] {
         let known = dependencies(manifest);
         assert!(!known.contains("tch") && !known.contains("torch-sys"), "{manifest} depends on libtorch");
     }

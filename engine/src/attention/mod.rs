@@ -11,10 +11,11 @@ mod scores;
 mod sdpa;
 
 use engine_protocol::AttnType;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::attribution::operation;
 use crate::error::Result;
+use crate::finite;
 
 pub use scores::AttentionShape;
 
@@ -25,8 +26,13 @@ pub use scores::AttentionShape;
 /// Back ends without a score matrix lay the result out as `[B, Lq, heads, D]`, so that joining the heads copies nothing.
 ///
 /// # Errors
-/// libtorch's, and a back end that has no kernel for the device.
+/// libtorch's, a back end that has no kernel for the device, and on the CPU queries and keys that are not finite.
 pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    // libtorch's kernel for the CPU takes a row whose scores are NaN for one that a mask hides, and makes zeros of it: what is wrong would not be seen any more.
+    if q.device() == Device::Cpu {
+        finite::check(q, || "the queries of attention".into())?;
+        finite::check(k, || "the keys of attention".into())?;
+    }
     operation(|| match kind {
         AttnType::Sdpa => sdpa::attend(q, k, v),
         AttnType::Flash => flash::attend(q, k, v),
@@ -37,8 +43,9 @@ pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tens
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
-    use tch::{Device, Kind};
 
     /// `q`, `k` and `v` as a model hands them over: views of `[B, L, heads, D]`.
     fn inputs() -> [Tensor; 3] {
@@ -56,6 +63,19 @@ mod tests {
             assert_eq!(got.size(), [2, 3, 7, 8], "{}", kind.name());
             let error = (got - &wanted).abs().max().double_value(&[]);
             assert!(error < 1e-6, "{} is off by {error}", kind.name());
+        }
+    }
+
+    #[test]
+    fn what_is_nan_is_not_taken_for_what_is_hidden() {
+        for kind in [AttnType::Sdpa, AttnType::Flash, AttnType::Math] {
+            for (place, part) in ["the queries", "the keys"].into_iter().enumerate() {
+                let inputs = inputs();
+                let _ = inputs[place].narrow(3, 2, 1).fill_(f64::NAN);
+                let [q, k, v] = inputs;
+                let said = attend(kind, &q, &k, &v).unwrap_err().to_string();
+                assert_eq!(said, format!("{part} of attention hold NaN"), "{}", kind.name());
+            }
         }
     }
 

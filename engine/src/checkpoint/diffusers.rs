@@ -2,16 +2,18 @@
 //!
 //! Facts from diffusers 0.42.1 `src/diffusers/pipelines/wan/pipeline_wan.py` and the configs that `save_pretrained` writes.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine_protocol::{PoolSpec, Sampler, TextEncoderSpec, TransformerSpec, VaeSpec};
+use untrusted::shown;
 
 use super::json::Json;
+use super::listing::weights_file;
 use super::opened::{Checkpoint, StoredComponent};
 use super::published::{self, Shapes};
 use crate::components::{self, Component};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::Folder;
 use crate::weights::TensorStore;
 
 /// The file that makes a folder a checkpoint of this layout.
@@ -20,16 +22,16 @@ pub(super) const INDEX: &str = "model_index.json";
 /// Tokens that `WanPipeline` cuts or pads a prompt to.
 const MAX_TOKENS: i64 = 512;
 
-/// Opens the checkpoint in `root`.
-pub(super) fn open(root: &Path) -> Result<Checkpoint> {
+/// Opens the checkpoint in `root`, which is `folder`.
+pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     // 1. How many transformers there are.
-    let index = Json::read(&root.join(INDEX))?;
+    let index = Json::read(&root.join(INDEX), folder)?;
     index.only("_class_name", "WanPipeline", "text to video")?;
     let second: Option<(Option<String>, Option<String>)> = index.find("transformer_2")?;
     let has_second = second.is_some_and(|(_, class)| class.is_some());
 
     // 2. Shapes.
-    let config = |folder: &str| Json::read(&root.join(folder).join("config.json"));
+    let config = |component: &str| Json::read(&root.join(component).join("config.json"), folder);
     let transformer = transformer_spec(&config("transformer")?)?;
     if has_second {
         let second = config("transformer_2")?;
@@ -47,56 +49,34 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
 
     // 3. How it is sampled from.
     let mut model = published::complete(root, shapes, "diffusers' layout");
-    let scheduler = Json::read(&root.join("scheduler/scheduler_config.json"))?;
+    let scheduler = Json::read(&root.join("scheduler/scheduler_config.json"), folder)?;
     let class: String = scheduler.get("_class_name")?;
     let (sampler, shift) = match class.as_str() {
         "UniPCMultistepScheduler" => (Sampler::Unipc, "flow_shift"),
         "DPMSolverMultistepScheduler" => (Sampler::Dpmpp, "flow_shift"),
         "FlowMatchEulerDiscreteScheduler" => (Sampler::Euler, "shift"),
         other => {
-            return Err(scheduler.error("_class_name", &format!("`{other}` is not supported: UniPC, DPM++ 2M and flow-match Euler are")));
+            return Err(
+                scheduler.error("_class_name", &format!("`{}` is not supported: UniPC, DPM++ 2M and flow-match Euler are", shown(other)))
+            );
         }
     };
     model.sampling.sampler = sampler;
     model.sampling.flow_shift = scheduler.positive(shift)?.unwrap_or(1.0);
 
     // 4. The weights of what it is made of.
-    let components = components::of(&model).iter().map(|component| stored(root, component.as_ref())).collect::<Result<_>>()?;
+    let components = components::of(&model).iter().map(|component| stored(root, folder, component.as_ref())).collect::<Result<_>>()?;
     let tokenizer = root.join("tokenizer/tokenizer.json");
-    Ok(Checkpoint { root: root.to_owned(), layout: "diffusers", model, tokenizer, components })
+    Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "diffusers", model, tokenizer, components })
 }
 
 /// The weights of `component`, in its folder below `root`.
-fn stored(root: &Path, component: &dyn Component) -> Result<StoredComponent> {
-    let (key, mut tensors) = (component.key(), TensorStore::open(&weights_file(&root.join(component.key()))?)?);
+fn stored(root: &Path, folder: &Folder, component: &dyn Component) -> Result<StoredComponent> {
+    let (key, mut tensors) = (component.key(), TensorStore::open_in(folder, &weights_file(&root.join(component.key()))?)?);
     if let Some(second) = component.alias().filter(|second| tensors.get(second.name).is_none()) {
         tensors = tensors.renamed(|name| if name == second.alias { second.name } else { name }.to_owned())?;
     }
     Ok(StoredComponent { key, name: key.to_owned(), tensors })
-}
-
-/// The file to open for the weights in `folder`: the index of several, or the only one.
-pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).map_err(|error| Error::file(folder, error))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.sort();
-    let ending = |end: &str| files.iter().filter(|path| path.to_string_lossy().ends_with(end)).cloned().collect::<Vec<_>>();
-    match (ending(".safetensors.index.json").as_slice(), ending(".safetensors").as_slice()) {
-        ([index], _) => Ok(index.clone()),
-        ([], [file]) => Ok(file.clone()),
-        ([], []) => Err(Error::at(folder, "no .safetensors file in this folder: fetch the checkpoint again")),
-        // Variants in other types lie beside the one without a suffix, which is the one that is loaded.
-        (indices, files) => {
-            let all = if indices.is_empty() { files } else { indices };
-            let plain = all.iter().find(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                ["diffusion_pytorch_model.safetensors", "model.safetensors"]
-                    .iter()
-                    .any(|plain| name == *plain || name == format!("{plain}.index.json"))
-            });
-            plain.cloned().ok_or_else(|| Error::at(folder, "several .safetensors files and no index of them: fetch the checkpoint again"))
-        }
-    }
 }
 
 fn transformer_spec(config: &Json) -> Result<TransformerSpec> {

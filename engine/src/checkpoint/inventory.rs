@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine_protocol::{ComponentInventory, Inventory};
+use untrusted::shown;
 
 use super::opened::{Checkpoint, StoredComponent};
 use crate::components::{self, Component, Sources};
@@ -96,7 +97,7 @@ fn check_all_used(stored: &StoredComponent, component: &dyn Component) -> Result
     };
     let files = stored.tensors.files();
     let file = files.first().map(|path| format!("{}: ", path.display())).unwrap_or_default();
-    Err(Error::Input(format!("{file}{first}: {count} the {} has no use for: {what}: {todo}", component.name())))
+    Err(Error::Input(format!("{file}{}: {count} the {} has no use for: {what}: {todo}", shown(first), component.name())))
 }
 
 /// What a file is that has such tensors, and what to do about it.

@@ -1,12 +1,13 @@
 //! Reading the small JSON files of a checkpoint, with the file and the key in each error.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use untrusted::shown;
 
 use crate::error::{Error, Result};
+use crate::files::{Folder, limits};
 
 /// The longest side, count or width that a config may name: far above any model, and small enough for their products to be numbers.
 const MOST: i64 = 1 << 20;
@@ -18,9 +19,9 @@ pub(super) struct Json {
 }
 
 impl Json {
-    /// Reads the file at `path`.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read(path).map_err(|error| Error::file(path, error))?;
+    /// Reads the file at `path` in `folder`.
+    pub(super) fn read(path: &Path, folder: &Folder) -> Result<Self> {
+        let text = folder.read_json(path, limits::CONFIG)?;
         let value: Value = serde_json::from_slice(&text).map_err(|error| Error::at(path, &format!("not JSON: {error}: fetch it again")))?;
         if !value.is_object() {
             return Err(Error::at(path, "not a JSON object: fetch it again"));
@@ -37,7 +38,7 @@ impl Json {
     pub(super) fn find<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value.clone()).map(Some).map_err(|error| self.error(key, &format!("{error}"))),
+            Some(value) => serde_json::from_value(value.clone()).map(Some).map_err(|error| self.error(key, &shown(&error.to_string()))),
         }
     }
 
@@ -75,7 +76,7 @@ impl Json {
         let wanted = wanted.into();
         match self.value.get(key) {
             Some(value) if !value.is_null() && *value != wanted => {
-                Err(self.error(key, &format!("is {value}, and only {wanted} is supported ({why})")))
+                Err(self.error(key, &format!("is {}, and only {wanted} is supported ({why})", shown(&value.to_string()))))
             }
             _ => Ok(()),
         }

@@ -7,6 +7,7 @@
 mod diffusers;
 mod inventory;
 mod json;
+mod listing;
 mod opened;
 mod original;
 mod original_names;
@@ -18,6 +19,7 @@ use std::path::Path;
 pub use opened::Checkpoint;
 
 use crate::error::{Error, Result};
+use crate::files::Folder;
 
 impl Checkpoint {
     /// Opens the checkpoint in the folder `root`.
@@ -26,10 +28,11 @@ impl Checkpoint {
     /// A folder that holds none, or one of a model that is not supported, and files that are missing, truncated or damaged. What the files lack is
     /// no error here: see [`Checkpoint::inventory`] and [`Checkpoint::sources`].
     pub fn open(root: &Path) -> Result<Self> {
-        if root.join(diffusers::INDEX).is_file() {
-            diffusers::open(root)
+        // What is there under such a name is opened, and says itself where it is no file.
+        if untrusted::is_there(&root.join(diffusers::INDEX)) {
+            diffusers::open(root, &Folder::of(root)?)
         } else if original::is_one(root) {
-            original::open(root)
+            original::open(root, &Folder::of(root)?)
         } else {
             let what = if root.is_dir() { "no checkpoint in this folder" } else { "no such folder" };
             Err(Error::at(

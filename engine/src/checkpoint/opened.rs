@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use engine_protocol::ModelSpec;
 
 use crate::error::{Error, Result};
+use crate::files::Folder;
 use crate::text_encoder::Tokenizer;
 use crate::weights::TensorStore;
 
@@ -22,6 +23,7 @@ pub(super) struct StoredComponent {
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(super) root: PathBuf,
+    pub(super) folder: Folder,
     pub(super) layout: &'static str,
     pub(super) model: ModelSpec,
     pub(super) tokenizer: PathBuf,
@@ -39,7 +41,7 @@ impl Checkpoint {
     /// # Errors
     /// A tokenizer that is missing or damaged, or has tokens that the text encoder does not know.
     pub fn open_tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::open(&self.tokenizer)?;
+        let tokenizer = Tokenizer::open_in(&self.folder, &self.tokenizer)?;
         let (tokens, rows) = (tokenizer.vocab_size().unwrap_or(0) as i64, self.model.text_encoder.vocab_size);
         if tokens > rows {
             let what = format!("it has {tokens} tokens, and the text encoder knows {rows}: the two are not of one checkpoint");

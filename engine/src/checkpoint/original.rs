@@ -2,17 +2,19 @@
 //!
 //! Facts from Wan-Video/Wan2.1 and Wan2.2, `wan/configs/*.py` and `wan/modules/{model,t5,vae,vae2_1,vae2_2}.py`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine_protocol::{PoolSpec, TransformerSpec};
+use untrusted::shown;
 
 use super::json::Json;
+use super::listing::{file_name, pth, weights_file};
 use super::opened::{Checkpoint, StoredComponent};
 use super::published::{self, Shapes};
-use super::{diffusers, original_names, original_shapes};
+use super::{original_names, original_shapes};
 use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
+use crate::files::Folder;
 use crate::weights::TensorStore;
 
 /// A pool's two folders.
@@ -30,31 +32,34 @@ pub(super) fn is_one(root: &Path) -> bool {
 }
 
 fn has_config(folder: &Path) -> bool {
-    folder.join("config.json").is_file()
+    untrusted::is_there(&folder.join("config.json"))
 }
 
-/// Opens the checkpoint in `root`.
-pub(super) fn open(root: &Path) -> Result<Checkpoint> {
+/// Opens the checkpoint in `root`, which is `folder`.
+pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     // 1. The weights, under the models' names.
     let (text_encoder_file, vae_file) = (pth(root, "models_t5")?, pth(root, "Wan")?);
-    let text_encoder = component(TEXT_ENCODER, original_names::text_encoder, &text_encoder_file, &text_encoder_file)?;
-    let vae = TensorStore::open(&vae_file)?;
+    let text_encoder =
+        component(TEXT_ENCODER, original_names::text_encoder, &text_encoder_file, TensorStore::open_in(folder, &text_encoder_file)?)?;
+    let vae = TensorStore::open_in(folder, &vae_file)?;
     let vae_shapes = original_shapes::VaeShapes::of(&vae).map_err(|what| Error::at(&vae_file, &what))?;
     let tensors = vae.renamed(|name| original_names::vae(name, &vae_shapes))?;
     let vae = StoredComponent { key: VAE, name: file_name(&vae_file), tensors };
     let folders = if has_config(root) { vec![root.to_owned()] } else { POOL.map(|folder| root.join(folder)).to_vec() };
-    let transformer = |(folder, key): (&PathBuf, _)| component(key, original_names::transformer, folder, &diffusers::weights_file(folder)?);
+    let transformer = |(place, key): (&PathBuf, _)| {
+        component(key, original_names::transformer, place, TensorStore::open_in(folder, &weights_file(place)?)?)
+    };
     let transformers = folders.iter().zip([TRANSFORMER, LOW_NOISE_TRANSFORMER]).map(transformer).collect::<Result<Vec<_>>>()?;
 
     // 2. Their shapes: of the transformer as its config says, of the others as their tensors are.
     let text_encoder_spec = original_shapes::text_encoder(&text_encoder.tensors).map_err(|what| Error::at(&text_encoder_file, &what))?;
-    let spec = |folder: &PathBuf| {
-        let config = Json::read(&folder.join("config.json"))?;
+    let spec = |place: &PathBuf| {
+        let config = Json::read(&place.join("config.json"), folder)?;
         Ok::<_, Error>((transformer_spec(&config, text_encoder_spec.d_model)?, config))
     };
     let (transformer, _) = spec(&folders[0])?;
-    if let Some(folder) = folders.get(1) {
-        let (second, config) = spec(folder)?;
+    if let Some(place) = folders.get(1) {
+        let (second, config) = spec(place)?;
         if second != transformer {
             return Err(config.error("dim", &format!("other shapes than in {}: a pool of two alike is supported", POOL[0])));
         }
@@ -67,39 +72,23 @@ pub(super) fn open(root: &Path) -> Result<Checkpoint> {
     let model = published::complete(root, shapes, "Wan's own layout");
     let tokenizer = root.join("google/umt5-xxl/tokenizer.json");
     let components = [text_encoder].into_iter().chain(transformers).chain([vae]).collect();
-    Ok(Checkpoint { root: root.to_owned(), layout: "original", model, tokenizer, components })
+    Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "original", model, tokenizer, components })
 }
 
-/// The weights in `file`, under the models' names, which `rename` knows. `place` is what people know them by: a folder or a file.
-fn component(key: &'static str, rename: fn(&str) -> String, place: &Path, file: &Path) -> Result<StoredComponent> {
+/// These tensors under the models' names, which `rename` knows. `place` is what people know them by: a folder or a file.
+fn component(key: &'static str, rename: fn(&str) -> String, place: &Path, tensors: TensorStore) -> Result<StoredComponent> {
     let name = match file_name(place) {
         name if POOL.contains(&name.as_str()) || name.ends_with(".pth") => name,
         _ => "transformer".to_owned(),
     };
-    Ok(StoredComponent { key, name, tensors: TensorStore::open(file)?.renamed(rename)? })
-}
-
-/// The only `.pth` file in `root` whose name starts so.
-fn pth(root: &Path, start: &str) -> Result<PathBuf> {
-    let entries = fs::read_dir(root).map_err(|error| Error::file(root, error))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| file_name(path).starts_with(start) && file_name(path).ends_with(".pth"));
-    match files.as_slice() {
-        [file] => Ok(file.clone()),
-        [] => Err(Error::at(root, &format!("no file {start}*.pth in this folder: fetch the checkpoint again"))),
-        _ => Err(Error::at(root, &format!("several files {start}*.pth: keep the one that belongs to this checkpoint"))),
-    }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    Ok(StoredComponent { key, name, tensors: tensors.renamed(rename)? })
 }
 
 fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {
     // A model for text to video and for images alike is `ti2v`.
     let kind: Option<String> = config.find("model_type")?;
     if let Some(kind) = kind.filter(|kind| kind != "t2v" && kind != "ti2v") {
-        return Err(config.error("model_type", &format!("is `{kind}`, and only text to video is supported")));
+        return Err(config.error("model_type", &format!("is `{}`, and only text to video is supported", shown(&kind))));
     }
     let (dim, heads) = (config.size("dim")?, config.size("num_heads")?);
     if dim % heads != 0 {

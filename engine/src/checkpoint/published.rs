@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use engine_protocol::{ModelSpec, PoolSpec, Sampler, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+use untrusted::shown;
 
 /// The model definitions that people see in `sweeps/models/`.
 const DEFINITIONS: [&str; 4] = [
@@ -14,6 +15,9 @@ const DEFINITIONS: [&str; 4] = [
 
 /// Most layers, resolutions and blocks of a resolution that a model may have: far above any, and few enough to list.
 const MOST_LAYERS: i64 = 1024;
+
+/// The largest mean and deviation of latents: they are about 3 in all published models, and beyond this latents would soon be no numbers.
+const MOST_LATENT: f64 = 1000.0;
 
 /// What a checkpoint's configs say.
 pub(super) struct Shapes {
@@ -32,7 +36,7 @@ pub(super) fn all() -> impl Iterator<Item = ModelSpec> {
 pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
     let Shapes { text_encoder, transformer, pool, vae } = shapes;
     let published = all().find(|model| model.transformer == transformer && model.pool.is_some() == pool.is_some());
-    let folder = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let folder = root.canonicalize().ok().and_then(|path| Some(shown(&path.file_name()?.to_string_lossy())));
     let folder = folder.unwrap_or_else(|| "checkpoint".into());
     let source = format!("a checkpoint in {layout}");
     let guidance = published.as_ref().and_then(|model| model.pool.as_ref()).and_then(|pool| pool.low_noise_guidance_scale);
@@ -94,7 +98,7 @@ pub(super) fn check_vae(spec: &VaeSpec) -> Result<(), Fault> {
     at_most("decoder_base_dim", spec.decoder_base_dim.unwrap_or(1), 1 << 14)?;
     at_most("patch_size", spec.patch_size, 64)?;
     if !(1..=8).contains(&levels) || spec.dim_mult.iter().any(|multiple| !(1..=64).contains(multiple)) {
-        return Err(("dim_mult", format!("{:?} are not one to eight multiples", spec.dim_mult)));
+        return Err(("dim_mult", format!("{} are not one to eight multiples", shown(&format!("{:?}", spec.dim_mult)))));
     }
     if spec.temporal_downsample.len() + 1 != levels {
         return Err((
@@ -106,6 +110,13 @@ pub(super) fn check_vae(spec: &VaeSpec) -> Result<(), Fault> {
         if values.len() as i64 != spec.z_dim {
             return Err((key, format!("has {} values for {} channels", values.len(), spec.z_dim)));
         }
+    }
+    let is_out_of_range = |value: &&f64| !(-MOST_LATENT..=MOST_LATENT).contains(*value);
+    if let Some(value) = spec.latents_mean.iter().find(is_out_of_range) {
+        return Err(("latents_mean", format!("{value:?} is out of range: -{MOST_LATENT} to {MOST_LATENT}")));
+    }
+    if let Some(value) = spec.latents_std.iter().find(|value| **value <= 0.0 || is_out_of_range(value)) {
+        return Err(("latents_std", format!("{value:?} is out of range: above 0, to {MOST_LATENT}")));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::loading::Loadable;
 use super::prompts::PromptEmbeddings;
 use crate::error::{Error, Result};
+use crate::finite;
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::transformer::Transformer;
@@ -37,9 +38,12 @@ impl Denoiser {
             return Err(Error::Input("all steps are done: begin another denoising".into()));
         };
         let (expert, guidance_scale) = self.expert(config, timestep);
+        let (step, total, is_computed) = (denoising.done() + 1, denoising.total(), link.device.computes);
         let mut pass = Pass { config, link, transformer: &self.transformer, weights: self.weights[expert].get()?, timestep };
-        let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts)?;
-        denoising.advance(&prediction)?;
+        let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts);
+        prediction
+            .and_then(|prediction| denoising.advance(&prediction, is_computed))
+            .map_err(|error| finite::in_step(error, step, total))?;
         if denoising.is_over() {
             self.weights.iter_mut().for_each(Loadable::release);
         }

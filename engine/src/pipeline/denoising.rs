@@ -7,6 +7,7 @@ use engine_protocol::Config;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::finite;
 use crate::scheduler::Scheduler;
 
 /// The starting noise of a seed: what PyTorch's CPU generator draws in fp32.
@@ -62,9 +63,16 @@ impl Denoising {
         self.timesteps.get(self.done).copied()
     }
 
-    /// Takes the next step, by a model's prediction for the latents at its timestep.
-    pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<()> {
-        self.latents = self.scheduler.step(prediction, &self.latents)?;
+    /// Takes the next step, by a model's prediction for the latents at its timestep. `is_computed`: the prediction has values.
+    ///
+    /// # Errors
+    /// libtorch's, and latents that are not finite after it.
+    pub(super) fn advance(&mut self, prediction: &Tensor, is_computed: bool) -> Result<()> {
+        let latents = self.scheduler.step(prediction, &self.latents)?;
+        if is_computed {
+            finite::check(&latents, || "the latents".into())?;
+        }
+        self.latents = latents;
         self.done += 1;
         Ok(())
     }

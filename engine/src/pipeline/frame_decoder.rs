@@ -60,4 +60,8 @@ impl FrameSink for Counted<'_> {
     fn takes_colours(&self) -> bool {
         self.sink.takes_colours()
     }
+
+    fn keeps(&self) -> bool {
+        self.sink.keeps()
+    }
 }

@@ -110,6 +110,13 @@ impl Loadable {
         }
     }
 
+    /// What in the files of these weights is not finite: the first tensor that is not, with its file. It reads all of them.
+    pub(super) fn not_finite(&self) -> Result<Option<String>> {
+        let components = components::of(&self.loading.model);
+        let component = components.iter().find(|component| component.key() == self.key).expect("it was found before").as_ref();
+        self.loading.sources.get(component)?.not_finite()
+    }
+
     /// See [`Residency::poison_buffers`].
     pub(super) fn poison_buffers(&mut self) {
         self.poisoned = true;

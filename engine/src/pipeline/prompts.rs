@@ -7,9 +7,13 @@ use super::link::Link;
 use super::loading::Loadable;
 use crate::attribution::{Purpose, retag};
 use crate::error::{Error, Result};
+use crate::finite;
 use crate::text_encoder::{TextEncoder, Tokenizer};
 use crate::timing;
 use crate::weights::kind_of;
+
+/// What is said to hold what is no number.
+const EMBEDDINGS: &str = "the prompt embeddings";
 
 /// What the two passes of guidance are conditioned on.
 #[derive(Debug)]
@@ -19,6 +23,11 @@ pub struct PromptEmbeddings {
 }
 
 impl PromptEmbeddings {
+    /// Refuses embeddings that are not finite.
+    pub(super) fn check(&self) -> Result<()> {
+        finite::check(&self.both.f_to_device(Device::Cpu)?, || EMBEDDINGS.into())
+    }
+
     pub(super) fn cond(&self) -> Result<Tensor> {
         Ok(self.both.f_narrow(0, 0, 1)?)
     }
@@ -71,6 +80,10 @@ impl PromptEncoder {
             };
             let both = self.encoder.prompt_embedding(weights.get()?, &prompts, device)?;
             weights.release();
+            // Those on a GPU are looked at where latents are not finite: here the host does not wait for it.
+            if both.device() == Device::Cpu {
+                finite::check(&both, || EMBEDDINGS.into())?;
+            }
             both
         };
         let both = if on_host { link.upload(&both)? } else { both };

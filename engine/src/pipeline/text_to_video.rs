@@ -33,7 +33,8 @@ use super::prompts::{PromptEmbeddings, PromptEncoder};
 use crate::checkpoint::Checkpoint;
 use crate::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::compute_device::ComputeDevice;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::finite;
 use crate::text_encoder::Tokenizer;
 use crate::transformer::Transformer;
 use crate::vae::FrameSink;
@@ -158,7 +159,8 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn encode(&mut self, cond: &[i64], uncond: &[i64]) -> Result<PromptEmbeddings> {
-        self.prompts.encode(&self.config, &mut self.link, cond, uncond)
+        let encoded = self.prompts.encode(&self.config, &mut self.link, cond, uncond);
+        encoded.map_err(|error| explained(error, &self.config, &self.prompts.weights))
     }
 
     /// A copy of prompt embeddings on the CPU, for another pipeline to [bring back](Pipeline::bring_back).
@@ -206,7 +208,12 @@ impl Pipeline {
     /// # Errors
     /// libtorch's, and a step after the last.
     pub fn step(&mut self, prompts: &PromptEmbeddings, denoising: &mut Denoising) -> Result<()> {
-        self.denoiser.step(&self.config, &mut self.link, prompts, denoising)
+        let step = self.denoiser.step(&self.config, &mut self.link, prompts, denoising);
+        step.map_err(|error| match (&error, prompts.check()) {
+            // What comes of embeddings that are no numbers is none either.
+            (Error::NotFinite { .. }, Err(earlier)) => explained(earlier, &self.config, &self.prompts.weights),
+            _ => explained(error, &self.config, &self.denoiser.weights),
+        })
     }
 
     /// Frames from latents, some at a time given to `sink` as they are done; `progress` hears of each time.
@@ -214,7 +221,8 @@ impl Pipeline {
     /// # Errors
     /// libtorch's and the sink's.
     pub fn decode(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, mut progress: impl FnMut(usize, usize)) -> Result<()> {
-        self.frames.decode(&self.config, &mut self.link, latents, sink, &mut progress)
+        let decoded = self.frames.decode(&self.config, &mut self.link, latents, sink, &mut progress);
+        decoded.map_err(|error| explained(error, &self.config, [&self.frames.weights]))
     }
 
     /// What crossed between host and device until now.
@@ -222,4 +230,16 @@ impl Pipeline {
         let weights = self.prompts.weights.iter().chain(&self.denoiser.weights).chain([&self.frames.weights]);
         self.link.transfers(weights)
     }
+}
+
+/// An error that says, where values are not finite, why that is as far as it is known: damaged `weights`, or the type of arithmetic.
+fn explained<'a>(error: Error, config: &Config, weights: impl IntoIterator<Item = &'a Loadable>) -> Error {
+    let Error::NotFinite { what, .. } = error else { return error };
+    let damaged = weights.into_iter().find_map(|weights| weights.not_finite().transpose());
+    let cause = match damaged {
+        Some(Ok(weight)) => format!("{weight}: the file is damaged, fetch it again"),
+        Some(Err(unread)) => format!("the cause is not known: {unread}"),
+        None => finite::cause_in_arithmetic(config.dtype),
+    };
+    Error::NotFinite { what, cause }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::prompt_clean;
 use crate::error::{Error, Result};
+use crate::files::{Folder, check_tokenizer, limits};
 
 /// Padding, and the first of three special tokens; bytes follow them.
 const BYTE_OFFSET: i64 = 3;
@@ -35,6 +36,14 @@ impl Tokenizer {
     /// # Errors
     /// A file that is not there, cannot be read, or is not a umT5 tokenizer's: named, with what to do.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_in(&Folder::anywhere(), path)
+    }
+
+    /// As [`Tokenizer::open`], of a file in `folder`.
+    ///
+    /// # Errors
+    /// Its errors, and a file that lies elsewhere.
+    pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
         let shown = path.display();
         if !path.exists() && path.with_file_name("spiece.model").exists() {
             return Err(Error::Input(format!(
@@ -42,9 +51,11 @@ impl Tokenizer {
                  (`T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)`), which writes tokenizer.json"
             )));
         }
-        let bytes = std::fs::read(path).map_err(|source| Error::File { path: shown.to_string(), source })?;
-        let not_one =
-            |why: String| Error::Input(format!("{shown} is not a umT5 tokenizer: {why}: take tokenizer.json from the checkpoint"));
+        let bytes = folder.read_json(path, limits::TOKENIZER)?;
+        let not_one = |why: String| {
+            Error::Input(format!("{shown} is not a umT5 tokenizer: {}: take tokenizer.json from the checkpoint", untrusted::shown(&why)))
+        };
+        check_tokenizer(&bytes).map_err(not_one)?;
         let read = guarded(|| {
             let mut pieces = tokenizers::Tokenizer::from_bytes(bytes)?;
             // What the file may say of lengths is for other uses: here the caller says it.

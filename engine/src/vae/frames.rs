@@ -8,6 +8,7 @@ use super::feature_cache::{CacheTraffic, FeatureCache};
 use super::tiling::{Span, Tiling, blend_weights, even_spans};
 use crate::attribution::{Purpose, within};
 use crate::error::{Error, Result};
+use crate::finite;
 use crate::weights::Weights;
 
 /// Takes pixels as they are done: some rows of all frames, or all rows of some frames. Each pixel comes once.
@@ -24,6 +25,11 @@ pub trait FrameSink {
     /// Whether the sink takes pixels as the decoder has them, in its type and around -1 to 1, instead of bytes. They are good during the call alone.
     fn takes_colours(&self) -> bool {
         false
+    }
+
+    /// Whether it keeps pixels, so that they are to be numbers: those that are NaN or infinite are an error then. It is false for runs that measure, whose pixels nobody sees.
+    fn keeps(&self) -> bool {
+        true
     }
 }
 
@@ -119,10 +125,10 @@ impl Video<'_> {
     }
 
     fn decode_whole(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
-        let quantiser = Quantiser::new(latents, sink.takes_colours())?;
+        let quantiser = Quantiser::new(latents, sink)?;
         let (chunks, mut first_frame, mut done) = (self.chunks.len(), 0, 0);
         let take = |pixels| {
-            let pixels = quantiser.quantise(pixels)?;
+            let pixels = quantiser.quantise(pixels, first_frame)?;
             sink.accept(first_frame, 0, &pixels)?;
             first_frame += pixels.size()[0];
             Ok(())
@@ -143,7 +149,7 @@ impl Video<'_> {
         sink: &mut dyn FrameSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        let quantiser = Quantiser::new(latents, sink.takes_colours())?;
+        let quantiser = Quantiser::new(latents, sink)?;
         let scale = self.decoder.spatial_compression();
         let row_weights = upload(&blend_weights(rows, scale), &[-1, 1, 1], latents.device())?;
         let column_weights = upload(&blend_weights(columns, scale), &[1, -1, 1], latents.device())?;
@@ -178,7 +184,7 @@ impl Video<'_> {
             // 2. Finished rows leave.
             let next = rows.get(row + 1).map_or(span.end, |next| next.start);
             let finished = (next - span.start) * scale;
-            sink.accept(0, span.start * scale, &quantiser.quantise(canvas.f_narrow(2, 0, finished)?)?)?;
+            sink.accept(0, span.start * scale, &quantiser.quantise(canvas.f_narrow(2, 0, finished)?, 0)?)?;
 
             // 3. Unfinished rows become the first ones of the next canvas.
             if row + 1 < rows.len() {
@@ -200,21 +206,33 @@ fn upload(weights: &[Vec<f32>], shape: &[i64], device: Device) -> Result<Vec<Ten
 /// Turns colours between -1 and 1 into what a sink takes: bytes, or the colours themselves.
 struct Quantiser {
     keeps_colours: bool,
+    checks: bool,
     /// 127.5 as a tensor on the device, exact in every type: the middle, and what it is to either end.
     half: Tensor,
 }
 
 impl Quantiser {
-    /// For pixels of the type and on the device of `like`.
-    fn new(like: &Tensor, keeps_colours: bool) -> Result<Self> {
-        Ok(Self { keeps_colours, half: Tensor::f_full([] as [i64; 0], 127.5, (like.kind(), like.device()))? })
+    /// For pixels of the type and on the device of `like`, and for `sink`.
+    fn new(like: &Tensor, sink: &dyn FrameSink) -> Result<Self> {
+        Ok(Self {
+            keeps_colours: sink.takes_colours(),
+            checks: sink.keeps(),
+            half: Tensor::f_full([] as [i64; 0], 127.5, (like.kind(), like.device()))?,
+        })
     }
 
-    /// Bytes on the CPU, unless colours are kept. The only new tensors are those of bytes: the arithmetic overwrites `pixels`.
+    /// Bytes on the CPU, unless colours are kept. The only new tensors are those of bytes, and one number where pixels are looked at: the arithmetic overwrites `pixels`. The
+    /// host waits for the pixels anyway.
     ///
     /// # Shapes
     /// `pixels`: `[1, frames, rows, width, 3]`; result: `[frames, rows, width, 3]`.
-    fn quantise(&self, pixels: Tensor) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// libtorch's, and pixels of frames from `first_frame` on that are not finite and are kept.
+    fn quantise(&self, pixels: Tensor, first_frame: i64) -> Result<Tensor> {
+        if self.checks {
+            finite::check(&pixels, || format!("the pixels of frames {} to {}", first_frame + 1, first_frame + pixels.size()[1]))?;
+        }
         if self.keeps_colours {
             return Ok(pixels.f_to_device(Device::Cpu)?.f_squeeze_dim(0)?);
         }

@@ -13,6 +13,10 @@ impl FrameSink for Discard {
     fn accept(&mut self, _first_frame: i64, _first_row: i64, _pixels: &Tensor) -> Result<()> {
         Ok(())
     }
+
+    fn keeps(&self) -> bool {
+        false
+    }
 }
 
 /// A whole video on the host, in RGB of 8 bits.

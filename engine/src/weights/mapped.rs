@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
+use untrusted::shown;
 
 use crate::cuda::{FileMapping, PlaceInFile, read_from_file};
 use crate::error::{Error, Result};
+use crate::files::{Folder, limits};
+use crate::finite;
 
 /// Bytes of a file that are resident at most while a tensor is copied out of it.
 const PART_BYTES: i64 = 64 << 20;
@@ -23,15 +26,14 @@ pub(super) struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file at `path`.
+    /// Maps the file at `path` in `folder`.
     ///
     /// # Errors
     /// A file that cannot be opened, and one that is empty.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::file(path, error))?;
-        let metadata = file.metadata().map_err(|error| Error::file(path, error))?;
-        if !metadata.is_file() || metadata.len() == 0 {
-            return Err(Error::at(path, if metadata.is_file() { "the file is empty: fetch it again" } else { "that is no file" }));
+    pub(super) fn open(path: &Path, folder: &Folder) -> Result<Self> {
+        let file = folder.open(path)?;
+        if file.metadata().map_err(|error| Error::file(path, error))?.len() == 0 {
+            return Err(Error::at(path, "the file is empty: fetch it again"));
         }
         let mapping = FileMapping::new(&file).map_err(|error| Error::file(path, error))?;
         Ok(Self { path: path.to_owned(), file, mapping })
@@ -85,7 +87,7 @@ impl StoredTensor {
     /// A tensor with `strides` between its elements, or none where they lie in order.
     ///
     /// # Errors
-    /// One that is not wholly in the file.
+    /// One that is not wholly in the file, and one with more sides than any has.
     pub(super) fn strided(
         file: &Arc<MappedFile>,
         key: &str,
@@ -94,6 +96,13 @@ impl StoredTensor {
         offset: u64,
     ) -> Result<Self> {
         let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides };
+        if tensor.shape.len() > limits::SIDES {
+            return Err(tensor.error(&format!(
+                "it has {} sides, and no tensor of a model has more than {}",
+                tensor.shape.len(),
+                limits::SIDES
+            )));
+        }
         let elements = tensor.shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
         match tensor.span().and_then(|bytes| bytes.checked_add(offset)) {
             Some(end) if end <= file.len() && elements.is_some() => Ok(tensor),
@@ -147,7 +156,7 @@ impl StoredTensor {
 
     /// What is wrong with it, with its file and its name there.
     pub fn error(&self, what: &str) -> Error {
-        Error::at(&self.file.path, &format!("{}: {what}", self.key))
+        Error::at(&self.file.path, &format!("{}: {what}", shown(&self.key)))
     }
 
     /// Whether its elements lie in the file one after the other, so that any of them can be read by themselves.
@@ -173,6 +182,28 @@ impl StoredTensor {
         let mut stored = Tensor::f_empty(target.size().as_slice(), (self.kind, Device::Cpu))?;
         self.file.read(offset, &mut stored)?;
         Ok(target.f_copy_(&stored)?)
+    }
+
+    /// What among its values is no finite number, in a word.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn not_finite(&self) -> Result<Option<&'static str>> {
+        let fp32 = |sides: &[i64]| Tensor::f_empty(sides, (Kind::Float, Device::Cpu));
+        if !self.is_in_order() {
+            let mut values = fp32(&self.shape)?;
+            self.copy_to(&mut values)?;
+            return finite::not_finite(&values);
+        }
+        let (count, part) = (self.parameters() as i64, PART_BYTES / Kind::Float.elt_size_in_bytes() as i64);
+        for first in (0..count).step_by(part as usize) {
+            let mut values = fp32(&[part.min(count - first)])?;
+            self.read(first, &mut values)?;
+            if let Some(value) = finite::not_finite(&values)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes its values into `target`, which has as many elements, may have another type and may lie on the GPU: straight from the mapped file.

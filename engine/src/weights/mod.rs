@@ -1,5 +1,6 @@
 //! Weights: which tensors a model has, in which groups they move, and where their values come from. Where they live is `memory`'s.
 
+mod archive;
 mod bound;
 pub mod fp8;
 mod group;

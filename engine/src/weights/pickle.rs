@@ -2,7 +2,8 @@
 //!
 //! A pickle is a program for a stack machine. This machine has no way to call anything: a class or function is a name, and calling one makes a
 //! record of name and arguments. What such a record means is for the reader to say (see `pth.rs`); one that nobody knows is refused there.
-//! Operations are those of protocol 2, which `torch.save` writes (documented in Python's `Lib/pickletools.py`), and no others.
+//! Operations are those of protocol 2, which `torch.save` writes (documented in Python's `Lib/pickletools.py`), and no others. Each is paid for by the memory that it takes, of
+//! which there is so much and no more.
 
 use std::collections::HashMap;
 
@@ -39,12 +40,13 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads a pickle.
+    /// Reads a pickle whose values take so many bytes of memory at most.
     ///
     /// # Errors
-    /// What keeps it from being one of the kind that is read: a truncated one, an unknown operation.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut machine = Machine { input: bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    /// What keeps it from being one of the kind that is read: a truncated one, an unknown operation, values that take more memory.
+    pub(super) fn read(bytes: &[u8], memory: usize) -> Result<Self, String> {
+        let mut machine =
+            Machine { input: bytes, at: 0, left: memory, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         let root = machine.run()?;
         Ok(Self { values: machine.values, root })
     }
@@ -84,6 +86,8 @@ impl Pickle {
 struct Machine<'a> {
     input: &'a [u8],
     at: usize,
+    /// Bytes of memory that values and what leads to them may still take. What is given back does not count: a pickle has little to give back.
+    left: usize,
     values: Vec<Value>,
     stack: Vec<usize>,
     /// Heights of the stack at each mark that is open.
@@ -99,40 +103,43 @@ impl<'a> Machine<'a> {
             match operation {
                 0x80 => drop(self.take(1)?), // PROTO
                 b'.' => return self.pop(),   // STOP
-                b'(' => self.marks.push(self.stack.len()),
+                b'(' => {
+                    self.spend(size_of::<usize>())?;
+                    self.marks.push(self.stack.len());
+                }
                 b'0' => drop(self.pop()?),
                 // Constants.
-                b'N' => self.push(Value::None),
-                0x88 => self.push(Value::Bool(true)),
-                0x89 => self.push(Value::Bool(false)),
+                b'N' => self.push(Value::None)?,
+                0x88 => self.push(Value::Bool(true))?,
+                0x89 => self.push(Value::Bool(false))?,
                 b'K' => self.number::<1>(|bytes| u8::from_le_bytes(bytes).into())?,
                 b'M' => self.number::<2>(|bytes| u16::from_le_bytes(bytes).into())?,
                 b'J' => self.number::<4>(|bytes| i32::from_le_bytes(bytes).into())?,
                 0x8A => self.long()?,
                 b'G' => {
                     let bytes = self.array()?;
-                    self.push(Value::Float(f64::from_be_bytes(bytes)));
+                    self.push(Value::Float(f64::from_be_bytes(bytes)))?;
                 }
                 b'X' => {
                     let length = u32::from_le_bytes(self.array()?) as usize;
                     let text =
                         std::str::from_utf8(self.take(length)?).map_err(|error| format!("a text that is none ({error})"))?.to_owned();
-                    self.push(Value::Text(text));
+                    self.push(Value::Text(text))?;
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.push(Value::Global(module, name));
+                    self.push(Value::Global(module, name))?;
                 }
                 // Containers.
-                b')' | b']' => self.push(Value::Sequence(Vec::new())),
-                b'}' => self.push(Value::Dict(Vec::new())),
+                b')' | b']' => self.push(Value::Sequence(Vec::new()))?,
+                b'}' => self.push(Value::Dict(Vec::new()))?,
                 b't' | b'l' => {
                     let items = self.pop_to_mark()?;
-                    self.push(Value::Sequence(items));
+                    self.push(Value::Sequence(items))?;
                 }
                 0x85..=0x87 => {
                     let items = self.pop_many(usize::from(operation - 0x84))?;
-                    self.push(Value::Sequence(items));
+                    self.push(Value::Sequence(items))?;
                 }
                 b'a' => {
                     let item = self.pop()?;
@@ -158,14 +165,14 @@ impl<'a> Machine<'a> {
                 // Objects.
                 b'Q' => {
                     let name = self.pop()?;
-                    self.push(Value::Persistent(name));
+                    self.push(Value::Persistent(name))?;
                 }
                 b'R' => {
                     let arguments = self.pop()?;
                     let function = self.pop()?;
                     let is_dict =
                         matches!(&self.values[function], Value::Global(module, name) if module == "collections" && name == "OrderedDict");
-                    self.push(if is_dict { Value::Dict(Vec::new()) } else { Value::Call(function, arguments) });
+                    self.push(if is_dict { Value::Dict(Vec::new()) } else { Value::Call(function, arguments) })?;
                 }
                 // What an object is given beside its items: torch's state dictionaries carry their version there.
                 b'b' => drop(self.pop()?),
@@ -191,9 +198,23 @@ impl<'a> Machine<'a> {
         Ok(String::from_utf8_lossy(&line[..length]).into_owned())
     }
 
-    fn push(&mut self, value: Value) {
+    /// Pays for so many bytes of memory.
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        self.left = self.left.checked_sub(bytes).ok_or("it makes more values than the pickle of any model")?;
+        Ok(())
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        let held = match &value {
+            Value::Text(text) => text.len(),
+            Value::Global(module, name) => module.len() + name.len(),
+            Value::Sequence(items) => size_of_val(items.as_slice()),
+            _ => 0,
+        };
+        self.spend(size_of::<Value>() + size_of::<usize>() + held)?;
         self.values.push(value);
         self.stack.push(self.values.len() - 1);
+        Ok(())
     }
 
     /// The topmost value, but none from below the last mark.
@@ -221,6 +242,7 @@ impl<'a> Machine<'a> {
     }
 
     fn append(&mut self, more: Vec<usize>) -> Result<(), String> {
+        self.spend(size_of_val(more.as_slice()))?;
         match self.top()? {
             Value::Sequence(items) => items.extend(more),
             _ => return Err("it appends to what is no list".into()),
@@ -230,6 +252,7 @@ impl<'a> Machine<'a> {
 
     fn set_items(&mut self, pairs: &[usize]) -> Result<(), String> {
         let (pairs, []) = pairs.as_chunks::<2>() else { return Err("a key without a value".into()) };
+        self.spend(size_of_val(pairs))?;
         match self.top()? {
             Value::Dict(items) => items.extend(pairs.iter().map(|&[key, value]| (key, value))),
             _ => return Err("it sets items of what is no dictionary".into()),
@@ -239,8 +262,7 @@ impl<'a> Machine<'a> {
 
     fn number<const N: usize>(&mut self, of: fn([u8; N]) -> i64) -> Result<(), String> {
         let number = of(self.array()?);
-        self.push(Value::Int(number));
-        Ok(())
+        self.push(Value::Int(number))
     }
 
     /// An integer of as many bytes as the first one says, little-endian, two's complement.
@@ -253,13 +275,14 @@ impl<'a> Machine<'a> {
         let fill = if bytes.last().is_some_and(|&byte| byte & 0x80 != 0) { 0xFF } else { 0 };
         let mut wide = [fill; 8];
         wide[..length].copy_from_slice(bytes);
-        self.push(Value::Int(i64::from_le_bytes(wide)));
-        Ok(())
+        self.push(Value::Int(i64::from_le_bytes(wide)))
     }
 
     fn remember<const N: usize>(&mut self, of: fn([u8; N]) -> u32) -> Result<(), String> {
         let name = of(self.array()?);
         let top = *self.stack.last().ok_or("its stack runs empty")?;
+        // As much again as it takes: a table has free places.
+        self.spend(2 * size_of::<(u32, usize)>())?;
         self.memo.insert(name, top);
         Ok(())
     }
@@ -267,6 +290,7 @@ impl<'a> Machine<'a> {
     fn recall<const N: usize>(&mut self, of: fn([u8; N]) -> u32) -> Result<(), String> {
         let name = of(self.array()?);
         let value = *self.memo.get(&name).ok_or("it refers to a value that is not there")?;
+        self.spend(size_of::<usize>())?;
         self.stack.push(value);
         Ok(())
     }
@@ -276,11 +300,13 @@ impl<'a> Machine<'a> {
 mod tests {
     use super::*;
 
+    const MEMORY: usize = 4096;
+
     #[test]
     fn a_dictionary_with_all_kinds_of_values() {
         // {"a": (1, -2, 300), "b": [None, True, 1.5]}, as Python's pickle writes it in protocol 2.
         let bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01J\xfe\xff\xff\xffM\x2c\x01\x87q\x02X\x01\x00\x00\x00bq\x03]q\x04(N\x88G?\xf8\x00\x00\x00\x00\x00\x00eu.";
-        let pickle = Pickle::read(bytes).unwrap();
+        let pickle = Pickle::read(bytes, MEMORY).unwrap();
         let Value::Dict(items) = pickle.root() else { panic!("a dictionary") };
         let [(a, tuple), (b, list)] = items[..] else { panic!("two items") };
         assert_eq!((pickle.text(a), pickle.text(b)), (Some("a"), Some("b")));
@@ -292,7 +318,7 @@ mod tests {
 
     #[test]
     fn calls_are_written_down_and_not_made() {
-        let pickle = Pickle::read(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.").unwrap();
+        let pickle = Pickle::read(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", MEMORY).unwrap();
         let Value::Call(function, arguments) = *pickle.root() else { panic!("a call") };
         assert_eq!(pickle.global(function).as_deref(), Some("os.system"));
         assert_eq!(pickle.sequence(arguments).unwrap().len(), 1);
@@ -313,8 +339,33 @@ mod tests {
             (b"\x8a\x09123456789.", "more than 64 bits"),
             (b"i", "operation 0x69 at byte 0"),
         ] {
-            let error = Pickle::read(bytes).unwrap_err();
+            let error = Pickle::read(bytes, MEMORY).unwrap_err();
             assert!(error.contains(why), "{bytes:?}: {error}");
         }
+    }
+
+    #[test]
+    fn memory_is_paid_for_whatever_takes_it() {
+        let read = |bytes: &[u8]| Pickle::read(bytes, MEMORY).map(drop);
+        let many = |start: &[u8], again: &[u8], end: &[u8]| [start, &again.repeat(2000), end].concat();
+        for (what, bytes) in [
+            ("values", many(b"", b"N", b".")),
+            ("values that are dropped", many(b"", b"N0", b"N.")),
+            ("marks", many(b"", b"(", b".")),
+            ("the stack", many(b"]q\x00", b"h\x00", b".")),
+            ("items", many(b"]q\x00", b"(h\x00h\x00e", b".")),
+            ("items one by one", many(b"]q\x00", b"h\x00a", b".")),
+            ("pairs", many(b"}q\x00", b"h\x00h\x00s", b".")),
+            ("tuples in tuples", many(b")", b"\x85", b".")),
+            (
+                "the memo",
+                [b"N".to_vec(), (0..2000u32).flat_map(|name| [&b"r"[..], &name.to_le_bytes()].concat()).collect(), b".".to_vec()].concat(),
+            ),
+            ("text", [&b"X\x10\x27\x00\x00"[..], &[b'a'; 10_000], b"."].concat()),
+            ("names", [&b"c"[..], &[b'a'; 10_000], b"\nb\n."].concat()),
+        ] {
+            assert_eq!(read(&bytes), Err("it makes more values than the pickle of any model".into()), "{what}");
+        }
+        assert_eq!(read(b"(NNNNl."), Ok(()));
     }
 }

@@ -4,62 +4,49 @@
 //! (`_rebuild_tensor_v2`).
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use tch::Kind;
-use zip::{CompressionMethod, ZipArchive};
+use untrusted::shown;
 
+use super::archive::{self, Entry};
 use super::mapped::{MappedFile, StoredTensor};
 use super::pickle::{Pickle, Value};
 use crate::error::{Error, Result};
+use crate::files::{Folder, limits};
 
-/// The longest pickle that is read: that of a model of ten thousand tensors has about 2 MB.
-const MAX_PICKLE_BYTES: u64 = 256 << 20;
-
-/// The tensors of the file at `path`.
+/// The tensors of the file at `path` in `folder`.
 ///
 /// # Errors
 /// A file that cannot be read, is truncated, or holds something else than a dictionary of tensors.
-pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let file = Arc::new(MappedFile::open(path)?);
+pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String, StoredTensor>> {
+    let file = Arc::new(MappedFile::open(path, folder)?);
     let damaged = |what: &str| Error::at(path, &format!("not a whole file of `torch.save`: {what}"));
-    let again = "(a truncated download, or a file from before PyTorch 1.6): fetch it again, or save it anew";
 
     // 1. The archive: where each entry's bytes lie.
-    let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|error| damaged(&format!("{error} {again}")))?;
-    let (mut entries, mut pickle, mut order) = (BTreeMap::new(), None, None);
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index_raw(index).map_err(|error| damaged(&format!("{error} {again}")))?;
-        // Under the name that the archive was saved as, which says nothing.
-        let name = entry.name().split_once('/').map(|(_, name)| name.to_owned()).unwrap_or_default();
-        if entry.compression() != CompressionMethod::Stored {
-            return Err(damaged(&format!("its entry `{}` is compressed, which `torch.save` does not do", entry.name())));
-        }
-        match name.as_str() {
-            "data.pkl" if entry.size() <= MAX_PICKLE_BYTES => pickle = Some(contents(&mut entry, path)?),
-            "byteorder" if entry.size() <= 16 => order = Some(contents(&mut entry, path)?),
-            _ => {}
-        }
-        entries.insert(name, (entry.data_start(), entry.size()));
-    }
-    if order.is_some_and(|order| order != b"little") {
+    let entries = archive::entries(file.bytes()).map_err(|what| damaged(&what))?;
+    let contents = |name: &str| entries.get(name).map(|&Entry { start, size }| &file.bytes()[start as usize..(start + size) as usize]);
+    if contents("byteorder").is_some_and(|order| order != b"little") {
         return Err(damaged("its bytes are in big-endian order, which is not read"));
     }
 
     // 2. The pickle: a dictionary from names to tensors.
-    let pickle = pickle.ok_or_else(|| damaged(&format!("it has no `data.pkl` {again}")))?;
-    let pickle = Pickle::read(&pickle).map_err(|what| damaged(&format!("its pickle cannot be read: {what}")))?;
+    let pickle = contents("data.pkl").ok_or_else(|| damaged(&format!("it has no `data.pkl` {}", archive::AGAIN)))?;
+    if pickle.len() as u64 > limits::PICKLE_BYTES {
+        return Err(damaged(&format!("its pickle has {} bytes, and that of a model has at most {}", pickle.len(), limits::PICKLE_BYTES)));
+    }
+    let pickle = Pickle::read(pickle, limits::PICKLE_MEMORY).map_err(|what| damaged(&format!("its pickle cannot be read: {what}")))?;
     let Value::Dict(items) = pickle.root() else { return Err(damaged("its pickle is no dictionary of tensors")) };
 
     // 3. Each tensor's place.
     let mut tensors = BTreeMap::new();
     for &(key, value) in items {
         let key = pickle.text(key).ok_or_else(|| damaged("one of its names is no text"))?;
-        let refuse = |what: &str| Error::at(path, &format!("{key}: {what}"));
+        let refuse = |what: &str| Error::at(path, &format!("{}: {what}", shown(key)));
         let described = describe(&pickle, value).map_err(|what| refuse(&what))?;
-        let &(start, size) = entries.get(&format!("data/{}", described.storage)).ok_or_else(|| refuse("its values are not in the file"))?;
+        let &Entry { start, size } =
+            entries.get(&format!("data/{}", described.storage)).ok_or_else(|| refuse("its values are not in the file"))?;
         let offset =
             (described.offset as u64).checked_mul(described.kind.elt_size_in_bytes() as u64).and_then(|bytes| start.checked_add(bytes));
         let offset = offset.ok_or_else(|| refuse("its place is beyond any file"))?;
@@ -70,12 +57,6 @@ pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
         tensors.insert(key.to_owned(), stored);
     }
     Ok(tensors)
-}
-
-fn contents(entry: &mut impl Read, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(|error| Error::file(path, error))?;
-    Ok(bytes)
 }
 
 /// What the pickle says about one tensor.
@@ -104,7 +85,12 @@ fn describe(pickle: &Pickle, value: usize) -> std::result::Result<Description, S
             let (kind, storage) = describe_storage(pickle, storage)?;
             let offset = pickle.int(offset).filter(|&offset| offset >= 0).ok_or("its place is no number")?;
             let numbers = |place| {
-                let items = pickle.sequence(place)?.iter().map(|&place| pickle.int(place).filter(|&number| number >= 0));
+                // Many tensors may name one list: what has too many sides is refused before it is copied for each.
+                let items = pickle
+                    .sequence(place)
+                    .filter(|items| items.len() <= limits::SIDES)?
+                    .iter()
+                    .map(|&place| pickle.int(place).filter(|&number| number >= 0));
                 items.collect::<Option<Vec<_>>>()
             };
             let (shape, strides) = (numbers(shape).ok_or("its shape is none")?, numbers(strides).ok_or("its strides are none")?);
@@ -113,7 +99,7 @@ fn describe(pickle: &Pickle, value: usize) -> std::result::Result<Description, S
             }
             Ok(Description { kind, storage, offset, shape, strides })
         }
-        _ => Err(format!("it is no tensor but `{function}`, which is not executed")),
+        _ => Err(format!("it is no tensor but `{}`, which is not executed", shown(&function))),
     }
 }
 
@@ -135,7 +121,7 @@ fn describe_storage(pickle: &Pickle, place: usize) -> std::result::Result<(Kind,
         "torch.CharStorage" => Kind::Int8,
         "torch.ByteStorage" => Kind::Uint8,
         "torch.BoolStorage" => Kind::Bool,
-        other => return Err(format!("type `{other}` is not read")),
+        other => return Err(format!("type `{}` is not read", shown(other))),
     };
     Ok((kind, storage))
 }

@@ -33,6 +33,20 @@ impl Source {
         Ok(Self::Stored(Arc::new(TensorStore::open(path)?)))
     }
 
+    /// What is not finite in the files, where there are any: the first tensor that is not, with its file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn not_finite(&self) -> Result<Option<String>> {
+        let Source::Stored(store) = self else { return Ok(None) };
+        for (_, tensor) in store.iter() {
+            if let Some(value) = tensor.not_finite()? {
+                return Ok(Some(tensor.error(&format!("this weight holds {value}")).to_string()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.
     ///
     /// # Errors

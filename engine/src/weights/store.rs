@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mapped::StoredTensor;
 use super::{pth, safetensors};
 use crate::error::{Error, Result};
+use crate::files::{Folder, limits};
 
 /// The tensors of one or several files, by name. Cheap to open: nothing is read until a tensor is used.
 #[derive(Debug, Clone, Default)]
@@ -20,17 +21,23 @@ impl TensorStore {
     /// # Errors
     /// A file that cannot be read, is truncated, or is none of these.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_in(&Folder::anywhere(), path)
+    }
+
+    /// As [`TensorStore::open`], of a file in `folder`.
+    ///
+    /// # Errors
+    /// Its errors, and a file that lies elsewhere.
+    pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
-            Some("safetensors") => Ok(Self { tensors: safetensors::open_file(path)? }),
+            Some("safetensors") => Ok(Self { tensors: safetensors::open_file(path, folder)? }),
             Some("json") => {
                 let mut store = Self::default();
-                for tensors in safetensors::open_index(path)? {
-                    store.extend(tensors)?;
-                }
+                safetensors::open_index(path, folder, |tensors| store.extend(tensors))?;
                 Ok(store)
             }
-            Some("pth" | "pt" | "bin") => Ok(Self { tensors: pth::open_file(path)? }),
+            Some("pth" | "pt" | "bin") => Ok(Self { tensors: pth::open_file(path, folder)? }),
             _ => Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
         }
     }
@@ -38,9 +45,14 @@ impl TensorStore {
     /// Takes in the tensors of another file.
     ///
     /// # Errors
-    /// A name that is there already.
+    /// A name that is there already, and more tensors than any model has.
     fn extend(&mut self, tensors: BTreeMap<String, StoredTensor>) -> Result<()> {
         for (name, tensor) in tensors {
+            if self.tensors.len() == limits::TENSORS {
+                return Err(
+                    tensor.error(&format!("no component of a model has more than {} tensors, and this is one more", limits::TENSORS))
+                );
+            }
             match self.tensors.entry(name) {
                 Entry::Vacant(place) => drop(place.insert(tensor)),
                 Entry::Occupied(place) => return Err(tensor.error(&format!("{} has it too", place.get().path().display()))),

@@ -11,7 +11,7 @@ use crate::exit_code::ExitCode;
 use crate::model::{Models, text_encoder_parameters, transformer_parameters, transformers, weight_bytes};
 use crate::worker;
 
-/// Names of tensors that are listed of each kind before the rest is only counted.
+/// Names of tensors, and faults, that are listed of each kind before the rest is only counted.
 const LISTED: usize = 5;
 
 /// Lists the models, or what a checkpoint holds.
@@ -62,7 +62,7 @@ fn inspect(dir: &Path, as_json: bool) -> Result<ExitCode, Error> {
 
 fn print_inventory(dir: &Path, inventory: &Inventory) {
     let layout = if inventory.layout == "original" { "Wan's own layout" } else { "diffusers' layout" };
-    say!("{}: {} ({}), {layout}", dir.display(), inventory.model.title, inventory.model.name);
+    say!("{}: {} ({}), {layout}", untrusted::line(&dir.to_string_lossy()), inventory.model.title, inventory.model.name);
     let mut table = table(&["component", "tensors", "parameters", "types", "weights GiB", "files"], &[1, 2, 4, 5]);
     for component in &inventory.components {
         table.add_row([
@@ -88,12 +88,16 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
     for component in &inventory.components {
         // A fault says itself which file it is in.
-        component.faults.iter().for_each(|fault| say!("{}: {fault}", component.name));
+        component.faults.iter().take(LISTED).for_each(|fault| say!("{}: {fault}", component.name));
+        if let more @ 1.. = component.faults.len().saturating_sub(LISTED) {
+            say!("{}: {more} more faults", component.name);
+        }
         for (what, names) in [("missing", &component.missing), ("unexpected", &component.unexpected)] {
             if !names.is_empty() {
-                let more = names.len().saturating_sub(LISTED);
+                let listed: Vec<_> = names.iter().take(LISTED).map(|name| untrusted::shown(name)).collect();
+                let more = names.len() - listed.len();
                 let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-                say!("{}: {} {what}: {}{rest}", component.name, names.len(), names[..names.len().min(LISTED)].join(", "));
+                say!("{}: {} {what}: {}{rest}", component.name, names.len(), listed.join(", "));
             }
         }
     }
