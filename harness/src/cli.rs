@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
 use crate::pcie_slot::PcieSlot;
+use crate::sweep::Shard;
 use crate::testbed::{DeviceChoice, Wanted};
 use crate::worker::EventOrder;
 
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     On(OnArguments),
     /// Hold the virtual GPU against peaks of memory and times that others have published
     Validate(ValidateArguments),
+    /// Put runs of parts of a sweep together
+    Merge(MergeArguments),
     /// Hold two runs against each other, case by case; with --fail-above for CI
     Compare(CompareArguments),
     /// Write the report of a run directory anew, from its records
@@ -178,6 +181,23 @@ pub(crate) struct SweepArguments {
     /// Go on with the run in --out: cases that have an answer are not run again
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+    /// Run nothing: list the cases, and which combinations came out the same
+    #[arg(long, conflicts_with_all = ["resume", "shard"])]
+    pub(crate) dry_run: bool,
+    /// Run one part of so many, on one machine of several: 3/8. `lowmem merge` puts the parts together
+    #[arg(long, value_name = "PART/PARTS")]
+    pub(crate) shard: Option<Shard>,
+}
+
+/// Arguments of `lowmem merge`.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArguments {
+    /// Run directory to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Run directories of the parts
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) parts: Vec<PathBuf>,
 }
 
 /// What cases run on.

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Command::Advise(arguments) => commands::advise::run(&arguments),
         Command::Cards(arguments) => commands::cards::run(&arguments),
         Command::Compare(arguments) => commands::compare::run(&arguments),
+        Command::Merge(arguments) => commands::merge::run(&arguments),
         Command::Max(arguments) => commands::max::run(&arguments),
         Command::Sweep(arguments) => commands::sweep::run(arguments),
         Command::Autotune(arguments) => commands::autotune::run(arguments),

@@ -3,8 +3,6 @@
 use std::fmt::Arguments;
 use std::io::Write;
 
-use engine_protocol::visible;
-
 /// A line on standard output.
 macro_rules! say {
     () => { say!("") };
@@ -19,6 +17,7 @@ macro_rules! tell {
 /// Writes it whole.
 pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
     let text = text.to_string();
+    let lines: Vec<String> = text.split('\n').map(untrusted::line).collect();
     // A reader that went away wants no more lines.
-    let _ = to.write_all(format!("{}\n", visible(&text)).as_bytes());
+    let _ = to.write_all((lines.join("\n") + "\n").as_bytes());
 }

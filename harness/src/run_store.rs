@@ -180,6 +180,10 @@ fn advised(error: &io::Error) -> String {
 
 fn open(dir: &Path) -> Result<File, Error> {
     let path = dir.join(RECORDS);
+    // Opening a pipe for writing would wait without end.
+    if let Some(Err(error)) = untrusted::is_there(&path).then(|| untrusted::open(&path)) {
+        return Err(Error::input(format!("{}: {error}", path.display())));
+    }
     let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| Error::io(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -3,7 +3,6 @@
 //! It judges nothing, and it writes nothing: the harness appends the records. A line that is no record, as a full disk or a lost machine may leave it, costs its own case
 //! and no other.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -19,6 +18,9 @@ use crate::run::{Manifest, Run};
 pub const MANIFEST: &str = "manifest.json";
 /// The records' file name in a run directory.
 pub const RECORDS: &str = "records.jsonl";
+
+/// The largest file of a run that is read: ten times 100,000 records, which have 4 KiB each.
+const MOST_BYTES: u64 = 4 << 30;
 
 /// The records of a run directory, as they were read.
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ pub fn load(dir: &Path) -> Result<Run, Error> {
 /// No run there, or a manifest that cannot be read.
 pub fn load_manifest(dir: &Path) -> Result<Manifest, Error> {
     let path = dir.join(MANIFEST);
-    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+    let bytes = untrusted::read(&path, MOST_BYTES).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Error::NotARun { dir: dir.to_owned(), file: MANIFEST },
         _ => Error::io(&path, error),
     })?;
@@ -60,7 +62,7 @@ pub fn load_manifest(dir: &Path) -> Result<Manifest, Error> {
 /// A file that cannot be read, or a record in a schema that is not known.
 pub fn load_records(dir: &Path) -> Result<Records, Error> {
     let path = dir.join(RECORDS);
-    let bytes = match fs::read(&path) {
+    let bytes = match untrusted::read(&path, MOST_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Records::default()),
         other => other.map_err(|error| Error::io(&path, error))?,
     };
@@ -135,6 +137,8 @@ fn from_schema_3(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::samples;
 

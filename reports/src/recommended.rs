@@ -1,6 +1,6 @@
 //! `recommended.yaml`: the chosen configuration, ready to be given back, or a comment that says why there is none. What is chosen is judged before.
 
-use engine_protocol::visible_line;
+use untrusted::line;
 
 use crate::advice::settings;
 use crate::summary::Summary;
@@ -11,7 +11,7 @@ pub(crate) fn yaml(summary: &Summary<'_>) -> String {
     let from = format!("From the sweep {}, {}.", manifest.sweep, manifest.begun);
     let mut text = String::new();
     for said in [&*from, &*summary.provenance, summary.ranking].into_iter().chain(summary.sentences.iter().map(String::as_str)) {
-        text += &format!("# {}\n", visible_line(said));
+        text += &format!("# {}\n", line(said));
     }
     match summary.chosen {
         Some(chosen) => {

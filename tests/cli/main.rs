@@ -8,6 +8,7 @@ mod beside_nvidia;
 mod caching_allocator;
 mod calibrate;
 mod command;
+mod compare;
 mod disk;
 mod dist;
 mod distributed;

@@ -169,7 +169,7 @@ fn the_default_sweep_on_a_real_24_gb_card_takes_half_an_hour_by_prediction() {
     );
     let wrapper = place.file("wrapper.sh", &wrapper);
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("executable");
-    let sweep = ["sweep", "default", "--device", "cuda", "--gpu", "rtx-4090", "attn_type=sdpa,flash,mem_efficient", "--out", "run"];
+    let sweep = ["sweep", "full", "--device", "cuda", "--gpu", "rtx-4090", "attn_type=sdpa,flash,mem_efficient", "--out", "run"];
     let assert = with_gpu(&place, STEPS, "rtx-4090", &json!({})).env("LOWMEM_WORKER", wrapper).args(sweep).assert().success();
     let said = stderr(&assert);
     println!("{said}");

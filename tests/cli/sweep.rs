@@ -11,11 +11,11 @@ use crate::command::{ANSWERS, Place, stderr, stdout};
 const NEVER_FITS: &str = "begun load\noom load\n";
 
 #[test]
-fn the_default_sweep_runs_each_distinct_case_once() {
+fn the_full_sweep_runs_each_distinct_case_once() {
     let place = Place::new();
     let mut cases = Vec::new();
     for run in ["first", "second"] {
-        place.lowmem_with(NEVER_FITS).args(["sweep", "--gpu", "24GB", "--device", "virtual", "--out", run]).assert().success();
+        place.lowmem_with(NEVER_FITS).args(["sweep", "full", "--gpu", "24GB", "--device", "virtual", "--out", run]).assert().success();
         let rows = place.rows(run);
         assert_eq!(rows.len(), 80);
         assert_eq!(rows.iter().filter(|row| &row["low_mem_level"] == "0").count(), 8);
@@ -119,4 +119,46 @@ fn a_run_is_never_written_over() {
     place.lowmem_with(ANSWERS).args(arguments).assert().success();
     let assert = place.lowmem_with(ANSWERS).args(arguments).assert().code(2);
     assert!(stderr(&assert).contains("run holds a run already: add --resume"), "{}", stderr(&assert));
+}
+
+#[test]
+fn lists_are_walked_together_ranges_are_lists_and_combinations_are_left_out() {
+    let place = Place::new();
+    let text = "model: wan-tiny\nzip:\n  frames: 5..9 step 4\n  steps: [3, 4]\nsweep:\n  low_mem_level: [0, 1]\nexclude:\n  - {low_mem_level: 1, frames: 9}\n";
+    place.file("s.yaml", text);
+    let words = ["sweep", "s.yaml", "--gpu", "24GB", "--device", "virtual"];
+    let said = stdout(&place.lowmem_with(ANSWERS).args(words).arg("--dry-run").assert().success());
+    let names: Vec<_> = said.lines().take_while(|line| !line.is_empty()).collect();
+    assert_eq!(names, ["5frames-3steps-level0", "5frames-3steps-level1", "9frames-4steps-level0"]);
+    assert!(said.contains("s: 3 cases. Nothing was run."), "{said}");
+    assert!(!place.path("lowmem-runs").exists(), "a run directory was made");
+    // What comes out the same is said.
+    let said =
+        stdout(&place.lowmem_with(ANSWERS).args(["sweep", "full", "--gpu", "24GB", "--device", "virtual", "--dry-run"]).assert().success());
+    assert!(said.contains("full: 80 cases") && said.contains("16 combinations come out the same"), "{said}");
+    assert!(said.contains("low_mem_level=0 vae_tile_size=8 attn_type=sdpa resolution=832x480 is level0-sdpa-832x480"), "{said}");
+}
+
+#[test]
+fn parts_of_a_sweep_make_the_whole() {
+    let place = Place::new();
+    let words = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out"];
+    place.lowmem_with(ANSWERS).args(words).arg("whole").assert().success();
+    let parts = ["1/3", "2/3", "3/3"];
+    for part in parts {
+        place.lowmem_with(ANSWERS).args(words).args([&part.replace('/', "-of-"), "--shard", part]).assert().success();
+    }
+    place.lowmem_with(ANSWERS).args(["merge", "--out", "merged", "1-of-3", "2-of-3", "3-of-3"]).assert().success();
+    let cells = |run: &str| {
+        let mut cells: Vec<_> =
+            place.rows(run).iter().map(|row| ["case", "outcome", "peak_device_bytes"].map(|name| row[name].to_owned())).collect();
+        cells.sort();
+        cells
+    };
+    assert_eq!(cells("merged"), cells("whole"));
+    let other = ["sweep", "smoke", "--gpu", "8GB", "--device", "virtual", "--out", "other"];
+    place.lowmem_with(ANSWERS).args(other).assert().success();
+    let assert = place.lowmem_with(ANSWERS).args(["merge", "--out", "mixed", "1-of-3", "other"]).assert().code(2);
+    assert!(stderr(&assert).contains("other is a run of another GPU than 1-of-3"), "{}", stderr(&assert));
+    place.lowmem_with(ANSWERS).args(words).args(["wrong", "--shard", "4/3"]).assert().code(2);
 }

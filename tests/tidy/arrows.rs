@@ -32,7 +32,7 @@ fn arrows_point_as_the_architecture_says() {
     assert_eq!(ours("untrusted"), [""; 0]);
     assert_eq!(ours("engine/protocol"), ["virtual-gpu-protocol"]);
     assert_eq!(ours("engine"), ["engine-protocol", "host-memory", "untrusted"]);
-    assert_eq!(ours("reports"), ["engine-protocol"]);
+    assert_eq!(ours("reports"), ["engine-protocol", "untrusted"]);
     assert_eq!(ours("harness"), ["engine-protocol", "host-memory", "reports", "untrusted", "virtual-gpu-protocol"]);
     assert_eq!(ours("virtual-gpu"), ["virtual-gpu-protocol"]);
 }

@@ -23,7 +23,6 @@ mod record;
 mod request;
 mod stage;
 mod time;
-mod visible;
 
 pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
 pub use attribution::{PeakParts, Purpose};
@@ -54,7 +53,6 @@ pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{
     Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,
 };
-pub use visible::{visible, visible_line};
 
 /// Bytes of one GiB: what people see is always in GiB.
 pub const GIB: u64 = 1 << 30;

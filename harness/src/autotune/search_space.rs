@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::model::Models;
-use crate::sweep::{Case, Definition, Rules, expand};
+use crate::sweep::{Case, Definition, Expanded, Rules, expand};
 
 /// Keys and their values.
 pub(super) type Settings = &'static [(&'static str, &'static str)];
@@ -132,7 +132,7 @@ impl Space<'_> {
         let mut definition = Definition::empty(self.name);
         let open = settings.iter().map(|&(key, value)| (key.to_owned(), value_of(value)));
         self.fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
-        let (mut cases, warnings) = match expand(&definition, self.models, self.rules) {
+        let Expanded { mut cases, warnings, .. } = match expand(&definition, self.models, self.rules) {
             Ok(found) => found,
             Err(error) => {
                 self.refused.get_or_insert(error);

@@ -10,6 +10,7 @@ pub(crate) mod flags;
 pub(crate) mod generate;
 pub(crate) mod gpus;
 pub(crate) mod max;
+pub(crate) mod merge;
 pub(crate) mod models;
 pub(crate) mod on;
 pub(crate) mod plan;

@@ -17,10 +17,12 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Limits, Rules, Schedule, expand, prepare, run_once};
+use crate::sweep::{Case, Definition, Expanded, Limits, Rules, Schedule, expand, prepare, run_once};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
+/// Combinations that came out the same and are named one by one.
+const FEW_MERGED: usize = 10;
 /// What is run where nothing is named.
 const DEFAULT: &str = "default.yaml";
 
@@ -29,12 +31,16 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let definition = definition(&arguments.words)?;
     let testbed = Testbed::choose(arguments.device.wanted())?;
     let models = Models::load()?;
-    let (cases, warnings) = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
+    let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
     let (cases, left_out) = match &testbed.profile {
         // On the virtual GPU a case takes a second, and a table that has every name is worth that.
         Some(gpu) if testbed.device == Device::Cuda => run_once(cases, &models, gpu)?,
         _ => (cases, Vec::new()),
     };
+    if arguments.dry_run {
+        return Ok(list(&definition, &cases, &merged, &left_out));
+    }
+    let cases = arguments.shard.map_or_else(|| cases.clone(), |shard| shard.of(cases.clone()));
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
@@ -76,6 +82,22 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
     Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
+}
+
+/// Prints what would run, and what came out the same.
+fn list(definition: &Definition, cases: &[Case], merged: &[(String, String)], left_out: &[String]) -> ExitCode {
+    cases.iter().for_each(|case| say!("{}", case.name));
+    let plural = if cases.len() == 1 { "" } else { "s" };
+    say!("\n{}: {} case{plural}. Nothing was run.", definition.name, cases.len());
+    if !merged.is_empty() {
+        say!("{} combinations come out the same as another, since a key means nothing there:", merged.len());
+        merged.iter().take(FEW_MERGED).for_each(|(combination, case)| say!("  {combination} is {case}"));
+        if merged.len() > FEW_MERGED {
+            say!("  and {} more", merged.len() - FEW_MERGED);
+        }
+    }
+    left_out.iter().for_each(|said| say!("{said}"));
+    ExitCode::Done
 }
 
 /// How many sampler steps the cases on a real GPU run; nothing where they run all, and of other devices.

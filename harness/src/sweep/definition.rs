@@ -13,10 +13,14 @@ use crate::error::Error;
 
 /// The key whose lists are combined.
 pub(super) const SWEEP: &str = "sweep";
+/// The key whose lists are walked together: all first values are one case, all second ones the next.
+pub(super) const ZIP: &str = "zip";
+/// The key of combinations that are left out.
+pub(super) const EXCLUDE: &str = "exclude";
 /// The key of what is run one after the other, each with keys of its own.
 pub(super) const CASES: &str = "cases";
 
-/// A definition: fixed values, cases with values of their own, and lists of which every combination is a case.
+/// A definition: fixed values, cases with values of their own, lists that are walked together, and lists of which every combination is a case.
 #[derive(Debug, Clone)]
 pub(crate) struct Definition {
     /// Its name: the file's, without the ending.
@@ -27,6 +31,8 @@ pub(crate) struct Definition {
     fixed: Vec<Entry>,
     cases: Vec<Vec<Entry>>,
     lists: Vec<(Entry, Vec<Value>)>,
+    zipped: Vec<(Entry, Vec<Value>)>,
+    excluded: Vec<Vec<Entry>>,
 }
 
 /// A key with its place; its value, where it has one of its own.
@@ -48,26 +54,35 @@ impl Definition {
 
     /// A definition of fixed values alone.
     pub(crate) fn empty(name: &str) -> Self {
-        Self { name: name.into(), text: String::new(), path: PathBuf::new(), fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() }
+        Self::without_keys(name.into(), String::new(), PathBuf::new())
+    }
+
+    fn without_keys(name: String, text: String, path: PathBuf) -> Self {
+        Self { name, text, path, fixed: Vec::new(), cases: Vec::new(), lists: Vec::new(), zipped: Vec::new(), excluded: Vec::new() }
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, Error> {
         let written: Written = data::parse(path, &text)?;
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut definition = Self { name, text, path: path.to_owned(), fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() };
+        let mut definition = Self::without_keys(name, text, path.to_owned());
         for (key, value) in written.fixed {
             let entries = definition.values(&key, value)?;
             definition.fixed.extend(entries);
         }
-        for Entries(entries) in written.cases {
-            let case = entries.into_iter().map(|(key, value)| definition.values(&key, value)).collect::<Result<Vec<_>, _>>()?;
-            definition.cases.push(case.concat());
-        }
-        for (key, value) in written.lists {
-            let lists = definition.lists_under(&key, value)?;
-            definition.lists.extend(lists);
-        }
+        let of_one = |definition: &Self, Entries(entries): Entries| {
+            let values = entries.into_iter().map(|(key, value)| definition.values(&key, value));
+            Ok(values.collect::<Result<Vec<_>, Error>>()?.concat())
+        };
+        definition.cases = written.cases.into_iter().map(|case| of_one(&definition, case)).collect::<Result<_, Error>>()?;
+        definition.excluded = written.excluded.into_iter().map(|case| of_one(&definition, case)).collect::<Result<_, Error>>()?;
+        let of_lists = |definition: &Self, lists: Vec<(Spanned<String>, Value)>| {
+            let lists = lists.into_iter().map(|(key, value)| definition.lists_under(&key, value));
+            Ok::<_, Error>(lists.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect::<Vec<_>>())
+        };
+        definition.lists = of_lists(&definition, written.lists)?;
+        definition.zipped = of_lists(&definition, written.zipped)?;
         definition.check_twice()?;
+        definition.check_lengths()?;
         Ok(definition)
     }
 
@@ -91,6 +106,9 @@ impl Definition {
                     return Err(self.at(&entry, &format!("{} has no values: an empty list has no combinations", entry.key)));
                 }
                 Value::Array(values) => values.iter().map(|value| flag.read(value)).collect::<Result<_, _>>(),
+                Value::String(text) if range(text).is_some() => {
+                    range(text).unwrap_or_default().into_iter().map(|number| flag.read(&number.into())).collect()
+                }
                 other => return Err(self.at(&entry, &format!("{0} takes a list here: write `{0}: [{other}]`", entry.key))),
             };
             let values = values.map_err(|error| self.at(&entry, &error.to_string()))?;
@@ -110,7 +128,7 @@ impl Definition {
 
     /// The same key in both spellings, or in a list and elsewhere, is a mistake. What a case fixes may be fixed for the others too.
     fn check_twice(&self) -> Result<(), Error> {
-        let lists = || self.lists.iter().map(|(entry, _)| entry);
+        let lists = || self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry);
         let together = std::iter::once(&self.fixed).chain(&self.cases).map(|entries| entries.iter().chain(lists()).collect::<Vec<_>>());
         for entries in together {
             for (index, entry) in entries.iter().enumerate() {
@@ -122,6 +140,18 @@ impl Definition {
         Ok(())
     }
 
+    /// Lists that are walked together are equally long.
+    fn check_lengths(&self) -> Result<(), Error> {
+        let Some((first, values)) = self.zipped.first() else { return Ok(()) };
+        match self.zipped.iter().find(|(_, other)| other.len() != values.len()) {
+            Some((entry, other)) => {
+                let lengths = format!("{} has {} values and {} has {}", first.key, values.len(), entry.key, other.len());
+                Err(self.at(entry, &format!("{lengths}: lists under `{ZIP}` are walked together, so give each as many")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Fixes a key, whatever the definition says about it.
     pub(crate) fn fix(&mut self, key: String, value: Value) {
         self.forget(&key);
@@ -130,6 +160,7 @@ impl Definition {
 
     fn forget(&mut self, key: &str) {
         self.lists.retain(|(entry, _)| entry.key != key);
+        self.zipped.retain(|(entry, _)| entry.key != key);
         self.cases.iter_mut().for_each(|case| case.retain(|entry| entry.key != key));
         self.fixed.retain(|entry| entry.key != key);
     }
@@ -158,10 +189,29 @@ impl Definition {
         self.cases.iter().map(|entries| entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect()).collect()
     }
 
+    /// The values that lists have together, in order; one that has none where there are no such lists.
+    pub(crate) fn zipped(&self) -> Vec<Vec<(&str, &Value)>> {
+        let Some(length) = self.zipped.first().map(|(_, values)| values.len()) else { return vec![Vec::new()] };
+        let at = |index: usize| self.zipped.iter().filter_map(|(entry, values)| Some((entry.key.as_str(), values.get(index)?))).collect();
+        (0..length).map(at).collect()
+    }
+
+    /// Whether a combination is one of those that are left out: it has all the values of one of them.
+    pub(crate) fn leaves_out(&self, combination: &[(&str, &Value)]) -> bool {
+        let has =
+            |entry: &Entry| combination.iter().rev().find(|(key, _)| *key == entry.key).is_some_and(|(_, value)| **value == entry.value);
+        self.excluded.iter().any(|entries| !entries.is_empty() && entries.iter().all(has))
+    }
+
     /// The first key that has more than one value.
     pub(crate) fn swept(&self) -> Option<&str> {
         let first_of_a_case = self.cases.iter().flatten().next();
-        self.lists.iter().map(|(entry, _)| entry).chain(first_of_a_case).next().map(|entry| entry.key.as_str())
+        self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry).chain(first_of_a_case).next().map(|entry| entry.key.as_str())
+    }
+
+    /// The keys of all lists, in order.
+    pub(crate) fn swept_keys(&self) -> Vec<&str> {
+        self.zipped.iter().chain(&self.lists).map(|(entry, _)| entry.key.as_str()).collect()
     }
 
     /// The keys of the lists and their values, in order.
@@ -176,7 +226,8 @@ impl Definition {
             // A resolution is refused by its sides.
             rest.is_some_and(|rest| rest.starts_with('=')) || (entry.key == "resolution" && is_about_a_side(error))
         };
-        let mut entries = self.fixed.iter().chain(self.cases.iter().flatten()).chain(self.lists.iter().map(|(entry, _)| entry));
+        let mut entries =
+            self.fixed.iter().chain(self.cases.iter().flatten()).chain(self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry));
         match entries.find(is_about) {
             Some(entry) => self.at(entry, &error.to_string()),
             None if self.path.as_os_str().is_empty() => Error::input(error.to_string()),
@@ -200,11 +251,26 @@ fn place(location: &Location) -> Option<(u64, u64)> {
     (location.line() > 0).then(|| (location.line(), location.column()))
 }
 
+/// The numbers of `21..81 step 20`: both ends are among them where the step meets them.
+fn range(text: &str) -> Option<Vec<i64>> {
+    /// More than anybody means to run.
+    const MOST: usize = 10_000;
+    let (ends, step) = text.split_once("step").map_or((text, "1"), |(ends, step)| (ends, step));
+    let (first, last) = ends.split_once("..")?;
+    let [first, last, step] = [first, last, step].map(|number| number.trim().parse::<i64>().ok());
+    let (first, last, step) = (first?, last?, usize::try_from(step?).ok().filter(|&step| step > 0)?);
+    let numbers: Vec<i64> = (first..=last).step_by(step).take(MOST + 1).collect();
+    (!numbers.is_empty() && numbers.len() <= MOST).then_some(numbers)
+}
+
 /// The file as it is written.
+#[derive(Default)]
 struct Written {
     fixed: Vec<(Spanned<String>, Value)>,
     cases: Vec<Entries>,
+    excluded: Vec<Entries>,
     lists: Vec<(Spanned<String>, Value)>,
+    zipped: Vec<(Spanned<String>, Value)>,
 }
 
 impl<'de> Deserialize<'de> for Written {
@@ -216,18 +282,22 @@ impl<'de> Deserialize<'de> for Written {
                 f.write_str("keys and values, `model: wan2.1-t2v-14b` for example")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
-                let mut written = Written { fixed: Vec::new(), cases: Vec::new(), lists: Vec::new() };
-                let mut has_lists = false;
+                let mut written = Written::default();
+                let mut sections = Vec::new();
                 while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    if key.value == CASES {
-                        written.cases = map.next_value()?;
-                    } else if key.value != SWEEP {
+                    let Some(section) = [SWEEP, ZIP, CASES, EXCLUDE].into_iter().find(|section| *section == key.value) else {
                         written.fixed.push((key, map.next_value()?));
-                    } else if has_lists {
-                        return Err(A::Error::custom("`sweep` is given twice"));
-                    } else {
-                        has_lists = true;
-                        written.lists = map.next_value::<Entries>()?.0;
+                        continue;
+                    };
+                    if sections.contains(&section) {
+                        return Err(A::Error::custom(format!("`{section}` is given twice")));
+                    }
+                    sections.push(section);
+                    match section {
+                        SWEEP => written.lists = map.next_value::<Entries>()?.0,
+                        ZIP => written.zipped = map.next_value::<Entries>()?.0,
+                        CASES => written.cases = map.next_value()?,
+                        _ => written.excluded = map.next_value()?,
                     }
                 }
                 Ok(written)
@@ -295,6 +365,15 @@ mod tests {
     }
 
     #[test]
+    fn ranges_are_lists_of_numbers() {
+        assert_eq!(range("21..81 step 20"), Some(vec![21, 41, 61, 81]));
+        assert_eq!(range("0..2"), Some(vec![0, 1, 2]));
+        for text in ["81..21", "1..2 step 0", "1..", "a..b", "832x480", "1..2 step -1", "0..1000000000"] {
+            assert_eq!(range(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_refused_with_their_place() {
         for (text, message) in [
             ("model: a\nlow_mem_levle: 1\n", "s.yaml:2:1: unknown key `low_mem_levle`: did you mean `low_mem_level`?"),
@@ -311,6 +390,9 @@ mod tests {
             ("cases:\n  - vae_tile_size: [4]\n", "s.yaml:2:5: vae_tile_size takes one value"),
             ("cases:\n  - frames: 5\nsweep:\n  frames: [9]\n", "s.yaml:4:3: frames is given twice"),
             ("cases: 4\n", "s.yaml:1:8: "),
+            ("zip:\n  frames: [5, 9]\n  steps: [1]\n", "s.yaml:3:3: frames has 2 values and steps has 1: lists under `zip`"),
+            ("zip:\n  frames: [5]\nsweep:\n  frames: [9]\n", "s.yaml:2:3: frames is given twice"),
+            ("exclude:\n  - low_mem_levle: 1\n", "s.yaml:2:5: unknown key `low_mem_levle`"),
             ("frames: 9\nsweep:\n  frames: [9]\n", "s.yaml:3:3: frames is given twice"),
             ("model: a\nsweep:\n  x: [1, 2\n", "s.yaml:3:6: unclosed bracket"),
             ("frames: 1\nframes: 2\n", "s.yaml:2:1: duplicate mapping key"),

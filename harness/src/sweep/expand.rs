@@ -1,6 +1,7 @@
 //! From a definition to cases: every combination, each distinct configuration once, all checked before the first one runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use engine_protocol::{Config, ConfigError, Device, OnOom, Settings};
 use serde_json::Value;
@@ -38,16 +39,32 @@ pub(crate) struct Rules {
     pub(crate) may_shorten: bool,
 }
 
-/// The cases of a definition, and what in it has no effect on any of them.
-pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> Result<(Vec<Case>, Vec<String>), Error> {
-    let keys: Vec<&str> = definition.lists().map(|(key, _)| key).collect();
+/// What a definition means.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Expanded {
+    /// Its cases, in order.
+    pub(crate) cases: Vec<Case>,
+    /// Combinations that come out the same as a case before them, with that one's name.
+    pub(crate) merged: Vec<(String, String)>,
+    /// What in it has no effect on any case.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The cases of a definition.
+pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> Result<Expanded, Error> {
+    let keys = definition.swept_keys();
     let mut cases: Vec<Case> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
+    let mut same = Vec::new();
     let mut idle: Option<Vec<String>> = None;
     for (own, combination) in all(definition) {
+        let together: Vec<_> = definition.fixed().chain(own.iter().copied()).chain(combination.iter().copied()).collect();
+        if definition.leaves_out(&together) {
+            continue;
+        }
         let case = (keys.as_slice(), own.as_slice());
         let mut settings = Settings::default();
-        for (key, value) in definition.fixed().chain(own.clone()).chain(combination) {
+        for (key, value) in together {
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
         let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
@@ -59,12 +76,23 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
             Some(idle) => idle.retain(|warning| warnings.contains(warning)),
             None => idle = Some(warnings),
         }
-        if seen.insert(text_without(&config, &[])?) {
-            cases.push(Case { name: name(case, &config), config });
+        match seen.entry(text_without(&config, &[])?) {
+            Entry::Vacant(place) => {
+                place.insert(cases.len());
+                cases.push(Case { name: name(case, &config), config });
+            }
+            Entry::Occupied(known) => same.push((combination_in_words(&keys, &own, &combination), *known.get())),
         }
     }
     number_equal_names(&mut cases);
-    Ok((cases, idle.unwrap_or_default()))
+    let merged = same.into_iter().filter_map(|(words, index)| Some((words, cases.get(index)?.name.clone()))).collect();
+    Ok(Expanded { cases, merged, warnings: idle.unwrap_or_default() })
+}
+
+/// `low_mem_level=0 vae_tile_size=8`.
+fn combination_in_words(keys: &[&str], own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
+    let swept = combination.iter().filter(|(key, _)| keys.contains(key));
+    own.iter().chain(swept).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
 }
 
 /// One configuration from settings, with the device's rules, and what in them has no effect.
@@ -102,8 +130,11 @@ type Pairs<'a> = Vec<(&'a str, &'a Value)>;
 /// Each case of the definition with every combination of its lists.
 fn all(definition: &Definition) -> Vec<(Pairs<'_>, Pairs<'_>)> {
     let mut all = Vec::new();
+    let (zipped, combinations) = (definition.zipped(), combinations(definition));
     for own in definition.cases() {
-        all.extend(combinations(definition).into_iter().map(|combination| (own.clone(), combination)));
+        for together in &zipped {
+            all.extend(combinations.iter().map(|combination| (own.clone(), [&together[..], combination].concat())));
+        }
     }
     all
 }
@@ -168,17 +199,19 @@ fn number_equal_names(cases: &mut [Case]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use engine_protocol::Dtype;
 
     use super::*;
 
     fn cases(definition: &Definition, device: Device) -> Result<Vec<Case>, Error> {
-        expand(definition, &Models::load()?, Rules { device, may_shorten: true }).map(|(cases, _)| cases)
+        expand(definition, &Models::load()?, Rules { device, may_shorten: true }).map(|expanded| expanded.cases)
     }
 
     #[test]
-    fn the_default_sweep_has_80_distinct_cases() {
-        let definition = Definition::load("default").expect("the default sweep");
+    fn the_full_sweep_has_80_distinct_cases() {
+        let definition = Definition::load("full").expect("the full sweep");
         let cases = cases(&definition, Device::Virtual).expect("legal");
         let at_level_0 = cases.iter().filter(|case| case.config.low_mem_level == 0).count();
         // 4 kernels at 2 resolutions; and with 3 tile sizes at each other level.
@@ -205,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_fixed_key_replaces_its_list() {
-        let mut definition = Definition::load("default").expect("the default sweep");
+        let mut definition = Definition::load("full").expect("the full sweep");
         definition.fix("attn_type".into(), "sdpa".into());
         definition.fix("resolution".into(), "480p".into());
         let cases = cases(&definition, Device::Virtual).expect("legal");
@@ -238,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_sweep_lowers_nothing() {
-        let mut definition = Definition::load("default").expect("the default sweep");
+        let mut definition = Definition::load("full").expect("the full sweep");
         definition.fix("on_oom".into(), "lower".into());
         let error = cases(&definition, Device::Virtual).expect_err("refused").to_string();
         assert!(error.contains("a sweep measures each level as it is: leave it out"), "{error}");

@@ -84,7 +84,7 @@ mod tests {
             let mut definition = Definition::empty("test");
             definition.fix("model".into(), "wan-tiny".into());
             definition.fix("low_mem_level".into(), level.into());
-            expand(&definition, &models, Rules { device: Device::Virtual, may_shorten: true }).expect("a case").0
+            expand(&definition, &models, Rules { device: Device::Virtual, may_shorten: true }).expect("a case").cases
         };
         (0..4).flat_map(case).collect()
     }

@@ -10,11 +10,13 @@ mod rehearsal;
 mod same_kernel;
 mod schedule;
 pub(crate) mod schema;
+mod shard;
 mod shared_steps;
 
 pub(crate) use alike::{OF_DECODE, text_without};
 pub(crate) use definition::Definition;
-pub(crate) use expand::{Case, Rules, expand, resolve_one};
+pub(crate) use expand::{Case, Expanded, Rules, expand, resolve_one};
 pub(crate) use preparation::prepare;
 pub(crate) use same_kernel::run_once;
 pub(crate) use schedule::{Limits, Schedule};
+pub(crate) use shard::Shard;

@@ -54,8 +54,8 @@ mod tests {
 
     fn left(gpu: &str) -> (Vec<Case>, Vec<String>) {
         let models = Models::load().expect("models");
-        let definition = Definition::load("default").expect("the default sweep");
-        let (cases, _) = expand(&definition, &models, Rules { device: Device::Cuda, may_shorten: true }).expect("legal");
+        let definition = Definition::load("full").expect("the full sweep");
+        let cases = expand(&definition, &models, Rules { device: Device::Cuda, may_shorten: true }).expect("legal").cases;
         let profile = GpuProfiles::load().expect("profiles").budget(gpu).expect("known").profile;
         run_once(cases, &models, &profile).expect("models are known")
     }

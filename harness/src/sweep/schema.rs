@@ -6,7 +6,7 @@ use engine_protocol::{FLAGS, Flag, FlagValue, Kind};
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::definition::{CASES, SWEEP};
+use super::definition::{CASES, EXCLUDE, SWEEP, ZIP};
 use crate::error::Error;
 
 /// The schema as a file has it.
@@ -17,15 +17,23 @@ pub(crate) fn text() -> Result<String, Error> {
 /// A definition: flags with one value each, lists under `sweep`, and `cases` with values of their own.
 fn schema() -> Schema {
     let one: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), value(flag))).collect();
-    let list = |flag: &Flag| json!({ "description": flag.doc, "type": "array", "minItems": 1, "items": value(flag) });
+    let list = |flag: &Flag| {
+        let values = json!({ "type": "array", "minItems": 1, "items": value(flag) });
+        let range = json!({ "type": "string", "pattern": "^ *-?[0-9]+ *\\.\\. *-?[0-9]+ *(step *[0-9]+ *)?$" });
+        let has_ranges = matches!(flag.kind, Kind::Integer | Kind::IntegerOrWord(_));
+        let forms = if has_ranges { vec![values, range] } else { vec![values] };
+        json!({ "description": flag.doc, "anyOf": forms })
+    };
     let lists: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), list(flag))).collect();
     let mut top = one.clone();
-    top.insert(
-        SWEEP.into(),
-        json!({ "description": "Lists: every combination is a case.", "type": "object", "properties": lists, "patternProperties": long_spellings(), "additionalProperties": false }),
-    );
+    for (key, what) in [(SWEEP, "Lists: every combination is a case."), (ZIP, "Lists that are walked together.")] {
+        let section = json!({ "description": what, "type": "object", "properties": lists, "patternProperties": long_spellings(), "additionalProperties": false });
+        top.insert(key.into(), section);
+    }
     let case = json!({ "type": "object", "properties": one, "patternProperties": long_spellings(), "additionalProperties": false });
-    top.insert(CASES.into(), json!({ "description": "Cases with values of their own.", "type": "array", "items": case }));
+    for (key, what) in [(CASES, "Cases with values of their own."), (EXCLUDE, "Combinations that are left out.")] {
+        top.insert(key.into(), json!({ "description": what, "type": "array", "items": case }));
+    }
     json_schema!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lowmem sweep definition",

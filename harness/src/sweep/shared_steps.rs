@@ -79,8 +79,8 @@ mod tests {
     use crate::sweep::{Definition, Rules, expand};
 
     fn cases() -> Vec<Case> {
-        let definition = Definition::load("default").expect("the default sweep");
-        expand(&definition, &Models::load().expect("models"), Rules { device: Device::Cuda, may_shorten: true }).expect("legal").0
+        let definition = Definition::load("full").expect("the full sweep");
+        expand(&definition, &Models::load().expect("models"), Rules { device: Device::Cuda, may_shorten: true }).expect("legal").cases
     }
 
     fn record(case: &Case, steps: &[f64]) -> RunRecord {
