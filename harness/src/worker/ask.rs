@@ -2,20 +2,28 @@
 //! processor, the disk and the GPU reach.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use engine_protocol::{Allocator, Calibration, Device, DiskRate, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
+use super::process::{self, End};
 use super::report::ReportFile;
+use crate::children::{Line, Room};
 use crate::error::Error;
+use crate::interrupt::Interrupt;
 use crate::testbed::Testbed;
 
 /// The worker's exit code for what it cannot take, after a message on standard error.
 const BAD_INPUT: i32 = 2;
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(600);
+/// A plan lists every group of a model, and a refusal every tensor that is missing.
+const ROOM: Room = Room { line: 16 << 20, words: 200, word: 4 << 10 };
 
 /// What the checkpoint in `folder` holds.
 pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
@@ -52,23 +60,20 @@ fn ask<T: DeserializeOwned>(words: &[&OsStr], input: &str) -> Result<T, Error> {
 /// The answer of the worker that `command` starts.
 fn answer<T: DeserializeOwned>(mut command: Command, words: &[&OsStr], input: &str) -> Result<T, Error> {
     command.args(words);
-    let output = run(&mut command, input).map_err(|error| Error::Fault(format!("{}: {error}", command.get_program().display())))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    match output.status.code() {
-        Some(0) => serde_json::from_slice(&output.stdout).map_err(|error| Error::Fault(format!("the worker's answer is none: {error}"))),
-        Some(BAD_INPUT) => Err(Error::input(said)),
-        _ => {
+    let mut said = String::new();
+    let mut on_line = |line: &Line| {
+        said.clone_from(&line.text);
+        ControlFlow::Continue(())
+    };
+    let ended = process::run(&command, input.to_owned(), Some(LIMIT), Interrupt, ROOM, &mut on_line)?;
+    let last_words = ended.last_words.join("\n").trim().to_owned();
+    match ended.end {
+        End::Exited(0) => serde_json::from_str(&said).map_err(|error| Error::Fault(format!("the worker's answer is none: {error}"))),
+        End::Interrupted => Err(Error::Interrupted),
+        End::Exited(BAD_INPUT) => Err(Error::input(last_words)),
+        end => {
             let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-            Err(Error::Fault(format!("the worker did not answer `{}` ({}): {said}", words.join(" "), output.status)))
+            Err(Error::Fault(format!("the worker did not answer `{}` ({end}): {last_words}", words.join(" "))))
         }
     }
-}
-
-fn run(command: &mut Command, input: &str) -> std::io::Result<Output> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A worker that ended without reading says why itself.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    child.wait_with_output()
 }

@@ -6,21 +6,21 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use tempfile::TempDir;
 use virtual_gpu_protocol::ProcessReport;
 
 use crate::error::Error;
+use crate::scratch::Scratch;
 
 /// Where the virtual GPU's report of one worker goes. It is gone when dropped.
 pub(super) struct ReportFile {
     path: PathBuf,
-    _folder: TempDir,
+    _folder: Scratch,
 }
 
 impl ReportFile {
     /// A place where nothing is yet.
     pub(super) fn new() -> Result<Self, Error> {
-        let folder = TempDir::with_prefix("lowmem-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
+        let folder = Scratch::new()?;
         Ok(Self { path: folder.path().join("report.json"), _folder: folder })
     }
 
