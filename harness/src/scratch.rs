@@ -85,13 +85,17 @@ fn cleared(base: &Path) -> io::Result<File> {
     let locked = loop {
         DirBuilder::new().recursive(true).mode(0o700).create(base)?;
         // Temporary files are everybody's: a folder that somebody else made in our name is none of ours, nor is what a link leads to.
-        let found = fs::symlink_metadata(base)?;
+        let found = match fs::symlink_metadata(base) {
+            // The process before may have removed it already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
         if found.uid() != geteuid().as_raw() || !found.is_dir() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let Ok(folder) = File::open(base) else { continue };
         folder.lock()?;
-        // The process before may have removed it while this one waited.
+        // Or while this one waited.
         if fs::metadata(base).is_ok_and(|now| folder.metadata().is_ok_and(|locked| locked.ino() == now.ino())) {
             break folder;
         }
@@ -100,7 +104,8 @@ fn cleared(base: &Path) -> io::Result<File> {
         let is_run = entry.file_name().to_string_lossy().starts_with(RUN);
         let is_dead = || File::open(entry.path().join(OWNER)).map_or(true, |owner| owner.try_lock().is_ok());
         if is_run && is_dead() {
-            fs::remove_dir_all(entry.path())?;
+            // Its own process may be removing it now.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(locked)
@@ -138,6 +143,15 @@ mod tests {
         let mut left: Vec<_> = fs::read_dir(&base).expect("readable").map(|entry| entry.expect("readable").path()).collect();
         left.sort();
         assert_eq!(left, [base.join("a-persons-own"), living.path().to_owned()]);
+    }
+
+    #[test]
+    fn many_come_and_go_at_once() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let base = parent.path().join("mine");
+        let come_and_go = || (0..200).for_each(|_| drop(Scratch::new_in(&base).expect("made")));
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+        assert!(!base.exists());
     }
 
     #[test]

@@ -12,15 +12,13 @@ use std::time::Instant;
 /// Lines that wait to be taken in, before whoever says more must wait.
 const WAITING: usize = 16;
 
-/// How much is kept of what a process says.
+/// How much is kept of what a process says last.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// Bytes of a line of its output.
-    pub(crate) line: usize,
-    /// Lines of its standard error, the last ones.
-    pub(crate) words: usize,
+    /// Lines.
+    pub(crate) lines: usize,
     /// Bytes of each.
-    pub(crate) word: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A line of output.
@@ -43,17 +41,17 @@ pub(crate) fn cut(mut text: String, most_bytes: usize) -> String {
     text
 }
 
-/// Lines of output, read on a thread; the channel closes with the pipe. Whoever drops it closes the pipe.
-pub(crate) fn read_lines(pipe: Option<impl Read + Send + 'static>, room: Room) -> Receiver<Line> {
+/// Lines of output of so many bytes at most, read on a thread; the channel closes with the pipe. Whoever drops it closes the pipe.
+pub(crate) fn read_lines(pipe: Option<impl Read + Send + 'static>, most_bytes: usize) -> Receiver<Line> {
     let (sender, receiver) = mpsc::sync_channel(WAITING);
     if let Some(pipe) = pipe {
         let send = move |line| if sender.send(line).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        thread::spawn(move || each_line(pipe, room.line, send));
+        thread::spawn(move || each_line(pipe, most_bytes, send));
     }
     receiver
 }
 
-/// The last lines of standard error, read on a thread.
+/// The last lines that came through a pipe, read on a thread.
 pub(crate) struct LastWords {
     kept: Arc<Mutex<VecDeque<String>>>,
     is_over: Arc<AtomicBool>,
@@ -68,9 +66,9 @@ impl LastWords {
         if let Some(pipe) = pipe {
             let (kept, is_over) = (Arc::clone(&kept), Arc::clone(&is_over));
             thread::spawn(move || {
-                each_line(pipe, room.word, |line| {
+                each_line(pipe, room.bytes, |line| {
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    if kept.len() == room.words {
+                    if kept.len() == room.lines {
                         kept.pop_front();
                     }
                     kept.push_back(if line.is_cut { line.text + "…" } else { line.text });

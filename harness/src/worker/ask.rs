@@ -11,7 +11,7 @@ use engine_protocol::{Allocator, Calibration, Device, DiskRate, HostRates, Inven
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
-use super::process::{self, End};
+use super::process::{self, Bounds, End};
 use super::report::ReportFile;
 use crate::children::{Line, Room};
 use crate::error::Error;
@@ -23,7 +23,7 @@ const BAD_INPUT: i32 = 2;
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(600);
 /// A plan lists every group of a model, and a refusal every tensor that is missing.
-const ROOM: Room = Room { line: 16 << 20, words: 200, word: 4 << 10 };
+const BOUNDS: Bounds = Bounds { line: 16 << 20, last_words: Room { lines: 200, bytes: 4 << 10 } };
 
 /// What the checkpoint in `folder` holds.
 pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
@@ -65,7 +65,7 @@ fn answer<T: DeserializeOwned>(mut command: Command, words: &[&OsStr], input: &s
         said.clone_from(&line.text);
         ControlFlow::Continue(())
     };
-    let ended = process::run(&command, input.to_owned(), Some(LIMIT), Interrupt, ROOM, &mut on_line)?;
+    let ended = process::run(&command, input.to_owned(), Some(LIMIT), Interrupt, BOUNDS, &mut on_line)?;
     let last_words = ended.last_words.join("\n").trim().to_owned();
     match ended.end {
         End::Exited(0) => serde_json::from_str(&said).map_err(|error| Error::Fault(format!("the worker's answer is none: {error}"))),

@@ -20,12 +20,12 @@ use crate::testbed::Testbed;
 pub(crate) use ask::{calibrate, disk_rate, host_rates, inspect, plan};
 pub(crate) use environment::{EventOrder, Guise, Launcher, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
 use outcome::{Course, Transcript};
-use process::End;
+use process::{Bounds, End};
 use report::ReportFile;
 pub(crate) use report::read_left;
 
 /// An event has some thousand bytes; what cannot be told in this is no event.
-const ROOM: Room = Room { line: 256 << 10, words: 12, word: 1 << 10 };
+const BOUNDS: Bounds = Bounds { line: 256 << 10, last_words: Room { lines: 12, bytes: 1 << 10 } };
 
 /// Runs one case to its end. Whatever becomes of the worker is a record; nothing is recorded where the user ended it.
 ///
@@ -50,7 +50,7 @@ pub(crate) fn run_case(
         // What it says next is not believed; one that was killed in the middle of a line is near its end.
         if transcript.is_wrong() && line.is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let ended = process::run(&command, input + "\n", limit, *interrupt, ROOM, &mut on_line)?;
+    let ended = process::run(&command, input + "\n", limit, *interrupt, BOUNDS, &mut on_line)?;
     if ended.end == End::Interrupted {
         return Ok(None);
     }

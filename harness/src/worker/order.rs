@@ -55,13 +55,13 @@ impl Order {
             Event::StepEnded { .. } => {
                 self.steps += 1;
                 if self.steps > steps as usize {
-                    return Err(format!("`step_ended` for the {}th time, and the case has {steps} steps", self.steps));
+                    return Err(format!("`step_ended` {} times, and the case has {steps} steps", self.steps));
                 }
             }
             Event::Lowered(_) => {
                 self.lowerings += 1;
                 if self.lowerings > MOST_LOWERINGS {
-                    return Err(format!("`lowered` for the {}th time, and there are not so many levels", self.lowerings));
+                    return Err(format!("`lowered` {} times, and there are not so many levels", self.lowerings));
                 }
                 (self.open, self.ended) = (None, None);
             }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn what_contradicts_is_named() {
         assert_eq!(wrong(&[FINISHED, FAILED]), "`finished` and then `failed`, though nothing may follow the first");
-        assert_eq!(wrong(&[STEP, STEP, STEP]), "`step_ended` for the 3th time, and the case has 2 steps");
+        assert_eq!(wrong(&[STEP, STEP, STEP]), "`step_ended` 3 times, and the case has 2 steps");
         let [load, decode] = [begun("load"), begun("decode")];
         let [load_end, decode_end] = [ended("load", "1", 2), ended("decode", "1", 2)];
         assert!(wrong(&[&load, &decode]).starts_with("`stage_begun load` and then `stage_begun decode`"));

@@ -61,13 +61,22 @@ pub(super) struct Ended {
     pub(super) last_words: Vec<String>,
 }
 
+/// How much is kept of what a worker says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of a line of its output.
+    pub(super) line: usize,
+    /// Of its standard error.
+    pub(super) last_words: Room,
+}
+
 /// Runs `command`, gives it `input`, hands each line of its output to `on_line` until that has enough, and sees to it that nothing that it started is left.
 pub(super) fn run(
     command: &Command,
     input: String,
     limit: Option<Duration>,
     interrupt: Interrupt,
-    room: Room,
+    bounds: Bounds,
     on_line: &mut dyn FnMut(&Line) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
     let program = command.get_program().to_string_lossy();
@@ -83,8 +92,8 @@ pub(super) fn run(
         // On a thread, since a worker that never reads would block us; one that is gone already says by its end what is wrong.
         thread::spawn(move || stdin.write_all(input.as_bytes()));
     }
-    let lines = read_lines(worker.stdout(), room);
-    let last_words = LastWords::read(worker.stderr(), room);
+    let lines = read_lines(worker.stdout(), bounds.line);
+    let last_words = LastWords::read(worker.stderr(), bounds.last_words);
 
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     let (mut forced, mut process) = (None, None);

@@ -22,7 +22,7 @@ const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
 /// What a script ends with where it cannot run what is asked for; the reason is the last line that it wrote.
 const CANNOT: i32 = 3;
 /// A script says what came of it last.
-const ROOM: Room = Room { line: 0, words: 12, word: 4 << 10 };
+const ROOM: Room = Room { lines: 12, bytes: 4 << 10 };
 /// Why there are no times with another PyTorch.
 const NO_OBSERVER: &str = "times need the PyTorch that lowmem is built with, and --python has another";
 /// The interpreter that the PyTorch of `make setup` is for.
