@@ -43,7 +43,7 @@ const POLL: Duration = Duration::from_millis(1);
 /// How long what is left may take to end after it was killed. What waits for a device cannot be killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of a signal that is sent to all of a group, the guard sees one, and one more that its parent passes on, within this.
-const AT_ONCE: Duration = Duration::from_millis(200);
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// How shells count what could not be executed.
 const NOT_EXECUTED: u8 = 126;
 
