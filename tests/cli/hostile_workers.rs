@@ -26,7 +26,7 @@ const LOUD: &[Row] = &[
         &["crashed"],
         "recursion limit exceeded",
     ),
-    ("begun denoise; yes '{\"event\":\"step_ended\",\"parts\":null,\"secs\":null}'", &["crashed"], "`step_ended` 5 times"),
+    ("begun denoise; yes '{\"event\":\"step_ended\",\"parts\":null,\"secs\":null}'", &["crashed"], "`step_ended` 1001 times"),
     ("head -c 100000 /dev/urandom; echo; good", &["crashed"], "is not an event"),
     (
         "printf '{\"event\":\"failed\",\"stage\":null,\"message\":\"'; head -c 200000 /dev/zero | tr '\\0' a; echo '\"}'; exit 1",
