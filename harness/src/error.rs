@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// A run directory.
     #[error(transparent)]
     Run(#[from] reports::Error),
+    /// The user wants to end.
+    #[error("interrupted")]
+    Interrupted,
     /// Ours.
     #[error("{0}")]
     Fault(String),
@@ -38,6 +41,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Error::BadInput(_) | Error::Config(_) => ExitCode::BadInput,
+            Error::Interrupted => ExitCode::Interrupted,
             Error::Run(error) if error.is_bad_input() => ExitCode::BadInput,
             Error::Run(_) | Error::Fault(_) => ExitCode::Fault,
         }

@@ -1,12 +1,13 @@
 //! The most of the machine's memory that a process and all that it starts hold, as the kernel counts it for each (`VmHWM`).
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use host_memory::status_bytes_of;
+
+use crate::children::children_of;
 
 /// How often it is looked. The kernel keeps the peak of a process that lives: only what it gains just before its end is missed.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -54,15 +55,9 @@ fn look(process: u32, peaks: &mut BTreeMap<u32, u64>) {
         if let Some(bytes) = status_bytes_of(process, "VmHWM:") {
             let peak = peaks.entry(process).or_default();
             *peak = bytes.max(*peak);
-            waiting.extend(children(process));
+            waiting.extend(children_of(process));
         }
     }
-}
-
-fn children(process: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let listed = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    listed.flat_map(|list| list.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 #[cfg(test)]

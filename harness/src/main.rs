@@ -8,6 +8,7 @@ mod autotune;
 mod bare_record;
 mod calibration;
 mod calibration_runs;
+mod children;
 mod cli;
 mod commands;
 mod data;
@@ -24,12 +25,14 @@ mod host_rates;
 mod interrupt;
 mod kept_rates;
 mod model;
+mod nesting;
 mod pcie_slot;
 mod progress;
 mod pytorch;
 mod ram;
 mod real_gpu;
 mod run_store;
+mod scratch;
 mod shared_weights;
 mod stand_in;
 mod sweep;
@@ -45,6 +48,9 @@ use crate::cli::{Arguments, Command};
 use crate::error::Error;
 
 fn main() -> ExitCode {
+    if let Some(code) = children::called() {
+        return code;
+    }
     if std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == commands::smi::NAME)) {
         return ending(commands::smi::run());
     }
@@ -55,7 +61,13 @@ fn main() -> ExitCode {
             None => error.exit(),
         },
     };
-    let result = match arguments.command.unwrap_or_default() {
+    let command = arguments.command.unwrap_or_default();
+    if let Err(error) = nesting::check(&command) {
+        return ending(Err::<ExitCode, _>(error));
+    }
+    scratch::clear_temporary();
+    shared_weights::clear_left();
+    let result = match command {
         // Its exit code is another program's.
         Command::On(arguments) => return ending(commands::on::run(&arguments)),
         Command::Advise(arguments) => commands::advise::run(&arguments),

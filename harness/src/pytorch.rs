@@ -3,10 +3,13 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
 
+use crate::children::{Guarded, guarded};
 use crate::error::Error;
+use crate::scratch::Scratch;
 
 /// The scripts that fetch it, and which version that is: those of `make setup`.
 static SETUP: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../setup");
@@ -44,11 +47,12 @@ pub(crate) fn find(beside: &Path) -> Result<Folders, Error> {
 
 /// Fetches it into the user's cache folder, where it is not there yet. The scripts tell on standard error what they do. Gives its folder.
 pub(crate) fn fetch() -> Result<PathBuf, Error> {
-    let place = tempfile::TempDir::with_prefix("lowmem-setup-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
+    let place = Scratch::new()?;
     SETUP.extract(place.path()).map_err(|error| Error::io(place.path(), error))?;
     let mut command = Command::new("bash");
-    command.arg(place.path().join("pytorch.sh")).env(CACHE, cache()?).stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.status().map_err(|error| Error::input(format!("bash: {error}: the script that fetches PyTorch needs it")))?;
+    command.arg(place.path().join("pytorch.sh")).env(CACHE, cache()?);
+    let run = || Guarded::spawn(guarded(&command, Duration::ZERO)?.stdin(Stdio::null()).stdout(Stdio::null()))?.wait();
+    let status = run().map_err(|error| Error::input(format!("bash: {error}: the script that fetches PyTorch needs it")))?;
     if !status.success() {
         return Err(Error::input("PyTorch could not be fetched: the message above says why"));
     }

@@ -1,29 +1,22 @@
 //! Where the workers of a run keep weights that are made from a seed, so that they are made once: a folder in shared memory where there is room for it, else
-//! in the cache folder. It goes away with the run; what a run that was killed left behind goes when the next one begins.
+//! in the cache folder. It goes away with the run; what a run that was killed left goes when the next command begins.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use engine_protocol::{Config, Device, gib};
-use rustix::process::geteuid;
 
 use crate::error::Error;
 use crate::model::{Models, weight_bytes};
 use crate::pytorch;
+use crate::scratch::{self, Scratch};
 
 /// Names another folder for it, or says `off`.
 const FOLDER: &str = "LOWMEM_WEIGHTS";
 const OFF: &str = "off";
 /// Memory that is a file system.
 const SHARED_MEMORY: &str = "/dev/shm";
-/// What a run's own folder is called, before what makes it one of a kind.
-const RUN: &str = "run-";
-/// In a run's folder, the file that its process has locked as long as it lives.
-const OWNER: &str = "owner";
 /// Files hold the VAE too, norms in fp32, and the types that two cases ask for.
 const ROOM: f64 = 1.1;
 
@@ -35,9 +28,7 @@ pub(crate) fn weights_of(config: &Config) -> (&str, &'static str, i64) {
 /// A run's folder of weights, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SharedWeights {
-    folder: PathBuf,
-    base: PathBuf,
-    _owner: File,
+    folder: Scratch,
     /// What is expected in it.
     pub(crate) bytes: u64,
     /// Whether that takes memory, and not a disk's room.
@@ -46,7 +37,7 @@ pub(crate) struct SharedWeights {
 
 impl SharedWeights {
     /// A folder for the weights of `cases`, and a sentence about it; no folder where no two cases share any, where nothing is computed, and where there is no
-    /// room. What dead runs left is removed either way.
+    /// room.
     pub(crate) fn for_cases<'a>(
         device: Device,
         models: &Models,
@@ -56,7 +47,6 @@ impl SharedWeights {
             return Ok((None, None));
         }
         let places = places();
-        places.iter().for_each(|place| tidy(&place.base));
         let mut uses = BTreeMap::new();
         for config in cases {
             let bytes = weight_bytes(models.get(&config.model)?, config.dtype);
@@ -75,7 +65,8 @@ impl SharedWeights {
             in_memory && free_bytes(&place.parent).is_some_and(|free| bytes <= free)
         };
         for place in places.iter().filter(has_room) {
-            if let Ok(made) = Self::make(place, bytes) {
+            if let Ok(folder) = Scratch::new_in(&place.base) {
+                let made = Self { folder, bytes, is_in_memory: place.is_memory };
                 let said =
                     format!("Weights from the seed are made once and shared: about {:.1} GiB in {}.", gib(bytes), place.parent.display());
                 return Ok((Some(made), Some(said)));
@@ -90,37 +81,15 @@ impl SharedWeights {
         Ok((None, Some(said)))
     }
 
-    /// A folder of this process's own.
-    fn make(place: &Place, bytes: u64) -> io::Result<Self> {
-        let _alone = cleaned(&place.base)?;
-        let folder = tempfile::Builder::new().prefix(RUN).tempdir_in(&place.base)?;
-        let owner = File::create(folder.path().join(OWNER))?;
-        owner.try_lock()?;
-        Ok(Self { folder: folder.keep(), base: place.base.clone(), _owner: owner, bytes, is_in_memory: place.is_memory })
-    }
-
     /// The folder.
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 }
 
-impl Drop for SharedWeights {
-    fn drop(&mut self) {
-        // What cannot be removed now goes when the next run begins.
-        let _ = fs::remove_dir_all(&self.folder);
-        tidy(&self.base);
-    }
-}
-
-/// Removes what dead runs left in `base`, and `base` itself where no run has a folder in it.
-fn tidy(base: &Path) {
-    if !base.is_dir() {
-        return;
-    }
-    if let Ok(_alone) = cleaned(base) {
-        let _ = fs::remove_dir(base);
-    }
+/// Removes what dead runs left: it takes memory.
+pub(crate) fn clear_left() {
+    places().iter().for_each(|place| scratch::clear(&place.base));
 }
 
 /// A place for folders of runs.
@@ -135,8 +104,7 @@ struct Place {
 
 /// The places, the best first.
 fn places() -> Vec<Place> {
-    let place =
-        |parent: PathBuf, is_memory| Place { base: parent.join(format!("lowmem-weights-{}", geteuid().as_raw())), parent, is_memory };
+    let place = |parent: PathBuf, is_memory| Place { base: parent.join(scratch::of_user("lowmem-weights")), parent, is_memory };
     if let Some(named) = env::var_os(FOLDER).filter(|named| !named.is_empty() && named != OFF) {
         return vec![place(named.into(), false)];
     }
@@ -145,73 +113,8 @@ fn places() -> Vec<Place> {
     in_memory.into_iter().chain(in_cache).collect()
 }
 
-/// The folder `base`, made where it is not there and locked, without what dead runs left in it.
-fn cleaned(base: &Path) -> io::Result<File> {
-    let locked = loop {
-        DirBuilder::new().recursive(true).mode(0o700).create(base)?;
-        // Shared memory is everybody's: a folder that somebody else made in our name is none of ours.
-        if fs::symlink_metadata(base)?.uid() != geteuid().as_raw() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        let Ok(folder) = File::open(base) else { continue };
-        folder.lock()?;
-        // The run before may have removed it while this one waited.
-        if fs::metadata(base).is_ok_and(|now| folder.metadata().is_ok_and(|locked| locked.ino() == now.ino())) {
-            break folder;
-        }
-    };
-    for entry in fs::read_dir(base)?.flatten() {
-        let is_run = entry.file_name().to_string_lossy().starts_with(RUN);
-        // The system unlocks what a dead process had locked.
-        let is_dead = || File::open(entry.path().join(OWNER)).map_or(true, |owner| owner.try_lock().is_ok());
-        if is_run && is_dead() {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(locked)
-}
-
 /// What may still be written to the file system at `path`.
 fn free_bytes(path: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(path).ok()?;
     Some(system.f_bavail * system.f_frsize)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(parent: &Path) -> Place {
-        Place { parent: parent.to_owned(), base: parent.join("mine"), is_memory: false }
-    }
-
-    #[test]
-    fn a_folder_goes_with_its_run_and_leaves_others_alone() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let place = place(parent.path());
-        let [one, other] = [1, 2].map(|bytes| SharedWeights::make(&place, bytes).expect("made"));
-        let folders = [one.folder().to_owned(), other.folder().to_owned()];
-        fs::write(folders[0].join("weights"), "many").expect("written");
-        drop(one);
-        assert!(!folders[0].exists() && folders[1].is_dir());
-        drop(other);
-        assert_eq!(fs::read_dir(parent.path()).expect("readable").count(), 0, "nothing is left");
-    }
-
-    #[test]
-    fn what_a_dead_run_left_is_removed_and_a_living_ones_is_not() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let place = place(parent.path());
-        let living = SharedWeights::make(&place, 1).expect("made");
-        // A process that was killed has unlocked its file, or never came to make it.
-        for (name, has_owner) in [("run-locked-once", true), ("run-early", false)] {
-            fs::create_dir(place.base.join(name)).expect("made");
-            fs::write(place.base.join(name).join(if has_owner { OWNER } else { "weights" }), "").expect("written");
-        }
-        fs::write(place.base.join("a-persons-own"), "").expect("written");
-        drop(cleaned(&place.base).expect("cleaned"));
-        let mut left: Vec<_> = fs::read_dir(&place.base).expect("readable").map(|entry| entry.expect("readable").path()).collect();
-        left.sort();
-        assert_eq!(left, [place.base.join("a-persons-own"), living.folder().to_owned()]);
-    }
 }

@@ -8,29 +8,28 @@ mod need;
 mod peak;
 mod real_nvrtc;
 mod verdict;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::{env, fs, thread};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::{env, fs};
 
 use engine_protocol::GpuProfile;
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use self::cards::{Course, Judge};
 use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
-use crate::host_peaks::HostPeaks;
+use crate::nesting;
+use crate::scratch::Scratch;
 use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
 pub(super) use need::Need;
+pub(super) use watch::GRACE;
+use watch::{watch, watch_silently};
 
 /// What has each Python process say at its end what PyTorch's caching allocator counted.
 /// What it loads from beside it decides when texts end that transformers generates, and says what a peak was.
@@ -58,17 +57,14 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
         goes_beyond: arguments.beyond,
         events,
     };
-    let watched = |mut command: Command| wait(&mut command);
-    let ((status, host_peaks), mut need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, watched)?;
+    let ((status, host_peaks), mut need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, guise, watch)?;
     need.saw(host_peaks);
     let judge = Judge { need: &need, here: &profile, course: Course::of(&need, status), went_beyond: arguments.beyond };
     verdict::tell(&judge, &profiles, arguments, status);
-    // Standard input may be read already, and what is said would be said twice.
-    let silently = |mut command: Command| wait(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
     let found = if arguments.find {
         let runs_on = |card: &GpuProfile| {
             let guise = Guise { goes_beyond: false, ..guise };
-            let ((status, _), need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), card, guise, silently)?;
+            let ((status, _), need) = on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), card, guise, watch_silently)?;
             Ok(status.success() && !need.stopped && need.unreadable.is_empty())
         };
         let found = find::find(&judge, &profiles, runs_on)?;
@@ -87,7 +83,7 @@ pub(crate) fn run(arguments: &OnArguments) -> Result<ExitCode, Error> {
         verdict::tell_dependence(waiting_bytes);
         for events in [EventOrder::Eager, EventOrder::Lazy] {
             let ((status, _), need) =
-                on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, silently)?;
+                on_virtual_gpu(&arguments.program, env::var_os("PYTHONPATH"), &profile, Guise { events, ..guise }, watch_silently)?;
             verdict::tell_end(events, &need, &profile, status);
             if status.signal().is_some() {
                 break;
@@ -118,9 +114,9 @@ pub(super) fn on_virtual_gpu<Ended>(
     python_path: Option<OsString>,
     profile: &GpuProfile,
     guise: Guise,
-    end: impl FnOnce(Command) -> Result<Ended, Error>,
+    end: impl FnOnce(&mut Command) -> Result<Ended, Error>,
 ) -> Result<(Ended, Need), Error> {
-    let place = tempfile::TempDir::with_prefix("lowmem-on-").map_err(|error| Error::Fault(format!("no temporary folder: {error}")))?;
+    let place = Scratch::new()?;
     let [reports, hook, tools, compiler] = ["reports", "python", "bin", "nvrtc"].map(|name| place.path().join(name));
     fs::create_dir(&reports).map_err(|error| Error::io(&reports, error))?;
     let write_hook = || HOOK.iter().try_for_each(|(name, text)| fs::write(hook.join(name), text));
@@ -129,6 +125,7 @@ pub(super) fn on_virtual_gpu<Ended>(
     let mut command = Command::new(program);
     command.args(words);
     onto_virtual_gpu(&mut command, profile, guise, &reports)?;
+    nesting::mark(&mut command, &profile.name);
     // An empty one is there to hide real GPUs.
     if env::var_os(VISIBLE_DEVICES).is_some_and(|list| list.is_empty()) {
         command.env_remove(VISIBLE_DEVICES);
@@ -140,7 +137,7 @@ pub(super) fn on_virtual_gpu<Ended>(
     let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
     fs::create_dir(&tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(&tools, error))?;
     command.env("PATH", before(&tools, env::var_os("PATH")));
-    let ended = end(command)?;
+    let ended = end(&mut command)?;
     Ok((ended, Need::read(&reports)))
 }
 
@@ -152,33 +149,6 @@ fn before(folder: &Path, path: Option<OsString>) -> OsString {
         joined.push(path);
     }
     joined
-}
-
-/// Runs it to its end, and gives the most of the machine's memory that each of its processes was seen to hold. Ctrl-C reaches it from the terminal by itself; what is
-/// sent to us alone is passed on.
-fn wait(command: &mut Command) -> Result<(ExitStatus, BTreeMap<u32, u64>), Error> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::Fault(format!("could not listen for signals: {error}")))?;
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            Error::input(format!("{program}: there is no such program: name one on the PATH, or a file such as ./{program}"))
-        }
-        ErrorKind::PermissionDenied => {
-            Error::input(format!("{program}: it may not be executed: name the program that runs it, as in `python {program}`"))
-        }
-        _ => Error::input(format!("{program}: could not be started: {error}")),
-    })?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    thread::spawn(move || {
-        for signal in signals.forever().filter(|&signal| signal != SIGINT) {
-            // One that has just ended needs no signal.
-            let _ = pid.zip(Signal::from_named_raw(signal)).map(|(pid, signal)| kill_process(pid, signal));
-        }
-    });
-    let host_peaks = HostPeaks::of(child.id());
-    let status = child.wait().map_err(|error| Error::Fault(format!("{program}: cannot tell how it ended: {error}")))?;
-    Ok((status, host_peaks.end()))
 }
 
 /// The program's own exit code, or as shells count it where a signal ended it.

@@ -1,22 +1,30 @@
 //! What only the engine knows, asked of the worker without running a case: what a checkpoint holds, what a plan comes to, and what the
 //! processor, the disk and the GPU reach.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::thread;
+use std::process::Command;
+use std::time::Duration;
 
 use engine_protocol::{Allocator, Calibration, Device, DiskRate, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
+use super::process::{self, Bounds, End};
 use super::report::ReportFile;
+use crate::children::{Line, Room};
 use crate::error::Error;
+use crate::interrupt::Interrupt;
 use crate::testbed::Testbed;
 
 /// The worker's exit code for what it cannot take, after a message on standard error.
 const BAD_INPUT: i32 = 2;
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(600);
+/// A plan lists every group of a model, and a refusal every tensor that is missing.
+const BOUNDS: Bounds = Bounds { line: 16 << 20, last_words: Room { lines: 200, bytes: 4 << 10 } };
 
 /// What the checkpoint in `folder` holds.
 pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
@@ -32,9 +40,8 @@ pub(crate) fn plan(request: &Request) -> Result<PlanReport, Error> {
 pub(crate) fn plans(requests: &[Request]) -> Result<Vec<PlanReport>, Error> {
     let lines = requests.iter().map(|request| Ok(serde_json::to_string(request)? + "\n")).collect::<Result<String, serde_json::Error>>();
     let lines = lines.map_err(|error| Error::Fault(format!("a request is no JSON: {error}")))?;
-    let answers = said(Launcher::find(Device::Cpu)?.host_command(), &[OsStr::new("plan")], &lines)?;
-    let plans =
-        serde_json::Deserializer::from_slice(&answers).into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| no_answer(&error))?;
+    let answers = said(Launcher::find(Device::Cpu)?.host_command(), &[OsStr::new("plan")], &lines, requests.len())?;
+    let plans = answers.iter().map(|line| parsed(line)).collect::<Result<Vec<_>, Error>>()?;
     if plans.len() == requests.len() { Ok(plans) } else { Err(Error::Fault("the worker left out plans".into())) }
 }
 
@@ -59,36 +66,35 @@ fn ask<T: DeserializeOwned>(words: &[&OsStr], input: &str) -> Result<T, Error> {
     answer(Launcher::find(Device::Cpu)?.host_command(), words, input)
 }
 
-/// The answer of the worker that `command` starts.
+/// The answer of the worker that `command` starts: its last line.
 fn answer<T: DeserializeOwned>(command: Command, words: &[&OsStr], input: &str) -> Result<T, Error> {
-    serde_json::from_slice(&said(command, words, input)?).map_err(|error| no_answer(&error))
+    parsed(said(command, words, input, 1)?.last().map_or("", String::as_str))
 }
 
-fn no_answer(error: &serde_json::Error) -> Error {
-    Error::Fault(format!("the worker's answer is none: {error}"))
+fn parsed<T: DeserializeOwned>(line: &str) -> Result<T, Error> {
+    serde_json::from_str(line).map_err(|error| Error::Fault(format!("the worker's answer is none: {error}")))
 }
 
-/// What the worker that `command` starts says on standard output.
-fn said(mut command: Command, words: &[&OsStr], input: &str) -> Result<Vec<u8>, Error> {
+/// The last lines, `most` at most, that the worker that `command` starts says on standard output.
+fn said(mut command: Command, words: &[&OsStr], input: &str, most: usize) -> Result<Vec<String>, Error> {
     command.args(words);
-    let output = run(&mut command, input).map_err(|error| Error::Fault(format!("{}: {error}", command.get_program().display())))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    match output.status.code() {
-        Some(0) => Ok(output.stdout),
-        Some(BAD_INPUT) => Err(Error::input(said)),
-        _ => {
+    let mut said = VecDeque::new();
+    let mut on_line = |line: &Line| {
+        if said.len() == most {
+            said.pop_front();
+        }
+        said.push_back(line.text.clone());
+        ControlFlow::Continue(())
+    };
+    let ended = process::run(&command, input.to_owned(), Some(LIMIT), Interrupt, BOUNDS, &mut on_line)?;
+    let last_words = ended.last_words.join("\n").trim().to_owned();
+    match ended.end {
+        End::Exited(0) => Ok(said.into()),
+        End::Interrupted => Err(Error::Interrupted),
+        End::Exited(BAD_INPUT) => Err(Error::input(last_words)),
+        end => {
             let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-            Err(Error::Fault(format!("the worker did not answer `{}` ({}): {said}", words.join(" "), output.status)))
+            Err(Error::Fault(format!("the worker did not answer `{}` ({end}): {last_words}", words.join(" "))))
         }
     }
-}
-
-fn run(command: &mut Command, input: &str) -> std::io::Result<Output> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let stdin = child.stdin.take();
-    thread::scope(|scope| {
-        // Beside reading: neither side waits for the other. A worker that ended without reading says why itself.
-        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
-        child.wait_with_output()
-    })
 }

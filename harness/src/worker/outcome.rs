@@ -7,13 +7,22 @@ use engine_protocol::{
 use host_memory::{PageLockLimit, page_lock_limit};
 use virtual_gpu_protocol::ProcessReport;
 
-use super::process::{End, Ended};
+use super::order::Order;
+use super::process::{End, Ended, name};
+use crate::children::{Line, cut};
 use crate::testbed::Testbed;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 const SIGINT: i32 = 2;
 const SIGHUP: i32 = 1;
+
+/// Bytes that are kept of a message.
+const MESSAGE: usize = 8 << 10;
+/// Bytes that are kept of a name.
+const NAME: usize = 256;
+/// Bytes that are told of a line that is wrong.
+const START: usize = 200;
 
 /// When a case ran.
 #[derive(Debug)]
@@ -42,8 +51,9 @@ pub(super) struct Transcript {
     /// Of the open stage.
     step_secs: Vec<Secs>,
     verdict: Option<Verdict>,
-    /// The first line that is no event, and why.
-    malformed: Option<String>,
+    order: Order,
+    /// The first line that is no event or contradicts another one, and why.
+    wrong: Option<String>,
 }
 
 /// A worker's own last word.
@@ -56,27 +66,40 @@ enum Verdict {
 }
 
 impl Transcript {
-    /// Takes in a line of output, and gives the event that it is.
-    pub(super) fn line(&mut self, line: &str) -> Option<&Event> {
+    /// Takes in a line of the output of a case with so many steps, and gives the event that it is. After a line that is wrong nothing is believed.
+    pub(super) fn line(&mut self, line: &Line, steps: u32) -> Option<&Event> {
+        if self.is_wrong() {
+            return None;
+        }
         self.lines += 1;
-        match serde_json::from_str::<Event>(line) {
+        let event = match (line.is_cut, serde_json::from_str::<Event>(&line.text)) {
+            (false, Ok(event)) => self.order.take_in(&event, steps).map(|()| event).map_err(|what| format!("contradicts itself: {what}")),
+            (true, _) => Err(format!("is longer than an event: {}", cut(line.text.clone(), START))),
+            (false, Err(error)) => {
+                let why = cut(error.to_string(), START);
+                Err(format!("is not an event ({why}): {}", cut(line.text.clone(), START)))
+            }
+        };
+        match event {
             Ok(event) => {
                 self.event(event.clone());
                 Some(self.last.insert(event))
             }
-            Err(error) => {
-                if self.malformed.is_none() {
-                    let start: String = line.chars().take(200).collect();
-                    self.malformed = Some(format!("line {} of the worker's output is not an event ({error}): {start}", self.lines));
-                }
+            Err(why) => {
+                self.wrong = Some(format!("line {} of the worker's output {why}", self.lines));
                 None
             }
         }
     }
 
+    /// Whether it said something that cannot be, after which it need not go on.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.wrong.is_some()
+    }
+
     fn event(&mut self, event: Event) {
         match event {
-            Event::Started { device_name, .. } => self.device_name = Some(device_name),
+            Event::Started { device_name, .. } => self.device_name = Some(cut(device_name, NAME)),
             Event::Planned { config, stages, host } => {
                 self.settled = Some(*config);
                 (self.planned, self.planned_host) = (stages, host);
@@ -100,6 +123,7 @@ impl Transcript {
                 // The stage that ran out is a stage of the run too.
                 self.open_stage = Some(stage);
                 self.keep(StageRecord { memory, ..StageRecord::new(stage) });
+                let message = cut(message, MESSAGE);
                 self.verdict = Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message });
             }
             Event::OutOfHostMemory { stage, memory, shortage, message } => {
@@ -107,9 +131,9 @@ impl Transcript {
                     self.open_stage = Some(stage);
                     self.keep(StageRecord { memory, ..StageRecord::new(stage) });
                 }
-                self.verdict = Some(Verdict::OutOfHostMemory { stage, shortage, message });
+                self.verdict = Some(Verdict::OutOfHostMemory { stage, shortage, message: cut(message, MESSAGE) });
             }
-            Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message }),
+            Event::Failed { stage, message } => self.verdict = Some(Verdict::Failed { stage, message: cut(message, MESSAGE) }),
         }
     }
 
@@ -217,10 +241,10 @@ impl Transcript {
                 };
                 return ending(Outcome::Killed, words(format!("ended from outside by {}{}{hint}", name(signal), in_stage(stage))));
             }
-            End::Signalled(_) | End::Exited(_) => {}
+            End::Signalled(_) | End::Exited(_) | End::CutShort => {}
         }
-        if let Some(malformed) = &self.malformed {
-            return ending(Outcome::Crashed, words(malformed.clone()));
+        if let Some(wrong) = &self.wrong {
+            return ending(Outcome::Crashed, words(wrong.clone()));
         }
         match (&self.verdict, ended.end) {
             (Some(Verdict::OutOfMemory { stage, requested_bytes, parts, message }), _) => Ending {
@@ -243,8 +267,8 @@ impl Transcript {
             (_, End::Signalled(_)) if let Some(shortage) = refused(&ended.last_words) => {
                 Ending { host_shortage: Some(shortage), ..ending(Outcome::OomHost, Some(shortage.to_string())) }
             }
-            (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {}", left(end)))),
-            (None, end) => ending(Outcome::Crashed, words(format!("{}{} without a result", left(end), in_stage(stage)))),
+            (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {end}"))),
+            (None, end) => ending(Outcome::Crashed, words(format!("{end}{} without a result", in_stage(stage)))),
         }
     }
 }
@@ -310,18 +334,6 @@ fn in_stage(stage: Option<Stage>) -> String {
     stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default()
 }
 
-fn left(end: End) -> String {
-    match end {
-        End::Exited(code) => format!("exited with code {code}"),
-        End::Signalled(signal) => format!("crashed with {}", name(signal)),
-        End::TimedOut | End::Interrupted => "was ended".into(),
-    }
-}
-
-fn name(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
-}
-
 fn with_last_words(what: String, last_words: &[String]) -> String {
     if last_words.is_empty() { what } else { format!("{what}; its last words:\n{}", last_words.join("\n")) }
 }
@@ -334,19 +346,23 @@ mod tests {
         Ended { end, is_memory_short: false, last_words: vec![last_words.into()] }
     }
 
-    fn judged(lines: &[Line], end: End) -> (Outcome, Option<Stage>, String) {
+    fn told(transcript: &mut Transcript, said: &Said) {
+        drop(transcript.line(&Line { text: said.text(), is_whole: true, is_cut: false }, 2).cloned());
+    }
+
+    fn judged(lines: &[Said], end: End) -> (Outcome, Option<Stage>, String) {
         let mut transcript = Transcript::default();
-        lines.iter().for_each(|line| drop(transcript.line(&line.text()).cloned()));
+        lines.iter().for_each(|line| told(&mut transcript, line));
         let ending = transcript.judge(&ended(end, "the end"));
         (ending.outcome, ending.stage, ending.error.unwrap_or_default())
     }
 
     /// What a worker says, how it ends, and what that is: outcome, stage and a part of the error.
-    type Row = (&'static [Line], End, Outcome, Option<Stage>, &'static str);
+    type Row = (&'static [Said], End, Outcome, Option<Stage>, &'static str);
 
     /// What a worker prints.
     #[derive(Debug)]
-    enum Line {
+    enum Said {
         Begun,
         Finished,
         OutOfMemory,
@@ -356,7 +372,7 @@ mod tests {
         Other(&'static str),
     }
 
-    impl Line {
+    impl Said {
         fn text(&self) -> String {
             let event = match self {
                 Self::Begun => Event::StageBegun { stage: Stage::Denoise },
@@ -383,8 +399,8 @@ mod tests {
 
     #[test]
     fn every_end_is_an_outcome() {
-        use Line::{Begun, Failed, Finished, Other, OutOfHostMemory, OutOfMemory};
-        let cases: [Row; 13] = [
+        use Said::{Begun, Failed, Finished, Other, OutOfHostMemory, OutOfMemory};
+        let cases: [Row; 15] = [
             (&[Finished], End::Exited(0), Outcome::Ok, None, ""),
             (&[Begun, OutOfMemory], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
             (&[OutOfMemory], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
@@ -397,6 +413,8 @@ mod tests {
             (&[Begun, Other("{\"event\":\"stage_e")], End::Signalled(15), Outcome::Killed, Some(Stage::Denoise), "by SIGTERM"),
             (&[Begun], End::TimedOut, Outcome::Timeout, Some(Stage::Denoise), "not done within its time limit in denoise"),
             (&[Other("hello"), Finished], End::Exited(0), Outcome::Crashed, None, "line 1 of the worker's output is not an event"),
+            (&[OutOfMemory, Finished], End::CutShort, Outcome::Crashed, Some(Stage::Decode), "`out_of_memory` and then `finished`"),
+            (&[Begun, Other("hello")], End::CutShort, Outcome::Crashed, Some(Stage::Denoise), "is not an event"),
             (&[], End::Exited(127), Outcome::Crashed, None, "exited with code 127 without a result; its last words:\nthe end"),
         ];
         for (lines, end, outcome, stage, message) in cases {
@@ -409,7 +427,7 @@ mod tests {
     #[test]
     fn an_allocation_of_the_host_that_aborts_is_no_crash() {
         let mut transcript = Transcript::default();
-        drop(transcript.line(&Line::Begun.text()).cloned());
+        told(&mut transcript, &Said::Begun);
         let judged = |words: &str| transcript.judge(&ended(End::Signalled(6), words));
         let ending = judged("memory allocation of 4096 bytes failed");
         assert_eq!((ending.outcome, ending.stage), (Outcome::OomHost, Some(Stage::Denoise)));
@@ -421,7 +439,7 @@ mod tests {
     #[test]
     fn a_kill_while_the_kernel_counts_one_is_the_hosts_memory() {
         let mut transcript = Transcript::default();
-        drop(transcript.line(&Line::Begun.text()).cloned());
+        told(&mut transcript, &Said::Begun);
         let outcome = |end, is_memory_short| transcript.judge(&Ended { is_memory_short, ..ended(end, "") }).outcome;
         assert_eq!(outcome(End::Signalled(9), true), Outcome::OomHost);
         assert_eq!(outcome(End::Signalled(9), false), Outcome::Killed);
@@ -432,9 +450,9 @@ mod tests {
     #[test]
     fn a_report_that_cannot_be_read_is_told() {
         let ended = ended(End::Exited(0), "");
-        for (line, outcome, message) in [(Line::Finished, Outcome::Failed, ""), (Line::OutOfMemory, Outcome::Oom, "tried; ")] {
+        for (line, outcome, message) in [(Said::Finished, Outcome::Failed, ""), (Said::OutOfMemory, Outcome::Oom, "tried; ")] {
             let mut transcript = Transcript::default();
-            drop(transcript.line(&line.text()).cloned());
+            told(&mut transcript, &line);
             let mut ending = transcript.judge(&ended);
             ending.lacks_report("EOF at line 1");
             assert_eq!(ending.outcome, outcome);

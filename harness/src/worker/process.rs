@@ -1,26 +1,23 @@
-//! A worker's process: a group of its own, a time limit, its output as lines, and how it ended.
+//! A worker's process: a time limit, its output as lines, and how it ended. The clock and Ctrl-C decide, whatever it does and whatever it starts.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::fmt;
+use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use engine_protocol::Request;
-use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::SIGKILL;
 
+use crate::children::{DRAIN, Guarded, LastWords, Line, Room, drain, guarded, read_lines};
 use crate::error::Error;
 use crate::host_kills::{HostKills, kernel_log_names};
 use crate::interrupt::Interrupt;
 
 /// How long to wait for the next line before looking at the clock and at Ctrl-C again.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a worker's output may stay open after its end: something else may hold it.
-const DRAIN: Duration = Duration::from_secs(1);
-/// Lines of standard error that are kept for the error text.
-const LAST_LINES: usize = 12;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +30,24 @@ pub(super) enum End {
     TimedOut,
     /// By us, since the user wants to end.
     Interrupted,
+    /// By us, since what it said is enough.
+    CutShort,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signalled(signal) => write!(f, "crashed with {}", name(*signal)),
+            Self::TimedOut => f.write_str("was not done within its time limit"),
+            Self::Interrupted | Self::CutShort => f.write_str("was ended"),
+        }
+    }
+}
+
+/// A signal as people know it.
+pub(super) fn name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
 /// A process that has ended.
@@ -46,38 +61,53 @@ pub(super) struct Ended {
     pub(super) last_words: Vec<String>,
 }
 
-/// Runs `command`, gives it the request, hands each line of its output to `on_line`, and sees to it that nothing of its group is left.
-pub(super) fn run(
-    mut command: Command,
-    request: &Request,
-    limit: Option<Duration>,
-    interrupt: &Interrupt,
-    on_line: &mut dyn FnMut(&str),
-) -> Result<Ended, Error> {
-    let input = serde_json::to_string(request).map_err(|error| Error::Fault(format!("the request is no JSON: {error}")))?;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let program = command.get_program().to_string_lossy().into_owned();
-    let kills = HostKills::until_now();
-    let child = command.spawn().map_err(|error| Error::Fault(format!("{program}: {error}: run `make build`")))?;
-    let mut group = Group(child);
-    let process = group.0.id();
+/// How much is kept of what a worker says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of a line of its output.
+    pub(super) line: usize,
+    /// Of its standard error.
+    pub(super) last_words: Room,
+}
 
-    if let Some(mut stdin) = group.0.stdin.take() {
+/// Runs `command`, gives it `input`, hands each line of its output to `on_line` until that has enough, and sees to it that nothing that it started is left.
+pub(super) fn run(
+    command: &Command,
+    input: String,
+    limit: Option<Duration>,
+    interrupt: Interrupt,
+    bounds: Bounds,
+    on_line: &mut dyn FnMut(&Line) -> ControlFlow<()>,
+) -> Result<Ended, Error> {
+    let program = command.get_program().to_string_lossy();
+    let kills = HostKills::until_now();
+    let start = || {
+        let mut command = guarded(command, Duration::ZERO)?;
+        // A group of its own, which the terminal's Ctrl-C does not reach: whether it ends is decided here.
+        Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0))
+    };
+    let mut worker = start().map_err(|error| Error::Fault(format!("{program}: {error}: run `make build`")))?;
+
+    if let Some(mut stdin) = worker.stdin() {
         // On a thread, since a worker that never reads would block us; one that is gone already says by its end what is wrong.
-        thread::spawn(move || stdin.write_all(format!("{input}\n").as_bytes()));
+        thread::spawn(move || stdin.write_all(input.as_bytes()));
     }
-    let lines = read_lines(group.0.stdout.take());
-    let errors = read_lines(group.0.stderr.take());
+    let lines = read_lines(worker.stdout(), bounds.line);
+    let last_words = LastWords::read(worker.stderr(), bounds.last_words);
 
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let mut forced = None;
-    let mut open = true;
+    let (mut forced, mut process) = (None, None);
+    let (mut is_open, mut looked) = (true, Instant::now());
     let status = loop {
-        if open {
+        if is_open {
             match lines.recv_timeout(POLL) {
-                Ok(line) => on_line(&line),
+                Ok(line) => {
+                    if forced.is_none() && on_line(&line).is_break() {
+                        forced = Some(End::CutShort);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => open = false,
+                Err(RecvTimeoutError::Disconnected) => is_open = false,
             }
         } else {
             // Its output is closed, so its end is near.
@@ -85,86 +115,38 @@ pub(super) fn run(
         }
         if forced.is_none() && interrupt.is_wanted() {
             forced = Some(End::Interrupted);
-            group.kill();
         } else if forced.is_none() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             forced = Some(End::TimedOut);
-            group.kill();
         }
-        match group.0.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) => {}
-            Err(error) => return Err(Error::Fault(format!("{program}: cannot tell whether it runs: {error}"))),
+        if forced.is_some() {
+            worker.end();
+        }
+        // Of one that says much, not at each line.
+        if !is_open || forced.is_some() || looked.elapsed() >= POLL {
+            looked = Instant::now();
+            process = process.or_else(|| worker.program());
+            match worker.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) => {}
+                Err(error) => return Err(Error::Fault(format!("{program}: cannot tell whether it runs: {error}"))),
+            }
         }
     };
-    // What it started and left behind.
-    group.kill();
-    drain(&lines, on_line);
-    let mut last_words = VecDeque::new();
-    drain(&errors, &mut |line| {
-        last_words.push_back(line.to_owned());
-        if last_words.len() > LAST_LINES {
-            last_words.pop_front();
-        }
-    });
-    let is_memory_short = status.signal().is_some() && kernel_log_names(process) || HostKills::until_now().are_more_than(&kills);
-    Ok(Ended { end: forced.unwrap_or_else(|| end(status)), is_memory_short, last_words: last_words.into() })
-}
-
-/// A process and its group, killed when dropped, so that no way out leaves it running.
-struct Group(Child);
-
-impl Group {
-    fn kill(&self) {
-        // A group that is gone already is what is wanted.
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        let _ = pid.map(|pid| kill_process_group(pid, Signal::KILL));
+    let deadline = Instant::now() + DRAIN;
+    if forced.is_none() {
+        drain(&lines, deadline, on_line);
     }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            self.kill();
-            let _ = self.0.wait();
-        }
-    }
+    drop(lines);
+    let is_in_log = || status.signal().is_some() && process.is_some_and(kernel_log_names);
+    let is_memory_short = is_in_log() || HostKills::until_now().are_more_than(&kills);
+    // What it said may be enough, and something else may have ended it meanwhile.
+    let by_us = forced.filter(|&forced| forced != End::CutShort || status.signal() == Some(SIGKILL));
+    Ok(Ended { end: by_us.unwrap_or_else(|| end(status)), is_memory_short, last_words: last_words.until(deadline) })
 }
 
 fn end(status: ExitStatus) -> End {
     match (status.code(), status.signal()) {
         (Some(code), _) => End::Exited(code),
         (None, signal) => End::Signalled(signal.unwrap_or_default()),
-    }
-}
-
-/// Reads lines on a thread; the channel closes with the pipe.
-fn read_lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(pipe) = pipe {
-        thread::spawn(move || {
-            let mut reader = BufReader::new(pipe);
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                match reader.read_until(b'\n', &mut line) {
-                    Ok(0) => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(_) => break,
-                    Ok(_) => {}
-                }
-                let text = String::from_utf8_lossy(&line);
-                if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    receiver
-}
-
-fn drain(lines: &Receiver<String>, on_line: &mut dyn FnMut(&str)) {
-    let deadline = Instant::now() + DRAIN;
-    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        on_line(&line);
     }
 }

@@ -3,14 +3,16 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 use std::{env, io};
 
 use engine_protocol::Secs;
 
 use super::case::Case;
+use crate::children::{Room, last_words};
 use crate::cli::ValidateArguments;
-use crate::commands::on::on_virtual_gpu;
+use crate::commands::on::{GRACE, on_virtual_gpu};
 use crate::data;
 use crate::error::Error;
 use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES};
@@ -19,6 +21,8 @@ use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES};
 const SCRIPTS: [(&str, &str); 1] = [("wan", include_str!("wan.py"))];
 /// What a script ends with where it cannot run what is asked for; the reason is the last line that it wrote.
 const CANNOT: i32 = 3;
+/// A script says what came of it last.
+const ROOM: Room = Room { lines: 12, bytes: 4 << 10 };
 /// Why there are no times with another PyTorch.
 const NO_OBSERVER: &str = "times need the PyTorch that lowmem is built with, and --python has another";
 /// The interpreter that the PyTorch of `make setup` is for.
@@ -97,7 +101,7 @@ impl Programs {
 
     fn run_script(&self, script: &str, case: &Case, expandable: bool) -> Result<Ended, Error> {
         let guise = Guise { devices: 1, masks_name: false, is_strict: false, goes_beyond: false, events: EventOrder::Clock };
-        let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |mut command| {
+        let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |command| {
             // The user's own would be in no row.
             command
                 .env_remove("PYTORCH_ALLOC_CONF")
@@ -107,7 +111,7 @@ impl Programs {
             if expandable {
                 command.env("PYTORCH_ALLOC_CONF", "expandable_segments:True");
             }
-            end(&mut command, &self.python)
+            end(command, &self.python)
         })?;
         let (status, printed, said) = ended;
         let secs = self.times.then(|| times(&printed)).flatten();
@@ -149,15 +153,14 @@ enum Ended {
     RanOut,
 }
 
-/// Runs it to its end, and gives what it wrote to standard output and to standard error.
-fn end(command: &mut Command, python: &str) -> Result<(ExitStatus, String, String), Error> {
-    let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-    let output = output.map_err(|error| match error.kind() {
+/// Runs it to its end, and gives the last that it wrote to standard output and to standard error.
+fn end(command: &Command, python: &str) -> Result<(ExitStatus, String, String), Error> {
+    let ended = last_words(command, GRACE, ROOM).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::input(format!("--python {python}: there is no such program")),
         _ => Error::input(format!("{python}: could not be started: {error}")),
     })?;
-    let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Ok((output.status, printed, said))
+    let (status, [printed, said]) = ended;
+    Ok((status, printed.join("\n"), said.join("\n")))
 }
 
 /// What a script that is asked for times prints last: at least, most likely, at most.
@@ -173,13 +176,14 @@ fn fetched_packages() -> Result<[PathBuf; 2], Error> {
     if !data::is_checkout() {
         return Err(Error::input(format!("there is no Python with the programs' packages: {advice}")));
     }
-    let output = Command::new(script).output().map_err(|error| Error::input(format!("{}: {error}: {advice}", script.display())))?;
-    if !output.status.success() {
-        return Err(Error::input(format!("{}: {advice}", last_line(&String::from_utf8_lossy(&output.stderr)))));
+    let ended = last_words(&Command::new(script), Duration::ZERO, ROOM);
+    let (status, [printed, said]) = ended.map_err(|error| Error::input(format!("{}: {error}: {advice}", script.display())))?;
+    if !status.success() {
+        return Err(Error::input(format!("{}: {advice}", last_line(&said.join("\n")))));
     }
     let torch = Path::new(".libtorch/torch");
     let torch = torch.canonicalize().map_err(|error| Error::input(format!("{}: {error}: {advice}", torch.display())))?;
-    Ok([PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()), torch.parent().map(Path::to_owned).unwrap_or_default()])
+    Ok([PathBuf::from(last_line(&printed.join("\n"))), torch.parent().map(Path::to_owned).unwrap_or_default()])
 }
 
 fn last_line(text: &str) -> String {
