@@ -83,7 +83,11 @@ pub(crate) fn of_user(name: &str) -> String {
 /// The folder `base`, made where it is not there and locked, without what dead processes left in it.
 fn cleared(base: &Path) -> io::Result<File> {
     let locked = loop {
-        DirBuilder::new().recursive(true).mode(0o700).create(base)?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(base) {
+            // Something else is there, or it was the folder, and another process has removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
         // Temporary files are everybody's: a folder that somebody else made in our name is none of ours, nor is what a link leads to.
         let found = match fs::symlink_metadata(base) {
             // The process before may have removed it already.

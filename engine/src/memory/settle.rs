@@ -97,11 +97,21 @@ impl ByRoom<'_> {
                 let plan = Plan::new(&self.with_source(&config), self.components);
                 ((stalled_fraction(&config, self.streamed, &plan, gpu, self.room.disk()) - UNNOTICED).max(0.0), config)
             };
-            let found = all.map(stalls).reduce(|best, next| if next.0 < best.0 { next } else { best })?;
+            let found = first_of_least(all.map(stalls))?;
             let report = predict(&found.1, self.components, self.room.gpu);
             (more == 0 || self.room.has_room_for(&report)?).then_some((found, reserved_bytes(&report)?))
         };
-        let nearest = (0..=MORE_PREFETCHED).filter_map(nearest).min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y)));
+        let hides_by_itself =
+            |found: &((f64, Config), u64)| found.0.0 <= 0.0 && found.0.1.resident_blocks == Some(ResidentBlocks::Count(0));
+        let least = nearest(0);
+        let nearest = match least {
+            // Nothing takes less memory and less time.
+            Some(least) if hides_by_itself(&least) => Some(least),
+            least => least
+                .into_iter()
+                .chain((1..=MORE_PREFETCHED).filter_map(nearest))
+                .min_by(|((a, _), x), ((b, _), y)| a.total_cmp(b).then(x.cmp(y))),
+        };
         nearest.map_or_else(|| self.with_most_resident(config), |((_, config), _)| config)
     }
 
@@ -123,9 +133,35 @@ impl ByRoom<'_> {
         if self.room.gpu_bytes.is_none() {
             return with_resident(config, all);
         }
-        let fits = |config: &Config| self.room.has_room_for(&predict(config, self.components, self.room.gpu)) == Some(true);
-        (1..=all).rev().map(|count| with_resident(config, count)).find(fits).unwrap_or_else(|| with_resident(config, 0))
+        let fits = |count: u32| {
+            let config = with_resident(config, count);
+            self.room.has_room_for(&predict(&config, self.components, self.room.gpu)) == Some(true)
+        };
+        // All of them need no staging buffers. Of fewer, each takes more than the one before.
+        if fits(all) {
+            return with_resident(config, all);
+        }
+        let (mut fewest, mut most) = (0, all);
+        while most - fewest > 1 {
+            let middle = fewest + (most - fewest) / 2;
+            if fits(middle) { fewest = middle } else { most = middle }
+        }
+        with_resident(config, fewest)
     }
+}
+
+/// The first of those with the least figure; nothing is below none.
+fn first_of_least(all: impl Iterator<Item = (f64, Config)>) -> Option<(f64, Config)> {
+    let mut least: Option<(f64, Config)> = None;
+    for next in all {
+        if least.as_ref().is_none_or(|(best, _)| next.0 < *best) {
+            least = Some(next);
+        }
+        if least.as_ref().is_some_and(|(best, _)| *best <= 0.0) {
+            break;
+        }
+    }
+    least
 }
 
 fn with_resident(config: &Config, count: u32) -> Config {

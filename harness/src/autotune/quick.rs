@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::predicted::{Budget, Need, Predicted, predicted, smallest};
 use super::search::Search;
-use super::search_space::ladders;
+use super::search_space::{USUAL, ladders};
 use crate::error::Error;
 use crate::host_rates;
 use crate::interrupt::Interrupt;
@@ -25,7 +25,12 @@ pub(crate) struct Quick<'a> {
     pub(crate) models: &'a Models,
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
+    /// Whether the finest cuts are tried where nothing else fits: they save little, and take long.
+    pub(crate) cuts_finest: bool,
 }
+
+/// The placement that takes least GPU memory.
+const LEAST: [(&str, u8); 2] = [("low_mem_level", 3), ("prefetch_blocks", 0)];
 
 /// A quick answer.
 #[derive(Debug, Clone, Default)]
@@ -39,16 +44,27 @@ pub(crate) struct QuickAnswer {
 impl Quick<'_> {
     /// Whether anything may fit by prediction with these settings.
     pub(crate) fn may_fit(&self, fixed: &[(String, Value)]) -> Result<bool, Error> {
-        Ok(!Search::new(&self.predicted(fixed)?, &Budget::of(self.testbed)).is_hopeless())
+        // What takes least stands for all.
+        let is_open = |key: &str| fixed.iter().all(|(other, _)| other != key);
+        let least = LEAST.into_iter().filter(|(key, _)| is_open(key)).map(|(key, value)| (key.to_owned(), Value::from(value)));
+        Ok(!self.search(&self.predicted(&fixed.iter().cloned().chain(least).collect::<Vec<_>>())?).is_hopeless())
     }
 
     /// For the settings that are `fixed`.
     pub(crate) fn answer(&self, fixed: &[(String, Value)]) -> Result<QuickAnswer, Error> {
         let ladders = self.predicted(fixed)?;
         let budget = Budget::of(self.testbed);
-        let smallest = smallest(ladders.iter().flatten(), &budget).and_then(|least| Some((least.rung.case.clone(), least.need?)));
-        let record = Search::new(&ladders, &budget).first_that_fits(|case| self.run(case))?;
+        let record = self.search(&ladders).first_that_fits(|case| self.run(case))?;
+        // The finest cuts are for where nothing else fits.
+        let is_told = |predicted: &&Predicted| record.is_none() || predicted.rung.denoise <= USUAL;
+        let smallest =
+            smallest(ladders.iter().flatten().filter(is_told), &budget).and_then(|least| Some((least.rung.case.clone(), least.need?)));
         Ok(QuickAnswer { record, smallest })
+    }
+
+    fn search(&self, ladders: &[Vec<Predicted>]) -> Search {
+        let search = Search::new(ladders, &Budget::of(self.testbed));
+        if self.cuts_finest { search } else { search.without_finest() }
     }
 
     fn predicted(&self, fixed: &[(String, Value)]) -> Result<Vec<Vec<Predicted>>, Error> {

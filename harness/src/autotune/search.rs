@@ -35,6 +35,11 @@ impl Search {
         Self { ladders, last }
     }
 
+    /// The same without the finest cuts.
+    pub(crate) fn without_finest(self) -> Self {
+        Self { last: Vec::new(), ..self }
+    }
+
     /// Whether nothing may fit.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.ladders.is_empty() && self.last.is_empty()

@@ -18,12 +18,15 @@ const PLACEMENTS: [Settings; 11] = [
     &[("low_mem_level", "1"), ("load_weights", "as_used")],
     &[("low_mem_level", "2")],
     &[("low_mem_level", "2"), ("offload_text_encoder", "stream")],
-    &[("low_mem_level", "3"), ("resident_blocks", "auto")],
-    &[("low_mem_level", "3"), ("resident_blocks", "auto"), ("offload_text_encoder", "stream")],
+    &[("low_mem_level", "3"), AUTO],
+    &[("low_mem_level", "3"), AUTO, ("offload_text_encoder", "stream")],
     &[("low_mem_level", "3")],
     &[("low_mem_level", "3"), ("offload_text_encoder", "stream")],
     &[("low_mem_level", "3"), ("prefetch_blocks", "0")],
 ];
+
+/// As many blocks stay on the GPU as is good for time.
+const AUTO: (&str, &str) = ("resident_blocks", "auto");
 
 /// Weights in 8 bits: half as much to hold and to copy, and another video.
 const LOSSY: Settings = &[("weight_dtype", "fp8_e4m3")];
@@ -116,7 +119,9 @@ impl Space<'_> {
         };
         let (denoise, decode) = (ways(&DENOISE), ways(&DECODE));
         let mut rungs = Vec::new();
-        for (denoise, heads) in &denoise {
+        // Blocks stay where there is room for them: then denoise need not be cut to make some.
+        let most = if place.contains(&AUTO) { 1 } else { denoise.len() };
+        for (denoise, heads) in denoise.iter().take(most) {
             for (decode, tiles) in &decode {
                 let settings: Vec<_> = place.iter().chain(*heads).chain(*tiles).copied().collect();
                 if let Some(case) = self.case(&settings) {

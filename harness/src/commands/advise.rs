@@ -33,7 +33,7 @@ struct Advice<'a> {
 pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
     let testbed = testbed(&arguments.device)?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
     let asked: Vec<&ModelSpec> = match &arguments.model {
         Some(name) => vec![models.get(name)?],
         None => models.iter().filter(|model| model.name != TINY).collect(),
@@ -101,7 +101,8 @@ fn print(advice: &Advice<'_>, testbed: &Testbed) {
             }
             let least = advice.usual.smallest.as_ref().filter(|(_, need)| Some(need.gpu_bytes) < record.peak_device_bytes());
             if let Some((case, need)) = least {
-                say!("  Smaller  {}: about {:.1} GiB", flags(&case.config, model), gib(need.gpu_bytes));
+                let level = case.config.low_mem_level;
+                say!("  Smaller  level {level}, {}: about {:.1} GiB", flags(&case.config, model), gib(need.gpu_bytes));
             }
         }
         None => {

@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
         let testbed = Testbed::choose(wanted)?;
-        let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+        let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
         let answer = quick.answer(&fixed.iter().cloned().chain(sized.clone()).collect::<Vec<_>>())?;
         let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
         // A size that the model cannot make is no size.

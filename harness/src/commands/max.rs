@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
     wanted.device = DeviceChoice::Virtual;
     let testbed = Testbed::choose(wanted)?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt };
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: false };
     let model = models.get(arguments.model.as_deref().unwrap_or(super::autotune::MODEL))?;
     let mut fixed = cli::settings(&arguments.settings)?;
     fixed.push(("model".to_owned(), json!(model.name)));
@@ -146,7 +146,8 @@ fn print(found: &[Largest], testbed: &Testbed, model: &str) {
         ]);
     }
     say!("{table}");
-    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step larger does not fit.");
+    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step larger does not fit,");
+    say!("with heads taken 4 at a time.");
     let largest = found.iter().max_by_key(|largest| largest.record.config.resolution.pixels());
     if let Some(Largest { record, .. }) = largest {
         let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
