@@ -94,10 +94,10 @@ impl Case<'_> {
 
     /// Puts the weights of the stages from `first` on where the plan has them.
     fn load(&self, first: Stage) -> Result<Pipeline> {
-        let Some(folder) = &self.request.checkpoint else {
+        let Some(files) = &self.request.checkpoint else {
             return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources(self.request));
         };
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open_files(files)?;
         let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
         let tokenizer = checkpoint.open_tokenizer()?;
         Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))

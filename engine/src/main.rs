@@ -1,6 +1,6 @@
 //! lowmem-worker: one request as JSON on standard input, events as JSON lines on standard output.
 //!
-//! `lowmem-worker inspect FOLDER` prints what a checkpoint holds, as JSON, instead; `lowmem-worker plan` takes requests, a line each, and prints for each what will live
+//! `lowmem-worker inspect` takes a checkpoint's files as JSON and prints what they hold instead; `lowmem-worker plan` takes requests, a line each, and prints for each what will live
 //! where and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
 //! `lowmem-worker calibrate` what the GPU does; `lowmem-worker disk FOLDER` what the disk gives that holds the checkpoint in that folder.
 //!
@@ -22,27 +22,32 @@ fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     match words.as_slice() {
         [] => run_request(),
-        [command, folder] if command == "inspect" => inspect(Path::new(folder)),
+        [command] if command == "inspect" => inspect(),
         [command] if command == "plan" => plan(),
         [command] if command == "calibrate" => answer(calibration::measure()),
         [command, folder] if command == "disk" => answer(disk_rate::measure(Path::new(folder))),
         [command, processor] if command == "rates" => answer(host_rates::measure(processor.to_string_lossy().into_owned())),
         _ => {
-            eprintln!("lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or `inspect FOLDER`");
+            eprintln!(
+                "lowmem-worker: takes a request on standard input, to run or after `plan` to plan, or after `inspect` a checkpoint's files"
+            );
             ExitCode::from(BAD_INPUT)
         }
     }
 }
 
-/// Prints what the checkpoint in `folder` holds.
-fn inspect(folder: &Path) -> ExitCode {
-    match Checkpoint::open(folder) {
-        Ok(checkpoint) => {
-            println!("{}", serde_json::to_string(&checkpoint.inventory()).expect("an inventory is plain data"));
+/// Prints what the checkpoint holds whose files standard input names.
+fn inspect() -> ExitCode {
+    let files =
+        read_input().and_then(|text| serde_json::from_str(&text).map_err(|error| format!("standard input names no files: {error}")));
+    let inventory = files.and_then(|files| Ok(Checkpoint::open_files(&files).map_err(|error| error.to_string())?.inventory()));
+    match inventory {
+        Ok(inventory) => {
+            println!("{}", serde_json::to_string(&inventory).expect("an inventory is plain data"));
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("{error}");
+        Err(message) => {
+            eprintln!("{message}");
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use engine_protocol::{DiskRate, parse_setting};
+use engine_protocol::{CheckpointFiles, DiskRate, parse_setting};
 use serde_json::Value;
 
 use crate::autotune::Objective;
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Find the best memory level for a budget
     Autotune(AutotuneArguments),
     /// Make a video
-    Generate(GenerateArguments),
+    Generate(Box<GenerateArguments>),
     /// Print what will live where and the predicted peaks, before anything is allocated
     Plan(PlanArguments),
     /// Show where the time of one configuration goes, operation by operation, and what holds it up
@@ -312,9 +312,8 @@ pub(crate) struct GenerateArguments {
     /// Frames of the video
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) frames: Option<i64>,
-    /// Folder with the model's weights (without it they come from the seed)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: FilesArguments,
     /// Where the video goes: a file .mp4, .gif or .safetensors (latents and video as numbers), or a folder for PNGs (ends in / or has no extension)
     #[arg(long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
@@ -324,6 +323,38 @@ pub(crate) struct GenerateArguments {
     /// key=value pairs, for every key that has no option
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
+}
+
+/// Where the model's weights are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FilesArguments {
+    /// Folder with the model's weights, ComfyUI's `models` too (without it and without files they come from the seed)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// The transformer's file, as ComfyUI has it in models/diffusion_models; of Wan2.2 A14B the one for high noise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transformer: Option<PathBuf>,
+    /// The file of Wan2.2 A14B's transformer for low noise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) low_noise_transformer: Option<PathBuf>,
+    /// The text encoder's file, as ComfyUI has it in models/text_encoders
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text_encoder: Option<PathBuf>,
+    /// The VAE's file, as ComfyUI has it in models/vae
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Option<PathBuf>,
+    /// tokenizer.json or spiece.model, where the text encoder's file has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+}
+
+impl FilesArguments {
+    /// The files that were named; nothing where none was.
+    pub(crate) fn named(&self) -> Option<CheckpointFiles> {
+        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer } = self.clone();
+        let files = CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer };
+        (files != CheckpointFiles::default()).then_some(files)
+    }
 }
 
 /// Arguments of `lowmem plan`.
@@ -471,10 +502,13 @@ pub(crate) struct FlagsArguments {
 /// What can be done with models besides listing them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Print what a checkpoint holds: components, parameters, types and GiB, and what is missing or unexpected
+    /// Print what a checkpoint or a file holds: components, parameters, types and GiB, and what is missing or unexpected
     Inspect {
-        /// Folder of the checkpoint, in diffusers' layout or in Wan's own
-        dir: PathBuf,
+        /// Folder of the checkpoint, in diffusers' layout or in Wan's own, ComfyUI's `models`, or a file of weights
+        path: PathBuf,
+        /// tokenizer.json or spiece.model, where the checkpoint has none
+        #[arg(long, value_name = "FILE")]
+        tokenizer: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,

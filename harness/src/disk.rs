@@ -13,7 +13,9 @@ use crate::worker;
 /// The rate for a video from `checkpoint` on `testbed`: what was said, else what the disk gave when it was measured. Nothing where it makes no difference, or cannot be known.
 pub(crate) fn for_video(testbed: &Testbed, checkpoint: Option<&Path>, config: &Config) -> Option<DiskRate> {
     match (testbed.disk, checkpoint) {
-        (None, Some(folder)) if may_read(testbed, config) && testbed.device != Device::Cpu => known(folder),
+        (None, Some(path)) if may_read(testbed, config) && testbed.device != Device::Cpu => {
+            known(if path.is_file() { path.parent().unwrap_or(path) } else { path })
+        }
         (said, _) => said,
     }
 }

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Command::Max(arguments) => commands::max::run(&arguments),
         Command::Sweep(arguments) => commands::sweep::run(arguments),
         Command::Autotune(arguments) => commands::autotune::run(arguments),
-        Command::Generate(arguments) => commands::generate::run(arguments),
+        Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Plan(arguments) => commands::plan::run(&arguments),
         Command::Calibrate(arguments) => commands::calibrate::run(&arguments),
         Command::Profile(arguments) => commands::profile::run(&arguments),

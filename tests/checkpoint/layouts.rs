@@ -113,7 +113,6 @@ fn with_one_more(name: &str) -> Checkpoint {
 fn what_would_be_left_out_is_named_and_refused() {
     for (name, what) in [
         ("img_emb.proj.0.bias", "it is a model that takes an image"),
-        ("blocks.0.ffn.0.scale_weight", "its weights are to be multiplied by scales"),
         ("blocks.0.ffn.0.lora_A.weight", "it holds changes to weights (LoRA)"),
         ("something.else", "what they are for is not known"),
     ] {

@@ -1,8 +1,10 @@
-//! Checkpoints as people have them on disk: both layouts opened, run against the reference, and refused where something is wrong with them.
+//! Checkpoints as people have them on disk: layouts and single files opened, run against the reference, and refused where something is wrong with them.
 
 mod folder;
 mod fuzz;
 mod hostile;
 mod layouts;
 mod refusals;
+mod repackaged;
+mod single_files;
 mod video;

@@ -172,6 +172,41 @@ fn a_checkpoint_is_inspected() {
 }
 
 #[test]
+fn files_are_named_one_by_one() {
+    let (place, original) = (Place::new(), checkpoint("original"));
+    let video = |name: &str, files: &[(&str, &str)]| {
+        let output = place.path(name);
+        let mut command = lowmem();
+        command.args(["generate", "--device", "cpu", "--prompt", "a cat", "--size", "32x32", "--frames", "5", "--steps", "1", "--output"]);
+        command.arg(&output);
+        for (option, file) in files {
+            command.arg(format!("--{option}")).arg(original.join(file));
+        }
+        command.assert().success();
+        fs::read(output).expect("a video")
+    };
+    let files = [
+        ("transformer", "diffusion_pytorch_model.safetensors"),
+        ("text-encoder", "models_t5_umt5-xxl-enc-bf16.pth"),
+        ("vae", "Wan2.1_VAE.pth"),
+        ("tokenizer", "google/umt5-xxl/tokenizer.json"),
+    ];
+    assert!(video("a.safetensors", &files) == video("b.safetensors", &[("checkpoint", "")]));
+
+    let refused = |words: &[&str]| {
+        let mut command = lowmem();
+        let assert = command.args(words).arg(original.join(files[0].1)).assert().code(2);
+        stderr(&assert)
+    };
+    for words in [&["models", "inspect"][..], &["generate", "--device", "cpu", "--output", "cat.gif", "--checkpoint"]] {
+        let said = refused(words);
+        assert!(said.contains("it is a transformer alone") && said.contains("models/text_encoders and models/vae"), "{said}");
+    }
+    let said = refused(&["generate", "--device", "cpu", "--output", "cat.gif", "--transformer"]);
+    assert!(said.contains("--text-encoder is missing: name its file, which ComfyUI has in models/text_encoders"), "{said}");
+}
+
+#[test]
 fn a_checkpoint_that_cannot_be_used_is_refused_before_anything_runs() {
     let place = Place::new();
     let broken = place.path("broken");

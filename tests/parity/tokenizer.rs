@@ -51,15 +51,12 @@ fn the_file_says_how_many_tokens_there_are() {
     assert_eq!(Tokenizer::bytes().vocab_size(), None);
 }
 
-/// The error of a `tokenizer.json` with this content, if any, in a folder with `beside`.
-fn refused(content: Option<&[u8]>, beside: &[&str]) -> String {
+/// The error of a `tokenizer.json` with this content, if any.
+fn refused(content: Option<&[u8]>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     if let Some(content) = content {
         std::fs::write(&path, content).unwrap();
-    }
-    for name in beside {
-        std::fs::write(folder.path().join(name), b"").unwrap();
     }
     let message = Tokenizer::open(&path).unwrap_err().to_string();
     assert!(message.starts_with(&path.display().to_string()), "{message}");
@@ -68,20 +65,85 @@ fn refused(content: Option<&[u8]>, beside: &[&str]) -> String {
 
 #[test]
 fn a_missing_file_is_named() {
-    assert_eq!(refused(None, &[]), "FILE: No such file or directory (os error 2)");
+    assert_eq!(refused(None), "FILE: No such file or directory (os error 2)");
+}
+
+/// The bytes of a text in base 64.
+fn of_base64(text: &str) -> Vec<u8> {
+    let value = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let letters: Vec<u8> = text.bytes().filter(|&letter| letter != b'=').map(value).collect();
+    let bits: Vec<u8> = letters.iter().flat_map(|value| (0..6).rev().map(move |bit| value >> bit & 1)).collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |all, bit| all << 1 | bit)).collect()
+}
+
+/// A field of a message of protocol buffers that has so many bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut message = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        message.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    message.push(length as u8);
+    [message, bytes.to_vec()].concat()
+}
+
+/// The fixture's tokenizer as SentencePiece's own file.
+fn spiece_model() -> Vec<u8> {
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(fixtures().join("tokenizer/tokenizer.json")).unwrap()).unwrap();
+    let special: Vec<i64> = json["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].as_i64().unwrap()).collect();
+    let mut model = Vec::new();
+    for (id, piece) in json["model"]["vocab"].as_array().unwrap().iter().enumerate() {
+        let (text, score) = (piece[0].as_str().unwrap(), piece[1].as_f64().unwrap() as f32);
+        let kind = match (text, special.contains(&(id as i64))) {
+            ("<unk>", _) => 2,
+            (_, true) => 3,
+            _ => 1,
+        };
+        model.extend(field(1, &[field(1, text.as_bytes()), vec![0x15], score.to_le_bytes().to_vec(), vec![0x18, kind]].concat()));
+    }
+    let characters = of_base64(json["normalizer"]["precompiled_charsmap"].as_str().unwrap());
+    // A trainer's specification that says Unigram, and two fields that nobody reads; then the characters' map.
+    model.extend(field(2, &[&[0x18, 1][..], &[0x21, 0, 0, 0, 0, 0, 0, 0, 0], &field(1, b"words.txt")].concat()));
+    model.extend(field(3, &[field(1, b"nmt_nfkc"), field(2, &characters)].concat()));
+    model
 }
 
 #[test]
-fn spiece_model_alone_says_what_to_save() {
-    let message = refused(None, &["spiece.model"]);
-    assert!(message.contains("save the tokenizer with transformers"), "{message}");
+fn spiece_model_has_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spiece.model");
+    std::fs::write(&path, spiece_model()).unwrap();
+    let ours = Tokenizer::open(&path).unwrap();
+    let wanted = Tokenizer::open(&fixtures().join("tokenizer/tokenizer.json")).unwrap();
+    assert_eq!(ours.vocab_size(), wanted.vocab_size());
+    for prompt in prompts() {
+        assert_eq!(ours.tokens(&prompt, 512).unwrap(), wanted.tokens(&prompt, 512).unwrap(), "{prompt:?}");
+    }
+}
+
+#[test]
+fn a_truncated_spiece_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, whole) = (folder.path().join("spiece.model"), spiece_model());
+    for length in [0, 1, 100, whole.len() / 2] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let message = Tokenizer::open(&path).unwrap_err().to_string();
+        assert!(message.contains("spiece.model is not a umT5 tokenizer: "), "{length} bytes: {message}");
+    }
 }
 
 #[test]
 fn a_truncated_file_is_refused() {
     let whole = std::fs::read(fixtures().join("tokenizer/tokenizer.json")).unwrap();
     for length in [0, 1, 100, whole.len() / 2, whole.len() - 2] {
-        let message = refused(Some(&whole[..length]), &[]);
+        let message = refused(Some(&whole[..length]));
         assert!(message.starts_with("FILE is not a umT5 tokenizer: "), "{length} bytes: {message}");
     }
 }
@@ -101,7 +163,7 @@ fn a_truncated_file_is_refused() {
     "it does not end a prompt with </s>"
 )]
 fn a_foreign_file_is_refused(#[case] content: &str, #[case] why: &str) {
-    let message = refused(Some(content.as_bytes()), &[]);
+    let message = refused(Some(content.as_bytes()));
     assert!(message.starts_with(&format!("FILE is not a umT5 tokenizer: {why}")), "{message}");
     assert!(message.ends_with("take tokenizer.json from the checkpoint"), "{message}");
 }

@@ -9,12 +9,15 @@ use crate::ModelSpec;
 /// What a checkpoint holds, held against what its model needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// How its files are laid out: `diffusers`, or `original` for Wan's own.
+    /// How its files are laid out: `diffusers`, `original` for Wan's own, or `files` that were named or found one by one.
     pub layout: String,
     /// The model that it is of.
     pub model: ModelSpec,
     /// The tokenizer's file, under the checkpoint's folder; empty where it is missing.
     pub tokenizer: Option<String>,
+    /// Whether the transformer's blocks are in 8 bits as `weight_dtype=fp8_e4m3` keeps them, so that nothing is lost where they wait so.
+    #[serde(default)]
+    pub blocks_in_fp8: bool,
     /// Its parts with weights.
     pub components: Vec<ComponentInventory>,
     /// Why no video can be made from it, where none can: the first thing that is wrong, with its file.

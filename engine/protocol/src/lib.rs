@@ -6,6 +6,7 @@
 mod attention_kernel;
 mod attribution;
 mod calibration;
+mod checkpoint_files;
 mod config;
 mod device;
 mod disk;
@@ -27,6 +28,7 @@ mod time;
 pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
+pub use checkpoint_files::CheckpointFiles;
 pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Results, Settings, flag, flattened, parse_setting, parse_values,
     setting_text,

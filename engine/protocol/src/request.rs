@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec};
+use crate::{CheckpointFiles, Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec};
 
 /// One case for one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,9 +32,9 @@ pub struct Request {
     pub model: ModelSpec,
     /// The configuration, complete and legal.
     pub config: Config,
-    /// The folder that holds the model's weights; without it they come from the seed.
+    /// Where the model's weights are; without it they come from the seed.
     #[serde(default)]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<CheckpointFiles>,
     /// The folder in which the run's workers keep the weights that they make from a seed, for all of them; without it each makes its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_weights: Option<PathBuf>,

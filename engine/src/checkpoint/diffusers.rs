@@ -9,7 +9,7 @@ use untrusted::shown;
 
 use super::json::Json;
 use super::listing::weights_file;
-use super::opened::{Checkpoint, StoredComponent};
+use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
 use super::published::{self, Shapes};
 use crate::components::{self, Component};
 use crate::error::Result;
@@ -66,7 +66,7 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
 
     // 4. The weights of what it is made of.
     let components = components::of(&model).iter().map(|component| stored(root, folder, component.as_ref())).collect::<Result<_>>()?;
-    let tokenizer = root.join("tokenizer/tokenizer.json");
+    let tokenizer = TokenizerFile::within(&root.join("tokenizer"));
     Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "diffusers", model, tokenizer, components })
 }
 

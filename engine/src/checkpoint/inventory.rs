@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine_protocol::{ComponentInventory, Inventory};
+use tch::Kind;
 use untrusted::shown;
 
 use super::opened::{Checkpoint, StoredComponent};
 use crate::components::{self, Component, Sources};
 use crate::error::{Error, Result};
-use crate::weights::{Group, Param, Source, check_stored};
+use crate::weights::{Group, Param, Precision, Source, StoredTensor, check_stored};
 
 impl Checkpoint {
     /// What its files hold, held against what the model needs.
@@ -18,8 +19,9 @@ impl Checkpoint {
         Inventory {
             layout: self.layout.to_owned(),
             model: self.model.clone(),
-            tokenizer: self.tokenizer.is_file().then(|| self.relative(&self.tokenizer)),
+            tokenizer: self.tokenizer.path().map(|path| self.relative(path)),
             components: stored.map(|(stored, component)| self.component_inventory(stored, component.as_ref())).collect(),
+            blocks_in_fp8: self.blocks_in_fp8(),
             refusal: self.sources().err().or_else(|| self.open_tokenizer().err()).map(|error| error.to_string()),
         }
     }
@@ -39,6 +41,17 @@ impl Checkpoint {
         Ok(Sources::new(sources))
     }
 
+    /// Whether all weights that may wait in 8 bits are so in the files, in the type that ours wait in.
+    fn blocks_in_fp8(&self) -> bool {
+        let components = components::of(&self.model);
+        let stored = components.iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
+        let mut kinds = stored.flat_map(|(stored, component)| {
+            let may = named(component.groups()).filter(|(_, param)| param.precision == Precision::Compressible);
+            may.map(|(name, _)| stored.tensors.get(&name).map(StoredTensor::kind)).collect::<Vec<_>>()
+        });
+        kinds.all(|kind| kind == Some(Kind::Float8e4m3fn))
+    }
+
     fn stored(&self, component: &dyn Component) -> Option<&StoredComponent> {
         self.components.iter().find(|stored| stored.key == component.key())
     }
@@ -51,7 +64,7 @@ impl Checkpoint {
         let mut types: BTreeMap<String, u64> = BTreeMap::new();
         let (mut tensors, mut parameters, mut bytes) = (0, 0, 0);
         for (_, tensor) in stored.tensors.iter() {
-            *types.entry(type_name(tensor.kind())).or_default() += tensor.bytes();
+            *types.entry(type_name(tensor)).or_default() += tensor.bytes();
             (tensors, parameters, bytes) = (tensors + 1, parameters + tensor.parameters(), bytes + tensor.bytes());
         }
         let params = params(component);
@@ -104,9 +117,9 @@ fn check_all_used(stored: &StoredComponent, component: &dyn Component) -> Result
 fn kind_of_file(unused: &[String]) -> (&'static str, &'static str) {
     const KINDS: [(&[&str], &str, &str); 4] = [
         (
-            &["scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8"],
-            "its weights are to be multiplied by scales, which is not built",
-            "use the file in bf16 or fp16, or one in fp8 without scales",
+            &["weight_scale", "scale_weight", "weight_scalar"],
+            "its weights are to be multiplied by scales in a way that is not known",
+            "use the file in fp8_scaled, bf16 or fp16",
         ),
         (
             &["lora_", "diff_b"],
@@ -160,9 +173,8 @@ fn named(groups: Vec<Group>) -> impl Iterator<Item = (String, Param)> {
 }
 
 /// The name of a type as people write it.
-fn type_name(kind: tch::Kind) -> String {
-    use tch::Kind;
-    match kind {
+fn type_name(tensor: &StoredTensor) -> String {
+    let name = match tensor.kind() {
         Kind::Double => "fp64".into(),
         Kind::Float => "fp32".into(),
         Kind::Half => "fp16".into(),
@@ -170,5 +182,6 @@ fn type_name(kind: tch::Kind) -> String {
         Kind::Float8e4m3fn => "fp8_e4m3".into(),
         Kind::Float8e5m2 => "fp8_e5m2".into(),
         other => format!("{other:?}").to_ascii_lowercase(),
-    }
+    };
+    if tensor.is_scaled() { format!("{name} with scales") } else { name }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::limits;
+use crate::weights::{AGAIN, GGUF};
 
 /// The file to open for the weights in `folder`: the index of several, or the only one.
 pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
@@ -13,7 +14,7 @@ pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
     match (ending(".safetensors.index.json").as_slice(), ending(".safetensors").as_slice()) {
         ([index], _) => Ok(index.clone()),
         ([], [file]) => Ok(file.clone()),
-        ([], []) => Err(Error::at(folder, "no .safetensors file in this folder: fetch the checkpoint again")),
+        ([], []) => torch_file(folder)?.ok_or_else(|| no_file(folder, "no .safetensors file in this folder")),
         // Variants in other types lie beside the one without a suffix, which is the one that is loaded.
         (indices, files) => {
             let all = if indices.is_empty() { files } else { indices };
@@ -28,13 +29,46 @@ pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The only `.pth` file in `root` whose name starts so.
-pub(super) fn pth(root: &Path, start: &str) -> Result<PathBuf> {
-    match files(root, |name| name.starts_with(start) && name.ends_with(".pth"))?.as_slice() {
+/// The only `.pth` file in `root` whose name starts so, or where there is none the only safetensors file that has `part` in its name too.
+pub(super) fn pth(root: &Path, start: &str, part: &str) -> Result<PathBuf> {
+    let mut found = files(root, |name| name.starts_with(start) && name.ends_with(".pth"))?;
+    if found.is_empty() {
+        found = files(root, |name| name.starts_with(start) && name.contains(part) && name.ends_with(".safetensors"))?;
+    }
+    match found.as_slice() {
         [file] => Ok(file.clone()),
-        [] => Err(Error::at(root, &format!("no file {start}*.pth in this folder: fetch the checkpoint again"))),
+        [] => Err(no_file(root, &format!("no file {start}*.pth in this folder"))),
         _ => Err(Error::at(root, &format!("several files {start}*.pth: keep the one that belongs to this checkpoint"))),
     }
+}
+
+/// Whether there is a file in `folder` whose name starts so.
+pub(super) fn has(folder: &Path, start: &str) -> bool {
+    files(folder, |name| name.starts_with(start)).is_ok_and(|found| !found.is_empty())
+}
+
+/// The first file in `folder` that may be weights by its name; nothing where there is none.
+pub(super) fn first_weights(folder: &Path) -> Option<PathBuf> {
+    let endings = [".safetensors", ".gguf", ".pth"];
+    files(folder, |name| endings.iter().any(|end| name.ends_with(end))).ok()?.into_iter().next()
+}
+
+/// The only file of `torch.save` in `folder`, which is what there was before safetensors.
+fn torch_file(folder: &Path) -> Result<Option<PathBuf>> {
+    let found = files(folder, |name| name.ends_with(".bin") || name.ends_with(".pth"))?;
+    Ok(<[PathBuf; 1]>::try_from(found).ok().map(|[file]| file))
+}
+
+/// What is missing in `folder`, and why as far as other files there tell: a download that has not ended, or a format that is not read.
+fn no_file(folder: &Path, what: &str) -> Error {
+    let with = |endings: &[&str]| files(folder, |name| endings.iter().any(|end| name.ends_with(end))).ok()?.into_iter().next();
+    if let Some(file) = with(&[".incomplete", ".part", ".aria2", ".crdownload", ".tmp"]) {
+        return Error::at(&file, &format!("{what}, and this download has not ended: {AGAIN}"));
+    }
+    if let Some(file) = with(&[".gguf"]) {
+        return Error::at(&file, &format!("{what}, and {GGUF}"));
+    }
+    Error::at(folder, &format!("{what}: {AGAIN}"))
 }
 
 /// The last part of a path, as people read it.

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{PoolSpec, TransformerSpec};
 use untrusted::shown;
 
+use super::content::unprefixed;
 use super::json::Json;
-use super::listing::{file_name, pth, weights_file};
-use super::opened::{Checkpoint, StoredComponent};
+use super::listing::{self, file_name, pth, weights_file};
+use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
 use super::published::{self, Shapes};
-use super::{original_names, original_shapes};
+use super::{original_names, original_shapes, single_files};
 use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
@@ -19,9 +20,6 @@ use crate::weights::TensorStore;
 
 /// A pool's two folders.
 const POOL: [&str; 2] = ["high_noise_model", "low_noise_model"];
-
-/// From which share of all timesteps on the high-noise transformer predicts (`boundary` in `wan_t2v_A14B.py`).
-const BOUNDARY: f64 = 0.875;
 
 /// Width of the prompt embedding, and sides of a patch: no key of `config.json`.
 const PATCH_SIZE: [i64; 3] = [1, 2, 2];
@@ -37,11 +35,17 @@ fn has_config(folder: &Path) -> bool {
 
 /// Opens the checkpoint in `root`, which is `folder`.
 pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
+    // A transformer's folder has such a config too.
+    let has_others = listing::has(root, "models_t5") || listing::has(root, "Wan");
+    if let (false, Ok(file)) = (has_others, weights_file(root)) {
+        return Err(single_files::alone(&file, folder));
+    }
+
     // 1. The weights, under the models' names.
-    let (text_encoder_file, vae_file) = (pth(root, "models_t5")?, pth(root, "Wan")?);
+    let (text_encoder_file, vae_file) = (pth(root, "models_t5", "")?, pth(root, "Wan", "VAE")?);
     let text_encoder =
         component(TEXT_ENCODER, original_names::text_encoder, &text_encoder_file, TensorStore::open_in(folder, &text_encoder_file)?)?;
-    let vae = TensorStore::open_in(folder, &vae_file)?;
+    let vae = unprefixed(TensorStore::open_in(folder, &vae_file)?)?;
     let vae_shapes = original_shapes::VaeShapes::of(&vae).map_err(|what| Error::at(&vae_file, &what))?;
     let tensors = vae.renamed(|name| original_names::vae(name, &vae_shapes))?;
     let vae = StoredComponent { key: VAE, name: file_name(&vae_file), tensors };
@@ -64,13 +68,12 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
             return Err(config.error("dim", &format!("other shapes than in {}: a pool of two alike is supported", POOL[0])));
         }
     }
-    let pool = (folders.len() == 2).then_some(PoolSpec { boundary: BOUNDARY, low_noise_guidance_scale: None });
-    let vae_spec = vae_shapes.spec().map_err(|what| Error::at(&vae_file, &what))?;
-    published::check_vae(&vae_spec).map_err(|(key, what)| Error::at(&vae_file, &format!("{key}: {what}")))?;
+    let pool = (folders.len() == 2).then_some(PoolSpec { boundary: published::BOUNDARY, low_noise_guidance_scale: None });
+    let vae_spec = vae_shapes.checked_spec().map_err(|what| Error::at(&vae_file, &what))?;
     let shapes = Shapes { text_encoder: text_encoder_spec, transformer, pool, vae: vae_spec };
 
     let model = published::complete(root, shapes, "Wan's own layout");
-    let tokenizer = root.join("google/umt5-xxl/tokenizer.json");
+    let tokenizer = TokenizerFile::within(&root.join("google/umt5-xxl"));
     let components = [text_encoder].into_iter().chain(transformers).chain([vae]).collect();
     Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "original", model, tokenizer, components })
 }
@@ -81,7 +84,7 @@ fn component(key: &'static str, rename: fn(&str) -> String, place: &Path, tensor
         name if POOL.contains(&name.as_str()) || name.ends_with(".pth") => name,
         _ => "transformer".to_owned(),
     };
-    Ok(StoredComponent { key, name, tensors: tensors.renamed(rename)? })
+    Ok(StoredComponent { key, name, tensors: unprefixed(tensors)?.renamed(rename)? })
 }
 
 fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {

@@ -1,6 +1,6 @@
-//! Shapes of the text encoder and the VAE in Wan's own layout, which has no config for them: the tensors say them.
+//! Shapes of models whose files have no config: the tensors say them.
 
-use engine_protocol::{TextEncoderSpec, VaeSpec};
+use engine_protocol::{TextEncoderSpec, TransformerSpec, VaeSpec};
 
 use super::published;
 use crate::weights::TensorStore;
@@ -28,6 +28,50 @@ pub(super) fn text_encoder(store: &TensorStore) -> Result<TextEncoderSpec, Strin
         max_tokens: MAX_TOKENS,
     };
     published::check_text_encoder(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
+    Ok(spec)
+}
+
+/// Width of an attention head in all published models. No shape says it.
+const HEAD_DIM: i64 = 128;
+
+/// The transformer whose tensors `store` has, under the model's names, with so many heads; as wide as all published ones' where that is not known.
+pub(super) fn transformer(store: &TensorStore, heads: Option<i64>) -> Result<TransformerSpec, String> {
+    let [dim, in_channels, frames, height, width] = sides::<5>(store, "patch_embedding.weight")?;
+    let [patches, _] = sides::<2>(store, "proj_out.weight")?;
+    let [_, text_dim] = sides::<2>(store, "condition_embedder.text_embedder.linear_1.weight")?;
+    let [_, freq_dim] = sides::<2>(store, "condition_embedder.time_embedder.linear_1.weight")?;
+    let [ffn_dim, _] = sides::<2>(store, "blocks.0.ffn.net.0.proj.weight")?;
+    let num_attention_heads = match heads {
+        Some(heads) if heads > 0 && dim % heads == 0 => heads,
+        Some(heads) => return Err(format!("config.json beside it says {heads} heads, over which {dim} cannot be split")),
+        None if dim % HEAD_DIM == 0 => dim / HEAD_DIM,
+        None => {
+            return Err(format!(
+                "it is {dim} wide, which cannot be split over heads of {HEAD_DIM}, and how many it has is in no tensor: put the model's config.json beside it"
+            ));
+        }
+    };
+    let patch_size = [frames, height, width];
+    let patch = patch_size.iter().try_fold(1i64, |all, &side| all.checked_mul(side)).filter(|&all| all > 0).ok_or("its patch is empty")?;
+    let out_channels = patches / patch;
+    if in_channels != out_channels {
+        return Err(format!(
+            "it takes {in_channels} channels and makes {out_channels}: an image-to-video model, and only text to video is supported"
+        ));
+    }
+    let spec = TransformerSpec {
+        num_layers: count(store, "blocks."),
+        num_attention_heads,
+        attention_head_dim: dim / num_attention_heads,
+        in_channels,
+        out_channels,
+        ffn_dim,
+        text_dim,
+        freq_dim,
+        patch_size,
+        eps: 1e-6,
+    };
+    published::check_transformer(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
     Ok(spec)
 }
 
@@ -89,8 +133,15 @@ impl VaeShapes {
         self.residual
     }
 
+    /// The [shapes](Self::spec), found to be possible.
+    pub(super) fn checked_spec(&self) -> Result<VaeSpec, String> {
+        let spec = self.spec()?;
+        published::check_vae(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
+        Ok(spec)
+    }
+
     /// The shapes, with the latents' statistics of the published VAE with as many channels: they are in no file of this layout.
-    pub(super) fn spec(&self) -> Result<VaeSpec, String> {
+    fn spec(&self) -> Result<VaeSpec, String> {
         let published = published::all().find(|model| model.vae.z_dim == self.z_dim);
         let published = published.ok_or_else(|| {
             format!("mean and deviation of {} latent channels are not known: use the checkpoint in diffusers' layout", self.z_dim)

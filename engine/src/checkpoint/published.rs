@@ -13,6 +13,9 @@ const DEFINITIONS: [&str; 4] = [
     include_str!("../../../sweeps/models/wan2.2-ti2v-5b.yaml"),
 ];
 
+/// From which share of all timesteps on the high-noise transformer of a pool predicts (`boundary` in `wan_t2v_A14B.py`).
+pub(super) const BOUNDARY: f64 = 0.875;
+
 /// Most layers, resolutions and blocks of a resolution that a model may have: far above any, and few enough to list.
 const MOST_LAYERS: i64 = 1024;
 

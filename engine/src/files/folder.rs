@@ -61,13 +61,20 @@ impl Folder {
         Err(Error::at(path, &what))
     }
 
+    /// The bytes of a file that has no more than so many.
+    ///
+    /// # Errors
+    /// Those of [`Folder::open`], and a file that has more.
+    pub(crate) fn read(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+        untrusted::read_opened(self.open(path)?, most).map_err(|error| Error::file(path, error))
+    }
+
     /// The bytes of a JSON file that holds no more than its kind may.
     ///
     /// # Errors
     /// Those of [`Folder::open`], and a file that holds more.
     pub(crate) fn read_json(&self, path: &Path, limits: JsonLimits) -> Result<Vec<u8>> {
-        let file = self.open(path)?;
-        let read = untrusted::read_opened(file, limits.bytes).map_err(|error| Error::file(path, error))?;
+        let read = self.read(path, limits.bytes)?;
         check_extent(&read, limits).map_err(|what| Error::at(path, &format!("it has {what}: fetch it again")))?;
         Ok(read)
     }

@@ -40,6 +40,9 @@ pub(crate) const INDEX: JsonLimits = JsonLimits { kind: "index of shards", bytes
 /// `tokenizer.json`.
 pub(crate) const TOKENIZER: JsonLimits = JsonLimits { kind: "tokenizer", bytes: 48 << 20, values: 2_500_000, text: 6 << 20 };
 
+/// Pieces of a `spiece.model`: umT5 has 256,384.
+pub(crate) const PIECES: usize = 600_000;
+
 /// Bytes of a tokenizer's piece.
 pub(crate) const PIECE_BYTES: usize = 1 << 10;
 

@@ -2,6 +2,7 @@
 
 mod footprint;
 mod prompt;
+mod sentencepiece;
 mod tokenizer;
 mod umt5;
 

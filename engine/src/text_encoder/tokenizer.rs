@@ -3,9 +3,9 @@
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use super::prompt_clean;
+use super::{prompt_clean, sentencepiece};
 use crate::error::{Error, Result};
-use crate::files::{Folder, check_tokenizer, limits};
+use crate::files::{Folder, check_extent, check_tokenizer, limits};
 
 /// Padding, and the first of three special tokens; bytes follow them.
 const BYTE_OFFSET: i64 = 3;
@@ -31,7 +31,7 @@ impl Tokenizer {
         Self { pieces: None, end: END_OF_SEQUENCE }
     }
 
-    /// Reads a `tokenizer.json` as transformers saves it.
+    /// Reads a `tokenizer.json` as transformers saves it, or SentencePiece's own `.model`.
     ///
     /// # Errors
     /// A file that is not there, cannot be read, or is not a umT5 tokenizer's: named, with what to do.
@@ -44,17 +44,24 @@ impl Tokenizer {
     /// # Errors
     /// Its errors, and a file that lies elsewhere.
     pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
-        let shown = path.display();
-        if !path.exists() && path.with_file_name("spiece.model").exists() {
-            return Err(Error::Input(format!(
-                "{shown} is not there, and the spiece.model beside it cannot be read: save the tokenizer with transformers \
-                 (`T5TokenizerFast.from_pretrained(folder).save_pretrained(folder)`), which writes tokenizer.json"
-            )));
+        if path.extension().is_some_and(|extension| extension == "model") {
+            return Self::of_pieces(&folder.read(path, limits::TOKENIZER.bytes)?, path);
         }
-        let bytes = folder.read_json(path, limits::TOKENIZER)?;
-        let not_one = |why: String| {
-            Error::Input(format!("{shown} is not a umT5 tokenizer: {}: take tokenizer.json from the checkpoint", untrusted::shown(&why)))
-        };
+        Self::of_json(folder.read_json(path, limits::TOKENIZER)?, path)
+    }
+
+    /// Reads SentencePiece's `model`, which is in the file at `path`.
+    ///
+    /// # Errors
+    /// Bytes that are none, or not umT5's.
+    pub fn of_pieces(model: &[u8], path: &Path) -> Result<Self> {
+        let json = sentencepiece::tokenizer_json(model).map_err(|why| not_one(path, &why))?;
+        check_extent(&json, limits::TOKENIZER).map_err(|why| not_one(path, &why))?;
+        Self::of_json(json, path)
+    }
+
+    fn of_json(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        let not_one = |why: String| not_one(path, &why);
         check_tokenizer(&bytes).map_err(not_one)?;
         let read = guarded(|| {
             let mut pieces = tokenizers::Tokenizer::from_bytes(bytes)?;
@@ -91,6 +98,10 @@ impl Tokenizer {
         let found = found.map_err(|error| Error::Input(format!("the prompt cannot be tokenized: {error}")))?;
         Ok(cut(found.get_ids().iter().map(|&id| i64::from(id)), self.end, max_tokens))
     }
+}
+
+fn not_one(path: &Path, why: &str) -> Error {
+    Error::Input(format!("{} is not a umT5 tokenizer: {}: take tokenizer.json from the checkpoint", path.display(), untrusted::shown(why)))
 }
 
 /// What `run` gives, or why it gives nothing: also where the tokenizers crate panics, which it does on a damaged character map.

@@ -1,7 +1,7 @@
 //! Weights that wait in 8 bits: linear layers in fp8 (e4m3) with a scale for each output, made the type of arithmetic again before they are used.
 //!
-//! The scales are powers of two, so multiplying by them rounds nothing, and the largest weight of each output uses the type's whole range: published
-//! weights are about 0.02, where e4m3 by itself has two bits left. Type: P. Micikevicius et al., "FP8 formats for deep learning", 2022, table 1.
+//! Our scales are powers of two, so multiplying by them rounds nothing, and the largest weight of each output uses the type's whole range: published
+//! weights are about 0.02, where e4m3 by itself has two bits left. What a file has in e4m3 stays as it is, with the file's scale for each output. Type: P. Micikevicius et al., "FP8 formats for deep learning", 2022, table 1.
 
 use tch::{Device, Kind, Tensor};
 
@@ -39,6 +39,11 @@ pub fn fill(group: &Group, packed: &Weights, compute: Kind, source: &Source) -> 
         let mut target = packed.get(&param.name).shallow_clone();
         if !is_packed(param) {
             source.fill(group, param, &mut target)?;
+            continue;
+        }
+        if let Some(stored) = source.stored(group, param)?.filter(|stored| stored.kind() == Kind::Float8e4m3fn) {
+            stored.copy_numbers(&mut target)?;
+            packed.get(&scale_of(&param.name)).shallow_clone().f_copy_(&stored.scale_of_rows()?)?;
             continue;
         }
         // Rounded to the type of arithmetic first, as it would be without 8 bits; on the host, so that the device never holds more than what waits there.

@@ -17,6 +17,15 @@ use crate::finite;
 /// Bytes of a file that are resident at most while a tensor is copied out of it.
 const PART_BYTES: i64 = 64 << 20;
 
+/// What a file begins with that stands for another one, which was not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// What to do about a file that is not whole.
+pub(crate) const AGAIN: &str = "fetch it again (`hf download REPOSITORY FILE --local-dir FOLDER` goes on where it stopped)";
+
+/// What a file of that kind is.
+pub(crate) const GGUF: &str = "GGUF is not read yet: use the model's file in fp8_scaled, fp16 or bf16";
+
 /// A file mapped into memory.
 #[derive(Debug)]
 pub(super) struct MappedFile {
@@ -36,6 +45,9 @@ impl MappedFile {
             return Err(Error::at(path, "the file is empty: fetch it again"));
         }
         let mapping = FileMapping::new(&file).map_err(|error| Error::file(path, error))?;
+        if mapping.bytes().starts_with(LFS_POINTER) {
+            return Err(Error::at(path, "it is a Git LFS pointer, which stands for the file itself: run `git lfs pull` in its folder"));
+        }
         Ok(Self { path: path.to_owned(), file, mapping })
     }
 
@@ -73,6 +85,8 @@ pub struct StoredTensor {
     shape: Vec<i64>,
     /// Elements from one to the next along each side; empty where they lie in order.
     strides: Vec<i64>,
+    /// What its values are to be multiplied by: one number for all, one a row, or none at all.
+    scales: Arc<[f32]>,
 }
 
 impl StoredTensor {
@@ -95,7 +109,7 @@ impl StoredTensor {
         (shape, strides): (Vec<i64>, Vec<i64>),
         offset: u64,
     ) -> Result<Self> {
-        let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides };
+        let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides, scales: Arc::new([]) };
         if tensor.shape.len() > limits::SIDES {
             return Err(tensor.error(&format!(
                 "it has {} sides, and no tensor of a model has more than {}",
@@ -106,8 +120,73 @@ impl StoredTensor {
         let elements = tensor.shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
         match tensor.span().and_then(|bytes| bytes.checked_add(offset)) {
             Some(end) if end <= file.len() && elements.is_some() => Ok(tensor),
-            _ => Err(tensor.error("lies beyond the end of the file: it is truncated or damaged, fetch it again")),
+            _ => Err(tensor.error(&format!("lies beyond the end of the file: it is truncated or damaged, {AGAIN}"))),
         }
+    }
+
+    /// The same, its values multiplied by those of `scale`: one number, or one a row.
+    ///
+    /// # Errors
+    /// A scale of another size or one that is no finite number, and a weight that has one already or does not lie in order.
+    pub(super) fn scaled(self, scale: &StoredTensor) -> Result<Self> {
+        let (count, rows) = (scale.parameters(), self.shape.first().copied().unwrap_or(1) as u64);
+        if count != 1 && count != rows {
+            return Err(
+                scale.error(&format!("it has {count} values, and its weight has {rows} rows: only a scale for all or one a row is read"))
+            );
+        }
+        if !self.scales.is_empty() || !self.is_in_order() || !scale.is_in_order() || scale.bytes() == 0 {
+            return Err(scale.error("its weight has another scale, or does not lie in order: fetch the file again"));
+        }
+        let mut values = Tensor::f_empty([count as i64], (Kind::Float, Device::Cpu))?;
+        scale.read(0, &mut values)?;
+        if let Some(value) = finite::not_finite(&values)? {
+            return Err(scale.error(&format!("it holds {value}: fetch the file again")));
+        }
+        let values: Vec<f32> = Vec::try_from(values)?;
+        Ok(Self { scales: values.into(), ..self })
+    }
+
+    /// Whether its values are numbers of the file times a scale.
+    pub fn is_scaled(&self) -> bool {
+        !self.scales.is_empty()
+    }
+
+    /// The scale of each row, `[rows, 1]`, 1 where it has none.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn scale_of_rows(&self) -> Result<Tensor> {
+        let rows = self.shape.first().copied().unwrap_or(1);
+        let scales = if self.is_scaled() { &self.scales[..] } else { &[1.0] };
+        Ok(Tensor::f_from_slice(scales)?.f_view([-1, 1])?.f_expand([rows, 1], false)?)
+    }
+
+    /// Multiplies `values`, those from `first` on in fp32, by their scales.
+    fn scale(&self, first: i64, values: &mut Tensor) -> Result<()> {
+        if let [scale] = self.scales[..] {
+            let _ = values.f_mul_scalar_(f64::from(scale))?;
+            return Ok(());
+        }
+        let (count, columns) = (values.numel() as i64, self.shape[1..].iter().product::<i64>());
+        let (row, end) = (first / columns, (first + count - 1) / columns + 1);
+        let rows = Tensor::f_from_slice(&self.scales[row as usize..end as usize])?.f_view([-1, 1])?;
+        let all = rows.f_expand([end - row, columns], false)?.f_reshape([-1])?;
+        let _ = values.f_mul_(&all.f_narrow(0, first - row * columns, count)?)?;
+        Ok(())
+    }
+
+    /// Its bytes, of a tensor that is a text.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and a tensor that is too large to be a text.
+    pub fn text(&self) -> Result<Vec<u8>> {
+        if self.bytes() > limits::TOKENIZER.bytes || !self.is_in_order() {
+            return Err(self.error("it is no text of a tokenizer: fetch the file again"));
+        }
+        let mut bytes = Tensor::f_empty([self.bytes() as i64], (Kind::Uint8, Device::Cpu))?;
+        self.file.read(self.offset, &mut bytes)?;
+        Ok(Vec::try_from(bytes)?)
     }
 
     /// Bytes from its first element to the end of its last; nothing where that is no number of bytes.
@@ -176,11 +255,16 @@ impl StoredTensor {
     /// A file that cannot be read, or that was cut shorter since it was opened.
     pub(super) fn read(&self, first: i64, target: &mut Tensor) -> Result<()> {
         let offset = self.offset + (first as usize * self.kind.elt_size_in_bytes()) as u64;
-        if target.kind() == self.kind {
+        if target.kind() == self.kind && !self.is_scaled() {
             return self.file.read(offset, target);
         }
         let mut stored = Tensor::f_empty(target.size().as_slice(), (self.kind, Device::Cpu))?;
         self.file.read(offset, &mut stored)?;
+        if self.is_scaled() {
+            // In fp32, and rounded once.
+            stored = stored.f_to_kind(Kind::Float)?;
+            self.scale(first, &mut stored)?;
+        }
         Ok(target.f_copy_(&stored)?)
     }
 
@@ -206,11 +290,36 @@ impl StoredTensor {
         Ok(None)
     }
 
-    /// Writes its values into `target`, which has as many elements, may have another type and may lie on the GPU: straight from the mapped file.
+    /// Writes its values into `target`, which has as many elements, may have another type and may lie on the GPU: straight from the mapped file, where they
+    /// have no scale.
     ///
     /// # Errors
     /// libtorch's.
     pub fn copy_to(&self, target: &mut Tensor) -> Result<()> {
+        if !self.is_scaled() {
+            return self.copy_numbers(target);
+        }
+        let (count, part) = (self.parameters() as i64, PART_BYTES / Kind::Float.elt_size_in_bytes() as i64);
+        let fp32 = |count: i64| Tensor::f_empty([count], (Kind::Float, Device::Cpu));
+        if !target.is_contiguous() {
+            let mut values = fp32(count)?;
+            self.read(0, &mut values)?;
+            return Ok(target.f_copy_(&values.f_view(target.size().as_slice())?)?);
+        }
+        let flat = target.f_view([-1])?;
+        for first in (0..count).step_by(part as usize) {
+            let mut values = fp32(part.min(count - first))?;
+            self.read(first, &mut values)?;
+            flat.f_narrow(0, first, values.size()[0])?.f_copy_(&values)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers that the file has for it into `target`, whatever their scale is.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn copy_numbers(&self, target: &mut Tensor) -> Result<()> {
         if !self.strides.is_empty() || !target.is_contiguous() {
             let span = self.span_bytes();
             return self

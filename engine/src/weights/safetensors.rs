@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tch::Kind;
 use untrusted::shown;
 
-use super::mapped::{MappedFile, StoredTensor};
+use super::mapped::{AGAIN, MappedFile, StoredTensor};
 use crate::error::{Error, Result};
 use crate::files::{Folder, check_extent, limits};
 
@@ -23,7 +23,7 @@ const LENGTH_BYTES: usize = 8;
 /// A file that cannot be read, is truncated, or is none.
 pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String, StoredTensor>> {
     let file = Arc::new(MappedFile::open(path, folder)?);
-    let damaged = |what: &str| Error::at(path, &format!("not a whole safetensors file: {what}: fetch it again"));
+    let damaged = |what: &str| Error::at(path, &format!("not a whole safetensors file: {what}: {AGAIN}"));
 
     // 1. The header.
     let first = file.bytes().first_chunk::<LENGTH_BYTES>().ok_or_else(|| damaged(&format!("it has {} bytes", file.len())))?;

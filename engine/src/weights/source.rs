@@ -47,20 +47,27 @@ impl Source {
         Ok(None)
     }
 
+    /// Where files have `param` of `group`; nothing where values come from elsewhere.
+    ///
+    /// # Errors
+    /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
+    pub(super) fn stored(&self, group: &Group, param: &Param) -> Result<Option<&StoredTensor>> {
+        let Self::Stored(store) = self else { return Ok(None) };
+        let key = group.key(param);
+        let stored = store.get(&key).ok_or_else(|| Error::Input(format!("{key}: no such tensor among the weights")))?;
+        check_stored(param, stored)?;
+        Ok(Some(stored))
+    }
+
     /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.
     ///
     /// # Errors
     /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
     pub fn fill(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
-        let key = group.key(param);
-        match self {
-            Source::Empty => Ok(()),
-            Source::Seeded(seed) => fill_seeded(*seed, &key, tensor),
-            Source::Stored(store) => {
-                let stored = store.get(&key).ok_or_else(|| Error::Input(format!("{key}: no such tensor among the weights")))?;
-                check_stored(param, stored)?;
-                stored.copy_to(tensor)
-            }
+        match (self, self.stored(group, param)?) {
+            (Source::Seeded(seed), _) => fill_seeded(*seed, &group.key(param), tensor),
+            (_, Some(stored)) => stored.copy_to(tensor),
+            (_, None) => Ok(()),
         }
     }
 }

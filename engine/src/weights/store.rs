@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use super::mapped::StoredTensor;
-use super::{pth, safetensors};
+use super::mapped::{AGAIN, GGUF, StoredTensor};
+use super::{pth, safetensors, scales};
 use crate::error::{Error, Result};
 use crate::files::{Folder, limits};
 
@@ -30,16 +30,19 @@ impl TensorStore {
     /// Its errors, and a file that lies elsewhere.
     pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        match extension {
-            Some("safetensors") => Ok(Self { tensors: safetensors::open_file(path, folder)? }),
+        let tensors = match extension {
+            Some("safetensors") => safetensors::open_file(path, folder)?,
             Some("json") => {
                 let mut store = Self::default();
                 safetensors::open_index(path, folder, |tensors| store.extend(tensors))?;
-                Ok(store)
+                store.tensors
             }
-            Some("pth" | "pt" | "bin") => Ok(Self { tensors: pth::open_file(path, folder)? }),
-            _ => Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
-        }
+            Some("pth" | "pt" | "bin") => pth::open_file(path, folder)?,
+            Some("gguf") => return Err(Error::at(path, GGUF)),
+            Some("incomplete" | "part") => return Err(Error::at(path, &format!("this download has not ended: {AGAIN}"))),
+            _ => return Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
+        };
+        Ok(Self { tensors: scales::joined(tensors)? })
     }
 
     /// Takes in the tensors of another file.
@@ -76,6 +79,11 @@ impl TensorStore {
     /// The tensor `name`.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
+    }
+
+    /// Takes out the tensor `name`, where it is there.
+    pub fn remove(&mut self, name: &str) -> Option<StoredTensor> {
+        self.tensors.remove(name)
     }
 
     /// All names and tensors, in the order of the names.

@@ -3,10 +3,9 @@
 mod ending;
 mod output;
 
-use std::path::Path;
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
 use serde_json::{Value, json};
 
 use super::warn_of_attention;
@@ -25,11 +24,12 @@ use crate::{disk, host_rates};
 const WITHOUT_CHECKPOINT: &str = "wan-tiny";
 
 /// Makes a video.
-pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
-    let mut definition = definition(&arguments)?;
+pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
+    let mut definition = definition(arguments)?;
     let format = arguments.output.as_deref().map(output::check).transpose()?;
-    let models = match &arguments.checkpoint {
-        Some(folder) => Models::load()?.with(model_of(folder, &mut definition)?),
+    let files = arguments.files.named();
+    let models = match &files {
+        Some(files) => Models::load()?.with(model_of(files, &mut definition)?),
         None => Models::load()?,
     };
     let testbed = Testbed::choose(arguments.device.wanted())?;
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     }
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     warn_of_attention([&config], testbed.profile.as_ref());
-    if arguments.checkpoint.is_none() && testbed.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
+    if files.is_none() && testbed.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
         tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
     }
     let launcher = Launcher::find(testbed.device)?;
@@ -58,11 +58,11 @@ pub(crate) fn run(arguments: GenerateArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
-    let disk = disk::for_video(&testbed, arguments.checkpoint.as_deref(), &config);
+    let disk = disk::for_video(&testbed, files.as_ref().and_then(CheckpointFiles::main), &config);
     disk::say_where_assumed(disk, disk::is_modelled(&testbed, &config));
     let request = Request {
         disk,
-        checkpoint: arguments.checkpoint.clone(),
+        checkpoint: files,
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
@@ -120,20 +120,28 @@ fn flags(arguments: &GenerateArguments) -> impl Iterator<Item = (&'static str, &
 }
 
 /// The model of a checkpoint, which the definition then means. One from which no video can be made is refused.
-fn model_of(folder: &Path, definition: &mut Definition) -> Result<ModelSpec, Error> {
-    let inventory = worker::inspect(folder).map_err(|error| match error {
-        Error::BadInput(what) => Error::input(format!("--checkpoint {what}")),
+fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<ModelSpec, Error> {
+    let option = if files.folder.is_some() { "--checkpoint " } else { "" };
+    let named = files.main().map(|path| format!("{option}{}: ", path.display())).unwrap_or_default();
+    let inventory = worker::inspect(files).map_err(|error| match error {
+        Error::BadInput(what) => Error::input(format!("{option}{what}")),
         other => other,
     })?;
     if let Some(refusal) = inventory.refusal {
-        return Err(Error::input(format!("--checkpoint {}: no video can be made from it: {refusal}", folder.display())));
+        return Err(Error::input(format!("{named}no video can be made from it: {refusal}")));
     }
     let model = inventory.model;
-    let asked_for = definition.fixed().find(|(key, _)| *key == "model").map(|(_, value)| value.clone());
-    if let Some(name) = asked_for.filter(|name| *name != *model.name) {
-        return Err(Error::input(format!("--checkpoint {}: that is {}, not {name}: leave the model out", folder.display(), model.name)));
+    let said = |key: &str| definition.fixed().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
+    if let Some(name) = said("model").filter(|name| *name != *model.name) {
+        return Err(Error::input(format!("{named}that is {}, not {name}: leave the model out", model.name)));
     }
+    // What is in 8 bits stays so, with nothing lost. From files weights come as they are used.
+    let keeps = inventory.blocks_in_fp8 && said("weight_dtype").is_none() && said("stream_from").is_none_or(|from| from == "memory");
     definition.fix("model".into(), json!(model.name));
+    if keeps {
+        tell!("The blocks of this transformer are in 8 bits and stay so until they are used (weight_dtype=fp8_e4m3).");
+        definition.fix("weight_dtype".into(), json!("fp8_e4m3"));
+    }
     Ok(model)
 }
 

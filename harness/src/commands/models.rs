@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{ComponentInventory, Dtype, Inventory, gib};
+use engine_protocol::{CheckpointFiles, ComponentInventory, Dtype, Inventory, gib};
 
 use super::table;
 use crate::cli::{ModelsArguments, ModelsCommand};
@@ -18,7 +18,9 @@ const LISTED: usize = 5;
 pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Error> {
     match arguments.command {
         None => list(),
-        Some(ModelsCommand::Inspect { dir, json }) => inspect(&dir, json),
+        Some(ModelsCommand::Inspect { path, tokenizer, json }) => {
+            inspect(&CheckpointFiles { tokenizer, ..CheckpointFiles::folder(path) }, json)
+        }
     }
 }
 
@@ -46,13 +48,13 @@ fn list() -> Result<ExitCode, Error> {
     Ok(ExitCode::Done)
 }
 
-fn inspect(dir: &Path, as_json: bool) -> Result<ExitCode, Error> {
-    let inventory = worker::inspect(dir)?;
+fn inspect(files: &CheckpointFiles, as_json: bool) -> Result<ExitCode, Error> {
+    let inventory = worker::inspect(files)?;
     if as_json {
         let text = serde_json::to_string_pretty(&inventory).map_err(|error| Error::Fault(format!("the inventory is no JSON: {error}")))?;
         say!("{text}");
     } else {
-        print_inventory(dir, &inventory);
+        print_inventory(files.main().unwrap_or(Path::new("")), &inventory);
     }
     match &inventory.refusal {
         None => Ok(ExitCode::Done),
@@ -61,7 +63,11 @@ fn inspect(dir: &Path, as_json: bool) -> Result<ExitCode, Error> {
 }
 
 fn print_inventory(dir: &Path, inventory: &Inventory) {
-    let layout = if inventory.layout == "original" { "Wan's own layout" } else { "diffusers' layout" };
+    let layout = match inventory.layout.as_str() {
+        "original" => "Wan's own layout",
+        "files" => "single files",
+        _ => "diffusers' layout",
+    };
     say!("{}: {} ({}), {layout}", untrusted::line(&dir.to_string_lossy()), inventory.model.title, inventory.model.name);
     let mut table = table(&["component", "tensors", "parameters", "types", "weights GiB", "files"], &[1, 2, 4, 5]);
     for component in &inventory.components {
@@ -86,6 +92,9 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     ]);
     say!("{table}");
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
+    if inventory.blocks_in_fp8 {
+        say!("The transformer's blocks are in 8 bits, and stay so until they are used.");
+    }
     for component in &inventory.components {
         // A fault says itself which file it is in.
         component.faults.iter().take(LISTED).for_each(|fault| say!("{}: {fault}", component.name));

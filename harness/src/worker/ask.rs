@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use engine_protocol::{Allocator, Calibration, Device, DiskRate, HostRates, Inventory, PlanReport, Request};
+use engine_protocol::{Allocator, Calibration, CheckpointFiles, Device, DiskRate, HostRates, Inventory, PlanReport, Request};
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
@@ -26,9 +26,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// A plan lists every group of a model, and a refusal every tensor that is missing.
 const BOUNDS: Bounds = Bounds { line: 16 << 20, last_words: Room { lines: 200, bytes: 4 << 10 } };
 
-/// What the checkpoint in `folder` holds.
-pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
-    ask(&[OsStr::new("inspect"), folder.as_os_str()], "")
+/// What the checkpoint in `files` holds.
+pub(crate) fn inspect(files: &CheckpointFiles) -> Result<Inventory, Error> {
+    let files = serde_json::to_string(files).map_err(|error| Error::Fault(format!("the checkpoint's files are no JSON: {error}")))?;
+    ask(&[OsStr::new("inspect")], &files)
 }
 
 /// What will live where in the case of `request`, and the predicted peaks.
