@@ -1,6 +1,6 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
-use engine_protocol::{Device, RunRecord, gib};
+use engine_protocol::{Device, ModelSpec, RunRecord, gib};
 use serde_json::{Value, json};
 
 use super::{generate_line, table};
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
             json!({ "model": model.name, "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "largest": found.iter().map(|largest| as_json(largest, &testbed)).collect::<Vec<_>>() })
         );
     } else {
-        print(&found, &testbed, &model.name);
+        print(&found, &testbed, model);
     }
     Ok(if found.is_empty() { ExitCode::NothingFits } else { ExitCode::Done })
 }
@@ -125,10 +125,10 @@ impl Ends<'_> {
     }
 }
 
-fn print(found: &[Largest], testbed: &Testbed, model: &str) {
+fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
     say!("{}\n{}\n", testbed.choice.replace(" --device virtual was asked for.", ""), testbed.ram.said);
     if found.is_empty() {
-        say!("Nothing fits: `lowmem autotune --model {model}` says what is missing.");
+        say!("Nothing fits: `lowmem autotune --model {}` says what is missing.", model.name);
         return;
     }
     let mut table = table(&["", "largest", "frames", "level", "GPU GiB", "RAM GiB", "time"], &[2, 3, 4, 5]);
@@ -146,15 +146,15 @@ fn print(found: &[Largest], testbed: &Testbed, model: &str) {
         ]);
     }
     say!("{table}");
-    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step larger does not fit,");
-    say!("with heads taken 4 at a time.");
+    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step");
+    say!("larger does not fit with heads taken 4 at a time, or was not looked at (beyond {MOST_FRAMES} frames).");
     let largest = found.iter().max_by_key(|largest| largest.record.config.resolution.pixels());
     if let Some(Largest { record, .. }) = largest {
         let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
         say!(
             "\nThe largest takes {}{held} GiB. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
-            generate_line(&record.config, record.device, None)
+            generate_line(&record.config, record.device, Some(model))
         );
     }
 }
