@@ -25,7 +25,7 @@ pub(crate) fn inspect(folder: &Path) -> Result<Inventory, Error> {
 
 /// What will live where in the case of `request`, and the predicted peaks.
 pub(crate) fn plan(request: &Request) -> Result<PlanReport, Error> {
-    plans(&[request.clone()])?.pop().ok_or_else(|| Error::Fault("the worker gave no plan".into()))
+    plans(std::slice::from_ref(request))?.pop().ok_or_else(|| Error::Fault("the worker gave no plan".into()))
 }
 
 /// The same of many cases, which takes hardly longer.
