@@ -55,7 +55,10 @@ fn a_changed_configuration_is_refused_and_runs_again_where_both_are_wanted() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
     let said = stderr(&place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "frames=5"]).assert().code(2));
-    assert!(said.contains("run was run otherwise:\n  frames: 9 then, 5 now\nName another --out, or add --keep-both"), "{said}");
+    assert!(
+        said.contains("run was run otherwise:\n  frames: 9 then, 5 now\n") && said.contains("\nName another --out, or add --keep-both"),
+        "{said}"
+    );
     assert_eq!(runs(&place), 8);
     place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--keep-both", "frames=5"]).assert().success();
     assert_eq!(runs(&place), 16);

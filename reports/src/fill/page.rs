@@ -149,7 +149,7 @@ impl<'d> Page<'d, '_, '_> {
         let open = |what: &'static str| {
             move |page: &Self| {
                 let what = page.place(row.line, &format!("level {level}, {what}"));
-                Open::new(row.line, &what, &format!("{} low_mem_level=0,{level}", page.on()))
+                Open::new(row.line, &what, &format!("{} {}", page.on(), with_level_0(level)))
             }
         };
         // A cell that stays has no footnote.
@@ -265,7 +265,7 @@ impl<'d> Page<'d, '_, '_> {
                 },
             );
         let what = if is_memory { "VRAM" } else { "speed" };
-        self.put(line, at, figure, |page| Open::new(line, &page.place(line, what), &format!("{} low_mem_level=0,{level}", page.on())));
+        self.put(line, at, figure, |page| Open::new(line, &page.place(line, what), &format!("{} {}", page.on(), with_level_0(level))));
     }
 
     fn combination_line(
@@ -361,6 +361,11 @@ impl<'d> Page<'d, '_, '_> {
         self.open.sort_by_key(|open| open.line);
         Filled { text, places, open: self.open }
     }
+}
+
+/// The setting that runs a level, and level 0 to hold it against.
+fn with_level_0(level: usize) -> String {
+    if level == 0 { "low_mem_level=0".to_owned() } else { format!("low_mem_level=0,{level}") }
 }
 
 /// Notes with an empty line between each two, so that each is a paragraph.

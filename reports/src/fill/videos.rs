@@ -108,10 +108,17 @@ fn is_same_video(a: &Config, b: &Config) -> bool {
     of(a) == of(b)
 }
 
+/// What says which video it is, as its size does: a level takes as much of the GPU whichever it is.
+const OF_THE_VIDEO: [&str; 4] = ["steps", "sampler", "guidance_scale", "flow_shift"];
+
 /// The flags that are not the level's own. Loading all at the start is what a machine with memory enough does.
 fn flags(run: &Run, config: &Config) -> Vec<String> {
     let flags = advice::flags(run, config);
-    flags.split(", ").filter(|flag| !flag.is_empty() && *flag != "load_weights=at_start").map(str::to_owned).collect()
+    let is_told = |flag: &&str| {
+        let key = flag.split('=').next().unwrap_or_default();
+        !flag.is_empty() && !OF_THE_VIDEO.contains(&key) && *flag != "load_weights=at_start"
+    };
+    flags.split(", ").filter(is_told).map(str::to_owned).collect()
 }
 
 /// Whether words such as `14b` mean a model.
