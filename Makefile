@@ -11,7 +11,7 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
-.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated ram-table program-peaks clean
+.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated ram-table low-memory-mode program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -67,6 +67,9 @@ generated: build ## Writes anew what is made from tables: lists of flags and col
 
 ram-table: build ## Has autotune choose the rows of docs/ram.md anew.
 	LOWMEM_RENEW_RAM=1 cargo test --release --workspace --test memory -- --exact ram_table::each_row_runs_as_it_says
+
+low-memory-mode: build ## Fills the tables of docs/low-memory-mode.md anew, from sweeps/hardware.yaml on virtual GPUs.
+	LOWMEM_RENEW_LOW_MEMORY_MODE=1 cargo test --release --workspace --test memory -- --exact low_memory_mode::the_page_is_what_the_runs_give
 
 program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
 	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test cli -- --exact program_peaks::peaks_of_other_programs_are_those_of_the_table

@@ -58,6 +58,8 @@ pub(crate) fn bare_manifest(cases: &[&str]) -> Manifest {
         disk: None,
         models: Vec::new(),
         cases: cases.iter().map(|&case| case.to_owned()).collect(),
+        values: Default::default(),
+        mixed: Vec::new(),
         left_out: Vec::new(),
         host: crate::host::describe(),
     }

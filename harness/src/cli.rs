@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use engine_protocol::{CheckpointFiles, DiskRate, parse_setting};
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::worker::EventOrder;
 #[command(name = "lowmem", version)]
 #[command(
     after_help = "Exit codes: 0 done; 1 our fault; 2 wrong usage or input; 3 nothing fits the budget; 4 some cases failed for another reason \
-                        than memory; 5 a comparison found something that got worse; 130 interrupted."
+                        than memory; 5 a comparison found something that got worse, or a document that is not what its runs give; 130 interrupted."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -60,6 +60,12 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
+    /// Write a run as CSV, Markdown, JSON or SQL, for other programs
+    Export(ExportArguments),
+    /// List the runs of a folder, the oldest first, with what was recommended and what changed
+    History(HistoryArguments),
+    /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
+    FillTables(FillTablesArguments),
     /// List the GPU profiles, and the real GPUs that are here
     Gpus,
     /// List the models, or look into a checkpoint
@@ -181,6 +187,9 @@ pub(crate) struct SweepArguments {
     /// Go on with the run in --out: cases that have an answer are not run again
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+    /// With --resume: go on although the definition, the GPU, the version or the weights are others than before; the run then has both
+    #[arg(long, requires = "resume")]
+    pub(crate) keep_both: bool,
     /// Run nothing: list the cases, and which combinations came out the same
     #[arg(long, conflicts_with_all = ["resume", "shard"])]
     pub(crate) dry_run: bool,
@@ -475,6 +484,57 @@ pub(crate) struct ValidateArguments {
 pub(crate) struct ReportArguments {
     /// Run directory
     pub(crate) run_dir: PathBuf,
+}
+
+/// Arguments of `lowmem export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// Run directory
+    #[arg(value_name = "RUN")]
+    pub(crate) run_dir: PathBuf,
+    /// As what
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// Where it goes (by default to standard output)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// What a run can be written as.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The tables of tables.md
+    Md,
+    /// What results.csv holds
+    Csv,
+    /// An array of objects, with numbers as numbers
+    Json,
+    /// A table `results`, as SQLite and PostgreSQL take it
+    Sql,
+}
+
+/// Arguments of `lowmem history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArguments {
+    /// Folder with run directories (by default where runs go)
+    pub(crate) dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `lowmem fill-tables`.
+#[derive(Debug, Args)]
+pub(crate) struct FillTablesArguments {
+    /// A document with the headings of the page "Low Memory Mode"; what was filled in before is filled anew
+    #[arg(value_name = "DOC.md")]
+    pub(crate) document: PathBuf,
+    /// Run directories, such as those of `lowmem sweep hardware --gpu 24GB`
+    #[arg(long, value_name = "RUN", required = true, num_args = 1..)]
+    pub(crate) from: Vec<PathBuf>,
+    /// Change nothing; where the document is not what the runs give, print how it differs and end with exit code 5
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Arguments of `lowmem models`.

@@ -13,8 +13,8 @@ pub(crate) enum ExitCode {
     NothingFits = 3,
     /// Some cases failed for another reason than memory.
     CasesFailed = 4,
-    /// A comparison found something that got worse than it may.
-    GotWorse = 5,
+    /// A comparison found something that got worse than it may, or a document that is not what its runs give.
+    Differs = 5,
     /// Ended by Ctrl-C, as shells count it.
     Interrupted = 130,
 }

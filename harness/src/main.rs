@@ -31,6 +31,7 @@ mod progress;
 mod pytorch;
 mod ram;
 mod real_gpu;
+mod run_differences;
 mod run_store;
 mod scratch;
 mod shared_weights;
@@ -83,6 +84,9 @@ fn main() -> ExitCode {
         Command::Profile(arguments) => commands::profile::run(&arguments),
         Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
+        Command::History(arguments) => commands::history::run(&arguments),
+        Command::FillTables(arguments) => commands::fill_tables::run(&arguments),
         Command::Gpus => commands::gpus::run(),
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Flags(arguments) => commands::flags::run(&arguments),

@@ -31,6 +31,9 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         cli::Command::Report(_)
         | cli::Command::Compare(_)
         | cli::Command::Merge(_)
+        | cli::Command::Export(_)
+        | cli::Command::History(_)
+        | cli::Command::FillTables(_)
         | cli::Command::Gpus
         | cli::Command::Models(_)
         | cli::Command::Flags(_)

@@ -21,3 +21,9 @@ pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
     // A reader that went away wants no more lines.
     let _ = to.write_all((lines.join("\n") + "\n").as_bytes());
 }
+
+/// A text for programs, as it is: whoever wrote it has made it harmless.
+pub(crate) fn exact(to: &mut impl Write, text: &str) {
+    // A reader that went away wants no more.
+    let _ = to.write_all(text.as_bytes());
+}

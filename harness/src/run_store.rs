@@ -11,6 +11,7 @@ use reports::{FILES, MANIFEST, Manifest, RECORDS, Records, Run, Summary, write_w
 
 use crate::data;
 use crate::error::Error;
+use crate::run_differences::differences;
 
 /// A run directory that this process writes to.
 #[derive(Debug)]
@@ -52,26 +53,26 @@ impl RunStore {
         Ok(Self { dir, manifest, records: Vec::new(), newest: HashMap::new(), passed_over: Vec::new(), file, whole_bytes: 0 })
     }
 
-    /// Takes up the run in `dir`, which must be of the same kind as what `manifest` says. A torn last record is cut off.
-    pub(crate) fn resume(dir: PathBuf, mut manifest: Manifest) -> Result<Self, Error> {
+    /// Takes up the run in `dir`. Where what `manifest` says differs from what was run there, that is refused with the difference, unless `keep_both` has them mixed.
+    pub(crate) fn resume(dir: PathBuf, mut manifest: Manifest, keep_both: bool) -> Result<Self, Error> {
         if has_just_begun(&dir) {
             return Self::create(Some(dir.clone()), dir, manifest);
         }
         let earlier = reports::load_manifest(&dir)?;
-        let models: HashMap<&str, _> = manifest.models.iter().map(|model| (model.name.as_str(), model)).collect();
-        let same_models = earlier.models.iter().all(|old| models.get(old.name.as_str()).is_none_or(|new| *new == old));
-        let differs = [
-            ("on another device", earlier.device != manifest.device),
-            ("on another GPU", earlier.gpu != manifest.gpu),
-            ("with another memory limit", earlier.memory_limit_bytes != manifest.memory_limit_bytes),
-            // What this machine has available is another figure each time.
-            ("with another budget of RAM", manifest.device == Device::Virtual && earlier.ram_bytes != manifest.ram_bytes),
-            ("with another rate of the disk", earlier.disk.is_some() && earlier.disk != manifest.disk),
-            ("with another definition of its model", !same_models),
-        ];
-        if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
-            return Err(Error::input(format!("{} was run {what}: name another --out", dir.display())));
+        let shown = dir.display();
+        // Where figures come from is said of a run as a whole.
+        if earlier.device != manifest.device {
+            let [then, now] = [earlier.device, manifest.device].map(Device::name);
+            return Err(Error::input(format!("{shown} was run on another device ({then} then, {now} now): name another --out")));
         }
+        let differences = differences(&earlier, &manifest);
+        if !keep_both && !differences.is_empty() {
+            let lines: String = differences.iter().map(|line| format!("\n  {line}")).collect();
+            return Err(Error::input(format!(
+                "{shown} was run otherwise:{lines}\nName another --out, or add --keep-both to have both in one run"
+            )));
+        }
+        manifest.mixed = earlier.mixed.iter().cloned().chain(differences).collect();
         let file = open(&dir)?;
         let Records { records, whole_bytes, passed_over } = reports::load_records(&dir)?;
         file.set_len(whole_bytes).map_err(|error| Error::io(&dir.join(RECORDS), error))?;
@@ -234,7 +235,7 @@ mod tests {
         let text = fs::read_to_string(&path).expect("records");
         fs::write(&path, &text[..text.len() - 20]).expect("torn");
 
-        let mut store = RunStore::resume(dir.clone(), manifest(&["a", "b", "c"])).expect("taken up");
+        let mut store = RunStore::resume(dir.clone(), manifest(&["a", "b", "c"]), false).expect("taken up");
         let config = record("a", Outcome::Ok).config;
         let answers: Vec<_> = ["a", "b", "c"].into_iter().filter(|case| store.has_answer(case, &config)).collect();
         assert_eq!(answers, ["a"]);
@@ -249,11 +250,11 @@ mod tests {
         let store = RunStore::create(Some(dir.clone()), PathBuf::new(), manifest(&[])).expect("made");
         let error = RunStore::create(Some(dir.clone()), PathBuf::new(), manifest(&[])).expect_err("there already").to_string();
         assert!(error.contains("add --resume"), "{error}");
-        let error = RunStore::resume(dir.clone(), manifest(&[])).expect_err("locked").to_string();
+        let error = RunStore::resume(dir.clone(), manifest(&[]), false).expect_err("locked").to_string();
         assert!(error.contains("another lowmem is running"), "{error}");
         drop(store);
         let other = Manifest { device: Device::Virtual, ..manifest(&[]) };
-        let error = RunStore::resume(dir, other).expect_err("another device").to_string();
+        let error = RunStore::resume(dir, other, true).expect_err("another device").to_string();
         assert!(error.contains("was run on another device"), "{error}");
     }
 }

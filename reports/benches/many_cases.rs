@@ -43,6 +43,8 @@ fn manifest(records: &[RunRecord]) -> Manifest {
         disk: None,
         models: Vec::new(),
         cases: records.iter().map(|record| record.case.clone()).collect(),
+        values: Default::default(),
+        mixed: Vec::new(),
         left_out: Vec::new(),
         host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
     }

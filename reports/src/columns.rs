@@ -2,15 +2,62 @@
 //!
 //! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
-use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, RunRecord, Secs, Stage, told};
+use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, Kind, RunRecord, Secs, Stage, told};
+use serde_json::Value;
 
 use crate::run::Run;
 use crate::verdict::{needed_bytes, total_secs};
+
+/// What the cells of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ColumnType {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Real,
+    /// `true` or `false`.
+    Bool,
+}
+
+impl ColumnType {
+    /// Its name in documents.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Real => "real",
+            Self::Bool => "bool",
+        }
+    }
+
+    /// What is counted in a unit is whole, what is measured in one is not.
+    fn of_unit(unit: &str) -> Self {
+        match unit {
+            "" | "RFC 3339" => Self::Text,
+            "s" | "1/s" | "1" => Self::Real,
+            _ => Self::Integer,
+        }
+    }
+
+    fn of_flag(flag: &Flag) -> Self {
+        match flag.kind {
+            Kind::Switch => Self::Bool,
+            // A word such as `auto` is settled by the time that the case runs.
+            Kind::Integer | Kind::IntegerOrWord(_) => Self::Integer,
+            Kind::Number => Self::Real,
+            Kind::Text | Kind::Name | Kind::Word(_) | Kind::WordOrSwitch(_) | Kind::Size(_) => Self::Text,
+        }
+    }
+}
 
 /// One column.
 pub(crate) struct Column {
     /// Its name in the header.
     pub name: &'static str,
+    /// What its cells are.
+    pub kind: ColumnType,
     /// Its unit; empty where it has none.
     pub unit: &'static str,
     /// What it means, in a line.
@@ -22,6 +69,22 @@ impl Column {
     /// Its text for a case of a run.
     pub(crate) fn cell(&self, run: &Run, record: &RunRecord) -> String {
         (self.cell)(run, record)
+    }
+
+    /// The same with its type; null where it is not known.
+    pub(crate) fn value(&self, run: &Run, record: &RunRecord) -> Value {
+        let cell = self.cell(run, record);
+        match self.kind {
+            _ if cell.is_empty() => Value::Null,
+            ColumnType::Text => cell.into(),
+            ColumnType::Integer => cell.parse::<u64>().map(Value::from).or(cell.parse::<i64>().map(Value::from)).unwrap_or_default(),
+            ColumnType::Real => cell.parse::<f64>().map(Value::from).unwrap_or_default(),
+            ColumnType::Bool => cell.parse::<bool>().map(Value::from).unwrap_or_default(),
+        }
+    }
+
+    fn of_type(self, kind: ColumnType) -> Self {
+        Self { kind, ..self }
     }
 }
 
@@ -40,7 +103,7 @@ fn of(name: &'static str, unit: &'static str, doc: &'static str, cell: impl Fn(&
 
 /// A column that needs the run too.
 fn of_run(name: &'static str, unit: &'static str, doc: &'static str, cell: impl Fn(&Run, &RunRecord) -> String + 'static) -> Column {
-    Column { name, unit, doc, cell: Box::new(cell) }
+    Column { name, kind: ColumnType::of_unit(unit), unit, doc, cell: Box::new(cell) }
 }
 
 /// What ran, on what, and how it ended.
@@ -71,7 +134,8 @@ fn identity() -> Vec<Column> {
         ),
         of("is_skipped", "", "`true`: the real GPU did not try it, since the virtual one says that it cannot fit.", |r| {
             r.is_skipped.to_string()
-        }),
+        })
+        .of_type(ColumnType::Bool),
         of("failed_stage", "", "The stage in which it did not end well: `load`, `encode`, `denoise` or `decode`.", |r| {
             text(r.failed_stage.map(Stage::name))
         }),
@@ -97,7 +161,10 @@ fn of_flag(flag: &'static Flag) -> Vec<Column> {
         "steps_measured" => {
             vec![of("steps_measured", unit, "Sampler steps that ran: times are scaled to all.", |r| r.config.steps_to_run().to_string())]
         }
-        key => vec![of(key, unit, &flag.doc, |r| flag.of(r.config_run()).as_ref().map(told).unwrap_or_default())],
+        key => {
+            let column = of(key, unit, &flag.doc, |r| flag.of(r.config_run()).as_ref().map(told).unwrap_or_default());
+            vec![column.of_type(ColumnType::of_flag(flag))]
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn tables(summary: &Summary<'_>) -> String {
     if let Some(capacity) = manifest.capacity_bytes {
         text += &format!("Capacity: {:.2} GiB. {}\n", gib(capacity), inert(&manifest.choice));
     }
-    text += "\n## Recommended\n\n";
+    text += &format!("\n## {}\n\n", summary.title);
     summary.sentences.iter().for_each(|sentence| text += &format!("- {}\n", inert(sentence)));
     text += &format!("\n{}\n", summary.ranking);
     for verdict in &summary.verdicts {
@@ -55,7 +55,7 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Text as one line that stands for itself: no HTML, no link, no picture, no cell of its own.
-fn inert(text: &str) -> String {
+pub(crate) fn inert(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in untrusted::line(text).chars() {
         match c {

@@ -19,6 +19,7 @@ pub(crate) fn yaml(summary: &Summary<'_>) -> String {
             // A JSON scalar is a YAML scalar.
             settings(&chosen.config).iter().for_each(|(key, value)| text += &format!("{key}: {value}\n"));
         }
+        None if summary.run.missing() > 0 => text += "{}\n",
         None => text += "# Nothing to recommend.\n{}\n",
     }
     text

@@ -26,12 +26,14 @@ Manifest and records name the schema that they are written in (`schema`). A newe
 What is not known is empty, never 0. Times are in seconds and memory in bytes. A peak is that of a case that came to its end: of another one it is not known. A flag that means nothing in a case is
 empty, and what was left to the machine (`auto`) is as it was settled. Words that are explained nowhere here are in `docs/glossary.md`.
 
-| column | unit | what it is |
-|---|---|---|
+`lowmem export RUN --format json` writes the same with these types, what is not known as null, and `--format sql` a table `results` that SQLite and PostgreSQL take. `csv` and `md` are the files above.
+
+| column | type | unit | what it is |
+|---|---|---|---|
 ";
 
 /// The text of `docs/results.md`.
 pub fn results_page() -> String {
-    let row = |column: Column| format!("| `{}` | {} | {} |\n", column.name, column.unit, column.doc);
+    let row = |column: Column| format!("| `{}` | {} | {} | {} |\n", column.name, column.kind.name(), column.unit, column.doc);
     columns().into_iter().map(row).fold(BEFORE.to_owned(), |text, row| text + &row)
 }

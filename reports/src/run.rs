@@ -1,9 +1,10 @@
 //! A run as data: its manifest and its records. What they mean is judged elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use engine_protocol::{Device, GpuProfile, ModelSpec, Outcome, RunRecord, first_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The machine that a run was made on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +77,12 @@ pub struct Manifest {
     pub models: Vec<ModelSpec>,
     /// All cases, in order.
     pub cases: Vec<String>,
+    /// The values that each flag has over the cases, by its key; empty in runs of versions that did not write them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Vec<Value>>,
+    /// What was another one when the cases that were there before were run, in words: somebody had both put into one run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed: Vec<String>,
     /// What cases were left out, since others are the same, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,

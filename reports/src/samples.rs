@@ -29,6 +29,8 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         disk: None,
         models: vec![model()],
         cases: records.iter().map(|record| record.case.clone()).collect(),
+        values: Default::default(),
+        mixed: Vec::new(),
         left_out: Vec::new(),
         host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
     };

@@ -37,9 +37,15 @@ pub(crate) fn provenance(run: &Run) -> String {
     }
 }
 
-/// What to use for one model and resolution, or by how much nothing fits.
+/// That a run lacks cases: what the others say is no answer yet.
+pub(crate) fn no_answer_yet(run: &Run) -> String {
+    format!("No answer yet: {} of {} not run.", run.missing(), run.manifest.cases.len())
+}
+
+/// What to use for one model and resolution, or by how much nothing fits; of a run that lacks cases, what is known so far.
 pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     let subject = verdict.subject();
+    let nothing_fits = if run.missing() == 0 { "nothing fits" } else { "none that ran fits" };
     if let Some(best) = verdict.best {
         let says =
             [fit(best, run.manifest.capacity_bytes), fits_not(run, best), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
@@ -49,13 +55,13 @@ pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
         return format!("{subject}: {}.{}", level_and_flags(run, &best.config), says.collect::<String>());
     }
     if let Some(short) = verdict.short_of_ram {
-        return format!("{subject}: nothing fits. {}", ram::nearest(run, short));
+        return format!("{subject}: {nothing_fits}. {}", ram::nearest(run, short));
     }
     match &verdict.nearest {
-        Some(miss) => format!("{subject}: nothing fits. {}", nearest(miss, run.manifest.capacity_bytes)),
+        Some(miss) => format!("{subject}: {nothing_fits}. {}", nearest(miss, run.manifest.capacity_bytes)),
         None => match verdict.records.iter().find(|record| record.outcome == Outcome::OomHost) {
             Some(short) => format!(
-                "{subject}: nothing fits this machine. In {} {}.",
+                "{subject}: {nothing_fits} this machine. In {} {}.",
                 short.case,
                 short.error.as_deref().unwrap_or("the machine's own memory ran out")
             ),

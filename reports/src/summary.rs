@@ -21,11 +21,14 @@ pub struct Summary<'a> {
     pub ranking: &'static str,
     /// One for each model and resolution, in the order in which they first appear.
     pub verdicts: Vec<Verdict<'a>>,
-    /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.
+    /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too. None while cases have not run: one of
+    /// them may be better.
     pub chosen: Option<&'a RunRecord>,
     /// The best cases of each model and resolution, by name.
     recommended: HashSet<&'a str>,
-    /// One sentence a verdict, and one for the whole run.
+    /// What stands over the sentences.
+    pub title: &'static str,
+    /// One sentence a verdict, and one for the whole run; of a run that lacks cases, first that there is no answer yet.
     pub sentences: Vec<String>,
     /// Calls that the virtual GPU does not support, with how often each was made over the whole run.
     pub unsupported_calls: Vec<(String, u64)>,
@@ -35,14 +38,21 @@ impl<'a> Summary<'a> {
     /// Sums up a run.
     pub fn of(run: &'a Run) -> Self {
         let verdicts = verdicts(run);
-        let chosen = overall(&verdicts);
+        let is_whole = run.missing() == 0;
+        let chosen = overall(&verdicts).filter(|_| is_whole);
+        let no_answer = (!is_whole).then(|| sentences::no_answer_yet(run));
         let of_all = chosen.filter(|_| verdicts.len() > 1).map(|chosen| sentences::for_all(run, chosen));
         Self {
             run,
             provenance: sentences::provenance(run),
             ranking: sentences::ranking(run),
-            sentences: verdicts.iter().map(|verdict| sentences::sentence(run, verdict)).chain(of_all).collect(),
-            recommended: verdicts.iter().filter_map(|verdict| Some(verdict.best?.case.as_str())).collect(),
+            title: if is_whole { "Recommended" } else { "So far" },
+            sentences: no_answer
+                .into_iter()
+                .chain(verdicts.iter().map(|verdict| sentences::sentence(run, verdict)))
+                .chain(of_all)
+                .collect(),
+            recommended: verdicts.iter().filter(|_| is_whole).filter_map(|verdict| Some(verdict.best?.case.as_str())).collect(),
             verdicts,
             chosen,
             unsupported_calls: unsupported_calls(run),
@@ -94,6 +104,23 @@ mod tests {
             ]
         );
         assert_eq!(summary.chosen, None);
+    }
+
+    #[test]
+    fn a_run_that_lacks_cases_has_no_answer_yet() {
+        for record in [samples::oom("level3", 3, 20), samples::ok("level2", 2, 10)] {
+            let mut run = samples::run(vec![record]);
+            run.manifest.cases.extend(["a".to_owned(), "b".to_owned()]);
+            let summary = Summary::of(&run);
+            assert_eq!(summary.sentences[0], "No answer yet: 2 of 3 not run.");
+            assert_eq!((summary.title, summary.chosen), ("So far", None));
+            let all =
+                [crate::recommended::yaml(&summary), crate::markdown::tables(&summary), crate::html::page(&summary, &[]).expect("a page")];
+            for text in all {
+                assert!(text.contains("No answer yet: 2 of 3 not run.") && !text.to_lowercase().contains("nothing fits"), "{text}");
+                assert!(!text.contains("Recommended"), "{text}");
+            }
+        }
     }
 
     #[test]

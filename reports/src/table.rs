@@ -151,6 +151,9 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
         ));
     }
     notes.extend(run.manifest.left_out.iter().cloned());
+    if !run.manifest.mixed.is_empty() {
+        notes.push(format!("Mixed: cases were run before with what is another one now. {}.", run.manifest.mixed.join("; ")));
+    }
     notes.extend(warned(records));
     notes.extend(run.passed_over.iter().take(FEW_LINES).map(|said| format!("Warned: {said}.")));
     if let Some(more @ 1..) = run.passed_over.len().checked_sub(FEW_LINES) {

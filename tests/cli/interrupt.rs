@@ -41,6 +41,8 @@ fn an_interrupted_sweep_leaves_no_worker_and_goes_on_later() {
     assert!(said.contains("3 of 4 cases have not run") && said.contains("--out run --resume"), "{said}");
     assert!(!signal("-0", worker.trim()), "the worker still runs");
     assert_eq!(place.rows("run").len(), 1);
+    let recommended = fs::read_to_string(place.path("run/recommended.yaml")).expect("recommended.yaml");
+    assert!(recommended.contains("# No answer yet: 3 of 4 not run.\n") && !recommended.contains("othing fits"), "{recommended}");
 
     place.lowmem_with("finished\n").args(arguments).arg("--resume").assert().success();
     assert_eq!(fs::read_to_string(place.path("run/records.jsonl")).expect("records").lines().count(), 4);

@@ -13,6 +13,8 @@ mod disk;
 mod dist;
 mod distributed;
 mod event_order;
+mod export;
+mod fill_tables;
 mod flags;
 mod formats;
 mod generate;

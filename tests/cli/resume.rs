@@ -51,12 +51,45 @@ fn a_torn_record_is_a_case_without_an_answer() {
 }
 
 #[test]
-fn a_changed_configuration_runs_again() {
+fn a_changed_configuration_is_refused_and_runs_again_where_both_are_wanted() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
-    place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "frames=5"]).assert().success();
+    let said = stderr(&place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "frames=5"]).assert().code(2));
+    assert!(
+        said.contains("run was run otherwise:\n  frames: 9 then, 5 now\n") && said.contains("\nName another --out, or add --keep-both"),
+        "{said}"
+    );
+    assert_eq!(runs(&place), 8);
+    place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--keep-both", "frames=5"]).assert().success();
     assert_eq!(runs(&place), 16);
     assert!(place.rows("run").iter().all(|row| &row["frames"] == "5"));
+    // What was mixed is said, and goes on by itself.
+    let said = stdout(&place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "frames=5"]).assert().success());
+    assert!(said.contains("Mixed: ") && said.contains("frames: 9 then, 5 now"), "{said}");
+}
+
+#[test]
+fn another_definition_is_named_by_what_differs() {
+    let place = Place::new();
+    let fewer = [&ARGUMENTS[..], &["low_mem_level=0,1"]].concat();
+    place.lowmem_with(COUNTS).args(&fewer).assert().success();
+    let said = stderr(&place.lowmem_with(COUNTS).args(&fewer[..8]).args(["low_mem_level=0,1,2", "--resume"]).assert().code(2));
+    assert!(said.contains("  low_mem_level: [0, 1] then, [0, 1, 2] now"), "{said}");
+    place.lowmem_with(COUNTS).args(&fewer[..8]).args(["low_mem_level=0,1,2", "--resume", "--keep-both"]).assert().success();
+    assert_eq!((runs(&place), place.rows("run").len()), (6, 6), "the two cases of level 2");
+}
+
+#[test]
+fn another_version_is_refused() {
+    let place = Place::new();
+    place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
+    let path = place.path("run/manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("a manifest")).expect("JSON");
+    let now = manifest["version"].clone();
+    manifest["version"] = "0.0.9".into();
+    fs::write(&path, manifest.to_string()).expect("written");
+    let said = stderr(&place.lowmem_with(COUNTS).args(ARGUMENTS).arg("--resume").assert().code(2));
+    assert!(said.contains(&format!("  version: 0.0.9 then, {} now", now.as_str().expect("text"))), "{said}");
 }
 
 #[test]
@@ -64,18 +97,18 @@ fn another_gpu_is_another_run() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
     let other = ["sweep", "smoke", "--gpu", "80GB", "--device", "virtual", "--out", "run", "--resume"];
-    let assert = place.lowmem_with(COUNTS).args(other).assert().code(2);
-    assert!(stderr(&assert).contains("run was run on another GPU: name another --out"), "{}", stderr(&assert));
+    let said = stderr(&place.lowmem_with(COUNTS).args(other).assert().code(2));
+    assert!(said.contains("  GPU: rtx-4090 then, h100 now"), "{said}");
 }
 
 #[test]
 fn another_budget_of_ram_is_another_run() {
     let place = Place::new();
     place.lowmem_with(COUNTS).args(ARGUMENTS).assert().success();
-    let assert = place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--ram", "32GB"]).assert().code(2);
-    assert!(stderr(&assert).contains("run was run with another budget of RAM: name another --out"), "{}", stderr(&assert));
-    let assert = place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--disk", "1GB/s"]).assert().code(2);
-    assert!(stderr(&assert).contains("run was run with another rate of the disk"), "{}", stderr(&assert));
+    let said = stderr(&place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--ram", "32GB"]).assert().code(2));
+    assert!(said.contains("  RAM: no limit then, "), "{said}");
+    let said = stderr(&place.lowmem_with(COUNTS).args(ARGUMENTS).args(["--resume", "--disk", "1GB/s"]).assert().code(2));
+    assert!(said.contains("  disk: "), "{said}");
 }
 
 #[test]

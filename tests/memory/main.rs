@@ -10,6 +10,7 @@ mod happens_before;
 mod host_memory;
 mod left_to_the_machine;
 mod levels_agree;
+mod low_memory_mode;
 mod measured_rows;
 mod parts;
 mod peak_table;

@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &CompareArguments) -> Result<ExitCode, Error> {
             say!("{} of {} cases got worse by more than {:.1}%, or do not fit any more.", failed.len(), pairs.len(), limit * 100.0);
         }
     }
-    Ok(if arguments.fail_above.is_some() && !failed.is_empty() { ExitCode::GotWorse } else { ExitCode::Done })
+    Ok(if arguments.fail_above.is_some() && !failed.is_empty() { ExitCode::Differs } else { ExitCode::Done })
 }
 
 fn load(dir: &Path) -> Result<Run, Error> {

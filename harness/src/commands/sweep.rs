@@ -1,10 +1,12 @@
 //! `lowmem sweep`: runs the cases and prints what their summary says. It judges no case.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TABLE};
+use serde_json::Value;
 
 use super::{command_line, shell_line, table, warn_of_attention};
 use crate::cli::SweepArguments;
@@ -51,7 +53,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let manifest = Manifest { left_out: left_out.clone(), ..manifest(&definition, &testbed, &models, &cases)? };
     let default = testbed.run_dir(&data::runs(), &definition.name);
     let mut store = match arguments.execution.out {
-        Some(dir) if arguments.resume => RunStore::resume(dir, manifest)?,
+        Some(dir) if arguments.resume => RunStore::resume(dir, manifest, arguments.keep_both)?,
         out => RunStore::create(out, default, manifest)?,
     };
     let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
@@ -151,10 +153,24 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         ram: Some(testbed.ram.said.clone()),
         disk: disk::said(testbed),
         models: used,
+        values: values(cases),
+        mixed: Vec::new(),
         left_out: Vec::new(),
         cases: cases.iter().map(|case| case.name.clone()).collect(),
         host: host::describe(),
     })
+}
+
+/// The values that each flag has over the cases, in the order in which they come.
+fn values(cases: &[Case]) -> BTreeMap<String, Vec<Value>> {
+    let mut values = BTreeMap::<String, Vec<Value>>::new();
+    for (flag, value) in cases.iter().flat_map(|case| case.config.settings()) {
+        let known = values.entry(flag.key.to_owned()).or_default();
+        if !known.contains(&value) {
+            known.push(value);
+        }
+    }
+    values
 }
 
 /// Prints the table, the recommendation, and where the report is.
@@ -176,7 +192,7 @@ pub(crate) fn print(summary: &Summary<'_>, report: &Path) {
         let calls: Vec<_> = summary.unsupported_calls.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         say!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
     }
-    say!("\nRecommended:");
+    say!("\n{}:", summary.title);
     summary.sentences.iter().for_each(|sentence| say!("  {sentence}"));
     say!("{}", summary.ranking);
     say!("\nReport: {}", report.display());

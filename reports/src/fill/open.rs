@@ -1,0 +1,26 @@
+//! Places that no run covers, and what would fill them.
+
+/// A place that stays open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is open: `Memory Comparison: level 1, VRAM`.
+    pub what: String,
+    /// The command whose run would fill it.
+    pub command: String,
+    /// Why no command can, in this version.
+    pub why_not: Option<&'static str>,
+}
+
+impl Open {
+    /// One that a sweep of these words fills.
+    pub(super) fn new(line: usize, what: &str, words: &str) -> Self {
+        Self { line: line + 1, what: untrusted::line(what), command: format!("lowmem sweep hardware {words}"), why_not: None }
+    }
+
+    /// The same, which this version cannot run.
+    pub(super) fn not_built(self, why_not: &'static str) -> Self {
+        Self { why_not: Some(why_not), ..self }
+    }
+}
