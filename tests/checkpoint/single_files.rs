@@ -113,7 +113,8 @@ fn a_file_that_is_another_one_or_alone_is_named() {
 fn downloads_that_did_not_end_say_what_mends_them() {
     const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
     const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 28577077624\n";
-    let cases: [(fn(&Path), &str); 4] = [
+    type Damage = fn(&Path);
+    let cases: [(Damage, &str); 4] = [
         (
             |path| fs::write(path, POINTER).unwrap(),
             "it is a Git LFS pointer, which stands for the file itself: run `git lfs pull` in its folder",
@@ -137,6 +138,15 @@ fn downloads_that_did_not_end_say_what_mends_them() {
         let error = folder.refusal();
         assert!(error.contains(said) && error.lines().count() == 1, "`{said}` is missing in: {error}");
     }
+}
+
+#[test]
+fn half_of_a_pool_says_which_is_missing() {
+    let folder = Folder::of("original");
+    fs::create_dir(folder.file("high_noise_model")).unwrap();
+    fs::rename(folder.file("config.json"), folder.file("high_noise_model/config.json")).unwrap();
+    let error = folder.refusal();
+    assert!(error.contains("low_noise_model: it is not there, and a pool has two transformers: fetch it again"), "{error}");
 }
 
 #[test]

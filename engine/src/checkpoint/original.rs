@@ -16,7 +16,7 @@ use super::{original_names, original_shapes, single_files};
 use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
-use crate::weights::TensorStore;
+use crate::weights::{AGAIN, TensorStore};
 
 /// A pool's two folders.
 const POOL: [&str; 2] = ["high_noise_model", "low_noise_model"];
@@ -39,6 +39,10 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     let has_others = listing::has(root, "models_t5") || listing::has(root, "Wan");
     if let (false, Ok(file)) = (has_others, weights_file(root)) {
         return Err(single_files::alone(&file, folder));
+    }
+
+    if let Some(half) = POOL.map(|half| root.join(half)).into_iter().find(|half| !has_config(root) && !half.is_dir()) {
+        return Err(Error::at(&half, &format!("it is not there, and a pool has two transformers: {AGAIN}")));
     }
 
     // 1. The weights, under the models' names.

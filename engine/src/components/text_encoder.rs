@@ -57,6 +57,9 @@ impl Component for TextEncoderComponent<'_> {
     }
 
     fn needless(&self, name: &str) -> Option<&'static str> {
+        if name == "spiece_model" {
+            return Some("it is a tokenizer, and a checkpoint's folder has that in a file of its own");
+        }
         ["decoder.", "lm_head."].iter().any(|part| name.starts_with(part)).then_some("the encoder alone makes prompt embeddings")
     }
 
