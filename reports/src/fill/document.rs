@@ -195,7 +195,8 @@ pub(super) fn label(line: &str) -> Option<(Vec<String>, Range<usize>)> {
     if words.is_empty() || words.len() > 4 {
         return None;
     }
-    let value = value[1..].trim_start_matches(['*', '_', ' ', '\t', ':']);
+    // What ends the label's own emphasis stands right after the colon.
+    let value = value[1..].trim_start_matches(['*', '_']).trim_start();
     let start = line.len() - value.len();
     let value = value.trim_end();
     let value = ["<br>", "<br/>", "<br />", "\\"].iter().find_map(|end| value.strip_suffix(end)).unwrap_or(value).trim_end();
@@ -236,6 +237,7 @@ mod tests {
             ("**VRAM:** to be tested", "to be tested"),
             ("- VRAM: a<br>", "a"),
             ("> __VRAM__ : a: b\\", "a: b"),
+            ("VRAM: _a_", "_a_"),
         ] {
             let (words, at) = label(line).unwrap_or_else(|| panic!("{line}"));
             assert_eq!((words.as_slice(), &line[at]), (["vram".to_owned()].as_slice(), value), "{line}");

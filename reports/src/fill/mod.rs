@@ -5,31 +5,20 @@
 
 mod cards;
 mod document;
+mod filled;
 mod levels;
 mod marks;
 mod meaning;
 mod notes;
-mod open;
 mod page;
 #[cfg(test)]
 mod tests;
 mod use_cases;
 mod videos;
 
-pub use open::Open;
+pub use filled::{Filled, Open};
 
 use crate::run::Run;
-
-/// A document that was filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filled {
-    /// Its text.
-    pub text: String,
-    /// How many places were filled.
-    pub places: usize,
-    /// Places that no run covers.
-    pub open: Vec<Open>,
-}
 
 /// Fills the open places of a Markdown document from what the runs say. What was filled in before is filled anew.
 pub fn fill(document: &str, runs: &[Run]) -> Filled {

@@ -7,12 +7,13 @@ use engine_protocol::Device;
 
 use super::cards::Card;
 use super::document::{Document, Row, Table, label, words};
+use super::filled::{Filled, Open};
 use super::levels::{components, memory, overhead, speed, told_of};
+use super::marks;
 use super::meaning::{Place, gigabytes, has, level, level_of_cell};
 use super::notes::{Footnotes, short_gpu, subject};
 use super::use_cases::UseCase;
 use super::videos::{Video, is_named, videos};
-use super::{Filled, Open, marks};
 use crate::run::Run;
 
 /// What is combined with a level, by the words of its heading: the flag that a run of it has, and why there is none.
@@ -112,6 +113,11 @@ impl<'d> Page<'d, '_, '_> {
         row.cells.get(column).map_or("", |at| self.document.part(row.line, at))
     }
 
+    /// Whether a cell takes a figure. One that stays has no footnote.
+    fn is_wanted(&self, row: &Row, column: Option<usize>) -> bool {
+        column.is_some_and(|column| Place::of(self.cell(row, column)) != Place::Taken)
+    }
+
     /// The heading above a line, with the words given.
     fn place(&self, line: usize, what: &str) -> String {
         let heading = self.document.above(line).next().map(|heading| self.document.lines[heading.line].trim_matches(['#', ' ']));
@@ -152,13 +158,11 @@ impl<'d> Page<'d, '_, '_> {
                 Open::new(row.line, &what, &format!("{} {}", page.on(), with_level_0(level)))
             }
         };
-        // A cell that stays has no footnote.
-        let is_wanted = |page: &Self, column: Option<usize>| column.is_some_and(|column| Place::of(page.cell(row, column)) != Place::Taken);
-        let peak = told.filter(|_| is_wanted(self, vram)).and_then(|(video, record)| memory(video, record, false, &mut self.notes));
+        let peak = told.filter(|_| self.is_wanted(row, vram)).and_then(|(video, record)| memory(video, record, false, &mut self.notes));
         self.put_cell(row, vram, peak, open("VRAM"));
-        let ratio = told.filter(|_| is_wanted(self, in_speed)).and_then(|(video, record)| speed(video, record, &mut self.notes));
+        let ratio = told.filter(|_| self.is_wanted(row, in_speed)).and_then(|(video, record)| speed(video, record, &mut self.notes));
         self.put_cell(row, in_speed, ratio, open("speed"));
-        let lives = told.filter(|_| is_wanted(self, in_components)).map(|(video, record)| {
+        let lives = told.filter(|_| self.is_wanted(row, in_components)).map(|(video, record)| {
             format!("{}{}", components(record.config_run()), self.notes.sign(format!("By the configuration that ran: {}.", subject(video))))
         });
         self.put_cell(row, in_components, lives, open("components on the GPU"));
@@ -181,8 +185,7 @@ impl<'d> Page<'d, '_, '_> {
             }
         };
         let recommended = card.as_ref().and_then(Card::level);
-        let is_wanted = in_level.is_some_and(|column| Place::of(self.cell(row, column)) != Place::Taken);
-        let figure = card.as_ref().filter(|_| is_wanted).map(|card| card.told_level(&mut self.notes));
+        let figure = card.as_ref().filter(|_| self.is_wanted(row, in_level)).map(|card| card.told_level(&mut self.notes));
         self.put_cell(row, in_level, figure, open("level"));
         let level = said.or(recommended);
         let covered = card.as_ref().filter(|card| level.is_none_or(|level| card.is_covered(level)));
@@ -210,8 +213,8 @@ impl<'d> Page<'d, '_, '_> {
             }
         };
         if in_latency.or(in_throughput).is_some() {
-            let latency = told.and_then(|told| case.latency(told, &mut self.notes));
-            let throughput = told.and_then(|told| case.throughput(told, &mut self.notes));
+            let latency = told.filter(|_| self.is_wanted(row, in_latency)).and_then(|told| case.latency(told, &mut self.notes));
+            let throughput = told.filter(|_| self.is_wanted(row, in_throughput)).and_then(|told| case.throughput(told, &mut self.notes));
             self.put_cell(row, in_latency, latency, open("latency"));
             self.put_cell(row, in_throughput, throughput, open("throughput"));
         } else {

@@ -113,7 +113,7 @@ fn ends_of_line_stay_and_the_last_line_has_what_it_had() {
 fn what_no_run_covers_is_named_with_the_command() {
     let open = fill(PAGE, &[run()]).open;
     let named: Vec<_> = open.iter().map(|open| (open.line, open.what.as_str(), open.command.as_str())).collect();
-    assert_eq!(named, [(30, "By VRAM size: 12 GB, largest resolution", "lowmem sweep hardware --gpu 12GB model=wan-tiny")]);
+    assert_eq!(named, [(29, "By VRAM size: 12 GB, largest resolution", "lowmem sweep hardware --gpu 12GB model=wan-tiny")]);
     let without = fill(PAGE, &[]);
     assert_eq!((without.text.as_str(), without.places), (PAGE, 0));
     assert!(

@@ -1,4 +1,15 @@
-//! Places that no run covers, and what would fill them.
+//! What comes of filling: the text, and places that no run covers, with what would fill them.
+
+/// A document that was filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filled {
+    /// Its text.
+    pub text: String,
+    /// How many places were filled.
+    pub places: usize,
+    /// Places that no run covers.
+    pub open: Vec<Open>,
+}
 
 /// A place that stays open.
 #[derive(Debug, Clone, PartialEq, Eq)]
