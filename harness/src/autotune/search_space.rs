@@ -149,10 +149,13 @@ impl Space<'_> {
             return None;
         }
         self.seen.push(case.config.clone());
-        // A warning counts where it holds for every case.
+        // A warning counts where it is about what was asked for, and holds for every case.
         match &mut self.idle {
             Some(idle) => idle.retain(|warning| warnings.contains(warning)),
-            None => self.idle = Some(warnings),
+            None => {
+                let is_asked = |warning: &String| self.fixed.iter().any(|(key, _)| warning.starts_with(key.as_str()));
+                self.idle = Some(warnings.into_iter().filter(is_asked).collect());
+            }
         }
         let is_told = |key: &str| !["low_mem_level", "vae_tile_size"].contains(&key);
         settings.iter().filter(|(key, _)| is_told(key)).for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
