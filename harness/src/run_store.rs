@@ -137,7 +137,13 @@ impl RunStore {
 
     /// Writes the report.
     pub(crate) fn write_report(&self, summary: &Summary<'_>) -> Result<(), Error> {
-        Ok(reports::write(summary, &self.dir)?)
+        reports::write(summary, &self.dir).map_err(|error| match &error {
+            reports::Error::Io { source, .. } if is_for_lack_of_room(source) => {
+                let dir = self.dir.display();
+                Error::Fault(format!("{error}: the records are whole. Make room, and write the report by `lowmem report {dir}`"))
+            }
+            _ => error.into(),
+        })
     }
 }
 
@@ -171,12 +177,11 @@ fn free_place(dir: PathBuf) -> PathBuf {
 
 /// An error in writing, with what to do where that is plain.
 fn advised(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            format!("{error}: make room, and go on with --resume")
-        }
-        _ => error.to_string(),
-    }
+    if is_for_lack_of_room(error) { format!("{error}: make room, and go on with --resume") } else { error.to_string() }
+}
+
+fn is_for_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 fn open(dir: &Path) -> Result<File, Error> {

@@ -88,7 +88,7 @@ fn an_unpacked_archive_answers_once_pytorch_is_there() {
     assert!(setup.status.success() && said(&setup).contains("PyTorch is in "), "{}", said(&setup));
     let answer = machine.lowmem(&["autotune", "--gpu", "24GB"]);
     assert!(answer.status.success(), "{}", said(&answer));
-    for part in ["wan2.1-t2v-14b at 1280x720, 81 frames", "Best: level ", "Report: lowmem-runs/"] {
+    for part in ["wan2.1-t2v-14b at 1280x720, 81 frames", "Fastest, recommended: level ", "Report: lowmem-runs/"] {
         assert!(said(&answer).contains(part), "`{part}` is missing in: {}", said(&answer));
     }
     assert!(machine.place.path("home/lowmem-runs/latest/report.html").is_file());

@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
     if arguments.json {
         say!(
             "{:#}",
-            json!({ "model": model.name, "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "largest": found.iter().map(|largest| as_json(largest, &testbed)).collect::<Vec<_>>() })
+            json!({ "model": model.name, "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "largest": found.iter().map(|largest| as_json(largest, model)).collect::<Vec<_>>() })
         );
     } else {
         print(&found, &testbed, model);
@@ -159,7 +159,7 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
     }
 }
 
-fn as_json(largest: &Largest, testbed: &Testbed) -> Value {
+fn as_json(largest: &Largest, model: &ModelSpec) -> Value {
     let record = &largest.record;
     json!({
         "of": largest.what,
@@ -169,6 +169,6 @@ fn as_json(largest: &Largest, testbed: &Testbed) -> Value {
         "peak_device_bytes": record.peak_device_bytes(),
         "ram_peak_bytes": record.host_needed_bytes(),
         "total_secs": record.total_secs(),
-        "command": generate_line(&record.config, testbed.device, None),
+        "command": generate_line(&record.config, record.device, Some(model)),
     })
 }
