@@ -40,7 +40,7 @@ fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
     const SCORES: u64 = 9 * 12 * 32_760 * 32_760;
     let plan = |gpu: &str, words: &[&str]| {
         let fixed = ["plan", "--json", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "resolution=480p", "sequence_chunk=0"];
-        let assert = lowmem().args(fixed).args(words).assert().success();
+        let assert = lowmem().args(fixed).args(words).assert();
         let report: PlanReport = serde_json::from_str(&stdout(&assert)).expect("a plan");
         (report.peak().expect("a peak"), stderr(&assert))
     };
@@ -68,7 +68,7 @@ fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
 
 #[test]
 fn the_table_says_what_sets_the_peak_and_whether_it_fits() {
-    let plan = |level: &str| stdout(&lowmem().args(["plan", "--model", "wan2.1-t2v-14b", "--gpu", "24GB", level]).assert().success());
+    let plan = |level: &str| stdout(&lowmem().args(["plan", "--model", "wan2.1-t2v-14b", "--gpu", "24GB", level]).assert());
     let resident = plan("low_mem_level=0");
     for part in ["blocks 0-39", "allocated, in decode", "Does not fit: decode allocates"] {
         assert!(resident.contains(part), "`{part}` is missing in: {resident}");
@@ -83,7 +83,7 @@ fn the_table_says_what_sets_the_peak_and_whether_it_fits() {
 fn room_for_others_is_taken_off_the_budget() {
     let plan = |reserve: &str| {
         let words = ["plan", "--model", "wan2.1-t2v-14b", "--gpu", "24GB", "low_mem_level=3", reserve];
-        stdout(&lowmem().args(words).assert().success())
+        stdout(&lowmem().args(words).assert())
     };
     let (all, most) = (plan("reserve_gib=0"), plan("reserve_gib=21"));
     assert!(all.contains("23.65 GiB of the GPU") && all.contains("Fits: "), "{all}");
@@ -103,4 +103,19 @@ fn what_makes_no_plan_is_refused() {
         let said = stderr(&lowmem().arg("plan").args(words).assert().code(2));
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
+}
+
+#[test]
+fn what_does_not_fit_is_exit_3_and_the_json_says_so() {
+    let plan = |words: &[&str]| lowmem().args(["plan", "--json", "--model", "wan2.1-t2v-14b"]).args(words).assert();
+    let verdict = |assert: &assert_cmd::assert::Assert| {
+        let plan: serde_json::Value = serde_json::from_str(&stdout(assert)).expect("JSON");
+        assert!(plan["peak_allocated_bytes"].as_u64().is_some() && plan["ram_peak_bytes"].as_u64().is_some(), "{plan:#}");
+        (plan["fits"].as_bool(), plan["capacity_bytes"].as_u64())
+    };
+    assert_eq!(verdict(&plan(&["--gpu", "24GB", "low_mem_level=0"]).code(3)), (Some(false), Some(25_393_364_992)));
+    assert_eq!(verdict(&plan(&["--gpu", "24GB", "low_mem_level=3"]).success()).0, Some(true));
+    let in_ram = ["--gpu", "24GB", "--ram", "32GB", "low_mem_level=3", "load_weights=at_start", "stream_from=memory"];
+    assert_eq!(verdict(&plan(&in_ram).code(3)).0, Some(false));
+    assert_eq!(verdict(&plan(&["low_mem_level=0"]).success()), (None, None), "without a budget nothing is judged");
 }

@@ -1,7 +1,7 @@
 //! Nothing is half written: a disk that is full, a folder that is somebody's, two programs at one place.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -109,8 +109,8 @@ fn two_videos_at_one_place_are_refused_while_the_first_is_made() {
         let mut first = Command::new(executable("lowmem"));
         first.args(words).env("LOWMEM_WORKER", waits).current_dir(place.path("")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut first = first.spawn().expect("lowmem");
-        // Opening waits for the worker.
-        File::open(place.path("begun")).expect("the pipe");
+        // Opening waits for the worker, reading for its word: one that is not read would end it.
+        File::open(place.path("begun")).and_then(|mut pipe| pipe.read_to_string(&mut String::new())).expect("the pipe");
         let assert = lowmem().current_dir(place.path("")).args(words).assert().code(2);
         assert!(stderr(&assert).contains("another lowmem is writing it now"), "{}", stderr(&assert));
         File::options().write(true).open(place.path("go")).and_then(|mut go| go.write_all(b"\n")).expect("the pipe");

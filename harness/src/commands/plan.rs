@@ -3,7 +3,7 @@
 use engine_protocol::{
     BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, StreamFrom, gib,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{table, warn_of_attention};
 use crate::cli::{self, PlanArguments};
@@ -47,10 +47,11 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let report = worker::plan(&request)?;
     let from_files = report.config.offload_dit && report.config.stream_from == Some(StreamFrom::File);
     disk::say_where_assumed(request.disk, from_files && request.config.resident_blocks == Some(ResidentBlocks::Auto));
+    let fits = fits(&report, budget.as_ref(), &ram);
+    let ending = if fits == Some(false) { ExitCode::NothingFits } else { ExitCode::Done };
     if arguments.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| Error::Fault(format!("the plan is no JSON: {error}")))?;
-        say!("{text}");
-        return Ok(ExitCode::Done);
+        say!("{:#}", as_json(&report, budget.as_ref(), &ram, fits)?);
+        return Ok(ending);
     }
     let c = &request.config;
     say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution, c.frames, c.low_mem_level, c.dtype.name());
@@ -64,7 +65,31 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     }
     say!("{} {}", ram.said, ram_verdict(&report, &ram));
     [wsl_said(report.pinned_bytes()), ulimit_said(report.pinned_bytes())].iter().flatten().for_each(|said| say!("{said}"));
-    Ok(ExitCode::Done)
+    Ok(ending)
+}
+
+/// The plan, and how it stands to the budgets.
+fn as_json(report: &PlanReport, budget: Option<&Budget>, ram: &Ram, fits: Option<bool>) -> Result<Value, Error> {
+    let mut plan = serde_json::to_value(report).map_err(|error| Error::Fault(format!("the plan is no JSON: {error}")))?;
+    plan["fits"] = json!(fits);
+    plan["capacity_bytes"] = json!(budget.map(|budget| budget.capacity_bytes));
+    plan["peak_allocated_bytes"] = json!(report.peak().map(|(_, bytes)| bytes));
+    plan["ram_bytes"] = json!(ram.bytes);
+    plan["ram_peak_bytes"] = json!(report.host().peak_bytes);
+    Ok(plan)
+}
+
+/// Whether the plan is within the budgets that there are; none where that is not known, or there is no budget.
+fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool> {
+    let on_gpu = budget.map(|budget| {
+        let room = budget.capacity_bytes.saturating_sub(report.process_bytes.unwrap_or(0));
+        // Where a stage has no prediction, another one may be too large all the same.
+        let is_larger = report.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).any(|bytes| bytes > room);
+        if is_larger { Some(false) } else { report.peak().map(|_| true) }
+    });
+    let on_host = ram.limit_bytes().map(|held| Some(report.host().peak_bytes? <= held));
+    let all: Vec<Option<bool>> = [on_gpu, on_host].into_iter().flatten().collect();
+    if all.contains(&Some(false)) { Some(false) } else { (!all.is_empty() && !all.contains(&None)).then_some(true) }
 }
 
 /// The configuration that the arguments mean.
