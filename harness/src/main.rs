@@ -38,6 +38,7 @@ mod shared_weights;
 mod stand_in;
 mod sweep;
 mod testbed;
+mod usual_sizes;
 mod worker;
 
 use std::path::Path;

@@ -130,6 +130,11 @@ impl RunStore {
         write_manifest(&self.dir, &self.manifest)
     }
 
+    /// What came so far, in the order in which it came.
+    pub(crate) fn records(&self) -> &[RunRecord] {
+        &self.records
+    }
+
     /// The run as it is now.
     pub(crate) fn run(&self) -> Run {
         Run { passed_over: self.passed_over.clone(), ..Run::new(self.manifest.clone(), self.records.clone()) }

@@ -70,7 +70,18 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// What is wanted, as it is on this machine.
     pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
-        let mut testbed = Self { disk: wanted.disk, ..Self::of(wanted)? };
+        Self::of(wanted)?.completed(wanted)
+    }
+
+    /// A virtual GPU of that kind, whatever is here: for commands that plan, and of which nobody asks for a device.
+    pub(crate) fn planned(wanted: Wanted<'_>) -> Result<Self, Error> {
+        let budget = wanted.gpu.map(|text| GpuProfiles::load()?.budget(text)).transpose()?;
+        Self::on_virtual(budget, "")?.completed(wanted)
+    }
+
+    /// With the machine, the disk and the slot that are wanted.
+    fn completed(self, wanted: Wanted<'_>) -> Result<Self, Error> {
+        let mut testbed = Self { disk: wanted.disk, ..self };
         testbed.ram = Ram::of(wanted.ram, testbed.device)?;
         if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
@@ -125,7 +136,8 @@ impl Testbed {
 
     fn on_virtual(budget: Option<Budget>, why: &str) -> Result<Self, Error> {
         let Some(budget) = budget else {
-            return Err(Error::input(format!("{why} Say which GPU the virtual one stands in for: --gpu 24GB or --gpu rtx-4090")));
+            let said = format!("{why} Say which GPU the virtual one stands in for: --gpu 24GB or --gpu rtx-4090");
+            return Err(Error::input(said.trim_start()));
         };
         Ok(Self {
             device: Device::Virtual,
@@ -135,7 +147,7 @@ impl Testbed {
             ram: Ram::unlimited(),
             uuid: None,
             disk: None,
-            choice: format!("{} {why}", budget.choice),
+            choice: format!("{} {why}", budget.choice).trim_end().to_owned(),
             label: label(&budget),
             profile: Some(budget.profile),
         })

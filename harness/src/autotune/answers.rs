@@ -4,6 +4,8 @@ use clap::ValueEnum;
 use engine_protocol::RunRecord;
 use reports::Run;
 
+use crate::sweep::{OF_DECODE, text_without};
+
 /// `balanced` is at most so much slower than the fastest.
 const LOSS: f64 = 0.1;
 
@@ -88,7 +90,7 @@ impl<'a> Answers<'a> {
 
 /// Whether two cases differ in how they decode at most: nobody needs both as answers.
 fn are_alike(one: &RunRecord, other: &RunRecord) -> bool {
-    let without = |record: &RunRecord| crate::sweep::text_without(&record.config, &crate::sweep::OF_DECODE).ok();
+    let without = |record: &RunRecord| text_without(&record.config, &OF_DECODE).ok();
     without(one) == without(other)
 }
 

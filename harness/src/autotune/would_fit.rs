@@ -9,9 +9,7 @@ use crate::gpu_profile::GpuProfiles;
 use crate::model::Models;
 use crate::sweep::{Case, Rules, resolve_one};
 use crate::testbed::Testbed;
-
-/// Sizes that people make videos in, the largest first; of each two the first that the model can is taken.
-const SIZES: [[&str; 2]; 4] = [["1920x1088", "1920x1088"], ["1280x720", "1280x704"], ["832x480", "832x480"], ["640x384", "640x384"]];
+use crate::usual_sizes::USUAL_SIZES;
 
 /// What fits where `smallest` does not, each by itself.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -49,7 +47,7 @@ pub(crate) fn would_fit(smallest: &Case, testbed: &Testbed, models: &Models, rul
     let with = |key: &str, value: Value| with(config, key, value, models, rules);
     // What is not legal is left out.
     let fewer = (1..config.frames).rev().filter_map(|frames| with("frames", frames.into()));
-    let smaller = SIZES.iter().filter_map(|names| names.iter().find_map(|name| with("resolution", json!(name))));
+    let smaller = USUAL_SIZES[2..].iter().filter_map(|names| names.iter().find_map(|name| with("resolution", json!(name))));
     let smaller = smaller.filter(|case| case.config.resolution.pixels() < config.resolution.pixels());
     Ok(WouldFit {
         frames: first_that_fits(fewer.collect())?.map(|config| config.frames),

@@ -12,7 +12,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::real_gpu;
-use crate::testbed::{DeviceChoice, Testbed};
+use crate::testbed::{Testbed, Wanted};
 use crate::worker::Launcher;
 
 /// The smaller of the sizes that people make videos in.
@@ -71,11 +71,7 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
     };
     let total = host_memory::meminfo_bytes("MemTotal").filter(|_| wanted.gpu.is_none());
     let ram = wanted.ram.clone().or_else(|| total.map(|bytes| format!("{:.0}GB", gib(bytes).ceil())));
-    let mut of_it = wanted.wanted();
-    (of_it.gpu, of_it.ram, of_it.device) = (Some(gpu.as_str()), ram.as_deref(), DeviceChoice::Virtual);
-    let mut testbed = Testbed::choose(of_it)?;
-    testbed.choice = testbed.choice.replace(" --device virtual was asked for.", "");
-    Ok(testbed)
+    Testbed::planned(Wanted { gpu: Some(&gpu), ram: ram.as_deref(), ..wanted.wanted() })
 }
 
 fn advice<'a>(quick: &Quick<'_>, model: &'a ModelSpec) -> Result<Advice<'a>, Error> {

@@ -10,7 +10,7 @@ use super::{generate_line, sweep, warn_of_attention};
 use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
-use crate::cli::{self, AutotuneArguments};
+use crate::cli::AutotuneArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -24,8 +24,6 @@ use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
 const NAME: &str = "autotune";
-/// The model where none is named.
-pub(super) const MODEL: &str = "wan2.1-t2v-14b";
 /// Finds the best settings for a budget.
 pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::choose(arguments.device.wanted())?;
@@ -95,13 +93,13 @@ fn run_search(
     store: &mut RunStore,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let has_run = |store: &RunStore, case: &Case| store.run().records.iter().any(|record| record.case == case.name);
+    let has_run = |store: &RunStore, case: &Case| store.records().iter().any(|record| record.case == case.name);
     if let Some(case) = least.filter(|case| !has_run(store, case)) {
         store.add_cases([case.name.clone()])?;
         schedule.run(&[case], progress, |record| store.append(record))?;
     }
     loop {
-        let batch = search.next(&store.run().records);
+        let batch = search.next(store.records());
         if batch.is_empty() || schedule.interrupt.is_wanted() {
             return Ok(());
         }
@@ -152,18 +150,13 @@ fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Err
 fn fixed(arguments: &AutotuneArguments, testbed: &Testbed) -> Result<Vec<(String, Value)>, Error> {
     let capacity = testbed.capacity_bytes.map(gib).unwrap_or_default();
     let kept = arguments.margin.map(|share| share * capacity).into_iter().chain(arguments.reserve).reduce(|all, more| all + more);
-    let flags = [
+    let options = [
         ("model", arguments.model.as_ref().map(|model| json!(model))),
         ("resolution", arguments.resolution.as_ref().map(|resolution| json!(resolution))),
         ("frames", arguments.frames.map(|frames| json!(frames))),
         ("reserve_gib", kept.map(|gib| json!((gib * 100.0).ceil() / 100.0))),
     ];
-    let mut fixed: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    fixed.extend(cli::settings(&arguments.settings)?);
-    if fixed.iter().all(|(key, _)| key != "model") {
-        fixed.push(("model".to_owned(), json!(MODEL)));
-    }
-    Ok(fixed)
+    super::fixed(options, &arguments.settings)
 }
 
 /// What is printed.

@@ -7,9 +7,9 @@ use engine_protocol::{Device, GpuProfile, RunRecord, gib};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::table;
+use super::{fixed, table};
 use crate::autotune::{Quick, QuickAnswer};
-use crate::cli::{self, CardsArguments};
+use crate::cli::CardsArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -17,11 +17,9 @@ use crate::gpu_profile::GpuProfiles;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::testbed::{DeviceChoice, Testbed, Wanted};
+use crate::usual_sizes::USUAL_SIZES;
 use crate::worker::Launcher;
 
-/// Sizes that people make videos in, the largest first; of each two the first that the model can is looked at.
-const SIZES: [[&str; 2]; 5] =
-    [["3840x2176", "3840x2176"], ["2560x1440", "2560x1408"], ["1920x1088", "1920x1088"], ["1280x720", "1280x704"], ["832x480", "832x480"]];
 const SECS_A_DAY: f64 = 86_400.0;
 
 /// A GPU, and what it does.
@@ -60,19 +58,18 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
         return Err(Error::input(format!("--prices: `{name}` is no GPU profile: `lowmem gpus` lists them")));
     }
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let mut fixed = cli::settings(&arguments.settings)?;
-    fixed.push(("model".to_owned(), json!(arguments.model.as_deref().unwrap_or(super::autotune::MODEL))));
-    fixed.extend(arguments.frames.map(|frames| ("frames".to_owned(), json!(frames))));
+    let options = [("model", arguments.model.as_ref().map(|model| json!(model))), ("frames", arguments.frames.map(|frames| json!(frames)))];
+    let fixed = fixed(options, &arguments.settings)?;
     let sized = arguments.resolution.as_ref().map(|resolution| ("resolution".to_owned(), json!(resolution)));
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
-        let testbed = Testbed::choose(wanted)?;
+        let testbed = Testbed::planned(wanted)?;
         let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
         let answer = quick.answer(&fixed.iter().cloned().chain(sized.clone()).collect::<Vec<_>>())?;
         let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
         // A size that the model cannot make is no size.
         let fits = |size: &&str| quick.may_fit(&with(size)).unwrap_or(false);
-        let largest = SIZES.iter().find_map(|names| names.iter().copied().find(fits));
+        let largest = USUAL_SIZES[..5].iter().find_map(|names| names.iter().copied().find(fits));
         Ok(Row { price: prices.get(&card.name).copied(), card, answer, largest })
     };
     let rows = cards.into_par_iter().map(row).collect::<Result<Vec<_>, Error>>()?;

@@ -3,15 +3,15 @@
 use engine_protocol::{Device, ModelSpec, RunRecord, gib};
 use serde_json::{Value, json};
 
-use super::{generate_line, table};
+use super::{fixed, generate_line, table};
 use crate::autotune::Quick;
-use crate::cli::{self, MaxArguments};
+use crate::cli::MaxArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::sweep::{Definition, Rules, expand};
-use crate::testbed::{DeviceChoice, Testbed};
+use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
 /// Widths to heights of videos, as people name them.
@@ -28,15 +28,13 @@ struct Largest {
 
 /// Prints the largest sizes for the frames, or the most frames for the size.
 pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
-    let mut wanted = arguments.device.wanted();
-    wanted.device = DeviceChoice::Virtual;
-    let testbed = Testbed::choose(wanted)?;
+    let testbed = Testbed::planned(arguments.device.wanted())?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
     let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: false };
-    let model = models.get(arguments.model.as_deref().unwrap_or(super::autotune::MODEL))?;
-    let mut fixed = cli::settings(&arguments.settings)?;
-    fixed.push(("model".to_owned(), json!(model.name)));
-    let search = Ends { quick: &quick, fixed };
+    let fixed = fixed([("model", arguments.model.as_ref().map(|model| json!(model)))], &arguments.settings)?;
+    let named = fixed.iter().rev().find(|(key, _)| key == "model").and_then(|(_, name)| name.as_str()).unwrap_or_default();
+    let model = models.get(named)?;
+    let search = Ends { quick: &quick, fixed: fixed.clone() };
     let mut found = Vec::new();
     match (&arguments.resolution, arguments.frames) {
         (Some(_), Some(_)) => {
@@ -126,7 +124,7 @@ impl Ends<'_> {
 }
 
 fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
-    say!("{}\n{}\n", testbed.choice.replace(" --device virtual was asked for.", ""), testbed.ram.said);
+    say!("{}\n{}\n", testbed.choice, testbed.ram.said);
     if found.is_empty() {
         say!("Nothing fits: `lowmem autotune --model {}` says what is missing.", model.name);
         return;

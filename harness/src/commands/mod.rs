@@ -28,6 +28,10 @@ use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use engine_protocol::{Config, Device, GpuProfile, ModelSpec, setting_text};
+use serde_json::Value;
+
+use crate::cli;
+use crate::error::Error;
 
 /// Nothing but a line under the titles.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -68,6 +72,19 @@ fn warn_of_attention<'a>(configs: impl IntoIterator<Item = &'a Config>, gpu: Opt
     advice.iter().for_each(|advice| tell!("warning: {advice}"));
 }
 
+/// The model where none is named.
+const MODEL: &str = "wan2.1-t2v-14b";
+
+/// What the arguments of a search fix: options that stand for a key, then `key=value` words, and a model in any case.
+fn fixed<const N: usize>(options: [(&str, Option<Value>); N], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
+    let mut fixed: Vec<_> = options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    fixed.extend(cli::settings(words)?);
+    if fixed.iter().all(|(key, _)| key != "model") {
+        fixed.push(("model".to_owned(), MODEL.into()));
+    }
+    Ok(fixed)
+}
+
 /// Settings that a command says even where they are the defaults.
 const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
@@ -76,7 +93,7 @@ fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> 
     let mut words: Vec<String> =
         ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
     let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
-    let is_said = |key: &str| model.is_none() || SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
+    let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
     let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
     words.extend(settings.map(|(key, value)| setting_text(key, &value)));
     shell_line(words)
