@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, lowmem, stdout};
+use crate::command::{ANSWERS, Place, stdout};
 
 const ARGUMENTS: [&str; 9] = ["autotune", "--gpu", "24GB", "--device", "virtual", "--model", "wan-tiny", "--out", "run"];
 
@@ -59,43 +59,25 @@ oom denoise
     assert!(rows.iter().all(|row| ["", "16"].contains(&&row["vae_tile_size"])), "a smaller tile does not help denoise");
 }
 
-/// What takes least does not fit 2.5 GB at 720p: then heads are taken in parts. At 4K on 12 GB as well.
+/// What takes least does not fit as it is: then heads are taken in parts.
 #[test]
 fn what_fits_by_cutting_denoise_is_found() {
-    let best = |model: &str, size: &str, frames: &str, gpu: &str| {
-        let place = Place::new();
-        let mut command = lowmem();
-        command.args([
-            "autotune",
-            "--device",
-            "virtual",
-            "--json",
-            "--model",
-            model,
-            "--resolution",
-            size,
-            "--frames",
-            frames,
-            "--gpu",
-            gpu,
-            "--out",
-        ]);
-        let said = stdout(&command.arg(place.path("run")).assert().success());
+    let best = |words: &str| {
+        let said = stdout(&Place::new().autotune("run", words).arg("--json").assert().success());
         let answer: Value = serde_json::from_str(&said).expect("JSON");
         let peak = answer["best"]["peak_device_bytes"].as_u64().expect("a peak");
         assert!(peak <= answer["capacity_bytes"].as_u64().expect("a capacity"), "{answer:#}");
         answer["best"]["settings"]["head_chunk"].as_u64().unwrap_or(0)
     };
-    assert!(best("wan2.1-t2v-14b", "1280x720", "81", "2.8GB") > 0);
-    assert!(best("wan2.1-t2v-1.3b", "832x480", "81", "8GB") == 0, "nothing is cut where there is room");
+    assert!(best("--model wan2.1-t2v-14b --resolution 1280x720 --frames 81 --gpu 2.8GB") > 0);
+    assert!(best("--model wan2.1-t2v-1.3b --resolution 832x480 --frames 81 --gpu 8GB") == 0, "nothing is cut where there is room");
 }
 
 #[test]
 fn where_nothing_fits_what_would_is_said() {
     let place = Place::new();
-    let words =
-        ["autotune", "--device", "virtual", "--model", "wan2.1-t2v-14b", "--resolution", "1280x720", "--gpu", "2GB", "--json", "--out"];
-    let assert = lowmem().args(words).arg(place.path("run")).assert().code(3);
+    let words = "--model wan2.1-t2v-14b --resolution 1280x720 --gpu 2GB";
+    let assert = place.autotune("run", words).arg("--json").assert().code(3);
     let answer: Value = serde_json::from_str(&stdout(&assert)).expect("JSON");
     let [needed, missing] = ["needed_bytes", "missing_bytes"].map(|key| answer["nearest_miss"][key].as_u64().expect(key));
     assert_eq!(needed - missing, answer["capacity_bytes"].as_u64().expect("a capacity"), "{answer:#}");
@@ -103,30 +85,14 @@ fn where_nothing_fits_what_would_is_said() {
     assert!(would_fit["frames"].as_u64().is_some_and(|frames| frames < 81 && frames % 4 == 1), "{answer:#}");
     assert_eq!((&would_fit["resolution"], would_fit["card"].is_string()), (&"832x480".into(), true), "{answer:#}");
     // What is said to fit does.
-    let frames = would_fit["frames"].to_string();
-    let again = [
-        "autotune",
-        "--device",
-        "virtual",
-        "--model",
-        "wan2.1-t2v-14b",
-        "--resolution",
-        "1280x720",
-        "--gpu",
-        "2GB",
-        "--frames",
-        &frames,
-        "--out",
-    ];
-    lowmem().args(again).arg(place.path("again")).assert().success();
+    place.autotune("again", words).args(["--frames", &would_fit["frames"].to_string()]).assert().success();
 }
 
 #[test]
 fn a_deadline_and_a_margin_are_kept() {
     let place = Place::new();
-    let words =
-        ["autotune", "--device", "virtual", "--model", "wan2.1-t2v-1.3b", "--resolution", "480p", "--gpu", "rtx-4090", "--json", "--out"];
-    let asked = |name: &str, more: &[&str]| lowmem().args(words).arg(place.path(name)).args(more).assert();
+    let words = "--model wan2.1-t2v-1.3b --resolution 480p --gpu rtx-4090 --json";
+    let asked = |name: &str, more: &[&str]| place.autotune(name, words).args(more).assert();
     let answer: Value = serde_json::from_str(&stdout(&asked("margin", &["--margin", "50%", "--reserve", "1GB"]).success())).expect("JSON");
     let [peak, capacity] = [&answer["best"]["peak_device_bytes"], &answer["capacity_bytes"]].map(|bytes| bytes.as_u64().expect("bytes"));
     assert!(peak <= capacity / 2 - (1 << 30), "{answer:#}");
@@ -146,28 +112,9 @@ fn a_search_without_an_answer_is_no_miss() {
 #[test]
 fn cards_of_the_size_that_was_named_which_hold_less_are_named() {
     let fits = |gpu: &str| {
-        let place = Place::new();
-        let mut command = lowmem();
-        command.args([
-            "autotune",
-            "--device",
-            "virtual",
-            "--gpu",
-            gpu,
-            "--model",
-            "wan2.1-t2v-14b",
-            "--resolution",
-            "1408x800",
-            "--frames",
-            "121",
-        ]);
-        stdout(
-            &command
-                .args(["low_mem_level=0", "load_weights=at_start", "offload_text_encoder=off", "--out"])
-                .arg(place.path("run"))
-                .assert()
-                .success(),
-        )
+        let words =
+            "--model wan2.1-t2v-14b --resolution 1408x800 --frames 121 low_mem_level=0 load_weights=at_start offload_text_encoder=off";
+        stdout(&Place::new().autotune("run", words).args(["--gpu", gpu]).assert().success())
     };
     // 45 GiB: an RTX 6000 Ada holds that, an L40S does not.
     let said = fits("48GB");

@@ -119,6 +119,13 @@ impl Place {
         command
     }
 
+    /// `lowmem autotune` with these words, on the virtual GPU, which leaves its run here.
+    pub(crate) fn autotune(&self, run: &str, words: &str) -> Command {
+        let mut command = lowmem();
+        command.args(["autotune", "--device", "virtual", "--out"]).arg(self.path(run)).args(words.split(' '));
+        command
+    }
+
     /// The rows of a run's `results.csv`, as maps from column to cell.
     pub(crate) fn rows(&self, run: &str) -> Vec<Row> {
         read_rows(&self.path(run).join("results.csv"))

@@ -60,21 +60,8 @@ fn the_largest_video_is_where_the_next_does_not_fit() {
     let frames = largest["frames"].as_u64().expect("frames");
     assert!(frames % 4 == 1 && frames > 21, "{found:#}");
     let fits = |frames: u64| {
-        let place = Place::new();
-        let words = [
-            "autotune",
-            "--device",
-            "virtual",
-            "--gpu",
-            "1.5GB",
-            "--model",
-            "wan2.1-t2v-1.3b",
-            "--resolution",
-            "480p",
-            "head_chunk=4",
-            "--frames",
-        ];
-        lowmem().args(words).arg(frames.to_string()).arg("--out").arg(place.path("run")).ok().is_ok()
+        let words = "--gpu 1.5GB --model wan2.1-t2v-1.3b --resolution 480p head_chunk=4 --frames";
+        Place::new().autotune("run", words).arg(frames.to_string()).ok().is_ok()
     };
     assert!(fits(frames) && !fits(frames + 20), "{found:#}");
     let both = ["max", "--gpu", "1.5GB", "--resolution", "480p", "--frames", "5"];

@@ -97,22 +97,10 @@ fn what_is_not_page_locked_waits_in_ordinary_memory_with_a_warning() {
 
 /// What `lowmem autotune` answers for A14B at level 3 on a card of 12 GB in a machine of so much memory.
 fn autotune_in(ram: &str) -> serde_json::Value {
+    let words = "--gpu rtx-3060 --model wan2.2-t2v-a14b --resolution 480p --frames 5 low_mem_level=3 vae_tile_size=8 --json";
     let place = Place::new();
-    let mut command = lowmem();
-    command.args([
-        "autotune",
-        "--device",
-        "virtual",
-        "--gpu",
-        "rtx-3060",
-        "--model",
-        "wan2.2-t2v-a14b",
-        "--resolution",
-        "480p",
-        "--frames",
-        "5",
-    ]);
-    command.args(["low_mem_level=3", "vae_tile_size=8", "--json", "--ram", ram, "--out"]).arg(place.path("run"));
+    let mut command = place.autotune("run", words);
+    command.args(["--ram", ram]);
     serde_json::from_str(&stdout(&command.assert().success())).expect("JSON")
 }
 
