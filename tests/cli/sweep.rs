@@ -160,5 +160,9 @@ fn parts_of_a_sweep_make_the_whole() {
     place.lowmem_with(ANSWERS).args(other).assert().success();
     let assert = place.lowmem_with(ANSWERS).args(["merge", "--out", "mixed", "1-of-3", "other"]).assert().code(2);
     assert!(stderr(&assert).contains("other is a run of another GPU than 1-of-3"), "{}", stderr(&assert));
+    // A word of the command line is part of what was run.
+    place.lowmem_with(ANSWERS).args(words).args(["longer", "frames=5", "--shard", "2/3"]).assert().success();
+    let assert = place.lowmem_with(ANSWERS).args(["merge", "--out", "mixed", "1-of-3", "longer"]).assert().code(2);
+    assert!(stderr(&assert).contains("longer is a run of another frames than 1-of-3"), "{}", stderr(&assert));
     place.lowmem_with(ANSWERS).args(words).args(["wrong", "--shard", "4/3"]).assert().code(2);
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use reports::{Run, Summary};
+use reports::{Manifest, Run, Summary};
 
 use super::sweep;
 use crate::cli::MergeArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::run_differences::differences;
 use crate::run_store::RunStore;
 
 /// Makes the run and its report.
@@ -18,18 +19,15 @@ pub(crate) fn run(arguments: &MergeArguments) -> Result<ExitCode, Error> {
     let mut seen: HashSet<String> = manifest.cases.iter().cloned().collect();
     for (part, dir) in parts.iter().zip(&arguments.parts).skip(1) {
         let theirs = &part.manifest;
-        let differs = [
-            ("another device", theirs.device != manifest.device),
-            ("another GPU", theirs.gpu != manifest.gpu || theirs.memory_limit_bytes != manifest.memory_limit_bytes),
-            ("another budget of RAM", theirs.ram_bytes != manifest.ram_bytes && manifest.gpu.is_none()),
-            ("another version of lowmem", theirs.version != manifest.version),
-            ("another definition", theirs.definition != manifest.definition),
-        ];
-        if let Some((what, _)) = differs.into_iter().find(|(_, differs)| *differs) {
+        let device =
+            (theirs.device != manifest.device).then(|| format!("device: {} then, {} now", manifest.device.name(), theirs.device.name()));
+        // Which cases each part has is what makes it one.
+        let alike = Manifest { cases: first.manifest.cases.clone(), ..theirs.clone() };
+        if let Some(difference) = device.into_iter().chain(differences(&first.manifest, &alike)).next() {
+            let (what, first) = (difference.split(':').next().unwrap_or_default(), arguments.parts[0].display());
             return Err(Error::input(format!(
-                "{} is a run of {what} than {}: they are not parts of one",
-                dir.display(),
-                arguments.parts[0].display()
+                "{} is a run of another {what} than {first}: they are not parts of one ({difference})",
+                dir.display()
             )));
         }
         let more: Vec<_> = theirs.cases.iter().filter(|case| seen.insert((*case).clone())).cloned().collect();

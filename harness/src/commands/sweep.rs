@@ -42,7 +42,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     if arguments.dry_run {
         return Ok(list(&definition, &cases, &merged, &left_out));
     }
-    let cases = arguments.shard.map_or_else(|| cases.clone(), |shard| shard.of(cases.clone()));
+    // What the run says of its definition is of all parts.
+    let whole = manifest(&definition, &testbed, &models, &cases)?;
+    let cases = match arguments.shard {
+        Some(shard) => shard.of(cases),
+        None => cases,
+    };
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
@@ -50,7 +55,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
 
-    let manifest = Manifest { left_out: left_out.clone(), ..manifest(&definition, &testbed, &models, &cases)? };
+    let manifest = Manifest { left_out: left_out.clone(), cases: cases.iter().map(|case| case.name.clone()).collect(), ..whole };
     let default = testbed.run_dir(&data::runs(), &definition.name);
     let mut store = match arguments.execution.out {
         Some(dir) if arguments.resume => RunStore::resume(dir, manifest, arguments.keep_both)?,
