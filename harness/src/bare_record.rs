@@ -34,6 +34,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         steps_of: None,
         gpu_state: None,
         is_skipped: false,
+        predicted_need_bytes: None,
         unsupported_calls: Default::default(),
     }
 }

@@ -11,6 +11,7 @@ use engine_protocol::{CheckpointFiles, DiskRate, parse_setting};
 use serde_json::Value;
 
 use crate::autotune::Objective;
+use crate::exit_code::ExitCode;
 use crate::gpu_profile::size;
 use crate::pcie_slot::PcieSlot;
 use crate::sweep::Shard;
@@ -20,10 +21,7 @@ use crate::worker::EventOrder;
 /// Runs video diffusion in as little GPU memory as can be, and measures every memory setting.
 #[derive(Debug, Parser)]
 #[command(name = "lowmem", version)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 our fault; 2 wrong usage or input; 3 nothing fits the budget; 4 some cases failed for another reason \
-                        than memory; 5 a comparison found something that got worse, or a document that is not what its runs give; 130 interrupted."
-)]
+#[command(after_help = ExitCode::help())]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -67,11 +65,16 @@ pub(crate) enum Command {
     /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
     FillTables(FillTablesArguments),
     /// List the GPU profiles, and the real GPUs that are here
-    Gpus,
+    Gpus(ListArguments),
     /// List the models, or look into a checkpoint
     Models(ModelsArguments),
     /// List the flags of a configuration, or say all about one
     Flags(FlagsArguments),
+    /// Print the JSON schema of what a command prints with --json, or list those commands
+    Schema {
+        /// The command: `plan`, `models inspect`
+        of: Option<String>,
+    },
     /// Fetch PyTorch, once: what an unpacked archive needs before anything else
     Setup,
     /// Print the completions of a shell
@@ -196,6 +199,9 @@ pub(crate) struct SweepArguments {
     /// Run one part of so many, on one machine of several: 3/8. `lowmem merge` puts the parts together
     #[arg(long, value_name = "PART/PARTS")]
     pub(crate) shard: Option<Shard>,
+    /// Print JSON: what the run says, or with --dry-run its cases
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `lowmem merge`.
@@ -207,6 +213,9 @@ pub(crate) struct MergeArguments {
     /// Run directories of the parts
     #[arg(required = true, value_name = "RUN")]
     pub(crate) parts: Vec<PathBuf>,
+    /// Print JSON: what the run says
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What cases run on.
@@ -329,6 +338,9 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
+    /// Print JSON: the run record
+    #[arg(long)]
+    pub(crate) json: bool,
     /// key=value pairs, for every key that has no option
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
@@ -416,6 +428,9 @@ pub(crate) struct CalibrateArguments {
     /// Where the profile goes (by default ~/.config/lowmem/gpus/NAME.yaml; from the virtual GPU nowhere)
     #[arg(long, value_name = "FILE.yaml")]
     pub(crate) out: Option<PathBuf>,
+    /// Print JSON: the profile as measured
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `lowmem on`.
@@ -477,6 +492,9 @@ pub(crate) struct ValidateArguments {
     /// A Python with PyTorch for CUDA 13 and the programs' packages (by default python3.11 with what `make setup` and setup/python-packages.sh fetch)
     #[arg(long)]
     pub(crate) python: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `lowmem report`.
@@ -484,6 +502,9 @@ pub(crate) struct ValidateArguments {
 pub(crate) struct ReportArguments {
     /// Run directory
     pub(crate) run_dir: PathBuf,
+    /// Print JSON: what the run says
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `lowmem export`.
@@ -535,12 +556,25 @@ pub(crate) struct FillTablesArguments {
     /// Change nothing; where the document is not what the runs give, print how it differs and end with exit code 5
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of a command that lists what it knows.
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `lowmem models`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ModelsArguments {
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
     #[command(subcommand)]
     pub(crate) command: Option<ModelsCommand>,
 }
@@ -554,6 +588,9 @@ pub(crate) struct FlagsArguments {
     /// Print a table for documents
     #[arg(long, conflicts_with = "schema")]
     pub(crate) markdown: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["markdown", "schema"])]
+    pub(crate) json: bool,
     /// Print the JSON schema of sweep files, which editors take
     #[arg(long)]
     pub(crate) schema: bool,

@@ -1,5 +1,7 @@
 //! What `lowmem` tells the shell.
 
+use std::fmt::Write;
+
 /// The exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitCode {
@@ -17,6 +19,32 @@ pub(crate) enum ExitCode {
     Differs = 5,
     /// Ended by Ctrl-C, as shells count it.
     Interrupted = 130,
+}
+
+impl ExitCode {
+    const ALL: [Self; 7] =
+        [Self::Done, Self::Fault, Self::BadInput, Self::NothingFits, Self::CasesFailed, Self::Differs, Self::Interrupted];
+
+    /// In words.
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Fault => "our fault, or the system's: a full disk, a worker that crashed",
+            Self::BadInput => "wrong usage or input: nothing was run",
+            Self::NothingFits => "nothing fits the GPU or the machine's memory",
+            Self::CasesFailed => "some cases failed for another reason than memory",
+            Self::Differs => "a comparison found something that got worse, or a document that is not what its runs give",
+            Self::Interrupted => "interrupted: what was done is kept",
+        }
+    }
+
+    /// All of them, as the end of `lowmem --help` says them.
+    pub(crate) fn help() -> String {
+        Self::ALL.into_iter().fold("Exit codes:".to_owned(), |mut text, code| {
+            let _ = write!(text, "\n  {:<3}  {}", code as u8, code.meaning());
+            text
+        })
+    }
 }
 
 impl From<ExitCode> for std::process::ExitCode {

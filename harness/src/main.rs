@@ -10,6 +10,7 @@ mod calibration;
 mod calibration_runs;
 mod children;
 mod cli;
+mod command_lines;
 mod commands;
 mod data;
 mod disk;
@@ -23,6 +24,7 @@ mod host_kills;
 mod host_peaks;
 mod host_rates;
 mod interrupt;
+mod json;
 mod kept_rates;
 mod model;
 mod nesting;
@@ -32,6 +34,7 @@ mod pytorch;
 mod ram;
 mod real_gpu;
 mod run_differences;
+mod run_json;
 mod run_store;
 mod scratch;
 mod shared_weights;
@@ -88,9 +91,10 @@ fn main() -> ExitCode {
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::History(arguments) => commands::history::run(&arguments),
         Command::FillTables(arguments) => commands::fill_tables::run(&arguments),
-        Command::Gpus => commands::gpus::run(),
+        Command::Gpus(arguments) => commands::gpus::run(&arguments),
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Flags(arguments) => commands::flags::run(&arguments),
+        Command::Schema { of } => commands::schema::run(of.as_deref()),
         Command::Setup => commands::setup::run(),
         Command::Completions { shell } => commands::completions::run(shell),
         Command::Man { folder } => commands::completions::write_pages(&folder),

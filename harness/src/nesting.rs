@@ -34,9 +34,10 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         | cli::Command::Export(_)
         | cli::Command::History(_)
         | cli::Command::FillTables(_)
-        | cli::Command::Gpus
+        | cli::Command::Gpus(_)
         | cli::Command::Models(_)
         | cli::Command::Flags(_)
+        | cli::Command::Schema { .. }
         | cli::Command::Setup
         | cli::Command::Completions { .. }
         | cli::Command::Man { .. } => return Ok(()),

@@ -1,12 +1,14 @@
 //! Real GPUs, as NVML finds them.
 
 use nvml_wrapper::Nvml;
+use schemars::JsonSchema;
+use serde::Serialize;
 use virtual_gpu_protocol::environment::PROFILE;
 
 use crate::stand_in;
 
 /// A GPU of this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct RealGpu {
     /// The name that its driver reports.
     pub(crate) title: String,

@@ -231,6 +231,9 @@ fn memory() -> Vec<Column> {
         of("needed_bytes", "bytes", "What an `oom` case needs of a GPU at least; what it would ask for later is not known.", |r| {
             text(needed_bytes(r))
         }),
+        of("predicted_need_bytes", "bytes", "What all of an `oom` case was predicted to take of a GPU, the context included.", |r| {
+            text(r.predicted_need_bytes)
+        }),
         of("host_requested_bytes", "bytes", "The allocation of the machine's own memory that failed, where the case is `oom_host`.", |r| {
             text(r.host_shortage.and_then(|shortage| shortage.requested_bytes))
         }),

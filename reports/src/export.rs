@@ -1,6 +1,7 @@
 //! A run for other programs: what stands in `results.csv`, with types, as JSON or SQL. What the columns are stands in `columns`.
 
-use serde_json::{Map, Value};
+use schemars::{Schema, json_schema};
+use serde_json::{Map, Value, json};
 
 use crate::columns::{Column, ColumnType, columns};
 use crate::error::Error;
@@ -40,6 +41,28 @@ fn json(run: &Run) -> String {
     let rows: Vec<String> = run.records.iter().map(|record| Value::Object(object(record)).to_string()).collect();
     // A case a line: such a file can be looked through.
     format!("[\n{}\n]\n", rows.join(",\n"))
+}
+
+/// What `Format::Json` is, as a schema.
+pub fn export_schema() -> Schema {
+    let columns = columns();
+    let of = |column: &Column| {
+        let kind = match column.kind {
+            ColumnType::Text => "string",
+            ColumnType::Integer => "integer",
+            ColumnType::Real => "number",
+            ColumnType::Bool => "boolean",
+        };
+        (column.name.to_owned(), json!({ "type": [kind, "null"], "description": column.doc }))
+    };
+    let properties: Map<String, Value> = columns.iter().map(of).collect();
+    let required: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    json_schema!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Array_of_Result",
+        "type": "array",
+        "items": { "type": "object", "properties": properties, "required": required },
+    })
 }
 
 fn sql(run: &Run) -> String {

@@ -36,7 +36,7 @@ use std::path::Path;
 pub use advice::{flags, host_remedies, level_and_flags, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use error::Error;
-pub use export::{Format, export};
+pub use export::{Format, export, export_schema};
 pub use fill::{Filled, Open, fill};
 pub use load::{MANIFEST, RECORDS, Records, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
@@ -47,7 +47,7 @@ pub use run::{Card, Host, Manifest, Run};
 pub use sentences::{duration, fit, fits_not, nearest, source, steps_that_ran};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, terminal_notes};
-pub use verdict::{Miss, Verdict, nearest_by_ram, nearest_miss, needed_bytes, ranked};
+pub use verdict::{Miss, Need, Verdict, nearest_by_ram, nearest_miss, need, needed_bytes, ranked};
 pub use whole_file::write_whole;
 pub use words::{CONTEXT, counters, in_gib, rough_time, time, time_with_range};
 

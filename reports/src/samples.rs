@@ -78,6 +78,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         steps_of: None,
         gpu_state: None,
         is_skipped: false,
+        predicted_need_bytes: None,
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }
 }

@@ -112,9 +112,10 @@ pub(crate) fn step(record: &RunRecord) -> Option<String> {
 /// The case that missed by least, and by how much.
 pub fn nearest(miss: &Miss<'_>, capacity_bytes: Option<u64>) -> String {
     let stage = miss.record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
-    let needed = format!("Nearest: {}, which ran out of memory{stage} and needs at least {:.2}", miss.record.case, gib(miss.needed_bytes));
+    let word = miss.need.word();
+    let needed = format!("Nearest: {}, which ran out of memory{stage} and needs {word} {:.2}", miss.record.case, gib(miss.need.bytes));
     match capacity_bytes.map(|bytes| miss.record.config.usable_of(bytes)) {
-        Some(held) => format!("{needed} of {:.2} GiB. At least {:.2} GiB are missing.", gib(held), gib(miss.missing_bytes)),
+        Some(held) => format!("{needed} of {:.2} GiB: {word} {:.2} GiB are missing.", gib(held), gib(miss.missing_bytes)),
         None => format!("{needed} GiB."),
     }
 }

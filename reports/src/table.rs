@@ -10,7 +10,7 @@ use crate::advice::host_remedies;
 use crate::ram::{self, pinned_bytes};
 use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
-use crate::verdict::{needed_bytes, total_secs};
+use crate::verdict::{need, total_secs};
 use crate::words::{CONTEXT, counters, in_gib, time};
 
 /// Lines that are no records and are named one by one.
@@ -53,8 +53,8 @@ pub const TABLE: [TableColumn; 13] = [
     TableColumn::text("outcome", outcome),
     TableColumn::memory("peak allocated GiB", false, |record| in_gib(record.peak_allocated_bytes())),
     TableColumn::memory("peak reserved GiB", false, |record| in_gib(record.peak_reserved_bytes())),
-    TableColumn::memory("peak device GiB", true, |record| match needed_bytes(record) {
-        Some(bytes) => format!("≥ {}", in_gib(Some(bytes))),
+    TableColumn::memory("peak device GiB", true, |record| match need(record) {
+        Some(need) => format!("{} {}", need.sign(), in_gib(Some(need.bytes))),
         None => in_gib(record.peak_device_bytes()),
     }),
     // On the CPU too.
@@ -123,10 +123,13 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
     if records.iter().any(|record| record.is_skipped) {
         notes.push("Not run: by the forecast of the virtual GPU the case cannot fit, so the real one did not try it.".to_owned());
     }
-    if run.count(Outcome::Oom) > 0 {
-        notes.push(
-            "oom: out of memory, the case does not fit. It needs at least what stands after ≥; how much more is not known.".to_owned(),
-        );
+    let needs: Vec<_> = records.iter().filter_map(need).collect();
+    if !needs.is_empty() {
+        let whole = needs.iter().any(|need| need.is_whole).then_some(" It is predicted to need what stands after ≈.");
+        let at_least =
+            needs.iter().any(|need| !need.is_whole).then_some(" It needs at least what stands after ≥; how much more is not known.");
+        let said = [whole, at_least].into_iter().flatten();
+        notes.push(said.fold("oom: out of memory, the case does not fit.".to_owned(), |note, said| note + said));
     }
     notes.extend(ram::notes(run));
     // What to do follows from the configuration: the first case stands for all.

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use engine_protocol::{Outcome, RunRecord, Secs};
+use engine_protocol::{Config, Outcome, RunRecord, Secs};
 
 use crate::run::Run;
 
@@ -14,19 +14,31 @@ pub(crate) fn total_secs(record: &RunRecord) -> Option<Secs> {
     record.total_secs().filter(|_| record.outcome == Outcome::Ok)
 }
 
-/// What puts cases in order, the best first: time, where all have one, in steps of a hundredth; then level, peak of device memory, and the larger tile, which
-/// computes less overlap.
-type Rank = (Option<i64>, u8, Option<u64>, Reverse<Option<u32>>);
+/// Times that are at most so much longer than the shortest count as the same.
+const SAME_TIME: f64 = 1.01;
 
-/// The fitting cases, the best first.
+/// What puts cases of one time in order, the best first: level, peak of device memory, and the larger tile, which computes less overlap.
+type Rank = (u8, Option<u64>, Reverse<Option<u32>>);
+
+fn rank(record: &RunRecord) -> Rank {
+    (record.config.low_mem_level, record.peak_device_bytes(), Reverse(record.config.vae_tile_size))
+}
+
+/// The fitting cases, the best first: by time, where all have one, and those that are as fast as the fastest of them by what else counts.
 pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
     let mut fitting: Vec<_> = records.filter(|record| record.outcome == Outcome::Ok).collect();
-    let timed = fitting.iter().all(|record| record.total_secs().is_some());
-    let step = |record: &RunRecord| record.total_secs().map(|secs| (secs.expected.ln() * 100.0).round() as i64);
-    fitting.sort_by_key(|record| -> Rank {
-        let config = &record.config;
-        (if timed { step(record) } else { None }, config.low_mem_level, record.peak_device_bytes(), Reverse(config.vae_tile_size))
-    });
+    let secs = |record: &RunRecord| record.total_secs().map_or(f64::INFINITY, |secs| secs.expected);
+    if fitting.iter().any(|record| record.total_secs().is_none()) {
+        fitting.sort_by_key(|record| rank(record));
+        return fitting;
+    }
+    fitting.sort_by(|a, b| secs(a).total_cmp(&secs(b)));
+    let mut rest = fitting.as_mut_slice();
+    while let Some(fastest) = rest.first().map(|record| secs(record)) {
+        let (same, slower) = rest.split_at_mut(rest.partition_point(|record| secs(record) <= fastest * SAME_TIME).max(1));
+        same.sort_by_key(|record| rank(record));
+        rest = slower;
+    }
     fitting
 }
 
@@ -48,10 +60,31 @@ pub struct Verdict<'a> {
 pub struct Miss<'a> {
     /// The case.
     pub record: &'a RunRecord,
-    /// What the GPU would have had to hold at least, the context included.
-    pub needed_bytes: u64,
-    /// `needed_bytes` less what it holds.
+    /// What it would have needed.
+    pub need: Need,
+    /// `need` less what the GPU holds.
     pub missing_bytes: u64,
+}
+
+/// What a case that ran out of memory would have needed of a GPU, the context included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// How much.
+    pub bytes: u64,
+    /// Whether it is what the whole case is predicted to take, and not only what it had asked for when it failed.
+    pub is_whole: bool,
+}
+
+impl Need {
+    /// `about` or `at least`.
+    pub fn word(self) -> &'static str {
+        if self.is_whole { "about" } else { "at least" }
+    }
+
+    /// The same as a sign, for a table.
+    pub(crate) fn sign(self) -> &'static str {
+        if self.is_whole { "≈" } else { "≥" }
+    }
 }
 
 impl Verdict<'_> {
@@ -59,6 +92,11 @@ impl Verdict<'_> {
     pub fn subject(&self) -> String {
         let config = &self.records[0].config;
         format!("{} at {}, {} frames", config.model, config.resolution, config.frames)
+    }
+
+    /// A configuration of the video that it is about.
+    pub fn subject_config(&self) -> &Config {
+        &self.records[0].config
     }
 
     /// How much video it is about: pixels of all frames.
@@ -105,11 +143,18 @@ pub fn nearest_by_ram<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Optio
 /// Of the cases that ran out of memory, the one that would have needed least.
 pub fn nearest_miss<'a>(records: impl Iterator<Item = &'a RunRecord>, capacity: Option<u64>) -> Option<Miss<'a>> {
     let misses = records.filter_map(|record| {
-        let needed_bytes = needed_bytes(record)?;
-        let usable = capacity.map_or(needed_bytes, |bytes| record.config.usable_of(bytes));
-        Some(Miss { record, needed_bytes, missing_bytes: needed_bytes.saturating_sub(usable) })
+        let need = need(record)?;
+        let usable = capacity.map_or(need.bytes, |bytes| record.config.usable_of(bytes));
+        Some(Miss { record, need, missing_bytes: need.bytes.saturating_sub(usable) })
     });
-    misses.min_by_key(|miss| miss.needed_bytes)
+    misses.min_by_key(|miss| miss.need.bytes)
+}
+
+/// What a case that ran out of memory would have needed: what it is predicted to take, or what it had asked for at least where that is more or nothing is predicted.
+pub fn need(record: &RunRecord) -> Option<Need> {
+    let at_least = needed_bytes(record)?;
+    let whole = record.predicted_need_bytes.filter(|&predicted| predicted >= at_least);
+    Some(Need { bytes: whole.unwrap_or(at_least), is_whole: whole.is_some() })
 }
 
 /// What the GPU would have had to hold at least for a case that ran out of memory: the failed stage's peak of allocated bytes, the allocation that
@@ -169,8 +214,18 @@ mod tests {
         let miss = verdicts[0].nearest.expect("a miss");
         assert_eq!(miss.record.case, "level3");
         // 20 GiB allocated, 10 GiB asked for, 1 GiB beside the allocator; the GPU holds 24.
-        assert_eq!(miss.needed_bytes, 31 << 30);
+        assert_eq!(miss.need, Need { bytes: 31 << 30, is_whole: false });
         assert_eq!(miss.missing_bytes, 7 << 30);
+    }
+
+    #[test]
+    fn a_case_that_ran_out_early_needs_what_all_of_it_is_predicted_to_take() {
+        let predicted = |name, gib: u64| RunRecord { predicted_need_bytes: Some(gib << 30), ..samples::oom(name, 0, 20) };
+        // Each had asked for 31 GiB when it failed: a prediction of less than that is wrong.
+        let run = samples::run(vec![predicted("level0", 44), predicted("level1", 40), predicted("level2", 30)]);
+        let needs: Vec<_> = run.records.iter().filter_map(need).map(|need| (need.bytes >> 30, need.word())).collect();
+        assert_eq!(needs, [(44, "about"), (40, "about"), (31, "at least")]);
+        assert_eq!(verdicts(&run)[0].nearest.map(|miss| miss.record.case.as_str()), Some("level2"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, stdout};
+use crate::command::{ANSWERS, Place, as_its_schema_says, json, stdout};
 
 const ARGUMENTS: [&str; 9] = ["autotune", "--gpu", "24GB", "--device", "virtual", "--model", "wan-tiny", "--out", "run"];
 
@@ -12,7 +12,7 @@ fn the_fastest_that_fits_is_recommended() {
     let said = stdout(&place.lowmem_with(ANSWERS).args(ARGUMENTS).assert().success());
     for part in [
         "Fastest, recommended: level 1",
-        "vae_tile_size=16",
+        "vae_tile_size=512",
         "Fits: 21.00 of 23.65 GiB (virtual)",
         "Peak: 20.00 GiB allocated, 20.00 GiB reserved, 21.00 GiB device, in denoise",
         "Time: not known",
@@ -29,7 +29,7 @@ fn the_fastest_that_fits_is_recommended() {
 fn the_smallest_peak_is_best_for_memory() {
     let place = Place::new();
     let said = stdout(&place.lowmem_with(ANSWERS).args(ARGUMENTS).args(["--objective", "memory", "--json"]).assert().success());
-    let answer: Value = serde_json::from_str(&said).expect("JSON");
+    let answer = as_its_schema_says(&said, "autotune");
     assert_eq!((&answer["best"], &answer["best"]["low_mem_level"]), (&answer["smallest"], &3.into()));
     assert_eq!(answer["fastest"]["low_mem_level"], 1);
     assert_eq!(answer["best"]["peak_device_bytes"], 6u64 << 30);
@@ -51,12 +51,12 @@ oom denoise
     for part in [
         "Nothing fits into 23.65 GiB",
         "Nearest: level3",
-        "ran out of memory in denoise and needs at least 33.00 of 23.65 GiB. At least 9.35 GiB are missing.",
+        "ran out of memory in denoise and needs at least 33.00 of 23.65 GiB: at least 9.35 GiB are missing.",
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
     let rows = place.rows("run");
-    assert!(rows.iter().all(|row| ["", "16"].contains(&&row["vae_tile_size"])), "a smaller tile does not help denoise");
+    assert!(rows.iter().all(|row| ["", "512"].contains(&&row["vae_tile_size"])), "a smaller tile does not help denoise");
 }
 
 /// What takes least does not fit as it is: then heads are taken in parts.
@@ -64,7 +64,7 @@ oom denoise
 fn what_fits_by_cutting_denoise_is_found() {
     let best = |words: &str| {
         let said = stdout(&Place::new().autotune("run", words).arg("--json").assert().success());
-        let answer: Value = serde_json::from_str(&said).expect("JSON");
+        let answer = as_its_schema_says(&said, "autotune");
         let peak = answer["best"]["peak_device_bytes"].as_u64().expect("a peak");
         assert!(peak <= answer["capacity_bytes"].as_u64().expect("a capacity"), "{answer:#}");
         answer["best"]["settings"]["head_chunk"].as_u64().unwrap_or(0)
@@ -78,7 +78,7 @@ fn where_nothing_fits_what_would_is_said() {
     let place = Place::new();
     let words = "--model wan2.1-t2v-14b --resolution 1280x720 --gpu 2GB";
     let assert = place.autotune("run", words).arg("--json").assert().code(3);
-    let answer: Value = serde_json::from_str(&stdout(&assert)).expect("JSON");
+    let answer = json(&assert, "autotune");
     let [needed, missing] = ["needed_bytes", "missing_bytes"].map(|key| answer["nearest_miss"][key].as_u64().expect(key));
     assert_eq!(needed - missing, answer["capacity_bytes"].as_u64().expect("a capacity"), "{answer:#}");
     let would_fit = &answer["would_fit"];
@@ -93,10 +93,10 @@ fn a_deadline_and_a_margin_are_kept() {
     let place = Place::new();
     let words = "--model wan2.1-t2v-1.3b --resolution 480p --gpu rtx-4090 --json";
     let asked = |name: &str, more: &[&str]| place.autotune(name, words).args(more).assert();
-    let answer: Value = serde_json::from_str(&stdout(&asked("margin", &["--margin", "50%", "--reserve", "1GB"]).success())).expect("JSON");
+    let answer = json(&asked("margin", &["--margin", "50%", "--reserve", "1GB"]).success(), "autotune");
     let [peak, capacity] = [&answer["best"]["peak_device_bytes"], &answer["capacity_bytes"]].map(|bytes| bytes.as_u64().expect("bytes"));
     assert!(peak <= capacity / 2 - (1 << 30), "{answer:#}");
-    let answer: Value = serde_json::from_str(&stdout(&asked("deadline", &["--deadline", "1s"]).code(3))).expect("JSON");
+    let answer = json(&asked("deadline", &["--deadline", "1s"]).code(3), "autotune");
     assert!(answer["best"].is_null() && answer["too_slow"]["total_secs"]["expected"].as_f64().is_some_and(|secs| secs > 1.0), "{answer:#}");
     for (option, wrong) in [("--deadline", "soon"), ("--margin", "120%"), ("--reserve", "much")] {
         asked("wrong", &[option, wrong]).code(2);

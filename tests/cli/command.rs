@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use engine_protocol::{Event, Secs, Stage, StageMemory, StageTime, Transfers};
+use lowmem_tests::root;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A worker that answers: level 0 runs out in denoise, the others fit, each in less than the one before.
@@ -177,6 +179,42 @@ pub(crate) fn executable(name: &str) -> PathBuf {
 /// What a command printed on standard output.
 pub(crate) fn stdout(assert: &assert_cmd::assert::Assert) -> String {
     String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
+}
+
+/// What a command printed with `--json`, which is as the command's schema in `docs/schemas` says, and has nothing that stands in none.
+pub(crate) fn json(assert: &assert_cmd::assert::Assert, command: &str) -> Value {
+    as_its_schema_says(&stdout(assert), command)
+}
+
+/// A text that is JSON as the schema of that command says, as a value.
+pub(crate) fn as_its_schema_says(text: &str, command: &str) -> Value {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"));
+    let path = root().join(schema_path(command));
+    let mut schema: Value = serde_json::from_str(&fs::read_to_string(&path).expect("a schema")).expect("JSON");
+    allow_nothing_else(&mut schema);
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let errors: Vec<_> = validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{command}: {errors:#?}");
+    value
+}
+
+/// Where the schema of what a command prints lies.
+pub(crate) fn schema_path(command: &str) -> String {
+    format!("docs/schemas/{}.json", command.replace(" --", "-").replace(' ', "-").to_lowercase())
+}
+
+/// A newer version may say more; this one says what stands in its schemas.
+fn allow_nothing_else(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.contains_key("properties") && !fields.contains_key("additionalProperties") {
+                fields.insert("additionalProperties".into(), false.into());
+            }
+            fields.values_mut().for_each(allow_nothing_else);
+        }
+        Value::Array(items) => items.iter_mut().for_each(allow_nothing_else),
+        _ => {}
+    }
 }
 
 /// What a command printed on standard error.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, lowmem, stderr, stdout};
+use crate::command::{ANSWERS, Place, json, lowmem, stderr, stdout};
 
 const SWEEP: [&str; 6] = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual"];
 
@@ -18,7 +18,7 @@ fn two_runs_are_held_against_each_other() {
     // Device memory of level 2 went from 11 to 12 GiB.
     place.lowmem_with(ANSWERS).args(words).args(["--fail-above", "10%"]).assert().success();
     let assert = place.lowmem_with(ANSWERS).args(words).args(["--fail-above", "2%", "--json"]).assert().code(5);
-    let found: Value = serde_json::from_str(&stdout(&assert)).expect("JSON");
+    let found = json(&assert, "compare");
     let failed: Vec<_> = found["failed"].as_array().expect("cases").iter().filter_map(Value::as_str).collect();
     assert_eq!(failed, ["level2-sdpa", "level2-math"]);
     let [before, after] = ["before", "after"].map(|run| found["cases"][4]["peak_device_bytes"][run].as_f64().expect("bytes"));
@@ -39,11 +39,10 @@ fn cards_stand_side_by_side_with_what_they_cost() {
     let words = ["cards", "--model", "wan2.1-t2v-1.3b", "--resolution", "480p", "--gpu", "rtx-3060,rtx-4090", "--prices", "prices.yaml"];
     let said = stdout(&lowmem().current_dir(place.path("")).args(words).assert().success());
     assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
-    let rows: Value =
-        serde_json::from_str(&stdout(&lowmem().current_dir(place.path("")).args(words).arg("--json").assert().success())).expect("JSON");
+    let rows = json(&lowmem().current_dir(place.path("")).args(words).arg("--json").assert().success(), "cards");
     let figure = |row: usize, key: &str| rows[row][key].as_f64().unwrap_or_else(|| panic!("{key}: {rows:#}"));
     assert!(figure(1, "videos_a_day") > figure(0, "videos_a_day"), "{rows:#}");
-    let secs = rows[0]["total_secs"]["expected"].as_f64().expect("a time");
+    let secs = rows[0]["best"]["total_secs"]["expected"].as_f64().expect("a time");
     assert!((figure(0, "cost_a_video") - 0.10 * secs / 3600.0).abs() < 1e-9);
     assert!(rows[1]["largest_resolution"].is_string());
     place.file("prices.yaml", "rtx-9999: 1\n");
@@ -55,7 +54,7 @@ fn cards_stand_side_by_side_with_what_they_cost() {
 #[test]
 fn the_largest_video_is_where_the_next_does_not_fit() {
     let words = ["max", "--gpu", "1.5GB", "--model", "wan2.1-t2v-1.3b", "--resolution", "480p", "--json"];
-    let found: Value = serde_json::from_str(&stdout(&lowmem().args(words).assert().success())).expect("JSON");
+    let found = json(&lowmem().args(words).assert().success(), "max");
     let largest = &found["largest"][0];
     let frames = largest["frames"].as_u64().expect("frames");
     assert!(frames % 4 == 1 && frames > 21, "{found:#}");

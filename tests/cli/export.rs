@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, lowmem, stderr, stdout};
+use crate::command::{ANSWERS, Place, as_its_schema_says, json, lowmem, stderr, stdout};
 
 const SWEEP: [&str; 7] = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out"];
 
@@ -33,7 +33,8 @@ fn csv_and_markdown_are_the_files_that_are_there() {
 #[test]
 fn json_is_typed_as_the_page_of_columns_says() {
     let place = swept();
-    let rows: Vec<Value> = serde_json::from_str(&exported(&place, "json")).expect("JSON");
+    let rows = as_its_schema_says(&exported(&place, "json"), "export");
+    let rows = rows.as_array().expect("rows");
     assert_eq!(rows.len(), 8);
     let page = fs::read_to_string(lowmem_tests::root().join("docs/results.md")).expect("docs/results.md");
     let typed: Vec<(&str, &str)> = page
@@ -41,7 +42,7 @@ fn json_is_typed_as_the_page_of_columns_says() {
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
         .filter_map(|(name, rest)| Some((name, rest.split(" |").next()?)))
         .collect();
-    for row in &rows {
+    for row in rows {
         let row = row.as_object().expect("an object");
         for (name, value) in row {
             let kind = typed.iter().find(|(column, _)| column == name).unwrap_or_else(|| panic!("{name} is not in docs/results.md")).1;
@@ -79,7 +80,8 @@ fn history_has_a_line_for_each_run_and_what_changed() {
     place.lowmem_with(&ANSWERS.replace("denoise 20", "denoise 19")).args(SWEEP).arg("runs/b").assert().success();
     place.lowmem_with(ANSWERS).args(["sweep", "smoke", "--gpu", "80GB", "--device", "virtual", "--out", "runs/c"]).assert().success();
     fs::create_dir(place.path("runs/empty")).expect("a folder");
-    let runs: Vec<Value> = serde_json::from_str(&stdout(&history(&["runs", "--json"]).success())).expect("JSON");
+    let runs = json(&history(&["runs", "--json"]).success(), "history");
+    let runs = runs.as_array().expect("runs");
     assert_eq!(runs.len(), 3);
     let of = |gpu: &str| runs.iter().filter(|run| run["gpu"] == gpu).collect::<Vec<_>>();
     let changed: Vec<_> = of("rtx-4090").iter().map(|run| run["changed"].clone()).collect();

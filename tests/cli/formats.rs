@@ -10,7 +10,7 @@ use openh264::decoder::Decoder;
 use openh264::formats::YUVSource;
 use safetensors::SafeTensors;
 
-use crate::command::{Place, lowmem, stderr, stdout};
+use crate::command::{Place, json, lowmem, stderr, stdout};
 
 const FRAMES: usize = 9;
 const WIDTH: usize = 48;
@@ -167,7 +167,7 @@ fn a_checkpoint_is_inspected() {
         assert!(!said.contains("missing") && !said.contains("unexpected"), "{said}");
     }
     let assert = lowmem().args(["models", "inspect", "--json"]).arg(checkpoint("diffusers")).assert().success();
-    let inventory: serde_json::Value = serde_json::from_str(&stdout(&assert)).expect("JSON");
+    let inventory = json(&assert, "models inspect");
     assert_eq!(inventory["components"][1]["tensors"], 69);
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::command::{Place, executable, lowmem, stderr, stdout};
+use crate::command::{Place, executable, json, lowmem, stderr, stdout};
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 
@@ -101,7 +101,7 @@ fn autotune_in(ram: &str) -> serde_json::Value {
     let place = Place::new();
     let mut command = place.autotune("run", words);
     command.args(["--ram", ram]);
-    serde_json::from_str(&stdout(&command.assert().success())).expect("JSON")
+    json(&command.assert().success(), "autotune")
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod graphs;
 mod host_memory;
 mod hostile_workers;
 mod interrupt;
+mod json;
 mod kills;
 mod nesting;
 mod not_finite;

@@ -3,7 +3,7 @@
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 
-use crate::command::{Place, lowmem, stderr, stdout};
+use crate::command::{Place, as_its_schema_says, lowmem, stderr, stdout};
 use crate::python::{PYTHON, path_to_torch};
 
 /// `lowmem on ARGUMENTS -- python program.py WORDS`, with PyTorch on the path.
@@ -201,7 +201,7 @@ kept = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
         let json = format!("--json={}", file.display());
         let assert = on(&place, &["rtx-4090", &json], &program, &[]).assert().code(code);
         assert_says(&assert, &[said, "Whether it fits is not known", "it held 1.00 GiB page-locked"]);
-        let verdict: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).expect("written")).expect("JSON");
+        let verdict = as_its_schema_says(&std::fs::read_to_string(file).expect("written"), "on");
         assert_eq!([&verdict["course"], &verdict["verdict"]], ["cut", "not known"]);
         assert!(!stderr(&assert).contains("Fits"), "{}", stderr(&assert));
     }
@@ -276,7 +276,7 @@ fn a_card_that_would_have_to_do_with_less_cache_is_not_known() {
     // What lives at the same time has no way out.
     let together = GROWING.replace("    del block\n", "    kept.append(block)\n").replace("for gib", "kept = []\nfor gib");
     let mut command = on(&place, &["rtx-4090", "--json"], &together, &[]);
-    let verdict: serde_json::Value = serde_json::from_str(&stdout(&command.assert().success())).expect("JSON");
+    let verdict = as_its_schema_says(&stdout(&command.assert().success()), "on");
     for (card, word) in [("rtx-4060", "too small"), ("rtx-3060", "too small"), ("rtx-3090", "fits"), ("t4", "too small")] {
         assert_eq!(verdict["gpus"][card], word, "{card}: {verdict}");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{Place, stderr, stdout};
+use crate::command::{Place, as_its_schema_says, stderr, stdout};
 use crate::on::on;
 
 const MIB: u64 = 1 << 20;
@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 fn json(place: &Place, arguments: &[&str], program: &str) -> Value {
     let assert = on(place, &[arguments, &["--json"]].concat(), program, &[]).assert().success();
     let said = stdout(&assert);
-    serde_json::from_str(said.lines().last().expect("a line")).unwrap_or_else(|error| panic!("{error}: {said}\n{}", stderr(&assert)))
+    as_its_schema_says(said.lines().last().unwrap_or_else(|| panic!("{}", stderr(&assert))), "on")
 }
 
 /// Four layers of 64 MiB without bias, trained by AdamW.

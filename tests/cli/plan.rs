@@ -2,7 +2,7 @@
 
 use engine_protocol::{BufferUse, Home, Moves, PlanReport, Stage};
 
-use crate::command::{lowmem, stderr, stdout};
+use crate::command::{json, lowmem, stderr, stdout};
 
 fn report(words: &[&str]) -> PlanReport {
     let assert = lowmem().args(["plan", "--json"]).args(words).assert().success();
@@ -109,7 +109,7 @@ fn what_makes_no_plan_is_refused() {
 fn what_does_not_fit_is_exit_3_and_the_json_says_so() {
     let plan = |words: &[&str]| lowmem().args(["plan", "--json", "--model", "wan2.1-t2v-14b"]).args(words).assert();
     let verdict = |assert: &assert_cmd::assert::Assert| {
-        let plan: serde_json::Value = serde_json::from_str(&stdout(assert)).expect("JSON");
+        let plan = json(assert, "plan");
         assert!(plan["peak_allocated_bytes"].as_u64().is_some() && plan["ram_peak_bytes"].as_u64().is_some(), "{plan:#}");
         (plan["fits"].as_bool(), plan["capacity_bytes"].as_u64())
     };

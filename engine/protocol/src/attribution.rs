@@ -1,5 +1,6 @@
 //! What GPU memory is for: the parts that a peak is taken apart into.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an allocation is for. Each belongs to one purpose.
@@ -35,7 +36,7 @@ impl Purpose {
 }
 
 /// A peak taken apart, in bytes. All but slack come to the peak of allocated bytes, and with slack to that of reserved bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PeakParts {
     /// [`Purpose::Weights`].
     pub weights_bytes: u64,

@@ -1,11 +1,12 @@
 //! What a GPU and its host were measured to take, apart from the work of models: copies, small kernels, and memory beside tensors.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Secs;
 
 /// What was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Measured {
     /// From page-locked memory of the host.
@@ -34,7 +35,7 @@ impl Measured {
 }
 
 /// One measurement.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// What was measured.
@@ -46,7 +47,7 @@ pub struct Measurement {
 }
 
 /// What a process was seen to hold on the GPU beside tensors, part by part, by the driver's free memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredMemory {
     /// In use after the first kernel, by whatever process.
@@ -62,7 +63,7 @@ pub struct MeasuredMemory {
 }
 
 /// All of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// The name that the device reports.

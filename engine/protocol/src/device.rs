@@ -1,9 +1,10 @@
 //! What a case runs on.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What runs a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     /// A real GPU.

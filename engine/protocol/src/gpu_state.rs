@@ -1,5 +1,6 @@
 //! What a real GPU was like before a case and while it ran, and what of it makes the case's figures doubtful.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::gib;
@@ -8,7 +9,7 @@ use crate::gib;
 const UNSEEN_SHARE: f64 = 0.01;
 
 /// What a real GPU was like, as its driver says. What it does not say is empty.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct GpuState {
     /// Before the case, in degrees Celsius.
     pub temperature_c: Option<u32>,
@@ -33,7 +34,7 @@ pub struct GpuState {
 }
 
 /// A process on a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GpuProcess {
     /// Its id, as the driver knows it.
     pub process: u32,
@@ -42,7 +43,7 @@ pub struct GpuProcess {
 }
 
 /// What holds a GPU's clocks down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Throttle {
     /// It is at its power limit.

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{GIB, gib};
 
 /// What a process holds of the host's memory (RAM) at most.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostMemory {
     /// All that is resident at once, page-locked memory included; empty where it is not known: on the virtual GPU weights are never written.
     pub peak_bytes: Option<u64>,
@@ -31,7 +32,7 @@ pub const HOST_PROCESS_BYTES: u64 = 256 << 20;
 pub const GPU_HOST_PROCESS_BYTES: u64 = 1 << 30;
 
 /// Memory of the host that was asked for and was not there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostShortage {
     /// The allocation that failed; empty where that is not known.
     pub requested_bytes: Option<u64>,
@@ -46,7 +47,7 @@ pub struct HostShortage {
 pub const HOST_COPY_BYTES_PER_SEC: f64 = 20e9;
 
 /// Memory whose pages were to be locked, and were not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotPageLocked {
     /// How much.
     pub bytes: u64,

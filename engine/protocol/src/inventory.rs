@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelSpec;
 
 /// What a checkpoint holds, held against what its model needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Inventory {
     /// How its files are laid out: `diffusers`, `original` for Wan's own, or `files` that were named or found one by one.
     pub layout: String,
@@ -25,7 +26,7 @@ pub struct Inventory {
 }
 
 /// What one part's files hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ComponentInventory {
     /// Its folder or file.
     pub name: String,

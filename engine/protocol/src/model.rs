@@ -1,11 +1,12 @@
 //! Model definitions: the shapes of a published model's three parts, as `sweeps/models/NAME.yaml` holds them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Sampler;
 
 /// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// The name on the command line, `wan2.1-t2v-14b`.
@@ -28,7 +29,7 @@ pub struct ModelSpec {
 }
 
 /// Shapes of a umT5 encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextEncoderSpec {
     /// Rows of the embedding table.
@@ -54,7 +55,7 @@ pub struct TextEncoderSpec {
 }
 
 /// Shapes of a Wan transformer (diffusers' `WanTransformer3DModel`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerSpec {
     /// Transformer blocks.
@@ -80,7 +81,7 @@ pub struct TransformerSpec {
 }
 
 /// A pool of two transformers of the same shapes: one for high noise, one for low noise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSpec {
     /// The high-noise transformer predicts at timesteps from this share of all on, the low-noise one below.
@@ -91,7 +92,7 @@ pub struct PoolSpec {
 }
 
 /// Shapes of a Wan VAE (diffusers' `AutoencoderKLWan`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeSpec {
     /// Channels at full resolution.
@@ -148,7 +149,7 @@ impl VaeSpec {
 }
 
 /// How the model's authors sample from it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
     /// Sampler steps.

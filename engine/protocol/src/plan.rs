@@ -1,5 +1,6 @@
 //! What a configuration means for memory before anything is allocated: the answer to `lowmem plan`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, HostMemory, ProcessUse, Stage};
@@ -8,7 +9,7 @@ use crate::{Config, HostMemory, ProcessUse, Stage};
 pub const POOL_STREAMS: u64 = 4 * 32;
 
 /// Where weights live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Home {
     /// On the GPU.
@@ -24,7 +25,7 @@ pub enum Home {
 }
 
 /// When weights are copied to the GPU after loading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Moves {
     /// They stay where they are.
@@ -38,7 +39,7 @@ pub enum Moves {
 }
 
 /// Groups of one component that are alike in size and place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedGroups {
     /// What people call the component: `text encoder`, `transformer`, `VAE`.
     pub component: String,
@@ -55,7 +56,7 @@ pub struct PlannedGroups {
 }
 
 /// What a buffer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BufferUse {
     /// Streamed groups take turns in it.
@@ -74,7 +75,7 @@ impl BufferUse {
 }
 
 /// Buffers that a component needs while it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedBuffers {
     /// What people call the component that uses them.
     pub component: String,
@@ -89,7 +90,7 @@ pub struct PlannedBuffers {
 }
 
 /// What one stage will hold on the GPU at its peak.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedStage {
     /// Which one.
     pub stage: Stage,
@@ -109,7 +110,7 @@ impl PlannedStage {
 }
 
 /// What one stage will hold of the host's memory at its peak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedHost {
     /// Which one.
     pub stage: Stage,
@@ -118,7 +119,7 @@ pub struct PlannedHost {
 }
 
 /// What will live where, and the predicted peak of each stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanReport {
     /// The configuration, with what it leaves to the machine settled.
     pub config: Config,
@@ -131,6 +132,10 @@ pub struct PlanReport {
     /// What all stages will hold of the host's memory, in order.
     #[serde(default)]
     pub host: Vec<PlannedHost>,
+    /// How many latent positions the VAE decodes, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
+    /// versions that did not say it.
+    #[serde(default)]
+    pub vae_positions: Option<u64>,
     /// What the process will hold on the GPU beside tensors; empty where no GPU was named.
     #[serde(default)]
     pub process_bytes: Option<u64>,

@@ -1,5 +1,6 @@
 //! Where the time of a stage went: what its operations on the GPU took.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use virtual_gpu_protocol::{WorkKind, WorkType};
@@ -7,7 +8,7 @@ use virtual_gpu_protocol::{WorkKind, WorkType};
 use crate::Secs;
 
 /// What all calls of one operation came to in a stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationTime {
     /// libtorch's name, `aten::addmm`.
     pub name: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, Device, GpuState, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
@@ -23,7 +24,7 @@ pub fn first_schema() -> u32 {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// All stages ran.
@@ -68,7 +69,7 @@ impl Outcome {
 }
 
 /// Where a figure comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// On the real device.
@@ -91,7 +92,7 @@ impl Source {
 }
 
 /// One stage of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageRecord {
     /// Which one.
     pub stage: Stage,
@@ -142,7 +143,7 @@ impl StageRecord {
 }
 
 /// One run of one case. What is not known is empty, never zero.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunRecord {
     /// The schema that it is written in.
     #[serde(default = "first_schema")]
@@ -213,13 +214,17 @@ pub struct RunRecord {
     /// It was not run, since the virtual GPU says that it cannot fit: what is here is the virtual GPU's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_skipped: bool,
+    /// Of a case that ran out of the GPU's memory, what all of it was predicted to take: the stage that takes most, and what the process holds beside its tensors. Empty
+    /// where that is not known, and in schemas before 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_need_bytes: Option<u64>,
     /// Calls that the virtual GPU does not support, by name, with how often each was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unsupported_calls: BTreeMap<String, u64>,
 }
 
 /// What a case came to on a virtual GPU of the real one's kind. What is known from shapes alone is a prediction instead, as in [`StageRecord`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
     /// The most bytes of the device at once, the context included.
     pub peak_device_bytes: Option<u64>,

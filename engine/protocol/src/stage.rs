@@ -1,11 +1,12 @@
 //! The stages of a run, and what each held and moved.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{NotPageLocked, PeakParts};
 
 /// A part of making a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Weights to where they live.
@@ -34,7 +35,7 @@ impl Stage {
 }
 
 /// Memory counters of one stage. The peaks are the stage's own: they are reset when it begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StageMemory {
     /// Bytes in live tensors when the stage ended, as the caching allocator rounds them.
     pub allocated_bytes: u64,
@@ -52,7 +53,7 @@ pub struct StageMemory {
 }
 
 /// Bytes that crossed between host and GPU, as the engine asked for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Transfers {
     /// Host to device.
     pub h2d_bytes: u64,
@@ -64,7 +65,7 @@ pub struct Transfers {
 }
 
 /// A run that was out of memory and went on at a lower level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lowered {
     /// The stage in which memory ran out.
     pub stage: Stage,

@@ -3,10 +3,11 @@
 use std::iter::Sum;
 use std::ops::{Add, Mul, Sub};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Seconds. Of a measured time all three are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Secs {
     /// No less than this.
     pub low: f64,
@@ -65,7 +66,7 @@ impl Sum for Secs {
 }
 
 /// What the GPU was asked for in a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StageWork {
     /// Multiplications and additions of matrix products, convolutions and attention.
     pub operations: f64,
@@ -74,7 +75,7 @@ pub struct StageWork {
 }
 
 /// How long a stage took, and what came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageTime {
     /// From its first to its last moment on the device.
     pub secs: Secs,

@@ -65,6 +65,11 @@ pub trait Component: Debug {
     /// known is taken for a recent one.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64>;
 
+    /// How many latent positions it decodes, where it does; see [`PlanReport::vae_positions`](engine_protocol::PlanReport).
+    fn decoded_positions(&self, _config: &Config) -> Option<u64> {
+        None
+    }
+
     /// What its stage holds of the host's memory beside weights and buffers, where a GPU computes: what computes on the host all the same, and what waits there.
     fn on_host(&self, _config: &Config) -> HostMemory {
         HostMemory { peak_bytes: Some(0), pinned_peak_bytes: 0 }

@@ -62,6 +62,11 @@ impl Component for VaeComponent<'_> {
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }
 
+    /// Those of all its tiles.
+    fn decoded_positions(&self, config: &Config) -> Option<u64> {
+        Some(Decoding::of(config).ok()?.positions(config.latent_shape(self.model)))
+    }
+
     /// The finished video's pixels, which rows of tiles are gathered in, and what is remembered between chunks where that waits there.
     fn on_host(&self, config: &Config) -> HostMemory {
         let pixels = u64::from(config.frames) * u64::from(config.resolution.width) * u64::from(config.resolution.height) * 3;

@@ -46,6 +46,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         buffers: placed.iter().flat_map(PlacedComponent::buffers).collect(),
         stages: stages.into(),
         host: Vec::new(),
+        vae_positions: components.iter().find_map(|component| component.decoded_positions(config)),
         process_bytes: None,
     }
 }

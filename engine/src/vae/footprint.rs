@@ -82,6 +82,16 @@ impl VaeDecoder {
 }
 
 impl Decoding {
+    /// How many latent positions are decoded, those that tiles share counted for each of them.
+    ///
+    /// # Shapes
+    /// `latents` is `[C, T, H, W]`.
+    pub(crate) fn positions(self, latents: [i64; 4]) -> u64 {
+        let [_, frames, height, width] = latents;
+        let decoded = |extent| self.tiling.map_or(extent, |tiling| tiling.spans(extent).iter().map(Span::len).sum());
+        (frames * decoded(height) * decoded(width)) as u64
+    }
+
     /// A side of what is decoded at once of a frame with sides of so many latent pixels: all tiles of a frame have one size.
     fn side(self, extent: i64) -> i64 {
         self.tiling.and_then(|tiling| Some(tiling.spans(extent).first()?.len())).unwrap_or(extent)

@@ -7,7 +7,7 @@ use reports::Run;
 use crate::sweep::{OF_DECODE, text_without};
 
 /// `balanced` is at most so much slower than the fastest.
-const LOSS: f64 = 0.1;
+pub(super) const LOSS: f64 = 0.1;
 
 /// What is best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

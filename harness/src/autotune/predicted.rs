@@ -6,6 +6,7 @@ use engine_protocol::{GIB, PlanReport};
 
 use super::search_space::{Ladder, Rung};
 use crate::error::Error;
+use crate::json::NeedJson;
 use crate::model::Models;
 use crate::sweep::{Case, text_without};
 use crate::testbed::Testbed;
@@ -24,6 +25,11 @@ pub(crate) struct Need {
 }
 
 impl Need {
+    /// For programs.
+    pub(crate) fn as_json(self) -> NeedJson {
+        NeedJson { gpu_bytes: self.gpu_bytes, ram_bytes: self.ram_bytes }
+    }
+
     fn of(plan: &PlanReport) -> Self {
         let tensors = plan.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
         let process = plan.process_bytes.unwrap_or(UNKNOWN_PROCESS);
@@ -36,6 +42,8 @@ impl Need {
 pub(crate) struct Predicted {
     pub(crate) rung: Rung,
     pub(crate) need: Option<Need>,
+    /// How many latent positions it decodes, by which the time of decode goes.
+    pub(crate) positions: Option<u64>,
 }
 
 /// A budget: what the GPU and the machine may give.
@@ -73,9 +81,9 @@ fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &
     worker::plans(&requests.collect::<Result<Vec<_>, Error>>()?)
 }
 
-/// Ladders with what their rungs need. A rung that the machine settles to what an earlier one is too is left out.
+/// Ladders with what their rungs need, the fastest to decode first of those that cut denoise alike. A rung that the machine settles to what an earlier one is too is left out.
 pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models, can_predict: bool) -> Result<Vec<Vec<Predicted>>, Error> {
-    let rungs = |ladder: Ladder| ladder.rungs.into_iter().map(|rung| Predicted { rung, need: None }).collect::<Vec<_>>();
+    let rungs = |ladder: Ladder| ladder.rungs.into_iter().map(|rung| Predicted { rung, need: None, positions: None }).collect::<Vec<_>>();
     if !can_predict {
         return Ok(ladders.into_iter().map(rungs).collect());
     }
@@ -86,9 +94,11 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         let mut rungs = Vec::new();
         for (rung, plan) in ladder.rungs.into_iter().zip(plans.by_ref()) {
             if seen.insert(text_without(&plan.config, &[])?) {
-                rungs.push(Predicted { rung, need: Some(Need::of(&plan)) });
+                rungs.push(Predicted { rung, need: Some(Need::of(&plan)), positions: plan.vae_positions });
             }
         }
+        // Of ways that cut denoise alike, first the one that decodes least twice.
+        rungs.sort_by_key(|predicted| (predicted.rung.denoise, predicted.positions, predicted.rung.decode));
         known.push(rungs);
     }
     Ok(known)

@@ -4,15 +4,19 @@ use std::collections::HashMap;
 
 use engine_protocol::{Outcome, RunRecord, Stage};
 
+use super::answers::LOSS;
 use super::predicted::{Budget, Predicted, smallest};
 use super::search_space::{DENOISE, Rung, USUAL};
 use crate::error::Error;
 use crate::sweep::Case;
 
+/// Times that count as the same.
+const SAME: f64 = 0.01;
+
 /// A search over ladders.
 #[derive(Debug)]
 pub(crate) struct Search {
-    ladders: Vec<Vec<Rung>>,
+    ladders: Vec<Vec<Predicted>>,
     /// What is left where none of them fits: of what takes least, the finest cuts.
     last: Vec<Rung>,
 }
@@ -22,11 +26,10 @@ impl Search {
     pub(crate) fn new(predicted: &[Vec<Predicted>], budget: &Budget) -> Self {
         let may_fit = |predicted: &&Predicted| budget.may_hold(predicted);
         let is_usual = |predicted: &&Predicted| predicted.rung.denoise <= USUAL;
-        let rungs =
-            |ladder: &Vec<Predicted>| ladder.iter().filter(is_usual).filter(may_fit).map(|predicted| predicted.rung.clone()).collect();
-        let mut ladders: Vec<Vec<Rung>> = predicted.iter().map(rungs).collect();
+        let rungs = |ladder: &Vec<Predicted>| ladder.iter().filter(is_usual).filter(may_fit).cloned().collect();
+        let mut ladders: Vec<Vec<Predicted>> = predicted.iter().map(rungs).collect();
         let least = smallest(predicted.iter().flatten().filter(is_usual).filter(may_fit), budget);
-        ladders.extend(least.map(|least| vec![least.rung.clone()]));
+        ladders.extend(least.map(|least| vec![least.clone()]));
         ladders.retain(|ladder| !ladder.is_empty());
         // Of each finer cut what takes least.
         let finest =
@@ -50,42 +53,94 @@ impl Search {
         self.next(&[])
     }
 
-    /// Runs one case after the other, in order of speed, until one fits. None where none does, and where `run` was interrupted.
+    /// Runs one case after the other, in order of speed, until one fits, and then what takes less and is as fast. None where none fits, and where `run` was interrupted.
     pub(crate) fn first_that_fits(
         &self,
         mut run: impl FnMut(&Case) -> Result<Option<RunRecord>, Error>,
     ) -> Result<Option<RunRecord>, Error> {
         let mut records = Vec::new();
-        while let Some(case) = self.next(&records).first() {
-            match run(case)? {
-                Some(record) if record.outcome == Outcome::Ok => return Ok(Some(record)),
-                Some(record) => records.push(record),
-                None => break,
+        while let Some(case) = self.untried(&records).first() {
+            let Some(record) = run(case)? else { return Ok(None) };
+            let fits = record.outcome == Outcome::Ok;
+            records.push(record);
+            if fits {
+                if let Some(case) =
+                    self.as_fast_with_less(&records, SAME).filter(|case| records.iter().all(|record| record.case != case.name))
+                {
+                    records.extend(run(case)?);
+                }
+                break;
             }
         }
-        Ok(None)
+        Ok(reports::ranked(records.iter()).first().map(|&best| best.clone()))
     }
 
-    /// The next cases to run; none when each ladder has one that fits, or none left.
+    /// The next cases to run; none when each ladder has one that fits, or none left, and what takes less and is hardly slower has run too.
     pub(crate) fn next(&self, records: &[RunRecord]) -> Vec<&Case> {
-        let known: HashMap<&str, &RunRecord> = records.iter().map(|record| (record.case.as_str(), record)).collect();
-        let cases = unique(self.ladders.iter().filter_map(|ladder| next(ladder, &known)));
+        let untried = self.untried(records);
+        if !untried.is_empty() {
+            return untried;
+        }
+        let mut less: Vec<&Case> = Vec::new();
+        for case in [SAME, LOSS].into_iter().filter_map(|loss| self.as_fast_with_less(records, loss)) {
+            if records.iter().all(|record| record.case != case.name) && less.iter().all(|known| known.name != case.name) {
+                less.push(case);
+            }
+        }
+        less
+    }
+
+    /// Cases of ladders of which none fits so far.
+    fn untried(&self, records: &[RunRecord]) -> Vec<&Case> {
+        let known = by_name(records);
+        let cases = unique(self.ladders.iter().filter_map(|ladder| next(ladder, &known)).map(|predicted| &predicted.rung));
         let has_answer = records.iter().any(|record| record.outcome != Outcome::Oom);
         if cases.is_empty() && !has_answer {
             return unique(self.last.iter().filter(|rung| !known.contains_key(rung.case.name.as_str())).take(1));
         }
         cases
     }
+
+    /// Of all that decode in other tiles than what ran, what takes least of the GPU and is at most so much slower than the fastest, by what its tiles share. None
+    /// where that is what has run with as little, and where times are not known.
+    fn as_fast_with_less(&self, records: &[RunRecord], loss: f64) -> Option<&Case> {
+        let known = by_name(records);
+        let fastest = *reports::ranked(records.iter()).first()?;
+        let limit = fastest.total_secs()?.expected * (1.0 + loss);
+        let candidates = self.ladders.iter().flat_map(|ladder| {
+            let ran = ladder.iter().filter_map(|predicted| Some((predicted, *known.get(predicted.rung.case.name.as_str())?)));
+            let ran: Vec<_> = ran.filter(|(_, record)| record.outcome == Outcome::Ok).collect();
+            ladder.iter().filter(move |other| {
+                ran.iter().any(|(predicted, record)| secs_of(other, predicted, record).is_some_and(|secs| secs <= limit))
+            })
+        });
+        candidates
+            .filter(|predicted| predicted.need.is_some())
+            .min_by_key(|predicted| predicted.need.map(|need| need.gpu_bytes))
+            .map(|predicted| &predicted.rung.case)
+    }
 }
 
-fn next<'a>(ladder: &'a [Rung], known: &HashMap<&str, &RunRecord>) -> Option<&'a Rung> {
+fn by_name(records: &[RunRecord]) -> HashMap<&str, &RunRecord> {
+    records.iter().map(|record| (record.case.as_str(), record)).collect()
+}
+
+/// How long `other` will take, which differs from what ran in its tiles alone: decode goes by the positions that it computes.
+fn secs_of(other: &Predicted, ran: &Predicted, record: &RunRecord) -> Option<f64> {
+    let (positions, theirs) = (ran.positions?, other.positions?);
+    let decode = record.stage_secs(Stage::Decode)?.expected;
+    (other.rung.denoise == ran.rung.denoise).then_some(record.total_secs()?.expected + decode * (theirs as f64 / positions as f64 - 1.0))
+}
+
+fn next<'a>(ladder: &'a [Predicted], known: &HashMap<&str, &RunRecord>) -> Option<&'a Predicted> {
     // How finely both must be cut at least, from what ran out before.
     let (mut denoise, mut decode) = (0, 0);
-    for rung in ladder.iter() {
+    for predicted in ladder {
+        let rung = &predicted.rung;
         if rung.denoise < denoise || rung.decode < decode {
             continue;
         }
-        let Some(record) = known.get(rung.case.name.as_str()) else { return Some(rung) };
+        let Some(record) = known.get(rung.case.name.as_str()) else { return Some(predicted) };
         match (record.outcome, record.failed_stage) {
             (Outcome::Oom, Some(Stage::Decode)) => decode = rung.decode + 1,
             (Outcome::Oom, _) => denoise = rung.denoise + 1,
@@ -115,10 +170,14 @@ mod tests {
     use crate::bare_record::bare_record;
     use crate::model::Models;
 
-    fn ladder() -> Vec<Rung> {
+    fn ladder() -> Vec<Predicted> {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
-        let rung = |(denoise, decode)| Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone() } };
+        let rung = |(denoise, decode)| Predicted {
+            rung: Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone() } },
+            need: None,
+            positions: None,
+        };
         (0..3).flat_map(|denoise| (0..2).map(move |decode| (denoise, decode))).map(rung).collect()
     }
 

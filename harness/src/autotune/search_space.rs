@@ -11,7 +11,7 @@ use crate::sweep::{Case, Definition, Expanded, Rules, expand};
 pub(super) type Settings = &'static [(&'static str, &'static str)];
 
 /// Where the models live, about the fastest first: which is fastest is seen when they run.
-const PLACEMENTS: [Settings; 11] = [
+const PLACEMENTS: [Settings; 13] = [
     &[("low_mem_level", "0")],
     &[("low_mem_level", "0"), ("load_weights", "as_used")],
     &[("low_mem_level", "1")],
@@ -20,13 +20,18 @@ const PLACEMENTS: [Settings; 11] = [
     &[("low_mem_level", "2"), ("offload_text_encoder", "stream")],
     &[("low_mem_level", "3"), AUTO],
     &[("low_mem_level", "3"), AUTO, ("offload_text_encoder", "stream")],
+    &[("low_mem_level", "3"), AUTO, ONE_PASS],
     &[("low_mem_level", "3")],
+    &[("low_mem_level", "3"), ONE_PASS],
     &[("low_mem_level", "3"), ("offload_text_encoder", "stream")],
     &[("low_mem_level", "3"), ("prefetch_blocks", "0")],
 ];
 
 /// As many blocks stay on the GPU as is good for time.
 const AUTO: (&str, &str) = ("resident_blocks", "auto");
+
+/// Streamed weights are copied once a step, and not once for each prediction: faster where copies are what takes long.
+const ONE_PASS: (&str, &str) = ("guidance_batch", "true");
 
 /// Weights in 8 bits: half as much to hold and to copy, and another video.
 const LOSSY: Settings = &[("weight_dtype", "fp8_e4m3")];
@@ -44,8 +49,14 @@ pub(super) const DENOISE: [Settings; 6] = [
 /// The finest of these that is tried where something coarser fits: finer ones save little more, and take long.
 pub(super) const USUAL: usize = 2;
 
-/// How finely decode is cut, where it is in tiles: a larger tile computes less overlap.
-const DECODE: [Settings; 4] = [
+/// How finely decode is cut, where it is in tiles, from the whole frame on: a smaller tile takes less. How long it takes goes by what tiles share, which is not less for
+/// every larger one: they are tried in that order, see [`predicted`](super::predicted::predicted).
+const DECODE: [Settings; 9] = [
+    &[("vae_tile_size", "512")],
+    &[("vae_tile_size", "96")],
+    &[("vae_tile_size", "64")],
+    &[("vae_tile_size", "32")],
+    &[("vae_tile_size", "24")],
     &[("vae_tile_size", "16")],
     &[("vae_tile_size", "8")],
     &[("vae_tile_size", "4")],
@@ -163,9 +174,9 @@ impl Space<'_> {
     }
 }
 
-/// A number or a word.
+/// A number, a switch or a word.
 fn value_of(text: &str) -> Value {
-    text.parse::<u64>().map_or_else(|_| json!(text), Value::from)
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 #[cfg(test)]

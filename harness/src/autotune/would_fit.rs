@@ -1,6 +1,8 @@
 //! Where nothing fits: what would, by prediction. Fewer frames, a smaller size, or a larger card, each for what takes least memory.
 
 use engine_protocol::{Config, Resolution, Settings};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::predicted::{Budget, Need, needs};
@@ -12,7 +14,7 @@ use crate::testbed::Testbed;
 use crate::usual_sizes::USUAL_SIZES;
 
 /// What fits where `smallest` does not, each by itself.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(crate) struct WouldFit {
     /// The most frames at this size.
     pub(crate) frames: Option<u32>,

@@ -2,14 +2,17 @@
 
 use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
-use super::generate_line;
 use crate::autotune::{Quick, QuickAnswer};
 use crate::cli::{AdviseArguments, DeviceArguments};
+use crate::command_lines::generate_line;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
+use crate::json::{self, CaseJson, NeedJson};
 use crate::model::Models;
 use crate::real_gpu;
 use crate::testbed::{Testbed, Wanted};
@@ -43,11 +46,12 @@ pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
     if arguments.json {
-        let models: Vec<Value> = advice.iter().map(|advice| as_json(advice, &testbed)).collect();
-        say!(
-            "{:#}",
-            json!({ "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "capacity_bytes": testbed.capacity_bytes, "ram_bytes": testbed.ram.bytes, "models": models })
-        );
+        json::print(&AdviseJson {
+            gpu: testbed.profile.as_ref().map(|gpu| gpu.name.clone()),
+            capacity_bytes: testbed.capacity_bytes,
+            ram_bytes: testbed.ram.bytes,
+            models: advice.iter().map(|advice| advice.as_json(testbed.device)).collect(),
+        })?;
     } else {
         say!("{}\n{}", testbed.choice, testbed.ram.said);
         advice.iter().for_each(|advice| print(advice, &testbed));
@@ -134,20 +138,44 @@ fn flags(config: &Config, model: &ModelSpec) -> String {
     }
 }
 
-fn as_json(advice: &Advice<'_>, testbed: &Testbed) -> Value {
-    let case = |answer: &QuickAnswer| {
-        let record = answer.record.as_ref();
-        json!({
-            "fits": record.is_some(),
-            "low_mem_level": record.map(|record| record.config.low_mem_level),
-            "resolution": record.map(|record| record.config.resolution),
-            "frames": record.map(|record| record.config.frames),
-            "peak_device_bytes": record.and_then(RunRecord::peak_device_bytes),
-            "ram_peak_bytes": record.and_then(RunRecord::host_needed_bytes),
-            "total_secs": record.and_then(RunRecord::total_secs),
-            "command": record.map(|record| generate_line(&record.config, testbed.device, Some(advice.model))),
-            "smallest": answer.smallest.as_ref().map(|(_, need)| json!({ "gpu_bytes": need.gpu_bytes, "ram_bytes": need.ram_bytes })),
-        })
-    };
-    json!({ "model": advice.model.name, "usual": case(&advice.usual), "smaller": advice.smaller.as_ref().map(case) })
+/// What a machine can do.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AdviseJson {
+    gpu: Option<String>,
+    /// What the GPU or the budget holds.
+    capacity_bytes: Option<u64>,
+    /// What the machine's memory may hold; null where it is taken to be without limit.
+    ram_bytes: Option<u64>,
+    models: Vec<AdviceJson>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Advice")]
+struct AdviceJson {
+    model: String,
+    /// At the model's own size.
+    usual: QuickJson,
+    /// At a smaller size, where the model's own is larger.
+    smaller: Option<QuickJson>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Quick")]
+struct QuickJson {
+    fits: bool,
+    /// How it runs.
+    best: Option<CaseJson>,
+    /// What takes least, by prediction.
+    smallest: Option<NeedJson>,
+}
+
+impl Advice<'_> {
+    fn as_json(&self, device: Device) -> AdviceJson {
+        let case = |answer: &QuickAnswer| QuickJson {
+            fits: answer.record.is_some(),
+            best: answer.record.as_ref().map(|record| CaseJson::new(record, device, Some(self.model))),
+            smallest: answer.smallest.as_ref().map(|(_, need)| need.as_json()),
+        };
+        AdviceJson { model: self.model.name.clone(), usual: case(&self.usual), smaller: self.smaller.as_ref().map(case) }
+    }
 }

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use engine_protocol::{Config, Device, Outcome, RunRecord, gib};
-use reports::{Miss, Run, Summary};
+use reports::{Miss, Need, Run, Summary};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{generate_line, sweep, warn_of_attention};
+use super::{sweep, warn_of_attention};
 use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
 use crate::cli::AutotuneArguments;
+use crate::command_lines::generate_line;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
+use crate::json::{self, CaseJson, MissJson};
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::ram::wsl_said;
@@ -77,7 +81,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let nothing = answers.best().is_none().then(|| nothing_fits(&ladders, &schedule, rules, &run)).transpose()?.unwrap_or_default();
     let told = Told { answers: &answers, nothing: &nothing, run: &run, rule: rule_in_words(summary.ranking, rule, arguments.allow_lossy) };
     if arguments.json {
-        say!("{:#}", as_json(&told));
+        json::print(&told.as_json())?;
     } else {
         print(&told, &summary);
         say!("\nReport: {}", store.report().display());
@@ -294,55 +298,70 @@ fn command(config: &Config, run: &Run) -> String {
     generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
 }
 
-fn as_json(told: &Told<'_>) -> Value {
-    let run = told.run;
-    let case = |record: &RunRecord| {
-        let settings = reports::settings(&record.config).into_iter().map(|(key, value)| (key.to_owned(), value));
-        json!({
-            "case": record.case,
-            "low_mem_level": record.config.low_mem_level,
-            "settings": settings.collect::<serde_json::Map<_, _>>(),
-            "settled": reports::settled(record),
-            "peak_allocated_bytes": record.peak_allocated_bytes(),
-            "peak_reserved_bytes": record.peak_reserved_bytes(),
-            "peak_device_bytes": record.peak_device_bytes(),
-            "peak_stage": record.peak_stage(),
-            "ram_peak_bytes": record.host_needed_bytes(),
-            "ram_pinned_peak_bytes": record.host().or(record.predicted_host()).map(|host| host.pinned_peak_bytes),
-            "ram_source": reports::ram_source(record),
-            "memory_source": record.memory_source,
-            "total_secs": record.total_secs(),
-            "time_source": record.time_source,
-            "command": command(&record.config, run),
-        })
-    };
-    let of = |objective| told.answers.found.iter().find(|(other, _)| *other == objective).map(|(_, record)| case(record));
-    let nearest = |miss: Miss<'_>| {
-        let needed = told.nothing.needed.as_ref();
-        let needed_bytes = needed.map_or(miss.needed_bytes, |(_, bytes)| *bytes);
-        let usable = run.manifest.capacity_bytes.map(|bytes| miss.record.config.usable_of(bytes));
-        json!({
-            "case": needed.map_or(&miss.record.case, |(case, _)| case),
-            "failed_stage": miss.record.failed_stage,
-            "needed_bytes": needed_bytes,
-            "missing_bytes": usable.map_or(miss.missing_bytes, |usable| needed_bytes.saturating_sub(usable)),
-        })
-    };
-    let would_fit = &told.nothing.would_fit;
-    json!({
-        "gpu": run.manifest.gpu.as_ref().map(|gpu| &gpu.name),
-        "device": run.manifest.device,
-        "capacity_bytes": run.manifest.capacity_bytes,
-        "ram_bytes": run.manifest.ram_bytes,
-        "best": told.answers.best().map(case),
-        "fastest": of(Objective::Speed),
-        "balanced": of(Objective::Balanced),
-        "smallest": of(Objective::Memory),
-        "rule": told.rule,
-        "too_slow": told.answers.too_slow.map(case),
-        "nearest_miss": told.nearest().map(nearest),
-        "would_fit": { "frames": would_fit.frames, "resolution": would_fit.resolution, "card": would_fit.card },
-        "short_of_ram": told.short_of_ram().map(|(case, needed)| json!({ "case": case, "needed_bytes": needed })),
-        "advice": advice(told),
-    })
+/// The answers of a search.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AutotuneJson {
+    gpu: Option<String>,
+    device: Device,
+    /// What the GPU or the budget holds.
+    capacity_bytes: Option<u64>,
+    /// What the machine's memory may hold; null where it is taken to be without limit.
+    ram_bytes: Option<u64>,
+    /// The one to use, by --objective; null where nothing fits.
+    best: Option<CaseJson>,
+    fastest: Option<CaseJson>,
+    /// Null where it is as one of the others.
+    balanced: Option<CaseJson>,
+    /// Null where it is as one of the others.
+    smallest: Option<CaseJson>,
+    /// By what they were chosen.
+    rule: String,
+    /// Where cases fit and none makes the --deadline, the fastest.
+    too_slow: Option<CaseJson>,
+    /// Where nothing fits the GPU, what needs least of it.
+    nearest_miss: Option<MissJson>,
+    would_fit: WouldFit,
+    /// Where nothing fits the machine's memory, what takes least of it.
+    short_of_ram: Option<ShortOfRam>,
+    /// What to mind.
+    advice: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ShortOfRam {
+    case: String,
+    needed_bytes: u64,
+}
+
+impl Told<'_> {
+    fn as_json(&self) -> AutotuneJson {
+        let manifest = &self.run.manifest;
+        let case = |record: &RunRecord| {
+            let model = manifest.models.iter().find(|model| model.name == record.config.model);
+            CaseJson::new(record, manifest.device, model)
+        };
+        let of = |objective| self.answers.found.iter().find(|(other, _)| *other == objective).map(|(_, record)| case(record));
+        let nearest = |miss: Miss<'_>| {
+            let known = self.nothing.needed.as_ref();
+            let need = known.map_or(miss.need, |(_, bytes)| Need { bytes: *bytes, is_whole: true });
+            let told = MissJson::new(miss.record, need, manifest.capacity_bytes);
+            MissJson { case: known.map_or(told.case, |(case, _)| case.clone()), ..told }
+        };
+        AutotuneJson {
+            gpu: manifest.gpu.as_ref().map(|gpu| gpu.name.clone()),
+            device: manifest.device,
+            capacity_bytes: manifest.capacity_bytes,
+            ram_bytes: manifest.ram_bytes,
+            best: self.answers.best().map(case),
+            fastest: of(Objective::Speed),
+            balanced: of(Objective::Balanced),
+            smallest: of(Objective::Memory),
+            rule: self.rule.clone(),
+            too_slow: self.answers.too_slow.map(case),
+            nearest_miss: self.nearest().map(nearest),
+            would_fit: self.nothing.would_fit.clone(),
+            short_of_ram: self.short_of_ram().map(|(case, needed_bytes)| ShortOfRam { case, needed_bytes }),
+            advice: advice(self),
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{Calibration, Device, GpuProfile, Interval, Measured, WorkKind};
 
 use reports::write_whole;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table;
 use crate::calibration::{KINDS, calibrated, rate, starting_from};
@@ -15,6 +17,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{calibration_runs, real_gpu};
@@ -48,6 +51,18 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> Result<ExitCode, Error> {
     };
     let source = format!("measured on this machine by lowmem calibrate, {}", jiff::Zoned::now().strftime("%Y-%m-%d"));
     let new = calibrated(&start, &calibration, &twins, others_bytes.unwrap_or(0), &source);
+    if arguments.json {
+        let path = match (&arguments.out, testbed.device) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Device::Virtual) => None,
+            (None, _) => Some(own_path(profile)?),
+        };
+        path.iter().try_for_each(|path| write(&new, path))?;
+        let worst = worst(&new, profile).filter(|_| testbed.device == Device::Virtual);
+        let furthest_off = worst.map(|(kind, share)| OffBy { kind, share });
+        json::print(&CalibrateJson { profile: new, is_shared: others_bytes.is_some_and(|bytes| bytes > 0), kept_in: path, furthest_off })?;
+        return Ok(if worst.is_none_or(|(_, share)| share <= TOLERANCE) { ExitCode::Done } else { ExitCode::Fault });
+    }
     print(&calibration, &start, &new);
     if others_bytes.is_some_and(|bytes| bytes > 0) {
         say!("Another process uses this GPU: measure again when it is idle, since times and memory are not this GPU's alone.");
@@ -145,16 +160,20 @@ fn print(calibration: &Calibration, start: &GpuProfile, new: &GpuProfile) {
     );
 }
 
-/// Whether the virtual GPU gives its profile back.
-fn compare(new: &GpuProfile, profile: &GpuProfile) -> ExitCode {
+/// Of which kind of work the virtual GPU misses its profile by most, and by what share.
+fn worst(new: &GpuProfile, profile: &GpuProfile) -> Option<(WorkKind, f64)> {
     let off = |kind| {
         let [found, known] = [new, profile].map(|profile| profile.efficiency.of(kind));
         Some((found?.expected / known?.expected - 1.0).abs())
     };
     let measured =
         KINDS.into_iter().filter(|&kind| new.efficiency.of(kind).is_some_and(|share| share.source.starts_with("measured on this")));
-    let worst = measured.filter_map(|kind| Some((kind, off(kind)?))).max_by(|a, b| a.1.total_cmp(&b.1));
-    let Some((kind, worst)) = worst else { return ExitCode::Fault };
+    measured.filter_map(|kind| Some((kind, off(kind)?))).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// Whether the virtual GPU gives its profile back.
+fn compare(new: &GpuProfile, profile: &GpuProfile) -> ExitCode {
+    let Some((kind, worst)) = worst(new, profile) else { return ExitCode::Fault };
     say!("The virtual GPU gives back its profile: the furthest off is {}, by {:.1}%. Nothing is kept.", kind.name(), worst * 100.0);
     if worst <= TOLERANCE { ExitCode::Done } else { ExitCode::Fault }
 }
@@ -164,17 +183,42 @@ fn own_path(profile: &GpuProfile) -> Result<PathBuf, Error> {
     Ok(folder.join(data::GPUS).join(format!("{}.yaml", profile.name)))
 }
 
-/// Writes the calibrated profile, in one step.
+/// Keeps the calibrated profile, and says where.
 fn keep(profile: &GpuProfile, path: &Path) -> Result<(), Error> {
-    let failed = |why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", path.display()));
-    let text = serde_yaml::to_string(profile).map_err(|error| failed(&error))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = fs::create_dir_all(folder).and_then(|()| write_whole(path, text));
-    written.map_err(|error| failed(&error))?;
+    write(profile, path)?;
     say!(
         "Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.",
         path.display(),
         profile.name
     );
     Ok(())
+}
+
+/// What was measured.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CalibrateJson {
+    /// The profile with what was measured in it.
+    profile: GpuProfile,
+    /// Whether another process used the GPU meanwhile.
+    is_shared: bool,
+    /// Where it was kept.
+    kept_in: Option<PathBuf>,
+    /// Of the virtual GPU, the kind of work at which it misses its own profile by most.
+    furthest_off: Option<OffBy>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct OffBy {
+    kind: WorkKind,
+    /// Of the profile's figure.
+    share: f64,
+}
+
+/// Writes the calibrated profile, in one step.
+fn write(profile: &GpuProfile, path: &Path) -> Result<(), Error> {
+    let failed = |why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", path.display()));
+    let text = serde_yaml::to_string(profile).map_err(|error| failed(&error))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = fs::create_dir_all(folder).and_then(|()| write_whole(path, text));
+    written.map_err(|error| failed(&error))
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use engine_protocol::{Device, GpuProfile, RunRecord, gib};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
 use super::{fixed, table};
 use crate::autotune::{Quick, QuickAnswer};
@@ -15,6 +17,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
 use crate::interrupt::Interrupt;
+use crate::json::{self, CaseJson, NeedJson};
 use crate::model::Models;
 use crate::testbed::{DeviceChoice, Testbed, Wanted};
 use crate::usual_sizes::USUAL_SIZES;
@@ -77,7 +80,7 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
     if arguments.json {
-        say!("{:#}", rows.iter().map(as_json).collect::<Value>());
+        json::print(&rows.iter().map(|row| row.as_json(&models)).collect::<Vec<_>>())?;
     } else {
         print(&rows, !prices.is_empty(), arguments.ram.as_deref());
     }
@@ -127,19 +130,36 @@ fn print(rows: &[Row], has_prices: bool, ram: Option<&str>) {
     say!("prediction. {}", ram.map_or_else(|| "RAM is assumed unlimited.".to_owned(), |ram| format!("RAM: {ram}.")));
 }
 
-fn as_json(row: &Row) -> Value {
-    let record = row.answer.record.as_ref();
-    json!({
-        "gpu": row.card.name,
-        "memory_bytes": row.card.memory_bytes.value,
-        "fits": record.is_some(),
-        "low_mem_level": record.map(|record| record.config.low_mem_level),
-        "peak_device_bytes": record.and_then(RunRecord::peak_device_bytes),
-        "ram_peak_bytes": record.and_then(RunRecord::host_needed_bytes),
-        "total_secs": record.and_then(RunRecord::total_secs),
-        "videos_a_day": row.videos_a_day(),
-        "cost_a_video": row.cost(),
-        "largest_resolution": row.largest,
-        "needs_gpu_bytes": row.answer.smallest.as_ref().map(|(_, need)| need.gpu_bytes),
-    })
+/// One GPU.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Card")]
+pub(crate) struct CardJson {
+    gpu: String,
+    memory_bytes: u64,
+    fits: bool,
+    /// How the video runs there.
+    best: Option<CaseJson>,
+    videos_a_day: Option<f64>,
+    /// In the currency of --prices.
+    cost_a_video: Option<f64>,
+    /// The largest usual size with as many frames, by prediction.
+    largest_resolution: Option<String>,
+    /// What takes least, by prediction.
+    smallest: Option<NeedJson>,
+}
+
+impl Row {
+    fn as_json(&self, models: &Models) -> CardJson {
+        let record = self.answer.record.as_ref();
+        CardJson {
+            gpu: self.card.name.clone(),
+            memory_bytes: self.card.memory_bytes.value,
+            fits: record.is_some(),
+            best: record.map(|record| CaseJson::new(record, record.device, models.get(&record.config.model).ok())),
+            videos_a_day: self.videos_a_day(),
+            cost_a_video: self.cost(),
+            largest_resolution: self.largest.map(str::to_owned),
+            smallest: self.answer.smallest.as_ref().map(|(_, need)| need.as_json()),
+        }
+    }
 }

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use engine_protocol::{Outcome, RunRecord};
 use reports::Run;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table;
 use crate::cli::CompareArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::json;
 
 /// A figure of a case in both runs.
 struct Figure {
@@ -68,7 +70,13 @@ pub(crate) fn run(arguments: &CompareArguments) -> Result<ExitCode, Error> {
     let limit = arguments.fail_above.unwrap_or(f64::INFINITY);
     let failed: Vec<&Pair<'_>> = pairs.iter().filter(|pair| pair.is_broken() || pair.worst() > limit).collect();
     if arguments.json {
-        say!("{:#}", as_json(&pairs, &only, &failed));
+        let [only_before, only_after] = only;
+        json::print(&CompareJson {
+            cases: pairs.iter().map(Pair::as_json).collect(),
+            only_before,
+            only_after,
+            failed: failed.iter().map(|pair| pair.after.case.clone()).collect(),
+        })?;
     } else {
         print(&pairs, &only, arguments);
         if arguments.fail_above.is_some() {
@@ -114,27 +122,58 @@ fn in_percent(change: f64) -> String {
     if change.abs() < 0.0005 { "=".to_owned() } else { format!("{:+.1}%", change * 100.0) }
 }
 
-fn as_json(pairs: &[Pair<'_>], only: &[Vec<String>; 2], failed: &[&Pair<'_>]) -> Value {
-    let case = |pair: &Pair<'_>| {
-        let figures = pair.figures();
+/// Two runs, case by case.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CompareJson {
+    cases: Vec<PairJson>,
+    /// Cases that the run before alone has.
+    only_before: Vec<String>,
+    /// Cases that the run after alone has.
+    only_after: Vec<String>,
+    /// Cases that got worse by more than --fail-above, or do not end well any more.
+    failed: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Pair")]
+struct PairJson {
+    case: String,
+    outcome: Ends,
+    peak_device_bytes: Option<Change>,
+    ram_peak_bytes: Option<Change>,
+    total_secs: Option<Change>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Ends {
+    before: Outcome,
+    after: Outcome,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Change {
+    before: f64,
+    after: f64,
+    /// By how much it grew, as a share of what it was; null where it was nothing.
+    change: Option<f64>,
+}
+
+impl Pair<'_> {
+    fn as_json(&self) -> PairJson {
+        let figures = self.figures();
         let of = |name: &str| {
-            figures
-                .iter()
-                .find(|figure| figure.name == name)
-                .map(|figure| json!({ "before": figure.before, "after": figure.after, "change": figure.change() }))
+            figures.iter().find(|figure| figure.name == name).map(|figure| Change {
+                before: figure.before,
+                after: figure.after,
+                change: Some(figure.change()).filter(|change| change.is_finite()),
+            })
         };
-        json!({
-            "case": pair.after.case,
-            "outcome": { "before": pair.before.outcome, "after": pair.after.outcome },
-            "peak_device_bytes": of("GPU"),
-            "ram_peak_bytes": of("RAM"),
-            "total_secs": of("time"),
-        })
-    };
-    json!({
-        "cases": pairs.iter().map(case).collect::<Vec<_>>(),
-        "only_before": only[0],
-        "only_after": only[1],
-        "failed": failed.iter().map(|pair| &pair.after.case).collect::<Vec<_>>(),
-    })
+        PairJson {
+            case: self.after.case.clone(),
+            outcome: Ends { before: self.before.outcome, after: self.after.outcome },
+            peak_device_bytes: of("GPU"),
+            ram_peak_bytes: of("RAM"),
+            total_secs: of("time"),
+        }
+    }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use engine_protocol::{Device, RunRecord, SCHEMA};
-use reports::{Filled, MANIFEST, Manifest, Run, write_whole};
+use reports::{Filled, MANIFEST, Manifest, Open, Run, write_whole};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::cli::FillTablesArguments;
 use crate::data;
@@ -11,6 +13,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
 use crate::host;
+use crate::json;
 use crate::model::Models;
 
 /// Fills the document, or with `--check` holds it against what the runs give.
@@ -19,22 +22,38 @@ pub(crate) fn run(arguments: &FillTablesArguments) -> Result<ExitCode, Error> {
     let runs = arguments.from.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
     let filled = reports::fill(&known, &runs);
     let shown = arguments.document.display();
+    let differences = if arguments.check { differences(&known, &filled.text) } else { Vec::new() };
+    let ending = if differences.is_empty() { ExitCode::Done } else { ExitCode::Differs };
+    if !arguments.check && filled.text != known {
+        write_whole(&arguments.document, &filled.text).map_err(|error| Error::io(&arguments.document, error))?;
+    }
+    if arguments.json {
+        json::print(&FilledJson { places: filled.places, open: filled.open, differences })?;
+        return Ok(ending);
+    }
     if arguments.check {
-        let differences = differences(&known, &filled.text);
         differences.iter().for_each(|line| say!("{line}"));
         if !differences.is_empty() {
             say!("{shown} is not what these runs give: fill it anew without --check.");
-            return Ok(ExitCode::Differs);
+            return Ok(ending);
         }
         say!("{shown} is what these runs give: {} places.", filled.places);
     } else {
-        if filled.text != known {
-            write_whole(&arguments.document, &filled.text).map_err(|error| Error::io(&arguments.document, error))?;
-        }
         say!("{shown}: {} places filled.", filled.places);
     }
     tell_open(&filled, arguments.document.as_path());
-    Ok(ExitCode::Done)
+    Ok(ending)
+}
+
+/// What came of filling a document.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FilledJson {
+    /// How many places the runs cover.
+    places: usize,
+    /// Places that no run covers.
+    open: Vec<Open>,
+    /// With --check, the lines in which the document is not what the runs give: those of the document with `-`, those of the runs with `+`.
+    differences: Vec<String>,
 }
 
 /// A run directory. One that has records and no manifest, as `reports/measured` has them, is taken for what its records say.

@@ -2,11 +2,15 @@
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use engine_protocol::{FLAGS, Flag, Kind};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::table;
 use crate::cli::FlagsArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::json;
 use crate::sweep::schema;
 
 /// Columns of a terminal.
@@ -17,12 +21,50 @@ const KEYS: u16 = 28;
 /// Prints one flag, or all: for a terminal, as a table for documents, or as the schema of sweep files.
 pub(crate) fn run(arguments: &FlagsArguments) -> Result<ExitCode, Error> {
     match &arguments.key {
+        Some(key) if arguments.json => json::print(&FlagJson::of(engine_protocol::flag(key)?))?,
+        None if arguments.json => json::print(&FLAGS.iter().map(FlagJson::of).collect::<Vec<_>>())?,
         Some(key) => one(engine_protocol::flag(key)?),
         None if arguments.schema => say!("{}", schema::text()?),
         None if arguments.markdown => say!("{}", markdown().trim_end()),
         None => all(),
     }
     Ok(ExitCode::Done)
+}
+
+/// A flag of a configuration.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Flag")]
+pub(crate) struct FlagJson {
+    key: String,
+    /// What it is.
+    doc: String,
+    /// What can be written, in words.
+    values: String,
+    /// What holds where it is left out, in words.
+    default: String,
+    /// What becomes of the video with another value, in words.
+    another_value: String,
+    /// How Smart-Diffusion's page writes it.
+    also_written: String,
+    /// When it has no effect.
+    no_effect: Vec<String>,
+    /// What its value is in records and in JSON.
+    schema: Value,
+}
+
+impl FlagJson {
+    fn of(flag: &Flag) -> Self {
+        Self {
+            key: flag.key.to_owned(),
+            doc: flag.doc.clone(),
+            values: flag.values(),
+            default: flag.default.clone(),
+            another_value: flag.results.words().to_owned(),
+            also_written: flag.page_spelling(),
+            no_effect: flag.idle_reasons().map(str::to_owned).collect(),
+            schema: flag.kind.json_schema().into(),
+        }
+    }
 }
 
 fn all() {

@@ -6,13 +6,14 @@ mod output;
 use std::time::Duration;
 
 use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::warn_of_attention;
 use crate::cli::{self, GenerateArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::sweep::{Definition, Rules, resolve_one};
@@ -74,6 +75,10 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
     match record {
+        Some(record) if arguments.json => {
+            json::print(&record)?;
+            Ok(ending::tell_end(&record, &testbed, None))
+        }
         Some(record) => Ok(ending::tell_of(&record, &testbed, arguments.output.as_deref())),
         None => {
             tell!("Interrupted: no video was made.");
@@ -107,14 +112,14 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
 /// The options that stand for a key: the key, the option's name and its value.
 fn flags(arguments: &GenerateArguments) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
     let all = [
-        ("model", "model", arguments.model.as_ref().map(|model| json!(model))),
-        ("prompt", "prompt", arguments.prompt.as_ref().map(|prompt| json!(prompt))),
-        ("negative_prompt", "negative-prompt", arguments.negative_prompt.as_ref().map(|prompt| json!(prompt))),
-        ("seed", "seed", arguments.seed.map(|seed| json!(seed))),
-        ("steps", "steps", arguments.steps.map(|steps| json!(steps))),
-        ("guidance_scale", "guidance", arguments.guidance.map(|scale| json!(scale))),
-        ("resolution", "size", arguments.size.as_ref().map(|size| json!(size))),
-        ("frames", "frames", arguments.frames.map(|frames| json!(frames))),
+        ("model", "model", arguments.model.as_ref().map(|model| serde_json::json!(model))),
+        ("prompt", "prompt", arguments.prompt.as_ref().map(|prompt| serde_json::json!(prompt))),
+        ("negative_prompt", "negative-prompt", arguments.negative_prompt.as_ref().map(|prompt| serde_json::json!(prompt))),
+        ("seed", "seed", arguments.seed.map(|seed| serde_json::json!(seed))),
+        ("steps", "steps", arguments.steps.map(|steps| serde_json::json!(steps))),
+        ("guidance_scale", "guidance", arguments.guidance.map(|scale| serde_json::json!(scale))),
+        ("resolution", "size", arguments.size.as_ref().map(|size| serde_json::json!(size))),
+        ("frames", "frames", arguments.frames.map(|frames| serde_json::json!(frames))),
     ];
     all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?)))
 }
@@ -137,10 +142,10 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
     }
     // What is in 8 bits stays so, with nothing lost. From files weights come as they are used.
     let keeps = inventory.blocks_in_fp8 && said("weight_dtype").is_none() && said("stream_from").is_none_or(|from| from == "memory");
-    definition.fix("model".into(), json!(model.name));
+    definition.fix("model".into(), serde_json::json!(model.name));
     if keeps {
         tell!("The blocks of this transformer are in 8 bits and stay so until they are used (weight_dtype=fp8_e4m3).");
-        definition.fix("weight_dtype".into(), json!("fp8_e4m3"));
+        definition.fix("weight_dtype".into(), serde_json::json!("fp8_e4m3"));
     }
     Ok(model)
 }

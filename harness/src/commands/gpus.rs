@@ -1,16 +1,39 @@
 //! `lowmem gpus`.
 
-use engine_protocol::gib;
+use engine_protocol::{GpuProfile, gib};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table;
+use crate::cli::ListArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
-use crate::real_gpu;
+use crate::json;
+use crate::real_gpu::{self, RealGpu};
+
+/// What is known of GPUs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GpusJson {
+    /// Kinds of GPUs, each figure with its source.
+    profiles: Vec<GpuProfile>,
+    /// Real ones of this machine.
+    here: Vec<RealGpu>,
+    /// Why there is none.
+    why_none: Option<String>,
+}
 
 /// Lists the profiles, and the real GPUs that are here.
-pub(crate) fn run() -> Result<ExitCode, Error> {
+pub(crate) fn run(arguments: &ListArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
+    if arguments.json {
+        let (here, why_none) = match real_gpu::list() {
+            Ok(gpus) => (gpus, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        json::print(&GpusJson { profiles: profiles.iter().cloned().collect(), here, why_none })?;
+        return Ok(ExitCode::Done);
+    }
     let titles = ["name", "title", "size", "memory GiB", "capability", "SMs", "bf16 TFLOP/s", "memory GB/s", "PCIe"];
     let mut table = table(&titles, &[2, 3, 5, 6, 7]);
     for profile in profiles.iter() {

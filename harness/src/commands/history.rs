@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use engine_protocol::{RunRecord, gib};
 use jiff::Timestamp;
 use reports::{MANIFEST, Run, Summary};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table;
 use crate::cli::HistoryArguments;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::json;
 
 /// A change of a time that is none.
 const SAME_TIME: f64 = 0.0005;
@@ -49,7 +51,7 @@ pub(crate) fn run(arguments: &HistoryArguments) -> Result<ExitCode, Error> {
     entries.sort_by(|a, b| (a.when, &a.dir).cmp(&(b.when, &b.dir)));
     let changes = changes(&entries);
     if arguments.json {
-        say!("{:#}", entries.iter().zip(&changes).map(|(entry, change)| as_json(entry, change)).collect::<Value>());
+        json::print(&entries.iter().zip(changes).map(|(entry, change)| entry.as_json(change)).collect::<Vec<_>>())?;
     } else {
         print(&entries, &changes);
     }
@@ -143,18 +145,42 @@ fn print(entries: &[Entry], changes: &[Option<String>]) {
     say!("Times of day are in UTC. Changed: to the run before of the same sweep and GPU. Peak and time are those of the recommended case.");
 }
 
-fn as_json(entry: &Entry, change: &Option<String>) -> Value {
-    json!({
-        "dir": entry.dir,
-        "when": entry.when.to_string(),
-        "sweep": entry.sweep,
-        "gpu": entry.gpu,
-        "cases": entry.cases,
-        "cases_run": entry.ran,
-        "recommended": entry.recommended.as_ref().ok(),
-        "without_recommendation": entry.recommended.as_ref().err(),
-        "peak_device_bytes": entry.peak_bytes,
-        "total_secs": entry.secs,
-        "changed": change,
-    })
+/// A run.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Run")]
+pub(crate) struct EntryJson {
+    dir: PathBuf,
+    /// When it began, as in RFC 3339.
+    when: String,
+    sweep: String,
+    gpu: String,
+    cases: usize,
+    /// How many of them have run.
+    cases_run: usize,
+    /// The video and the settings of the recommended case.
+    recommended: Option<String>,
+    /// Why there is none.
+    without_recommendation: Option<String>,
+    peak_device_bytes: Option<u64>,
+    total_secs: Option<f64>,
+    /// What changed to the run before of the same sweep and GPU; null in the first.
+    changed: Option<String>,
+}
+
+impl Entry {
+    fn as_json(&self, changed: Option<String>) -> EntryJson {
+        EntryJson {
+            dir: self.dir.clone(),
+            when: self.when.to_string(),
+            sweep: self.sweep.clone(),
+            gpu: self.gpu.clone(),
+            cases: self.cases,
+            cases_run: self.ran,
+            recommended: self.recommended.clone().ok(),
+            without_recommendation: self.recommended.as_ref().err().map(|why| (*why).to_owned()),
+            peak_device_bytes: self.peak_bytes,
+            total_secs: self.secs,
+            changed,
+        }
+    }
 }

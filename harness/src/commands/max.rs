@@ -1,14 +1,18 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
 use engine_protocol::{Device, ModelSpec, RunRecord, gib};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{fixed, generate_line, table};
+use super::{fixed, table};
 use crate::autotune::Quick;
 use crate::cli::MaxArguments;
+use crate::command_lines::generate_line;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
+use crate::json::{self, CaseJson};
 use crate::model::Models;
 use crate::sweep::{Definition, Rules, expand};
 use crate::testbed::Testbed;
@@ -55,10 +59,16 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Interrupted);
     }
     if arguments.json {
-        say!(
-            "{:#}",
-            json!({ "model": model.name, "gpu": testbed.profile.as_ref().map(|gpu| &gpu.name), "largest": found.iter().map(|largest| as_json(largest, model)).collect::<Vec<_>>() })
-        );
+        let largest = found.iter().map(|largest| LargestJson {
+            of: largest.what.clone(),
+            case: CaseJson::new(&largest.record, largest.record.device, Some(model)),
+        });
+        json::print(&MaxJson {
+            model: model.name.clone(),
+            gpu: testbed.profile.as_ref().map(|gpu| gpu.name.clone()),
+            capacity_bytes: testbed.capacity_bytes,
+            largest: largest.collect(),
+        })?;
     } else {
         print(&found, &testbed, model);
     }
@@ -157,16 +167,21 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
     }
 }
 
-fn as_json(largest: &Largest, model: &ModelSpec) -> Value {
-    let record = &largest.record;
-    json!({
-        "of": largest.what,
-        "resolution": record.config.resolution,
-        "frames": record.config.frames,
-        "low_mem_level": record.config.low_mem_level,
-        "peak_device_bytes": record.peak_device_bytes(),
-        "ram_peak_bytes": record.host_needed_bytes(),
-        "total_secs": record.total_secs(),
-        "command": generate_line(&record.config, record.device, Some(model)),
-    })
+/// The largest videos that fit.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct MaxJson {
+    model: String,
+    gpu: Option<String>,
+    /// What the GPU or the budget holds.
+    capacity_bytes: Option<u64>,
+    largest: Vec<LargestJson>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Largest")]
+struct LargestJson {
+    /// The ratio of sides that it is the largest of, or the size that it has the most frames at.
+    of: String,
+    #[serde(flatten)]
+    case: CaseJson,
 }

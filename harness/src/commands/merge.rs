@@ -40,6 +40,6 @@ pub(crate) fn run(arguments: &MergeArguments) -> Result<ExitCode, Error> {
     let run = store.run();
     let summary = Summary::of(&run);
     store.write_report(&summary)?;
-    sweep::print(&summary, &store.report());
+    sweep::tell(&summary, store.dir(), arguments.json)?;
     Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
 }

@@ -8,6 +8,7 @@ use super::table;
 use crate::cli::{ModelsArguments, ModelsCommand};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::json;
 use crate::model::{Models, text_encoder_parameters, transformer_parameters, transformers, weight_bytes};
 use crate::worker;
 
@@ -17,6 +18,10 @@ const LISTED: usize = 5;
 /// Lists the models, or what a checkpoint holds.
 pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Error> {
     match arguments.command {
+        None if arguments.list.json => {
+            json::print(&Models::load()?.iter().collect::<Vec<_>>())?;
+            Ok(ExitCode::Done)
+        }
         None => list(),
         Some(ModelsCommand::Inspect { path, tokenizer, json }) => {
             inspect(&CheckpointFiles { tokenizer, ..CheckpointFiles::folder(path) }, json)
@@ -51,8 +56,7 @@ fn list() -> Result<ExitCode, Error> {
 fn inspect(files: &CheckpointFiles, as_json: bool) -> Result<ExitCode, Error> {
     let inventory = worker::inspect(files)?;
     if as_json {
-        let text = serde_json::to_string_pretty(&inventory).map_err(|error| Error::Fault(format!("the inventory is no JSON: {error}")))?;
-        say!("{text}");
+        json::print(&inventory)?;
     } else {
         print_inventory(files.main().unwrap_or(Path::new("")), &inventory);
     }

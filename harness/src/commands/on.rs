@@ -27,6 +27,7 @@ use crate::gpu_profile::GpuProfiles;
 use crate::nesting;
 use crate::scratch::Scratch;
 use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
+pub(super) use json::VerdictJson;
 pub(super) use need::Need;
 pub(super) use watch::GRACE;
 use watch::{watch, watch_silently};

@@ -3,7 +3,9 @@
 use engine_protocol::{
     BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, StreamFrom, gib,
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
 use super::{table, warn_of_attention};
 use crate::cli::{self, PlanArguments};
@@ -11,6 +13,7 @@ use crate::disk;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::{Budget, GpuProfiles};
+use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
 use crate::sweep::{Definition, Rules, resolve_one};
@@ -50,7 +53,14 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let fits = fits(&report, budget.as_ref(), &ram);
     let ending = if fits == Some(false) { ExitCode::NothingFits } else { ExitCode::Done };
     if arguments.json {
-        say!("{:#}", as_json(&report, budget.as_ref(), &ram, fits)?);
+        json::print(&PlanJson {
+            fits,
+            capacity_bytes: budget.as_ref().map(|budget| budget.capacity_bytes),
+            peak_allocated_bytes: report.peak().map(|(_, bytes)| bytes),
+            ram_bytes: ram.bytes,
+            ram_peak_bytes: report.host().peak_bytes,
+            report,
+        })?;
         return Ok(ending);
     }
     let c = &request.config;
@@ -69,14 +79,20 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
 }
 
 /// The plan, and how it stands to the budgets.
-fn as_json(report: &PlanReport, budget: Option<&Budget>, ram: &Ram, fits: Option<bool>) -> Result<Value, Error> {
-    let mut plan = serde_json::to_value(report).map_err(|error| Error::Fault(format!("the plan is no JSON: {error}")))?;
-    plan["fits"] = json!(fits);
-    plan["capacity_bytes"] = json!(budget.map(|budget| budget.capacity_bytes));
-    plan["peak_allocated_bytes"] = json!(report.peak().map(|(_, bytes)| bytes));
-    plan["ram_bytes"] = json!(ram.bytes);
-    plan["ram_peak_bytes"] = json!(report.host().peak_bytes);
-    Ok(plan)
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PlanJson {
+    #[serde(flatten)]
+    report: PlanReport,
+    /// Whether it is within the budgets; null where that is not known, or there is no budget.
+    fits: Option<bool>,
+    /// What of the GPU may be used.
+    capacity_bytes: Option<u64>,
+    /// The largest predicted peak; null where that of a stage is not known.
+    peak_allocated_bytes: Option<u64>,
+    /// What of the machine's memory may be used; null where it is taken to be without limit.
+    ram_bytes: Option<u64>,
+    /// The most of it that is predicted.
+    ram_peak_bytes: Option<u64>,
 }
 
 /// Whether the plan is within the budgets that there are; none where that is not known, or there is no budget.

@@ -8,6 +8,7 @@ use crate::cli::{self, ProfileArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::model::Models;
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::testbed::Testbed;
@@ -59,8 +60,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         return Ok(if record.outcome.is_answer() { ExitCode::NothingFits } else { ExitCode::CasesFailed });
     }
     if arguments.json {
-        let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Fault(format!("the record is no JSON: {error}")))?;
-        say!("{text}");
+        json::print(&record)?;
         return Ok(ExitCode::Done);
     }
     let breakdown =

@@ -12,6 +12,6 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<ExitCode, Error> {
     let run = reports::load(&arguments.run_dir)?;
     let summary = Summary::of(&run);
     reports::write(&summary, &arguments.run_dir)?;
-    sweep::print(&summary, &arguments.run_dir.join(reports::REPORT));
+    sweep::tell(&summary, &arguments.run_dir, arguments.json)?;
     Ok(ExitCode::Done)
 }

@@ -6,18 +6,23 @@ use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TABLE};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, shell_line, table, warn_of_attention};
+use super::{command_line, table, warn_of_attention};
 use crate::cli::SweepArguments;
+use crate::command_lines::shell_line;
 use crate::data;
 use crate::disk;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::run_json::RunJson;
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, Limits, Rules, Schedule, expand, prepare, run_once};
 use crate::testbed::Testbed;
@@ -40,7 +45,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         _ => (cases, Vec::new()),
     };
     if arguments.dry_run {
-        return Ok(list(&definition, &cases, &merged, &left_out));
+        let name = &definition.name;
+        match arguments.json {
+            true => json::print(&DryRunJson::new(name, &cases, merged, left_out))?,
+            false => list(name, &cases, &merged, &left_out),
+        }
+        return Ok(ExitCode::Done);
     }
     // What the run says of its definition is of all parts.
     let whole = manifest(&definition, &testbed, &models, &cases)?;
@@ -83,7 +93,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let written = store.write_report(&summary);
     // Why cases are missing is said before what that did to the report.
     ran.and(written)?;
-    print(&summary, &store.report());
+    tell(&summary, store.dir(), arguments.json)?;
     if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
         return Ok(ExitCode::Interrupted);
@@ -92,10 +102,10 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
 }
 
 /// Prints what would run, and what came out the same.
-fn list(definition: &Definition, cases: &[Case], merged: &[(String, String)], left_out: &[String]) -> ExitCode {
+fn list(name: &str, cases: &[Case], merged: &[(String, String)], left_out: &[String]) {
     cases.iter().for_each(|case| say!("{}", case.name));
     let plural = if cases.len() == 1 { "" } else { "s" };
-    say!("\n{}: {} case{plural}. Nothing was run.", definition.name, cases.len());
+    say!("\n{name}: {} case{plural}. Nothing was run.", cases.len());
     if !merged.is_empty() {
         say!("{} combinations come out the same as another, since a key means nothing there:", merged.len());
         merged.iter().take(FEW_MERGED).for_each(|(combination, case)| say!("  {combination} is {case}"));
@@ -104,7 +114,33 @@ fn list(definition: &Definition, cases: &[Case], merged: &[(String, String)], le
         }
     }
     left_out.iter().for_each(|said| say!("{said}"));
-    ExitCode::Done
+}
+
+/// What would run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DryRunJson {
+    sweep: String,
+    /// Cases that would run, by name.
+    cases: Vec<String>,
+    /// Combinations that come out the same as another one.
+    merged: Vec<Merged>,
+    /// Cases that are left out since others are the same, in words.
+    left_out: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Merged {
+    combination: String,
+    /// The case that it is.
+    is: String,
+}
+
+impl DryRunJson {
+    fn new(name: &str, cases: &[Case], merged: Vec<(String, String)>, left_out: Vec<String>) -> Self {
+        let cases = cases.iter().map(|case| case.name.clone()).collect();
+        let merged = merged.into_iter().map(|(combination, is)| Merged { combination, is }).collect();
+        Self { sweep: name.to_owned(), cases, merged, left_out }
+    }
 }
 
 /// How many sampler steps the cases on a real GPU run; nothing where they run all, and of other devices.
@@ -178,8 +214,17 @@ fn values(cases: &[Case]) -> BTreeMap<String, Vec<Value>> {
     values
 }
 
+/// Says what a run says: for people, or as JSON.
+pub(crate) fn tell(summary: &Summary<'_>, dir: &Path, as_json: bool) -> Result<(), Error> {
+    if as_json {
+        return json::print(&RunJson::new(summary, dir));
+    }
+    print(summary, &dir.join(reports::REPORT));
+    Ok(())
+}
+
 /// Prints the table, the recommendation, and where the report is.
-pub(crate) fn print(summary: &Summary<'_>, report: &Path) {
+fn print(summary: &Summary<'_>, report: &Path) {
     let run = summary.run;
     let columns: Vec<_> =
         TABLE.iter().filter(|column| column.is_on_terminal && !(column.is_memory && run.manifest.device == Device::Cpu)).collect();

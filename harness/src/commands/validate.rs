@@ -4,7 +4,9 @@ mod case;
 mod program;
 mod verdict;
 
-use engine_protocol::gib;
+use engine_protocol::{Secs, gib};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use self::case::Case;
 use self::program::{Outcome, Programs};
@@ -15,6 +17,7 @@ use crate::data::{self, DataFile};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
+use crate::json;
 
 /// The figures that are held against the virtual GPU where no others are named.
 const PUBLISHED: &str = "published.csv";
@@ -31,6 +34,17 @@ pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let cases = case::read(&file, &profiles)?;
     let programs = Programs::find(arguments)?;
 
+    if arguments.json {
+        let (mut verdict, mut rows) = (Verdict::default(), Vec::new());
+        for case in &cases {
+            tell!("lowmem: line {}: {} on {}", case.line, case.title(), case.profile.name);
+            let outcome = programs.run(case)?;
+            verdict.add(case, &outcome);
+            rows.push(RowJson::new(case, &outcome, arguments.times));
+        }
+        json::print(&rows)?;
+        return Ok(verdict.exit_code());
+    }
     let [published, counted] = if arguments.times { ["published", "modelled"] } else { ["published GiB", "virtual GiB"] };
     let mut table = table(&["model", "task", "GPU", "size", "options", published, counted, "error"], &[5, 6, 7]);
     let mut verdict = Verdict::default();
@@ -44,6 +58,66 @@ pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     say!("{}", if arguments.times { TIMES } else { PEAKS });
     verdict.say();
     Ok(verdict.exit_code())
+}
+
+/// A published figure, and what the virtual GPU makes of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Row")]
+pub(crate) struct RowJson {
+    /// Where it stands in its file.
+    line: u64,
+    model: String,
+    task: String,
+    gpu: String,
+    width: u32,
+    height: u32,
+    frames: u32,
+    options: Vec<String>,
+    published_peak_gib: Option<f64>,
+    published_total_secs: Option<f64>,
+    /// The peak of allocated memory on the virtual GPU.
+    peak_allocated_bytes: Option<u64>,
+    /// With --times, what its clock says.
+    total_secs: Option<Secs>,
+    /// How far that is from what was published, in percent.
+    error_percent: Option<f64>,
+    /// Why it was not run.
+    skipped: Option<String>,
+    /// Why it failed.
+    failed: Option<String>,
+}
+
+impl RowJson {
+    fn new(case: &Case, outcome: &Outcome, times: bool) -> Self {
+        let (ran, skipped, failed) = match outcome {
+            Outcome::Ran { peak_allocated_bytes, secs, .. } => (Some((*peak_allocated_bytes, *secs)), None, None),
+            Outcome::Skipped(why) => (None, Some(why.clone()), None),
+            Outcome::Failed(why) => (None, None, Some(why.clone())),
+        };
+        let total_secs = ran.and_then(|(_, secs)| secs);
+        let error_percent = match (total_secs, ran) {
+            (Some(secs), _) => case.time_error_percent(secs),
+            (None, Some((bytes, _))) if !times => case.peak_error_percent(bytes),
+            _ => None,
+        };
+        Self {
+            line: case.line,
+            model: case.model.clone(),
+            task: case.task.clone(),
+            gpu: case.profile.name.clone(),
+            width: case.width,
+            height: case.height,
+            frames: case.frames,
+            options: case.options.clone(),
+            published_peak_gib: case.peak_gib,
+            published_total_secs: case.total_secs,
+            peak_allocated_bytes: ran.map(|(bytes, _)| bytes),
+            total_secs,
+            error_percent,
+            skipped,
+            failed,
+        }
+    }
 }
 
 const PEAKS: &str =

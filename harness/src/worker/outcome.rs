@@ -151,6 +151,15 @@ impl Transcript {
         self.stages.sort_by_key(|record| record.stage);
     }
 
+    /// What the case was predicted to take of the GPU: the peak of its largest stage, and what the device was seen to hold beside the allocator. Not known where a
+    /// stage has no prediction, since that may be the largest.
+    fn predicted_need_bytes(&self) -> Option<u64> {
+        let peaks: Option<Vec<u64>> = self.planned.iter().map(PlannedStage::peak_allocated_bytes).collect();
+        let memory = self.stages.iter().filter_map(|stage| stage.memory);
+        let beside = memory.map(|memory| memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes)).max()?;
+        Some(peaks?.into_iter().max()? + beside)
+    }
+
     /// The record of the case.
     pub(super) fn into_record(
         self,
@@ -174,6 +183,7 @@ impl Transcript {
             Some(Verdict::Finished(transfers)) => transfers,
             _ => None,
         };
+        let predicted_need_bytes = self.predicted_need_bytes().filter(|_| ending.outcome == Outcome::Oom);
         let pinned = self.stages.iter().filter_map(|stage| stage.host).map(|host| host.pinned_peak_bytes);
         let pinned_peak_bytes = pinned.max().filter(|_| request.device.is_cuda() && ending.outcome == Outcome::Ok);
         RunRecord {
@@ -215,6 +225,7 @@ impl Transcript {
             steps_of: None,
             gpu_state: None,
             is_skipped: false,
+            predicted_need_bytes,
             unsupported_calls: report.map(|report| report.unsupported).unwrap_or_default(),
         }
     }

@@ -4,7 +4,7 @@ use engine_protocol::{Outcome, RunRecord, gib};
 
 use super::notes::{Footnotes, WITHOUT_SAGE, figures, gpu, subject};
 use super::videos::{LEVELS, Video};
-use crate::verdict::{needed_bytes, ranked};
+use crate::verdict::{need, ranked};
 
 /// What runs say of a size of card.
 pub(super) struct Card<'v, 'a> {
@@ -77,8 +77,8 @@ impl<'v, 'a> Card<'v, 'a> {
     fn said(&self, (video, record): Fit<'v, 'a>, has_sage: bool, notes: &mut Footnotes) -> String {
         let level = record.config.low_mem_level;
         let larger = self.videos.iter().find_map(|other| other.at(level.into()).filter(|_| other.pixels() > video.pixels()));
-        let (at_least, next) = match larger.map(|larger| (larger.config.resolution, needed_bytes(larger))) {
-            Some((size, Some(needed))) => ("", format!("The next size that ran, {size}, needs at least {:.2} GiB.", gib(needed))),
+        let (at_least, next) = match larger.map(|larger| (larger.config.resolution, need(larger))) {
+            Some((size, Some(need))) => ("", format!("The next size that ran, {size}, needs {} {:.2} GiB.", need.word(), gib(need.bytes))),
             Some((size, None)) => ("", format!("The next size that ran, {size}, does not fit.")),
             None => ("at least ", "No larger size ran.".to_owned()),
         };
@@ -107,7 +107,10 @@ impl<'v, 'a> Card<'v, 'a> {
         let config = smallest.config;
         let needs = match (taken, missed.outcome) {
             (Some((video, bytes)), _) => format!("takes {:.2} GiB on {}", gib(bytes), gpu(video)),
-            (None, Outcome::Oom) => format!("needs at least {:.2} GiB", gib(needed_bytes(missed)?)),
+            (None, Outcome::Oom) => {
+                let need = need(missed)?;
+                format!("needs {} {:.2} GiB", need.word(), gib(need.bytes))
+            }
             (None, _) => "does not fit the machine's memory".to_owned(),
         };
         let other = self.level().and_then(|level| Some((level, self.largest_at(level)?.0.config.resolution)));

@@ -1,5 +1,8 @@
 //! What comes of filling: the text, and places that no run covers, with what would fill them.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 /// A document that was filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filled {
@@ -12,7 +15,7 @@ pub struct Filled {
 }
 
 /// A place that stays open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Open {
     /// The line, from 1.
     pub line: usize,

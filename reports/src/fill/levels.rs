@@ -4,7 +4,7 @@ use engine_protocol::{Config, OffloadTextEncoder, Outcome, ResidentBlocks, RunRe
 
 use super::notes::{Footnotes, of_memory, of_time};
 use super::videos::Video;
-use crate::verdict::needed_bytes;
+use crate::verdict::need;
 use crate::words::time;
 
 /// The video that tells of a level, with its record there: the first that has one. One that ran out of memory tells less than one that fits.
@@ -17,10 +17,10 @@ pub(super) fn told_of<'v, 'a>(videos: &[&'v Video<'a>], level: usize) -> Option<
 /// Memory at a level; with `compared`, beside level 0's.
 pub(super) fn memory(video: &Video<'_>, record: &RunRecord, is_compared: bool, notes: &mut Footnotes) -> Option<String> {
     let sign = notes.sign(of_memory(video, record));
-    if let Some(needed) = needed_bytes(record) {
+    if let Some(need) = need(record) {
         let held =
             video.run.manifest.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
-        return Some(format!("does not fit, needs at least {:.2}{held} GiB{sign}", gib(needed)));
+        return Some(format!("does not fit, needs {} {:.2}{held} GiB{sign}", need.word(), gib(need.bytes)));
     }
     let peak = record.peak_device_bytes()?;
     let base = video.at(0).and_then(RunRecord::peak_device_bytes).filter(|_| is_compared && record.config.low_mem_level > 0);
@@ -35,7 +35,7 @@ pub(super) fn memory(video: &Video<'_>, record: &RunRecord, is_compared: bool, n
 /// Speed at a level: the ratio to level 0, and the time.
 pub(super) fn speed(video: &Video<'_>, record: &RunRecord, notes: &mut Footnotes) -> Option<String> {
     let level = usize::from(record.config.low_mem_level);
-    if needed_bytes(record).is_some() {
+    if need(record).is_some() {
         return Some(format!("does not fit{}", notes.sign(of_memory(video, record))));
     }
     let secs = video.secs_at(level)?;

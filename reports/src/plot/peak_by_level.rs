@@ -7,7 +7,7 @@ use super::picture::{Plot, source_of_all};
 use super::shown_cases::{levels, shown_case};
 use crate::error::Error;
 use crate::summary::Summary;
-use crate::verdict::{Verdict, needed_bytes};
+use crate::verdict::{Verdict, need};
 use crate::words::CONTEXT;
 
 const NAME: &str = "peak-by-level";
@@ -23,8 +23,9 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
     };
     let bar = |verdict: &Verdict<'_>, level: u8| {
         let case = shown_case(verdict, level)?;
-        let bytes = needed_bytes(case).or_else(|| case.reached_device_bytes())?;
-        Some(Bar { gib: gib(bytes), fits: needed_bytes(case).is_none() })
+        let need = need(case);
+        let bytes = need.map(|need| need.bytes).or_else(|| case.reached_device_bytes())?;
+        Some(Bar { gib: gib(bytes), fits: need.is_none() })
     };
     let bars = Bars {
         groups: levels.iter().map(|level| format!("level {level}")).collect(),
@@ -35,7 +36,7 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
     };
     let caption = format!(
         "Peak GPU memory of each memory level, in GiB ({}), with {CONTEXT}. Of each level the case with the smallest peak is shown. An outline marked oom (out of \
-         memory) did not fit: it is as high as what the case needs at least.",
+         memory) did not fit: it is as high as what the case is predicted to need, or needs at least.",
         source_of_all(&run.records)
     );
     Plot::new(NAME, caption, draw(&bars))

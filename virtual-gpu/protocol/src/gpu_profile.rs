@@ -1,11 +1,12 @@
 //! GPU profiles: what a kind of GPU has, each figure with where it comes from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::WorkKind;
 
 /// A figure and its source: a data sheet, a tool's output, or the rule that it was derived by.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Figure<T> {
     /// The figure, in the unit that its field's name says.
@@ -15,7 +16,7 @@ pub struct Figure<T> {
 }
 
 /// One kind of GPU, as `sweeps/gpus/NAME.yaml` holds it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GpuProfile {
     /// The name on the command line, `rtx-4090`.
@@ -62,7 +63,7 @@ pub struct GpuProfile {
 }
 
 /// A card may draw more than its limit for a moment: then its clocks go down, and arithmetic with them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerLimit {
     /// How many times as fast arithmetic goes until then.
@@ -72,7 +73,7 @@ pub struct PowerLimit {
 }
 
 /// What kernels take that have next to nothing to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmallKernels {
     /// Seconds on the GPU, of each of many in a row.
@@ -82,7 +83,7 @@ pub struct SmallKernels {
 }
 
 /// Dense peak rates in operations a second, with fp32 accumulation for the 16-bit types.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeakFlops {
     /// fp32 outside the tensor cores.
@@ -101,7 +102,7 @@ pub struct PeakFlops {
 
 /// Which share of the peak rates PyTorch's kernels reach in large operations, by kind: of arithmetic for the first three, of the memory's bandwidth for the
 /// others.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Efficiency {
     /// Products of matrices.
@@ -123,7 +124,7 @@ pub struct Efficiency {
 }
 
 /// Something that is known between two ends, such as a share of a peak rate: no less than `low`, most likely `expected`, no more than `high`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
     /// No less.
@@ -137,7 +138,7 @@ pub struct Interval {
 }
 
 /// The link between host and GPU.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pcie {
     /// PCI Express generation.

@@ -1,10 +1,11 @@
 //! Kinds of work, and the types that are multiplied, each with its number in the observer's interface. `engine/src/cuda/work.h` has the same
 //! numbers for C++, and a test holds the two against each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A kind of work, each with rates of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
     /// Products of matrices.
@@ -52,7 +53,7 @@ impl WorkKind {
 }
 
 /// The type that is multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkType {
     /// fp32 outside the tensor cores.

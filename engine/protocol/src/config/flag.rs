@@ -334,7 +334,7 @@ macro_rules! flags {
         }
 
         /// A complete configuration. What means nothing in it is empty, so two cases that are the same in effect are equal.
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct Config {
             $($(#[doc = $doc])+ #[serde(default)] pub $key: flags!(@type $shape $type),)*

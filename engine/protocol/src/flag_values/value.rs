@@ -1,5 +1,6 @@
 //! How a flag's value is read and told: one trait for numbers, switches, words and texts.
 
+use schemars::{Schema, json_schema};
 use serde_json::Value;
 
 /// What values a flag takes: for reading, for documentation, for the schema of sweep files, and for tests that draw values at random.
@@ -26,6 +27,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What stands in JSON, as [`FlagValue::tell`] gives it. What is read may be written in more ways.
+    pub fn json_schema(&self) -> Schema {
+        let names = |words: &[(&str, &str)]| words.iter().map(|(word, _)| Value::from(*word)).collect::<Vec<_>>();
+        match self {
+            Kind::Text | Kind::Name => json_schema!({ "type": "string" }),
+            Kind::Switch => json_schema!({ "type": "boolean" }),
+            Kind::Integer => json_schema!({ "type": "integer" }),
+            Kind::Number => json_schema!({ "type": "number" }),
+            Kind::Word(words) => json_schema!({ "enum": names(words) }),
+            Kind::WordOrSwitch(words) => {
+                let all = [names(words), vec![true.into(), false.into()]].concat();
+                json_schema!({ "enum": all })
+            }
+            Kind::IntegerOrWord(words) => json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "enum": names(words) }] }),
+            Kind::Size(_) => json_schema!({ "type": "string", "pattern": "^[0-9]+x[0-9]+$" }),
+        }
+    }
+
     /// What to write, in words: what stands in an error after "use".
     pub fn words(&self) -> String {
         match self {
@@ -166,7 +185,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
 macro_rules! words {
     ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $word:literal,)+ }) => {
         $(#[doc = $about])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $name {
             $($(#[doc = $doc])+ #[serde(rename = $word)] $variant,)+
         }

@@ -1,5 +1,8 @@
 //! The flags that are more than a number or a yes.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -346,6 +349,16 @@ macro_rules! told_in_json {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let value = Value::deserialize(deserializer)?;
                 Self::read(&value).ok_or_else(|| serde::de::Error::custom(format!("{value}: expected {}", Self::kind().words())))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                Self::kind().json_schema()
             }
         }
     )* };

@@ -12,6 +12,11 @@ use crate::testbed::Testbed;
 /// Prints each stage, and what became of it all.
 pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
     print_stages(record, testbed);
+    tell_end(record, testbed, output)
+}
+
+/// Says what became of it.
+pub(super) fn tell_end(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
     let error = record.error.as_deref().unwrap_or_default();
     match record.outcome {
         Outcome::Ok => {
@@ -21,7 +26,7 @@ pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Pat
             ExitCode::Done
         }
         Outcome::Oom => {
-            let needed = reports::needed_bytes(record).map(|bytes| format!(": it needs at least {:.2}", gib(bytes)));
+            let needed = reports::need(record).map(|need| format!(": it needs {} {:.2}", need.word(), gib(need.bytes)));
             let held = testbed.capacity_bytes.filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
             let figures = needed.map(|needed| format!("{needed}{} GiB", held.unwrap_or_default())).unwrap_or_default();
             let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());

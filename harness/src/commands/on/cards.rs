@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, WAN_HEAD_SIZE, WorkKind};
+use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::SIGKILL;
 
@@ -15,7 +16,7 @@ use super::need::{DeviceUse, Need};
 use crate::gpu_profile::GpuProfiles;
 
 /// What is known of a program on a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) enum Word {
     /// It ran there, or all that was held fits there by the same path.
     #[serde(rename = "fits")]
@@ -29,7 +30,7 @@ pub(super) enum Word {
 }
 
 /// How far the program came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Course {
     /// To its end.

@@ -8,7 +8,7 @@ use reports::{ProgramPage, program_page, write_whole};
 use super::cards::{Judge, Word};
 use super::find::Found;
 use crate::cli::OnArguments;
-use crate::commands::shell_line;
+use crate::command_lines::shell_line;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 

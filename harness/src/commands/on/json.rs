@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use reports::write_whole;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::cards::{Course, Judge, Word};
@@ -16,8 +17,9 @@ use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 
 /// All sizes are in bytes. What is not known is null.
-#[derive(Debug, Serialize)]
-struct Verdict<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Verdict")]
+pub(crate) struct VerdictJson<'a> {
     gpu: &'a str,
     memory_bytes: u64,
     beyond: bool,
@@ -39,7 +41,7 @@ struct Verdict<'a> {
     unsupported: &'a BTreeMap<String, u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct OutOfMemory<'a> {
     place: Option<&'a str>,
     requested_bytes: Option<u64>,
@@ -47,7 +49,7 @@ struct OutOfMemory<'a> {
     reserved_unused_bytes: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Use<'a> {
     process: u32,
     device: u32,
@@ -69,7 +71,7 @@ pub(super) fn write(
     status: ExitStatus,
 ) -> Result<(), Error> {
     let is_used = !judge.need.uses.is_empty();
-    let verdict = Verdict {
+    let verdict = VerdictJson {
         gpu: &judge.here.name,
         memory_bytes: judge.here.memory_bytes.value,
         beyond: judge.went_beyond,

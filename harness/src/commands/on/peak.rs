@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use engine_protocol::gib;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What was given out at the peak by what it was for, in bytes, and where the peak came. As a Python process says it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Peak {
     weights: u64,
     gradients: u64,
@@ -30,7 +31,7 @@ pub(super) struct Peak {
 }
 
 /// What a module held.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Held {
     weights: u64,
