@@ -212,7 +212,7 @@ pub(crate) struct MergeArguments {
 /// What cases run on.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DeviceArguments {
-    /// Budget (24GB) or profile (rtx-4090)
+    /// Budget (24GB) or profile (rtx-4090); several for a sweep: 12GB,24GB
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
     /// What runs the cases

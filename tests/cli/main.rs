@@ -41,6 +41,7 @@ mod real_gpu;
 mod real_worker;
 mod report;
 mod resume;
+mod several_gpus;
 mod shared_weights;
 mod sweep;
 mod validate;

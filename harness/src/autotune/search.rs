@@ -118,7 +118,11 @@ mod tests {
     fn ladder() -> Vec<Rung> {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
-        let rung = |(denoise, decode)| Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone() } };
+        let rung = |(denoise, decode)| Rung {
+            denoise,
+            decode,
+            case: Case { name: format!("{denoise}{decode}"), config: config.clone(), gpu: None },
+        };
         (0..3).flat_map(|denoise| (0..2).map(move |decode| (denoise, decode))).map(rung).collect()
     }
 
