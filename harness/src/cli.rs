@@ -196,6 +196,9 @@ pub(crate) struct SweepArguments {
     /// Run one part of so many, on one machine of several: 3/8. `lowmem merge` puts the parts together
     #[arg(long, value_name = "PART/PARTS")]
     pub(crate) shard: Option<Shard>,
+    /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run"])]
+    pub(crate) slurm: Option<u16>,
 }
 
 /// Arguments of `lowmem merge`.

@@ -20,6 +20,7 @@ pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod setup;
+mod slurm;
 pub(crate) mod smi;
 pub(crate) mod sweep;
 pub(crate) mod validate;

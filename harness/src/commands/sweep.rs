@@ -8,7 +8,7 @@ use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TableColumn};
 use serde_json::Value;
 
-use super::{command_line, shell_line, table, warn_of_attention};
+use super::{command_line, shell_line, slurm, table, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -31,6 +31,9 @@ const DEFAULT: &str = "default.yaml";
 /// Runs every case of a definition and writes the report.
 pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let definition = definition(&arguments)?;
+    if let Some(parts) = arguments.slurm {
+        return slurm::write(&definition, &arguments, parts.into());
+    }
     let testbeds = Testbeds::choose(&definition, arguments.device.wanted())?;
     let testbed = &testbeds.first;
     let models = Models::load()?;
