@@ -199,6 +199,9 @@ pub(crate) struct SweepArguments {
     /// Run one part of so many, on one machine of several: 3/8. `lowmem merge` puts the parts together
     #[arg(long, value_name = "PART/PARTS")]
     pub(crate) shard: Option<Shard>,
+    /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run"])]
+    pub(crate) slurm: Option<u16>,
     /// Print JSON: what the run says, or with --dry-run its cases
     #[arg(long)]
     pub(crate) json: bool,
@@ -221,7 +224,7 @@ pub(crate) struct MergeArguments {
 /// What cases run on.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DeviceArguments {
-    /// Budget (24GB) or profile (rtx-4090)
+    /// Budget (24GB) or profile (rtx-4090); several for a sweep: 12GB,24GB
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
     /// What runs the cases

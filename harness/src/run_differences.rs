@@ -25,7 +25,9 @@ pub(crate) fn differences(then: &Manifest, now: &Manifest) -> Vec<String> {
     if let Some(disk) = &then.disk {
         differs("disk", disk, now.disk.as_deref().unwrap_or("none"));
     }
-    if gpu(then) == gpu(now) && then.gpu != now.gpu {
+    let profiles =
+        |manifest: &Manifest| manifest.gpu.iter().chain(manifest.gpus.iter().map(|gpu| &gpu.profile)).cloned().collect::<Vec<_>>();
+    if gpu(then) == gpu(now) && profiles(then) != profiles(now) {
         found.push(format!("GPU: the profile of {} has other figures now", gpu(now)));
     }
     for old in &then.models {
@@ -38,6 +40,10 @@ pub(crate) fn differences(then: &Manifest, now: &Manifest) -> Vec<String> {
 }
 
 fn gpu(manifest: &Manifest) -> String {
+    if !manifest.gpus.is_empty() {
+        let names = manifest.gpus.iter().map(|gpu| format!("{} ({}, {} bytes)", gpu.asked, gpu.profile.name, gpu.capacity_bytes));
+        return names.collect::<Vec<_>>().join(", ");
+    }
     manifest.gpu.as_ref().map_or_else(|| "one without a profile".to_owned(), |gpu| gpu.name.clone())
 }
 

@@ -81,6 +81,8 @@ impl RunStore {
         let known: HashSet<&String> = manifest.cases.iter().collect();
         let cases = earlier.cases.into_iter().filter(|case| !known.contains(case)).collect::<Vec<_>>();
         manifest.cases.extend(cases);
+        let gpus = earlier.gpus.into_iter().filter(|old| !manifest.gpus.contains(old)).collect::<Vec<_>>();
+        manifest.gpus.extend(gpus);
         let models = earlier.models.into_iter().filter(|old| !manifest.models.contains(old)).collect::<Vec<_>>();
         manifest.models.extend(models);
         write_manifest(&dir, &manifest)?;

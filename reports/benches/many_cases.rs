@@ -38,6 +38,7 @@ fn manifest(records: &[RunRecord]) -> Manifest {
         capacity_bytes: Some(80 << 30),
         smaller: Vec::new(),
         memory_limit_bytes: None,
+        gpus: Vec::new(),
         ram_bytes: None,
         ram: None,
         disk: None,

@@ -116,7 +116,7 @@ fn identity() -> Vec<Column> {
             "capacity_bytes",
             "bytes",
             "What may be used of the GPU, the CUDA context included: its memory, or the budget.",
-            |run, _| text(run.manifest.capacity_bytes),
+            |run, r| text(run.capacity_of(r)),
         ),
         of("device", "", "What ran the case: `cuda` (a real GPU), `virtual` or `cpu`.", |r| r.device.name().into()),
         of("device_name", "", "The name that the device reported.", |r| text(r.device_name.as_ref())),
@@ -363,7 +363,7 @@ fn rest() -> Vec<Column> {
             "denoise_share_of_peak",
             "1",
             "`denoise_operations_per_sec` as a share of what the GPU reaches at most in the case's type.",
-            |run, r| text(run.manifest.gpu.as_ref().and_then(|gpu| denoise_share_of_peak(r, gpu))),
+            |run, r| text(run.profile_of(r).and_then(|gpu| denoise_share_of_peak(r, gpu))),
         ),
     ]
 }

@@ -3,7 +3,7 @@
 use engine_protocol::gib;
 
 use crate::summary::Summary;
-use crate::table::{TABLE, all_notes};
+use crate::table::{all_notes, table_columns};
 use crate::{forecast, ram};
 
 /// The run as Markdown: provenance, recommendation, one table a model and resolution.
@@ -13,15 +13,19 @@ pub(crate) fn tables(summary: &Summary<'_>) -> String {
     if let Some(capacity) = manifest.capacity_bytes {
         text += &format!("Capacity: {:.2} GiB. {}\n", gib(capacity), inert(&manifest.choice));
     }
+    for gpu in &manifest.gpus {
+        text += &format!("Capacity of {}: {:.2} GiB. {}\n", inert(&gpu.asked), gib(gpu.capacity_bytes), inert(&gpu.choice));
+    }
     text += &format!("\n## {}\n\n", summary.title);
     summary.sentences.iter().for_each(|sentence| text += &format!("- {}\n", inert(sentence)));
     text += &format!("\n{}\n", summary.ranking);
+    let columns = table_columns(summary.run);
     for verdict in &summary.verdicts {
         text += &format!("\n## {}\n\n", inert(&verdict.subject()));
-        text += &line(["case"].into_iter().chain(TABLE.iter().map(|column| column.title)));
-        text += &line(["---"].into_iter().chain(TABLE.iter().map(|column| if column.is_figure { "--:" } else { "---" })));
+        text += &line(["case"].into_iter().chain(columns.iter().map(|column| column.title)));
+        text += &line(["---"].into_iter().chain(columns.iter().map(|column| if column.is_figure { "--:" } else { "---" })));
         for record in &verdict.records {
-            let row = TABLE.each_ref().map(|column| column.cell(record));
+            let row: Vec<String> = columns.iter().map(|column| column.cell(record)).collect();
             text += &line([record.case.as_str()].into_iter().chain(row.iter().map(String::as_str)));
         }
     }

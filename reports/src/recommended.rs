@@ -20,6 +20,7 @@ pub(crate) fn yaml(summary: &Summary<'_>) -> String {
             settings(&chosen.config).iter().for_each(|(key, value)| text += &format!("{key}: {value}\n"));
         }
         None if summary.run.missing() > 0 => text += "{}\n",
+        None if !manifest.gpus.is_empty() => text += "# Several GPUs: each has its own answer above.\n{}\n",
         None => text += "# Nothing to recommend.\n{}\n",
     }
     text

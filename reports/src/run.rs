@@ -1,6 +1,6 @@
 //! A run as data: its manifest and its records. What they mean is judged elsewhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use engine_protocol::{Device, GpuProfile, ModelSpec, Outcome, RunRecord, first_schema};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,24 @@ impl Card {
     }
 }
 
+/// One of several GPUs of a run. What a manifest says of its one GPU, it says of each of several here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunGpu {
+    /// As it was asked for: `24GB`, `rtx-3060`.
+    pub asked: String,
+    /// Its profile.
+    pub profile: GpuProfile,
+    /// How it was chosen, in words.
+    pub choice: String,
+    /// What it or the budget holds, the context included.
+    pub capacity_bytes: u64,
+    /// Cards that are sold with as much memory and hold less; none where a card was named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smaller: Vec<Card>,
+    /// What the caching allocator may reserve at most, where that is less than the GPU has.
+    pub memory_limit_bytes: Option<u64>,
+}
+
 /// What a run was asked to do, on what, and by which version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -53,17 +71,20 @@ pub struct Manifest {
     pub definition: String,
     /// What ran the cases.
     pub device: Device,
-    /// The profile of the GPU; empty on the CPU, and on a real GPU that no profile is of.
+    /// The profile of the GPU; empty on the CPU, on a real GPU that no profile is of, and where there are several.
     pub gpu: Option<GpuProfile>,
     /// How the device and the GPU were chosen, in words.
     pub choice: String,
-    /// What the GPU or the budget holds, the context included; empty on the CPU.
+    /// What the GPU or the budget holds, the context included; empty on the CPU, and where there are several.
     pub capacity_bytes: Option<u64>,
     /// Cards that are sold with as much memory and hold less; none where a card was named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub smaller: Vec<Card>,
     /// What the caching allocator may reserve at most, where that is less than the GPU has.
     pub memory_limit_bytes: Option<u64>,
+    /// The GPUs of a run of several, in order; empty where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<RunGpu>,
     /// What cases may take of the machine's memory, everything counted; empty where nothing limits them, and in schemas before 4.
     #[serde(default)]
     pub ram_bytes: Option<u64>,
@@ -107,6 +128,51 @@ impl Run {
         let mut newest: HashMap<String, RunRecord> = records.into_iter().map(|record| (record.case.clone(), record)).collect();
         let records = manifest.cases.iter().filter_map(|case| newest.remove(case)).collect();
         Self { manifest, records, passed_over: Vec::new() }
+    }
+
+    /// Of a run of several GPUs, the one that a case ran on.
+    pub fn gpu_of(&self, record: &RunRecord) -> Option<&RunGpu> {
+        let is_its = |gpu: &&RunGpu| Some(&gpu.profile.name) == record.gpu.as_ref() && Some(gpu.capacity_bytes) == record.capacity_bytes;
+        self.manifest.gpus.iter().find(is_its)
+    }
+
+    /// The profile of the GPU that a case ran on, where there is one.
+    pub fn profile_of(&self, record: &RunRecord) -> Option<&GpuProfile> {
+        self.gpu_of(record).map(|gpu| &gpu.profile).or(self.manifest.gpu.as_ref())
+    }
+
+    /// What may be used of the GPU that a case ran on; empty on the CPU.
+    pub fn capacity_of(&self, record: &RunRecord) -> Option<u64> {
+        self.gpu_of(record).map(|gpu| gpu.capacity_bytes).or(self.manifest.capacity_bytes)
+    }
+
+    /// Cards that are sold with as much memory as the GPU that a case ran on, and hold less.
+    pub fn smaller_than_of(&self, record: &RunRecord) -> &[Card] {
+        self.gpu_of(record).map_or(&self.manifest.smaller, |gpu| &gpu.smaller)
+    }
+
+    /// The same as runs of one GPU each. Cases that have not run are open in each of them: no record says which they are of.
+    pub fn of_each_gpu(self) -> Vec<Self> {
+        if self.manifest.gpus.is_empty() {
+            return vec![self];
+        }
+        let ran: HashSet<&str> = self.records.iter().map(|record| record.case.as_str()).collect();
+        let open: Vec<String> = self.manifest.cases.iter().filter(|case| !ran.contains(case.as_str())).cloned().collect();
+        let of = |gpu: &RunGpu| {
+            let records: Vec<RunRecord> = self.records.iter().filter(|record| self.gpu_of(record) == Some(gpu)).cloned().collect();
+            let manifest = Manifest {
+                gpu: Some(gpu.profile.clone()),
+                choice: gpu.choice.clone(),
+                capacity_bytes: Some(gpu.capacity_bytes),
+                smaller: gpu.smaller.clone(),
+                memory_limit_bytes: gpu.memory_limit_bytes,
+                gpus: Vec::new(),
+                cases: records.iter().map(|record| record.case.clone()).chain(open.iter().cloned()).collect(),
+                ..self.manifest.clone()
+            };
+            Self { passed_over: self.passed_over.clone(), ..Self::new(manifest, records) }
+        };
+        self.manifest.gpus.iter().map(of).collect()
     }
 
     /// Cases that have not ended yet.

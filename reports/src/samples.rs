@@ -5,7 +5,7 @@ use engine_protocol::{
     Settings, Source, Stage, StageMemory, StageRecord,
 };
 
-use crate::run::{Host, Manifest, Run};
+use crate::run::{Host, Manifest, Run, RunGpu};
 
 const TINY: &str = include_str!("../../sweeps/models/wan-tiny.yaml");
 
@@ -24,6 +24,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         capacity_bytes: Some(24 * GIB),
         smaller: Vec::new(),
         memory_limit_bytes: None,
+        gpus: Vec::new(),
         ram_bytes: None,
         ram: None,
         disk: None,
@@ -35,6 +36,28 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         host: Host { system: "Linux".into(), processor: None, cores: 2, memory_bytes: None },
     };
     Run::new(manifest, records)
+}
+
+/// A run on a GPU of 24 GiB, which holds level 0, and one of 12, which does not.
+pub(crate) fn on_two_gpus() -> Run {
+    let gpus = [("24GB", "rtx-4090", 24), ("12GB", "rtx-3060", 12)].map(|(asked, name, gib)| RunGpu {
+        asked: asked.into(),
+        profile: GpuProfile { name: name.into(), ..gpu() },
+        choice: format!("{asked} is {name}."),
+        capacity_bytes: gib * GIB,
+        smaller: Vec::new(),
+        memory_limit_bytes: None,
+    });
+    let on = |gpu: &RunGpu, record: RunRecord| RunRecord {
+        case: format!("{}-{}", gpu.asked, record.case),
+        gpu: Some(gpu.profile.name.clone()),
+        capacity_bytes: Some(gpu.capacity_bytes),
+        ..record
+    };
+    let [large, small] = &gpus;
+    let mut run = run(vec![on(large, ok("level0", 0, 20)), on(small, oom("level0", 0, 11)), on(small, ok("level3", 3, 5))]);
+    (run.manifest.gpu, run.manifest.capacity_bytes, run.manifest.gpus) = (None, None, gpus.to_vec());
+    run
 }
 
 /// A case that fits, with its peak of device bytes in GiB.
@@ -61,6 +84,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         parts_at_failure: None,
         host_shortage: None,
         gpu: Some("rtx-4090".into()),
+        capacity_bytes: None,
         device: Device::Virtual,
         device_name: Some("Virtual".into()),
         memory_source: Some(Source::Virtual),

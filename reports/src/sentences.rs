@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{Device, Outcome, RunRecord, Secs, Source, gib};
+use engine_protocol::{Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
 
 use crate::advice::level_and_flags;
 use crate::ram::{self, ram_in_words};
@@ -21,11 +21,14 @@ pub(crate) fn ranking(run: &Run) -> &'static str {
 
 /// What the memory figures and the times are, and where they come from.
 pub(crate) fn provenance(run: &Run) -> String {
-    let gpu = run.manifest.gpu.as_ref().map(|gpu| format!("{} ({})", gpu.name, gpu.title));
+    let named = |gpu: &GpuProfile| format!("{} ({})", gpu.name, gpu.title);
+    let several: Vec<String> = run.manifest.gpus.iter().map(|gpu| named(&gpu.profile)).collect();
+    let gpu = run.manifest.gpu.as_ref().map(named).or_else(|| (!several.is_empty()).then(|| several.join(", ")));
     let timed = run.records.iter().any(|record| record.time_source.is_some());
     match run.manifest.device {
         Device::Virtual => format!(
-            "Virtual GPU {}: PyTorch's allocator counts the memory, nothing is computed, and times are {}.",
+            "Virtual GPU{} {}: PyTorch's allocator counts the memory, nothing is computed, and times are {}.",
+            if several.is_empty() { "" } else { "s" },
             gpu.unwrap_or_default(),
             if timed { "estimated" } else { "not known" }
         ),
@@ -47,18 +50,17 @@ pub(crate) fn sentence(run: &Run, verdict: &Verdict<'_>) -> String {
     let subject = verdict.subject();
     let nothing_fits = if run.missing() == 0 { "nothing fits" } else { "none that ran fits" };
     if let Some(best) = verdict.best {
-        let says =
-            [fit(best, run.manifest.capacity_bytes), fits_not(run, best), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
-                .into_iter()
-                .flatten()
-                .map(|said| format!(" {said}."));
+        let says = [fit(best, run.capacity_of(best)), fits_not(run, best), ram_in_words(best, run.manifest.ram_bytes), duration(best)]
+            .into_iter()
+            .flatten()
+            .map(|said| format!(" {said}."));
         return format!("{subject}: {}.{}", level_and_flags(run, &best.config), says.collect::<String>());
     }
     if let Some(short) = verdict.short_of_ram {
         return format!("{subject}: {nothing_fits}. {}", ram::nearest(run, short));
     }
     match &verdict.nearest {
-        Some(miss) => format!("{subject}: {nothing_fits}. {}", nearest(miss, run.manifest.capacity_bytes)),
+        Some(miss) => format!("{subject}: {nothing_fits}. {}", nearest(miss, run.capacity_of(miss.record))),
         None => match verdict.records.iter().find(|record| record.outcome == Outcome::OomHost) {
             Some(short) => format!(
                 "{subject}: {nothing_fits} this machine. In {} {}.",
@@ -85,7 +87,7 @@ pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
 /// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.
 pub fn fits_not(run: &Run, record: &RunRecord) -> Option<String> {
     let peak = record.peak_device_bytes()?;
-    let smaller = run.manifest.smaller.iter().filter(|card| record.config.usable_of(card.memory_bytes) < peak);
+    let smaller = run.smaller_than_of(record).iter().filter(|card| record.config.usable_of(card.memory_bytes) < peak);
     let named: Vec<_> = smaller.map(|card| format!("{} ({:.2} GiB)", card.name, gib(card.memory_bytes))).collect();
     (!named.is_empty()).then(|| format!("Does not fit {}, sold with as much memory: name the card", named.join(", ")))
 }

@@ -19,12 +19,12 @@ pub struct Summary<'a> {
     pub provenance: String,
     /// By what cases are ranked.
     pub ranking: &'static str,
-    /// One for each model and resolution, in the order in which they first appear.
+    /// One for each GPU, model and resolution, in the order in which they first appear.
     pub verdicts: Vec<Verdict<'a>>,
     /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too. None while cases have not run: one of
-    /// them may be better.
+    /// them may be better; and none of several GPUs, of which each has its own.
     pub chosen: Option<&'a RunRecord>,
-    /// The best cases of each model and resolution, by name.
+    /// The best case of each verdict, by name.
     recommended: HashSet<&'a str>,
     /// What stands over the sentences.
     pub title: &'static str,
@@ -39,7 +39,8 @@ impl<'a> Summary<'a> {
     pub fn of(run: &'a Run) -> Self {
         let verdicts = verdicts(run);
         let is_whole = run.missing() == 0;
-        let chosen = overall(&verdicts).filter(|_| is_whole);
+        let is_of_one_gpu = run.manifest.gpus.is_empty();
+        let chosen = overall(&verdicts).filter(|_| is_whole && is_of_one_gpu);
         let no_answer = (!is_whole).then(|| sentences::no_answer_yet(run));
         let of_all = chosen.filter(|_| verdicts.len() > 1).map(|chosen| sentences::for_all(run, chosen));
         Self {
@@ -121,6 +122,27 @@ mod tests {
                 assert!(!text.contains("Recommended"), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn several_gpus_have_an_answer_each() {
+        let run = samples::on_two_gpus();
+        let summary = Summary::of(&run);
+        assert_eq!(summary.chosen, None, "none is for all of them");
+        let sentences = &summary.sentences;
+        assert!(sentences[0].starts_with("wan-tiny at 96x64, 9 frames on 24GB: level 0. Fits: 20.00 of 24.00 GiB"), "{sentences:?}");
+        assert!(sentences[1].starts_with("wan-tiny at 96x64, 9 frames on 12GB: level 3. Fits: 5.00 of 12.00 GiB"), "{sentences:?}");
+        assert_eq!(sentences.len(), 2);
+        assert!(summary.is_recommended(&run.records[0]) && summary.is_recommended(&run.records[2]));
+        assert!(summary.provenance.starts_with("Virtual GPUs rtx-4090 (NVIDIA GeForce RTX 4090), rtx-3060 ("), "{}", summary.provenance);
+        let recommended = crate::recommended::yaml(&summary);
+        assert!(recommended.ends_with("# Several GPUs: each has its own answer above.\n{}\n"), "{recommended}");
+        let titles: Vec<_> = crate::table_columns(&run).iter().map(|column| column.title).take(2).collect();
+        assert_eq!(titles, ["GPU", "level"]);
+        let runs = run.clone().of_each_gpu();
+        assert_eq!(runs.iter().map(|run| run.records.len()).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(Summary::of(&runs[1]).chosen.map(|record| record.case.as_str()), Some("12GB-level3"));
+        assert_eq!(runs[1].manifest.capacity_bytes, Some(12 << 30));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use engine_protocol::{Outcome, RunRecord, Stage};
 
 use crate::advice::host_remedies;
 use crate::ram::{self, pinned_bytes};
+use crate::run::Run;
 use crate::sentences::{step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{need, total_secs};
@@ -44,7 +45,13 @@ impl TableColumn {
     }
 }
 
-/// All columns, in order.
+/// Columns before the others, each where it tells cases of the run apart.
+const VARYING: [TableColumn; 2] = [
+    TableColumn::text("model", |record| record.config.model.clone()),
+    TableColumn::text("GPU", |record| record.gpu.clone().unwrap_or_default()),
+];
+
+/// The columns that every run has, in order.
 pub const TABLE: [TableColumn; 13] = [
     TableColumn::text("level", |record| record.config.low_mem_level.to_string()),
     TableColumn::text("tile", |record| record.config.vae_tile_size.map(|size| size.to_string()).unwrap_or_default()),
@@ -76,8 +83,14 @@ pub const TABLE: [TableColumn; 13] = [
     },
 ];
 
-/// Columns that tell what the case was, and not what came of it.
+/// Columns of `TABLE` that tell what the case was, and not what came of it.
 const SETTINGS: usize = 4;
+
+/// The columns of a run's table, in order.
+pub fn table_columns(run: &Run) -> Vec<&'static TableColumn> {
+    let varies = |column: &&TableColumn| run.records.iter().map(|record| column.cell(record)).collect::<HashSet<_>>().len() > 1;
+    VARYING.iter().filter(varies).chain(&TABLE).collect()
+}
 
 /// How a case ended, with the stage where it did not end well.
 pub(crate) fn outcome(record: &RunRecord) -> String {
@@ -96,10 +109,10 @@ pub(crate) fn outcome(record: &RunRecord) -> String {
 
 /// Whether some cases have the same settings in the compact columns, as those of a sweep over other keys have: then a table needs their names.
 pub fn rows_look_alike(summary: &Summary<'_>) -> bool {
-    let records = &summary.run.records;
-    let settings = |record: &RunRecord| TABLE[..SETTINGS].iter().map(|column| column.cell(record)).collect::<Vec<_>>();
+    let columns = VARYING.iter().chain(TABLE.iter().take(SETTINGS));
+    let settings = |record: &RunRecord| columns.clone().map(|column| column.cell(record)).collect::<Vec<_>>();
     let mut seen = HashSet::new();
-    !records.iter().all(|record| seen.insert(settings(record)))
+    !summary.run.records.iter().all(|record| seen.insert(settings(record)))
 }
 
 /// What the columns on the terminal mean.

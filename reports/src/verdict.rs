@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use engine_protocol::{Config, Outcome, RunRecord, Secs};
 
-use crate::run::Run;
+use crate::run::{Run, RunGpu};
 
 /// From prompt to video, of a case that came to its end.
 pub(crate) fn total_secs(record: &RunRecord) -> Option<Secs> {
@@ -42,9 +42,11 @@ pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRe
     fitting
 }
 
-/// The best case of one model at one resolution, or how near the nearest one came.
+/// The best case of one model at one resolution on one GPU, or how near the nearest one came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict<'a> {
+    /// In a run of several GPUs the one that they ran on.
+    pub gpu: Option<&'a RunGpu>,
     /// The cases of this model and resolution, in order.
     pub records: Vec<&'a RunRecord>,
     /// The recommended case.
@@ -88,10 +90,11 @@ impl Need {
 }
 
 impl Verdict<'_> {
-    /// `wan2.1-t2v-14b at 1280x720, 81 frames`.
+    /// `wan2.1-t2v-14b at 1280x720, 81 frames`, and where a run has several GPUs `on 24GB` after it.
     pub fn subject(&self) -> String {
         let config = &self.records[0].config;
-        format!("{} at {}, {} frames", config.model, config.resolution, config.frames)
+        let on = self.gpu.map(|gpu| format!(" on {}", gpu.asked)).unwrap_or_default();
+        format!("{} at {}, {} frames{on}", config.model, config.resolution, config.frames)
     }
 
     /// A configuration of the video that it is about.
@@ -106,12 +109,13 @@ impl Verdict<'_> {
     }
 }
 
-/// A verdict for each model and resolution, in the order in which they first appear.
+/// A verdict for each GPU, model and resolution, in the order in which they first appear.
 pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
     let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
     let mut places = HashMap::new();
     for record in &run.records {
-        let subject = (record.config.model.as_str(), record.config.resolution, record.config.frames);
+        let subject =
+            (run.gpu_of(record).map(|gpu| &gpu.asked), record.config.model.as_str(), record.config.resolution, record.config.frames);
         let place = *places.entry(subject).or_insert(groups.len());
         if place == groups.len() {
             groups.push(Vec::new());
@@ -123,9 +127,11 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
 
 fn verdict<'a>(run: &'a Run, records: Vec<&'a RunRecord>) -> Verdict<'a> {
     let best = ranked(records.iter().copied().filter(|record| run.fits_ram(record))).first().copied();
-    let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
+    let first = records.first();
+    let capacity = first.and_then(|record| run.capacity_of(record));
+    let nearest = if best.is_none() { nearest_miss(records.iter().copied(), capacity) } else { None };
     let short_of_ram = if best.is_none() { nearest_by_ram(records.iter().copied()) } else { None };
-    Verdict { records, best, nearest, short_of_ram }
+    Verdict { gpu: first.and_then(|record| run.gpu_of(record)), records, best, nearest, short_of_ram }
 }
 
 /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.

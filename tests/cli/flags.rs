@@ -53,7 +53,11 @@ fn the_schema_takes_our_definitions_and_refuses_mistakes() {
         }
     }
     assert!(is_valid("model: wan-tiny\ninfer:\n  diffusion:\n    low_mem_level: 2\nsweep:\n  resolution: [480p, 480*832]\n"));
+    assert!(is_valid("gpu: 24GB\npresets:\n  small: {head_chunk: 10}\nsweep:\n  preset: [small]\nexclude:\n  - gpu: 8GB\n"));
     for wrong in [
+        "presets:\n  small: {gpu: 24GB}",
+        "presets: [small]",
+        "sweep:\n  gpu: 24GB",
         "low_mem_level: 4",
         "vae_tile_siez: 4",
         "attn_type: sage",

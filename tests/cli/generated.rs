@@ -42,10 +42,12 @@ fn of_help(section: &str) -> Vec<(String, String)> {
 #[test]
 fn commands_and_exit_codes_are_those_of_the_help() {
     let commands = of_help("Commands:").into_iter().filter(|(name, _)| name != "help");
-    let commands = commands.fold("| command | what it does |\n|---|---|\n".to_owned(), |text, (name, what)| text + &format!("| `{name}` | {what} |\n"));
+    let commands = commands
+        .fold("| command | what it does |\n|---|---|\n".to_owned(), |text, (name, what)| text + &format!("| `{name}` | {what} |\n"));
     generated_between("docs/command-line.md", "commands", &commands);
     let codes = of_help("Exit codes:").into_iter();
-    let codes = codes.fold("| exit code | what it means |\n|--:|---|\n".to_owned(), |text, (code, what)| text + &format!("| {code} | {what} |\n"));
+    let codes =
+        codes.fold("| exit code | what it means |\n|--:|---|\n".to_owned(), |text, (code, what)| text + &format!("| {code} | {what} |\n"));
     assert!(codes.contains("| 130 | "), "{codes}");
     generated_between("docs/command-line.md", "exit codes", &codes);
 }

@@ -1,6 +1,6 @@
 //! docs/low-memory-mode.md is what `lowmem fill-tables` makes of it from runs on the virtual GPU. `make low-memory-mode` fills it anew.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lowmem_tests::{built, root};
@@ -8,7 +8,7 @@ use lowmem_tests::{built, root};
 use super::sweep::Swept;
 
 /// A size of each row of the page.
-const SIZES: [&str; 5] = ["80GB", "40GB", "24GB", "16GB", "8GB"];
+const SIZES: &str = "80GB,40GB,24GB,16GB,8GB";
 const PAGE: &str = "docs/low-memory-mode.md";
 
 #[test]
@@ -20,11 +20,10 @@ fn the_page_is_what_the_runs_give() {
     // The largest size takes longer than all others, since its many tiles are decoded one by one.
     let shorter = definition.replace(", 2560x1440", "");
     assert_ne!(shorter, definition);
-    let runs = SIZES.map(|size| Swept::new(&shorter, size, "virtual", &environment));
-    let folders: Vec<PathBuf> = runs.iter().map(|run| run.path("")).collect();
+    let run = Swept::new(&shorter, SIZES, "virtual", &environment);
     let is_renewing = std::env::var_os("LOWMEM_RENEW_LOW_MEMORY_MODE").is_some();
     let mut lowmem = Command::new(built("lowmem"));
-    lowmem.current_dir(root()).args(["fill-tables", PAGE]).args((!is_renewing).then_some("--check")).arg("--from").args(&folders);
+    lowmem.current_dir(root()).args(["fill-tables", PAGE]).args((!is_renewing).then_some("--check")).arg("--from").arg(run.path(""));
     let output = lowmem.output().expect("lowmem starts");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(

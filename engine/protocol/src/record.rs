@@ -173,6 +173,9 @@ pub struct RunRecord {
     pub host_shortage: Option<HostShortage>,
     /// The GPU profile's name; empty on the CPU.
     pub gpu: Option<String>,
+    /// What may be used of it, the CUDA context included; empty on the CPU, and in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
     /// What ran it.
     pub device: Device,
     /// The name that the device reported.

@@ -174,7 +174,7 @@ mod tests {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
         let rung = |(denoise, decode)| Predicted {
-            rung: Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone() } },
+            rung: Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone(), gpu: None } },
             need: None,
             positions: None,
         };

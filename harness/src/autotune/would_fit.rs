@@ -83,5 +83,5 @@ fn with(config: &Config, key: &str, value: Value, models: &Models, rules: Rules)
     let pairs = reports::settings(config).into_iter().filter(|(other, _)| *other != key).map(|(other, value)| (other.to_owned(), value));
     let settings = Settings::from_pairs(pairs.chain([(key.to_owned(), value)])).ok()?;
     let (config, _) = resolve_one(&settings, models, rules, |error| Error::from(error.clone())).ok()?;
-    Some(Case { name: key.to_owned(), config })
+    Some(Case { name: key.to_owned(), config, gpu: None })
 }

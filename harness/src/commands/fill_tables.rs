@@ -20,6 +20,7 @@ use crate::model::Models;
 pub(crate) fn run(arguments: &FillTablesArguments) -> Result<ExitCode, Error> {
     let known = data::read(&arguments.document)?;
     let runs = arguments.from.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
+    let runs: Vec<Run> = runs.into_iter().flat_map(Run::of_each_gpu).collect();
     let filled = reports::fill(&known, &runs);
     let shown = arguments.document.display();
     let differences = if arguments.check { differences(&known, &filled.text) } else { Vec::new() };
@@ -86,6 +87,7 @@ fn manifest_of(first: &RunRecord, records: &[RunRecord], dir: &Path) -> Result<M
         choice: String::new(),
         smaller: Vec::new(),
         memory_limit_bytes: None,
+        gpus: Vec::new(),
         ram_bytes: None,
         ram: None,
         disk: None,

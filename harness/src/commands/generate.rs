@@ -93,6 +93,9 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
         Some(path) => Definition::load(&path.to_string_lossy())?,
         None => Definition::empty("generate"),
     };
+    if let Some(gpu) = definition.gpus().first() {
+        return Err(definition.refuse_gpu(gpu, "gpu is for lowmem sweep: a video is made with --gpu"));
+    }
     if let Some(key) = definition.swept() {
         return Err(Error::input(format!("--config {}: it is a sweep over {key}; a video has one value for each key", definition.name)));
     }
@@ -136,7 +139,7 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
         return Err(Error::input(format!("{named}no video can be made from it: {refusal}")));
     }
     let model = inventory.model;
-    let said = |key: &str| definition.fixed().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
+    let said = |key: &str| definition.fixed().into_iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
     if let Some(name) = said("model").filter(|name| *name != *model.name) {
         return Err(Error::input(format!("{named}that is {}, not {name}: leave the model out", model.name)));
     }

@@ -77,10 +77,12 @@ fn entry(dir: PathBuf, run: &Run) -> Entry {
             Ok(format!("{} {}, {}", chosen.config.model, chosen.config.resolution, reports::level_and_flags(run, &chosen.config)))
         }
         None if run.missing() > 0 => Err("no answer yet"),
+        None if !manifest.gpus.is_empty() => Err("each GPU has its own"),
         None => Err("nothing fits"),
     };
     let first = run.records.iter().filter_map(|record| record.began.as_ref()?.parse::<Timestamp>().ok()).min();
-    let gpu = manifest.gpu.as_ref().map(|gpu| gpu.name.clone());
+    let several: Vec<&str> = manifest.gpus.iter().map(|gpu| gpu.asked.as_str()).collect();
+    let gpu = manifest.gpu.as_ref().map(|gpu| gpu.name.clone()).or_else(|| (!several.is_empty()).then(|| several.join(", ")));
     Entry {
         when: first.or_else(|| begun(&manifest.begun)).unwrap_or(Timestamp::UNIX_EPOCH),
         sweep: manifest.sweep.clone(),

@@ -21,6 +21,7 @@ pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod setup;
+mod slurm;
 pub(crate) mod smi;
 pub(crate) mod sweep;
 pub(crate) mod validate;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
-use reports::{Manifest, Summary, TABLE};
+use reports::{Manifest, Summary, TableColumn};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, table, warn_of_attention};
+use super::{command_line, slurm, table, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::command_lines::shell_line;
 use crate::data;
@@ -24,7 +24,7 @@ use crate::model::Models;
 use crate::progress::Progress;
 use crate::run_json::RunJson;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Expanded, Limits, Rules, Schedule, expand, prepare, run_once};
+use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
 
@@ -35,10 +35,16 @@ const DEFAULT: &str = "default.yaml";
 
 /// Runs every case of a definition and writes the report.
 pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
-    let definition = definition(&arguments.words)?;
-    let testbed = Testbed::choose(arguments.device.wanted())?;
+    let definition = definition(&arguments)?;
+    if let Some(parts) = arguments.slurm {
+        return slurm::write(&definition, &arguments, parts.into());
+    }
+    let testbeds = Testbeds::choose(&definition, arguments.device.wanted())?;
+    let testbed = &testbeds.first;
     let models = Models::load()?;
     let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
+    let on = testbeds.with_cases(&definition, &cases)?;
+    on.iter().for_each(|(testbed, cases)| warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref()));
     let (cases, left_out) = match &testbed.profile {
         // On the virtual GPU a case takes a second, and a table that has every name is worth that.
         Some(gpu) if testbed.device == Device::Cuda => run_once(cases, &models, gpu)?,
@@ -53,7 +59,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Done);
     }
     // What the run says of its definition is of all parts.
-    let whole = manifest(&definition, &testbed, &models, &cases)?;
+    let whole = testbeds.in_manifest(manifest(&definition, testbed, &models, &cases)?);
     let cases = match arguments.shard {
         Some(shard) => shard.of(cases),
         None => cases,
@@ -73,13 +79,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     let open: Vec<&Case> = cases.iter().filter(|case| !store.has_answer(&case.name, &case.config)).collect();
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref());
-    tell!("{}", testbed.choice);
+    testbeds.choices().iter().for_each(|choice| tell!("{choice}"));
     tell!("{} cases, {} to run, {} at once. Results: {}", cases.len(), open.len(), limits.jobs, store.dir().display());
 
     left_out.iter().for_each(|said| tell!("{said}"));
-    steps_said(&testbed, &cases).iter().for_each(|said| tell!("{said}"));
-    let schedule = Schedule::new(&testbed, &launcher, &models, limits, &interrupt);
+    steps_said(testbed, &cases).iter().for_each(|said| tell!("{said}"));
+    let schedule = Schedule { gpus: &testbeds.several, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
@@ -156,9 +161,9 @@ fn steps_said(testbed: &Testbed, cases: &[Case]) -> Option<String> {
     })
 }
 
-/// The definition that the words name, with the keys that they fix.
-fn definition(words: &[String]) -> Result<Definition, Error> {
-    let (settings, names): (Vec<String>, Vec<String>) = words.iter().cloned().partition(|word| word.contains('='));
+/// The definition that the words name, with the keys that they fix, and the GPUs that are named beside it.
+fn definition(arguments: &SweepArguments) -> Result<Definition, Error> {
+    let (settings, names): (Vec<String>, Vec<String>) = arguments.words.iter().cloned().partition(|word| word.contains('='));
     let name = match names.as_slice() {
         [] => DEFAULT,
         [name] => name,
@@ -168,6 +173,10 @@ fn definition(words: &[String]) -> Result<Definition, Error> {
     for word in &settings {
         let (key, values) = parse_values(word)?;
         definition.give(key, values);
+    }
+    let gpus: Vec<Value> = arguments.device.gpu.iter().flat_map(|gpus| gpus.split(',')).map(|gpu| gpu.trim().into()).collect();
+    if !gpus.is_empty() {
+        definition.give(GPU.to_owned(), gpus);
     }
     Ok(definition)
 }
@@ -190,6 +199,7 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         capacity_bytes: testbed.capacity_bytes,
         smaller: testbed.smaller.clone(),
         memory_limit_bytes: testbed.memory_limit_bytes,
+        gpus: Vec::new(),
         ram_bytes: testbed.ram.bytes,
         ram: Some(testbed.ram.said.clone()),
         disk: disk::said(testbed),
@@ -226,8 +236,8 @@ pub(crate) fn tell(summary: &Summary<'_>, dir: &Path, as_json: bool) -> Result<(
 /// Prints the table, the recommendation, and where the report is.
 fn print(summary: &Summary<'_>, report: &Path) {
     let run = summary.run;
-    let columns: Vec<_> =
-        TABLE.iter().filter(|column| column.is_on_terminal && !(column.is_memory && run.manifest.device == Device::Cpu)).collect();
+    let is_shown = |column: &&TableColumn| column.is_on_terminal && !(column.is_memory && run.manifest.device == Device::Cpu);
+    let columns: Vec<_> = reports::table_columns(run).into_iter().filter(is_shown).collect();
     let named = reports::rows_look_alike(summary);
     let titles: Vec<&str> = named.then_some("case").into_iter().chain(columns.iter().map(|column| column.title)).collect();
     let figures: Vec<_> = (0..columns.len()).filter(|&index| columns[index].is_figure).map(|index| index + usize::from(named)).collect();

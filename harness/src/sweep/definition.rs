@@ -1,24 +1,18 @@
 //! A sweep definition as it is written, with the place of every key.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{ConfigError, Flag, flattened};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use engine_protocol::{ConfigError, flattened};
 use serde_json::Value;
 use serde_yaml::{Location, Spanned};
 
+use super::key::{GPU, Key, PRESET};
+use super::written::{Entries, Written, ZIP};
 use crate::data;
 use crate::error::Error;
 
-/// The key whose lists are combined.
-pub(super) const SWEEP: &str = "sweep";
-/// The key whose lists are walked together: all first values are one case, all second ones the next.
-pub(super) const ZIP: &str = "zip";
-/// The key of combinations that are left out.
-pub(super) const EXCLUDE: &str = "exclude";
-/// The key of what is run one after the other, each with keys of its own.
-pub(super) const CASES: &str = "cases";
+/// Keys and their values.
+pub(crate) type Pairs<'a> = Vec<(&'a str, &'a Value)>;
 
 /// A definition: fixed values, cases with values of their own, lists that are walked together, and lists of which every combination is a case.
 #[derive(Debug, Clone)]
@@ -33,6 +27,7 @@ pub(crate) struct Definition {
     lists: Vec<(Entry, Vec<Value>)>,
     zipped: Vec<(Entry, Vec<Value>)>,
     excluded: Vec<Vec<Entry>>,
+    presets: Vec<(String, Vec<Entry>)>,
 }
 
 /// A key with its place; its value, where it has one of its own.
@@ -58,7 +53,8 @@ impl Definition {
     }
 
     fn without_keys(name: String, text: String, path: PathBuf) -> Self {
-        Self { name, text, path, fixed: Vec::new(), cases: Vec::new(), lists: Vec::new(), zipped: Vec::new(), excluded: Vec::new() }
+        let (fixed, cases, lists, zipped, excluded, presets) = Default::default();
+        Self { name, text, path, fixed, cases, lists, zipped, excluded, presets }
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, Error> {
@@ -66,8 +62,14 @@ impl Definition {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let mut definition = Self::without_keys(name, text, path.to_owned());
         for (key, value) in written.fixed {
-            let entries = definition.values(&key, value)?;
-            definition.fixed.extend(entries);
+            // Several GPUs are one line, as one is.
+            if key.value == GPU && value.is_array() {
+                let list = definition.lists_under(&key, value)?;
+                definition.lists.extend(list);
+            } else {
+                let entries = definition.values(&key, value)?;
+                definition.fixed.extend(entries);
+            }
         }
         let of_one = |definition: &Self, Entries(entries): Entries| {
             let values = entries.into_iter().map(|(key, value)| definition.values(&key, value));
@@ -79,8 +81,17 @@ impl Definition {
             let lists = lists.into_iter().map(|(key, value)| definition.lists_under(&key, value));
             Ok::<_, Error>(lists.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect::<Vec<_>>())
         };
-        definition.lists = of_lists(&definition, written.lists)?;
+        let lists = of_lists(&definition, written.lists)?;
+        definition.lists.extend(lists);
         definition.zipped = of_lists(&definition, written.zipped)?;
+        for (name, preset) in written.presets {
+            let entries = of_one(&definition, preset)?;
+            if let Some(entry) = entries.iter().find(|entry| [GPU, PRESET].contains(&entry.key.as_str())) {
+                return Err(definition.at(entry, &format!("{} is no flag: a preset is a set of flags", entry.key)));
+            }
+            definition.presets.push((name.value, entries));
+        }
+        definition.check_presets()?;
         definition.check_twice()?;
         definition.check_lengths()?;
         Ok(definition)
@@ -88,11 +99,11 @@ impl Definition {
 
     /// The entries of a key that has one value, or of the page's nested spelling.
     fn values(&self, key: &Spanned<String>, value: Value) -> Result<Vec<Entry>, Error> {
-        let one = |(flag, mut entry): (&Flag, Entry)| {
+        let one = |(key, mut entry): (Key, Entry)| {
             if entry.value.is_array() || entry.value.is_object() {
                 return Err(self.at(&entry, &format!("{} takes one value: lists stand under `sweep:`", entry.key)));
             }
-            entry.value = flag.read(&entry.value).map_err(|error| self.at(&entry, &error.to_string()))?;
+            entry.value = key.read(&entry.value).map_err(|error| self.at(&entry, &error.to_string()))?;
             Ok(entry)
         };
         self.entries(key, value)?.into_iter().map(one).collect()
@@ -100,14 +111,14 @@ impl Definition {
 
     /// The lists of a key that has one, or of the page's nested spelling.
     fn lists_under(&self, key: &Spanned<String>, value: Value) -> Result<Vec<(Entry, Vec<Value>)>, Error> {
-        let one = |(flag, entry): (&Flag, Entry)| {
+        let one = |(key, entry): (Key, Entry)| {
             let values = match &entry.value {
                 Value::Array(values) if values.is_empty() => {
                     return Err(self.at(&entry, &format!("{} has no values: an empty list has no combinations", entry.key)));
                 }
-                Value::Array(values) => values.iter().map(|value| flag.read(value)).collect::<Result<_, _>>(),
+                Value::Array(values) => values.iter().map(|value| key.read(value)).collect::<Result<_, _>>(),
                 Value::String(text) if range(text).is_some() => {
-                    range(text).unwrap_or_default().into_iter().map(|number| flag.read(&number.into())).collect()
+                    range(text).unwrap_or_default().into_iter().map(|number| key.read(&number.into())).collect()
                 }
                 other => return Err(self.at(&entry, &format!("{0} takes a list here: write `{0}: [{other}]`", entry.key))),
             };
@@ -117,10 +128,10 @@ impl Definition {
         self.entries(key, value)?.into_iter().map(one).collect()
     }
 
-    fn entries(&self, key: &Spanned<String>, value: Value) -> Result<Vec<(&'static Flag, Entry)>, Error> {
+    fn entries(&self, key: &Spanned<String>, value: Value) -> Result<Vec<(Key, Entry)>, Error> {
         let place = place(&key.referenced);
-        let one = |(key, value): (String, Value)| match engine_protocol::flag(&key) {
-            Ok(flag) => Ok((flag, Entry { key: flag.key.into(), value, place })),
+        let one = |(key, value): (String, Value)| match Key::of(&key) {
+            Ok(known) => Ok((known, Entry { key: known.name().into(), value, place })),
             Err(error) => Err(self.at(&Entry { key, value, place }, &error.to_string())),
         };
         flattened(key.value.clone(), value).into_iter().map(one).collect()
@@ -129,7 +140,9 @@ impl Definition {
     /// The same key in both spellings, or in a list and elsewhere, is a mistake. What a case fixes may be fixed for the others too.
     fn check_twice(&self) -> Result<(), Error> {
         let lists = || self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry);
-        let together = std::iter::once(&self.fixed).chain(&self.cases).map(|entries| entries.iter().chain(lists()).collect::<Vec<_>>());
+        let presets = self.presets.iter().map(|(_, entries)| entries);
+        let together =
+            std::iter::once(&self.fixed).chain(&self.cases).chain(presets).map(|entries| entries.iter().chain(lists()).collect::<Vec<_>>());
         for entries in together {
             for (index, entry) in entries.iter().enumerate() {
                 if entries[..index].iter().any(|earlier| earlier.key == entry.key) {
@@ -138,6 +151,48 @@ impl Definition {
             }
         }
         Ok(())
+    }
+
+    /// Every preset that is named is there.
+    fn check_presets(&self) -> Result<(), Error> {
+        let names: Vec<&str> = self.presets.iter().map(|(name, _)| name.as_str()).collect();
+        let excluded = self.excluded.iter().flatten().map(|entry| (entry, &entry.value));
+        for (entry, value) in self.all_values().chain(excluded).filter(|(entry, _)| entry.key == PRESET) {
+            let wanted = value.as_str().unwrap_or_default();
+            if !names.contains(&wanted) {
+                let known =
+                    if names.is_empty() { "there is no `presets:` section".into() } else { format!("there are {}", names.join(", ")) };
+                return Err(self.at(entry, &format!("preset={wanted}: there is no such preset: {known}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every value that cases have, with the entry that it is of.
+    fn all_values(&self) -> impl Iterator<Item = (&Entry, &Value)> {
+        let single = self.fixed.iter().chain(self.cases.iter().flatten());
+        let listed = self.lists.iter().chain(&self.zipped).flat_map(|(entry, values)| values.iter().map(move |value| (entry, value)));
+        single.map(|entry| (entry, &entry.value)).chain(listed)
+    }
+
+    /// The GPUs that cases name, as they are asked for, in order.
+    pub(crate) fn gpus(&self) -> Vec<String> {
+        let mut gpus: Vec<String> = Vec::new();
+        for (_, value) in self.all_values().filter(|(entry, _)| entry.key == GPU) {
+            let gpu = value.as_str().unwrap_or_default();
+            if gpus.iter().all(|known| known != gpu) {
+                gpus.push(gpu.to_owned());
+            }
+        }
+        gpus
+    }
+
+    /// An error about a GPU, with the place where it is asked for.
+    pub(crate) fn refuse_gpu(&self, asked: &str, error: &str) -> Error {
+        match self.all_values().find(|(entry, value)| entry.key == GPU && value.as_str() == Some(asked)) {
+            Some((entry, _)) => self.at(entry, error),
+            None => Error::input(error),
+        }
     }
 
     /// Lists that are walked together are equally long.
@@ -159,6 +214,7 @@ impl Definition {
     }
 
     fn forget(&mut self, key: &str) {
+        self.presets.iter_mut().for_each(|(_, entries)| entries.retain(|entry| entry.key != key));
         self.lists.retain(|(entry, _)| entry.key != key);
         self.zipped.retain(|(entry, _)| entry.key != key);
         self.cases.iter_mut().for_each(|case| case.retain(|entry| entry.key != key));
@@ -171,26 +227,37 @@ impl Definition {
             1 => self.fix(key, values.remove(0)),
             _ => {
                 self.forget(&key);
-                self.lists.push((Entry { key, value: Value::Null, place: None }, values));
+                // What cases run on changes last, so that those of one GPU stand together.
+                let place = if key == GPU { 0 } else { self.lists.len() };
+                self.lists.insert(place, (Entry { key, value: Value::Null, place: None }, values));
             }
         }
     }
 
-    /// The fixed keys and values, in order.
-    pub(crate) fn fixed(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.fixed.iter().map(|entry| (entry.key.as_str(), &entry.value))
+    /// The fixed keys and values, in order, with those of a preset.
+    pub(crate) fn fixed(&self) -> Pairs<'_> {
+        self.together(&[], &[])
+    }
+
+    /// All that a case says with one combination of the lists, of which the last value of a key counts: what is fixed, what its preset has, its own, and the lists'.
+    pub(crate) fn together<'a>(&'a self, own: &[(&'a str, &'a Value)], combination: &[(&'a str, &'a Value)]) -> Pairs<'a> {
+        let fixed = pairs(&self.fixed);
+        let preset = [&fixed, own, combination].into_iter().rev().flatten().find(|(key, _)| *key == PRESET);
+        let preset = self.presets.iter().find(|(name, _)| preset.is_some_and(|(_, value)| *value == name));
+        let preset = preset.map(|(_, entries)| pairs(entries)).unwrap_or_default();
+        [&fixed, &preset, own, combination].concat()
     }
 
     /// What each case fixes beside that, in order; one that fixes nothing where the definition has none.
-    pub(crate) fn cases(&self) -> Vec<Vec<(&str, &Value)>> {
+    pub(crate) fn cases(&self) -> Vec<Pairs<'_>> {
         if self.cases.is_empty() {
             return vec![Vec::new()];
         }
-        self.cases.iter().map(|entries| entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect()).collect()
+        self.cases.iter().map(|entries| pairs(entries)).collect()
     }
 
     /// The values that lists have together, in order; one that has none where there are no such lists.
-    pub(crate) fn zipped(&self) -> Vec<Vec<(&str, &Value)>> {
+    pub(crate) fn zipped(&self) -> Vec<Pairs<'_>> {
         let Some(length) = self.zipped.first().map(|(_, values)| values.len()) else { return vec![Vec::new()] };
         let at = |index: usize| self.zipped.iter().filter_map(|(entry, values)| Some((entry.key.as_str(), values.get(index)?))).collect();
         (0..length).map(at).collect()
@@ -209,11 +276,6 @@ impl Definition {
         self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry).chain(first_of_a_case).next().map(|entry| entry.key.as_str())
     }
 
-    /// The keys of all lists, in order.
-    pub(crate) fn swept_keys(&self) -> Vec<&str> {
-        self.zipped.iter().chain(&self.lists).map(|(entry, _)| entry.key.as_str()).collect()
-    }
-
     /// The keys of the lists and their values, in order.
     pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &[Value])> {
         self.lists.iter().map(|(entry, values)| (entry.key.as_str(), values.as_slice()))
@@ -226,8 +288,11 @@ impl Definition {
             // A resolution is refused by its sides.
             rest.is_some_and(|rest| rest.starts_with('=')) || (entry.key == "resolution" && is_about_a_side(error))
         };
-        let mut entries =
-            self.fixed.iter().chain(self.cases.iter().flatten()).chain(self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry));
+        let of_presets = self.presets.iter().flat_map(|(_, entries)| entries);
+        let mut entries = of_presets
+            .chain(&self.fixed)
+            .chain(self.cases.iter().flatten())
+            .chain(self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry));
         match entries.find(is_about) {
             Some(entry) => self.at(entry, &error.to_string()),
             None if self.path.as_os_str().is_empty() => Error::input(error.to_string()),
@@ -241,6 +306,10 @@ impl Definition {
             None => Error::input(message),
         }
     }
+}
+
+fn pairs(entries: &[Entry]) -> Pairs<'_> {
+    entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect()
 }
 
 fn is_about_a_side(error: &ConfigError) -> bool {
@@ -263,73 +332,6 @@ fn range(text: &str) -> Option<Vec<i64>> {
     (!numbers.is_empty() && numbers.len() <= MOST).then_some(numbers)
 }
 
-/// The file as it is written.
-#[derive(Default)]
-struct Written {
-    fixed: Vec<(Spanned<String>, Value)>,
-    cases: Vec<Entries>,
-    excluded: Vec<Entries>,
-    lists: Vec<(Spanned<String>, Value)>,
-    zipped: Vec<(Spanned<String>, Value)>,
-}
-
-impl<'de> Deserialize<'de> for Written {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Top;
-        impl<'de> Visitor<'de> for Top {
-            type Value = Written;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("keys and values, `model: wan2.1-t2v-14b` for example")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
-                let mut written = Written::default();
-                let mut sections = Vec::new();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    let Some(section) = [SWEEP, ZIP, CASES, EXCLUDE].into_iter().find(|section| *section == key.value) else {
-                        written.fixed.push((key, map.next_value()?));
-                        continue;
-                    };
-                    if sections.contains(&section) {
-                        return Err(A::Error::custom(format!("`{section}` is given twice")));
-                    }
-                    sections.push(section);
-                    match section {
-                        SWEEP => written.lists = map.next_value::<Entries>()?.0,
-                        ZIP => written.zipped = map.next_value::<Entries>()?.0,
-                        CASES => written.cases = map.next_value()?,
-                        _ => written.excluded = map.next_value()?,
-                    }
-                }
-                Ok(written)
-            }
-        }
-        deserializer.deserialize_map(Top)
-    }
-}
-
-/// Keys and values in order, with their places.
-struct Entries(Vec<(Spanned<String>, Value)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Under;
-        impl<'de> Visitor<'de> for Under {
-            type Value = Entries;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("keys: lists under `sweep`, `low_mem_level: [0, 1]` for example, and values in each of `cases`")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Under)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +351,7 @@ mod tests {
         );
         definition.fix("vae_tile_size".into(), Value::from(16));
         definition.fix("low_mem_level".into(), Value::from(3));
-        let fixed: Vec<_> = definition.fixed().map(|(key, value)| format!("{key}={value}")).collect();
+        let fixed: Vec<_> = definition.fixed().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(fixed, ["model=\"wan-tiny\"", "vae_tile_size=16", "low_mem_level=3"]);
         assert_eq!(definition.lists().count(), 1);
     }
@@ -359,9 +361,24 @@ mod tests {
         let text =
             "model: wan-tiny\ninfer:\n  attn_type: math\n  diffusion:\n    low_mem_level: 2\nsweep:\n  infer:\n    vae_tile_size: [4, 8]\n";
         let definition = Definition::parse(Path::new("s.yaml"), text.into()).expect("a definition");
-        let fixed: Vec<_> = definition.fixed().map(|(key, value)| format!("{key}={value}")).collect();
+        let fixed: Vec<_> = definition.fixed().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(fixed, ["model=\"wan-tiny\"", "attn_type=\"math\"", "low_mem_level=2"]);
         assert_eq!(definition.lists().map(|(key, values)| (key, values.len())).collect::<Vec<_>>(), [("vae_tile_size", 2)]);
+    }
+
+    #[test]
+    fn gpus_stand_anywhere_and_those_of_the_command_count() {
+        let text = "gpu: [8GB, 4090]\nsweep:\n  low_mem_level: [0, 1]\nexclude:\n  - gpu: T4\n";
+        let mut definition = Definition::parse(Path::new("s.yaml"), text.into()).expect("a definition");
+        assert_eq!(definition.gpus(), ["8GB", "4090"]);
+        assert_eq!(definition.refuse_gpu("4090", "no such GPU").to_string(), "s.yaml:1:1: no such GPU");
+        definition.give("gpu".into(), vec!["24GB".into(), "80GB".into()]);
+        assert_eq!(definition.gpus(), ["24GB", "80GB"]);
+        assert_eq!(definition.lists().next().map(|(key, _)| key), Some("gpu"));
+        definition.give("gpu".into(), vec!["24GB".into()]);
+        assert_eq!((definition.gpus(), definition.lists().count()), (vec!["24GB".to_owned()], 1));
+        let own = Definition::parse(Path::new("s.yaml"), "cases:\n  - gpu: 8GB\n  - gpu: 16GB\n".into()).expect("a definition");
+        assert_eq!(own.gpus(), ["8GB", "16GB"]);
     }
 
     #[test]
@@ -394,6 +411,13 @@ mod tests {
             ("zip:\n  frames: [5]\nsweep:\n  frames: [9]\n", "s.yaml:2:3: frames is given twice"),
             ("exclude:\n  - low_mem_levle: 1\n", "s.yaml:2:5: unknown key `low_mem_levle`"),
             ("frames: 9\nsweep:\n  frames: [9]\n", "s.yaml:3:3: frames is given twice"),
+            ("sweep:\n  preset: [small]\n", "s.yaml:2:3: preset=small: there is no such preset: there is no `presets:` section"),
+            ("presets:\n  a: {}\nexclude:\n  - preset: b\n", "s.yaml:4:5: preset=b: there is no such preset: there are a"),
+            ("presets:\n  a:\n    low_mem_levle: 1\n", "s.yaml:3:5: unknown key `low_mem_levle`"),
+            ("presets:\n  a:\n    gpu: 8GB\n", "s.yaml:3:5: gpu is no flag: a preset is a set of flags"),
+            ("presets:\n  a: {frames: 5}\nsweep:\n  frames: [9]\n", "s.yaml:4:3: frames is given twice"),
+            ("gpu: [8GB]\nsweep:\n  gpu: [24GB]\n", "s.yaml:3:3: gpu is given twice"),
+            ("gpu: true\n", "s.yaml:1:1: gpu=true: there is no such value: use a size or a card"),
             ("model: a\nsweep:\n  x: [1, 2\n", "s.yaml:3:6: unclosed bracket"),
             ("frames: 1\nframes: 2\n", "s.yaml:2:1: duplicate mapping key"),
             ("- a\n", "s.yaml:1:1: "),

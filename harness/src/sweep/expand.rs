@@ -7,7 +7,8 @@ use engine_protocol::{Config, ConfigError, Device, OnOom, Settings};
 use serde_json::Value;
 
 use super::alike::text_without;
-use super::definition::Definition;
+use super::definition::{Definition, Pairs};
+use super::key::{GPU, PRESET};
 use crate::error::Error;
 use crate::host;
 use crate::model::Models;
@@ -28,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// Its configuration.
     pub(crate) config: Config,
+    /// What it runs on, as the definition asks for it; none where that names no GPU.
+    pub(crate) gpu: Option<String>,
 }
 
 /// What the device adds to a configuration's own rules.
@@ -52,19 +55,18 @@ pub(crate) struct Expanded {
 
 /// The cases of a definition.
 pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> Result<Expanded, Error> {
-    let keys = definition.swept_keys();
     let mut cases: Vec<Case> = Vec::new();
     let mut seen = HashMap::new();
     let mut same = Vec::new();
     let mut idle: Option<Vec<String>> = None;
     for (own, combination) in all(definition) {
-        let together: Vec<_> = definition.fixed().chain(own.iter().copied()).chain(combination.iter().copied()).collect();
+        let together = definition.together(&own, &combination);
         if definition.leaves_out(&together) {
             continue;
         }
-        let case = (keys.as_slice(), own.as_slice());
+        let gpu = together.iter().rev().find(|(key, _)| *key == GPU).and_then(|(_, value)| Some(value.as_str()?.to_owned()));
         let mut settings = Settings::default();
-        for (key, value) in together {
+        for (key, value) in together.into_iter().filter(|(key, _)| ![GPU, PRESET].contains(key)) {
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
         let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
@@ -76,12 +78,12 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
             Some(idle) => idle.retain(|warning| warnings.contains(warning)),
             None => idle = Some(warnings),
         }
-        match seen.entry(text_without(&config, &[])?) {
+        match seen.entry((gpu.clone(), text_without(&config, &[])?)) {
             Entry::Vacant(place) => {
                 place.insert(cases.len());
-                cases.push(Case { name: name(case, &config), config });
+                cases.push(Case { name: name(&own, &combination, &config), config, gpu });
             }
-            Entry::Occupied(known) => same.push((combination_in_words(&keys, &own, &combination), *known.get())),
+            Entry::Occupied(known) => same.push((combination_in_words(&own, &combination), *known.get())),
         }
     }
     number_equal_names(&mut cases);
@@ -90,9 +92,8 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
 }
 
 /// `low_mem_level=0 vae_tile_size=8`.
-fn combination_in_words(keys: &[&str], own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
-    let swept = combination.iter().filter(|(key, _)| keys.contains(key));
-    own.iter().chain(swept).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
+fn combination_in_words(own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
+    own.iter().chain(combination).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
 }
 
 /// One configuration from settings, with the device's rules, and what in them has no effect.
@@ -124,9 +125,6 @@ pub(crate) fn resolve_one(
     Ok((config, warnings))
 }
 
-/// Keys and their values.
-type Pairs<'a> = Vec<(&'a str, &'a Value)>;
-
 /// Each case of the definition with every combination of its lists.
 fn all(definition: &Definition) -> Vec<(Pairs<'_>, Pairs<'_>)> {
     let mut all = Vec::new();
@@ -152,7 +150,7 @@ fn combinations(definition: &Definition) -> Vec<Pairs<'_>> {
 
 /// The name of a configuration: by the swept keys, of which one that means nothing in it is left out, and by what its case fixes; where there is neither
 /// by what people look at first.
-fn name((swept, own): (&[&str], &[(&str, &Value)]), config: &Config) -> String {
+fn name(own: &Pairs<'_>, combination: &Pairs<'_>, config: &Config) -> String {
     let all = serde_json::to_value(config).unwrap_or_default();
     let part = |key: &str| match key {
         "low_mem_level" => Some(format!("level{}", config.low_mem_level)),
@@ -166,8 +164,9 @@ fn name((swept, own): (&[&str], &[(&str, &Value)]), config: &Config) -> String {
             value => Some(key_and_value(other, value)),
         },
     };
-    let swept = swept.iter().filter_map(|key| part(key));
-    let own = own.iter().map(|(key, value)| part(key).unwrap_or_else(|| key_and_value(key, value)));
+    let of_no_flag = |(key, value): &(&str, &Value)| value.as_str().filter(|_| [GPU, PRESET].contains(key)).map(str::to_owned);
+    let swept = combination.iter().filter_map(|pair| of_no_flag(pair).or_else(|| part(pair.0)));
+    let own = own.iter().map(|pair| of_no_flag(pair).or_else(|| part(pair.0)).unwrap_or_else(|| key_and_value(pair.0, pair.1)));
     let mut parts: Vec<_> = swept.chain(own).collect();
     if parts.is_empty() {
         parts = NAMING.iter().filter_map(|key| part(key)).collect();
@@ -234,6 +233,50 @@ mod tests {
         let found: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.config.prefetch_blocks, case.config.low_mem_level)).collect();
         let first = "level3-tile8-sdpa-96x64";
         assert_eq!(found, [(first, Some(1), 3), ("prefetch_blocks2", Some(2), 3), ("level0-5frames", None, 0)]);
+    }
+
+    fn written(text: &str) -> Definition {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("s.yaml");
+        std::fs::write(&path, text).expect("written");
+        Definition::load(&path.to_string_lossy()).expect("a definition")
+    }
+
+    #[test]
+    fn a_case_runs_on_each_gpu_and_is_named_by_it() {
+        let definition =
+            written("model: wan-tiny\ngpu: [8GB, RTX 4090]\nsweep:\n  low_mem_level: [0, 3]\nexclude:\n  - {gpu: 8GB, low_mem_level: 0}\n");
+        let cases = cases(&definition, Device::Virtual).expect("legal");
+        let found: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.gpu.as_deref())).collect();
+        let on = |gpu| Some(gpu);
+        assert_eq!(found, [("8GB-level3", on("8GB")), ("RTX-4090-level0", on("RTX 4090")), ("RTX-4090-level3", on("RTX 4090"))]);
+    }
+
+    #[test]
+    fn a_preset_counts_over_what_is_fixed_and_less_than_what_a_case_says() {
+        let text = "model: wan-tiny\nframes: 5\nlow_mem_level: 3\npresets:\n  small: {prefetch_blocks: 0, frames: 9}\n  plain: {}\n";
+        let of = |more: &str| {
+            let cases = cases(&written(&format!("{text}{more}")), Device::Virtual).expect("legal");
+            cases.iter().map(|case| (case.name.clone(), case.config.frames, case.config.prefetch_blocks)).collect::<Vec<_>>()
+        };
+        let wanted = |name: &str, frames, prefetch| (name.to_owned(), frames, Some(prefetch));
+        assert_eq!(of("sweep:\n  preset: [plain, small]\n"), [wanted("plain", 5, 1), wanted("small", 9, 0)]);
+        assert_eq!(of("preset: small\n"), [wanted("level3-tile8-sdpa-96x64", 9, 0)]);
+        assert_eq!(of("cases:\n  - {preset: small, prefetch_blocks: 2}\n"), [wanted("small-prefetch_blocks2", 9, 2)]);
+        assert_eq!(of("sweep:\n  preset: [plain, small]\nexclude:\n  - frames: 9\n"), [wanted("plain", 5, 1)], "a preset's values too");
+    }
+
+    #[test]
+    fn shipped_sweeps_have_distinct_cases() {
+        for (name, count, gpus) in
+            [("default", 8, 0), ("memory-levels", 16, 0), ("hardware", 128, 8), ("flags", 39, 0), ("combinations", 48, 0)]
+        {
+            let definition = Definition::load(name).expect(name);
+            let expanded =
+                expand(&definition, &Models::load().expect("models"), Rules { device: Device::Virtual, may_shorten: true }).expect(name);
+            assert_eq!((expanded.cases.len(), expanded.merged.len(), definition.gpus().len()), (count, 0, gpus), "{name}");
+            assert_eq!(expanded.warnings, [""; 0], "{name}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Limits {
 pub(crate) struct Schedule<'a> {
     /// Where they run.
     pub(crate) testbed: &'a Testbed,
+    /// Where those run that name one of several GPUs.
+    pub(crate) gpus: &'a [(String, Testbed)],
     /// What starts them.
     pub(crate) launcher: &'a Launcher,
     /// The models that they name.
@@ -52,7 +54,7 @@ impl<'a> Schedule<'a> {
     /// Runs cases of which nothing is known before, and that share nothing: `preparation` changes that.
     pub(crate) fn new(testbed: &'a Testbed, launcher: &'a Launcher, models: &'a Models, limits: Limits, interrupt: &'a Interrupt) -> Self {
         let (forecasts, shared_steps, shared_weights) = (Forecasts::default(), None, None);
-        Self { testbed, launcher, models, limits, interrupt, host_rates: None, forecasts, shared_steps, shared_weights }
+        Self { testbed, gpus: &[], launcher, models, limits, interrupt, host_rates: None, forecasts, shared_steps, shared_weights }
     }
 
     /// Runs `cases`, as many at once as may be, in order of their beginning, and has `keep` keep each record. Ends early, and leaves no worker, where the
@@ -92,14 +94,19 @@ impl<'a> Schedule<'a> {
         shared.into_inner().unwrap_or_else(PoisonError::into_inner).1
     }
 
+    fn testbed_of(&self, case: &Case) -> &'a Testbed {
+        self.gpus.iter().find(|(asked, _)| Some(asked) == case.gpu.as_ref()).map_or(self.testbed, |(_, testbed)| testbed)
+    }
+
     fn run_case(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
+        let testbed = self.testbed_of(case);
         let other = self.shared_steps.as_ref().and_then(|shared| shared.find(&case.config));
         let config = if other.is_some() { with_one_step(&case.config) } else { case.config.clone() };
-        let mut request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
+        let mut request = testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
         request.shared_weights = self.shared_weights.as_ref().map(|shared| shared.folder().to_owned());
-        let mut watch = self.testbed.uuid.as_deref().and_then(GpuWatch::begin);
+        let mut watch = testbed.uuid.as_deref().and_then(GpuWatch::begin);
         let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
-        let record = worker::run_case(self.launcher, self.testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
+        let record = worker::run_case(self.launcher, testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
         let Some(mut record) = record else { return Ok(None) };
         record.gpu_state = watch.map(GpuWatch::end);
         match (other, &self.shared_steps) {

@@ -6,8 +6,13 @@ use engine_protocol::{FLAGS, Flag, FlagValue, Kind};
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::definition::{CASES, EXCLUDE, SWEEP, ZIP};
+use super::key::{GPU, PRESET};
+use super::written::{CASES, EXCLUDE, PRESETS, SWEEP, ZIP};
 use crate::error::Error;
+
+/// Keys that are no flags.
+const NAMED: [(&str, &str); 2] =
+    [(GPU, "What cases run on: a size (24GB) or a card (rtx-4090)."), (PRESET, "A set of flags under `presets`, by its name.")];
 
 /// The schema as a file has it.
 pub(crate) fn text() -> Result<String, Error> {
@@ -16,7 +21,9 @@ pub(crate) fn text() -> Result<String, Error> {
 
 /// A definition: flags with one value each, lists under `sweep`, and `cases` with values of their own.
 fn schema() -> Schema {
-    let one: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), value(flag))).collect();
+    let flags: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), value(flag))).collect();
+    let named = |(key, what): (&str, &str)| (key.to_owned(), json!({ "description": what, "type": ["string", "number"] }));
+    let one: Map<String, Value> = flags.clone().into_iter().chain(NAMED.map(named)).collect();
     let list = |flag: &Flag| {
         let values = json!({ "type": "array", "minItems": 1, "items": value(flag) });
         let range = json!({ "type": "string", "pattern": "^ *-?[0-9]+ *\\.\\. *-?[0-9]+ *(step *[0-9]+ *)?$" });
@@ -24,8 +31,13 @@ fn schema() -> Schema {
         let forms = if has_ranges { vec![values, range] } else { vec![values] };
         json!({ "description": flag.doc, "anyOf": forms })
     };
-    let lists: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), list(flag))).collect();
+    let names = |(key, what): (&str, &str)| {
+        (key.to_owned(), json!({ "description": what, "type": "array", "minItems": 1, "items": { "type": ["string", "number"] } }))
+    };
+    let lists: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), list(flag))).chain(NAMED.map(names)).collect();
     let mut top = one.clone();
+    // Several GPUs may stand outside `sweep` too.
+    top.insert(GPU.into(), json!({ "anyOf": [one.get(GPU), lists.get(GPU)] }));
     for (key, what) in [(SWEEP, "Lists: every combination is a case."), (ZIP, "Lists that are walked together.")] {
         let section = json!({ "description": what, "type": "object", "properties": lists, "patternProperties": long_spellings(), "additionalProperties": false });
         top.insert(key.into(), section);
@@ -34,6 +46,11 @@ fn schema() -> Schema {
     for (key, what) in [(CASES, "Cases with values of their own."), (EXCLUDE, "Combinations that are left out.")] {
         top.insert(key.into(), json!({ "description": what, "type": "array", "items": case }));
     }
+    let preset = json!({ "type": "object", "properties": flags, "patternProperties": long_spellings(), "additionalProperties": false });
+    top.insert(
+        PRESETS.into(),
+        json!({ "description": "Sets of flags, each with a name.", "type": "object", "additionalProperties": preset }),
+    );
     json_schema!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lowmem sweep definition",

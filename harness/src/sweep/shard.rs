@@ -39,7 +39,7 @@ mod tests {
     fn each_case_is_in_one_part() {
         let models = Models::load().expect("models");
         let config = Config::resolve(&Settings::default(), models.get("wan-tiny").expect("a model")).expect("legal");
-        let cases: Vec<Case> = (0..10).map(|number| Case { name: number.to_string(), config: config.clone() }).collect();
+        let cases: Vec<Case> = (0..10).map(|number| Case { name: number.to_string(), config: config.clone(), gpu: None }).collect();
         let part =
             |text: &str| text.parse::<Shard>().expect("a part").of(cases.clone()).into_iter().map(|case| case.name).collect::<Vec<_>>();
         assert_eq!(part("2/4"), ["1", "5", "9"]);

@@ -198,6 +198,7 @@ impl Transcript {
             parts_at_failure: ending.parts_at_failure,
             host_shortage: ending.host_shortage,
             gpu: testbed.profile.as_ref().map(|profile| profile.name.clone()),
+            capacity_bytes: testbed.capacity_bytes,
             device: request.device,
             device_name: self.device_name,
             memory_source: match request.device {
