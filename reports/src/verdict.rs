@@ -35,6 +35,8 @@ pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRe
 pub struct Verdict<'a> {
     /// The cases of this model and resolution, in order.
     pub records: Vec<&'a RunRecord>,
+    /// Those that fit the GPU and the machine's memory, the best first.
+    pub ranked: Vec<&'a RunRecord>,
     /// The recommended case.
     pub best: Option<&'a RunRecord>,
     /// Where nothing fits, the case that missed by least.
@@ -84,10 +86,11 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
 }
 
 fn verdict<'a>(run: &'a Run, records: Vec<&'a RunRecord>) -> Verdict<'a> {
-    let best = ranked(records.iter().copied().filter(|record| run.fits_ram(record))).first().copied();
+    let ranked = ranked(records.iter().copied().filter(|record| run.fits_ram(record)));
+    let best = ranked.first().copied();
     let nearest = if best.is_none() { nearest_miss(records.iter().copied(), run.manifest.capacity_bytes) } else { None };
     let short_of_ram = if best.is_none() { nearest_by_ram(records.iter().copied()) } else { None };
-    Verdict { records, best, nearest, short_of_ram }
+    Verdict { records, ranked, best, nearest, short_of_ram }
 }
 
 /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.

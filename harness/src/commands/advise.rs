@@ -4,7 +4,6 @@ use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::generate_line;
 use crate::autotune::{Quick, QuickAnswer};
 use crate::cli::{AdviseArguments, DeviceArguments};
 use crate::error::Error;
@@ -124,7 +123,7 @@ fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }
-    say!("  Run      {}", generate_line(config, record.device, Some(model)));
+    say!("  Run      {}", reports::generate_line(config, record.device, Some(model)));
 }
 
 fn flags(config: &Config, model: &ModelSpec) -> String {
@@ -145,7 +144,7 @@ fn as_json(advice: &Advice<'_>, testbed: &Testbed) -> Value {
             "peak_device_bytes": record.and_then(RunRecord::peak_device_bytes),
             "ram_peak_bytes": record.and_then(RunRecord::host_needed_bytes),
             "total_secs": record.and_then(RunRecord::total_secs),
-            "command": record.map(|record| generate_line(&record.config, testbed.device, Some(advice.model))),
+            "command": record.map(|record| reports::generate_line(&record.config, testbed.device, Some(advice.model))),
             "smallest": answer.smallest.as_ref().map(|(_, need)| json!({ "gpu_bytes": need.gpu_bytes, "ram_bytes": need.ram_bytes })),
         })
     };

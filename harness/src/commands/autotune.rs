@@ -6,7 +6,7 @@ use engine_protocol::{Config, Device, Outcome, RunRecord, gib};
 use reports::{Miss, Run, Summary};
 use serde_json::{Value, json};
 
-use super::{generate_line, sweep, warn_of_attention};
+use super::{sweep, warn_of_attention};
 use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
@@ -291,7 +291,7 @@ fn describe(record: &RunRecord, run: &Run) {
 
 /// The command that makes a video with the settings of that case.
 fn command(config: &Config, run: &Run) -> String {
-    generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
+    reports::generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
 }
 
 fn as_json(told: &Told<'_>) -> Value {

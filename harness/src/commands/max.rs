@@ -3,7 +3,7 @@
 use engine_protocol::{Device, ModelSpec, RunRecord, gib};
 use serde_json::{Value, json};
 
-use super::{fixed, generate_line, table};
+use super::{fixed, table};
 use crate::autotune::Quick;
 use crate::cli::MaxArguments;
 use crate::error::Error;
@@ -152,7 +152,7 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
         say!(
             "\nThe largest takes {}{held} GiB. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
-            generate_line(&record.config, record.device, Some(model))
+            reports::generate_line(&record.config, record.device, Some(model))
         );
     }
 }
@@ -167,6 +167,6 @@ fn as_json(largest: &Largest, model: &ModelSpec) -> Value {
         "peak_device_bytes": record.peak_device_bytes(),
         "ram_peak_bytes": record.host_needed_bytes(),
         "total_secs": record.total_secs(),
-        "command": generate_line(&record.config, record.device, Some(model)),
+        "command": reports::generate_line(&record.config, record.device, Some(model)),
     })
 }

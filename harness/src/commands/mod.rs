@@ -27,7 +27,7 @@ pub(crate) mod validate;
 use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use engine_protocol::{Config, Device, GpuProfile, ModelSpec, setting_text};
+use engine_protocol::{Config, GpuProfile};
 use serde_json::Value;
 
 use crate::cli;
@@ -85,32 +85,9 @@ fn fixed<const N: usize>(options: [(&str, Option<Value>); N], words: &[String]) 
     Ok(fixed)
 }
 
-/// Settings that a command says even where they are the defaults.
-const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
-
-/// The command that makes a video with these settings: those that the level and the model do not give anyway.
-fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
-    let mut words: Vec<String> =
-        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
-    let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
-    let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
-    let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
-    words.extend(settings.map(|(key, value)| setting_text(key, &value)));
-    shell_line(words)
-}
-
 /// This process's command line.
 fn command_line() -> Vec<String> {
     std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
-}
-
-/// A command line that a shell takes as it is.
-fn shell_line(words: impl IntoIterator<Item = String>) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    let quoted = |word: String| {
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -122,10 +99,5 @@ mod tests {
         assert_eq!(on_lines("peak allocated GiB"), "peak\nallocated\nGiB");
         assert_eq!(on_lines("waits for copies"), "waits\nfor\ncopies");
         assert_eq!(on_lines("of it all"), "of it\nall");
-    }
-
-    #[test]
-    fn a_shell_line_keeps_its_words() {
-        assert_eq!(shell_line(["a".into(), "b c".into(), "it's".into(), "k=1".into()]), r"a 'b c' 'it'\''s' k=1");
     }
 }

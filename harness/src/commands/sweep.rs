@@ -8,7 +8,7 @@ use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary, TABLE};
 use serde_json::Value;
 
-use super::{command_line, shell_line, table, warn_of_attention};
+use super::{command_line, table, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -218,5 +218,5 @@ fn resume_line(dir: &Path) -> String {
         }
     }
     kept.extend(["--out".into(), dir.display().to_string(), "--resume".into()]);
-    shell_line(kept)
+    reports::shell_line(kept)
 }
