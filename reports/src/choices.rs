@@ -27,3 +27,29 @@ pub fn choices<'a>(ranked: &[&'a RunRecord]) -> Choices<'a> {
     });
     Choices { fastest, balanced, smallest: least(&mut ranked.iter().copied()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+    use crate::verdict::ranked;
+
+    #[test]
+    fn balanced_is_the_smallest_that_is_nearly_as_fast() {
+        let case = |name: &str, level: u8, peak: u64, secs: f64| {
+            let mut record = samples::ok(name, level, peak);
+            for stage in &mut record.stages {
+                let secs = engine_protocol::Secs::measured(secs);
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, work: None });
+            }
+            record
+        };
+        let records = [case("fast", 0, 20, 100.0), case("near", 2, 8, 109.0), case("nearer", 1, 12, 105.0), case("small", 3, 3, 130.0)];
+        let found = choices(&ranked(records.iter()));
+        let names = [found.fastest, found.balanced, found.smallest].map(|record| record.map(|record| record.case.as_str()));
+        assert_eq!(names, [Some("fast"), Some("near"), Some("small")]);
+        let untimed = samples::ok("untimed", 1, 5);
+        assert_eq!(choices(&[&untimed]).balanced, None);
+        assert_eq!(choices(&[]), Choices::default());
+    }
+}

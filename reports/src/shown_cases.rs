@@ -25,3 +25,25 @@ pub(crate) fn shown_case<'run>(verdict: &Verdict<'run>, level: u8) -> Option<&'r
     let records = verdict.records.iter().copied().filter(is_of_level);
     best.or_else(|| nearest_by_ram(records.clone())).or_else(|| nearest_miss(records, None).map(|miss| miss.record))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+    use crate::summary::Summary;
+
+    #[test]
+    fn a_recommended_case_stands_for_its_level_and_not_a_smaller_one() {
+        let mut records = vec![samples::ok("small", 3, 4), samples::ok("fast", 3, 6)];
+        for (record, secs) in records.iter_mut().zip([200.0, 100.0]) {
+            for stage in &mut record.stages {
+                let secs = engine_protocol::Secs::measured(secs);
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, work: None });
+            }
+        }
+        let run = samples::run(records);
+        let summary = Summary::of(&run);
+        assert_eq!(summary.chosen.map(|record| record.case.as_str()), Some("fast"));
+        assert_eq!(shown_case(&summary.verdicts[0], 3).map(|record| record.case.as_str()), Some("fast"));
+    }
+}

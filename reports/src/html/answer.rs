@@ -140,7 +140,7 @@ fn told<'a>(run: &Run, record: &'a RunRecord) -> Told<'a> {
         settled: settled(record),
         gpu: bar(gpu(record), needs, held),
         ram: bar(ram(record), record.host_needed_bytes(), run.manifest.ram_bytes),
-        pinned: pinned(record),
+        pinned: Some(pinned(record)).filter(|figure| figure.text != "0.00").unwrap_or_default(),
         total: total(record),
         range: range(record),
         command: generate_line(config, run.manifest.device, model),

@@ -54,13 +54,15 @@ lowmem.cases = (data) => {
     if (at >= 0) sort(at, state.sort.falling);
   };
 
-  // Words apart by commas or blanks must all be there, in any column that is shown; quotation marks keep blanks.
+  // What stands between commas must all be there, in any column that is shown at first.
   const filter = lowmem.byId("filter");
   const rows = [...table.tBodies[0].rows];
-  const texts = rows.map((row) => [...row.cells].map((cell, at) => (at === 1 ? `level ${cell.textContent}` : cell.textContent)).join(" \t").toLowerCase());
+  const textOf = (row) => [...row.cells].map((cell, at) => (at === 1 ? `level ${cell.textContent}` : cell.textContent)).join(" \t").toLowerCase();
+  let texts = null;
   const filterNow = () => {
     state.filter = filter.value;
     const words = state.filter.toLowerCase().split(",").map((word) => word.trim()).filter(Boolean);
+    if (words.length) texts ||= rows.map(textOf);
     let count = 0;
     rows.forEach((row, k) => {
       row.hidden = !words.every((word) => texts[k].includes(word));

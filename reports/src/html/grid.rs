@@ -1,6 +1,6 @@
 //! The cases that the page has, with every cell of `results.csv`: what its table is sorted by, and what it gives to be saved.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use engine_protocol::RunRecord;
 
@@ -35,10 +35,17 @@ impl<'a> Grid<'a> {
         Self { records, columns, rows, varies }
     }
 
-    /// The flags in which the cases differ, by their place among the columns; without a video's size, which has a column of its own.
+    /// The flags in which cases of one level differ, by their place among the columns; without a video's size, which has a column of its own. What follows from
+    /// the level says nothing beside it.
     pub(super) fn varying_flags(&self) -> Vec<usize> {
         let is_told = |name: &str| is_flag(name) && !["width", "height", "low_mem_level", "frames"].contains(&name);
-        (0..self.columns.len()).filter(|&index| self.varies[index] && is_told(self.columns[index].name)).collect()
+        (0..self.columns.len()).filter(|&index| is_told(self.columns[index].name) && self.differs_within_a_level(index)).collect()
+    }
+
+    fn differs_within_a_level(&self, index: usize) -> bool {
+        let mut first: HashMap<u8, &String> = HashMap::new();
+        let mut cells = self.records.iter().zip(&self.rows).map(|(record, row)| (record.config.low_mem_level, &row[index]));
+        cells.any(|(level, cell)| *first.entry(level).or_insert(cell) != cell)
     }
 
     /// Whether the cases differ in a column.

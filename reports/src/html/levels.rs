@@ -3,6 +3,7 @@
 use engine_protocol::{Config, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype, gib};
 
 use super::figure::{Figure, gpu, ram, total};
+use crate::choices::choices;
 use crate::run::Run;
 use crate::shown_cases::{levels, shown_case, shown_cases};
 use crate::summary::Summary;
@@ -59,21 +60,32 @@ pub(super) fn finding(run: &Run, verdict: &Verdict<'_>) -> Option<String> {
     let peak = |record: &RunRecord| record.peak_device_bytes().map(gib);
     let (first, last) = (fitting.first()?, fitting.last()?);
     if first.0 < last.0 {
-        let (low, high) = (peak(first.1)?, peak(last.1)?);
-        let longer = total_secs(last.1).zip(total_secs(first.1)).map(|(last, first)| (last.expected / first.expected - 1.0) * 100.0);
-        let time = match longer {
-            Some(percent) if percent.abs() < 0.5 => " and as long as".to_owned(),
-            Some(percent) if percent > 0.0 => format!(" and {percent:.0}% longer than"),
-            Some(percent) => format!(" and {:.0}% less time than", -percent),
-            None => "; compare".to_owned(),
-        };
-        return Some(format!("Level {} takes {high:.2} GiB{time} level {}, which takes {low:.2} GiB.", last.0, first.0));
+        return beside([&format!("Level {}", last.0), &format!("level {}", first.0)], last.1, first.1);
+    }
+    let found = choices(&verdict.ranked);
+    if let (1, Some(fastest), Some(smallest)) = (cases.len(), found.fastest, found.smallest)
+        && fastest.peak_device_bytes() != smallest.peak_device_bytes()
+    {
+        return beside(["The smallest", "the fastest"], smallest, fastest);
     }
     let below = cases.iter().rev().find(|(level, _)| *level < first.0);
     let needs = below.and_then(|(level, case)| Some((*level, needed_bytes((*case)?)?)));
     let held = run.manifest.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
     let below = needs.map(|(level, bytes)| format!("; level {level} needs at least {:.2}{held} GiB", gib(bytes))).unwrap_or_default();
     Some(format!("Only level {} fits: it takes {:.2} GiB{below}.", first.0, peak(first.1)?))
+}
+
+/// What the smaller of two cases gains and loses.
+fn beside([name, other]: [&str; 2], smaller: &RunRecord, larger: &RunRecord) -> Option<String> {
+    let [small, large] = [smaller, larger].map(|record| record.peak_device_bytes().map(gib));
+    let longer = total_secs(smaller).zip(total_secs(larger)).map(|(small, large)| (small.expected / large.expected - 1.0) * 100.0);
+    let time = match longer {
+        Some(percent) if percent.abs() < 0.5 => " and as long as".to_owned(),
+        Some(percent) if percent > 0.0 => format!(" and {percent:.0}% longer than"),
+        Some(percent) => format!(" and {:.0}% less time than", -percent),
+        None => "; compare".to_owned(),
+    };
+    Some(format!("{name} takes {:.2} GiB{time} {other}, which takes {:.2} GiB.", small?, large?))
 }
 
 /// Where text encoder, transformer and VAE live while the case runs.

@@ -48,6 +48,7 @@ struct Page<'a> {
     summary: &'a Summary<'a>,
     answer: Answer<'a>,
     capacity: String,
+    loss_percent: f64,
     videos: Vec<VideoRow<'a>>,
     finding: Option<String>,
     about: String,
@@ -59,7 +60,7 @@ struct Page<'a> {
     rows: Vec<CaseRow<'a>>,
     notes: Vec<String>,
     beside: Vec<BesideRow<'a>>,
-    beside_note: &'static str,
+    beside_note: String,
     ram_titles: [&'static str; 6],
     ram_rows: Vec<[String; 6]>,
     failures: Vec<Failure<'a>>,
@@ -94,6 +95,7 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String, Error> {
         summary,
         answer: Answer::of(summary),
         capacity: run.manifest.capacity_bytes.map(|bytes| format!("{:.2} GiB", gib(bytes))).unwrap_or_default(),
+        loss_percent: (crate::choices::LOSS * 100.0).round(),
         videos: summary.verdicts.iter().map(|verdict| video(summary, verdict)).collect(),
         finding: verdict.and_then(|verdict| levels::finding(run, verdict)),
         about: verdict.map(crate::verdict::Verdict::subject).unwrap_or_default(),
@@ -105,7 +107,7 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String, Error> {
         columns,
         notes: all_notes(summary),
         beside: beside::rows(&told),
-        beside_note: forecast::NOTE,
+        beside_note: forecast::NOTE.replace('`', ""),
         ram_titles: ram::TITLES,
         ram_rows: ram::rows(&told),
         failures: failures::groups(run),
@@ -204,5 +206,26 @@ mod tests {
             (0..1000).map(|number| samples::ok(&format!("a-case-of-a-long-name-{number}"), (number % 4) as u8, 5 + number % 15)).collect();
         let bytes = page_of(records).len();
         assert!(bytes < 5_000_000, "{bytes}");
+    }
+
+    #[test]
+    fn of_too_many_cases_those_that_are_told_of_are_there() {
+        let mut records: Vec<_> = (0..2100).map(|number| samples::ok(&format!("case{number}"), 2, 9)).collect();
+        records.push(samples::ok("the-best", 1, 20));
+        let page = page_of(records);
+        assert!(page.contains("Shown are 2000 of 2101 cases"));
+        assert!(page.contains("<tr class=\"recommended\" data-case=\"the-best\" data-row=\"1999\">"));
+        assert_eq!(page.matches("data-row=").count(), 2000);
+    }
+
+    #[test]
+    fn columns_of_flags_are_those_that_differ_within_a_level() {
+        let mut other = samples::ok("other", 2, 9);
+        other.config.seed = 7;
+        let run = samples::run(vec![samples::ok("level1", 1, 10), samples::ok("level2", 2, 9), other]);
+        let grid = Grid::of(&Summary::of(&run));
+        let titles: Vec<_> = cases::columns(&grid).iter().map(|column| column.title).collect();
+        // The text encoder's place differs too, but follows from the level.
+        assert_eq!(titles[..3], ["level", "seed", "outcome"]);
     }
 }

@@ -38,6 +38,7 @@ lowmem.draw = () => {
   lowmem.choose = (i) => {
     state.case = i;
     state.name = nameOf(i);
+    lowmem.hint("");
     chosen.forEach((show) => show());
   };
   chosen.forEach((show) => show());

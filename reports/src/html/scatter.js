@@ -51,9 +51,12 @@ lowmem.scatter = (data) => {
     const timed = all.filter((c) => c.secs);
     const missed = all.filter((c) => !c.secs);
     const side = missed.length ? Math.min(150, width * 0.25) : 0;
-    const [left, right, top, bottom] = [46, width - 14 - side, 16, height - 40];
+    const [left, right, top, bottom] = [46, width - 14 - side, 30, height - 40];
     const bytes = state.budget * GIB;
-    const most = Math.max(bytes, ...all.map((c) => c.needs)) * 1.06 / GIB;
+    const tallest = Math.max(...all.map((c) => c.needs));
+    // A budget far above everything would flatten the marks: then it is said and not drawn to scale.
+    const isFar = bytes > tallest * 3;
+    const most = ((isFar ? tallest * 1.2 : Math.max(bytes, tallest)) * 1.06) / GIB;
     const y = (b) => bottom - (b / GIB / most) * (bottom - top);
     const spread = timed.flatMap((c) => c.secs);
     let [low, high] = spread.length ? [Math.min(...spread), Math.max(...spread)] : [0, 1];
@@ -70,15 +73,17 @@ lowmem.scatter = (data) => {
     }
     const times = log ? [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 72000, 180000].filter((t) => t >= low && t <= high) : lowmem.timeTicks(low, high, width < 500 ? 3 : 7);
     if (timed.length) for (const tick of times) svg += `<text x="${x(tick)}" y="${bottom + 18}" text-anchor="middle">${lowmem.roughTime(tick)}</text>`;
-    svg += `<path class="axis" d="M${left},${top}V${bottom}"/><text x="${left - 40}" y="${top - 4}">GiB</text><text x="${right}" y="${bottom + 34}" text-anchor="end">time${log ? ", logarithmic" : ""}</text>`;
+    svg += `<path class="axis" d="M${left},${top}V${bottom}"/><text x="${left - 8}" y="12" text-anchor="end">GiB</text><text x="${right}" y="${bottom + 34}" text-anchor="end">time${log ? ", logarithmic" : ""}</text>`;
     if (side) svg += `<path class="axis" d="M${right + 6},${top}V${bottom}"/><text x="${right + 6 + side / 2}" y="${bottom + 18}" text-anchor="middle">out of memory</text>`;
-    svg += `<path class="budget" d="M${left},${y(bytes)}H${width - 14}"/><text class="strong" x="${left + 6}" y="${y(bytes) - 6}">${lowmem.gib(bytes)} GiB</text>`;
-    const line = timed.filter((c) => c.is_best).sort((one, other) => one.secs[1] - other.secs[1]);
-    if (line.length > 1) svg += `<path class="frontier" d="M${line.map((c, k) => (k ? `H${x(c.secs[1])}V${y(c.needs)}` : `${x(c.secs[1])},${y(c.needs)}`)).join("")}"/>`;
+    const line = isFar ? top - 8 : y(bytes);
+    svg += `<path class="budget" d="M${left},${line}H${width - 14}"/><text class="strong" x="${left + 6}" y="${line - 6}">${lowmem.gib(bytes)} GiB${isFar ? ", far above" : ""}</text>`;
+    const frontier = timed.filter((c) => c.is_best).sort((one, other) => one.secs[1] - other.secs[1]);
+    if (frontier.length > 1) svg += `<path class="frontier" d="M${frontier.map((c, k) => (k ? `H${x(c.secs[1])}V${y(c.needs)}` : `${x(c.secs[1])},${y(c.needs)}`)).join("")}"/>`;
     marks = timed.map((c) => ({ c, x: x(c.secs[1]), y: y(c.needs) }));
     missed.forEach((c, k) => marks.push({ c, x: right + 6 + (side * (k + 1)) / (missed.length + 1), y: y(c.needs) }));
     for (const { c, y } of marks) if (c.secs && c.secs[0] < c.secs[2]) svg += `<path class="spread" d="M${x(c.secs[0])},${y}H${x(c.secs[2])}"/>`;
-    for (const mark of marks) {
+    const starLast = [...marks].sort((one, other) => (one.c.i === best) - (other.c.i === best));
+    for (const mark of starLast) {
       const { c } = mark;
       const is = [`level-${c.level}`, c.fits ? "" : "miss", c.needs > bytes ? "beyond" : ""].join(" ");
       const path = c.i === best ? star(mark.x, mark.y, 13) : shape(c.level, mark.x, mark.y, c.is_best ? 6 : 5);

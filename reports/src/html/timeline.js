@@ -14,7 +14,7 @@ lowmem.timeline = (data) => {
     lowmem.byId("case-said").textContent = `${c.name}: ${lowmem.level(c)}. ${said}.`;
     const width = Math.max(300, drawing.clientWidth);
     const height = width < 500 ? 320 : 360;
-    const [left, right, top, bottom] = [46, width - 10, 22, height - 52];
+    const [left, right, top, bottom] = [46, width - 10, 32, height - 52];
     const reserved = (band) => (band.parts ? band.parts.reduce((sum, part) => sum + part, 0) : band.reserved);
     const device = (band) => Math.max(reserved(band), band.reserved || 0) + band.beside;
     const tallest = Math.max(1, ...bands.map(device), ...bands.map((band) => band.predicted || 0));
@@ -39,7 +39,7 @@ lowmem.timeline = (data) => {
     for (const tick of lowmem.ticks(0, most, 5)) {
       svg += `<path class="axis" d="M${left},${y(tick * GIB)}H${right}"/><text x="${left - 8}" y="${y(tick * GIB) + 4}" text-anchor="end">${tick}</text>`;
     }
-    svg += `<text x="${left - 40}" y="${top - 8}">GiB</text>`;
+    svg += `<text x="${left - 8}" y="12" text-anchor="end">GiB</text>`;
     const peak = spans.reduce((best, span) => (!best || device(span.band) > device(best.band) ? span : best), null);
     for (const span of spans) {
       const { band } = span;
@@ -62,7 +62,7 @@ lowmem.timeline = (data) => {
       if (band.time && fits(band.time)) svg += `<text x="${middle}" y="${bottom + 32}" text-anchor="middle">${lowmem.escape(band.time)}</text>`;
     }
     if (isNear) svg += `<path class="budget" d="M${left},${y(held)}H${right}"/><text class="strong" x="${right}" y="${y(held) - 5}" text-anchor="end">${lowmem.gib(held)} GiB</text>`;
-    else if (held) svg += `<text x="${right}" y="${top - 8}" text-anchor="end">of ${lowmem.gib(held)} GiB, far above</text>`;
+    else if (held) svg += `<text x="${right}" y="12" text-anchor="end">of ${lowmem.gib(held)} GiB, far above</text>`;
     drawing.innerHTML = bands.length
       ? `<svg viewBox="0 0 ${width} ${height}" height="${height}" role="img" tabindex="0" aria-label="${lowmem.escape(`${c.name} over time, ${bands.length} bands. Arrow keys go from band to band.`)}">${svg}</svg>`
       : `<p class="faint">Its GPU memory is not known.</p>`;
