@@ -1,4 +1,4 @@
-//! Tells the tests that link libtorch where it is, and all of them whether a missing Python is meant and Slurm is here.
+//! Tells the tests that link libtorch where it is, and all of them whether a missing Python or browser is meant and Slurm is here.
 
 use std::path::Path;
 
@@ -8,10 +8,12 @@ fn main() {
     let lib = Path::new(&libtorch).join("lib").canonicalize().expect("`make setup` made .libtorch");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
 
-    println!("cargo::rerun-if-env-changed=LOWMEM_WITHOUT_PYTHON");
-    println!("cargo::rustc-check-cfg=cfg(without_python)");
-    if std::env::var_os("LOWMEM_WITHOUT_PYTHON").is_some_and(|value| value == "1") {
-        println!("cargo::rustc-cfg=without_python");
+    for (variable, cfg) in [("LOWMEM_WITHOUT_PYTHON", "without_python"), ("LOWMEM_WITHOUT_BROWSER", "without_browser")] {
+        println!("cargo::rerun-if-env-changed={variable}");
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if std::env::var_os(variable).is_some_and(|value| value == "1") {
+            println!("cargo::rustc-cfg={cfg}");
+        }
     }
 
     println!("cargo::rustc-check-cfg=cfg(without_slurm)");

@@ -8,7 +8,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::command_lines::generate_line;
 use crate::error::Error;
 
 /// Prints an answer.
@@ -79,7 +78,7 @@ impl CaseJson {
             ram_source: reports::ram_source(record).to_owned(),
             total_secs: record.total_secs(),
             time_source: record.time_source,
-            command: generate_line(config, device, model),
+            command: reports::generate_line(config, device, model),
         }
     }
 }

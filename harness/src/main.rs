@@ -10,7 +10,6 @@ mod calibration;
 mod calibration_runs;
 mod children;
 mod cli;
-mod command_lines;
 mod commands;
 mod data;
 mod disk;

@@ -148,6 +148,11 @@ fn configuration() -> Vec<Column> {
     FLAGS.iter().flat_map(of_flag).collect()
 }
 
+/// Whether a column tells of the configuration and not of what came of it.
+pub(crate) fn is_flag(name: &str) -> bool {
+    ["width", "height"].contains(&name) || FLAGS.iter().any(|flag| flag.key == name)
+}
+
 /// The columns of a flag: one as a rule.
 fn of_flag(flag: &'static Flag) -> Vec<Column> {
     let unit = flag.unit;

@@ -1,7 +1,10 @@
 //! `results.csv`: every record with every column. What the columns are stands in `columns`.
 
-use crate::columns::columns;
+use engine_protocol::RunRecord;
+
+use crate::columns::{Column, columns};
 use crate::error::Error;
+use crate::run::Run;
 use crate::summary::Summary;
 
 /// The records of a run as CSV, one row a record.
@@ -13,11 +16,16 @@ pub(crate) fn results(summary: &Summary<'_>) -> Result<String, Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(columns.iter().map(|column| column.name))?;
     for record in &run.records {
-        writer.write_record(columns.iter().map(|column| inert(column.cell(run, record))))?;
+        writer.write_record(cells(&columns, run, record))?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     // Every cell is text.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The cells of a case.
+pub(crate) fn cells(columns: &[Column], run: &Run, record: &RunRecord) -> Vec<String> {
+    columns.iter().map(|column| inert(column.cell(run, record))).collect()
 }
 
 /// A cell that no spreadsheet takes for a formula. Text that would begin one gets an apostrophe before it.

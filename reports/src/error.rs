@@ -61,6 +61,9 @@ pub enum Error {
     /// The page could not be filled in.
     #[error("report.html: {0}")]
     Page(#[from] askama::Error),
+    /// The page's data could not be made.
+    #[error("the page's data: {0}")]
+    Data(#[from] serde_json::Error),
     /// A table could not be written as CSV.
     #[error("results.csv: {0}")]
     Csv(#[from] csv::Error),
@@ -77,7 +80,7 @@ impl Error {
         match self {
             Error::NotARun { .. } | Error::Parse { .. } | Error::Schema { .. } => true,
             Error::Io { source, .. } => matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-            Error::Plot { .. } | Error::Page(_) | Error::Csv(_) => false,
+            Error::Plot { .. } | Error::Page(_) | Error::Data(_) | Error::Csv(_) => false,
         }
     }
 }

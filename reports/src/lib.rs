@@ -5,7 +5,9 @@
 
 mod advice;
 mod breakdown;
+mod choices;
 mod columns;
+mod command;
 mod csv;
 mod error;
 mod export;
@@ -24,6 +26,7 @@ mod run;
 #[cfg(test)]
 mod samples;
 mod sentences;
+mod shown_cases;
 mod summary;
 mod table;
 mod verdict;
@@ -35,6 +38,8 @@ use std::path::Path;
 
 pub use advice::{flags, host_remedies, level_and_flags, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
+pub use choices::{Choices, LOSS, choices};
+pub use command::{generate_line, shell_line};
 pub use error::Error;
 pub use export::{Format, export, export_schema};
 pub use fill::{Filled, Open, fill};
@@ -76,7 +81,7 @@ pub fn write(summary: &Summary<'_>, dir: &Path) -> Result<(), Error> {
     for plot in &plots {
         put(&folder.join(format!("{}.svg", plot.name)), &plot.svg)?;
     }
-    put(&dir.join(REPORT), &html::page(summary, &plots)?)
+    put(&dir.join(REPORT), &html::page(summary)?)
 }
 
 #[cfg(test)]

@@ -11,15 +11,26 @@ A sweep or an autotune leaves a run directory:
 
 | file | what it holds |
 |---|---|
-| `report.html` | the page: what is recommended, plots, all cases; nothing outside it is needed |
+| `report.html` | the page: the answer first, then plots and all cases; nothing outside it is needed |
 | `results.csv` | one row a case, with the columns below |
 | `tables.md` | the compact tables, for a document |
 | `recommended.yaml` | the recommended configuration, which `lowmem generate --config` and `lowmem sweep` take |
-| `plots/` | the page's plots, one SVG each |
+| `plots/` | plots for documents, one SVG each |
 | `manifest.json` | what was asked for, on which GPU and machine, and by which version |
 | `records.jsonl` | one run record a line, written as its case ends; the other files are made from these two, and `lowmem report DIR` makes them anew |
 
 Manifest and records name the schema that they are written in (`schema`). A newer lowmem reads older ones, and what they lack is empty; a schema that it does not read is refused with the file and the line.
+
+## The page
+
+`report.html` is one file, made from the records alone, also of a run that is not whole yet. It opens without a network, in light and dark, on a phone too. It can be read without scripts: the answer and
+all tables are in its HTML. Scripts add plots, a slider (\"and with 12 GB?\"), sorting, a filter, more columns and buttons that copy.
+
+The scripts are our own, one small file a job in `reports/src/html/`, and draw SVG. A charting library would be larger than they are together, and has no stars, no cases that ran out, and no words for
+people who do not see a plot. They draw from one block of JSON in the page, `#data`; `lowmem.refresh(page)` takes over a newer page of the same run and keeps what was chosen.
+
+Figures are those of `results.csv`, and the page gives that file to be saved. It has 2,000 cases at most, those that are told of among them. Texts of records do nothing there: they are escaped in HTML, and in the block
+of JSON nothing can end it. Tests open the page in a browser (`tests/cli/page_in_browser.rs`), with axe-core for contrast, names and keyboard.
 
 ## Columns of `results.csv`
 

@@ -49,6 +49,8 @@ pub struct Verdict<'a> {
     pub gpu: Option<&'a RunGpu>,
     /// The cases of this model and resolution, in order.
     pub records: Vec<&'a RunRecord>,
+    /// Those that fit the GPU and the machine's memory, the best first.
+    pub ranked: Vec<&'a RunRecord>,
     /// The recommended case.
     pub best: Option<&'a RunRecord>,
     /// Where nothing fits, the case that missed by least.
@@ -126,12 +128,13 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
 }
 
 fn verdict<'a>(run: &'a Run, records: Vec<&'a RunRecord>) -> Verdict<'a> {
-    let best = ranked(records.iter().copied().filter(|record| run.fits_ram(record))).first().copied();
+    let ranked = ranked(records.iter().copied().filter(|record| run.fits_ram(record)));
+    let best = ranked.first().copied();
     let first = records.first();
     let capacity = first.and_then(|record| run.capacity_of(record));
     let nearest = if best.is_none() { nearest_miss(records.iter().copied(), capacity) } else { None };
     let short_of_ram = if best.is_none() { nearest_by_ram(records.iter().copied()) } else { None };
-    Verdict { gpu: first.and_then(|record| run.gpu_of(record)), records, best, nearest, short_of_ram }
+    Verdict { gpu: first.and_then(|record| run.gpu_of(record)), records, ranked, best, nearest, short_of_ram }
 }
 
 /// The case to use for the whole run: the best one of the largest video that fits, which smaller videos can use too.

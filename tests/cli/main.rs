@@ -5,6 +5,7 @@
 
 mod autotune;
 mod beside_nvidia;
+mod browser;
 mod caching_allocator;
 mod calibrate;
 mod command;
@@ -32,6 +33,7 @@ mod on;
 mod on_report;
 mod on_signals;
 mod other_packages;
+mod page_in_browser;
 mod plan;
 mod processes;
 mod profile;

@@ -2,12 +2,9 @@
 
 use clap::ValueEnum;
 use engine_protocol::RunRecord;
-use reports::Run;
+use reports::{Choices, LOSS, Run};
 
 use crate::sweep::{OF_DECODE, text_without};
-
-/// `balanced` is at most so much slower than the fastest.
-pub(super) const LOSS: f64 = 0.1;
 
 /// What is best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,18 +58,7 @@ impl<'a> Answers<'a> {
         };
         let fitting: Vec<&RunRecord> = all.iter().copied().filter(is_in_time).collect();
         let too_slow = if fitting.is_empty() { all.first().copied() } else { None };
-        let fastest = fitting.first().copied();
-        // Sorting by rank is done: the first of equals is the faster.
-        let least = |of: &mut dyn Iterator<Item = &'a RunRecord>| of.min_by_key(|record| record.peak_device_bytes());
-        let balanced = fastest.and_then(RunRecord::total_secs).and_then(|best| {
-            least(
-                &mut fitting
-                    .iter()
-                    .copied()
-                    .filter(|record| record.total_secs().is_some_and(|secs| secs.expected <= best.expected * (1.0 + LOSS))),
-            )
-        });
-        let smallest = least(&mut fitting.iter().copied());
+        let Choices { fastest, balanced, smallest } = reports::choices(&fitting);
         let mut found: Vec<(Objective, &RunRecord)> = Vec::new();
         for (objective, record) in [(Objective::Speed, fastest), (Objective::Balanced, balanced), (Objective::Memory, smallest)] {
             let is_new = |record: &RunRecord| found.iter().all(|(_, known)| !are_alike(known, record)) || objective == rule.objective;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use engine_protocol::{Outcome, RunRecord, Stage};
+use reports::LOSS;
 
-use super::answers::LOSS;
 use super::predicted::{Budget, Predicted, smallest};
 use super::search_space::{DENOISE, Rung, USUAL};
 use crate::error::Error;

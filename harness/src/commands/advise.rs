@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::autotune::{Quick, QuickAnswer};
 use crate::cli::{AdviseArguments, DeviceArguments};
-use crate::command_lines::generate_line;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
@@ -128,7 +127,7 @@ fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }
-    say!("  Run      {}", generate_line(config, record.device, Some(model)));
+    say!("  Run      {}", reports::generate_line(config, record.device, Some(model)));
 }
 
 fn flags(config: &Config, model: &ModelSpec) -> String {

@@ -13,7 +13,6 @@ use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
 use crate::cli::AutotuneArguments;
-use crate::command_lines::generate_line;
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -295,7 +294,7 @@ fn describe(record: &RunRecord, run: &Run) {
 
 /// The command that makes a video with the settings of that case.
 fn command(config: &Config, run: &Run) -> String {
-    generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
+    reports::generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
 }
 
 /// The answers of a search.

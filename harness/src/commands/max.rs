@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{fixed, table};
 use crate::autotune::Quick;
 use crate::cli::MaxArguments;
-use crate::command_lines::generate_line;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
@@ -162,7 +161,7 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
         say!(
             "\nThe largest takes {}{held} GiB. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
-            generate_line(&record.config, record.device, Some(model))
+            reports::generate_line(&record.config, record.device, Some(model))
         );
     }
 }

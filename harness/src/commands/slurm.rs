@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine_protocol::Device;
-use reports::write_whole;
+use reports::{shell_line, write_whole};
 
 use super::command_line;
 use crate::cli::SweepArguments;
-use crate::command_lines::shell_line;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::model::Models;

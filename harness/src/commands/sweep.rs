@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::{command_line, slurm, table, warn_of_attention};
 use crate::cli::SweepArguments;
-use crate::command_lines::shell_line;
 use crate::data;
 use crate::disk;
 use crate::error::Error;
@@ -273,5 +272,5 @@ fn resume_line(dir: &Path) -> String {
         }
     }
     kept.extend(["--out".into(), dir.display().to_string(), "--resume".into()]);
-    shell_line(kept)
+    reports::shell_line(kept)
 }

@@ -7,7 +7,6 @@ mod peak_by_stage;
 mod peak_of_processes;
 mod peak_parts;
 mod picture;
-mod shown_cases;
 mod stacks;
 
 use crate::error::Error;

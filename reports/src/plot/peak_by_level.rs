@@ -4,8 +4,8 @@ use engine_protocol::gib;
 
 use super::bars::{Bar, Bars, draw};
 use super::picture::{Plot, source_of_all};
-use super::shown_cases::{levels, shown_case};
 use crate::error::Error;
+use crate::shown_cases::{levels, shown_case};
 use crate::summary::Summary;
 use crate::verdict::{Verdict, need};
 use crate::words::CONTEXT;
@@ -35,7 +35,7 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
         capacity: run.manifest.capacity_bytes.map(gib),
     };
     let caption = format!(
-        "Peak GPU memory of each memory level, in GiB ({}), with {CONTEXT}. Of each level the case with the smallest peak is shown. An outline marked oom (out of \
+        "Peak GPU memory of each memory level, in GiB ({}), with {CONTEXT}. Of each level the best case that fits is shown, by the rule that recommends one. An outline marked oom (out of \
          memory) did not fit: it is as high as what the case is predicted to need, or needs at least.",
         source_of_all(&run.records)
     );

@@ -4,8 +4,8 @@ use engine_protocol::{RunRecord, Stage, gib};
 
 use super::bars::{Bar, Bars, draw};
 use super::picture::{Plot, source_of_all};
-use super::shown_cases::shown_cases;
 use crate::error::Error;
+use crate::shown_cases::shown_cases;
 use crate::summary::Summary;
 use crate::verdict::Verdict;
 

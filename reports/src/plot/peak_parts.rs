@@ -3,9 +3,9 @@
 use engine_protocol::{PeakParts, RunRecord, Stage, gib};
 
 use super::picture::{Plot, source_of_all};
-use super::shown_cases::shown_cases;
 use super::stacks::{Stack, Stacks, draw};
 use crate::error::Error;
+use crate::shown_cases::shown_cases;
 use crate::summary::Summary;
 
 const NAME: &str = "peak-parts";

@@ -8,7 +8,6 @@ use reports::{ProgramPage, program_page, write_whole};
 use super::cards::{Judge, Word};
 use super::find::Found;
 use crate::cli::OnArguments;
-use crate::command_lines::shell_line;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 
@@ -28,7 +27,7 @@ pub(super) fn write(
     let figure = |bytes: Option<u64>| bytes.map_or_else(|| "not told".to_owned(), |bytes| format!("{:.2}", gib(bytes)));
     let uses = &judge.need.uses;
     let page = ProgramPage {
-        program: shell_line(arguments.program.iter().map(|word| word.to_string_lossy().into_owned())),
+        program: reports::shell_line(arguments.program.iter().map(|word| word.to_string_lossy().into_owned())),
         sentences: sentences(judge, found),
         titles: vec!["process", "device", "peak allocated GiB", "peak reserved GiB", "peak device GiB"],
         rows: uses

@@ -9,7 +9,6 @@ use super::cards::{Course, Judge, Sorted, Word, is_killed};
 use super::find::Found;
 use super::need::{DeviceUse, Need};
 use crate::cli::OnArguments;
-use crate::command_lines::shell_line;
 use crate::commands::table;
 use crate::gpu_name::a_few;
 use crate::gpu_profile::GpuProfiles;
@@ -306,7 +305,7 @@ fn tell_cards<'a>(judge: &Judge<'a>, profiles: &'a GpuProfiles) -> Sorted<'a> {
 fn again(card: &GpuProfile, arguments: &OnArguments) -> String {
     let gpus = if arguments.gpus > 1 { format!(" --gpus {}", arguments.gpus) } else { String::new() };
     let words = arguments.program.iter().map(|word| word.to_string_lossy().into_owned());
-    format!("lowmem on {}{gpus} -- {}", card.name, shell_line(words))
+    format!("lowmem on {}{gpus} -- {}", card.name, reports::shell_line(words))
 }
 
 /// GiB, or MiB below one.

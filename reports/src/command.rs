@@ -1,23 +1,25 @@
-//! Command lines that people are told to type.
+//! Command lines that people copy: each word quoted where a shell asks for it.
 
 use engine_protocol::{Config, Device, ModelSpec, setting_text};
+
+use crate::advice::settings;
 
 /// Settings that a command says even where they are the defaults.
 const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
-pub(crate) fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
+pub fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
     let mut words: Vec<String> =
         ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
     let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
     let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
-    let settings = reports::settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
+    let settings = settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
     words.extend(settings.map(|(key, value)| setting_text(key, &value)));
     shell_line(words)
 }
 
 /// A command line that a shell takes as it is.
-pub(crate) fn shell_line(words: impl IntoIterator<Item = String>) -> String {
+pub fn shell_line(words: impl IntoIterator<Item = String>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     let quoted = |word: String| {
         if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }

@@ -1,0 +1,55 @@
+// What the page's scripts share: figures as the rest of the page says them, marks of SVG, and the hint that follows the pointer.
+"use strict";
+const lowmem = { state: { case: null, video: null, budget: null, sort: null, filter: "", columns: [] } };
+
+lowmem.byId = (id) => document.getElementById(id);
+
+// Bytes as GiB with two decimals. A tie goes to the even digit, as in the page's own text.
+lowmem.gib = (bytes) => {
+  const hundredths = (bytes * 100) / 2 ** 30;
+  const rounded = hundredths % 1 === 0.5 ? 2 * Math.round(hundredths / 2) : Math.round(hundredths);
+  return (rounded / 100).toFixed(2);
+};
+
+// A time for an axis: `40 s`, `5 min`, `1 h 30`.
+lowmem.roughTime = (secs) => {
+  const said = (value) => String(Math.round(value * 100) / 100);
+  const minutes = Math.round(secs / 60);
+  if (secs < 100) return said(secs) + " s";
+  return secs < 3600 ? said(secs / 60) + " min" : minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60}` : `${minutes / 60} h`;
+};
+
+// Text from records never becomes markup.
+lowmem.escape = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+
+// Round values from 0 or `low` to `high` for an axis.
+lowmem.ticks = (low, high, count) => {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
+  const found = [];
+  for (let tick = Math.ceil(low / step) * step; tick <= high * 1.0001; tick += step) found.push(Math.round(tick * 1e6) / 1e6);
+  return found;
+};
+
+// The same in units of time.
+lowmem.timeTicks = (low, high, count) => {
+  const steps = [0.001, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 432000];
+  const step = steps.find((step) => (high - low) / step <= count) || 864000;
+  const found = [];
+  for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) found.push(tick);
+  return found;
+};
+
+lowmem.level = (c) => `level ${c.level}${c.flags ? ` (${c.flags})` : ""}`;
+
+// Shows `html` beside a place of the page; nothing hides it.
+lowmem.hint = (html, x, y) => {
+  const hint = lowmem.byId("hint");
+  hint.hidden = !html;
+  if (!html) return;
+  hint.innerHTML = html;
+  const left = Math.min(x + 14, document.documentElement.clientWidth - hint.offsetWidth - 6);
+  hint.style.left = Math.max(4, left) + window.scrollX + "px";
+  hint.style.top = y + 18 + window.scrollY + "px";
+};
