@@ -27,7 +27,7 @@ pub(crate) fn begin_stage(device: ComputeDevice) -> Result<()> {
 pub(crate) fn end_stage(device: ComputeDevice) -> Result<HostMemory> {
     let pinned_peak_bytes = if device.is_gpu() { cuda::pinned_peak_bytes()? } else { 0 };
     // Where nothing is computed, weights were never written, so they are not resident either.
-    let resident = if device.computes { status_bytes("VmHWM:") } else { None };
+    let resident = if device.computes { status_bytes("VmHWM") } else { None };
     let beside = if device.computes && pinned_peak_bytes > 0 && !*LOCKED_IS_RESIDENT { pinned_peak_bytes } else { 0 };
     Ok(HostMemory { peak_bytes: resident.map(|bytes| bytes + beside), pinned_peak_bytes })
 }
@@ -36,7 +36,7 @@ pub(crate) fn end_stage(device: ComputeDevice) -> Result<HostMemory> {
 /// nobody can tell, and it is taken for resident.
 static LOCKED_IS_RESIDENT: LazyLock<bool> = LazyLock::new(|| {
     const SLAB: i64 = 64 << 20;
-    let before = status_bytes("VmRSS:");
+    let before = status_bytes("VmRSS");
     let filled = host_slab(SLAB, true).and_then(|mut slab| Ok(slab.f_fill_(1)?));
-    filled.is_err() || status_bytes("VmRSS:") >= before.map(|bytes| bytes + SLAB as u64 / 2)
+    filled.is_err() || status_bytes("VmRSS") >= before.map(|bytes| bytes + SLAB as u64 / 2)
 });

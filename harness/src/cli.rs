@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Export(ExportArguments),
     /// List the runs of a folder, the oldest first, with what was recommended and what changed
     History(HistoryArguments),
+    /// Look at this machine: who holds GPU memory, driver, link, clocks, RAM, page-locking; and what to do
+    Doctor(DoctorArguments),
     /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
     FillTables(FillTablesArguments),
     /// List the GPU profiles, and the real GPUs that are here
@@ -109,20 +111,39 @@ pub(crate) struct AdviseArguments {
     pub(crate) json: bool,
 }
 
+/// Which video: options that stand for keys of a configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct VideoArguments {
+    /// Settings to begin with, such as a run's recommended.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Model, as `lowmem models` lists it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
+    #[arg(long, visible_alias = "size")]
+    pub(crate) resolution: Option<String>,
+    /// Frames of the video (the model's by default)
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) frames: Option<i64>,
+}
+
+impl VideoArguments {
+    /// The keys that options stand for, with their values.
+    pub(crate) fn keys(&self) -> Vec<(&'static str, Value)> {
+        let model = self.model.as_ref().map(|model| ("model", Value::from(model.as_str())));
+        let resolution = self.resolution.as_ref().map(|size| ("resolution", Value::from(size.as_str())));
+        [model, resolution, self.frames.map(|frames| ("frames", frames.into()))].into_iter().flatten().collect()
+    }
+}
+
 /// Arguments of `lowmem max`.
 #[derive(Debug, Args)]
 pub(crate) struct MaxArguments {
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
-    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// 480p, 720p or WIDTHxHEIGHT: then the most frames are looked for
-    #[arg(long)]
-    pub(crate) resolution: Option<String>,
-    /// Frames of the video (the model's by default): then the largest size is looked for
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) frames: Option<i64>,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -134,15 +155,8 @@ pub(crate) struct MaxArguments {
 /// Arguments of `lowmem cards`.
 #[derive(Debug, Args)]
 pub(crate) struct CardsArguments {
-    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
-    #[arg(long)]
-    pub(crate) resolution: Option<String>,
-    /// Frames of the video (the model's by default)
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) frames: Option<i64>,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// GPUs, with commas between them (all by default)
     #[arg(long = "gpu", value_name = "GPU,GPU", value_delimiter = ',')]
     pub(crate) gpus: Vec<String>,
@@ -202,9 +216,19 @@ pub(crate) struct SweepArguments {
     /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
     #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run"])]
     pub(crate) slurm: Option<u16>,
-    /// Print JSON: what the run says, or with --dry-run its cases
+    #[command(flatten)]
+    pub(crate) form: FormArguments,
+}
+
+/// How a run is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FormArguments {
+    /// Print JSON: what the run says
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print every column of the table, as wide as it is
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) wide: bool,
 }
 
 /// Arguments of `lowmem merge`.
@@ -216,9 +240,8 @@ pub(crate) struct MergeArguments {
     /// Run directories of the parts
     #[arg(required = true, value_name = "RUN")]
     pub(crate) parts: Vec<PathBuf>,
-    /// Print JSON: what the run says
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: FormArguments,
 }
 
 /// What cases run on.
@@ -269,15 +292,8 @@ pub(crate) struct AutotuneArguments {
     pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) execution: ExecutionArguments,
-    /// Model, as `lowmem models` lists it (wan2.1-t2v-14b by default)
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
-    #[arg(long)]
-    pub(crate) resolution: Option<String>,
-    /// Frames of the video (the model's by default)
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) frames: Option<i64>,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// Which of the three answers is the recommended one
     #[arg(long, value_enum, default_value_t = Objective::Speed)]
     pub(crate) objective: Objective,
@@ -306,12 +322,8 @@ pub(crate) struct AutotuneArguments {
 pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
-    /// Settings to begin with, such as a run's recommended.yaml
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Model, as `lowmem models` lists it
-    #[arg(long)]
-    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// What the video shows
     #[arg(long)]
     pub(crate) prompt: Option<String>,
@@ -327,12 +339,6 @@ pub(crate) struct GenerateArguments {
     /// Guidance scale; 1 is no guidance
     #[arg(long, value_name = "SCALE", allow_hyphen_values = true)]
     pub(crate) guidance: Option<f64>,
-    /// 480p, 720p or WIDTHxHEIGHT
-    #[arg(long, visible_alias = "resolution")]
-    pub(crate) size: Option<String>,
-    /// Frames of the video
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) frames: Option<i64>,
     #[command(flatten)]
     pub(crate) files: FilesArguments,
     /// Where the video goes: a file .mp4, .gif or .safetensors (latents and video as numbers), or a folder for PNGs (ends in / or has no extension)
@@ -384,9 +390,8 @@ impl FilesArguments {
 /// Arguments of `lowmem plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArguments {
-    /// Model, as `lowmem models` lists it
-    #[arg(long)]
-    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
@@ -409,6 +414,8 @@ pub(crate) struct PlanArguments {
 pub(crate) struct ProfileArguments {
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) video: VideoArguments,
     /// Write a Chrome trace, which ui.perfetto.dev opens
     #[arg(long, value_name = "FILE.json")]
     pub(crate) trace: Option<PathBuf>,
@@ -505,9 +512,8 @@ pub(crate) struct ValidateArguments {
 pub(crate) struct ReportArguments {
     /// Run directory
     pub(crate) run_dir: PathBuf,
-    /// Print JSON: what the run says
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: FormArguments,
 }
 
 /// Arguments of `lowmem export`.
@@ -559,6 +565,17 @@ pub(crate) struct FillTablesArguments {
     /// Change nothing; where the document is not what the runs give, print how it differs and end with exit code 5
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `lowmem doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The Python whose PyTorch other engines use: its version is looked at too
+    #[arg(long, default_value = "python3")]
+    pub(crate) python: String,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

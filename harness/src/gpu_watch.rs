@@ -19,7 +19,7 @@ impl GpuWatch {
     /// Looks at the GPU now, before the case begins. Nothing where NVML does not answer: the case runs all the same.
     pub(crate) fn begin(uuid: &str) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
-        let state = before(&nvml.device_by_uuid(uuid).ok()?);
+        let state = state_of(&nvml.device_by_uuid(uuid).ok()?);
         Some(Self { nvml, uuid: uuid.to_owned(), state })
     }
 
@@ -44,7 +44,8 @@ impl GpuWatch {
     }
 }
 
-fn before(device: &Device<'_>) -> GpuState {
+/// What a GPU is like now.
+pub(crate) fn state_of(device: &Device<'_>) -> GpuState {
     let memory = device.memory_info().ok();
     let processes = [device.running_compute_processes(), device.running_graphics_processes()];
     let mut others: Vec<GpuProcess> = processes.into_iter().flatten().flatten().map(|process| told(&process)).collect();

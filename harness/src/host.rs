@@ -18,7 +18,7 @@ pub(crate) fn describe() -> Host {
         system: format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy()),
         processor,
         cores: cores(),
-        memory_bytes: host_memory::meminfo_bytes("MemTotal:"),
+        memory_bytes: host_memory::meminfo_bytes("MemTotal"),
     }
 }
 

@@ -52,7 +52,7 @@ fn look(process: u32, peaks: &mut BTreeMap<u32, u64>) {
         }
         seen.push(process);
         // One that has ended has none.
-        if let Some(bytes) = status_bytes_of(process, "VmHWM:") {
+        if let Some(bytes) = status_bytes_of(process, "VmHWM") {
             let peak = peaks.entry(process).or_default();
             *peak = bytes.max(*peak);
             waiting.extend(children_of(process));

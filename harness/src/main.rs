@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod data;
 mod disk;
+mod doctor;
 mod error;
 mod exit_code;
 mod gpu_name;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::History(arguments) => commands::history::run(&arguments),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments),
         Command::FillTables(arguments) => commands::fill_tables::run(&arguments),
         Command::Gpus(arguments) => commands::gpus::run(&arguments),
         Command::Models(arguments) => commands::models::run(arguments),

@@ -33,6 +33,7 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         | cli::Command::Merge(_)
         | cli::Command::Export(_)
         | cli::Command::History(_)
+        | cli::Command::Doctor(_)
         | cli::Command::FillTables(_)
         | cli::Command::Gpus(_)
         | cli::Command::Models(_)

@@ -1,7 +1,12 @@
 //! Printing that outlives its reader, `lowmem report | head` is no crash, and that no name from a file can give orders to a terminal by.
 
 use std::fmt::Arguments;
-use std::io::Write;
+use std::io::{IsTerminal, Write, stdout};
+
+use comfy_table::Table;
+
+/// Columns of a terminal, as people have them at least.
+pub(crate) const WIDTH: u16 = 80;
 
 /// A line on standard output.
 macro_rules! say {
@@ -26,4 +31,24 @@ pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
 pub(crate) fn exact(to: &mut impl Write, text: &str) {
     // A reader that went away wants no more.
     let _ = to.write_all(text.as_bytes());
+}
+
+/// A text for people on standard output: on a terminal in lines of its width that begin with `indent`, elsewhere as one line.
+pub(crate) fn prose(indent: &str, text: &str) {
+    let text = untrusted::line(text);
+    if !stdout().is_terminal() {
+        return exact(&mut stdout(), &format!("{indent}{text}\n"));
+    }
+    let more = format!("{indent}  ");
+    let options = textwrap::Options::new(WIDTH.into()).initial_indent(indent).subsequent_indent(&more).break_words(false);
+    exact(&mut stdout(), &(textwrap::fill(&text, options) + "\n"));
+}
+
+/// A table on standard output, whose cells are harmless: with colours where that is a terminal, unless somebody wants none (NO_COLOR).
+pub(crate) fn table(table: &Table) {
+    let mut table = table.clone();
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        table.force_no_tty();
+    }
+    exact(&mut stdout(), &format!("{}\n", table.trim_fmt()));
 }

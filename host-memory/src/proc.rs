@@ -3,12 +3,12 @@
 use std::fmt::Display;
 use std::fs;
 
-/// Bytes of a line of `/proc/meminfo`, such as `MemTotal:`.
+/// Bytes of a line of `/proc/meminfo`, such as `MemTotal`.
 pub fn meminfo_bytes(key: &str) -> Option<u64> {
     kib(&read("/proc/meminfo")?, key)
 }
 
-/// Bytes of a line of this process's status, such as `VmHWM:`.
+/// Bytes of a line of this process's status, such as `VmHWM`.
 pub fn status_bytes(key: &str) -> Option<u64> {
     status_bytes_of("self", key)
 }
@@ -30,7 +30,7 @@ pub(crate) fn read(path: &str) -> Option<String> {
 
 /// The bytes that a line says in KiB: `VmSize:  1234 kB`.
 fn kib(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn a_line_of_proc_is_read_in_bytes() {
-        assert_eq!(kib("MemFree: 1 kB\nMemAvailable:   2048 kB\n", "MemAvailable:"), Some(2 << 20));
-        assert_eq!(kib("MemFree: 1 kB\n", "MemAvailable:"), None);
+        assert_eq!(kib("MemFree: 1 kB\nMemAvailable:   2048 kB\n", "MemAvailable"), Some(2 << 20));
+        assert_eq!(kib("MemFree: 1 kB\n", "Mem"), None);
         // Read before its peak, which other tests may raise meanwhile.
-        let resident = status_bytes("VmRSS:");
-        assert!(resident.is_some() && status_bytes("VmHWM:") >= resident && meminfo_bytes("MemTotal:").is_some());
+        let resident = status_bytes("VmRSS");
+        assert!(resident.is_some() && status_bytes("VmHWM") >= resident && meminfo_bytes("MemTotal").is_some());
     }
 }

@@ -9,7 +9,7 @@ pub fn available_bytes() -> Option<u64> {
 }
 
 fn of_machine() -> Option<u64> {
-    meminfo_bytes("MemAvailable:")
+    meminfo_bytes("MemAvailable")
 }
 
 /// Of the second version of control groups, which names one folder a process; the limits of those above it hold too.
@@ -25,7 +25,7 @@ fn of_control_group() -> Option<u64> {
 }
 
 fn of_address_space() -> Option<u64> {
-    Some(limit("Max address space")?.saturating_sub(status_bytes("VmSize:")?))
+    Some(limit("Max address space")?.saturating_sub(status_bytes("VmSize")?))
 }
 
 #[cfg(test)]

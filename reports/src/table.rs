@@ -88,8 +88,18 @@ const SETTINGS: usize = 4;
 
 /// The columns of a run's table, in order.
 pub fn table_columns(run: &Run) -> Vec<&'static TableColumn> {
-    let varies = |column: &&TableColumn| run.records.iter().map(|record| column.cell(record)).collect::<HashSet<_>>().len() > 1;
-    VARYING.iter().filter(varies).chain(&TABLE).collect()
+    VARYING.iter().filter(|column| varies(column, run)).chain(&TABLE).collect()
+}
+
+/// Those of them that a terminal has room for: settings where they tell cases apart, and none where cases are `named` by them.
+pub fn terminal_columns(run: &Run, named: bool) -> Vec<&'static TableColumn> {
+    let (settings, results) = TABLE.split_at(SETTINGS);
+    let settings = VARYING.iter().chain(settings).filter(|column| !named && varies(column, run));
+    settings.chain(results.iter().filter(|column| column.is_on_terminal)).collect()
+}
+
+fn varies(column: &TableColumn, run: &Run) -> bool {
+    run.records.iter().map(|record| column.cell(record)).collect::<HashSet<_>>().len() > 1
 }
 
 /// How a case ended, with the stage where it did not end well.

@@ -8,7 +8,7 @@ use engine_protocol::{AttentionKernel, AttnType, Dtype, FlagValue, GpuProfile, R
 use lowmem_tests::{built, root};
 use serde_json::json;
 
-use crate::command::{Place, lowmem, stderr, stdout};
+use crate::command::{Place, json as answer, lowmem, stderr, stdout};
 
 /// A worker that runs three steps, or as many as it is asked for.
 const STEPS: &str = r#"
@@ -177,4 +177,25 @@ fn the_default_sweep_on_a_real_24_gb_card_takes_half_an_hour_by_prediction() {
     let computing: f64 = computing.parse().unwrap_or_else(|_| panic!("{said}"));
     assert!(computing <= 25.0, "{said}");
     assert!(said.contains("Memory of the host: the largest case"), "{said}");
+}
+
+#[test]
+fn the_doctor_finds_who_holds_memory_and_what_holds_clocks_down() {
+    let place = Place::new();
+    let sensors = json!({ "temperature_c": 91, "sm_clock_mhz": 900, "throttle_reasons": 0x20, "processes": { "4242": 5_u64 << 30 } });
+    let doctor = |sensors: &serde_json::Value| {
+        let mut command = with_gpu(&place, "", "rtx-4090", sensors);
+        answer(&command.args(["doctor", "--json"]).assert().success(), "doctor")
+    };
+    let of = |checks: &serde_json::Value, what: &str| {
+        let found = checks.as_array().expect("checks").iter().find(|check| check["what"] == what);
+        found.unwrap_or_else(|| panic!("{what}: {checks:#}")).clone()
+    };
+    let sick = doctor(&sensors);
+    let memory = of(&sick, "GPU memory");
+    assert!(memory["found"].as_str().is_some_and(|said| said.contains("(4242, 5.00 GiB)")), "{sick:#}");
+    assert!(memory["advice"].as_str().is_some_and(|said| said.contains("reserve_gib=5")), "{sick:#}");
+    assert_eq!([&memory["state"], &of(&sick, "clocks")["state"]], ["mind", "mind"]);
+    let well = doctor(&json!({ "temperature_c": 45, "sm_clock_mhz": 2500, "throttle_reasons": 0, "processes": {} }));
+    assert_eq!(["GPU", "driver", "GPU memory", "clocks", "PyTorch"].map(|what| of(&well, what)["state"].clone()), ["ok"; 5], "{well:#}");
 }

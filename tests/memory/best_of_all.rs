@@ -6,7 +6,8 @@ use std::process::Command;
 
 use engine_protocol::{GIB, Outcome, RunRecord};
 use lowmem_tests::{built, root};
-use proptest::prelude::*;
+use proptest::prelude::Strategy;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use serde_json::Value;
 

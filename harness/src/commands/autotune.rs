@@ -6,9 +6,9 @@ use engine_protocol::{Config, Device, Outcome, RunRecord, gib};
 use reports::{Miss, Need, Run, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{sweep, warn_of_attention};
+use super::{one_video, sweep, warn_of_attention};
 use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
@@ -153,13 +153,8 @@ fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Err
 fn fixed(arguments: &AutotuneArguments, testbed: &Testbed) -> Result<Vec<(String, Value)>, Error> {
     let capacity = testbed.capacity_bytes.map(gib).unwrap_or_default();
     let kept = arguments.margin.map(|share| share * capacity).into_iter().chain(arguments.reserve).reduce(|all, more| all + more);
-    let options = [
-        ("model", arguments.model.as_ref().map(|model| json!(model))),
-        ("resolution", arguments.resolution.as_ref().map(|resolution| json!(resolution))),
-        ("frames", arguments.frames.map(|frames| json!(frames))),
-        ("reserve_gib", kept.map(|gib| json!((gib * 100.0).ceil() / 100.0))),
-    ];
-    super::fixed(options, &arguments.settings)
+    let kept = kept.map(|gib| ("reserve_gib", "reserve", Value::from((gib * 100.0).ceil() / 100.0)));
+    one_video::fixed(NAME, &arguments.video, kept.as_slice(), &arguments.settings)
 }
 
 /// What is printed.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{fixed, table};
+use super::{one_video, table};
 use crate::autotune::{Quick, QuickAnswer};
 use crate::cli::CardsArguments;
 use crate::data;
@@ -61,14 +61,13 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
         return Err(Error::input(format!("--prices: `{name}` is no GPU profile: `lowmem gpus` lists them")));
     }
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let options = [("model", arguments.model.as_ref().map(|model| json!(model))), ("frames", arguments.frames.map(|frames| json!(frames)))];
-    let fixed = fixed(options, &arguments.settings)?;
-    let sized = arguments.resolution.as_ref().map(|resolution| ("resolution".to_owned(), json!(resolution)));
+    let (sized, fixed): (Vec<_>, Vec<_>) =
+        one_video::fixed("cards", &arguments.video, &[], &arguments.settings)?.into_iter().partition(|(key, _)| key == "resolution");
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
         let testbed = Testbed::planned(wanted)?;
         let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
-        let answer = quick.answer(&fixed.iter().cloned().chain(sized.clone()).collect::<Vec<_>>())?;
+        let answer = quick.answer(&fixed.iter().chain(&sized).cloned().collect::<Vec<_>>())?;
         let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
         // A size that the model cannot make is no size.
         let fits = |size: &&str| quick.may_fit(&with(size)).unwrap_or(false);

@@ -11,10 +11,9 @@ use crate::cli::FlagsArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::json;
+use crate::print::WIDTH;
 use crate::sweep::schema;
 
-/// Columns of a terminal.
-const WIDTH: u16 = 80;
 /// What of them keys and defaults take.
 const KEYS: u16 = 28;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
 use serde_json::Value;
 
-use super::warn_of_attention;
-use crate::cli::{self, GenerateArguments};
+use super::{one_video, warn_of_attention};
+use crate::cli::GenerateArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
@@ -87,44 +87,18 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     }
 }
 
-/// The settings of the file, the flags and the words, later ones first.
+/// The settings of the file, the options and the words, later ones first.
 fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
-    let mut definition = match &arguments.config {
-        Some(path) => Definition::load(&path.to_string_lossy())?,
-        None => Definition::empty("generate"),
-    };
-    if let Some(gpu) = definition.gpus().first() {
-        return Err(definition.refuse_gpu(gpu, "gpu is for lowmem sweep: a video is made with --gpu"));
-    }
-    if let Some(key) = definition.swept() {
-        return Err(Error::input(format!("--config {}: it is a sweep over {key}; a video has one value for each key", definition.name)));
-    }
-    let words = cli::settings(&arguments.settings)?;
-    for (key, option, value) in flags(arguments) {
-        if let Some((_, word)) = words.iter().find(|(other, _)| other == key) {
-            return Err(Error::input(format!("{key} is given twice, as --{option} {value} and as {key}={word}: leave one out")));
-        }
-        definition.fix(key.into(), value);
-    }
-    for (key, value) in words {
-        definition.fix(key, value);
-    }
-    Ok(definition)
-}
-
-/// The options that stand for a key: the key, the option's name and its value.
-fn flags(arguments: &GenerateArguments) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
+    let text = |text: &Option<String>| text.as_deref().map(Value::from);
     let all = [
-        ("model", "model", arguments.model.as_ref().map(|model| serde_json::json!(model))),
-        ("prompt", "prompt", arguments.prompt.as_ref().map(|prompt| serde_json::json!(prompt))),
-        ("negative_prompt", "negative-prompt", arguments.negative_prompt.as_ref().map(|prompt| serde_json::json!(prompt))),
-        ("seed", "seed", arguments.seed.map(|seed| serde_json::json!(seed))),
-        ("steps", "steps", arguments.steps.map(|steps| serde_json::json!(steps))),
-        ("guidance_scale", "guidance", arguments.guidance.map(|scale| serde_json::json!(scale))),
-        ("resolution", "size", arguments.size.as_ref().map(|size| serde_json::json!(size))),
-        ("frames", "frames", arguments.frames.map(|frames| serde_json::json!(frames))),
+        ("prompt", "prompt", text(&arguments.prompt)),
+        ("negative_prompt", "negative-prompt", text(&arguments.negative_prompt)),
+        ("seed", "seed", arguments.seed.map(Value::from)),
+        ("steps", "steps", arguments.steps.map(Value::from)),
+        ("guidance_scale", "guidance", arguments.guidance.map(Value::from)),
     ];
-    all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?)))
+    let given: Vec<_> = all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?))).collect();
+    one_video::definition("generate", &arguments.video, &given, &arguments.settings)
 }
 
 /// The model of a checkpoint, which the definition then means. One from which no video can be made is refused.

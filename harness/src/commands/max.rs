@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{fixed, table};
+use super::{one_video, table};
 use crate::autotune::Quick;
 use crate::cli::MaxArguments;
 use crate::error::Error;
@@ -34,20 +34,26 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::planned(arguments.device.wanted())?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
     let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: false };
-    let fixed = fixed([("model", arguments.model.as_ref().map(|model| json!(model)))], &arguments.settings)?;
-    let named = fixed.iter().rev().find(|(key, _)| key == "model").and_then(|(_, name)| name.as_str()).unwrap_or_default();
-    let model = models.get(named)?;
-    let search = Ends { quick: &quick, fixed: fixed.clone() };
+    let fixed = one_video::fixed("max", &arguments.video, &[], &arguments.settings)?;
+    let of = |key: &str| fixed.iter().find(|(other, _)| other == key).map(|(_, value)| value);
+    let model = models.get(of("model").and_then(Value::as_str).unwrap_or_default())?;
+    // What a file says of both is a video that is known; what is asked for is how much more there could be.
+    let is_asked = |key: &str| {
+        let words = arguments.settings.iter().filter_map(|word| word.split('=').next());
+        arguments.video.keys().iter().map(|(key, _)| *key).chain(words).any(|other| other == key)
+    };
+    let search =
+        Ends { quick: &quick, fixed: fixed.iter().filter(|(key, _)| !["resolution", "frames"].contains(&key.as_str())).cloned().collect() };
     let mut found = Vec::new();
-    match (&arguments.resolution, arguments.frames) {
-        (Some(_), Some(_)) => {
+    match (of("resolution").and_then(Value::as_str).filter(|_| is_asked("resolution")), is_asked("frames")) {
+        (Some(_), true) => {
             return Err(Error::input("give --frames for the largest size, or --resolution for the most frames, and not both"));
         }
-        (Some(resolution), None) => {
+        (Some(resolution), false) => {
             found.extend(search.most_frames(resolution)?.map(|record| Largest { what: record.config.resolution.to_string(), record }))
         }
-        (None, frames) => {
-            let frames = frames.unwrap_or_else(|| model.sampling.frames.into());
+        (None, _) => {
+            let frames = of("frames").and_then(Value::as_i64).unwrap_or_else(|| model.sampling.frames.into());
             for ratio in RATIOS {
                 found
                     .extend(search.largest_size(ratio, frames)?.map(|record| Largest { what: format!("{}:{}", ratio.0, ratio.1), record }));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use reports::{Manifest, Run, Summary};
 
-use super::sweep;
+use super::run_answer;
 use crate::cli::MergeArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -40,6 +40,6 @@ pub(crate) fn run(arguments: &MergeArguments) -> Result<ExitCode, Error> {
     let run = store.run();
     let summary = Summary::of(&run);
     store.write_report(&summary)?;
-    sweep::tell(&summary, store.dir(), arguments.json)?;
+    run_answer::tell(&summary, store.dir(), arguments.form)?;
     Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
 }

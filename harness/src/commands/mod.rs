@@ -6,6 +6,7 @@ pub(crate) mod calibrate;
 pub(crate) mod cards;
 pub(crate) mod compare;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod fill_tables;
 pub(crate) mod flags;
@@ -16,9 +17,11 @@ pub(crate) mod max;
 pub(crate) mod merge;
 pub(crate) mod models;
 pub(crate) mod on;
+mod one_video;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod report;
+pub(crate) mod run_answer;
 pub(crate) mod schema;
 pub(crate) mod setup;
 mod slurm;
@@ -30,10 +33,6 @@ use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use engine_protocol::{Config, GpuProfile};
-use serde_json::Value;
-
-use crate::cli;
-use crate::error::Error;
 
 /// Nothing but a line under the titles.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -72,19 +71,6 @@ fn on_lines(title: &str) -> String {
 fn warn_of_attention<'a>(configs: impl IntoIterator<Item = &'a Config>, gpu: Option<&GpuProfile>) {
     let advice: BTreeSet<String> = configs.into_iter().filter_map(|config| config.attention_advice(gpu?)).collect();
     advice.iter().for_each(|advice| tell!("warning: {advice}"));
-}
-
-/// The model where none is named.
-const MODEL: &str = "wan2.1-t2v-14b";
-
-/// What the arguments of a search fix: options that stand for a key, then `key=value` words, and a model in any case.
-fn fixed<const N: usize>(options: [(&str, Option<Value>); N], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
-    let mut fixed: Vec<_> = options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    fixed.extend(cli::settings(words)?);
-    if fixed.iter().all(|(key, _)| key != "model") {
-        fixed.push(("model".to_owned(), MODEL.into()));
-    }
-    Ok(fixed)
 }
 
 /// This process's command line.

@@ -1,14 +1,11 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
-use engine_protocol::{
-    BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, Settings, StreamFrom, gib,
-};
+use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, StreamFrom, gib};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
-use super::{table, warn_of_attention};
-use crate::cli::{self, PlanArguments};
+use super::{one_video, table, warn_of_attention};
+use crate::cli::PlanArguments;
 use crate::disk;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -16,7 +13,7 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
-use crate::sweep::{Definition, Rules, resolve_one};
+use crate::sweep::{Rules, resolve_one};
 use crate::worker;
 
 /// Prints the plan of a configuration.
@@ -110,13 +107,8 @@ fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool>
 
 /// The configuration that the arguments mean.
 fn config(arguments: &PlanArguments, models: &Models) -> Result<(Config, Vec<String>), Error> {
-    let words = cli::settings(&arguments.settings)?;
-    if let (Some(model), Some((_, word))) = (&arguments.model, words.iter().find(|(key, _)| key == "model")) {
-        return Err(Error::input(format!("model is given twice, as --model {model} and as model={word}: leave one out")));
-    }
-    let model = arguments.model.iter().map(|model| ("model".to_owned(), json!(model)));
-    let settings = Settings::from_pairs(model.chain(words))?;
-    let definition = Definition::empty("plan");
+    let definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
+    let settings = one_video::settings(&definition)?;
     resolve_one(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
 }
 

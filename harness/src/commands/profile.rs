@@ -1,16 +1,16 @@
 //! `lowmem profile`: where the time of one configuration goes, and what holds it up.
 
-use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, Settings, WorkKind};
+use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, WorkKind};
 use reports::{Breakdown, OperationRow, time, time_with_range};
 
-use super::{table, warn_of_attention};
-use crate::cli::{self, ProfileArguments};
+use super::{one_video, table, warn_of_attention};
+use crate::cli::ProfileArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json;
 use crate::model::Models;
-use crate::sweep::{Definition, Rules, resolve_one};
+use crate::sweep::{Rules, resolve_one};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{disk, host_rates};
@@ -27,11 +27,11 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         return Err(Error::input("--device cpu: operations are timed on a GPU, real or virtual: name one with --gpu"));
     }
     let models = Models::load()?;
-    let mut settings = Settings::from_pairs(cli::settings(&arguments.settings)?)?;
+    let definition = one_video::definition("profile", &arguments.video, &[], &arguments.settings)?;
+    let mut settings = one_video::settings(&definition)?;
     if settings.steps_measured.is_none() && settings.steps.is_none_or(|steps| steps >= STEPS) {
         settings.steps_measured = Some(STEPS.into());
     }
-    let definition = Definition::empty("profile");
     let (config, warnings) =
         resolve_one(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));

@@ -2,7 +2,7 @@
 
 use reports::Summary;
 
-use super::sweep;
+use super::run_answer;
 use crate::cli::ReportArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -12,6 +12,6 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<ExitCode, Error> {
     let run = reports::load(&arguments.run_dir)?;
     let summary = Summary::of(&run);
     reports::write(&summary, &arguments.run_dir)?;
-    sweep::tell(&summary, &arguments.run_dir, arguments.json)?;
+    run_answer::tell(&summary, &arguments.run_dir, arguments.form)?;
     Ok(ExitCode::Done)
 }

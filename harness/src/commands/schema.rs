@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::on::VerdictJson;
-use super::{advise, autotune, calibrate, cards, compare, fill_tables, flags, gpus, history, max, plan, sweep, validate};
+use super::{advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, gpus, history, max, plan, sweep, validate};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -16,12 +16,13 @@ use crate::run_json::RunJson;
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 23] = [
+const COMMANDS: [Entry; 24] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
     ("cards", of::<Vec<cards::CardJson>>),
     ("compare", of::<compare::CompareJson>),
+    ("doctor", of::<Vec<doctor::CheckJson>>),
     ("export", reports::export_schema),
     ("fill-tables", of::<fill_tables::FilledJson>),
     ("flags", of::<Vec<flags::FlagJson>>),

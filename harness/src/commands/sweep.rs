@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
-use reports::{Manifest, Summary, TableColumn};
+use reports::{Manifest, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, slurm, table, warn_of_attention};
+use super::{command_line, run_answer, slurm, warn_of_attention};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -21,7 +21,6 @@ use crate::interrupt::Interrupt;
 use crate::json;
 use crate::model::Models;
 use crate::progress::Progress;
-use crate::run_json::RunJson;
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
@@ -51,9 +50,10 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     if arguments.dry_run {
         let name = &definition.name;
-        match arguments.json {
-            true => json::print(&DryRunJson::new(name, &cases, merged, left_out))?,
-            false => list(name, &cases, &merged, &left_out),
+        if arguments.form.json {
+            json::print(&DryRunJson::new(name, &cases, merged, left_out))?;
+        } else {
+            list(name, &cases, &merged, &left_out);
         }
         return Ok(ExitCode::Done);
     }
@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let written = store.write_report(&summary);
     // Why cases are missing is said before what that did to the report.
     ran.and(written)?;
-    tell(&summary, store.dir(), arguments.json)?;
+    run_answer::tell(&summary, store.dir(), arguments.form)?;
     if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
         return Ok(ExitCode::Interrupted);
@@ -221,40 +221,6 @@ fn values(cases: &[Case]) -> BTreeMap<String, Vec<Value>> {
         }
     }
     values
-}
-
-/// Says what a run says: for people, or as JSON.
-pub(crate) fn tell(summary: &Summary<'_>, dir: &Path, as_json: bool) -> Result<(), Error> {
-    if as_json {
-        return json::print(&RunJson::new(summary, dir));
-    }
-    print(summary, &dir.join(reports::REPORT));
-    Ok(())
-}
-
-/// Prints the table, the recommendation, and where the report is.
-fn print(summary: &Summary<'_>, report: &Path) {
-    let run = summary.run;
-    let is_shown = |column: &&TableColumn| column.is_on_terminal && !(column.is_memory && run.manifest.device == Device::Cpu);
-    let columns: Vec<_> = reports::table_columns(run).into_iter().filter(is_shown).collect();
-    let named = reports::rows_look_alike(summary);
-    let titles: Vec<&str> = named.then_some("case").into_iter().chain(columns.iter().map(|column| column.title)).collect();
-    let figures: Vec<_> = (0..columns.len()).filter(|&index| columns[index].is_figure).map(|index| index + usize::from(named)).collect();
-    let mut table = table(&titles, &figures);
-    for record in &run.records {
-        table.add_row(named.then(|| record.case.clone()).into_iter().chain(columns.iter().map(|column| column.cell(record))));
-    }
-    say!("{table}");
-    say!("{}", summary.provenance);
-    reports::terminal_notes(summary).iter().for_each(|note| say!("{note}"));
-    if !summary.unsupported_calls.is_empty() {
-        let calls: Vec<_> = summary.unsupported_calls.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-        say!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
-    }
-    say!("\n{}:", summary.title);
-    summary.sentences.iter().for_each(|sentence| say!("  {sentence}"));
-    say!("{}", summary.ranking);
-    say!("\nReport: {}", report.display());
 }
 
 /// The command that goes on with the run in `dir`.
