@@ -541,6 +541,8 @@ pub(crate) enum ExportFormat {
     Json,
     /// A table `results`, as SQLite and PostgreSQL take it
     Sql,
+    /// Columns of typed cells, for pandas, DuckDB and the like; into a file
+    Parquet,
 }
 
 /// Arguments of `lowmem history`.

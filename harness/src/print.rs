@@ -27,10 +27,10 @@ pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
     let _ = to.write_all((lines.join("\n") + "\n").as_bytes());
 }
 
-/// A text for programs, as it is: whoever wrote it has made it harmless.
-pub(crate) fn exact(to: &mut impl Write, text: &str) {
+/// Something for programs, as it is: whoever wrote it has made it harmless.
+pub(crate) fn exact(to: &mut impl Write, bytes: &[u8]) {
     // A reader that went away wants no more.
-    let _ = to.write_all(text.as_bytes());
+    let _ = to.write_all(bytes);
 }
 
 /// A text for people on standard output: on a terminal in lines of its width that begin with `indent`, elsewhere as one line.

@@ -67,6 +67,9 @@ pub enum Error {
     /// A table could not be written as CSV.
     #[error("results.csv: {0}")]
     Csv(#[from] csv::Error),
+    /// A run could not be written as Parquet.
+    #[error("parquet: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
 }
 
 impl Error {
@@ -80,7 +83,7 @@ impl Error {
         match self {
             Error::NotARun { .. } | Error::Parse { .. } | Error::Schema { .. } => true,
             Error::Io { source, .. } => matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-            Error::Plot { .. } | Error::Page(_) | Error::Data(_) | Error::Csv(_) => false,
+            Error::Plot { .. } | Error::Page(_) | Error::Data(_) | Error::Csv(_) | Error::Parquet(_) => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run for other programs: what stands in `results.csv`, with types, as JSON or SQL. What the columns are stands in `columns`.
+//! A run for other programs: what stands in `results.csv`, with types, as JSON, SQL or Parquet. What the columns are stands in `columns`.
 
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
@@ -7,7 +7,7 @@ use crate::columns::{Column, ColumnType, columns};
 use crate::error::Error;
 use crate::run::Run;
 use crate::summary::Summary;
-use crate::{csv, markdown};
+use crate::{csv, markdown, parquet};
 
 /// What a run can be written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +20,21 @@ pub enum Format {
     Json,
     /// A table `results` and its rows, as SQLite and PostgreSQL take it.
     Sql,
+    /// Columns of typed cells, for pandas, DuckDB and the like.
+    Parquet,
 }
 
-/// The text of a run in a format.
+/// The file of a run in a format: a text, but for Parquet.
 ///
 /// # Errors
 /// None that a healthy machine has: it is made in memory.
-pub fn export(summary: &Summary<'_>, format: Format) -> Result<String, Error> {
+pub fn export(summary: &Summary<'_>, format: Format) -> Result<Vec<u8>, Error> {
     Ok(match format {
-        Format::Markdown => markdown::tables(summary),
-        Format::Csv => csv::results(summary)?,
-        Format::Json => json(summary.run),
-        Format::Sql => sql(summary.run),
+        Format::Markdown => markdown::tables(summary).into(),
+        Format::Csv => csv::results(summary)?.into(),
+        Format::Json => json(summary.run).into(),
+        Format::Sql => sql(summary.run).into(),
+        Format::Parquet => parquet::file(summary.run)?,
     })
 }
 

@@ -16,6 +16,7 @@ mod forecast;
 mod html;
 mod load;
 mod markdown;
+mod parquet;
 mod peak_parts;
 mod plot;
 mod program_page;

@@ -37,7 +37,7 @@ of JSON nothing can end it. Tests open the page in a browser (`tests/cli/page_in
 What is not known is empty, never 0. Times are in seconds and memory in bytes. A peak is that of a case that came to its end: of another one it is not known. A flag that means nothing in a case is
 empty, and what was left to the machine (`auto`) is as it was settled. Words that are explained nowhere here are in `docs/glossary.md`.
 
-`lowmem export RUN --format json` writes the same with these types, what is not known as null, and `--format sql` a table `results` that SQLite and PostgreSQL take. `csv` and `md` are the files above.
+`lowmem export RUN --format json` writes the same with these types, what is not known as null, `--format sql` a table `results` that SQLite and PostgreSQL take, and `--format parquet --out FILE` columns for pandas, DuckDB and the like. `csv` and `md` are the files above.
 
 | column | type | unit | what it is |
 |---|---|---|---|

@@ -59,6 +59,18 @@ fn json_is_typed_as_the_page_of_columns_says() {
 }
 
 #[test]
+fn parquet_goes_into_a_file() {
+    let place = swept();
+    let export =
+        |arguments: &[&str]| lowmem().current_dir(place.path("")).args(["export", "run", "--format", "parquet"]).args(arguments).assert();
+    assert!(stderr(&export(&[]).code(2)).contains("name a file with --out"));
+    export(&["--out", "run.parquet"]).success();
+    let bytes = fs::read(place.path("run.parquet")).expect("written");
+    // What is in it is read back in `reports`.
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1") && bytes.len() > 1000, "{} bytes", bytes.len());
+}
+
+#[test]
 fn sqlite_takes_the_sql() {
     let place = swept();
     place.file("run.sql", &exported(&place, "sql"));

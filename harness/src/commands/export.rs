@@ -14,14 +14,18 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode, Error> {
         ExportFormat::Csv => Format::Csv,
         ExportFormat::Json => Format::Json,
         ExportFormat::Sql => Format::Sql,
+        ExportFormat::Parquet if arguments.out.is_none() => {
+            return Err(Error::input("--format parquet is no text for a terminal: name a file with --out"));
+        }
+        ExportFormat::Parquet => Format::Parquet,
     };
-    let text = reports::export(&Summary::of(&run), format)?;
+    let bytes = reports::export(&Summary::of(&run), format)?;
     match &arguments.out {
         Some(path) => {
-            write_whole(path, &text).map_err(|error| Error::io(path, error))?;
+            write_whole(path, &bytes).map_err(|error| Error::io(path, error))?;
             tell!("{} cases: {}", run.records.len(), path.display());
         }
-        None => crate::print::exact(&mut std::io::stdout(), &text),
+        None => crate::print::exact(&mut std::io::stdout(), &bytes),
     }
     Ok(ExitCode::Done)
 }
