@@ -174,7 +174,7 @@ fn badges(record: &RunRecord) -> Vec<Badge> {
     let memory = record.memory_source.map(|source| badge("GPU memory", source));
     let time = total_secs(record).and(record.time_source).map(|source| badge("time", source));
     let predicted = "from shapes, before it runs";
-    let ram = record.host_needed_bytes().map(|_| match ram_source(record) {
+    let ram = record.host_needed_bytes().filter(|_| !ram(record).text.is_empty()).map(|_| match ram_source(record) {
         "measured" => badge("RAM", Source::Measured),
         source => Badge { of: "RAM", source, meaning: predicted },
     });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use engine_protocol::{Config, Outcome, PeakParts, RunRecord};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::bands::{Band, bands};
@@ -85,7 +86,6 @@ impl<'a> Data<'a> {
             .flat_map(|(index, verdict)| verdict.records.iter().map(move |record| (record.case.as_str(), index)))
             .collect();
         let frontier: HashSet<&str> = summary.verdicts.iter().flat_map(|verdict| frontier(&verdict.ranked)).collect();
-        // Of many cases few configurations differ in more than which video it is.
         let case = |record: &&'a RunRecord| Case {
             name: &record.case,
             video: videos.get(record.case.as_str()).copied().unwrap_or_default(),
@@ -117,7 +117,7 @@ impl<'a> Data<'a> {
             same: grid.varies.iter().enumerate().filter_map(same).collect(),
             rows: grid.rows.iter().map(cells).collect(),
             videos: summary.verdicts.iter().map(video).collect(),
-            cases: grid.records.iter().map(case).collect(),
+            cases: grid.records.par_iter().map(case).collect(),
             shown: shown.and_then(place),
         }
     }

@@ -68,6 +68,10 @@ pub(super) fn finding(run: &Run, verdict: &Verdict<'_>) -> Option<String> {
     {
         return beside(["The smallest", "the fastest"], smallest, fastest);
     }
+    // Of levels that have not run nothing is known.
+    if run.missing() > 0 {
+        return None;
+    }
     let below = cases.iter().rev().find(|(level, _)| *level < first.0);
     let needs = below.and_then(|(level, case)| Some((*level, needed_bytes((*case)?)?)));
     let held = run.manifest.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();

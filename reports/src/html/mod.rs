@@ -121,11 +121,12 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String, Error> {
 
 fn video<'a>(summary: &Summary<'a>, verdict: &crate::verdict::Verdict<'a>) -> VideoRow<'a> {
     let best = verdict.best;
+    let none = if summary.run.missing() > 0 { "none that ran fits" } else { "does not fit" };
     let shown = best.or(verdict.short_of_ram).or(verdict.nearest.map(|miss| miss.record));
     VideoRow {
         name: verdict.subject(),
         case: shown.map(|record| record.case.as_str()),
-        how: best.map_or_else(|| "does not fit".to_owned(), |best| crate::advice::level_and_flags(summary.run, &best.config)),
+        how: best.map_or_else(|| none.to_owned(), |best| crate::advice::level_and_flags(summary.run, &best.config)),
         gpu: shown.map(figure::gpu).unwrap_or_default(),
         ram: shown.map(figure::ram).unwrap_or_default(),
         total: shown.map(figure::total).unwrap_or_default(),

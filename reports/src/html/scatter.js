@@ -12,24 +12,26 @@ lowmem.scatter = (data) => {
   // The best case that a budget holds, by the rule that recommends one: cases are ranked already.
   const bestWithin = (bytes) => video().ranked.find((i) => data.cases[i].needs <= bytes);
 
-  const verdict = () => {
-    const bytes = state.budget * GIB;
-    lowmem.byId("budget-said").textContent = `${lowmem.gib(bytes)} GiB?`;
-    const best = bestWithin(bytes);
-    let said;
+  // What a budget decides, in a sentence.
+  const tell = (best, bytes) => {
     if (best !== undefined) {
       const c = data.cases[best];
-      said = `Fits with ${lowmem.level(c)}: ${c.gpu} GiB${c.time ? `, ${c.time}` : ""}.`;
-    } else {
-      const least = cases().filter((c) => c.needs > bytes).sort((one, other) => one.needs - other.needs)[0];
-      const perhaps = cases().filter((c) => !c.fits && c.needs <= bytes)[0];
-      said = perhaps
-        ? `Not known: ${perhaps.name} ran out here, and needs at least ${lowmem.gib(perhaps.needs)} GiB.`
-        : least
-          ? `Does not fit: the least is ${least.name} with ${least.fits ? "" : "at least "}${lowmem.gib(least.needs)} GiB, ${lowmem.gib(least.needs - bytes)} GiB more.`
-          : "";
+      return `Fits with ${lowmem.level(c)}: ${c.gpu} GiB${c.time ? `, ${c.time}` : ""}.`;
     }
-    lowmem.byId("budget-verdict").textContent = said;
+    const least = (of) => cases().filter(of).sort((one, other) => one.needs - other.needs)[0];
+    const held = least((c) => c.fits && c.needs <= bytes);
+    if (held) return `The GPU holds ${held.name}, ${held.gpu} GiB; the machine's memory does not, with ${held.ram} GiB.`;
+    const perhaps = least((c) => !c.fits && c.needs <= bytes);
+    if (perhaps) return `Not known: ${perhaps.name} ran out here, and needs at least ${lowmem.gib(perhaps.needs)} GiB.`;
+    const near = least((c) => c.needs > bytes);
+    const atLeast = near && !near.fits ? "at least " : "";
+    return near ? `Does not fit: the least is ${near.name} with ${atLeast}${lowmem.gib(near.needs)} GiB, ${lowmem.gib(near.needs - bytes)} GiB more.` : "";
+  };
+  const verdict = () => {
+    const bytes = state.budget * GIB;
+    const best = bestWithin(bytes);
+    lowmem.byId("budget-said").textContent = `${lowmem.gib(bytes)} GiB?`;
+    lowmem.byId("budget-verdict").textContent = tell(best, bytes);
     return best;
   };
 

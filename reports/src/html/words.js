@@ -11,12 +11,13 @@ lowmem.gib = (bytes) => {
   return (rounded / 100).toFixed(2);
 };
 
-// A time for an axis: `40 s`, `5 min`, `1 h 30`.
+// A time for an axis: `40 s`, `5 min`, `19 min 50`, `1 h 30`.
 lowmem.roughTime = (secs) => {
-  const said = (value) => String(Math.round(value * 100) / 100);
-  const minutes = Math.round(secs / 60);
-  if (secs < 100) return said(secs) + " s";
-  return secs < 3600 ? said(secs / 60) + " min" : minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60}` : `${minutes / 60} h`;
+  if (secs < 100) return Math.round(secs * 100) / 100 + " s";
+  const [unit, small, whole] = secs < 3600 ? [60, 1, "min"] : [3600, 60, "h"];
+  const rounded = Math.round(secs / small) * small;
+  const rest = (rounded % unit) / small;
+  return `${Math.floor(rounded / unit)} ${whole}${rest ? ` ${rest}` : ""}`;
 };
 
 // Text from records never becomes markup.
