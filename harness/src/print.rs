@@ -37,11 +37,11 @@ pub(crate) fn exact(to: &mut impl Write, bytes: &[u8]) {
 pub(crate) fn prose(indent: &str, text: &str) {
     let text = untrusted::line(text);
     if !stdout().is_terminal() {
-        return exact(&mut stdout(), &format!("{indent}{text}\n"));
+        return exact(&mut stdout(), format!("{indent}{text}\n").as_bytes());
     }
     let more = format!("{indent}  ");
     let options = textwrap::Options::new(WIDTH.into()).initial_indent(indent).subsequent_indent(&more).break_words(false);
-    exact(&mut stdout(), &(textwrap::fill(&text, options) + "\n"));
+    exact(&mut stdout(), (textwrap::fill(&text, options) + "\n").as_bytes());
 }
 
 /// A table on standard output, whose cells are harmless: with colours where that is a terminal, unless somebody wants none (NO_COLOR).
@@ -50,5 +50,5 @@ pub(crate) fn table(table: &Table) {
     if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         table.force_no_tty();
     }
-    exact(&mut stdout(), &format!("{}\n", table.trim_fmt()));
+    exact(&mut stdout(), format!("{}\n", table.trim_fmt()).as_bytes());
 }
