@@ -186,6 +186,9 @@ pub(crate) struct CompareArguments {
     /// End with exit code 5 where memory or time of a case grew by more than this: 2%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) fail_above: Option<f64>,
+    /// Write the comparison as a page of one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

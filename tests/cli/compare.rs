@@ -1,5 +1,7 @@
 //! `lowmem compare`, `cards`, `max` and `advise`: answers that set things side by side.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::command::{ANSWERS, Place, json, lowmem, stderr, stdout};
@@ -23,6 +25,9 @@ fn two_runs_are_held_against_each_other() {
     assert_eq!(failed, ["level2-sdpa", "level2-math"]);
     let [before, after] = ["before", "after"].map(|run| found["cases"][4]["peak_device_bytes"][run].as_f64().expect("bytes"));
     assert_eq!([before, after], [11.0, 12.0].map(|gib| gib * f64::from(1 << 30)));
+    place.lowmem_with(ANSWERS).args(words).args(["--fail-above", "2%", "--html", "page.html"]).assert().code(5);
+    let page = fs::read_to_string(place.path("page.html")).expect("a page");
+    assert!(page.contains("2 of 8 cases got worse") && page.matches("<tr class=\"failure\">").count() == 2, "{page}");
     // What does not fit any more is worse, whatever its figures are.
     let worse = ANSWERS.replace("*) ended denoise 5", "*) oom denoise");
     place.lowmem_with(&worse).args(SWEEP).args(["--out", "worse"]).assert().success();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use engine_protocol::{GIB, PlanReport};
+use engine_protocol::{GIB, PlanReport, Stage};
 
 use super::search_space::{Ladder, Rung};
 use crate::error::Error;
@@ -31,9 +31,21 @@ impl Need {
     }
 
     fn of(plan: &PlanReport) -> Self {
-        let tensors = plan.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
-        let process = plan.process_bytes.unwrap_or(UNKNOWN_PROCESS);
-        Self { gpu_bytes: tensors + process, ram_bytes: plan.host().peak_bytes.unwrap_or(0) }
+        Self::of_stages(plan, |_| true)
+    }
+
+    /// What a case takes that cuts denoise as one plan does and decode as another: no stage goes by how another is cut.
+    fn of_both(denoise: &PlanReport, decode: &PlanReport) -> Self {
+        let (others, last) =
+            (Self::of_stages(denoise, |stage| stage != Stage::Decode), Self::of_stages(decode, |stage| stage == Stage::Decode));
+        Self { gpu_bytes: others.gpu_bytes.max(last.gpu_bytes), ram_bytes: others.ram_bytes.max(last.ram_bytes) }
+    }
+
+    fn of_stages(plan: &PlanReport, counts: impl Fn(Stage) -> bool) -> Self {
+        let stages = plan.stages.iter().filter(|stage| counts(stage.stage));
+        let tensors = stages.filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
+        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| host.memory.peak_bytes).max();
+        Self { gpu_bytes: tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS), ram_bytes: host.unwrap_or(0) }
     }
 }
 
@@ -87,15 +99,38 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
     if !can_predict {
         return Ok(ladders.into_iter().map(rungs).collect());
     }
-    let mut plans = plans(ladders.iter().flat_map(|ladder| &ladder.rungs).map(|rung| &rung.case), testbed, models)?.into_iter();
+    // Planned are those that are cut in one way alone: the others follow from these.
+    let planned = |ladder: &Ladder| -> Vec<Rung> {
+        let first = ladder.rungs.first().map(|rung| (rung.denoise, rung.decode));
+        ladder
+            .rungs
+            .iter()
+            .filter(|rung| first.is_some_and(|(denoise, decode)| rung.denoise == denoise || rung.decode == decode))
+            .cloned()
+            .collect()
+    };
+    let all: Vec<Vec<Rung>> = ladders.iter().map(planned).collect();
+    let mut plans = plans(all.iter().flatten().map(|rung| &rung.case), testbed, models)?.into_iter();
     let mut seen = HashSet::new();
     let mut known = Vec::new();
-    for ladder in ladders {
+    for (ladder, planned) in ladders.into_iter().zip(all) {
+        let plans: Vec<(Rung, PlanReport)> = planned.into_iter().zip(plans.by_ref()).collect();
+        let find = |is: &dyn Fn(&Rung) -> bool| plans.iter().find(|(rung, _)| is(rung)).map(|(_, plan)| plan);
         let mut rungs = Vec::new();
-        for (rung, plan) in ladder.rungs.into_iter().zip(plans.by_ref()) {
-            if seen.insert(text_without(&plan.config, &[])?) {
-                rungs.push(Predicted { rung, need: Some(Need::of(&plan)), positions: plan.vae_positions });
-            }
+        for rung in ladder.rungs {
+            let (need, positions) = match find(&|planned| *planned == rung) {
+                Some(plan) if !seen.insert(text_without(&plan.config, &[])?) => continue,
+                Some(plan) => (Some(Need::of(plan)), plan.vae_positions),
+                None => {
+                    let (denoise, decode) =
+                        (find(&|planned| planned.denoise == rung.denoise), find(&|planned| planned.decode == rung.decode));
+                    (
+                        denoise.zip(decode).map(|(denoise, decode)| Need::of_both(denoise, decode)),
+                        decode.and_then(|decode| decode.vae_positions),
+                    )
+                }
+            };
+            rungs.push(Predicted { rung, need, positions });
         }
         // Of ways that cut denoise alike, first the one that decodes least twice.
         rungs.sort_by_key(|predicted| (predicted.rung.denoise, predicted.positions, predicted.rung.decode));

@@ -29,8 +29,8 @@ pub(crate) struct Quick<'a> {
     pub(crate) cuts_finest: bool,
 }
 
-/// The placement that takes least GPU memory.
-const LEAST: [(&str, u8); 2] = [("low_mem_level", 3), ("prefetch_blocks", 0)];
+/// What takes least GPU memory, whatever denoise is cut into.
+const LEAST: [(&str, u8); 4] = [("low_mem_level", 3), ("prefetch_blocks", 0), ("vae_tile_size", 4), ("vae_temporal_chunk", 1)];
 
 /// A quick answer.
 #[derive(Debug, Clone, Default)]

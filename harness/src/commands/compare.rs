@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine_protocol::{Outcome, RunRecord};
-use reports::Run;
+use reports::{ComparePage, CompareRow, Run, compare_page, write_whole};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -69,19 +69,14 @@ pub(crate) fn run(arguments: &CompareArguments) -> Result<ExitCode, Error> {
     let only = [old.difference(&new).cloned().collect::<Vec<_>>(), new.difference(&old).cloned().collect()];
     let limit = arguments.fail_above.unwrap_or(f64::INFINITY);
     let failed: Vec<&Pair<'_>> = pairs.iter().filter(|pair| pair.is_broken() || pair.worst() > limit).collect();
+    let told = Told { pairs: &pairs, only: &only, failed: &failed, arguments };
+    if let Some(path) = &arguments.html {
+        write_whole(path, compare_page(&told.page())?).map_err(|error| Error::io(path, error))?;
+    }
     if arguments.json {
-        let [only_before, only_after] = only;
-        json::print(&CompareJson {
-            cases: pairs.iter().map(Pair::as_json).collect(),
-            only_before,
-            only_after,
-            failed: failed.iter().map(|pair| pair.after.case.clone()).collect(),
-        })?;
+        json::print(&told.as_json())?;
     } else {
-        print(&pairs, &only, arguments);
-        if arguments.fail_above.is_some() {
-            say!("{} of {} cases got worse by more than {:.1}%, or do not fit any more.", failed.len(), pairs.len(), limit * 100.0);
-        }
+        told.print();
     }
     Ok(if arguments.fail_above.is_some() && !failed.is_empty() { ExitCode::Differs } else { ExitCode::Done })
 }
@@ -90,31 +85,81 @@ fn load(dir: &Path) -> Result<Run, Error> {
     Ok(reports::load(dir)?)
 }
 
-fn print(pairs: &[Pair<'_>], only: &[Vec<String>; 2], arguments: &CompareArguments) {
-    say!("Before: {}. After: {}.\n", arguments.before.display(), arguments.after.display());
-    let mut table = table(&["case", "GPU GiB", "change", "RAM GiB", "change", "time", "change"], &[1, 2, 3, 4, 5, 6]);
-    for pair in pairs {
-        let figures = pair.figures();
+const TITLES: [&str; 7] = ["case", "GPU GiB", "change", "RAM GiB", "change", "time", "change"];
+
+/// What is said of two runs.
+struct Told<'a> {
+    pairs: &'a [Pair<'a>],
+    /// Cases of one of them alone: the one before, and the one after.
+    only: &'a [Vec<String>; 2],
+    failed: &'a [&'a Pair<'a>],
+    arguments: &'a CompareArguments,
+}
+
+impl Told<'_> {
+    fn print(&self) {
+        say!("Before: {}. After: {}.\n", self.arguments.before.display(), self.arguments.after.display());
+        let mut table = table(&TITLES, &[1, 2, 3, 4, 5, 6]);
+        self.pairs.iter().for_each(|pair| {
+            table.add_row(pair.cells());
+        });
+        say!("{table}");
+        self.sentences().iter().for_each(|said| say!("{said}"));
+    }
+
+    fn sentences(&self) -> Vec<String> {
+        let only = self.only.iter().zip(["before", "after"]).filter_map(|(names, which)| {
+            let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+            Some(format!("Only in the run {which}: {}{more}.", names.first()?))
+        });
+        let worse = self.arguments.fail_above.map(|limit| {
+            let (failed, all) = (self.failed.len(), self.pairs.len());
+            format!("{failed} of {all} cases got worse by more than {:.1}%, or do not fit any more.", limit * 100.0)
+        });
+        only.chain(worse).collect()
+    }
+
+    fn page(&self) -> ComparePage {
+        let is_worse = |pair: &Pair<'_>| self.failed.iter().any(|failed| failed.after.case == pair.after.case);
+        let row =
+            |pair: &Pair<'_>| CompareRow { cells: pair.cells().into(), is_worse: self.arguments.fail_above.is_some() && is_worse(pair) };
+        ComparePage {
+            before: self.arguments.before.display().to_string(),
+            after: self.arguments.after.display().to_string(),
+            sentences: self.sentences(),
+            titles: TITLES.into(),
+            rows: self.pairs.iter().map(row).collect(),
+        }
+    }
+
+    fn as_json(&self) -> CompareJson {
+        let [only_before, only_after] = self.only.clone();
+        CompareJson {
+            cases: self.pairs.iter().map(Pair::as_json).collect(),
+            only_before,
+            only_after,
+            failed: self.failed.iter().map(|pair| pair.after.case.clone()).collect(),
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// The case, its figures now and how they changed, in the order of the titles.
+    fn cells(&self) -> [String; 7] {
+        let figures = self.figures();
         let of = |name: &str| figures.iter().find(|figure| figure.name == name);
         let change = |name: &str| of(name).map(|figure| in_percent(figure.change())).unwrap_or_default();
-        let [before, after] = [pair.before, pair.after].map(|record| record.outcome.name());
+        let [before, after] = [self.before, self.after].map(|record| record.outcome.name());
         let outcome = if before == after { String::new() } else { format!(" ({before}, now {after})") };
-        table.add_row([
-            format!("{}{outcome}", pair.after.case),
-            reports::in_gib(pair.after.peak_device_bytes()),
+        [
+            format!("{}{outcome}", self.after.case),
+            reports::in_gib(self.after.peak_device_bytes()),
             change("GPU"),
-            reports::in_gib(pair.after.host_needed_bytes()),
+            reports::in_gib(self.after.host_needed_bytes()),
             change("RAM"),
             of("time").map(|figure| reports::time(figure.after)).unwrap_or_default(),
             change("time"),
-        ]);
-    }
-    say!("{table}");
-    for (names, which) in only.iter().zip(["before", "after"]) {
-        if let Some(first) = names.first() {
-            let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
-            say!("Only in the run {which}: {first}{more}.");
-        }
+        ]
     }
 }
 
