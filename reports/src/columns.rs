@@ -6,7 +6,7 @@ use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, Kind, Ru
 use serde_json::Value;
 
 use crate::run::Run;
-use crate::verdict::{needed_bytes, total_secs};
+use crate::verdict::{need, needed_bytes, total_secs};
 
 /// What the cells of a column are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,7 +237,7 @@ fn memory() -> Vec<Column> {
             text(needed_bytes(r))
         }),
         of("predicted_need_bytes", "bytes", "What all of an `oom` case was predicted to take of a GPU, the context included.", |r| {
-            text(r.predicted_need_bytes)
+            text(need(r).filter(|need| need.is_whole).map(|need| need.bytes))
         }),
         of("host_requested_bytes", "bytes", "The allocation of the machine's own memory that failed, where the case is `oom_host`.", |r| {
             text(r.host_shortage.and_then(|shortage| shortage.requested_bytes))

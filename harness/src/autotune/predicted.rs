@@ -118,7 +118,7 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         let find = |is: &dyn Fn(&Rung) -> bool| plans.iter().find(|(rung, _)| is(rung)).map(|(_, plan)| plan);
         let mut rungs = Vec::new();
         for rung in ladder.rungs {
-            let (need, positions) = match find(&|planned| *planned == rung) {
+            let (need, positions) = match find(&|planned| planned.case.name == rung.case.name) {
                 Some(plan) if !seen.insert(text_without(&plan.config, &[])?) => continue,
                 Some(plan) => (Some(Need::of(plan)), plan.vae_positions),
                 None => {

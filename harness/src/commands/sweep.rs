@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
             json::print(&DryRunJson::new(name, &cases, merged, left_out))?;
         } else {
             list(name, &cases, &merged, &left_out);
+            say!("{}", time_said(testbed, cases.len(), testbed.jobs(arguments.execution.jobs)?));
         }
         return Ok(ExitCode::Done);
     }
@@ -118,6 +119,20 @@ fn list(name: &str, cases: &[Case], merged: &[(String, String)], left_out: &[Str
         }
     }
     left_out.iter().for_each(|said| say!("{said}"));
+}
+
+/// How long a sweep takes, as far as that is known before.
+fn time_said(testbed: &Testbed, cases: usize, jobs: usize) -> String {
+    /// A rule, from the shipped sweeps on two cores: building and counting a case of 14B takes one to three.
+    const SECS_A_CASE: usize = 2;
+    match testbed.device {
+        Device::Virtual => format!(
+            "It takes some {}: about {SECS_A_CASE} s a case on the virtual GPU (a rule), {jobs} at once.",
+            reports::rough_time((cases * SECS_A_CASE).div_ceil(jobs.max(1)) as f64)
+        ),
+        Device::Cuda => "How long it takes on this GPU is forecast on the virtual one, and said before the first case.".to_owned(),
+        Device::Cpu => "How long it takes on this processor is not known before.".to_owned(),
+    }
 }
 
 /// What would run.

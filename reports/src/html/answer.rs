@@ -130,9 +130,9 @@ fn cards<'a>(run: &Run, verdict: &Verdict<'a>) -> Vec<(String, Told<'a>)> {
 
 fn told<'a>(run: &Run, record: &'a RunRecord) -> Told<'a> {
     let config = &record.config;
-    let held = run.manifest.capacity_bytes.map(|bytes| config.usable_of(bytes));
+    let held = run.capacity_of(record).map(|bytes| config.usable_of(bytes));
     let model = run.manifest.models.iter().find(|model| model.name == config.model);
-    let needs = record.peak_device_bytes().or_else(|| crate::verdict::needed_bytes(record));
+    let needs = record.peak_device_bytes().or_else(|| crate::verdict::need(record).map(|need| need.bytes));
     Told {
         case: &record.case,
         level: config.low_mem_level,

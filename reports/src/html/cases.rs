@@ -52,7 +52,7 @@ pub(super) fn columns(grid: &Grid<'_>) -> Vec<CaseColumn> {
     columns.extend([
         of("outcome", "outcome", "text", |r| Figure::text("", outcome(r))),
         of("total", "total_secs", "number", total),
-        of("peak device GiB", "peak_device_bytes|needed_bytes", "number", gpu),
+        of("peak device GiB", "peak_device_bytes|predicted_need_bytes|needed_bytes", "number", gpu),
         of("peak reserved GiB", "peak_reserved_bytes", "number", |r| Figure::gib("peak_reserved_bytes", r.peak_reserved_bytes())),
         of("peak allocated GiB", "peak_allocated_bytes", "number", |r| Figure::gib("peak_allocated_bytes", r.peak_allocated_bytes())),
         of("peak stage", "peak_stage", "text", |r| Figure::text("peak_stage", r.peak_stage().map(Stage::name).unwrap_or_default().into())),

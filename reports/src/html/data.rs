@@ -14,7 +14,7 @@ use super::peak::MEANINGS;
 use crate::advice::flags;
 use crate::summary::Summary;
 use crate::table::outcome;
-use crate::verdict::{Verdict, needed_bytes, total_secs};
+use crate::verdict::{Verdict, need, total_secs};
 use crate::words::time_with_range;
 
 /// All of it.
@@ -92,7 +92,7 @@ impl<'a> Data<'a> {
             level: record.config.low_mem_level,
             flags: flags(summary.run, &record.config),
             outcome: outcome(record),
-            needs: needed_bytes(record).or_else(|| record.peak_device_bytes()).map(|bytes| bytes + reserve(&record.config)),
+            needs: need(record).map(|need| need.bytes).or_else(|| record.peak_device_bytes()).map(|bytes| bytes + reserve(&record.config)),
             fits: record.outcome == Outcome::Ok,
             secs: total_secs(record).map(|secs| spread(record).unwrap_or([secs.low, secs.expected, secs.high])),
             is_best: frontier.contains(record.case.as_str()),

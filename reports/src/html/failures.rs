@@ -5,7 +5,7 @@ use engine_protocol::{Outcome, RunRecord, gib};
 use crate::advice::host_remedies;
 use crate::command::shell_line;
 use crate::run::Run;
-use crate::verdict::needed_bytes;
+use crate::verdict::need;
 
 /// Cases that are named one by one.
 const FEW_CASES: usize = 12;
@@ -58,11 +58,13 @@ fn cause(record: &RunRecord) -> String {
 }
 
 fn group<'a>(cause: String, records: &[&'a RunRecord]) -> Failure<'a> {
-    let needs = records.iter().filter_map(|record| needed_bytes(record));
+    let needs: Vec<_> = records.iter().filter_map(|record| need(record)).collect();
+    let word = if needs.iter().all(|need| need.is_whole) { "about" } else { "at least" };
+    let bytes = || needs.iter().map(|need| need.bytes);
     let advice = match records[0].outcome {
-        Outcome::Oom => match (needs.clone().min(), needs.max()) {
-            (Some(least), Some(most)) if least < most => format!("They need at least {:.2} to {:.2} GiB.", gib(least), gib(most)),
-            (Some(least), _) => format!("It takes at least {:.2} GiB.", gib(least)),
+        Outcome::Oom => match (bytes().min(), bytes().max()) {
+            (Some(least), Some(most)) if least < most => format!("They need {word} {:.2} to {:.2} GiB.", gib(least), gib(most)),
+            (Some(least), _) => format!("It takes {word} {:.2} GiB.", gib(least)),
             _ => String::new(),
         },
         Outcome::OomHost => format!("{}.", host_remedies(records[0])),

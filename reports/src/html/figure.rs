@@ -2,7 +2,7 @@
 
 use engine_protocol::{Outcome, RunRecord};
 
-use crate::verdict::{needed_bytes, total_secs};
+use crate::verdict::{need, total_secs};
 use crate::words::{in_gib, time};
 
 /// A figure, or nothing where it is not known.
@@ -35,8 +35,9 @@ impl Figure {
 
 /// What a case takes of the GPU; of one that ran out of its memory, what it needs at least.
 pub(super) fn gpu(record: &RunRecord) -> Figure {
-    match needed_bytes(record) {
-        Some(bytes) => Figure { before: "≥ ", ..Figure::gib("needed_bytes", Some(bytes)) },
+    match need(record) {
+        Some(need) if need.is_whole => Figure { before: "≈ ", ..Figure::gib("predicted_need_bytes", Some(need.bytes)) },
+        Some(need) => Figure { before: "≥ ", ..Figure::gib("needed_bytes", Some(need.bytes)) },
         None => Figure::gib("peak_device_bytes", record.peak_device_bytes()),
     }
 }

@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::shown_cases::{levels, shown_case, shown_cases};
 use crate::summary::Summary;
 use crate::table::outcome;
-use crate::verdict::{Verdict, needed_bytes, total_secs};
+use crate::verdict::{Verdict, need, total_secs};
 
 /// A level.
 pub(super) struct LevelRow<'a> {
@@ -46,7 +46,7 @@ pub(super) fn rows<'a>(run: &Run, verdict: &Verdict<'a>) -> Vec<LevelRow<'a>> {
 fn class(run: &Run, verdict: &Verdict<'_>, case: &RunRecord) -> &'static str {
     match verdict.best {
         Some(best) if best.case == case.case && run.missing() == 0 => "recommended",
-        _ if needed_bytes(case).is_some() => "oom",
+        _ if need(case).is_some() => "oom",
         _ => "ok",
     }
 }
@@ -73,9 +73,10 @@ pub(super) fn finding(run: &Run, verdict: &Verdict<'_>) -> Option<String> {
         return None;
     }
     let below = cases.iter().rev().find(|(level, _)| *level < first.0);
-    let needs = below.and_then(|(level, case)| Some((*level, needed_bytes((*case)?)?)));
-    let held = run.manifest.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
-    let below = needs.map(|(level, bytes)| format!("; level {level} needs at least {:.2}{held} GiB", gib(bytes))).unwrap_or_default();
+    let needs = below.and_then(|(level, case)| Some((*level, need((*case)?)?)));
+    let held = run.capacity_of(first.1).map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
+    let below =
+        needs.map(|(level, need)| format!("; level {level} needs {} {:.2}{held} GiB", need.word(), gib(need.bytes))).unwrap_or_default();
     Some(format!("Only level {} fits: it takes {:.2} GiB{below}.", first.0, peak(first.1)?))
 }
 
@@ -141,8 +142,8 @@ pub(super) fn heat<'a>(summary: &Summary<'a>) -> Vec<HeatRow<'a>> {
     let run = summary.run;
     let cell = |verdict: &Verdict<'a>, level: u8| {
         let case = shown_case(verdict, level)?;
-        let held = run.manifest.capacity_bytes.map(|bytes| case.config.usable_of(bytes));
-        let needed = needed_bytes(case);
+        let held = run.capacity_of(case).map(|bytes| case.config.usable_of(bytes));
+        let needed = need(case).map(|need| need.bytes);
         let taken = needed.or_else(|| case.peak_device_bytes())?;
         Some(HeatCell {
             case: &case.case,
