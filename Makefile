@@ -11,6 +11,13 @@ ARGS ?=
 
 lowmem := target/release/lowmem
 
+# Cargo takes a colon for the end of a path: a checkout under such a path is built in the user's cache folder, and `target` is a link to that.
+ifneq (,$(findstring :,$(CURDIR)))
+cache := $(or $(LOWMEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lowmem)
+export CARGO_TARGET_DIR := $(cache)/target-$(shell pwd | sha256sum | cut -c1-12)
+linked := mkdir -p "$(CARGO_TARGET_DIR)" && ln -sfnT "$(CARGO_TARGET_DIR)" target
+endif
+
 .PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated ram-table low-memory-mode program-peaks clean
 
 help: ## This list.
@@ -20,6 +27,7 @@ setup: ## Fetches PyTorch once, into the user's cache folder.
 	@setup/libtorch.sh
 
 build: setup ## Builds everything.
+	@$(or $(linked),:)
 	@cargo build --release --workspace --quiet
 
 sweep: build ## Measures every setting of SWEEP for GPU (24GB, rtx-4090), and for RAM (32GB) where it is given, and writes a report.

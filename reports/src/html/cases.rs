@@ -38,6 +38,9 @@ pub(super) fn columns(grid: &Grid<'_>) -> Vec<CaseColumn> {
     if grid.differ_in("model") {
         columns.push(of("model", "model", "text", |r| Figure::text("model", r.config.model.clone())));
     }
+    if grid.differ_in("gpu") {
+        columns.push(of("GPU", "gpu", "text", |r| Figure::text("gpu", r.gpu.clone().unwrap_or_default())));
+    }
     if grid.differ_in("width") || grid.differ_in("height") {
         columns.push(of("resolution", "width", "text", |r| Figure::text("", r.config.resolution.to_string())));
     }

@@ -110,7 +110,7 @@ impl<'a> Data<'a> {
         let same = |(index, varies): (usize, &bool)| Some((index, first?.get(index)?.as_str())).filter(|_| !varies);
         Self {
             sweep: &summary.run.manifest.sweep,
-            capacity_bytes: summary.run.manifest.capacity_bytes,
+            capacity_bytes: shown.and_then(|record| summary.run.capacity_of(record)).or(summary.run.manifest.capacity_bytes),
             parts: PeakParts::NAMES,
             meanings: MEANINGS,
             columns: grid.columns.iter().map(|column| column.name).collect(),
