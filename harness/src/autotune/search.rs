@@ -165,7 +165,9 @@ fn unique<'a>(rungs: impl Iterator<Item = &'a Rung>) -> Vec<&'a Case> {
 #[cfg(test)]
 mod tests {
     use engine_protocol::{Config, Settings};
+    use proptest::prelude::*;
 
+    use super::super::predicted::Need;
     use super::*;
     use crate::bare_record::bare_record;
     use crate::model::Models;
@@ -203,5 +205,50 @@ mod tests {
         assert_eq!(walk(&[oom(Stage::Denoise), oom(Stage::Decode), oom(Stage::Denoise), (Outcome::Ok, None)]), ["00", "10", "11", "21"]);
         assert_eq!(walk(&[oom(Stage::Denoise); 3]), ["00", "10", "20"], "and then there is nothing finer");
         assert_eq!(walk(&[(Outcome::Crashed, Some(Stage::Denoise))]), ["00"]);
+    }
+
+    /// Ladders of four placements, each cut in six ways, with random needs.
+    fn ladders_with_needs() -> impl Strategy<Value = Vec<Vec<Predicted>>> {
+        let need = (1..80_u64, 1..64_u64).prop_map(|(gpu, ram)| Need { gpu_bytes: gpu << 30, ram_bytes: ram << 30 });
+        prop::collection::vec(need, 24).prop_map(|needs| {
+            let mut needs = needs.into_iter();
+            let named = |place: usize, predicted: Predicted, need| {
+                let name = format!("{place}-{}", predicted.rung.case.name);
+                let case = Case { name, ..predicted.rung.case };
+                Predicted { rung: Rung { case, ..predicted.rung }, need: Some(need), ..predicted }
+            };
+            (0..4)
+                .map(|place| ladder().into_iter().zip(needs.by_ref()).map(|(predicted, need)| named(place, predicted, need)).collect())
+                .collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Whatever becomes of them, all cases that run are predicted to keep the budget, and one runs wherever one is.
+        #[test]
+        fn nothing_runs_that_is_over_budget(ladders in ladders_with_needs(), gpu in 1..96_u64, ram in 1..96_u64, endings in any::<u64>()) {
+            let budget = Budget { gpu_bytes: Some(gpu << 30), ram_bytes: Some(ram << 30) };
+            let search = Search::new(&ladders, &budget);
+            let all: Vec<&Predicted> = ladders.iter().flatten().filter(|predicted| predicted.rung.denoise <= USUAL).collect();
+            prop_assert_eq!(search.is_hopeless(), !all.iter().any(|predicted| budget.may_hold(predicted)));
+            let mut records: Vec<RunRecord> = Vec::new();
+            loop {
+                let next: Vec<Case> = search.next(&records).into_iter().cloned().collect();
+                if next.is_empty() {
+                    break;
+                }
+                for case in next {
+                    let predicted = ladders.iter().flatten().find(|predicted| predicted.rung.case.name == case.name).expect("a case of a ladder");
+                    prop_assert!(budget.may_hold(predicted), "{} needs {:?} of {:?}", case.name, predicted.need, budget);
+                    prop_assert!(records.iter().all(|record| record.case != case.name), "{} runs twice", case.name);
+                    let fits = endings >> (records.len() % 64) & 1 == 1;
+                    let (outcome, failed_stage) = if fits { (Outcome::Ok, None) } else { (Outcome::Oom, Some(Stage::Denoise)) };
+                    records.push(RunRecord { outcome, failed_stage, ..bare_record(&case.name, &case.config) });
+                }
+            }
+            prop_assert_eq!(records.is_empty(), search.is_hopeless());
+        }
     }
 }
