@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::autotune::Objective;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::size;
+use crate::live;
 use crate::pcie_slot::PcieSlot;
 use crate::sweep::Shard;
 use crate::testbed::{DeviceChoice, Wanted};
@@ -211,16 +213,39 @@ pub(crate) struct SweepArguments {
     #[arg(long, requires = "resume")]
     pub(crate) keep_both: bool,
     /// Run nothing: list the cases, and which combinations came out the same
-    #[arg(long, conflicts_with_all = ["resume", "shard"])]
+    #[arg(long, conflicts_with_all = ["resume", "shard", "serve"])]
     pub(crate) dry_run: bool,
     /// Run one part of so many, on one machine of several: 3/8. `lowmem merge` puts the parts together
     #[arg(long, value_name = "PART/PARTS")]
     pub(crate) shard: Option<Shard>,
     /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
-    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run"])]
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run", "serve"])]
     pub(crate) slurm: Option<u16>,
     #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+    #[command(flatten)]
     pub(crate) form: FormArguments,
+}
+
+/// Whether and where a run's page is served.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ServeArguments {
+    /// Serve the page to browsers on this machine while cases run
+    #[arg(long)]
+    pub(crate) serve: bool,
+    /// Port of the page (7861 by default, or the next one that is free); 0 takes any that is free
+    #[arg(long, requires = "serve")]
+    pub(crate) port: Option<u16>,
+    /// Serve it to other machines at this address of this one (0.0.0.0 is all), with a token in the page's address that lets in
+    #[arg(long, value_name = "ADDRESS", requires = "serve")]
+    pub(crate) host: Option<IpAddr>,
+}
+
+impl ServeArguments {
+    /// Where it is wanted.
+    pub(crate) fn wanted(self) -> Option<live::Wanted> {
+        self.serve.then_some(live::Wanted { host: self.host, port: self.port })
+    }
 }
 
 /// How a run is told.
@@ -515,6 +540,8 @@ pub(crate) struct ValidateArguments {
 pub(crate) struct ReportArguments {
     /// Run directory
     pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
     #[command(flatten)]
     pub(crate) form: FormArguments,
 }

@@ -1,6 +1,7 @@
 //! Ctrl-C: the first one asks for a clean end, a second one ends all that was started, and then this program at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -13,6 +14,8 @@ use crate::exit_code::ExitCode;
 
 /// Signals reach a process as a whole.
 static WANTED: AtomicBool = AtomicBool::new(false);
+/// Told when it becomes so, for those who wait.
+static CAME: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 
 /// Whether the user wants the program to end. It is never wanted where nobody listens: a signal ends the program then.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,7 +28,7 @@ impl Interrupt {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let listen = move || {
             for _ in &mut signals {
-                if WANTED.swap(true, Ordering::Relaxed) {
+                if Self.ask() {
                     children::end_all();
                     low_level::exit(ExitCode::Interrupted as i32);
                 }
@@ -35,7 +38,20 @@ impl Interrupt {
         Ok(Self)
     }
 
-    /// Whether a signal came.
+    /// Asks for a clean end, as the first Ctrl-C does; whether one was asked for before.
+    pub(crate) fn ask(self) -> bool {
+        let _lock = CAME.0.lock().unwrap_or_else(PoisonError::into_inner);
+        CAME.1.notify_all();
+        WANTED.swap(true, Ordering::Relaxed)
+    }
+
+    /// Waits until an end is wanted.
+    pub(crate) fn wait(self) {
+        let lock = CAME.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(CAME.1.wait_while(lock, |()| !self.is_wanted()));
+    }
+
+    /// Whether an end is wanted.
     pub(crate) fn is_wanted(self) -> bool {
         WANTED.load(Ordering::Relaxed)
     }

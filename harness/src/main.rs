@@ -26,6 +26,7 @@ mod host_rates;
 mod interrupt;
 mod json;
 mod kept_rates;
+mod live;
 mod model;
 mod nesting;
 mod pcie_slot;

@@ -7,11 +7,25 @@ use std::time::{Duration, Instant};
 use engine_protocol::{Outcome, RunRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 use reports::rough_time;
+use serde::Serialize;
 
 /// Of how many parts a line tells where there is no terminal.
 const LINES: u64 = 10;
 /// How often a bar moves while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How far something is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Reached {
+    /// Units that have ended.
+    pub(crate) done: u64,
+    /// Of so many.
+    pub(crate) total: u64,
+    /// Those that failed.
+    pub(crate) failed: u64,
+    /// The time left in words, where it is known.
+    pub(crate) left: Option<String>,
+}
 
 /// How far a command is, on standard error.
 pub(crate) struct Progress {
@@ -92,11 +106,21 @@ impl Progress {
         let total = self.total.load(Ordering::Relaxed);
         let tenth = |n: u64| n * LINES / total.max(1);
         if !self.is_terminal && tenth(done) > tenth(before) {
-            let [passed, expected] = [&self.passed, &self.expected].map(|millis| millis.load(Ordering::Relaxed));
-            let (done_of, total_of) = if expected > 0 { (passed, expected) } else { (done, total) };
-            let left = time_left(self.begun.elapsed(), done_of, total_of).map(|left| format!(", about {left} left")).unwrap_or_default();
+            let left = self.left(done, total).map(|left| format!(", about {left} left")).unwrap_or_default();
             tell!("{done}/{total} {}{suffix}{left}", self.unit);
         }
+    }
+
+    /// How far it is.
+    pub(crate) fn reached(&self) -> Reached {
+        let [done, total, failed] = [&self.done, &self.total, &self.failed].map(|count| count.load(Ordering::Relaxed));
+        Reached { done, total, failed, left: self.left(done, total).filter(|_| done > 0) }
+    }
+
+    fn left(&self, done: u64, total: u64) -> Option<String> {
+        let [passed, expected] = [&self.passed, &self.expected].map(|millis| millis.load(Ordering::Relaxed));
+        let (done, total) = if expected > 0 { (passed, expected) } else { (done, total) };
+        time_left(self.begun.elapsed(), done, total)
     }
 
     fn line(&self, text: &str) {

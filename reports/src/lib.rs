@@ -46,6 +46,7 @@ pub use compare_page::{ComparePage, CompareRow, compare_page};
 pub use error::Error;
 pub use export::{Format, export, export_schema};
 pub use fill::{Filled, Open, fill};
+pub use html::{Live, live_page};
 pub use load::{MANIFEST, RECORDS, Records, load, load_manifest, load_records};
 pub use peak_parts::parts_in_words;
 pub use program_page::{ProgramPage, program_page};

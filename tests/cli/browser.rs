@@ -66,11 +66,16 @@ impl Browser {
 
     /// Opens a file at that width, in that theme, and waits until it has loaded.
     pub(crate) fn open(&self, file: &Path, width: u32, theme: &str) {
+        self.open_address(&format!("file://{}", file.display()), width, theme);
+    }
+
+    /// The same of an address.
+    pub(crate) fn open_address(&self, address: &str, width: u32, theme: &str) {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.call("Emulation.setDeviceMetricsOverride", size);
         self.call("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }));
         self.inner.borrow_mut().events.clear();
-        self.call("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
+        self.call("Page.navigate", json!({ "url": address }));
         let mut inner = self.inner.borrow_mut();
         while !inner.events.iter().any(|event| event == "Page.loadEventFired") {
             inner.read();

@@ -27,6 +27,7 @@ mod interrupt;
 mod json;
 mod kills;
 mod kubernetes;
+mod live;
 mod nesting;
 mod not_finite;
 mod on;

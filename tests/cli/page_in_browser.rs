@@ -220,7 +220,7 @@ fn nothing_is_clipped_at_any_width_or_theme_and_axe_finds_nothing_serious() {
 }
 
 /// Keeps a picture of the page in `target/tmp`, for people to look at.
-fn keep(browser: &Browser, name: &str) {
+pub(crate) fn keep(browser: &Browser, name: &str) {
     browser.value("document.querySelectorAll('details').forEach((part) => (part.open = false))");
     let picture = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, browser.picture()).expect("base64");
     fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), picture).expect("written");

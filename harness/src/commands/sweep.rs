@@ -1,6 +1,7 @@
 //! `lowmem sweep`: runs the cases and prints what their summary says. It judges no case.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, stdout};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use crate::exit_code::ExitCode;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::json;
+use crate::live::{Address, Live};
 use crate::model::Models;
-use crate::progress::Progress;
+use crate::progress::{Progress, Reached};
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
+    let address = arguments.serve.wanted().map(Address::open).transpose()?;
 
     let manifest = Manifest { left_out: left_out.clone(), cases: cases.iter().map(|case| case.name.clone()).collect(), ..whole };
     let default = testbed.run_dir(&data::runs(), &definition.name);
@@ -84,11 +87,16 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
 
     left_out.iter().for_each(|said| tell!("{said}"));
     steps_said(testbed, &cases).iter().for_each(|said| tell!("{said}"));
+    let live = address.map(|address| Live::start(address, store.dir(), interrupt, reached(cases.len(), open.len(), None))).transpose()?;
     let schedule = Schedule { gpus: &testbeds.several, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
-    let ran = schedule.run(&open, &progress, |record| store.append(record));
+    let ran = schedule.run(&open, &progress, |record| {
+        store.append(record)?;
+        live.iter().for_each(|live| live.reach(reached(cases.len(), open.len(), Some(&progress))));
+        Ok(())
+    });
     progress.finish();
     // The weights that cases shared go with it.
     drop(schedule);
@@ -99,11 +107,31 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     // Why cases are missing is said before what that did to the report.
     ran.and(written)?;
     run_answer::tell(&summary, store.dir(), arguments.form)?;
-    if interrupt.is_wanted() && run.missing() > 0 {
+    let code = if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
-        return Ok(ExitCode::Interrupted);
+        ExitCode::Interrupted
+    } else if run.has_failures() {
+        ExitCode::CasesFailed
+    } else {
+        ExitCode::Done
+    };
+    if let Some(live) = live {
+        live.end();
+        // Elsewhere somebody waits for the sweep, and not for those who look at it.
+        if stdout().is_terminal() {
+            live.stay(interrupt);
+        }
     }
-    Ok(if run.has_failures() { ExitCode::CasesFailed } else { ExitCode::Done })
+    Ok(code)
+}
+
+/// How far a sweep is: of so many cases, of which so many were to be run.
+fn reached(cases: usize, to_run: usize, progress: Option<&Progress>) -> Reached {
+    let before = (cases - to_run) as u64;
+    match progress.map(Progress::reached) {
+        Some(reached) => Reached { done: before + reached.done, total: cases as u64, ..reached },
+        None => Reached { done: before, total: cases as u64, failed: 0, left: None },
+    }
 }
 
 /// Prints what would run, and what came out the same.

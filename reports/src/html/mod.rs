@@ -40,6 +40,17 @@ const SCRIPTS: [&str; 6] = [
     include_str!("cases.js"),
     include_str!("page.js"),
 ];
+/// The one that the page has beside them while cases run.
+const LIVE: &str = include_str!("live.js");
+
+/// What the page has beside the rest while it is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Live {
+    /// Which of the pages of the run it is: the next one has a higher number.
+    pub version: u64,
+    /// Whether it can ask to stop.
+    pub may_stop: bool,
+}
 
 /// The page and what fills it.
 #[derive(Template)]
@@ -68,6 +79,7 @@ struct Page<'a> {
     glossary: Vec<(String, String)>,
     data: String,
     scripts: String,
+    live: Option<Live>,
 }
 
 /// A video and what to use for it.
@@ -85,6 +97,18 @@ struct VideoRow<'a> {
 /// # Errors
 /// None that a healthy machine has: the page is made in memory.
 pub(crate) fn page(summary: &Summary<'_>) -> Result<String, Error> {
+    made(summary, None)
+}
+
+/// The same as it is served while cases run.
+///
+/// # Errors
+/// None that a healthy machine has: the page is made in memory.
+pub fn live_page(summary: &Summary<'_>, live: Live) -> Result<String, Error> {
+    made(summary, Some(live))
+}
+
+fn made(summary: &Summary<'_>, live: Option<Live>) -> Result<String, Error> {
     let run = summary.run;
     let grid = Grid::of(summary);
     let columns = cases::columns(&grid);
@@ -114,7 +138,8 @@ pub(crate) fn page(summary: &Summary<'_>) -> Result<String, Error> {
         again: failures::again(run),
         glossary: glossary::words(),
         data: Data::of(summary, &grid, shown).in_page()?,
-        scripts: SCRIPTS.join("\n"),
+        scripts: SCRIPTS.into_iter().chain(live.map(|_| LIVE)).collect::<Vec<_>>().join("\n"),
+        live,
     };
     Ok(page.render()?)
 }

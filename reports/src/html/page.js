@@ -48,12 +48,24 @@ lowmem.draw = () => {
   lowmem.tookMs = performance.now() - began;
 };
 
-// Takes over the text and the data of a newer page of the same run.
+// Takes over the text and the data of a newer page of the same run. What is open stays open, and who writes goes on writing.
 lowmem.refresh = (html) => {
   const newer = new DOMParser().parseFromString(html, "text/html");
-  document.querySelector("main").replaceWith(newer.querySelector("main"));
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const nameOf = (details) => details.querySelector("summary").textContent;
+  const open = new Set(all("main details[open]").map(nameOf));
+  const scrolled = all("main .tall").map((at) => [at.scrollLeft, at.scrollTop]);
+  const { id, selectionStart, selectionEnd } = document.activeElement;
+  lowmem.hint("");
+  for (const part of ["main", "nav"]) document.querySelector(part).replaceWith(newer.querySelector(part));
   lowmem.byId("data").textContent = newer.getElementById("data").textContent;
   lowmem.draw();
+  all("main details").forEach((details) => (details.open = open.has(nameOf(details))));
+  all("main .tall").forEach((at, k) => scrolled[k] && at.scrollTo(...scrolled[k]));
+  const focused = id && lowmem.byId(id);
+  if (!focused || focused === document.activeElement) return;
+  focused.focus({ preventScroll: true });
+  if (typeof selectionStart === "number") focused.setSelectionRange(selectionStart, selectionEnd);
 };
 
 const theme = lowmem.byId("theme");
