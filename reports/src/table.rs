@@ -187,7 +187,7 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
     }
     let missing = run.missing();
     if missing > 0 {
-        notes.push(format!("{missing} of {} cases have not run: the sweep was stopped.", run.manifest.cases.len()));
+        notes.push(format!("{missing} of {} cases have not run.", run.manifest.cases.len()));
     }
     notes
 }

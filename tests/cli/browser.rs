@@ -71,15 +71,20 @@ impl Browser {
 
     /// The same of an address.
     pub(crate) fn open_address(&self, address: &str, width: u32, theme: &str) {
-        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.call("Emulation.setDeviceMetricsOverride", size);
-        self.call("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }));
+        self.resize(width, theme);
         self.inner.borrow_mut().events.clear();
         self.call("Page.navigate", json!({ "url": address }));
         let mut inner = self.inner.borrow_mut();
         while !inner.events.iter().any(|event| event == "Page.loadEventFired") {
             inner.read();
         }
+    }
+
+    /// Another width and theme.
+    pub(crate) fn resize(&self, width: u32, theme: &str) {
+        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.call("Emulation.setDeviceMetricsOverride", size);
+        self.call("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] }));
     }
 
     /// The value of an expression in the page; a promise is waited for.

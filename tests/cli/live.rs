@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::browser::Browser;
 use crate::command::{ANSWERS, Place, executable, lowmem, stderr};
-use crate::page_in_browser::keep;
+use crate::page_in_browser::{axe, holds, keep};
 
 /// Four cases, one after the other, each of which waits for the test's word.
 const SWEEP: [&str; 13] =
@@ -355,7 +355,14 @@ fn in_a_browser_the_page_changes_as_a_case_ends_and_stops_the_sweep() {
         browser.text("document.activeElement.id + ' ' + lowmem.byId('filter').value + ' ' + lowmem.byId('filter-said').textContent"),
         "filter ok 1 of 2 cases"
     );
-    keep(&browser, "live-1280-light.png");
+    let axe = axe();
+    for (width, theme) in [(1280, "light"), (390, "dark")] {
+        browser.resize(width, theme);
+        // Drawn anew.
+        browser.value("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))");
+        holds(&browser, &axe, &format!("at {width} in {theme}"));
+        keep(&browser, &format!("live-{width}-{theme}.png"));
+    }
     assert_eq!(browser.value("[lowmem.byId('live-bar').value, lowmem.byId('live-bar').max]"), serde_json::json!([2, 4]));
     browser.value("lowmem.byId('stop').click()");
     until("lowmem.byId('live-said').textContent === 'Ended: 2 of 4 cases' && lowmem.byId('stop').hidden");

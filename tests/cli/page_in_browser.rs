@@ -195,28 +195,33 @@ fn a_newer_page_takes_its_place_and_what_was_chosen_stays() {
 #[cfg_attr(without_browser, ignore = "LOWMEM_WITHOUT_BROWSER=1")]
 fn nothing_is_clipped_at_any_width_or_theme_and_axe_finds_nothing_serious() {
     let (report, browser) = (Report::new(), Browser::start());
-    let axe = fs::read_to_string(axe()).expect("axe-core");
+    let axe = axe();
     for (width, theme) in [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")] {
         browser.open(&report.page(), width, theme);
-        browser.value("document.querySelectorAll('details').forEach((part) => (part.open = true))");
-        let beyond = browser
-            .value("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - document.documentElement.clientWidth");
-        assert_eq!(beyond, 0, "at {width} in {theme} the page scrolls sideways");
-        // What is wider than its box, where that box does not scroll.
-        let clipped = browser.value(
-            "[...document.querySelectorAll('main *')].filter((at) => at.clientWidth && at.scrollWidth > at.clientWidth + 1
-                && !['auto', 'scroll'].includes(getComputedStyle(at).overflowX) && getComputedStyle(at).display !== 'inline' && !at.closest('svg, select'))
-                .map((at) => at.outerHTML.slice(0, 120))",
-        );
-        assert_eq!(clipped, serde_json::json!([]), "at {width} in {theme}");
-        browser.value(&axe);
-        let found = browser.value(
-            "axe.run(document, { resultTypes: ['violations'] }).then((found) => found.violations.filter((one) => ['serious', 'critical'].includes(one.impact))
-                .map((one) => [one.id, one.nodes.slice(0, 5).map((node) => [node.target.join(' '), node.failureSummary])]))",
-        );
-        assert_eq!(found, serde_json::json!([]), "at {width} in {theme}: {found:#}");
+        holds(&browser, &axe, &format!("at {width} in {theme}"));
         keep(&browser, &format!("report-{width}-{theme}.png"));
     }
+}
+
+/// Whether the page that is open, with all its parts, fits its width, clips nothing and has nothing serious against it.
+pub(crate) fn holds(browser: &Browser, axe: &str, shown: &str) {
+    browser.value("document.querySelectorAll('details').forEach((part) => (part.open = true))");
+    let beyond =
+        browser.value("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - document.documentElement.clientWidth");
+    assert_eq!(beyond, 0, "{shown}: the page scrolls sideways");
+    // What is wider than its box, where that box does not scroll.
+    let clipped = browser.value(
+        "[...document.querySelectorAll('main *')].filter((at) => at.clientWidth && at.scrollWidth > at.clientWidth + 1
+            && !['auto', 'scroll'].includes(getComputedStyle(at).overflowX) && getComputedStyle(at).display !== 'inline' && !at.closest('svg, select'))
+            .map((at) => at.outerHTML.slice(0, 120))",
+    );
+    assert_eq!(clipped, serde_json::json!([]), "{shown}");
+    browser.value(axe);
+    let found = browser.value(
+        "axe.run(document, { resultTypes: ['violations'] }).then((found) => found.violations.filter((one) => ['serious', 'critical'].includes(one.impact))
+            .map((one) => [one.id, one.nodes.slice(0, 5).map((node) => [node.target.join(' '), node.failureSummary])]))",
+    );
+    assert_eq!(found, serde_json::json!([]), "{shown}: {found:#}");
 }
 
 /// Keeps a picture of the page in `target/tmp`, for people to look at.
@@ -227,8 +232,8 @@ pub(crate) fn keep(browser: &Browser, name: &str) {
 }
 
 /// The accessibility checks of axe-core, fetched once.
-fn axe() -> PathBuf {
+pub(crate) fn axe() -> String {
     let fetched = std::process::Command::new(root().join("setup/axe.sh")).output().expect("setup/axe.sh runs");
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-    PathBuf::from(String::from_utf8_lossy(&fetched.stdout).trim())
+    fs::read_to_string(String::from_utf8_lossy(&fetched.stdout).trim()).expect("axe-core")
 }
