@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(
             summary.sentences,
             [
-                "wan-tiny at 96x64, 9 frames: nothing fits. Nearest: level3, which ran out of memory in denoise and needs at least 31.00 of 24.00 GiB. \
-              At least 7.00 GiB are missing."
+                "wan-tiny at 96x64, 9 frames: nothing fits. Nearest: level3, which ran out of memory in denoise and needs at least 31.00 of 24.00 GiB: \
+              at least 7.00 GiB are missing."
             ]
         );
         assert_eq!(summary.chosen, None);

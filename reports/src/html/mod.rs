@@ -220,7 +220,7 @@ mod tests {
             assert!(answer.contains(part), "{part}: {answer}");
         }
         let misses = page_of(vec![samples::oom("level0", 0, 20)]);
-        for part in ["<h1>Does not fit</h1>", "At least 7.00 GiB are missing.", "bar over"] {
+        for part in ["<h1>Does not fit</h1>", ": at least 7.00 GiB are missing.", "bar over"] {
             assert!(misses.contains(part), "{part}: {misses}");
         }
         assert!(!misses.contains("data-copy=\"yaml\""));
