@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
-    /// Write a run as CSV, Markdown, JSON or SQL, for other programs
+    /// Write a run as CSV, Markdown, JSON, SQL or Parquet, for other programs
     Export(ExportArguments),
     /// List the runs of a folder, the oldest first, with what was recommended and what changed
     History(HistoryArguments),
