@@ -11,12 +11,13 @@ use crate::sweep::{Case, Definition, Expanded, Rules, expand};
 pub(super) type Settings = &'static [(&'static str, &'static str)];
 
 /// Where the models live, about the fastest first: which is fastest is seen when they run.
-const PLACEMENTS: [Settings; 13] = [
+const PLACEMENTS: [Settings; 14] = [
     &[("low_mem_level", "0")],
     &[("low_mem_level", "0"), ("load_weights", "as_used")],
     &[("low_mem_level", "1")],
     &[("low_mem_level", "1"), ("load_weights", "as_used")],
     &[("low_mem_level", "2")],
+    &[("low_mem_level", "2"), ("load_weights", "as_used")],
     &[("low_mem_level", "2"), ("offload_text_encoder", "stream")],
     &[("low_mem_level", "3"), AUTO],
     &[("low_mem_level", "3"), AUTO, ("offload_text_encoder", "stream")],
