@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use engine_protocol::{GIB, PlanReport, Stage};
 
-use super::search_space::{Ladder, Rung};
+use super::search_space::{Ladder, Rung, SMALLEST_LARGE_TILE};
 use crate::error::Error;
 use crate::json::NeedJson;
 use crate::model::Models;
@@ -132,8 +132,9 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
             };
             rungs.push(Predicted { rung, need, positions });
         }
-        // Of ways that cut denoise alike, first the one that decodes least twice.
-        rungs.sort_by_key(|predicted| (predicted.rung.denoise, predicted.positions, predicted.rung.decode));
+        // Of ways that cut denoise alike, first the one that decodes least twice. In small tiles there is so little to do at once that to start it takes longer.
+        let smallness = |rung: &Rung| rung.decode.saturating_sub(SMALLEST_LARGE_TILE);
+        rungs.sort_by_key(|predicted| (predicted.rung.denoise, smallness(&predicted.rung), predicted.positions, predicted.rung.decode));
         known.push(rungs);
     }
     Ok(known)

@@ -64,6 +64,9 @@ const DECODE: [Settings; 9] = [
     &[("vae_tile_size", "4"), ("vae_temporal_chunk", "1")],
 ];
 
+/// The last of them whose tiles are so large that how long they take goes by what they compute: 16 latent pixels a side.
+pub(super) const SMALLEST_LARGE_TILE: usize = 5;
+
 /// One way to cut a placement.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rung {
