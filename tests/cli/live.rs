@@ -304,7 +304,9 @@ fn on_a_terminal_the_page_stays_until_ctrl_c() {
         }
         served.until("The page stays at http://127.0.0.1:");
         assert_eq!(served.page().contains("4 of 4 not run"), stops);
-        served.child.stdin.take().expect("piped").write_all(b"\x03").expect("typed");
+        // The terminal stays open: where it closes, that is a second wish to end.
+        let mut keyboard = served.child.stdin.take().expect("piped");
+        keyboard.write_all(b"\x03").expect("typed");
         assert_eq!(served.end().0, Some(code), "stopped by the page: {stops}");
     }
 }
