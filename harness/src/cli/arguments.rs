@@ -1,104 +1,17 @@
-//! The command line.
+//! The arguments of each command.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
-use engine_protocol::{CheckpointFiles, DiskRate, parse_setting};
-use serde_json::Value;
+use clap::{Args, Subcommand, ValueEnum};
+use engine_protocol::DiskRate;
 
+use super::options::{DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, ServeArguments, VideoArguments};
 use crate::autotune::Objective;
-use crate::exit_code::ExitCode;
 use crate::gpu_profile::size;
-use crate::live;
-use crate::pcie_slot::PcieSlot;
 use crate::sweep::Shard;
-use crate::testbed::{DeviceChoice, Wanted};
 use crate::worker::EventOrder;
-
-/// Runs video diffusion in as little GPU memory as can be, and measures every memory setting.
-#[derive(Debug, Parser)]
-#[command(name = "lowmem", version)]
-#[command(after_help = ExitCode::help())]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Say for each model how it runs on this machine, or on one that is named: what `lowmem` alone does
-    Advise(AdviseArguments),
-    /// Find the largest video that fits: the largest size, or with --resolution the most frames
-    Max(MaxArguments),
-    /// One video on many GPUs, side by side: level, memory, time, and with --prices what it costs
-    Cards(CardsArguments),
-    /// Run every case of a sweep definition and write a report
-    Sweep(SweepArguments),
-    /// Find the best memory level for a budget
-    Autotune(AutotuneArguments),
-    /// Make a video
-    Generate(Box<GenerateArguments>),
-    /// Print what will live where and the predicted peaks, before anything is allocated
-    Plan(PlanArguments),
-    /// Show where the time of one configuration goes, operation by operation, and what holds it up
-    Profile(ProfileArguments),
-    /// Measure what the GPU reaches, for later predictions of times and memory; on the virtual GPU, check that it gives back its profile
-    Calibrate(CalibrateArguments),
-    /// Run any program, unchanged, on a virtual GPU and say what it needed
-    On(OnArguments),
-    /// Hold the virtual GPU against peaks of memory and times that others have published
-    Validate(ValidateArguments),
-    /// Put runs of parts of a sweep together
-    Merge(MergeArguments),
-    /// Hold two runs against each other, case by case; with --fail-above for CI
-    Compare(CompareArguments),
-    /// Write the report of a run directory anew, from its records
-    Report(ReportArguments),
-    /// Write a run as CSV, Markdown, JSON, SQL or Parquet, for other programs
-    Export(ExportArguments),
-    /// List the runs of a folder, the oldest first, with what was recommended and what changed
-    History(HistoryArguments),
-    /// Look at this machine: who holds GPU memory, driver, link, clocks, RAM, page-locking; and what to do
-    Doctor(DoctorArguments),
-    /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
-    FillTables(FillTablesArguments),
-    /// List the GPU profiles, and the real GPUs that are here
-    Gpus(ListArguments),
-    /// List the models, or look into a checkpoint
-    Models(ModelsArguments),
-    /// List the flags of a configuration, or say all about one
-    Flags(FlagsArguments),
-    /// Print the JSON schema of what a command prints with --json, or list those commands
-    Schema {
-        /// The command: `plan`, `models inspect`
-        of: Option<String>,
-    },
-    /// Fetch PyTorch, once: what an unpacked archive needs before anything else
-    Setup,
-    /// Print the completions of a shell
-    Completions {
-        /// Which shell
-        shell: Shell,
-    },
-    /// Write the pages for `man`, for those who make packages
-    #[command(hide = true)]
-    Man {
-        /// Folder for them
-        folder: PathBuf,
-    },
-}
-
-impl Default for Command {
-    fn default() -> Self {
-        Self::Advise(AdviseArguments::default())
-    }
-}
 
 /// Arguments of `lowmem advise`.
 #[derive(Debug, Default, Args)]
@@ -111,32 +24,6 @@ pub(crate) struct AdviseArguments {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Which video: options that stand for keys of a configuration.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct VideoArguments {
-    /// Settings to begin with, such as a run's recommended.yaml
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Model, as `lowmem models` lists it
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// 480p, 720p or WIDTHxHEIGHT (the model's by default)
-    #[arg(long, visible_alias = "size")]
-    pub(crate) resolution: Option<String>,
-    /// Frames of the video (the model's by default)
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) frames: Option<i64>,
-}
-
-impl VideoArguments {
-    /// The keys that options stand for, with their values.
-    pub(crate) fn keys(&self) -> Vec<(&'static str, Value)> {
-        let model = self.model.as_ref().map(|model| ("model", Value::from(model.as_str())));
-        let resolution = self.resolution.as_ref().map(|size| ("resolution", Value::from(size.as_str())));
-        [model, resolution, self.frames.map(|frames| ("frames", frames.into()))].into_iter().flatten().collect()
-    }
 }
 
 /// Arguments of `lowmem max`.
@@ -227,38 +114,6 @@ pub(crate) struct SweepArguments {
     pub(crate) form: FormArguments,
 }
 
-/// Whether and where a run's page is served.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct ServeArguments {
-    /// Serve the page to browsers on this machine while cases run
-    #[arg(long)]
-    pub(crate) serve: bool,
-    /// Port of the page (7861 by default, or the next one that is free); 0 takes any that is free
-    #[arg(long, requires = "serve")]
-    pub(crate) port: Option<u16>,
-    /// Serve it to other machines at this address of this one (0.0.0.0 is all), with a token in the page's address that lets in
-    #[arg(long, value_name = "ADDRESS", requires = "serve")]
-    pub(crate) host: Option<IpAddr>,
-}
-
-impl ServeArguments {
-    /// Where it is wanted.
-    pub(crate) fn wanted(self) -> Option<live::Wanted> {
-        self.serve.then_some(live::Wanted { host: self.host, port: self.port })
-    }
-}
-
-/// How a run is told.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct FormArguments {
-    /// Print JSON: what the run says
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Print every column of the table, as wide as it is
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) wide: bool,
-}
-
 /// Arguments of `lowmem merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
@@ -270,47 +125,6 @@ pub(crate) struct MergeArguments {
     pub(crate) parts: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) form: FormArguments,
-}
-
-/// What cases run on.
-#[derive(Debug, Default, Args)]
-pub(crate) struct DeviceArguments {
-    /// Budget (24GB) or profile (rtx-4090); several for a sweep: 12GB,24GB
-    #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
-    pub(crate) gpu: Option<String>,
-    /// What runs the cases
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
-    pub(crate) device: DeviceChoice,
-    /// The machine's memory as a budget (by default this machine's where cases run here; without limit where the virtual GPU plans for another)
-    #[arg(long, value_name = "32GB", allow_hyphen_values = true)]
-    pub(crate) ram: Option<String>,
-    /// The GPU's slot where it is not the one that it is made for, as PCI Express generation and lanes: 3x8
-    #[arg(long, value_name = "GENxLANES")]
-    pub(crate) pcie: Option<PcieSlot>,
-    /// What the disk gives that weights are read from with stream_from=file: 3GB/s (by default measured once in the checkpoint's folder, and assumed where there is none)
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) disk: Option<DiskRate>,
-}
-
-impl DeviceArguments {
-    /// As a testbed is chosen by them.
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
-        Wanted { gpu: self.gpu.as_deref(), device: self.device, ram: self.ram.as_deref(), pcie: self.pcie, disk: self.disk }
-    }
-}
-
-/// How cases run.
-#[derive(Debug, Args)]
-pub(crate) struct ExecutionArguments {
-    /// Run directory (by default a new one in reports/out of a checkout, elsewhere in lowmem-runs)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
-    /// Cases at once (by default one a processor on the virtual GPU, one elsewhere)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) jobs: Option<u16>,
-    /// Time limit of a case in seconds
-    #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) case_timeout: u32,
 }
 
 /// Arguments of `lowmem autotune`.
@@ -381,38 +195,6 @@ pub(crate) struct GenerateArguments {
     /// key=value pairs, for every key that has no option
     #[arg(value_name = "key=value")]
     pub(crate) settings: Vec<String>,
-}
-
-/// Where the model's weights are.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FilesArguments {
-    /// Folder with the model's weights, ComfyUI's `models` too (without it and without files they come from the seed)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) checkpoint: Option<PathBuf>,
-    /// The transformer's file, as ComfyUI has it in models/diffusion_models; of Wan2.2 A14B the one for high noise
-    #[arg(long, value_name = "FILE")]
-    pub(crate) transformer: Option<PathBuf>,
-    /// The file of Wan2.2 A14B's transformer for low noise
-    #[arg(long, value_name = "FILE")]
-    pub(crate) low_noise_transformer: Option<PathBuf>,
-    /// The text encoder's file, as ComfyUI has it in models/text_encoders
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text_encoder: Option<PathBuf>,
-    /// The VAE's file, as ComfyUI has it in models/vae
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vae: Option<PathBuf>,
-    /// tokenizer.json or spiece.model, where the text encoder's file has none
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tokenizer: Option<PathBuf>,
-}
-
-impl FilesArguments {
-    /// The files that were named; nothing where none was.
-    pub(crate) fn named(&self) -> Option<CheckpointFiles> {
-        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer } = self.clone();
-        let files = CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer };
-        (files != CheckpointFiles::default()).then_some(files)
-    }
 }
 
 /// Arguments of `lowmem plan`.
@@ -613,14 +395,6 @@ pub(crate) struct DoctorArguments {
     pub(crate) json: bool,
 }
 
-/// Arguments of a command that lists what it knows.
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// Arguments of `lowmem models`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -664,18 +438,6 @@ pub(crate) enum ModelsCommand {
     },
 }
 
-/// What a flag of a configuration that was written as an option should be: `low_mem_level=3` for `--low-mem-level=3`. None where no flag is meant.
-pub(crate) fn as_setting(error: &clap::Error) -> Option<String> {
-    let ContextValue::String(option) = error.get(ContextKind::InvalidArg)? else { return None };
-    let key = option.trim_start_matches('-').split('=').next()?.replace('-', "_");
-    let key = engine_protocol::flag(&key).ok()?.key;
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let at = words.iter().position(|word| word.split('=').next() == Some(option))?;
-    let after = words.get(at + 1).filter(|next| !next.starts_with('-')).map(String::as_str);
-    let value = words[at].split_once('=').map(|(_, value)| value).or(after).unwrap_or("VALUE");
-    Some(format!("{option} is no option: write {key}={value}"))
-}
-
 /// A time as people write it.
 fn duration(text: &str) -> Result<Duration, String> {
     let span: Option<jiff::SignedDuration> = text.parse().ok();
@@ -693,21 +455,4 @@ fn percent(text: &str) -> Result<f64, String> {
 fn gibibytes(text: &str) -> Result<f64, String> {
     let gib = size(text).or_else(|| text.parse().ok());
     gib.filter(|gib| gib.is_finite() && *gib >= 0.0).ok_or_else(|| "say a size such as 1GB".to_owned())
-}
-
-/// Settings of `key=value` words.
-pub(crate) fn settings(words: &[String]) -> Result<Vec<(String, Value)>, crate::error::Error> {
-    Ok(words.iter().map(|word| parse_setting(word)).collect::<Result<_, _>>()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Arguments::command().debug_assert();
-    }
 }
