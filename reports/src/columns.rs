@@ -173,21 +173,23 @@ fn of_flag(flag: &'static Flag) -> Vec<Column> {
     }
 }
 
+/// The parts of a peak, in the order of [`engine_protocol::PeakParts::NAMES`]: each one's column, and what it is.
+pub(crate) const PARTS: [(&str, &str); 8] = [
+    ("peak_weights_bytes", "Of the peak of allocated bytes: weights that stay on the GPU."),
+    ("peak_staging_bytes", "Of it: buffers in which streamed weights take turns."),
+    ("peak_activations_bytes", "Of it: what the arithmetic makes, and all that no other column has."),
+    ("peak_workspace_bytes", "Of it: what cuBLAS, cuDNN and attention ask for beside their results."),
+    ("peak_feature_cache_bytes", "Of it: frames that the VAE's convolutions remember between chunks."),
+    ("peak_frames_bytes", "Of it: finished frames on their way out."),
+    ("peak_latents_bytes", "Of it: latents and prompt embeddings."),
+    (
+        "peak_slack_bytes",
+        "What the allocator held beyond all these at its own peak: with it they add up to the stage's peak of reserved bytes.",
+    ),
+];
+
 /// Memory. Peaks are those of a case that came to its end: of another one they are not known.
 fn memory() -> Vec<Column> {
-    let parts = [
-        ("peak_weights_bytes", "Of the peak of allocated bytes: weights that stay on the GPU."),
-        ("peak_staging_bytes", "Of it: buffers in which streamed weights take turns."),
-        ("peak_activations_bytes", "Of it: what the arithmetic makes, and all that no other column has."),
-        ("peak_workspace_bytes", "Of it: what cuBLAS, cuDNN and attention ask for beside their results."),
-        ("peak_feature_cache_bytes", "Of it: frames that the VAE's convolutions remember between chunks."),
-        ("peak_frames_bytes", "Of it: finished frames on their way out."),
-        ("peak_latents_bytes", "Of it: latents and prompt embeddings."),
-        (
-            "peak_slack_bytes",
-            "What the allocator held beyond all these at its own peak: with it they add up to the stage's peak of reserved bytes.",
-        ),
-    ];
     let part = |(index, (name, doc)): (usize, (&'static str, &'static str))| {
         of(name, "bytes", doc, move |r| text(r.peak_parts().map(|parts| parts.bytes()[index])))
     };
@@ -229,7 +231,7 @@ fn memory() -> Vec<Column> {
         }),
         of("peak_stage", "", "The stage in which most was allocated.", |r| text(r.peak_stage().map(Stage::name))),
     ];
-    columns.extend(parts.into_iter().enumerate().map(part));
+    columns.extend(PARTS.into_iter().enumerate().map(part));
     columns.extend(stages.into_iter().flat_map(of_stage));
     columns.extend([
         of("requested_bytes", "bytes", "The allocation that failed, where the case is `oom`.", |r| text(r.requested_bytes)),

@@ -25,22 +25,24 @@ fn row(record: &RunRecord) -> Option<[String; 7]> {
     let (peak, secs) = (record.peak_device_bytes(), record.total_secs().map(|secs| secs.expected));
     let (forecast_peak, forecast_secs) = (forecast.peak_device_bytes, forecast.total_secs.map(|secs| secs.expected));
     let as_number = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);
+    let off =
+        |forecast: Option<f64>, measured| forecast.zip(measured).map(|(forecast, measured)| off_by(forecast, measured)).unwrap_or_default();
     let seconds = |secs: Option<f64>| secs.map(time).unwrap_or_default();
     Some([
         record.case.clone(),
         in_gib(forecast_peak),
         in_gib(peak),
-        off_by(as_number(forecast_peak), as_number(peak)),
+        off(as_number(forecast_peak), as_number(peak)),
         seconds(forecast_secs),
         seconds(secs),
-        off_by(forecast_secs, secs),
+        off(forecast_secs, secs),
     ])
 }
 
-/// How far a forecast is from what came.
-fn off_by(forecast: Option<f64>, measured: Option<f64>) -> String {
-    let percent = forecast.zip(measured).map(|(forecast, measured)| (forecast / measured - 1.0) * 100.0);
-    percent.filter(|percent| percent.is_finite()).map(|percent| format!("{percent:+.1}%")).unwrap_or_default()
+/// How far what was said before is from what came.
+pub(crate) fn off_by(before: f64, came: f64) -> String {
+    let percent = (before / came - 1.0) * 100.0;
+    if percent.is_finite() { format!("{percent:+.1}%") } else { String::new() }
 }
 
 #[cfg(test)]

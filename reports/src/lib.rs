@@ -56,7 +56,7 @@ pub use run::{Card, Host, Manifest, Run, RunGpu};
 pub use sentences::{duration, fit, fits_not, nearest, source, steps_that_ran};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, table_columns, terminal_columns, terminal_notes};
-pub use verdict::{Miss, Need, Verdict, nearest_by_ram, nearest_miss, need, needed_bytes, ranked};
+pub use verdict::{Miss, Need, SAME_TIME, Verdict, nearest_by_ram, nearest_miss, need, needed_bytes, ranked};
 pub use whole_file::write_whole;
 pub use words::{CONTEXT, counters, in_gib, rough_time, time, time_with_range};
 

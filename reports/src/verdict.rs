@@ -14,8 +14,8 @@ pub(crate) fn total_secs(record: &RunRecord) -> Option<Secs> {
     record.total_secs().filter(|_| record.outcome == Outcome::Ok)
 }
 
-/// Times that are at most so much longer than the shortest count as the same.
-const SAME_TIME: f64 = 1.01;
+/// Times that are at most so much longer than the shortest count as the same, as a share of it.
+pub const SAME_TIME: f64 = 0.01;
 
 /// What puts cases of one time in order, the best first: level, peak of device memory, and the larger tile, which computes less overlap.
 type Rank = (u8, Option<u64>, Reverse<Option<u32>>);
@@ -35,7 +35,7 @@ pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRe
     fitting.sort_by(|a, b| secs(a).total_cmp(&secs(b)));
     let mut rest = fitting.as_mut_slice();
     while let Some(fastest) = rest.first().map(|record| secs(record)) {
-        let (same, slower) = rest.split_at_mut(rest.partition_point(|record| secs(record) <= fastest * SAME_TIME).max(1));
+        let (same, slower) = rest.split_at_mut(rest.partition_point(|record| secs(record) <= fastest * (1.0 + SAME_TIME)).max(1));
         same.sort_by_key(|record| rank(record));
         rest = slower;
     }
@@ -173,8 +173,7 @@ pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
         return None;
     }
     let memory = record.stage_memory(record.failed_stage?)?;
-    let beside = memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes);
-    let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + beside);
+    let asked_for = record.requested_bytes.map_or(0, |requested| memory.peak_allocated_bytes + requested + memory.beside_bytes());
     Some(asked_for.max(record.reached_device_bytes()?))
 }
 

@@ -2,7 +2,7 @@
 
 use engine_protocol::{BufferUse, Home, Moves, PlanReport, Stage};
 
-use crate::command::{json, lowmem, stderr, stdout};
+use crate::command::{Place, json, lowmem, stderr, stdout};
 
 fn report(words: &[&str]) -> PlanReport {
     let assert = lowmem().args(["plan", "--json"]).args(words).assert().success();
@@ -118,4 +118,14 @@ fn what_does_not_fit_is_exit_3_and_the_json_says_so() {
     let in_ram = ["--gpu", "24GB", "--ram", "32GB", "low_mem_level=3", "load_weights=at_start", "stream_from=memory"];
     assert_eq!(verdict(&plan(&in_ram).code(3)).0, Some(false));
     assert_eq!(verdict(&plan(&["low_mem_level=0"]).success()), (None, None), "without a budget nothing is judged");
+}
+
+#[test]
+fn a_file_gives_its_preset_and_options_count_over_it() {
+    let place = Place::new();
+    let text = "model: wan2.1-t2v-1.3b\nframes: 9\npresets:\n  small: {low_mem_level: 3, head_chunk: 4}\npreset: small\n";
+    let file = place.file("video.yaml", text);
+    let plan = json(&lowmem().args(["plan", "--json", "--frames", "5", "--config"]).arg(file).assert().success(), "plan");
+    let of = |key: &str| plan["config"][key].as_u64();
+    assert_eq!((of("low_mem_level"), of("head_chunk"), of("frames")), (Some(3), Some(4), Some(5)), "{:#}", plan["config"]);
 }

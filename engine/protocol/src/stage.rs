@@ -52,6 +52,13 @@ pub struct StageMemory {
     pub parts: Option<PeakParts>,
 }
 
+impl StageMemory {
+    /// What the device holds beside the allocator: the context and the libraries' own memory.
+    pub fn beside_bytes(&self) -> u64 {
+        self.peak_device_bytes.saturating_sub(self.peak_reserved_bytes)
+    }
+}
+
 /// Bytes that crossed between host and GPU, as the engine asked for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Transfers {

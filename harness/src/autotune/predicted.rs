@@ -1,6 +1,6 @@
 //! What the cases of a search are predicted to take, and which of them may fit a budget.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use engine_protocol::{GIB, PlanReport, Stage};
 
@@ -99,31 +99,25 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
     if !can_predict {
         return Ok(ladders.into_iter().map(rungs).collect());
     }
-    // Planned are those that are cut in one way alone: the others follow from these.
-    let planned = |ladder: &Ladder| -> Vec<Rung> {
-        let first = ladder.rungs.first().map(|rung| (rung.denoise, rung.decode));
-        ladder
-            .rungs
-            .iter()
-            .filter(|rung| first.is_some_and(|(denoise, decode)| rung.denoise == denoise || rung.decode == decode))
-            .cloned()
-            .collect()
+    // Planned is what is cut in one way alone, beside the first cut of the other: the rest follows from that.
+    let is_planned = |ladder: &Ladder, rung: &Rung| {
+        ladder.rungs.first().is_some_and(|first| rung.denoise == first.denoise || rung.decode == first.decode)
     };
-    let all: Vec<Vec<Rung>> = ladders.iter().map(planned).collect();
-    let mut plans = plans(all.iter().flatten().map(|rung| &rung.case), testbed, models)?.into_iter();
+    let planned = ladders.iter().flat_map(|ladder| ladder.rungs.iter().filter(|rung| is_planned(ladder, rung)));
+    let mut plans = plans(planned.map(|rung| &rung.case), testbed, models)?.into_iter();
     let mut seen = HashSet::new();
     let mut known = Vec::new();
-    for (ladder, planned) in ladders.into_iter().zip(all) {
-        let plans: Vec<(Rung, PlanReport)> = planned.into_iter().zip(plans.by_ref()).collect();
-        let find = |is: &dyn Fn(&Rung) -> bool| plans.iter().find(|(rung, _)| is(rung)).map(|(_, plan)| plan);
+    for ladder in ladders {
+        let cuts = ladder.rungs.iter().filter(|rung| is_planned(&ladder, rung)).map(|rung| (rung.denoise, rung.decode));
+        let by_cut: HashMap<(usize, usize), PlanReport> = cuts.zip(plans.by_ref()).collect();
+        let first = ladder.rungs.first().map(|rung| (rung.denoise, rung.decode)).unwrap_or_default();
         let mut rungs = Vec::new();
         for rung in ladder.rungs {
-            let (need, positions) = match find(&|planned| planned.case.name == rung.case.name) {
+            let (need, positions) = match by_cut.get(&(rung.denoise, rung.decode)) {
                 Some(plan) if !seen.insert(text_without(&plan.config, &[])?) => continue,
                 Some(plan) => (Some(Need::of(plan)), plan.vae_positions),
                 None => {
-                    let (denoise, decode) =
-                        (find(&|planned| planned.denoise == rung.denoise), find(&|planned| planned.decode == rung.decode));
+                    let (denoise, decode) = (by_cut.get(&(rung.denoise, first.1)), by_cut.get(&(first.0, rung.decode)));
                     (
                         denoise.zip(decode).map(|(denoise, decode)| Need::of_both(denoise, decode)),
                         decode.and_then(|decode| decode.vae_positions),

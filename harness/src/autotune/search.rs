@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 
 use engine_protocol::{Outcome, RunRecord, Stage};
-use reports::LOSS;
+use reports::{LOSS, SAME_TIME};
 
 use super::predicted::{Budget, Predicted, smallest};
 use super::search_space::{DENOISE, Rung, USUAL};
 use crate::error::Error;
 use crate::sweep::Case;
-
-/// Times that count as the same.
-const SAME: f64 = 0.01;
 
 /// A search over ladders.
 #[derive(Debug)]
@@ -64,9 +61,7 @@ impl Search {
             let fits = record.outcome == Outcome::Ok;
             records.push(record);
             if fits {
-                if let Some(case) =
-                    self.as_fast_with_less(&records, SAME).filter(|case| records.iter().all(|record| record.case != case.name))
-                {
+                if let Some(case) = self.as_fast_with_less(&records, SAME_TIME) {
                     records.extend(run(case)?);
                 }
                 break;
@@ -81,28 +76,22 @@ impl Search {
         if !untried.is_empty() {
             return untried;
         }
-        let mut less: Vec<&Case> = Vec::new();
-        for case in [SAME, LOSS].into_iter().filter_map(|loss| self.as_fast_with_less(records, loss)) {
-            if records.iter().all(|record| record.case != case.name) && less.iter().all(|known| known.name != case.name) {
-                less.push(case);
-            }
-        }
-        less
+        unique([SAME_TIME, LOSS].into_iter().filter_map(|loss| self.as_fast_with_less(records, loss)))
     }
 
     /// Cases of ladders of which none fits so far.
     fn untried(&self, records: &[RunRecord]) -> Vec<&Case> {
         let known = by_name(records);
-        let cases = unique(self.ladders.iter().filter_map(|ladder| next(ladder, &known)).map(|predicted| &predicted.rung));
+        let cases = unique(self.ladders.iter().filter_map(|ladder| next(ladder, &known)).map(|predicted| &predicted.rung.case));
         let has_answer = records.iter().any(|record| record.outcome != Outcome::Oom);
         if cases.is_empty() && !has_answer {
-            return unique(self.last.iter().filter(|rung| !known.contains_key(rung.case.name.as_str())).take(1));
+            return unique(self.last.iter().map(|rung| &rung.case).filter(|case| !known.contains_key(case.name.as_str())).take(1));
         }
         cases
     }
 
     /// Of all that decode in other tiles than what ran, what takes least of the GPU and is at most so much slower than the fastest, by what its tiles share. None
-    /// where that is what has run with as little, and where times are not known.
+    /// where that has run, and where times are not known.
     fn as_fast_with_less(&self, records: &[RunRecord], loss: f64) -> Option<&Case> {
         let known = by_name(records);
         let fastest = *reports::ranked(records.iter()).first()?;
@@ -118,6 +107,7 @@ impl Search {
             .filter(|predicted| predicted.need.is_some())
             .min_by_key(|predicted| predicted.need.map(|need| need.gpu_bytes))
             .map(|predicted| &predicted.rung.case)
+            .filter(|case| !known.contains_key(case.name.as_str()))
     }
 }
 
@@ -152,11 +142,11 @@ fn next<'a>(ladder: &'a [Predicted], known: &HashMap<&str, &RunRecord>) -> Optio
 }
 
 /// Each case once.
-fn unique<'a>(rungs: impl Iterator<Item = &'a Rung>) -> Vec<&'a Case> {
+fn unique<'a>(all: impl Iterator<Item = &'a Case>) -> Vec<&'a Case> {
     let mut cases: Vec<&Case> = Vec::new();
-    for rung in rungs {
-        if cases.iter().all(|case| case.name != rung.case.name) {
-            cases.push(&rung.case);
+    for case in all {
+        if cases.iter().all(|known| known.name != case.name) {
+            cases.push(case);
         }
     }
     cases

@@ -51,13 +51,14 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> Result<ExitCode, Error> {
     };
     let source = format!("measured on this machine by lowmem calibrate, {}", jiff::Zoned::now().strftime("%Y-%m-%d"));
     let new = calibrated(&start, &calibration, &twins, others_bytes.unwrap_or(0), &source);
+    // What the virtual GPU gives is known, and kept where that is asked for alone.
+    let path = match (&arguments.out, testbed.device) {
+        (Some(path), _) => Some(path.clone()),
+        (None, Device::Virtual) => None,
+        (None, _) => Some(own_path(profile)?),
+    };
+    path.iter().try_for_each(|path| write(&new, path))?;
     if arguments.json {
-        let path = match (&arguments.out, testbed.device) {
-            (Some(path), _) => Some(path.clone()),
-            (None, Device::Virtual) => None,
-            (None, _) => Some(own_path(profile)?),
-        };
-        path.iter().try_for_each(|path| write(&new, path))?;
         let worst = worst(&new, profile).filter(|_| testbed.device == Device::Virtual);
         let furthest_off = worst.map(|(kind, share)| OffBy { kind, share });
         json::print(&CalibrateJson { profile: new, is_shared: others_bytes.is_some_and(|bytes| bytes > 0), kept_in: path, furthest_off })?;
@@ -67,11 +68,12 @@ pub(crate) fn run(arguments: &CalibrateArguments) -> Result<ExitCode, Error> {
     if others_bytes.is_some_and(|bytes| bytes > 0) {
         say!("Another process uses this GPU: measure again when it is idle, since times and memory are not this GPU's alone.");
     }
-    match (&arguments.out, testbed.device) {
-        (Some(path), _) => keep(&new, path)?,
-        (None, Device::Virtual) => return Ok(compare(&new, profile)),
-        (None, _) => keep(&new, &own_path(profile)?)?,
-    }
+    let Some(path) = path else { return Ok(compare(&new, profile)) };
+    say!(
+        "Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.",
+        path.display(),
+        profile.name
+    );
     Ok(ExitCode::Done)
 }
 
@@ -181,17 +183,6 @@ fn compare(new: &GpuProfile, profile: &GpuProfile) -> ExitCode {
 fn own_path(profile: &GpuProfile) -> Result<PathBuf, Error> {
     let folder = data::user_folder().ok_or_else(|| Error::input("there is no folder for it: set HOME or XDG_CONFIG_HOME"))?;
     Ok(folder.join(data::GPUS).join(format!("{}.yaml", profile.name)))
-}
-
-/// Keeps the calibrated profile, and says where.
-fn keep(profile: &GpuProfile, path: &Path) -> Result<(), Error> {
-    write(profile, path)?;
-    say!(
-        "Kept in {}: predictions for {} use what stands in ~/.config/lowmem/gpus from now on; delete the file to undo that.",
-        path.display(),
-        profile.name
-    );
-    Ok(())
 }
 
 /// What was measured.

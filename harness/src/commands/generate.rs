@@ -5,7 +5,7 @@ mod output;
 
 use std::time::Duration;
 
-use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, Settings, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, StreamFrom};
 use serde_json::Value;
 
 use super::{one_video, warn_of_attention};
@@ -128,10 +128,7 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
 }
 
 fn config(definition: &Definition, models: &Models, device: Device) -> Result<(Config, Vec<String>), Error> {
-    let mut settings = Settings::default();
-    for (key, value) in definition.fixed() {
-        settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
-    }
+    let settings = one_video::settings(definition)?;
     // All steps of a video are run; for memory alone two are enough.
     let rules = Rules { device, may_shorten: true };
     if device != Device::Virtual && settings.steps_measured.is_some() {

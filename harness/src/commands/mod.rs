@@ -78,6 +78,20 @@ fn command_line() -> Vec<String> {
     std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
+/// Its words after the program's name, without some options that take a value, in either spelling.
+fn words_without(options: &[&str]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = command_line().into_iter().skip(1);
+    while let Some(word) = words.next() {
+        if options.contains(&word.as_str()) {
+            words.next();
+        } else if !options.iter().any(|option| word.strip_prefix(option).is_some_and(|rest| rest.starts_with('='))) {
+            kept.push(word);
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,11 +10,11 @@ use crate::sweep::Definition;
 /// The model where none is named.
 const MODEL: &str = "wan2.1-t2v-14b";
 
-/// A key that an option stands for: the key, the option's name, and its value.
-pub(super) type Option<'a> = (&'a str, &'a str, Value);
+/// A key that an option gives: the key, the option's name, and its value.
+pub(super) type Given<'a> = (&'a str, &'a str, Value);
 
 /// The definition that they make, which goes by `name`. A key that is given both by an option and by a word is refused.
-pub(super) fn definition(name: &str, video: &VideoArguments, options: &[Option<'_>], words: &[String]) -> Result<Definition, Error> {
+pub(super) fn definition(name: &str, video: &VideoArguments, options: &[Given<'_>], words: &[String]) -> Result<Definition, Error> {
     let mut definition = match &video.config {
         Some(path) => Definition::load(&path.to_string_lossy())?,
         None => Definition::empty(name),
@@ -39,16 +39,19 @@ pub(super) fn definition(name: &str, video: &VideoArguments, options: &[Option<'
 
 /// The same as settings.
 pub(super) fn settings(definition: &Definition) -> Result<Settings, Error> {
-    let pairs = definition.fixed().into_iter().map(|(key, value)| (key.to_owned(), value.clone()));
-    Settings::from_pairs(pairs).map_err(|error| definition.refuse(&error))
+    Settings::from_pairs(pairs(definition)).map_err(|error| definition.refuse(&error))
 }
 
 /// What a search takes as given: all of it, and a model in any case.
-pub(super) fn fixed(name: &str, video: &VideoArguments, options: &[Option<'_>], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
+pub(super) fn fixed(name: &str, video: &VideoArguments, options: &[Given<'_>], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
     let definition = definition(name, video, options, words)?;
-    let mut fixed: Vec<_> = definition.fixed().into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+    let mut fixed: Vec<_> = pairs(&definition).collect();
     if fixed.iter().all(|(key, _)| key != "model") {
         fixed.push(("model".to_owned(), MODEL.into()));
     }
     Ok(fixed)
+}
+
+fn pairs(definition: &Definition) -> impl Iterator<Item = (String, Value)> {
+    definition.fixed().into_iter().map(|(key, value)| (key.to_owned(), value.clone()))
 }

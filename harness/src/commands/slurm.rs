@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use engine_protocol::Device;
 use reports::{shell_line, write_whole};
 
-use super::command_line;
+use super::words_without;
 use crate::cli::SweepArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -64,16 +64,7 @@ fn on(device: Device) -> &'static str {
 
 /// The words of this command that each part has too.
 fn words(device: Device) -> Vec<String> {
-    let mut kept = Vec::new();
-    let mut words = command_line().into_iter().skip(1);
-    while let Some(word) = words.next() {
-        let own = ["--slurm", "--out", "--device"];
-        if own.contains(&word.as_str()) {
-            words.next();
-        } else if !own.iter().any(|option| word.strip_prefix(option).is_some_and(|rest| rest.starts_with('='))) {
-            kept.push(word);
-        }
-    }
+    let mut kept = words_without(&["--slurm", "--out", "--device"]);
     kept.extend(["--device".into(), device.name().into()]);
     kept
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, run_answer, slurm, warn_of_attention};
+use super::{command_line, run_answer, slurm, warn_of_attention, words_without};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -268,18 +268,7 @@ fn values(cases: &[Case]) -> BTreeMap<String, Vec<Value>> {
 
 /// The command that goes on with the run in `dir`.
 fn resume_line(dir: &Path) -> String {
-    let mut words = command_line();
-    let mut kept = vec!["lowmem".to_owned()];
-    let mut skip = true;
-    for word in words.drain(..) {
-        if skip {
-            skip = false;
-        } else if word == "--out" {
-            skip = true;
-        } else if word != "--resume" && !word.starts_with("--out=") {
-            kept.push(word);
-        }
-    }
-    kept.extend(["--out".into(), dir.display().to_string(), "--resume".into()]);
-    reports::shell_line(kept)
+    let words = words_without(&["--out"]).into_iter().filter(|word| word != "--resume");
+    let resumed = ["--out".into(), dir.display().to_string(), "--resume".into()];
+    reports::shell_line(["lowmem".to_owned()].into_iter().chain(words).chain(resumed))
 }

@@ -34,25 +34,22 @@ pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let cases = case::read(&file, &profiles)?;
     let programs = Programs::find(arguments)?;
 
+    let mut verdict = Verdict::default();
+    let mut outcomes = Vec::new();
+    for case in &cases {
+        tell!("lowmem: line {}: {} on {}", case.line, case.title(), case.profile.name);
+        let outcome = programs.run(case)?;
+        verdict.add(case, &outcome);
+        outcomes.push((case, outcome));
+    }
     if arguments.json {
-        let (mut verdict, mut rows) = (Verdict::default(), Vec::new());
-        for case in &cases {
-            tell!("lowmem: line {}: {} on {}", case.line, case.title(), case.profile.name);
-            let outcome = programs.run(case)?;
-            verdict.add(case, &outcome);
-            rows.push(RowJson::new(case, &outcome, arguments.times));
-        }
-        json::print(&rows)?;
+        json::print(&outcomes.iter().map(|(case, outcome)| RowJson::new(case, outcome, arguments.times)).collect::<Vec<_>>())?;
         return Ok(verdict.exit_code());
     }
     let [published, counted] = if arguments.times { ["published", "modelled"] } else { ["published GiB", "virtual GiB"] };
     let mut table = table(&["model", "task", "GPU", "size", "options", published, counted, "error"], &[5, 6, 7]);
-    let mut verdict = Verdict::default();
-    for case in &cases {
-        tell!("lowmem: line {}: {} on {}", case.line, case.title(), case.profile.name);
-        let outcome = programs.run(case)?;
-        table.add_row(row(case, &outcome, arguments.times));
-        verdict.add(case, &outcome);
+    for (case, outcome) in &outcomes {
+        table.add_row(row(case, outcome, arguments.times));
     }
     say!("{table}");
     say!("{}", if arguments.times { TIMES } else { PEAKS });

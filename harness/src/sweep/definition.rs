@@ -234,7 +234,7 @@ impl Definition {
         }
     }
 
-    /// The fixed keys and values, in order, with those of a preset.
+    /// The fixed keys and values, in order, with those of a preset in its place.
     pub(crate) fn fixed(&self) -> Pairs<'_> {
         self.together(&[], &[])
     }
@@ -245,7 +245,8 @@ impl Definition {
         let preset = [&fixed, own, combination].into_iter().rev().flatten().find(|(key, _)| *key == PRESET);
         let preset = self.presets.iter().find(|(name, _)| preset.is_some_and(|(_, value)| *value == name));
         let preset = preset.map(|(_, entries)| pairs(entries)).unwrap_or_default();
-        [&fixed, &preset, own, combination].concat()
+        // Its name has done its work.
+        [&fixed, &preset, own, combination].concat().into_iter().filter(|(key, _)| *key != PRESET).collect()
     }
 
     /// What each case fixes beside that, in order; one that fixes nothing where the definition has none.

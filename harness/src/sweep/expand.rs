@@ -66,7 +66,7 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
         }
         let gpu = together.iter().rev().find(|(key, _)| *key == GPU).and_then(|(_, value)| Some(value.as_str()?.to_owned()));
         let mut settings = Settings::default();
-        for (key, value) in together.into_iter().filter(|(key, _)| ![GPU, PRESET].contains(key)) {
+        for (key, value) in together.into_iter().filter(|(key, _)| *key != GPU) {
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
         let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;

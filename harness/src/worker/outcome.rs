@@ -155,8 +155,7 @@ impl Transcript {
     /// stage has no prediction, since that may be the largest.
     fn predicted_need_bytes(&self) -> Option<u64> {
         let peaks: Option<Vec<u64>> = self.planned.iter().map(PlannedStage::peak_allocated_bytes).collect();
-        let memory = self.stages.iter().filter_map(|stage| stage.memory);
-        let beside = memory.map(|memory| memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes)).max()?;
+        let beside = self.stages.iter().filter_map(|stage| Some(stage.memory?.beside_bytes())).max()?;
         Some(peaks?.into_iter().max()? + beside)
     }
 

@@ -41,7 +41,7 @@ fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
         time: String::new(),
         parts: parts.map(|parts| parts.bytes()),
         reserved: stage.memory.map(|memory| memory.peak_reserved_bytes),
-        beside: stage.memory.map_or(0, |memory| memory.peak_device_bytes.saturating_sub(memory.peak_reserved_bytes)),
+        beside: stage.memory.map_or(0, |memory| memory.beside_bytes()),
         predicted: stage.predicted_peak_allocated_bytes,
         ran_out,
     };

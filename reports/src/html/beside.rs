@@ -3,6 +3,7 @@
 use engine_protocol::{Outcome, RunRecord};
 
 use super::figure::Figure;
+use crate::forecast::off_by;
 use crate::verdict::total_secs;
 
 /// A figure of a case: predicted, as it came, and by how much the one is off.
@@ -74,9 +75,4 @@ fn of(record: &RunRecord) -> Vec<BesideRow<'_>> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn off_by(predicted: f64, came: f64) -> String {
-    let percent = (predicted / came - 1.0) * 100.0;
-    if percent.is_finite() { format!("{percent:+.1}%") } else { String::new() }
 }

@@ -3,20 +3,9 @@
 use engine_protocol::{PeakParts, RunRecord, Stage, StageRecord};
 
 use super::figure::Figure;
+use crate::columns::PARTS;
 
-/// Of the peak, the columns of `results.csv`, in the order of [`PeakParts::NAMES`].
-const COLUMNS: [&str; 8] = [
-    "peak_weights_bytes",
-    "peak_staging_bytes",
-    "peak_activations_bytes",
-    "peak_workspace_bytes",
-    "peak_feature_cache_bytes",
-    "peak_frames_bytes",
-    "peak_latents_bytes",
-    "peak_slack_bytes",
-];
-
-/// What each part is, in that order.
+/// What each part is, in the order of [`PeakParts::NAMES`].
 pub(super) const MEANINGS: [&str; 8] = [
     "weights that stay on the GPU",
     "buffers in which streamed weights take turns",
@@ -56,7 +45,7 @@ pub(super) fn table(record: &RunRecord) -> Option<PartsTable<'_>> {
     let row = |part: usize| {
         let bytes: Vec<u64> = stages.iter().map(|(_, parts)| parts.bytes()[part]).collect();
         let cell = |((stage, _), &bytes): (&(&StageRecord, PeakParts), &u64)| {
-            let column = if is_of_peak(stage.stage) { COLUMNS[part] } else { "" };
+            let column = if is_of_peak(stage.stage) { PARTS[part].0 } else { "" };
             (if bytes == 0 { Figure { text: String::new(), before: "", column: "" } } else { Figure::gib(column, Some(bytes)) }, bytes)
         };
         let at_peak = stages.iter().find(|(stage, _)| stage.stage == peak_stage).map_or(0, |(_, parts)| parts.bytes()[part]);
@@ -74,7 +63,7 @@ pub(super) fn table(record: &RunRecord) -> Option<PartsTable<'_>> {
     Some(PartsTable {
         case: &record.case,
         stages: stages.iter().map(|(stage, _)| (stage.stage.name(), stage.stage == peak_stage)).collect(),
-        rows: (0..COLUMNS.len()).filter_map(row).collect(),
+        rows: (0..PARTS.len()).filter_map(row).collect(),
     })
 }
 
