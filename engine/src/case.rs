@@ -120,11 +120,17 @@ impl Case<'_> {
         };
         let denoising = match &mut self.denoising {
             Some(denoising) => denoising,
-            none => none.insert(Denoising::new(&self.config, pipeline.noise()?)),
+            none => {
+                let noise = pipeline.noise()?;
+                none.insert(pipeline.begin(noise)?)
+            }
         };
+        if let Some(turns) = denoising.turns() {
+            say(Event::CachePlanned { decided: turns.decided, reused_steps: turns.reused() });
+        }
         while !denoising.is_over() {
             pipeline.step(&prompts, denoising)?;
-            stages.end_step(say)?;
+            stages.end_step(denoising.has_reused(), say)?;
             say(Event::Progress { stage: Stage::Denoise, done: denoising.done(), total: denoising.total() });
         }
         Ok(())

@@ -12,6 +12,7 @@ pub mod disk_rate;
 pub mod error;
 pub mod files;
 pub mod finite;
+pub mod flexcache;
 pub mod host_rates;
 mod host_use;
 pub mod memory;

@@ -49,14 +49,14 @@ impl Stages {
         }
     }
 
-    /// Tells of a step's own peak and time as the step ends.
+    /// Tells of a step's own peak and time as the step ends, and whether it `reused` what a cache has kept.
     ///
     /// # Errors
     /// Whatever went wrong on the device until now.
-    pub fn end_step(self, say: Say<'_>) -> Result<()> {
+    pub fn end_step(self, reused: bool, say: Say<'_>) -> Result<()> {
         let secs = timing::end_step()?;
         let parts = if self.device.is_gpu() { allocator::end_step()? } else { None };
-        say(Event::StepEnded { parts, secs });
+        say(Event::StepEnded { parts, secs, reused });
         Ok(())
     }
 

@@ -36,6 +36,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         gpu_state: None,
         is_skipped: false,
         predicted_need_bytes: None,
+        cache: None,
         unsupported_calls: Default::default(),
     }
 }

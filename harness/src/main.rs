@@ -32,6 +32,7 @@ mod nesting;
 mod pcie_slot;
 mod progress;
 mod pytorch;
+mod quality;
 mod ram;
 mod real_gpu;
 mod run_differences;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         Command::Profile(arguments) => commands::profile::run(&arguments),
         Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Quality(arguments) => commands::quality::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::History(arguments) => commands::history::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),

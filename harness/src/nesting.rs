@@ -23,6 +23,7 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         cli::Command::Sweep(_) => "sweep",
         cli::Command::Autotune(_) => "autotune",
         cli::Command::Generate(_) => "generate",
+        cli::Command::Quality(_) => "quality",
         cli::Command::Plan(_) => "plan",
         cli::Command::Profile(_) => "profile",
         cli::Command::Calibrate(_) => "calibrate",

@@ -139,7 +139,8 @@ impl RunStore {
 
     /// The run as it is now.
     pub(crate) fn run(&self) -> Run {
-        Run { passed_over: self.passed_over.clone(), ..Run::new(self.manifest.clone(), self.records.clone()) }
+        let run = Run::new(self.manifest.clone(), self.records.clone());
+        Run { passed_over: self.passed_over.clone(), quality: reports::load_quality(&self.dir), ..run }
     }
 
     /// Writes the report.

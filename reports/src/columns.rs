@@ -174,12 +174,13 @@ fn of_flag(flag: &'static Flag) -> Vec<Column> {
 }
 
 /// The parts of a peak, in the order of [`engine_protocol::PeakParts::NAMES`]: each one's column, and what it is.
-pub(crate) const PARTS: [(&str, &str); 8] = [
+pub(crate) const PARTS: [(&str, &str); 9] = [
     ("peak_weights_bytes", "Of the peak of allocated bytes: weights that stay on the GPU."),
     ("peak_staging_bytes", "Of it: buffers in which streamed weights take turns."),
     ("peak_activations_bytes", "Of it: what the arithmetic makes, and all that no other column has."),
     ("peak_workspace_bytes", "Of it: what cuBLAS, cuDNN and attention ask for beside their results."),
     ("peak_feature_cache_bytes", "Of it: frames that the VAE's convolutions remember between chunks."),
+    ("peak_step_cache_bytes", "Of it: what a cache keeps from one sampler step for the next."),
     ("peak_frames_bytes", "Of it: finished frames on their way out."),
     ("peak_latents_bytes", "Of it: latents and prompt embeddings."),
     (
@@ -310,7 +311,9 @@ fn times() -> Vec<Column> {
         of("denoise_secs", "s", "All sampler steps; where fewer ran, each of the others counts as `step_secs`.", |r| {
             secs(r.denoise_secs())
         }),
-        of("step_secs", "s", "One sampler step: the mean of those that ran, without the first where several ran.", |r| secs(r.step_secs())),
+        of("step_secs", "s", "One sampler step that computes all: the mean of those that ran, without the first where several ran.", |r| {
+            secs(r.step_secs())
+        }),
         of("step_secs_least", "s", "Of measured steps: the shortest of those after the first, where several ran.", |r| {
             text(r.step_spread().map(|[least, _]| least))
         }),
@@ -320,6 +323,16 @@ fn times() -> Vec<Column> {
         of("first_step_secs", "s", "The first step, which also pays for what happens once, where several ran.", |r| {
             secs(r.first_step_secs())
         }),
+        of("reused_step_secs", "s", "One sampler step that leaves blocks out by what a cache has kept: the mean of those that ran.", |r| {
+            secs(r.reused_step_secs())
+        }),
+        of("reused_steps", "steps", "Of all sampler steps those that leave blocks out.", |r| text(r.cache.map(|cache| cache.reused_steps))),
+        of(
+            "reuse_decided",
+            "",
+            "By what: `steps` (their number), `values` (computed ones), or `published` (as many as were, since the virtual GPU computes no values).",
+            |r| text(r.cache.map(|cache| cache.decided.name())),
+        ),
         of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
         of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),
         of("total_secs_low", "s", "Of an estimate: no less than this.", move |r| text(range(r).map(|secs| secs.low))),
@@ -337,6 +350,16 @@ fn times() -> Vec<Column> {
 /// What is left: copies, what the virtual GPU lacks, and how the record came about.
 fn rest() -> Vec<Column> {
     vec![
+        of_run(
+            "psnr_db",
+            "dB",
+            "Of a case that gives up quality: its video against the exact one of the same seed. Empty where they are the same.",
+            |run, r| text(run.quality_of(r).and_then(|quality| quality.psnr_db)),
+        ),
+        of_run("ssim", "", "The same as structural similarity: 1 is the same.", |run, r| {
+            text(run.quality_of(r).map(|quality| quality.ssim))
+        })
+        .of_type(ColumnType::Real),
         of("h2d_bytes", "bytes", "Copied from the host to the GPU.", |r| text(r.h2d_bytes)),
         of("d2h_bytes", "bytes", "Copied from the GPU to the host.", |r| text(r.d2h_bytes)),
         of("steps_of", "", "The case whose sampler steps it has, since its own cannot differ: it ran one step itself.", |r| {

@@ -6,18 +6,22 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use engine_protocol::{LoadWeights, OLDEST_SCHEMA, RunRecord, SCHEMA};
+use engine_protocol::{LoadWeights, OLDEST_SCHEMA, Quality, RunRecord, SCHEMA};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::run::{Manifest, Run};
+use crate::whole_file::write_whole;
 
 /// The manifest's file name in a run directory.
 pub const MANIFEST: &str = "manifest.json";
 /// The records' file name in a run directory.
 pub const RECORDS: &str = "records.jsonl";
+
+/// The file name in a run directory of what was measured of quality.
+const QUALITY: &str = "quality.json";
 
 /// The largest file of a run that is read: ten times 100,000 records, which have 4 KiB each.
 const MOST_BYTES: u64 = 4 << 30;
@@ -40,7 +44,22 @@ pub struct Records {
 pub fn load(dir: &Path) -> Result<Run, Error> {
     let manifest = load_manifest(dir)?;
     let Records { records, passed_over, .. } = load_records(dir)?;
-    Ok(Run { passed_over, ..Run::new(manifest, records) })
+    Ok(Run { passed_over, quality: load_quality(dir), ..Run::new(manifest, records) })
+}
+
+/// What was measured of the quality of a run's cases. A file that is not there, or is none of ours, says nothing.
+pub fn load_quality(dir: &Path) -> Vec<Quality> {
+    untrusted::read(&dir.join(QUALITY), MOST_BYTES).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Keeps what was measured of the quality of a run's cases.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_quality(dir: &Path, quality: &[Quality]) -> Result<(), Error> {
+    let path = dir.join(QUALITY);
+    let text = serde_json::to_string_pretty(quality).expect("figures are plain data");
+    write_whole(&path, text.as_bytes()).map_err(|error| Error::io(&path, error))
 }
 
 /// Reads the manifest of a run directory.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use engine_protocol::{Device, GpuProfile, ModelSpec, Outcome, RunRecord, first_schema};
+use engine_protocol::{Device, GpuProfile, ModelSpec, Outcome, Quality, RunRecord, first_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -120,6 +120,8 @@ pub struct Run {
     pub records: Vec<RunRecord>,
     /// Lines of the records' file that are no records, a sentence each.
     pub passed_over: Vec<String>,
+    /// What the quality of cases is that give some up, as far as it was measured.
+    pub quality: Vec<Quality>,
 }
 
 impl Run {
@@ -127,13 +129,18 @@ impl Run {
     pub fn new(manifest: Manifest, records: Vec<RunRecord>) -> Self {
         let mut newest: HashMap<String, RunRecord> = records.into_iter().map(|record| (record.case.clone(), record)).collect();
         let records = manifest.cases.iter().filter_map(|case| newest.remove(case)).collect();
-        Self { manifest, records, passed_over: Vec::new() }
+        Self { manifest, records, passed_over: Vec::new(), quality: Vec::new() }
     }
 
     /// Of a run of several GPUs, the one that a case ran on.
     pub fn gpu_of(&self, record: &RunRecord) -> Option<&RunGpu> {
         let is_its = |gpu: &&RunGpu| Some(&gpu.profile.name) == record.gpu.as_ref() && Some(gpu.capacity_bytes) == record.capacity_bytes;
         self.manifest.gpus.iter().find(is_its)
+    }
+
+    /// What is known of the quality of a case.
+    pub fn quality_of(&self, record: &RunRecord) -> Option<&Quality> {
+        self.quality.iter().find(|quality| quality.case == record.case)
     }
 
     /// The profile of the GPU that a case ran on, where there is one.

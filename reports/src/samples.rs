@@ -69,7 +69,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         peak_allocated_bytes: peak.saturating_sub(2) * GIB,
         peak_reserved_bytes: peak.saturating_sub(1) * GIB,
         peak_device_bytes: peak * GIB,
-        parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
+        parts: Some(PeakParts::new([peak.saturating_sub(2) * GIB, 0, 0, 0, 0, 0, 0, 0], peak.saturating_sub(1) * GIB)),
     };
     let stage = |stage| StageRecord { memory: Some(memory), ..StageRecord::new(stage) };
     RunRecord {
@@ -103,6 +103,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         gpu_state: None,
         is_skipped: false,
         predicted_need_bytes: None,
+        cache: None,
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }
 }
@@ -117,7 +118,7 @@ pub(crate) fn oom(case: &str, level: u8, allocated: u64) -> RunRecord {
     record.stages.truncate(3);
     let memory = record.stages[2].memory.as_mut().expect("memory");
     memory.peak_allocated_bytes = allocated * GIB;
-    record.parts_at_failure = Some(PeakParts::new([(allocated - 1) * GIB, 0, 0, 0, 0, 0, 0], allocated * GIB));
+    record.parts_at_failure = Some(PeakParts::new([(allocated - 1) * GIB, 0, 0, 0, 0, 0, 0, 0], allocated * GIB));
     record
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
+use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
 
 use crate::advice::level_and_flags;
 use crate::ram::{self, ram_in_words};
@@ -12,7 +12,10 @@ use crate::words::{time, time_with_range};
 
 /// By what cases are ranked.
 pub(crate) fn ranking(run: &Run) -> &'static str {
-    if run.records.iter().any(|record| total_secs(record).is_some()) {
+    let has_cache = |record: &RunRecord| record.config.flexcache.is_any();
+    if run.records.iter().any(has_cache) && !run.records.iter().all(has_cache) {
+        "What gives up no quality comes before what has a cache of sampler steps. Then the fastest wins; within 1% we prefer the lower level, then less memory."
+    } else if run.records.iter().any(|record| total_secs(record).is_some()) {
         "Fastest wins. Within 1% we prefer the lower level, then less memory."
     } else {
         "No times are known, and we take lower levels to be faster: the lowest level that fits wins."
@@ -128,6 +131,13 @@ pub fn steps_that_ran(record: &RunRecord) -> Option<String> {
     let ran = format!("Ran {} of {} steps", config.steps_to_run(), config.steps);
     let scaled = if record.time_source.is_some() { format!("; times are scaled to {}", config.steps) } else { String::new() };
     (record.outcome == Outcome::Ok && config.steps_to_run() < config.steps).then(|| format!("{ran}{scaled}."))
+}
+
+/// How many steps a cache of sampler steps lets leave blocks out, and by what; nothing where there is no cache.
+pub fn steps_reused(record: &RunRecord) -> Option<String> {
+    let CacheUse { decided, reused_steps } = record.cache?;
+    let config = &record.config;
+    Some(format!("flexcache={}: {reused_steps} of {} steps leave blocks out ({}).", config.flexcache.name(), config.steps, decided.words()))
 }
 
 /// Where a record's memory figures come from, in a word.

@@ -24,9 +24,15 @@ fn rank(record: &RunRecord) -> Rank {
     (record.config.low_mem_level, record.peak_device_bytes(), Reverse(record.config.vae_tile_size))
 }
 
-/// The fitting cases, the best first: by time, where all have one, and those that are as fast as the fastest of them by what else counts.
+/// The fitting cases, the best first: those that give up no quality, then those with a cache of sampler steps. Of each kind by time, where all have one, and those
+/// that are as fast as the fastest of them by what else counts.
 pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
-    let mut fitting: Vec<_> = records.filter(|record| record.outcome == Outcome::Ok).collect();
+    let fitting = records.filter(|record| record.outcome == Outcome::Ok);
+    let (cached, all): (Vec<_>, Vec<_>) = fitting.partition(|record| record.config.flexcache.is_any());
+    [by_time(all), by_time(cached)].concat()
+}
+
+fn by_time(mut fitting: Vec<&RunRecord>) -> Vec<&RunRecord> {
     let secs = |record: &RunRecord| record.total_secs().map_or(f64::INFINITY, |secs| secs.expected);
     if fitting.iter().any(|record| record.total_secs().is_none()) {
         fitting.sort_by_key(|record| rank(record));

@@ -52,7 +52,7 @@ fn events() -> String {
     let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, not_page_locked: None };
     let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
-    events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)) }));
+    events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)), reused: false }));
     for stage in Stage::ALL {
         let ended = |time, memory| Event::StageEnded { stage, time, memory, host: None, operations: Vec::new() };
         let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };

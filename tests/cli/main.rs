@@ -41,6 +41,7 @@ mod profile;
 mod program_peaks;
 mod programs;
 mod python;
+mod quality;
 mod readme;
 mod real_gpu;
 mod real_worker;

@@ -65,7 +65,7 @@ fn records() -> Vec<RunRecord> {
         record.config.seed = records.len() as i64;
         record.stages.retain(|stage| stage.stage != Stage::Decode);
         record.requested_bytes = (outcome == Outcome::Oom).then_some(9 * GIB);
-        record.parts_at_failure = (outcome == Outcome::Oom).then(|| PeakParts::new([28 * GIB, 0, 3 * GIB, 0, 0, 0, 0], 32 * GIB));
+        record.parts_at_failure = (outcome == Outcome::Oom).then(|| PeakParts::new([28 * GIB, 0, 3 * GIB, 0, 0, 0, 0, 0], 32 * GIB));
         records.push(record);
     };
     add("out-of-memory", Outcome::Oom, "CUDA out of memory");

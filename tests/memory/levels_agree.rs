@@ -2,7 +2,7 @@
 
 use engine::ComputeDevice;
 use engine::components::{Sources, TEXT_ENCODER, TRANSFORMER, VAE};
-use engine::pipeline::{Denoising, Pipeline};
+use engine::pipeline::Pipeline;
 use engine::text_encoder::byte_tokens;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
@@ -86,7 +86,8 @@ fn a_denoising_goes_on_at_another_level(#[case] sampler: &str) {
         let prompts = pipeline.encode(&tokens("a cat"), &tokens("rain")).expect("encodes");
         let kept = pipeline.keep(&prompts).expect("kept");
         let prompts = pipeline.bring_back(&kept).expect("brought back");
-        let denoising = denoising.get_or_insert_with(|| Denoising::new(pipeline.config(), pipeline.noise().expect("noise")));
+        let noise = pipeline.noise().expect("noise");
+        let denoising = denoising.get_or_insert_with(|| pipeline.begin(noise).expect("begun"));
         for _ in 0..steps {
             pipeline.step(&prompts, denoising).expect("a step");
         }

@@ -20,4 +20,5 @@ mod poisoned_buffers;
 mod predicted;
 mod ram_table;
 mod staging_order;
+mod step_cache;
 mod sweep;

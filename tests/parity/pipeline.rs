@@ -94,3 +94,38 @@ fn a_timestep_for_every_token() {
     let (mut pipeline, _) = load(&fixture.fact("spec"), &[]);
     assert_close("latents, expanded timesteps", &latents(&mut pipeline, &fixture), &fixture.tensor("output.expanded_latents"), 1e-4);
 }
+
+/// Caches of sampler steps: diffusers' own where it has them, and rules written beside the fixture. Where what they keep lives changes nothing.
+#[rstest]
+#[case::none("none", &[])]
+#[case::first_block("firstblock", &["flexcache_threshold=0.35"])]
+#[case::magcache("magcache", &["flexcache_threshold=0.2", "flexcache_interval=3", "flexcache_warmup=2", "guidance_scale=1"])]
+#[case::teacache("teacache", &["flexcache_threshold=0.02", "flexcache_warmup=2"])]
+#[case::taylorseer("taylorseer", &["flexcache_order=2", "flexcache_warmup=2", "flexcache_interval=3"])]
+#[case::blockdance("blockdance", &["flexcache_block=0", "flexcache_warmup=2", "flexcache_cooldown=2"])]
+fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
+    let fixture = Fixture::open("flexcache");
+    // The small model of our tests goes by the numbers of 1.3B, as the fixture does.
+    let model = ModelSpec { name: "wan-tiny".into(), ..fixture.fact("spec") };
+    let steps = format!("steps={}", fixture.fact::<u32>("steps"));
+    let run = |cache: &str, settings: &[&str]| {
+        let cache = format!("flexcache={cache}");
+        let (mut pipeline, _) = load(&model, &[settings, &[&steps, &cache]].concat());
+        let prompts = pipeline.encode(&tokens(&fixture, "input.prompt_ids"), &tokens(&fixture, "input.negative_prompt_ids")).unwrap();
+        let mut denoising = pipeline.begin(fixture.tensor("input.noise")).unwrap();
+        let mut reused = 0;
+        while !denoising.is_over() {
+            pipeline.step(&prompts, &mut denoising).unwrap();
+            reused += u32::from(denoising.has_reused());
+        }
+        (denoising.latents().shallow_clone(), reused)
+    };
+    let (latents, reused) = run(cache, settings);
+    assert_close(&format!("latents, {cache}"), &latents, &fixture.tensor(&format!("output.{cache}")), 1e-4);
+    let (kept_elsewhere, reused_there) = run(cache, &[settings, &["low_mem_level=3"]].concat());
+    assert!(latents == kept_elsewhere && reused == reused_there, "{cache}: level 3 gives another video");
+    if cache != "none" {
+        let plain = run("none", settings).0;
+        assert!(reused > 0 && (plain - latents).abs().max().double_value(&[]) > 1e-3, "{cache}: {reused} steps left blocks out");
+    }
+}

@@ -16,6 +16,8 @@ pub enum Purpose {
     Workspace,
     /// Frames that the VAE's convolutions remember between chunks, and the buffer in which they find them.
     FeatureCache,
+    /// What a cache keeps from one sampler step for the next: see `flexcache`.
+    StepCache,
     /// Finished frames on their way out: the canvas that tiles are put together in, and bytes.
     Frames,
     /// What a pass begins with: latents and prompt embeddings.
@@ -24,12 +26,13 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Purpose; 7] = [
+    pub const ALL: [Purpose; 8] = [
         Purpose::Weights,
         Purpose::Staging,
         Purpose::Activations,
         Purpose::Workspace,
         Purpose::FeatureCache,
+        Purpose::StepCache,
         Purpose::Frames,
         Purpose::Latents,
     ];
@@ -48,6 +51,9 @@ pub struct PeakParts {
     pub workspace_bytes: u64,
     /// [`Purpose::FeatureCache`].
     pub feature_cache_bytes: u64,
+    /// [`Purpose::StepCache`]. Records of older versions have none.
+    #[serde(default)]
+    pub step_cache_bytes: u64,
     /// [`Purpose::Frames`].
     pub frames_bytes: u64,
     /// [`Purpose::Latents`].
@@ -58,18 +64,29 @@ pub struct PeakParts {
 
 impl PeakParts {
     /// Names of the parts, in the order of [`PeakParts::bytes`]: each purpose, then slack.
-    pub const NAMES: [&'static str; 8] = ["weights", "staging", "activations", "workspace", "feature cache", "frames", "latents", "slack"];
+    pub const NAMES: [&'static str; 9] =
+        ["weights", "staging", "activations", "workspace", "feature cache", "step cache", "frames", "latents", "slack"];
 
     /// The parts of a peak: bytes of each purpose in the order of [`Purpose::ALL`], and the peak of reserved bytes.
-    pub fn new(purposes: [u64; 7], peak_reserved_bytes: u64) -> Self {
+    pub fn new(purposes: [u64; 8], peak_reserved_bytes: u64) -> Self {
         let slack_bytes = peak_reserved_bytes.saturating_sub(purposes.iter().sum());
-        let [weights_bytes, staging_bytes, activations_bytes, workspace_bytes, feature_cache_bytes, frames_bytes, latents_bytes] = purposes;
+        let [
+            weights_bytes,
+            staging_bytes,
+            activations_bytes,
+            workspace_bytes,
+            feature_cache_bytes,
+            step_cache_bytes,
+            frames_bytes,
+            latents_bytes,
+        ] = purposes;
         Self {
             weights_bytes,
             staging_bytes,
             activations_bytes,
             workspace_bytes,
             feature_cache_bytes,
+            step_cache_bytes,
             frames_bytes,
             latents_bytes,
             slack_bytes,
@@ -77,13 +94,14 @@ impl PeakParts {
     }
 
     /// Bytes of each part, in the order of [`PeakParts::NAMES`].
-    pub fn bytes(&self) -> [u64; 8] {
+    pub fn bytes(&self) -> [u64; 9] {
         [
             self.weights_bytes,
             self.staging_bytes,
             self.activations_bytes,
             self.workspace_bytes,
             self.feature_cache_bytes,
+            self.step_cache_bytes,
             self.frames_bytes,
             self.latents_bytes,
             self.slack_bytes,

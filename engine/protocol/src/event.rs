@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Config, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs, Stage, StageMemory, StageTime,
-    Transfers,
+    CacheDecision, Config, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs, Stage,
+    StageMemory, StageTime, Transfers,
 };
 
 /// One line of a worker's standard output.
@@ -50,6 +50,16 @@ pub enum Event {
         parts: Option<PeakParts>,
         /// How long it took.
         secs: Option<Secs>,
+        /// It left out blocks, by what a cache has kept.
+        #[serde(default, skip_serializing_if = "is_false")]
+        reused: bool,
+    },
+    /// How many steps a cache lets be left out, said before the first of them.
+    CachePlanned {
+        /// By what that is decided.
+        decided: CacheDecision,
+        /// How many of all; empty where that is found as they run.
+        reused_steps: Option<u32>,
     },
     /// A stage is over.
     StageEnded {
@@ -103,4 +113,9 @@ pub enum Event {
         /// What happened, where, and what to do.
         message: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -20,9 +20,11 @@ mod model;
 mod output;
 mod plan;
 mod profile;
+mod quality;
 mod record;
 mod request;
 mod stage;
+mod step_cache;
 mod time;
 
 pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
@@ -30,15 +32,15 @@ pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use checkpoint_files::CheckpointFiles;
 pub use config::{
-    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Results, Settings, flag, flattened, parse_setting, parse_values,
-    setting_text,
+    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, flag, flattened, parse_setting,
+    parse_values, setting_text,
 };
 pub use device::Device;
 pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks,
-    Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
+    ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};
@@ -48,9 +50,11 @@ pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec,
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedHost, PlannedStage};
 pub use profile::OperationTime;
+pub use quality::Quality;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
 pub use request::{OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
+pub use step_cache::{CacheDecision, CacheUse};
 pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{
     Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,

@@ -63,6 +63,10 @@ pub enum BufferUse {
     Staging,
     /// Groups that wait in 8 bits are made the type of arithmetic in it, one at a time.
     Unpacking,
+    /// A cache keeps what it reuses in it, on the GPU.
+    Cache,
+    /// A cache keeps what it reuses in it, on the host, page-locked.
+    CacheOnHost,
     /// Page-locked memory of the host, by way of which weights are copied that wait in ordinary memory or in a file.
     Passing,
 }
@@ -70,7 +74,7 @@ pub enum BufferUse {
 impl BufferUse {
     /// Whether it is on the GPU.
     pub fn is_on_gpu(self) -> bool {
-        self != Self::Passing
+        !matches!(self, Self::Passing | Self::CacheOnHost)
     }
 }
 
@@ -149,8 +153,11 @@ impl PlanReport {
 
     /// What is page-locked on the host: weights, and the buffers of a stage beside them.
     pub fn pinned_bytes(&self) -> u64 {
-        let passing = self.buffers.iter().filter(|buffers| buffers.purpose == BufferUse::Passing);
-        self.bytes_in(Home::Pinned) + passing.map(|buffers| buffers.count * buffers.buffer_bytes).max().unwrap_or(0)
+        let largest = |purpose| {
+            let buffers = self.buffers.iter().filter(move |buffers| buffers.purpose == purpose);
+            buffers.map(|buffers| buffers.count * buffers.buffer_bytes).max().unwrap_or(0)
+        };
+        self.bytes_in(Home::Pinned) + largest(BufferUse::Passing) + largest(BufferUse::CacheOnHost)
     }
 
     /// How much the process will use of what takes memory on the GPU beside tensors.

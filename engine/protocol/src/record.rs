@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, GpuState, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime};
+use crate::{
+    CacheUse, Config, Device, GpuState, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime,
+};
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
 /// lacks.
 ///
 /// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when, and has the whole configuration that ran.
 /// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`. 4: a stage has its memory of the host, measured and predicted, a manifest the
-/// budget of it, and a configuration `load_weights`.
-pub const SCHEMA: u32 = 4;
+/// budget of it, and a configuration `load_weights`. 5: caches of sampler steps.
+pub const SCHEMA: u32 = 5;
 
 /// The oldest schema that is still read.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -115,12 +117,27 @@ pub struct StageRecord {
     /// Of denoise, how long each sampler step that ran took.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_secs: Vec<Secs>,
+    /// Of denoise, which of the steps that ran reused what a cache had kept, by their place in `step_secs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reused_steps: Vec<u32>,
     /// What its operations took, the longest first; none where no profile was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTime>,
 }
 
 impl StageRecord {
+    /// Times of the steps after the first that reused, or of those that did not.
+    fn later_steps(&self, reused: bool) -> impl Iterator<Item = Secs> + '_ {
+        let later = (0..).zip(&self.step_secs).skip(1);
+        later.filter(move |(place, _)| self.reused_steps.contains(place) == reused).map(|(_, secs)| *secs)
+    }
+
+    /// Their mean; none where none ran.
+    fn mean_later_step(&self, reused: bool) -> Option<Secs> {
+        let count = self.later_steps(reused).count();
+        (count > 0).then(|| self.later_steps(reused).sum::<Secs>() * (1.0 / count as f64))
+    }
+
     /// A stage of which nothing is known yet.
     pub fn new(stage: Stage) -> Self {
         Self {
@@ -132,6 +149,7 @@ impl StageRecord {
             predicted_host: None,
             steps: Vec::new(),
             step_secs: Vec::new(),
+            reused_steps: Vec::new(),
             operations: Vec::new(),
         }
     }
@@ -221,6 +239,9 @@ pub struct RunRecord {
     /// where that is not known, and in schemas before 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_need_bytes: Option<u64>,
+    /// What a cache of sampler steps came to, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
     /// Calls that the virtual GPU does not support, by name, with how often each was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unsupported_calls: BTreeMap<String, u64>,
@@ -340,23 +361,26 @@ impl RunRecord {
         f64::from(self.config.steps) / f64::from(self.config.steps_to_run())
     }
 
-    /// One sampler step as most are: the mean of those that ran after the first, which also pays for what happens once (kernels are chosen and loaded).
-    /// Where the steps' own times are not known, or only one ran, the mean of all.
+    /// One sampler step that computes, as most are: the mean of those that ran after the first, which also pays for what happens once (kernels are chosen and
+    /// loaded). Where the steps' own times are not known, or only one ran, the mean of all.
     pub fn step_secs(&self) -> Option<Secs> {
         let denoise = self.stage(Stage::Denoise)?;
-        match denoise.step_secs.split_first() {
-            Some((_, later)) if !later.is_empty() => Some(later.iter().copied().sum::<Secs>() * (1.0 / later.len() as f64)),
-            _ => Some(denoise.secs()? * (1.0 / f64::from(self.config.steps_to_run()))),
-        }
+        denoise.mean_later_step(false).or_else(|| Some(denoise.secs()? * (1.0 / f64::from(self.config.steps_to_run()))))
+    }
+
+    /// One sampler step that reuses what a cache has kept, where one ran.
+    pub fn reused_step_secs(&self) -> Option<Secs> {
+        self.stage(Stage::Denoise)?.mean_later_step(true)
     }
 
     /// The shortest and the longest of the sampler steps that ran after the first, where several were measured: how far repeated steps differ. Those of the
     /// virtual GPU are equal, and their time has an interval of its own.
     pub fn step_spread(&self) -> Option<[f64; 2]> {
         let denoise = self.stage(Stage::Denoise)?;
-        let later = denoise.step_secs.get(1..).filter(|later| later.len() > 1 && self.time_source == Some(Source::Measured))?;
+        let later: Vec<Secs> = denoise.later_steps(false).collect();
         let secs = || later.iter().map(|secs| secs.expected);
-        Some([secs().fold(f64::INFINITY, f64::min), secs().fold(0.0, f64::max)])
+        (later.len() > 1 && self.time_source == Some(Source::Measured))
+            .then(|| [secs().fold(f64::INFINITY, f64::min), secs().fold(0.0, f64::max)])
     }
 
     /// The first sampler step, where more than one ran: it also pays for what happens once.
@@ -367,8 +391,11 @@ impl RunRecord {
 
     /// All sampler steps: those that ran as they were, and each of the others as most are.
     pub fn denoise_secs(&self) -> Option<Secs> {
-        let left = f64::from(self.config.steps - self.config.steps_to_run());
-        Some(self.stage_secs(Stage::Denoise)? + self.step_secs()? * left)
+        let left = self.config.steps - self.config.steps_to_run();
+        let reused_that_ran = self.stage(Stage::Denoise)?.reused_steps.len() as u32;
+        let reused_left = self.cache.map_or(0, |cache| cache.reused_steps.saturating_sub(reused_that_ran)).min(left);
+        let reused = if reused_left > 0 { self.reused_step_secs()? * f64::from(reused_left) } else { Secs::default() };
+        Some(self.stage_secs(Stage::Denoise)? + self.step_secs()? * f64::from(left - reused_left) + reused)
     }
 
     /// From prompt to video, loading apart.

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use engine_protocol::{Config, GpuProfile, HostMemory, Moves, Stage};
 
+use crate::flexcache::CacheSize;
 use crate::weights::{Group, GroupName, GroupWork};
 
 /// Where a configuration wants a group of weights to live.
@@ -73,6 +74,11 @@ pub trait Component: Debug {
     /// What its stage holds of the host's memory beside weights and buffers, where a GPU computes: what computes on the host all the same, and what waits there.
     fn on_host(&self, _config: &Config) -> HostMemory {
         HostMemory { peak_bytes: Some(0), pinned_peak_bytes: 0 }
+    }
+
+    /// What is kept from one pass for those after it, where a cache does that.
+    fn kept_between_passes(&self, _config: &Config) -> Option<CacheSize> {
+        None
     }
 
     /// What the group `name` computes each time that it is used, where copies are to hide behind it; nothing where they need not.

@@ -4,6 +4,7 @@ use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, Res
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, batch, latent_bytes, number_bytes, prompt_embedding_bytes};
 use super::component::{Component, Wanted};
+use crate::flexcache::{CacheSize, kept_between_steps};
 use crate::transformer::Transformer;
 use crate::weights::{Group, GroupName, GroupWork};
 
@@ -71,6 +72,10 @@ impl Component for TransformerComponent<'_> {
         let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
         let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
         Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)
+    }
+
+    fn kept_between_passes(&self, config: &Config) -> Option<CacheSize> {
+        kept_between_steps(config, self.model)
     }
 
     fn work(&self, config: &Config, name: GroupName) -> GroupWork {

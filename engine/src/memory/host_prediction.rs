@@ -95,12 +95,12 @@ impl Held {
             let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
             loading = loading.larger(weights.plus(on_its_way));
         }
-        let (buffers, ring) = bytes_in_passing(component, places, types);
+        let (buffers, ring) = bytes_in_passing(component, places, config);
         let beside = if on_gpu {
             let on_host = component.on_host(config);
             let from_files = places.iter().any(|place| matches!(place, Place::Streamed { waits: Waits::InFile { .. }, .. }));
             Bytes {
-                pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64,
+                pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64 + kept_on_host(component, config),
                 // What comes from files comes by way of a ring in any case.
                 pageable: on_host.peak_bytes.unwrap_or(0) - on_host.pinned_peak_bytes
                     + if from_files && ring.is_none() { RING_BYTES as u64 } else { 0 },
@@ -111,6 +111,11 @@ impl Held {
         };
         Self { stage: component.stage(), weights, beside, loading }
     }
+}
+
+/// What a cache keeps on the host.
+fn kept_on_host(component: &dyn Component, config: &Config) -> u64 {
+    component.kept_between_passes(config).filter(|kept| kept.on_host).map_or(0, |kept| kept.tensors * kept.bytes as u64)
 }
 
 /// What is on its way of the largest tensor of `group`, a part at a time: as it lies in its file, or as it is drawn from a seed, in fp32 and twice.

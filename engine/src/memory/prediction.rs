@@ -9,6 +9,7 @@ use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
 use crate::cuda::allocator::block_bytes;
+use crate::flexcache::CacheSize;
 use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes};
 
 /// What will live where under `config` on `gpu`, or on a recent one where it is not known, and the predicted peak of each stage.
@@ -20,9 +21,9 @@ pub fn predict(config: &Config, components: &[Box<dyn Component + '_>], gpu: Opt
 
 /// As [`predict`], for a pipeline that is loaded for the stages from `first` on.
 pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
-    let (plan, types) = (Plan::new(config, components), WeightTypes::of(config));
+    let plan = Plan::new(config, components);
     let loaded = components.iter().filter(|component| component.stage() >= first);
-    let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), types)).collect();
+    let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), config)).collect();
     let of_stage = |stage| placed.iter().filter(move |placed| placed.component.stage() == stage).map(PlacedComponent::resident_bytes);
     let stages = Stage::ALL.map(|stage| PlannedStage {
         stage,
@@ -59,8 +60,8 @@ fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Compone
 
 /// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is
 /// page-locked where it may be.
-pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], types: WeightTypes) -> (u64, Option<i64>) {
-    let placed = PlacedComponent::new(component, places, types);
+pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], config: &Config) -> (u64, Option<i64>) {
+    let placed = PlacedComponent::new(component, places, config);
     (placed.buffer_bytes(), placed.passing_bytes())
 }
 
@@ -68,6 +69,7 @@ pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], type
 struct PlacedComponent<'a> {
     component: &'a dyn Component,
     groups: Vec<PlacedGroup>,
+    kept: Option<CacheSize>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,12 +82,13 @@ struct PlacedGroup {
 }
 
 impl<'a> PlacedComponent<'a> {
-    fn new(component: &'a dyn Component, places: &[Place], types: WeightTypes) -> Self {
+    fn new(component: &'a dyn Component, places: &[Place], config: &Config) -> Self {
+        let types = WeightTypes::of(config);
         let placed = |(group, &place): (&Group, &Place)| {
             let waiting = WaitingGroup::new(group, types);
             PlacedGroup { name: group.name, bytes: waiting.layout.bytes, unpacked_bytes: waiting.unpacked_bytes(), place }
         };
-        Self { component, groups: component.groups().iter().zip(places).map(placed).collect() }
+        Self { component, groups: component.groups().iter().zip(places).map(placed).collect(), kept: component.kept_between_passes(config) }
     }
 
     /// Its resident groups, which are one allocation.
@@ -94,9 +97,15 @@ impl<'a> PlacedComponent<'a> {
         if bytes == 0 { 0 } else { block_bytes(bytes) }
     }
 
-    /// What is there in passing for its groups: staging buffers, room to unpack one, and what they pass through on the host.
+    /// What is there in passing for its groups: staging buffers, room to unpack one, and what they pass through on the host; and what is kept between passes.
     fn buffers(&self) -> impl Iterator<Item = PlannedBuffers> {
-        self.staging().into_iter().chain(self.room_to_unpack()).chain(self.passing())
+        self.staging().into_iter().chain(self.room_to_unpack()).chain(self.cache()).chain(self.passing())
+    }
+
+    fn cache(&self) -> Option<PlannedBuffers> {
+        let CacheSize { tensors, bytes, on_host } = self.kept?;
+        let on_gpu = self.planned_buffers(BufferUse::Cache, tensors, bytes);
+        Some(if on_host { PlannedBuffers { purpose: BufferUse::CacheOnHost, buffer_bytes: bytes as u64, ..on_gpu } } else { on_gpu })
     }
 
     fn passing(&self) -> Option<PlannedBuffers> {

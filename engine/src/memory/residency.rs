@@ -1,5 +1,6 @@
 //! Residency: a model's groups where the plan puts them, given to the model one after the other. It decides nothing of where they are to be.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use engine_protocol::{DiskRate, NotPageLocked};
@@ -29,6 +30,8 @@ pub struct Residency {
     /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
     unpacked: Option<Tensor>,
     poisoned: bool,
+    /// Numbers of groups that the passes to come leave out.
+    left_out: Range<u32>,
     /// Those that come from their files.
     from_files: FromFiles,
     /// Whether not even a ring could be page-locked.
@@ -97,6 +100,7 @@ impl Residency {
             groups: Vec::new(),
             streamed: Vec::new(),
             prefetch: 0,
+            left_out: 0..0,
             staging: None,
             unpacked: None,
             poisoned: false,
@@ -203,6 +207,11 @@ impl Residency {
         self.staging = None;
     }
 
+    /// Says which numbered groups the passes to come leave out: they are not copied ahead.
+    pub fn leave_out(&mut self, numbers: Range<u32>) {
+        self.left_out = numbers;
+    }
+
     /// Gives the staging buffers back, and the room in which groups are unpacked: the stage that used them is over.
     pub fn release_staging(&mut self) {
         self.staging = None;
@@ -231,9 +240,11 @@ impl Residency {
     /// itself has to wait.
     fn fetch_ahead(&mut self, index: usize, may_wait: bool) -> Result<()> {
         let place = self.streamed.iter().position(|&streamed| streamed == index).expect("a streamed group");
-        for step in 1..self.staging.as_ref().map_or(0, Staging::count) {
-            // After the last group comes the first one: the next pass begins there.
-            let next = self.streamed[(place + step) % self.streamed.len()];
+        // After the last group comes the first one: the next pass begins there.
+        let after = (1..self.streamed.len()).map(|step| self.streamed[(place + step) % self.streamed.len()]);
+        let to_come: Vec<usize> =
+            after.filter(|&next| !self.is_left_out(next)).take(self.staging.as_ref().map_or(0, Staging::count).saturating_sub(1)).collect();
+        for next in to_come {
             let waits = self.device.is_cuda() && matches!(self.groups[next].home, Home::ByRing(..) | Home::InFile);
             if waits && !may_wait {
                 break;
@@ -244,6 +255,10 @@ impl Residency {
             }
         }
         Ok(())
+    }
+
+    fn is_left_out(&self, index: usize) -> bool {
+        self.groups[index].group.name.number.is_some_and(|number| self.left_out.contains(&number))
     }
 
     fn make_staging(&mut self) -> Result<()> {

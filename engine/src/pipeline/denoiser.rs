@@ -9,24 +9,43 @@ use super::loading::Loadable;
 use super::prompts::PromptEmbeddings;
 use crate::error::{Error, Result};
 use crate::finite;
+use crate::flexcache::{StepCache, Turn};
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::transformer::Transformer;
 use crate::weights::kind_of;
+
+/// Passes of guidance, by their place in a cache.
+const COND: usize = 0;
+const UNCOND: usize = 1;
 
 /// The transformers.
 #[derive(Debug)]
 pub(super) struct Denoiser {
     pool: Option<PoolSpec>,
     transformer: Transformer,
+    /// What some steps reuse, where the configuration has that.
+    cache: Option<StepCache>,
+    /// The transformer that predicted last.
+    last: usize,
     /// Weights of the only one, or of a pool's high-noise and its low-noise one; none where latents are denoised already.
     pub(super) weights: Vec<Loadable>,
 }
 
 impl Denoiser {
     /// One transformer with its weights, or a pool's two.
-    pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, weights: Vec<Loadable>) -> Self {
-        Self { pool, transformer, weights }
+    pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, cache: Option<StepCache>, weights: Vec<Loadable>) -> Self {
+        Self { pool, transformer, cache, last: 0, weights }
+    }
+
+    /// How much what `timesteps` become differs from step to step, over how much there is of it before: of the first step nothing. They are looked at all at once.
+    pub(super) fn changes(&mut self, link: &mut Link, timesteps: &[f64], modulations: bool) -> Result<Vec<f64>> {
+        let weights = self.weights[0].get()?;
+        let conditions = self.transformer.timestep_conditions(weights, timesteps, modulations, link.device.torch)?;
+        let conditions = link.download(&conditions)?.f_to_kind(Kind::Float)?.f_unbind(0)?;
+        let sum = |x: Tensor| -> Result<f64> { Ok(x.f_abs()?.f_sum(Kind::Double)?.f_double_value(&[])?) };
+        let changes = conditions.windows(2).map(|pair| Ok(sum(pair[1].f_sub(&pair[0])?)? / sum(pair[0].shallow_clone())?));
+        [Ok(0.0)].into_iter().chain(changes).collect()
     }
 
     /// One step of `denoising`. After an error it is as far as it was before.
@@ -34,18 +53,25 @@ impl Denoiser {
         if self.weights.is_empty() {
             return Err(Error::Input("there is no transformer: the pipeline was loaded for later stages".into()));
         }
-        let Some(timestep) = denoising.timestep() else {
+        let (Some(timestep), Some((place, turn))) = (denoising.timestep(), denoising.turn()) else {
             return Err(Error::Input("all steps are done: begin another denoising".into()));
         };
         let (expert, guidance_scale) = self.expert(config, timestep);
         let (step, total, is_computed) = (denoising.done() + 1, denoising.total(), link.device.computes);
-        let mut pass = Pass { config, link, transformer: &self.transformer, weights: self.weights[expert].get()?, timestep };
+        if std::mem::replace(&mut self.last, expert) != expert {
+            self.cache.iter_mut().for_each(StepCache::forget);
+        }
+        let weights = self.weights[expert].get()?;
+        let cache = self.cache.as_mut();
+        let mut pass = Pass { config, link, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
         let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts);
+        let reused = pass.reused;
         prediction
-            .and_then(|prediction| denoising.advance(&prediction, is_computed))
+            .and_then(|prediction| denoising.advance(&prediction, is_computed, reused))
             .map_err(|error| finite::in_step(error, step, total))?;
         if denoising.is_over() {
             self.weights.iter_mut().for_each(Loadable::release);
+            self.cache.iter_mut().for_each(StepCache::release);
         }
         Ok(())
     }
@@ -69,28 +95,45 @@ struct Pass<'a> {
     transformer: &'a Transformer,
     weights: &'a mut Residency,
     timestep: f64,
+    cache: Option<&'a mut StepCache>,
+    /// The step's place among all, and what it does.
+    place: usize,
+    turn: Turn,
+    /// Each prediction until now left blocks out.
+    reused: bool,
 }
 
 impl Pass<'_> {
     /// The prediction for `latents`, both on the CPU in fp32: cond, and uncond where there is guidance.
     fn with_guidance(&mut self, guidance_scale: f64, latents: &Tensor, prompts: &PromptEmbeddings) -> Result<Tensor> {
         if guidance_scale <= 1.0 {
-            return self.predict(latents, &prompts.cond()?);
+            return self.predict(COND, latents, &prompts.cond()?);
         }
         let [cond, uncond] = if self.config.guidance_batch == Some(true) {
-            let both = self.predict(&latents.f_repeat([2, 1, 1, 1, 1])?, &prompts.both)?;
+            let both = self.predict(COND, &latents.f_repeat([2, 1, 1, 1, 1])?, &prompts.both)?;
             [both.f_narrow(0, 0, 1)?, both.f_narrow(0, 1, 1)?]
         } else {
-            [self.predict(latents, &prompts.cond()?)?, self.predict(latents, &prompts.uncond()?)?]
+            [self.predict(COND, latents, &prompts.cond()?)?, self.predict(UNCOND, latents, &prompts.uncond()?)?]
         };
         // uncond + scale * (cond - uncond)
         Ok(uncond.f_lerp(&cond, guidance_scale)?)
     }
 
-    /// The prediction for `latents`, both on the CPU in fp32.
-    fn predict(&mut self, latents: &Tensor, prompt: &Tensor) -> Result<Tensor> {
+    /// The prediction for `latents`, both on the CPU in fp32, as that pass of guidance.
+    fn predict(&mut self, branch: usize, latents: &Tensor, prompt: &Tensor) -> Result<Tensor> {
         let input = self.link.upload(&latents.f_to_kind(kind_of(self.config.dtype))?)?;
-        let prediction = self.transformer.forward(self.weights, &input, self.timestep, prompt)?;
+        let prediction = if let Some(cache) = &mut self.cache {
+            let mut pass = cache.pass(branch, self.place, self.turn);
+            self.weights.leave_out(pass.left_out());
+            let prediction = self.transformer.forward_cached(self.weights, &input, self.timestep, prompt, &mut pass);
+            self.weights.leave_out(0..0);
+            self.reused &= pass.has_reused();
+            self.link.passed(cache.take_transfers());
+            prediction?
+        } else {
+            self.reused = false;
+            self.transformer.forward(self.weights, &input, self.timestep, prompt)?
+        };
         drop(input);
         self.link.download(&prediction)?.f_to_kind(Kind::Float).map_err(Into::into)
     }

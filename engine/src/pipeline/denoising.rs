@@ -1,6 +1,7 @@
 //! A denoising under way: its latents and its sampler, both on the CPU, so that it can go on in another pipeline. What predicts is not known
 //! here.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::Config;
@@ -8,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::finite;
+use crate::flexcache::{Turn, Turns};
 use crate::scheduler::Scheduler;
 
 /// The starting noise of a seed: what PyTorch's CPU generator draws in fp32.
@@ -29,18 +31,40 @@ pub struct Denoising {
     scheduler: Scheduler,
     /// `[1, channels, frames, height, width]`, fp32.
     latents: Tensor,
-    /// Of the steps that are taken.
-    timesteps: Vec<f64>,
+    /// The steps that are taken, by their place among all.
+    steps: Vec<usize>,
+    /// What each of all steps does, where a cache lets some leave blocks out.
+    turns: Option<Turns>,
     done: usize,
+    /// The last step left blocks out.
+    reused: bool,
 }
 
 impl Denoising {
-    /// From `noise`, no step taken yet.
-    pub fn new(config: &Config, noise: Tensor) -> Self {
-        let scheduler = Scheduler::new(config.sampler, config.steps as usize, config.flow_shift);
-        let steps = steps_to_run(config.steps as usize, config.steps_to_run() as usize);
-        let timesteps = steps.iter().map(|&step| scheduler.timesteps()[step]).collect();
-        Self { scheduler, latents: noise, timesteps, done: 0 }
+    /// From `noise`, no step taken yet. `turns` has what each of all steps does, where a cache lets some leave blocks out.
+    pub fn new(config: &Config, noise: Tensor, turns: Option<Turns>) -> Self {
+        let (all, wanted) = (config.steps as usize, config.steps_to_run() as usize);
+        let steps = match &turns {
+            Some(turns) if wanted < all => steps_with_reuse(&turns.turns, wanted),
+            _ => steps_to_run(all, wanted),
+        };
+        Self { scheduler: scheduler(config), latents: noise, steps, turns, done: 0, reused: false }
+    }
+
+    /// What each of all steps does, where a cache lets some leave blocks out.
+    pub fn turns(&self) -> Option<&Turns> {
+        self.turns.as_ref()
+    }
+
+    /// Whether the last step left blocks out.
+    pub fn has_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// The next step's place among all, and what it does; empty where all are done.
+    pub(super) fn turn(&self) -> Option<(usize, Turn)> {
+        let step = *self.steps.get(self.done)?;
+        Some((step, self.turns.as_ref().map_or(Turn::Compute, |turns| turns.turns[step])))
     }
 
     /// Steps that are done.
@@ -50,30 +74,31 @@ impl Denoising {
 
     /// Steps in all.
     pub fn total(&self) -> u32 {
-        self.timesteps.len() as u32
+        self.steps.len() as u32
     }
 
     /// Whether all steps are done.
     pub fn is_over(&self) -> bool {
-        self.done == self.timesteps.len()
+        self.done == self.steps.len()
     }
 
     /// The timestep of the next step; empty where all are done.
     pub(super) fn timestep(&self) -> Option<f64> {
-        self.timesteps.get(self.done).copied()
+        self.steps.get(self.done).map(|&step| self.scheduler.timesteps()[step])
     }
 
-    /// Takes the next step, by a model's prediction for the latents at its timestep. `is_computed`: the prediction has values.
+    /// Takes the next step, by a model's prediction for the latents at its timestep. `is_computed`: the prediction has values. `reused`: blocks
+    /// were left out.
     ///
     /// # Errors
     /// libtorch's, and latents that are not finite after it.
-    pub(super) fn advance(&mut self, prediction: &Tensor, is_computed: bool) -> Result<()> {
+    pub(super) fn advance(&mut self, prediction: &Tensor, is_computed: bool, reused: bool) -> Result<()> {
         let latents = self.scheduler.step(prediction, &self.latents)?;
         if is_computed {
             finite::check(&latents, || "the latents".into())?;
         }
         self.latents = latents;
-        self.done += 1;
+        (self.done, self.reused) = (self.done + 1, reused);
         Ok(())
     }
 
@@ -91,6 +116,21 @@ impl Denoising {
     }
 }
 
+/// The sampler that `config` means.
+pub(super) fn scheduler(config: &Config) -> Scheduler {
+    Scheduler::new(config.sampler, config.steps as usize, config.flow_shift)
+}
+
+/// As [`steps_to_run`], where some steps leave blocks out: the first that does is among them, one that does not beside the very first, and the last of all.
+fn steps_with_reuse(turns: &[Turn], wanted: usize) -> Vec<usize> {
+    let last = turns.len() - 1;
+    let first = |turn| (1..last).find(|&step| turns[step] == turn);
+    let needed: BTreeSet<usize> = [Some(0), first(Turn::Compute), first(Turn::Reuse), Some(last)].into_iter().flatten().collect();
+    let others = (1..last).filter(|step| !needed.contains(step)).take(wanted.saturating_sub(needed.len()));
+    let steps: BTreeSet<usize> = needed.iter().copied().chain(others).collect();
+    steps.into_iter().take(wanted).collect()
+}
+
 /// Which of `all` steps a run of `wanted` steps takes: all, or the first, the last, and some evenly between, so that each transformer of a pool
 /// is among what is measured.
 fn steps_to_run(all: usize, wanted: usize) -> Vec<usize> {
@@ -100,7 +140,18 @@ fn steps_to_run(all: usize, wanted: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::steps_to_run;
+    use super::{Turn, steps_to_run, steps_with_reuse};
+
+    #[test]
+    fn where_steps_leave_blocks_out_both_kinds_of_them_run() {
+        let turns = |reused: &[usize]| -> Vec<Turn> {
+            (0..50).map(|step| if reused.contains(&step) { Turn::Reuse } else { Turn::Compute }).collect()
+        };
+        assert_eq!(steps_with_reuse(&turns(&[6, 8]), 4), [0, 1, 6, 49]);
+        assert_eq!(steps_with_reuse(&turns(&[6, 8]), 6), [0, 1, 2, 3, 6, 49]);
+        assert_eq!(steps_with_reuse(&turns(&[1, 2, 4]), 4), [0, 1, 3, 49]);
+        assert_eq!(steps_with_reuse(&turns(&[]), 4), [0, 1, 2, 49]);
+    }
 
     #[test]
     fn a_part_of_the_steps_holds_the_first_and_the_last() {

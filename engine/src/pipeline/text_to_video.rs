@@ -25,7 +25,7 @@ use engine_protocol::{Config, DiskRate, HostRates, ModelSpec, Stage, Transfers};
 use tch::Tensor;
 
 use super::denoiser::Denoiser;
-use super::denoising::{Denoising, noise};
+use super::denoising::{Denoising, noise, scheduler};
 use super::frame_decoder::FrameDecoder;
 use super::link::Link;
 use super::loading::{Loadable, Loading};
@@ -35,6 +35,7 @@ use crate::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORME
 use crate::compute_device::ComputeDevice;
 use crate::error::{Error, Result};
 use crate::finite;
+use crate::flexcache::{StepCache, asks_for_modulations, turns};
 use crate::text_encoder::Tokenizer;
 use crate::transformer::Transformer;
 use crate::vae::FrameSink;
@@ -80,7 +81,7 @@ impl Pipeline {
             model: model.clone(),
             link: Link::new(device),
             prompts: PromptEncoder::new(&model.text_encoder, encoder_weights),
-            denoiser: Denoiser::new(transformer, model.pool.clone(), transformer_weights),
+            denoiser: Denoiser::new(transformer, model.pool.clone(), StepCache::of(config, model), transformer_weights),
             frames: FrameDecoder::new(&model.vae, vae_weights),
         })
     }
@@ -190,12 +191,30 @@ impl Pipeline {
         noise(self.config.seed, self.config.latent_shape(&self.model))
     }
 
+    /// A denoising from noise, no step taken yet: with it is settled which steps leave blocks out.
+    ///
+    /// # Errors
+    /// libtorch's, and a speed-up that a cache cannot reach.
+    pub fn begin(&mut self, noise: Tensor) -> Result<Denoising> {
+        let (config, model) = (&self.config, &self.model);
+        let timesteps = scheduler(config).timesteps().to_vec();
+        let computes = self.link.device.computes;
+        let turns = if config.flexcache.is_any() {
+            let asked = asks_for_modulations(config, model).filter(|_| computes);
+            let changes = asked.map(|modulations| self.denoiser.changes(&mut self.link, &timesteps, modulations)).transpose()?;
+            Some(turns(config, model, &timesteps, changes.as_deref(), computes)?)
+        } else {
+            None
+        };
+        Ok(Denoising::new(&self.config, noise, turns))
+    }
+
     /// Latents from noise. Both live on the CPU in fp32, where the sampler computes; `progress` hears of each step.
     ///
     /// # Errors
     /// libtorch's.
     pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
-        let mut denoising = Denoising::new(&self.config, noise);
+        let mut denoising = self.begin(noise)?;
         while !denoising.is_over() {
             self.step(prompts, &mut denoising)?;
             progress(denoising.done(), denoising.total());

@@ -111,27 +111,40 @@ pub(super) fn embed(
     timestep: f64,
     prompt: &Tensor,
 ) -> Result<(Tensor, Condition)> {
-    // 1. The timestep's waves through two layers, in fp32 throughout.
-    let waves = timestep_waves(spec.freq_dim, timestep)?.f_to_device(prompt.device())?;
-    let embedded = groups.with(TIME, |w| {
-        let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
-        w.linear("condition_embedder.time_embedder.linear_2", &inner)
-    })?;
+    let (timestep, modulation) = time(groups, spec, &[timestep], prompt.device())?;
+    let modulation = modulation.f_view([6, -1])?;
 
-    // 2. In the compute type from here on: six modulations of every channel.
-    let (timestep, modulation) = groups.with(MODULATION, |w| {
-        let timestep = embedded.f_to_kind(w.get("condition_embedder.time_proj.weight").kind())?;
-        let modulation = w.linear("condition_embedder.time_proj", &timestep.f_silu()?)?.f_view([6, -1])?;
-        Ok((timestep, modulation))
-    })?;
-
-    // 3. The prompt in the width of the hidden state, and the patches.
+    // The prompt in the width of the hidden state, and the patches.
     groups.with(PROMPT_AND_PATCHES, |w| {
         let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(timestep.kind())?)?;
         let _ = inner.f_gelu_("tanh")?;
         let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
         let hidden = patchify(w, spec.patch_size, grid, latents)?;
         Ok((hidden, Condition { modulation, timestep, prompt }))
+    })
+}
+
+/// What each of `timesteps` becomes: its embedding, and six modulations of every channel in a row, both in the compute type.
+///
+/// # Shapes
+/// `[timesteps, dim]` and `[timesteps, 6·dim]`.
+///
+/// # Errors
+/// libtorch's, and what `groups` ran into.
+pub(super) fn time(groups: &mut impl Groups, spec: &TransformerSpec, timesteps: &[f64], device: Device) -> Result<(Tensor, Tensor)> {
+    // 1. The waves through two layers, in fp32 throughout.
+    let waves = timesteps.iter().map(|&timestep| timestep_waves(spec.freq_dim, timestep)).collect::<Result<Vec<_>>>()?;
+    let waves = Tensor::f_cat(&waves, 0)?.f_to_device(device)?;
+    let embedded = groups.with(TIME, |w| {
+        let inner = w.linear("condition_embedder.time_embedder.linear_1", &waves)?.f_silu()?;
+        w.linear("condition_embedder.time_embedder.linear_2", &inner)
+    })?;
+
+    // 2. In the compute type from here on.
+    groups.with(MODULATION, |w| {
+        let timestep = embedded.f_to_kind(w.get("condition_embedder.time_proj.weight").kind())?;
+        let modulation = w.linear("condition_embedder.time_proj", &timestep.f_silu()?)?;
+        Ok((timestep, modulation))
     })
 }
 

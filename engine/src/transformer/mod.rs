@@ -9,8 +9,10 @@ mod embeddings;
 mod footprint;
 mod head_groups;
 mod model;
+mod pass_cache;
 mod rope;
 mod slices;
 
 pub use block::BLOCKS;
 pub use model::Transformer;
+pub use pass_cache::{NoCache, PassCache};

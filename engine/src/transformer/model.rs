@@ -1,10 +1,11 @@
 //! The whole transformer: from noisy latents, a timestep and a prompt to a prediction.
 
 use engine_protocol::{AttnType, Config, TransformerSpec};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Affine, Block};
 use super::embeddings::{self, Condition};
+use super::pass_cache::{NoCache, PassCache};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use crate::error::Result;
@@ -59,6 +60,21 @@ impl Transformer {
     /// # Errors
     /// libtorch's, what `groups` ran into, and latents that patches do not cover.
     pub fn forward(&self, groups: &mut impl Groups, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
+        self.forward_cached(groups, latents, timestep, prompt, &mut NoCache)
+    }
+
+    /// As [`Transformer::forward`], where `cache` may leave blocks out.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::forward`], and the cache's.
+    pub fn forward_cached(
+        &self,
+        groups: &mut impl Groups,
+        latents: &Tensor,
+        timestep: f64,
+        prompt: &Tensor,
+        cache: &mut impl PassCache,
+    ) -> Result<Tensor> {
         let spec = &self.spec;
         let grid = embeddings::patch_grid(spec, latents)?;
 
@@ -75,14 +91,30 @@ impl Transformer {
             condition: &condition,
             rope: &rope,
         };
-        for index in 0..spec.num_layers as u32 {
+        for index in cache.begin(&hidden)?..spec.num_layers as u32 {
             block.forward(groups, index, &hidden)?;
+            if cache.after_block(index, &hidden)? {
+                break;
+            }
         }
+        cache.end(&hidden)?;
 
         // 3. The values of each patch, put in their places.
         let values = groups.with(OUTPUT, |w| self.output(w, &hidden, &condition))?;
         drop(hidden);
         embeddings::unpatchify(spec.patch_size, grid, spec.out_channels, &values)
+    }
+
+    /// What the timesteps become before the blocks: their embeddings, or where `modulations` the six modulations of each.
+    ///
+    /// # Shapes
+    /// `[timesteps, dim]` or `[timesteps, 6·dim]`, on `device`.
+    ///
+    /// # Errors
+    /// libtorch's, and what `groups` ran into.
+    pub fn timestep_conditions(&self, groups: &mut impl Groups, timesteps: &[f64], modulations: bool, device: Device) -> Result<Tensor> {
+        let (timestep, modulation) = embeddings::time(groups, &self.spec, timesteps, device)?;
+        Ok(if modulations { modulation } else { timestep })
     }
 
     /// The last norm and projection, `[B, L, dim]` to `[B, L, pt·ph·pw·C_out]`.

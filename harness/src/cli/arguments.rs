@@ -83,6 +83,19 @@ pub(crate) struct CompareArguments {
     pub(crate) json: bool,
 }
 
+/// Arguments of `lowmem quality`.
+#[derive(Debug, Args)]
+pub(crate) struct QualityArguments {
+    /// Run directory
+    #[arg(value_name = "RUN")]
+    pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `lowmem sweep`.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArguments {
@@ -108,6 +121,9 @@ pub(crate) struct SweepArguments {
     /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
     #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run", "serve"])]
     pub(crate) slurm: Option<u16>,
+    /// Compare the videos of cases that give up quality with those that do not: PSNR and SSIM. For devices that compute
+    #[arg(long, conflicts_with_all = ["dry_run", "slurm"])]
+    pub(crate) quality: bool,
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
     #[command(flatten)]

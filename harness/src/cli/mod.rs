@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) use arguments::{
     AdviseArguments, AutotuneArguments, CalibrateArguments, CardsArguments, CompareArguments, DoctorArguments, ExportArguments,
     ExportFormat, FillTablesArguments, FlagsArguments, GenerateArguments, HistoryArguments, MaxArguments, MergeArguments, ModelsArguments,
-    ModelsCommand, OnArguments, PlanArguments, ProfileArguments, ReportArguments, SweepArguments, ValidateArguments,
+    ModelsCommand, OnArguments, PlanArguments, ProfileArguments, QualityArguments, ReportArguments, SweepArguments, ValidateArguments,
 };
 pub(crate) use options::{DeviceArguments, FormArguments, ListArguments, VideoArguments};
 
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Merge(MergeArguments),
     /// Hold two runs against each other, case by case; with --fail-above for CI
     Compare(CompareArguments),
+    /// Say what the cases of a run that give up quality cost of it: PSNR and SSIM of their videos
+    Quality(QualityArguments),
     /// Write the report of a run directory anew, from its records
     Report(ReportArguments),
     /// Write a run as CSV, Markdown, JSON, SQL or Parquet, for other programs

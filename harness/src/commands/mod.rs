@@ -20,6 +20,7 @@ pub(crate) mod on;
 mod one_video;
 pub(crate) mod plan;
 pub(crate) mod profile;
+pub(crate) mod quality;
 pub(crate) mod report;
 pub(crate) mod run_answer;
 pub(crate) mod schema;

@@ -123,6 +123,7 @@ fn print_groups(report: &PlanReport) {
         let name = match buffers.purpose {
             BufferUse::Staging => format!("{} staging buffer{plural}", buffers.count),
             BufferUse::Unpacking => "unpacking buffer".into(),
+            BufferUse::Cache | BufferUse::CacheOnHost => format!("step cache, {} tensor{plural}", buffers.count),
             BufferUse::Passing => "buffers to pass through".into(),
         };
         let home = if buffers.purpose.is_on_gpu() { Home::Gpu } else { Home::Pinned };
@@ -140,6 +141,7 @@ fn print_groups(report: &PlanReport) {
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
             "Unpacking buffer: 8-bit weights compute from it, one group at a time.",
         ),
+        (report.config.flexcache.is_any(), "Step cache: what some sampler steps reuse of those before them."),
     ];
     words.into_iter().filter(|(is_there, _)| *is_there).for_each(|(_, word)| say!("{word}"));
     say!();

@@ -1,6 +1,6 @@
 //! `lowmem schema`: what commands print with `--json`, as JSON schemas. `docs/schemas` is made from them.
 
-use engine_protocol::{Inventory, ModelSpec, RunRecord};
+use engine_protocol::{Inventory, ModelSpec, Quality, RunRecord};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
@@ -16,7 +16,7 @@ use crate::run_json::RunJson;
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 24] = [
+const COMMANDS: [Entry; 25] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
@@ -37,6 +37,7 @@ const COMMANDS: [Entry; 24] = [
     ("on", of::<VerdictJson<'_>>),
     ("plan", of::<plan::PlanJson>),
     ("profile", of::<RunRecord>),
+    ("quality", of::<Vec<Quality>>),
     ("report", of::<RunJson>),
     ("sweep", of::<RunJson>),
     ("sweep --dry-run", of::<sweep::DryRunJson>),

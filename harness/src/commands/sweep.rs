@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, run_answer, slurm, warn_of_attention, words_without};
+use super::{command_line, quality, run_answer, slurm, warn_of_attention, words_without};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -41,6 +41,9 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     }
     let testbeds = Testbeds::choose(&definition, arguments.device.wanted())?;
     let testbed = &testbeds.first;
+    if arguments.quality {
+        quality::refuse_virtual(testbed)?;
+    }
     let models = Models::load()?;
     let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
     let on = testbeds.with_cases(&definition, &cases)?;
@@ -91,6 +94,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let schedule = Schedule { gpus: &testbeds.several, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
+    let mut has_quality = true;
     let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
     let ran = schedule.run(&open, &progress, |record| {
         store.append(record)?;
@@ -100,6 +104,10 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     progress.finish();
     // The weights that cases shared go with it.
     drop(schedule);
+    if arguments.quality && ran.is_ok() && !interrupt.is_wanted() {
+        let code = quality::measure(store.dir(), &store.run(), testbed, &interrupt)?;
+        has_quality = code == ExitCode::Done;
+    }
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);
@@ -110,7 +118,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let code = if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
         ExitCode::Interrupted
-    } else if run.has_failures() {
+    } else if run.has_failures() || !has_quality {
         ExitCode::CasesFailed
     } else {
         ExitCode::Done

@@ -268,9 +268,14 @@ mod tests {
 
     #[test]
     fn shipped_sweeps_have_distinct_cases() {
-        for (name, count, gpus) in
-            [("default", 8, 0), ("memory-levels", 16, 0), ("hardware", 128, 8), ("flags", 39, 0), ("combinations", 48, 0)]
-        {
+        for (name, count, gpus) in [
+            ("default", 8, 0),
+            ("memory-levels", 16, 0),
+            ("hardware", 128, 8),
+            ("flags", 39, 0),
+            ("combinations", 60, 0),
+            ("flexcache", 24, 0),
+        ] {
             let definition = Definition::load(name).expect(name);
             let expanded =
                 expand(&definition, &Models::load().expect("models"), Rules { device: Device::Virtual, may_shorten: true }).expect(name);

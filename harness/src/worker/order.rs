@@ -71,7 +71,7 @@ impl Order {
             Event::Finished { .. } | Event::OutOfMemory { .. } | Event::OutOfHostMemory { .. } | Event::Failed { .. } => {
                 self.last_word = Some(name);
             }
-            Event::Started { .. } | Event::Planned { .. } | Event::Progress { .. } => {}
+            Event::Started { .. } | Event::Planned { .. } | Event::Progress { .. } | Event::CachePlanned { .. } => {}
         }
         Ok(())
     }
@@ -87,6 +87,7 @@ fn name(event: &Event) -> String {
         Event::StageBegun { stage } => of("stage_begun", *stage),
         Event::Progress { stage, .. } => of("progress", *stage),
         Event::StepEnded { .. } => "step_ended".into(),
+        Event::CachePlanned { .. } => "cache_planned".into(),
         Event::StageEnded { stage, .. } => of("stage_ended", *stage),
         Event::Finished { .. } => "finished".into(),
         Event::OutOfMemory { .. } => "out_of_memory".into(),
@@ -106,7 +107,9 @@ fn figures(event: &Event) -> Result<(), String> {
             return check("", &told);
         }
         // Without a figure, or with none that is summed up.
-        Event::Started { .. } | Event::StageBegun { .. } | Event::Progress { .. } | Event::Failed { .. } => return Ok(()),
+        Event::Started { .. } | Event::StageBegun { .. } | Event::Progress { .. } | Event::CachePlanned { .. } | Event::Failed { .. } => {
+            return Ok(());
+        }
     };
     check("", &serde_json::to_value(event).unwrap_or_default())?;
     memory.map_or(Ok(()), peaks)

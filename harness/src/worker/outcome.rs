@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    Config, Device, Event, HostShortage, Lowered, Outcome, PeakParts, PlannedHost, PlannedStage, Request, RunRecord, SCHEMA, Secs, Source,
-    Stage, StageRecord, Transfers, gib,
+    CacheDecision, CacheUse, Config, Device, Event, HostShortage, Lowered, Outcome, PeakParts, PlannedHost, PlannedStage, Request,
+    RunRecord, SCHEMA, Secs, Source, Stage, StageRecord, Transfers, gib,
 };
 use host_memory::{PageLockLimit, page_lock_limit};
 use virtual_gpu_protocol::ProcessReport;
@@ -50,6 +50,10 @@ pub(super) struct Transcript {
     steps: Vec<PeakParts>,
     /// Of the open stage.
     step_secs: Vec<Secs>,
+    /// Of the open stage.
+    reused_steps: Vec<u32>,
+    /// What was planned of a cache.
+    cache: Option<(CacheDecision, Option<u32>)>,
     verdict: Option<Verdict>,
     order: Order,
     /// The first line that is no event or contradicts another one, and why.
@@ -110,7 +114,11 @@ impl Transcript {
             }
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
-            Event::StepEnded { parts, secs } => {
+            Event::CachePlanned { decided, reused_steps } => self.cache = Some((decided, reused_steps)),
+            Event::StepEnded { parts, secs, reused } => {
+                if reused {
+                    self.reused_steps.push(self.step_secs.len() as u32);
+                }
                 self.steps.extend(parts);
                 self.step_secs.extend(secs);
             }
@@ -141,13 +149,14 @@ impl Transcript {
     fn keep(&mut self, record: StageRecord) {
         let stage = record.stage;
         let (steps, step_secs) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.step_secs));
+        let reused_steps = std::mem::take(&mut self.reused_steps);
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
         let planned = self.planned.iter().find(|planned| planned.stage == stage);
         let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
         let planned_host = self.planned_host.iter().find(|planned| planned.stage == stage);
         let predicted_host = planned_host.map(|planned| planned.memory);
-        self.stages.push(StageRecord { predicted_peak_allocated_bytes, predicted_host, steps, step_secs, ..record });
+        self.stages.push(StageRecord { predicted_peak_allocated_bytes, predicted_host, steps, step_secs, reused_steps, ..record });
         self.stages.sort_by_key(|record| record.stage);
     }
 
@@ -182,6 +191,8 @@ impl Transcript {
             Some(Verdict::Finished(transfers)) => transfers,
             _ => None,
         };
+        let reused_that_ran: usize = self.stages.iter().map(|stage| stage.reused_steps.len()).sum();
+        let cache = self.cache.map(|(decided, planned)| CacheUse { decided, reused_steps: planned.unwrap_or(reused_that_ran as u32) });
         let predicted_need_bytes = self.predicted_need_bytes().filter(|_| ending.outcome == Outcome::Oom);
         let pinned = self.stages.iter().filter_map(|stage| stage.host).map(|host| host.pinned_peak_bytes);
         let pinned_peak_bytes = pinned.max().filter(|_| request.device.is_cuda() && ending.outcome == Outcome::Ok);
@@ -226,6 +237,7 @@ impl Transcript {
             gpu_state: None,
             is_skipped: false,
             predicted_need_bytes,
+            cache,
             unsupported_calls: report.map(|report| report.unsupported).unwrap_or_default(),
         }
     }

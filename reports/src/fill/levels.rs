@@ -32,15 +32,16 @@ pub(super) fn memory(video: &Video<'_>, record: &RunRecord, is_compared: bool, n
     Some(format!("{:.2} GiB{}{sign}", gib(peak), compared.unwrap_or_default()))
 }
 
-/// Speed at a level: the ratio to level 0, and the time.
-pub(super) fn speed(video: &Video<'_>, record: &RunRecord, notes: &mut Footnotes) -> Option<String> {
+/// Speed at a level: the ratio to level 0 of the `plain` video, and the time.
+pub(super) fn speed(video: &Video<'_>, plain: &Video<'_>, record: &RunRecord, notes: &mut Footnotes) -> Option<String> {
     let level = usize::from(record.config.low_mem_level);
     if need(record).is_some() {
         return Some(format!("does not fit{}", notes.sign(of_memory(video, record))));
     }
     let secs = video.secs_at(level)?;
     let sign = notes.sign(of_time(video, record));
-    Some(match video.speed_at(level) {
+    let speed = plain.secs_at(0).map(|level_0| level_0.expected / secs.expected);
+    Some(match speed {
         Some(speed) => format!("{speed:.2}x ({}){sign}", time(secs.expected)),
         // Without level 0 there is nothing to hold it against.
         None => format!("{}{sign}", time(secs.expected)),

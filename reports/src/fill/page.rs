@@ -16,10 +16,10 @@ use super::use_cases::UseCase;
 use super::videos::{Video, is_named, videos};
 use crate::run::Run;
 
-/// What is combined with a level, by the words of its heading: the flag that a run of it has, and why there is none.
+/// What is combined with a level, by the words of its heading: the flag that a run of it has, and why there is none, where there can be none yet.
 const COMBINATIONS: [(&[&str], &str, &str, &str); 3] = [
     (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage", "SageAttention is not built yet"),
-    (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache", "caches are not built yet"),
+    (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache", ""),
     (&["parallelism", "parallel", "cp"], "cp_size=", "cp_size=2", "splitting a video over GPUs is not built yet"),
 ];
 
@@ -160,7 +160,7 @@ impl<'d> Page<'d, '_, '_> {
         };
         let peak = told.filter(|_| self.is_wanted(row, vram)).and_then(|(video, record)| memory(video, record, false, &mut self.notes));
         self.put_cell(row, vram, peak, open("VRAM"));
-        let ratio = told.filter(|_| self.is_wanted(row, in_speed)).and_then(|(video, record)| speed(video, record, &mut self.notes));
+        let ratio = told.filter(|_| self.is_wanted(row, in_speed)).and_then(|(video, record)| speed(video, video, record, &mut self.notes));
         self.put_cell(row, in_speed, ratio, open("speed"));
         let lives = told.filter(|_| self.is_wanted(row, in_components)).map(|(video, record)| {
             format!("{}{}", components(record.config_run()), self.notes.sign(format!("By the configuration that ran: {}.", subject(video))))
@@ -261,12 +261,9 @@ impl<'d> Page<'d, '_, '_> {
             return;
         }
         let told = told_of(&self.videos, level);
-        let figure =
-            told.and_then(
-                |(video, record)| {
-                    if is_memory { memory(video, record, true, &mut self.notes) } else { speed(video, record, &mut self.notes) }
-                },
-            );
+        let figure = told.and_then(|(video, record)| {
+            if is_memory { memory(video, record, true, &mut self.notes) } else { speed(video, video, record, &mut self.notes) }
+        });
         let what = if is_memory { "VRAM" } else { "speed" };
         self.put(line, at, figure, |page| Open::new(line, &page.place(line, what), &format!("{} {}", page.on(), with_level_0(level))));
     }
@@ -290,15 +287,16 @@ impl<'d> Page<'d, '_, '_> {
         let level = named.unwrap_or(COMBINED_LEVEL);
         let is_combined = |video: &&&Video<'_>| matches!(video.flags.as_slice(), [only] if only.starts_with(flag));
         let told = self.videos.iter().filter(is_combined).find_map(|video| Some((*video, video.fits_at(level)?)));
-        let figure =
-            told.and_then(
-                |(video, record)| {
-                    if is_memory { memory(video, record, true, &mut self.notes) } else { speed(video, record, &mut self.notes) }
-                },
-            );
+        let figure = told.and_then(|(video, record)| {
+            // Without the combination it is the same video on the same card.
+            let is_plain = |other: &&&Video<'_>| other.flags.is_empty() && other.is_same_but_for_flags(video);
+            let plain = self.videos.iter().find(is_plain).copied().unwrap_or(video);
+            if is_memory { memory(video, record, true, &mut self.notes) } else { speed(video, plain, record, &mut self.notes) }
+        });
         let what = if is_memory { "VRAM" } else { "speed" };
         self.put(line, at, figure, |page| {
-            Open::new(line, &page.place(line, what), &format!("{} low_mem_level={level} {setting}", page.on())).not_built(why_not)
+            let open = Open::new(line, &page.place(line, what), &format!("{} low_mem_level=0,{level} {setting}", page.on()));
+            if why_not.is_empty() { open } else { open.not_built(why_not) }
         });
     }
 

@@ -20,6 +20,12 @@ pub(super) struct Video<'a> {
 }
 
 impl<'a> Video<'a> {
+    /// Whether `other` is the same video on the same card, with flags of its own perhaps.
+    pub(super) fn is_same_but_for_flags(&self, other: &Self) -> bool {
+        let of = |video: &Self| (video.config.model.clone(), video.config.resolution, video.config.frames, video.card_gb());
+        of(self) == of(other)
+    }
+
     /// The record at a level.
     pub(super) fn at(&self, level: usize) -> Option<&'a RunRecord> {
         self.levels.get(level).copied().flatten()
@@ -33,11 +39,6 @@ impl<'a> Video<'a> {
     /// The time at a level.
     pub(super) fn secs_at(&self, level: usize) -> Option<Secs> {
         total_secs(self.at(level)?)
-    }
-
-    /// The time at level 0 over that at a level: how fast it is.
-    pub(super) fn speed_at(&self, level: usize) -> Option<f64> {
-        Some(self.secs_at(0)?.expected / self.secs_at(level)?.expected)
     }
 
     /// Pixels of a frame.

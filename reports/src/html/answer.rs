@@ -90,6 +90,7 @@ impl<'a> Answer<'a> {
             said.push(sentences::sentence(run, verdict));
         }
         said.extend(best.and_then(sentences::steps_that_ran));
+        said.extend(best.and_then(sentences::steps_reused));
         Self {
             word,
             class,

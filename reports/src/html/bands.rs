@@ -15,7 +15,7 @@ pub(super) struct Band {
     /// The same as people say it.
     pub time: String,
     /// What its peak was made of, in the order of [`PeakParts::NAMES`]; empty where that is not known.
-    pub parts: Option<[u64; 8]>,
+    pub parts: Option<[u64; 9]>,
     /// Its peak of reserved bytes.
     pub reserved: Option<u64>,
     /// What the device holds beside what is reserved: the CUDA context and the libraries' own memory.
@@ -104,7 +104,7 @@ mod tests {
         let mut record = samples::ok("a", 1, 10);
         (record.config.steps, record.config.steps_measured) = (50, Some(4.into()));
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
-        denoise.steps = [8, 8, 8, 9].map(|gib| PeakParts::new([gib * GIB, 0, 0, 0, 0, 0, 0], 10 * GIB)).to_vec();
+        denoise.steps = [8, 8, 8, 9].map(|gib| PeakParts::new([gib * GIB, 0, 0, 0, 0, 0, 0, 0], 10 * GIB)).to_vec();
         denoise.step_secs = [3.0, 2.0, 2.0, 2.0].map(Secs::measured).to_vec();
         let found = bands(&record);
         let told: Vec<_> = found.iter().map(|band| (band.name.as_str(), band.secs)).collect();

@@ -22,8 +22,8 @@ use crate::words::time_with_range;
 pub(super) struct Data<'a> {
     sweep: &'a str,
     capacity_bytes: Option<u64>,
-    parts: [&'static str; 8],
-    meanings: [&'static str; 8],
+    parts: [&'static str; 9],
+    meanings: [&'static str; 9],
     /// The columns of `results.csv`, in order.
     columns: Vec<&'static str>,
     /// Of columns in which the cases do not differ, by their place, the cell.

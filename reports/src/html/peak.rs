@@ -6,12 +6,13 @@ use super::figure::Figure;
 use crate::columns::PARTS;
 
 /// What each part is, in the order of [`PeakParts::NAMES`].
-pub(super) const MEANINGS: [&str; 8] = [
+pub(super) const MEANINGS: [&str; 9] = [
     "weights that stay on the GPU",
     "buffers in which streamed weights take turns",
     "what the arithmetic makes on its way, and all that has no other name",
     "what cuBLAS, cuDNN and attention ask for beside their results",
     "frames that the VAE's convolutions remember",
+    "what a cache keeps from one sampler step for the next",
     "finished frames on their way out",
     "latents and prompt embeddings",
     "what the allocator holds and no tensor uses",

@@ -102,6 +102,8 @@ pub enum Results {
     Same,
     /// It is the same but for rounding, or for seams between tiles.
     Close,
+    /// It comes near it, and some of its quality is given up for time.
+    Lossy,
     /// It is another video.
     Other,
 }
@@ -112,6 +114,7 @@ impl Results {
         match self {
             Results::Same => "the same bits",
             Results::Close => "the same but for rounding or seams",
+            Results::Lossy => "near it: some quality is given up",
             Results::Other => "another video",
         }
     }

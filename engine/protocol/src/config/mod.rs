@@ -5,6 +5,7 @@
 mod effect;
 mod error;
 mod flag;
+mod flexcache;
 mod lower;
 mod resolve;
 mod settings;
@@ -13,6 +14,7 @@ mod tell;
 
 pub use error::ConfigError;
 pub use flag::{At, FlagOf, Group, Results};
+pub use flexcache::Published;
 pub use resolve::PARTS_OF_A_BLOCK;
 pub use settings::{flag, flattened, parse_setting, parse_values, setting_text};
 pub use table::{Config, FLAGS, Flag, Settings};

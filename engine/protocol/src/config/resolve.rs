@@ -35,6 +35,7 @@ impl Config {
         config.model.clone_from(&model.name);
         config.fit_video(model)?;
         config.resolve_sampling(model)?;
+        config.resolve_flexcache(device, model)?;
         config.resolve_arithmetic(device, model)?;
         config.resolve_streaming(model)?;
         config.resolve_vae(settings, model)?;

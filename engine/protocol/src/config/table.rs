@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution,
-    Sampler, StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
+    ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -30,6 +30,8 @@ pub(super) const LAST_LEVEL: u8 = 3;
 
 const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
+const NO_CACHE: &str = "there is no cache: set flexcache=teacache, for example";
+const THRESHOLD: &str = "only flexcache=teacache, magcache and firstblock go by a threshold";
 const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
 
 fn about(group: Group, results: Results) -> About<Config> {
@@ -78,8 +80,45 @@ flags! {
         sometimes guidance_batch: bool = Always(false),
             about(Group::Sampling, Results::Close).idle(|config| !config.has_guidance(), GUIDANCE);
 
-        /// Which steps a cache lets be skipped. No cache is built yet.
-        always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Close).of_diffusion();
+        /// Which cache lets sampler steps leave out transformer blocks. It saves time and changes the video.
+        always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Lossy).of_diffusion();
+
+        /// How much a step may differ and still be left out: for `teacache`, `magcache` and `firstblock`.
+        sometimes flexcache_threshold: f64 = Derived("what was published for the cache and the model: `docs/caches.md`"),
+            about(Group::Sampling, Results::Lossy).at_least(0).of_diffusion()
+                .idle(|config| !config.flexcache.has_threshold(), THRESHOLD)
+                .idle(|config| config.flexcache_speedup.is_some(), "flexcache_speedup sets it: leave one of the two out");
+
+        /// How many times as fast the steps are to be: the threshold is set so that so many are left out. For `teacache` and `magcache`.
+        sometimes flexcache_speedup: f64 = Derived("nothing: flexcache_threshold says"),
+            about(Group::Sampling, Results::Lossy).range(1, 8).of_diffusion()
+                .idle(|config| !config.flexcache.is_known_before(), "only flexcache=teacache and flexcache=magcache can be set so");
+
+        /// Steps at the start that are computed: of each transformer, where a model has two.
+        sometimes flexcache_warmup: u32 = Derived("what was published for the cache"),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(0, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+
+        /// Steps at the end that are computed.
+        sometimes flexcache_cooldown: u32 = Derived("what was published for the cache"),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(0, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+
+        /// At most so many steps from one that is computed to the next.
+        sometimes flexcache_interval: u32 = Derived("5 for taylorseer, 3 for magcache, 2 for blockdance; no limit for the others"),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+
+        /// Order of TaylorSeer's extrapolation: 0 repeats, 1 goes on in a line. It keeps one tensor more than this number.
+        sometimes flexcache_order: u32 = Always(1),
+            about(Group::Sampling, Results::Lossy).range(0, 3).of_diffusion()
+                .idle(|config| config.flexcache != Flexcache::Taylorseer, "only flexcache=taylorseer extrapolates");
+
+        /// BlockDance's block: those up to it are left out.
+        sometimes flexcache_block: u32 = Derived("20, or the middle one of fewer"),
+            about(Group::Sampling, Results::Lossy).range(0, 1000).of_diffusion()
+                .idle(|config| config.flexcache != Flexcache::Blockdance, "only flexcache=blockdance begins in the middle");
+
+        /// Where a cache keeps what it reuses.
+        sometimes flexcache_offload: FlexcacheOffload = FromLevel(3, FlexcacheOffload::Cpu, FlexcacheOffload::Off),
+            about(Group::Placement, Results::Same).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
 
         /// The memory level: a preset of the flags below. 0 keeps everything on the GPU, 1 decodes in tiles, 2 also runs the text encoder on the CPU, 3 also
         /// streams the transformer.

@@ -8,6 +8,6 @@ mod words;
 pub(crate) use value::text;
 pub use value::{FlagValue, Kind, told};
 pub use words::{
-    Allocator, AttnType, Dtype, Flexcache, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler,
-    StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, Dtype, Flexcache, FlexcacheOffload, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory, ResidentBlocks,
+    Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype,
 };

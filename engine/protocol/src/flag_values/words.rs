@@ -116,12 +116,47 @@ words! { only
 }
 
 words! { only
-    /// Which steps a cache lets be skipped.
+    /// Which cache lets sampler steps leave out transformer blocks.
     Flexcache {
-        /// None: every step is computed. Nothing else is built yet.
+        /// None: every step computes all blocks.
         None = "none",
+        /// TeaCache: a step whose timestep embedding has changed little adds what the blocks added before.
+        Teacache = "teacache",
+        /// MagCache: the same, by published ratios of what the blocks add from step to step.
+        Magcache = "magcache",
+        /// First-block cache: a step whose first block adds nearly what it added before leaves out the others.
+        Firstblock = "firstblock",
+        /// TaylorSeer on what all blocks add: between two computed steps it is extrapolated.
+        Taylorseer = "taylorseer",
+        /// BlockDance: every other step begins with a block in the middle, from the state that the step before had there.
+        Blockdance = "blockdance",
     }
     nothing: None
+}
+
+words! {
+    /// Where a cache keeps what it reuses.
+    FlexcacheOffload {
+        /// On the GPU.
+        Off = "off",
+        /// On the host, page-locked; it crosses the bus in slices, when a step needs it.
+        Cpu = "cpu",
+    }
+}
+
+impl FlagValue for FlexcacheOffload {
+    fn kind() -> Kind {
+        Kind::WordOrSwitch(Self::words())
+    }
+
+    /// YAML takes `off` for `false`.
+    fn read(value: &Value) -> Option<Self> {
+        Self::named(&text(value)?).or_else(|| Some(if bool::read(value)? { Self::Cpu } else { Self::Off }))
+    }
+
+    fn tell(&self) -> Value {
+        Value::from(self.name())
+    }
 }
 
 words! {

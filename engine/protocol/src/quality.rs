@@ -1,0 +1,41 @@
+//! What a configuration that gives up quality costs of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Config, Device, Flexcache, WeightDtype};
+
+/// How near the video of a case is to the one of the same seed that gives nothing up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Quality {
+    /// The case.
+    pub case: String,
+    /// What computed both videos.
+    pub device: Device,
+    /// The peak signal-to-noise ratio of all frames in dB; empty where they are the same to the bit.
+    pub psnr_db: Option<f64>,
+    /// The mean structural similarity of the frames: 1 where they are the same.
+    pub ssim: f64,
+    /// The norm of the difference of the latents over that of the exact ones.
+    pub latents_error: f64,
+}
+
+impl Config {
+    /// The same without what gives up quality: a cache of sampler steps, weights in 8 bits. None where nothing does.
+    pub fn exact(&self) -> Option<Self> {
+        let exact = Self {
+            flexcache: Flexcache::None,
+            flexcache_threshold: None,
+            flexcache_speedup: None,
+            flexcache_warmup: None,
+            flexcache_cooldown: None,
+            flexcache_interval: None,
+            flexcache_order: None,
+            flexcache_block: None,
+            flexcache_offload: None,
+            weight_dtype: WeightDtype::AsStored,
+            ..self.clone()
+        };
+        (exact != *self).then_some(exact)
+    }
+}

@@ -1,0 +1,286 @@
+//! What a pass of the transformer adds in place of the blocks that it leaves out, and what it keeps for those after it.
+
+use std::ops::Range;
+
+use engine_protocol::{Config, Flexcache, FlexcacheOffload, ModelSpec, Transfers};
+use tch::{Kind, Tensor};
+
+use super::kept::{Crossing, Kept, tensors_of_a_pass};
+use super::steps::{Turn, first_block_threshold};
+use crate::error::Result;
+use crate::transformer::PassCache;
+
+/// Nothing is on the host that is needed: it is written alone.
+const WRITES: Crossing = Crossing { reads: false, writes: true };
+const READS: Crossing = Crossing { reads: true, writes: false };
+const CHANGES: Crossing = Crossing { reads: true, writes: true };
+
+/// A cache of sampler steps: what it has kept of each pass of guidance.
+#[derive(Debug)]
+pub struct StepCache {
+    method: Flexcache,
+    on_host: bool,
+    tensors: usize,
+    threshold: f64,
+    /// Of BlockDance.
+    block: u32,
+    layers: u32,
+    /// Cond and uncond; the first alone where both are one pass.
+    branches: [Branch; 2],
+    transfers: Transfers,
+}
+
+/// What is kept of one pass.
+#[derive(Debug, Default)]
+struct Branch {
+    kept: Kept,
+    /// The step that was computed last, where what is kept is of it.
+    computed: Option<usize>,
+    /// TaylorSeer: how many of the tensors mean something.
+    known: usize,
+    /// And how far the last two computed steps are apart.
+    distance: usize,
+}
+
+impl StepCache {
+    /// The cache of `config`, with nothing kept; none where it has none.
+    pub fn of(config: &Config, model: &ModelSpec) -> Option<Self> {
+        Some(Self {
+            method: config.flexcache,
+            on_host: config.flexcache_offload == Some(FlexcacheOffload::Cpu),
+            tensors: tensors_of_a_pass(config)?,
+            threshold: first_block_threshold(config),
+            block: config.flexcache_block.unwrap_or(0),
+            layers: model.transformer.num_layers as u32,
+            branches: [Branch::default(), Branch::default()],
+            transfers: Transfers::default(),
+        })
+    }
+
+    /// What was kept is of no use any more: another transformer goes on. Its memory serves that.
+    pub fn forget(&mut self) {
+        self.branches.iter_mut().for_each(|branch| (branch.computed, branch.known) = (None, 0));
+    }
+
+    /// Gives its memory back.
+    pub fn release(&mut self) {
+        self.branches = [Branch::default(), Branch::default()];
+    }
+
+    /// What crossed between host and device since this was asked last.
+    pub fn take_transfers(&mut self) -> Transfers {
+        std::mem::take(&mut self.transfers)
+    }
+
+    /// One pass of guidance of `step`, whose turn it is to do that.
+    pub fn pass(&mut self, branch: usize, step: usize, turn: Turn) -> Pass<'_> {
+        let has_kept = self.branches[branch].computed.is_some();
+        // Without anything kept there is nothing to reuse: an earlier attempt at this step was at another memory level, for example.
+        let turn = if has_kept { turn } else { Turn::Compute };
+        Pass { cache: self, branch, step, turn, reused: false }
+    }
+}
+
+/// One pass. The transformer tells it how far it is.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    cache: &'a mut StepCache,
+    branch: usize,
+    step: usize,
+    turn: Turn,
+    reused: bool,
+}
+
+impl Pass<'_> {
+    /// Blocks that it is known to leave out before it begins.
+    pub fn left_out(&self) -> Range<u32> {
+        match (self.turn, self.cache.method) {
+            (Turn::Reuse, Flexcache::Blockdance) => 0..self.cache.block + 1,
+            (Turn::Reuse, Flexcache::Firstblock) => 1..self.cache.layers,
+            (Turn::Reuse, _) => 0..self.cache.layers,
+            (Turn::Compute | Turn::Ask, _) => 0..0,
+        }
+    }
+
+    /// Whether it left blocks out.
+    pub fn has_reused(&self) -> bool {
+        self.reused
+    }
+
+    fn each(
+        &mut self,
+        places: &[usize],
+        crossing: Crossing,
+        hidden: &Tensor,
+        change: impl FnMut(&mut [Tensor], &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.cache.branches[self.branch].kept.each(places, crossing, hidden, &mut self.cache.transfers, change)
+    }
+
+    /// Writes `hidden` with its sign turned, for what comes of it to be added.
+    fn keep_input(&mut self, place: usize, hidden: &Tensor) -> Result<()> {
+        self.each(&[place], WRITES, hidden, |kept, hidden| {
+            kept[0].f_copy_(hidden)?;
+            let _ = kept[0].f_neg_()?;
+            Ok(())
+        })
+    }
+
+    /// Adds `hidden`: what is there is what was added to the input.
+    fn keep_output(&mut self, place: usize, hidden: &Tensor) -> Result<()> {
+        self.each(&[place], CHANGES, hidden, |kept, hidden| {
+            let _ = kept[0].f_add_(hidden)?;
+            Ok(())
+        })
+    }
+
+    /// Adds what is kept to `hidden`.
+    fn add(&mut self, place: usize, hidden: &Tensor) -> Result<()> {
+        self.reused = true;
+        self.each(&[place], READS, hidden, |kept, hidden| {
+            let _ = hidden.f_add_(&kept[0])?;
+            Ok(())
+        })
+    }
+
+    /// Adds what TaylorSeer makes of what is kept: the sum of the differences, each with the distance to its power over the faculty of that.
+    fn add_extrapolated(&mut self, hidden: &Tensor) -> Result<()> {
+        self.reused = true;
+        let branch = &self.cache.branches[self.branch];
+        let distance = (self.step - branch.computed.unwrap_or(self.step)) as f64;
+        let places: Vec<usize> = (0..branch.known).collect();
+        self.each(&places, READS, hidden, |kept, hidden| {
+            let mut factor = 1.0;
+            for (order, difference) in kept.iter_mut().enumerate() {
+                factor *= if order == 0 { 1.0 } else { distance / order as f64 };
+                let _ = hidden.f_add_(&difference.f_mul_scalar(factor)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The differences anew, of the newest residual, which is in the last place: each is the next lower one less what that was, over the distance.
+    fn keep_differences(&mut self, hidden: &Tensor) -> Result<()> {
+        let last = self.cache.tensors - 1;
+        self.keep_output(last, hidden)?;
+        let branch = &mut self.cache.branches[self.branch];
+        branch.kept.last_first();
+        let distance = branch.distance as f64;
+        let older = branch.known.min(last);
+        if older > 0 && distance > 0.0 {
+            let places: Vec<usize> = (0..=older).collect();
+            self.each(&places, CHANGES, hidden, |kept, _| {
+                for order in 1..kept.len() {
+                    let (lower, higher) = kept.split_at_mut(order);
+                    let _ = higher[0].f_neg_()?.f_add_(&lower[order - 1])?.f_div_scalar_(distance)?;
+                }
+                Ok(())
+            })?;
+        }
+        let branch = &mut self.cache.branches[self.branch];
+        branch.known = (branch.known + 1).min(last + 1);
+        Ok(())
+    }
+
+    /// Whether the first block adds nearly what it added when all blocks were computed last.
+    fn is_near(&mut self, hidden: &Tensor) -> Result<bool> {
+        let mut sums = [0.0; 2];
+        self.each(&[0, 2], READS, hidden, |kept, _| {
+            let [before, now] = [&kept[0], &kept[1]].map(|kept| kept.f_to_kind(Kind::Float));
+            let (before, now) = (before?, now?);
+            let sum = |x: Tensor| -> Result<f64> { Ok(x.f_abs()?.f_sum(Kind::Double)?.f_double_value(&[])?) };
+            sums[0] += sum(now.f_sub(&before)?)?;
+            sums[1] += sum(before)?;
+            Ok(())
+        })?;
+        Ok(sums[0] <= self.cache.threshold * sums[1])
+    }
+
+    /// Makes room, where there is none that fits.
+    fn make_room(&mut self, hidden: &Tensor) -> Result<()> {
+        let (tensors, on_host) = (self.cache.tensors, self.cache.on_host);
+        let branch = &mut self.cache.branches[self.branch];
+        if !branch.kept.fits(hidden) {
+            *branch = Branch::default();
+            branch.kept = Kept::like(hidden, tensors, on_host)?;
+        }
+        Ok(())
+    }
+}
+
+impl PassCache for Pass<'_> {
+    fn begin(&mut self, hidden: &Tensor) -> Result<u32> {
+        let (method, layers, block) = (self.cache.method, self.cache.layers, self.cache.block);
+        if self.turn == Turn::Reuse {
+            match method {
+                Flexcache::None | Flexcache::Firstblock => {}
+                Flexcache::Teacache | Flexcache::Magcache => {
+                    self.add(0, hidden)?;
+                    return Ok(layers);
+                }
+                Flexcache::Taylorseer => {
+                    self.add_extrapolated(hidden)?;
+                    return Ok(layers);
+                }
+                Flexcache::Blockdance => {
+                    self.reused = true;
+                    self.each(&[0], READS, hidden, |kept, hidden| Ok(hidden.f_copy_(&kept[0])?))?;
+                    return Ok(block + 1);
+                }
+            }
+        }
+        self.make_room(hidden)?;
+        let last = self.cache.tensors - 1;
+        let branch = &mut self.cache.branches[self.branch];
+        if self.turn == Turn::Compute {
+            // Until the end of this pass nothing that is kept is whole.
+            match branch.computed.take() {
+                Some(before) => branch.distance = self.step.saturating_sub(before),
+                None => (branch.distance, branch.known) = (0, 0),
+            }
+        }
+        match method {
+            Flexcache::None | Flexcache::Blockdance => {}
+            Flexcache::Teacache | Flexcache::Magcache | Flexcache::Taylorseer | Flexcache::Firstblock => self.keep_input(last, hidden)?,
+        }
+        Ok(0)
+    }
+
+    fn after_block(&mut self, block: u32, hidden: &Tensor) -> Result<bool> {
+        match self.cache.method {
+            Flexcache::Firstblock if block == 0 => {
+                // What it adds now is in the last place.
+                self.keep_output(2, hidden)?;
+                let reuses = self.turn == Turn::Reuse || (self.turn == Turn::Ask && self.is_near(hidden)?);
+                if reuses {
+                    self.add(1, hidden)?;
+                    return Ok(true);
+                }
+                let branch = &mut self.cache.branches[self.branch];
+                branch.computed = None;
+                branch.kept.swap(0, 2);
+                self.keep_input(1, hidden)?;
+                Ok(false)
+            }
+            Flexcache::Blockdance if block == self.cache.block && !self.reused => {
+                self.each(&[0], WRITES, hidden, |kept, hidden| Ok(kept[0].f_copy_(hidden)?))?;
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn end(&mut self, hidden: &Tensor) -> Result<()> {
+        if self.reused {
+            return Ok(());
+        }
+        match self.cache.method {
+            Flexcache::None | Flexcache::Blockdance => {}
+            Flexcache::Teacache | Flexcache::Magcache => self.keep_output(0, hidden)?,
+            Flexcache::Taylorseer => self.keep_differences(hidden)?,
+            Flexcache::Firstblock => self.keep_output(1, hidden)?,
+        }
+        self.cache.branches[self.branch].computed = Some(self.step);
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! Which steps reuse what a cache has kept: a pure function of the configuration, the timesteps and what the model makes of them.
+
+use std::ops::Range;
+
+use engine_protocol::{CacheDecision, Config, Flexcache, ModelSpec, Published};
+
+use super::magcache;
+use super::teacache::{Fit, Input, share_between};
+use crate::error::{Error, Result};
+use crate::scheduler::TRAIN_TIMESTEPS;
+
+/// The first-block cache: diffusers' threshold, under which utensils/mold saw no step left out on A14B (pull request 939), and its own, which took 327 of 606 s.
+const FIRST_BLOCK: &[[f64; 2]] = &[[0.0, 1.0], [0.05, 1.0], [0.10, 0.54]];
+/// Diffusers' threshold of the first-block cache.
+const FIRST_BLOCK_THRESHOLD: f64 = 0.05;
+/// How often a threshold is halved in search of a speed-up.
+const HALVINGS: u32 = 50;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It computes all blocks, and what it makes is kept.
+    Compute,
+    /// It leaves blocks out, where there is something to reuse.
+    Reuse,
+    /// Its first block says.
+    Ask,
+}
+
+/// What each step of a video does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turns {
+    /// One a step, of all steps.
+    pub turns: Vec<Turn>,
+    /// By what they are decided.
+    pub decided: CacheDecision,
+}
+
+impl Turns {
+    /// How many reuse; empty where that is found as they run.
+    pub fn reused(&self) -> Option<u32> {
+        let count = |turn| self.turns.iter().filter(|&&it| it == turn).count() as u32;
+        (count(Turn::Ask) == 0).then(|| count(Turn::Reuse))
+    }
+}
+
+/// Which embeddings of the timesteps say which steps of `config` reuse, where some do: `true` for their modulations.
+pub(crate) fn asks_for_modulations(config: &Config, model: &ModelSpec) -> Option<bool> {
+    let fit = Published::of(model).and_then(Fit::of).filter(|_| config.flexcache == Flexcache::Teacache)?;
+    Some(fit.input == Input::Modulation)
+}
+
+/// What each step does. `changes` has for each step how much the embedding of its timestep differs from that of the step before, where the model could be asked.
+///
+/// # Errors
+/// A speed-up that leaving steps out cannot reach.
+pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], changes: Option<&[f64]>, computes: bool) -> Result<Turns> {
+    let steps = Steps { config, model, ranges: ranges(model, timesteps), all: timesteps.len() };
+    let decided = match (config.flexcache, computes) {
+        (Flexcache::Teacache | Flexcache::Firstblock, true) => CacheDecision::Values,
+        (Flexcache::Teacache | Flexcache::Firstblock, false) => CacheDecision::Published,
+        _ => CacheDecision::Steps,
+    };
+    let mut turns = vec![Turn::Compute; steps.all];
+    match config.flexcache {
+        Flexcache::None => {}
+        Flexcache::Teacache => steps.teacache(changes)?.into_iter().for_each(|step| turns[step] = Turn::Reuse),
+        Flexcache::Magcache => steps.magcache()?.into_iter().for_each(|step| turns[step] = Turn::Reuse),
+        Flexcache::Firstblock if computes => steps.open([1, 0]).for_each(|step| turns[step] = Turn::Ask),
+        Flexcache::Firstblock => {
+            let threshold = config.flexcache_threshold.unwrap_or(FIRST_BLOCK_THRESHOLD);
+            steps.spread(share_between(FIRST_BLOCK, threshold), [1, 0]).into_iter().for_each(|step| turns[step] = Turn::Reuse);
+        }
+        // diffusers: `disable_cache_before_step`, and `cache_interval`.
+        Flexcache::Taylorseer => steps.every(5, [3, 0]).for_each(|step| turns[step] = Turn::Reuse),
+        // Chitu: from .40 N to .95 N, five steps at either end computed in any case.
+        Flexcache::Blockdance => {
+            let share = |share: f64| (steps.all as f64 * share) as usize;
+            steps.every(2, [share(0.4).max(5), (steps.all - share(0.95)).max(5)]).for_each(|step| turns[step] = Turn::Reuse);
+        }
+    }
+    Ok(Turns { turns, decided })
+}
+
+/// The threshold below which the first-block cache reuses.
+pub(super) fn first_block_threshold(config: &Config) -> f64 {
+    config.flexcache_threshold.unwrap_or(FIRST_BLOCK_THRESHOLD)
+}
+
+/// The steps of each transformer.
+fn ranges(model: &ModelSpec, timesteps: &[f64]) -> Vec<Range<usize>> {
+    let Some(pool) = &model.pool else { return vec![0..timesteps.len()] };
+    let boundary = timesteps.iter().position(|&timestep| timestep < pool.boundary * TRAIN_TIMESTEPS).unwrap_or(timesteps.len());
+    vec![0..boundary, boundary..timesteps.len()]
+}
+
+struct Steps<'a> {
+    config: &'a Config,
+    model: &'a ModelSpec,
+    /// Of each transformer.
+    ranges: Vec<Range<usize>>,
+    all: usize,
+}
+
+impl Steps<'_> {
+    /// Of each transformer the steps that may reuse, where so many at its start, and at the end of the video, are computed by default. The first always is.
+    fn open_ranges(&self, start: impl Fn(usize) -> usize, end: usize) -> Vec<Range<usize>> {
+        let cooldown = self.config.flexcache_cooldown.map_or(end, |steps| steps as usize);
+        let last = self.all.saturating_sub(cooldown);
+        let open = |range: &Range<usize>| {
+            let warmup = self.config.flexcache_warmup.map_or_else(|| start(range.len()), |steps| steps as usize).max(1);
+            (range.start + warmup).min(range.end)..range.end.min(last).max((range.start + warmup).min(range.end))
+        };
+        self.ranges.iter().map(open).collect()
+    }
+
+    fn open(&self, [start, end]: [usize; 2]) -> impl Iterator<Item = usize> {
+        self.open_ranges(|_| start, end).into_iter().flatten()
+    }
+
+    /// Those between which every so many are computed.
+    fn every(&self, interval: usize, [start, end]: [usize; 2]) -> impl Iterator<Item = usize> {
+        let interval = self.interval().unwrap_or(interval);
+        self.open_ranges(|_| start, end).into_iter().flat_map(move |range| {
+            let first = range.start;
+            range.filter(move |step| !(step - first).is_multiple_of(interval))
+        })
+    }
+
+    fn interval(&self) -> Option<usize> {
+        self.config.flexcache_interval.map(|steps| steps as usize)
+    }
+
+    /// So many evenly among those that may reuse that this share of all is computed.
+    fn spread(&self, share: f64, ends: [usize; 2]) -> Vec<usize> {
+        let open: Vec<usize> = self.open(ends).collect();
+        let wanted = (((1.0 - share) * self.all as f64).round().max(0.0) as usize).min(open.len());
+        let reused = (0..open.len()).filter(|place| (place + 1) * wanted / open.len() > place * wanted / open.len());
+        reused.map(|place| open[place]).collect()
+    }
+
+    fn teacache(&self, changes: Option<&[f64]>) -> Result<Vec<usize>> {
+        let fit = Published::of(self.model).and_then(Fit::of).expect("a configuration has it for these models alone");
+        let Some(changes) = changes else {
+            let share = match self.config.flexcache_speedup {
+                Some(speedup) => 1.0 / speedup,
+                None => fit.published_share(self.config.flexcache_threshold.unwrap_or(fit.threshold)),
+            };
+            let reused = self.spread(share, fit.ends);
+            return self.config.flexcache_speedup.map_or(Ok(()), |speedup| self.check_speedup(speedup, reused.len())).map(|()| reused);
+        };
+        let (open, interval) = (self.open_ranges(|_| fit.ends[0], fit.ends[1]), self.interval().unwrap_or(usize::MAX));
+        self.for_threshold(fit.threshold, |threshold| {
+            let mut reused = Vec::new();
+            for range in &open {
+                let (mut change, mut skipped) = (0.0, 0);
+                for step in range.clone() {
+                    (change, skipped) = (change + fit.at(changes[step]), skipped + 1);
+                    if change < threshold && skipped < interval {
+                        reused.push(step);
+                    } else {
+                        (change, skipped) = (0.0, 0);
+                    }
+                }
+            }
+            reused
+        })
+    }
+
+    fn magcache(&self) -> Result<Vec<usize>> {
+        let published = Published::of(self.model).expect("a configuration has it for these models alone");
+        let defaults = magcache::Defaults::of(published);
+        let ratios = magcache::ratios(published, self.all);
+        let branches = if self.config.has_guidance() { &ratios[..] } else { &ratios[..1] };
+        let interval = self.interval().unwrap_or(3);
+        let open = self.open_ranges(|steps| (steps as f64 * defaults.retention) as usize, 0);
+        self.for_threshold(defaults.threshold, |threshold| {
+            open.iter().flat_map(|range| magcache::reuse(branches, range.clone(), threshold, interval)).collect()
+        })
+    }
+
+    /// What `reused` says of the threshold that is set; or of the least one that makes the steps as many times as fast as that is wanted.
+    fn for_threshold(&self, default: f64, reused: impl Fn(f64) -> Vec<usize>) -> Result<Vec<usize>> {
+        let Some(speedup) = self.config.flexcache_speedup else {
+            return Ok(reused(self.config.flexcache_threshold.unwrap_or(default)));
+        };
+        let (mut low, mut high) = (0.0, 16.0);
+        self.check_speedup(speedup, reused(high).len())?;
+        for _ in 0..HALVINGS {
+            let middle = f64::midpoint(low, high);
+            if self.speedup(reused(middle).len()) < speedup { low = middle } else { high = middle }
+        }
+        Ok(reused(high))
+    }
+
+    /// How many times as fast all steps are where so many take no time.
+    fn speedup(&self, reused: usize) -> f64 {
+        self.all as f64 / (self.all - reused) as f64
+    }
+
+    fn check_speedup(&self, wanted: f64, most: usize) -> Result<()> {
+        // A step more or less is what whole steps allow.
+        let reached = self.all as f64 / (self.all - most).saturating_sub(1).max(1) as f64;
+        if reached >= wanted {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "flexcache_speedup={wanted}: with these steps at the ends computed at most {:.2} is reached: ask for less, or lower flexcache_warmup or raise flexcache_interval",
+            self.speedup(most)
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_protocol::{Device, Settings, parse_setting};
+
+    use super::*;
+
+    fn model(pool: bool) -> ModelSpec {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan-tiny.yaml");
+        let mut model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(path).expect("the tiny model")).expect("a model");
+        model.name = if pool { "wan2.2-t2v-a14b" } else { "wan2.1-t2v-14b" }.into();
+        model.pool = pool.then(|| engine_protocol::PoolSpec { boundary: 0.875, low_noise_guidance_scale: None });
+        model
+    }
+
+    /// The steps that reuse of 20, with such changes of the timesteps' embedding where values are computed.
+    fn reused(settings: &[&str], pool: bool, changes: Option<&[f64]>) -> Result<Vec<usize>> {
+        let settings = settings.iter().copied().chain(["steps=20"]).map(|text| parse_setting(text).expect("a setting"));
+        let model = model(pool);
+        let config = Config::resolve_on(Device::Cuda, &Settings::from_pairs(settings).expect("settings"), &model).expect("legal");
+        let timesteps: Vec<f64> = (0..20).map(|step| 1000.0 - 25.0 * f64::from(step)).collect();
+        let Turns { turns, decided } = turns(&config, &model, &timesteps, changes, changes.is_some())?;
+        assert_eq!(decided == CacheDecision::Published, changes.is_none() && config.flexcache == Flexcache::Teacache);
+        Ok((0..20).filter(|&step| turns[step] == Turn::Reuse).collect())
+    }
+
+    #[test]
+    fn teacache_adds_up_what_the_polynomial_makes_of_changes() {
+        let fit = Fit::of(Published::T2v14b).expect("there is one");
+        // A change of which the polynomial makes 0.05.
+        let change = (0..200_000).map(|step| f64::from(step) * 1e-6).find(|&change| fit.at(change) >= 0.05).expect("one does");
+        assert!((fit.at(change) - 0.05).abs() < 1e-3);
+        let changes = vec![change; 20];
+        let all = |settings: &[&str]| reused(settings, false, Some(&changes)).expect("steps");
+        // Five at the start; then of four steps the last, when 0.2 is reached.
+        assert_eq!(all(&["flexcache=teacache", "flexcache_threshold=0.19"]), [5, 6, 7, 9, 10, 11, 13, 14, 15, 17, 18, 19]);
+        assert_eq!(all(&["flexcache=teacache", "flexcache_threshold=0.19", "flexcache_cooldown=3"]), [5, 6, 7, 9, 10, 11, 13, 14, 15]);
+        assert_eq!(all(&["flexcache=teacache", "flexcache_threshold=0.09", "flexcache_warmup=1"]), [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
+        assert_eq!(all(&["flexcache=teacache", "flexcache_threshold=0"]), [0; 0]);
+        // Twice as fast: at least half of all.
+        assert_eq!(all(&["flexcache=teacache", "flexcache_speedup=2"]).len(), 10);
+        let error =
+            reused(&["flexcache=teacache", "flexcache_speedup=7"], false, Some(&changes)).expect_err("five steps are computed").to_string();
+        assert!(error.contains("flexcache_speedup=7") && error.contains("flexcache_warmup"), "{error}");
+    }
+
+    #[test]
+    fn without_values_so_many_reuse_as_were_published() {
+        let count = |settings: &[&str]| reused(settings, false, None).expect("steps").len();
+        assert_eq!(count(&["flexcache=teacache", "flexcache_threshold=0.2"]), 20 - 10, "27 of 55 minutes were left");
+        assert_eq!(count(&["flexcache=teacache", "flexcache_threshold=0.14"]), 20 - 14, "38 of 55");
+        assert_eq!(count(&["flexcache=teacache", "flexcache_threshold=0"]), 0);
+        assert_eq!(count(&["flexcache=teacache", "flexcache_speedup=2"]), 10);
+    }
+
+    #[test]
+    fn each_of_two_transformers_computes_its_first_steps() {
+        // The boundary is at 875: the sixth step is the second transformer's first.
+        let steps = reused(&["flexcache=magcache", "flexcache_threshold=9"], true, None).expect("steps");
+        assert!(!steps.contains(&0) && !steps.contains(&6), "{steps:?}");
+        assert_eq!(
+            reused(&["flexcache=taylorseer", "flexcache_interval=2", "flexcache_warmup=1"], true, None).expect("steps"),
+            [2, 4, 8, 10, 12, 14, 16, 18]
+        );
+    }
+
+    #[test]
+    fn block_dance_skips_every_other_step_in_the_middle() {
+        assert_eq!(reused(&["flexcache=blockdance"], false, None).expect("steps"), [9, 11, 13]);
+        assert_eq!(
+            reused(&["flexcache=blockdance", "flexcache_interval=3", "flexcache_warmup=2", "flexcache_cooldown=12"], false, None)
+                .expect("steps"),
+            [3, 4, 6, 7]
+        );
+    }
+}
