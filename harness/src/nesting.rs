@@ -34,6 +34,7 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         | cli::Command::Export(_)
         | cli::Command::History(_)
         | cli::Command::Doctor(_)
+        | cli::Command::Monitor(_)
         | cli::Command::FillTables(_)
         | cli::Command::Gpus(_)
         | cli::Command::Models(_)

@@ -10,7 +10,9 @@ use engine_protocol::DiskRate;
 use super::options::{DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, ServeArguments, VideoArguments};
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
+use crate::monitor::Threshold;
 use crate::sweep::Shard;
+use crate::web;
 use crate::worker::EventOrder;
 
 /// Arguments of `lowmem advise`.
@@ -395,6 +397,29 @@ pub(crate) struct DoctorArguments {
     pub(crate) json: bool,
 }
 
+/// Arguments of `lowmem monitor`.
+#[derive(Debug, Args)]
+pub(crate) struct MonitorArguments {
+    /// Time from one sample to the next: 500ms, 10s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// End after so many samples (by default at Ctrl-C)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Write a row for each sample and GPU into this file, after what it has
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Let Prometheus fetch the newest sample at this port of this machine alone, or with HOST: (0.0.0.0 is all) let all who reach that address
+    #[arg(long, value_name = "[HOST:]PORT", value_parser = place)]
+    pub(crate) prometheus: Option<web::Wanted>,
+    /// Say where memory in use reaches this share of a GPU or this size, and when it is below again; the exit code is then 6
+    #[arg(long, value_name = "90%|20GiB")]
+    pub(crate) alarm: Option<Threshold>,
+    /// Print JSON: an object for each sample, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `lowmem models`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -436,6 +461,19 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Where something is served, as `PORT` or `HOST:PORT`.
+fn place(text: &str) -> Result<web::Wanted, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (Some(host.trim_matches(['[', ']']).parse().ok()), port),
+        None => (None, text),
+    };
+    match (host, port.parse()) {
+        (None, Ok(port)) => Ok(web::Wanted { host: None, port: Some(port) }),
+        (Some(Some(host)), Ok(port)) => Ok(web::Wanted { host: Some(host), port: Some(port) }),
+        _ => Err("say a port such as 9400, or an address of this machine and a port: 0.0.0.0:9400".to_owned()),
+    }
 }
 
 /// A time as people write it.

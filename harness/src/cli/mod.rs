@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) use arguments::{
     AdviseArguments, AutotuneArguments, CalibrateArguments, CardsArguments, CompareArguments, DoctorArguments, ExportArguments,
     ExportFormat, FillTablesArguments, FlagsArguments, GenerateArguments, HistoryArguments, MaxArguments, MergeArguments, ModelsArguments,
-    ModelsCommand, OnArguments, PlanArguments, ProfileArguments, ReportArguments, SweepArguments, ValidateArguments,
+    ModelsCommand, MonitorArguments, OnArguments, PlanArguments, ProfileArguments, ReportArguments, SweepArguments, ValidateArguments,
 };
 pub(crate) use options::{DeviceArguments, FormArguments, ListArguments, VideoArguments};
 
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     History(HistoryArguments),
     /// Look at this machine: who holds GPU memory, driver, link, clocks, RAM, page-locking; and what to do
     Doctor(DoctorArguments),
+    /// Watch the GPUs: memory, load, heat, power and clocks, on a terminal, as CSV or JSON, or for Prometheus
+    Monitor(MonitorArguments),
     /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
     FillTables(FillTablesArguments),
     /// List the GPU profiles, and the real GPUs that are here

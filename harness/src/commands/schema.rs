@@ -10,13 +10,14 @@ use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::json;
+use crate::monitor::Sample;
 use crate::run_json::RunJson;
 
 /// A command, and what it prints.
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 24] = [
+const COMMANDS: [Entry; 25] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
@@ -34,6 +35,7 @@ const COMMANDS: [Entry; 24] = [
     ("merge", of::<RunJson>),
     ("models", of::<Vec<ModelSpec>>),
     ("models inspect", of::<Inventory>),
+    ("monitor", of::<Sample>),
     ("on", of::<VerdictJson<'_>>),
     ("plan", of::<plan::PlanJson>),
     ("profile", of::<RunRecord>),

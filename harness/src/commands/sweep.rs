@@ -20,12 +20,13 @@ use crate::exit_code::ExitCode;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::json;
-use crate::live::{Address, Live};
+use crate::live::Live;
 use crate::model::Models;
 use crate::progress::{Progress, Reached};
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
+use crate::web::Address;
 use crate::worker::Launcher;
 
 /// Combinations that came out the same and are named one by one.
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    let address = arguments.serve.wanted().map(Address::open).transpose()?;
+    let address = arguments.serve.wanted().map(Address::of_page).transpose()?;
 
     let manifest = Manifest { left_out: left_out.clone(), cases: cases.iter().map(|case| case.name.clone()).collect(), ..whole };
     let default = testbed.run_dir(&data::runs(), &definition.name);
