@@ -191,6 +191,9 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
+    /// Append a line of JSON to this file for the video: peaks by stage, RAM, times, outcome; for a service that makes many (`lowmem schema "generate --log"`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
     /// Print JSON: the run record
     #[arg(long)]
     pub(crate) json: bool,

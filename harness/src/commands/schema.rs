@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::on::VerdictJson;
-use super::{advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, gpus, history, max, plan, sweep, validate};
+use super::{advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, generate, gpus, history, max, plan, sweep, validate};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -17,7 +17,7 @@ use crate::run_json::RunJson;
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 25] = [
+const COMMANDS: [Entry; 26] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
@@ -29,6 +29,7 @@ const COMMANDS: [Entry; 25] = [
     ("flags", of::<Vec<flags::FlagJson>>),
     ("flags KEY", of::<flags::FlagJson>),
     ("generate", of::<RunRecord>),
+    ("generate --log", of::<generate::LogLine>),
     ("gpus", of::<gpus::GpusJson>),
     ("history", of::<Vec<history::EntryJson>>),
     ("max", of::<max::MaxJson>),
