@@ -194,6 +194,7 @@ impl Testbed {
             config: config.clone(),
             shared_weights: None,
             output: None,
+            snapshot: None,
             operation_times: None,
         }
     }

@@ -110,6 +110,9 @@ pub(crate) struct SweepArguments {
     /// Run nothing: write a script for Slurm into --out that runs so many parts and puts them together
     #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u16).range(1..=10_000), requires = "out", conflicts_with_all = ["resume", "shard", "dry_run", "serve"])]
     pub(crate) slurm: Option<u16>,
+    /// Write PyTorch's memory snapshot of each case that runs into the run directory, as snapshots/CASE.pickle
+    #[arg(long, conflicts_with_all = ["dry_run", "slurm"])]
+    pub(crate) snapshot: bool,
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
     #[command(flatten)]
@@ -191,6 +194,9 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
+    /// Write PyTorch's memory snapshot of it, which pytorch.org/memory_viz reads; each allocation names its stage, weights and purpose
+    #[arg(long, value_name = "FILE.pickle")]
+    pub(crate) snapshot: Option<PathBuf>,
     /// Append a line of JSON to this file for the video: peaks by stage, RAM, times, outcome; for a service that makes many (`lowmem schema "generate --log"`)
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,

@@ -48,6 +48,9 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
         _ => {}
     }
+    if testbed.device == Device::Cpu && arguments.snapshot.is_some() {
+        return Err(Error::input("--snapshot: on the CPU no GPU memory is used, so there is nothing in it: use --device cuda or virtual"));
+    }
     let (config, warnings) = config(&definition, &models, testbed.device)?;
     if let Some(format) = format {
         output::check_size(format, &config)?;
@@ -70,6 +73,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
+        snapshot: arguments.snapshot.clone(),
         ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
     };
     let mut log = arguments.log.as_deref().map(log::Log::open).transpose()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
@@ -89,7 +89,8 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     left_out.iter().for_each(|said| tell!("{said}"));
     steps_said(testbed, &cases).iter().for_each(|said| tell!("{said}"));
     let live = address.map(|address| Live::start(address, store.dir(), interrupt, reached(cases.len(), open.len(), None))).transpose()?;
-    let schedule = Schedule { gpus: &testbeds.several, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
+    let snapshots = arguments.snapshot.then(|| snapshots_in(store.dir())).transpose()?;
+    let schedule = Schedule { gpus: &testbeds.several, snapshots, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
@@ -124,6 +125,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         }
     }
     Ok(code)
+}
+
+/// The folder for memory snapshots of a run's cases. It is a whole path: cases run elsewhere.
+fn snapshots_in(run: &Path) -> Result<PathBuf, Error> {
+    let folder = run.join("snapshots");
+    std::fs::create_dir_all(&folder).and_then(|()| folder.canonicalize()).map_err(|error| Error::io(&folder, error))
 }
 
 /// How far a sweep is: of so many cases, of which so many were to be run.
