@@ -63,7 +63,7 @@ fn each_video_is_a_line_of_the_log_with_its_own_peaks() {
     let (ok, oom) = (json!("ok"), json!("oom"));
     let null = serde_json::Value::Null;
     assert_eq!(told, [[&ok, &gib(20), &gib(21)], [&ok, &gib(5), &gib(6)], [&oom, &null, &null]]);
-    assert_eq!(lines[0]["settings"], json!({ "low_mem_level": 1, "seed": 7 }));
+    assert_eq!(lines[0]["settings"], json!({ "low_mem_level": 1, "seed": 7, "steps_measured": 2 }));
     assert_eq!((&lines[0]["stages"][1]["stage"], &lines[0]["stages"][1]["peak_reserved_bytes"]), (&json!("denoise"), &gib(20)));
     assert_eq!((&lines[2]["failed_stage"], &lines[2]["stages"][1]["peak_allocated_bytes"]), (&json!("denoise"), &gib(20)));
 

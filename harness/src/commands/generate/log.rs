@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{Group, ModelSpec, Outcome, RunRecord, Secs, Source, Stage, StageRecord};
+use engine_protocol::{ModelSpec, Outcome, RunRecord, Secs, Source, Stage, StageRecord};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,13 +10,16 @@ use serde_json::{Map, Value};
 use crate::appended_file::AppendedFile;
 use crate::error::Error;
 
+/// Keys that a line does not repeat, or that are nobody's business.
+const ELSEWHERE: [&str; 3] = ["model", "prompt", "negative_prompt"];
+
 /// What became of a video, and what it took. What is not known is null.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LogLine {
     /// When it was begun, as in RFC 3339.
     time: Option<String>,
     model: String,
-    /// The flags by which it differs from what the model gives, by their keys. What the video shows is left out.
+    /// The flags by which it differs from what the model gives, by their keys. Prompts are left out.
     settings: Map<String, Value>,
     /// How it ended.
     outcome: Outcome,
@@ -61,7 +64,7 @@ impl LogLine {
     /// Of a video that came to an end, by that model.
     fn of(record: &RunRecord, model: &ModelSpec) -> Self {
         let settings = record.config_run().fewest_settings(record.device, model).into_iter();
-        let settings = settings.filter(|(flag, _)| flag.key != "model" && flag.group != Group::Prompt);
+        let settings = settings.filter(|(flag, _)| !ELSEWHERE.contains(&flag.key));
         Self {
             time: record.began.clone(),
             model: record.config.model.clone(),
