@@ -41,6 +41,7 @@ mod run_json;
 mod run_store;
 mod scratch;
 mod shared_weights;
+mod snapshot;
 mod stand_in;
 mod sweep;
 mod testbed;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         Command::History(arguments) => commands::history::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
         Command::Monitor(arguments) => commands::monitor::run(&arguments),
+        Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::FillTables(arguments) => commands::fill_tables::run(&arguments),
         Command::Gpus(arguments) => commands::gpus::run(&arguments),
         Command::Models(arguments) => commands::models::run(arguments),

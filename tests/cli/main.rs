@@ -50,6 +50,7 @@ mod resume;
 mod several_gpus;
 mod shared_weights;
 mod slurm;
+mod snapshot;
 mod sweep;
 mod validate;
 mod whole_files;

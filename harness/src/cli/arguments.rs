@@ -194,7 +194,7 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
-    /// Write PyTorch's memory snapshot of it, which pytorch.org/memory_viz reads; each allocation names its stage, weights and purpose
+    /// Write PyTorch's memory snapshot of it, which `lowmem snapshot` and pytorch.org/memory_viz read; each allocation names its stage, weights and purpose
     #[arg(long, value_name = "FILE.pickle")]
     pub(crate) snapshot: Option<PathBuf>,
     /// Append a line of JSON to this file for the video: peaks by stage, RAM, times, outcome; for a service that makes many (`lowmem schema "generate --log"`)
@@ -425,6 +425,17 @@ pub(crate) struct MonitorArguments {
     #[arg(long, value_name = "90%|20GiB")]
     pub(crate) alarm: Option<Threshold>,
     /// Print JSON: an object for each sample, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `lowmem snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArguments {
+    /// What torch.cuda.memory._dump_snapshot, `lowmem generate --snapshot` or `lowmem sweep --snapshot` wrote
+    #[arg(value_name = "FILE.pickle")]
+    pub(crate) file: PathBuf,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

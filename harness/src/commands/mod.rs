@@ -27,6 +27,7 @@ pub(crate) mod schema;
 pub(crate) mod setup;
 mod slurm;
 pub(crate) mod smi;
+pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod validate;
 

@@ -5,7 +5,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::on::VerdictJson;
-use super::{advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, generate, gpus, history, max, plan, sweep, validate};
+use super::{
+    advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, generate, gpus, history, max, plan, snapshot, sweep, validate,
+};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -17,7 +19,7 @@ use crate::run_json::RunJson;
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 26] = [
+const COMMANDS: [Entry; 27] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
@@ -41,6 +43,7 @@ const COMMANDS: [Entry; 26] = [
     ("plan", of::<plan::PlanJson>),
     ("profile", of::<RunRecord>),
     ("report", of::<RunJson>),
+    ("snapshot", of::<Vec<snapshot::PeakJson>>),
     ("sweep", of::<RunJson>),
     ("sweep --dry-run", of::<sweep::DryRunJson>),
     ("validate", of::<Vec<validate::RowJson>>),
