@@ -18,17 +18,16 @@ pub(super) struct TransformerComponent<'a> {
     key: &'static str,
     name: &'static str,
     seed_number: i64,
+    groups: Vec<Group>,
 }
 
 impl<'a> TransformerComponent<'a> {
     /// The transformers of `model`, in the order in which they are used.
     pub(super) fn all(model: &'a ModelSpec) -> Vec<Self> {
+        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: Transformer::groups(&model.transformer) };
         match model.pool {
-            None => vec![Self { model, key: KEY, name: "transformer", seed_number: 1 }],
-            Some(_) => vec![
-                Self { model, key: KEY, name: "high-noise transformer", seed_number: 1 },
-                Self { model, key: LOW_NOISE_KEY, name: "low-noise transformer", seed_number: 3 },
-            ],
+            None => vec![one(KEY, "transformer", 1)],
+            Some(_) => vec![one(KEY, "high-noise transformer", 1), one(LOW_NOISE_KEY, "low-noise transformer", 3)],
         }
     }
 }
@@ -50,8 +49,8 @@ impl Component for TransformerComponent<'_> {
         Moves::EachPass
     }
 
-    fn groups(&self) -> Vec<Group> {
-        Transformer::groups(&self.model.transformer)
+    fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
