@@ -199,6 +199,16 @@ impl Testbed {
         }
     }
 
+    /// Refuses memory snapshots, where they are wanted and would have nothing in them.
+    pub(crate) fn check_snapshot(&self, is_wanted: bool) -> Result<(), Error> {
+        if is_wanted && self.device == Device::Cpu {
+            return Err(Error::input(
+                "--snapshot: on the CPU no GPU memory is used, so there is nothing in it: use --device cuda or virtual",
+            ));
+        }
+        Ok(())
+    }
+
     /// A virtual GPU of the same kind with more memory than any case needs; none where no profile is known.
     pub(crate) fn without_end(&self) -> Option<Self> {
         /// More than any GPU has.

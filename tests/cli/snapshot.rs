@@ -154,4 +154,6 @@ fn a_sweep_leaves_a_snapshot_of_each_case() {
     let refused =
         lowmem().args(["generate", "--model", "wan-tiny", "--device", "cpu", "--output", "a.gif", "--snapshot", "a.pickle"]).assert();
     assert!(stderr(&refused.code(2)).contains("--snapshot: on the CPU"));
+    let refused = lowmem().args(["sweep", "model=wan-tiny", "--device", "cpu", "--snapshot", "smoke"]).assert();
+    assert!(stderr(&refused.code(2)).contains("--snapshot: on the CPU"));
 }

@@ -48,9 +48,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
         _ => {}
     }
-    if testbed.device == Device::Cpu && arguments.snapshot.is_some() {
-        return Err(Error::input("--snapshot: on the CPU no GPU memory is used, so there is nothing in it: use --device cuda or virtual"));
-    }
+    testbed.check_snapshot(arguments.snapshot.is_some())?;
     let (config, warnings) = config(&definition, &models, testbed.device)?;
     if let Some(format) = format {
         output::check_size(format, &config)?;

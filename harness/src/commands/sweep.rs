@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     }
     let testbeds = Testbeds::choose(&definition, arguments.device.wanted())?;
     let testbed = &testbeds.first;
+    testbed.check_snapshot(arguments.snapshot)?;
     let models = Models::load()?;
     let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
     let on = testbeds.with_cases(&definition, &cases)?;
