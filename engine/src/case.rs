@@ -6,7 +6,7 @@ use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Stage};
 use crate::checkpoint::Checkpoint;
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
-use crate::cuda::allocator;
+use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::memory::{Room, predict_from, predict_host, settle};
 use crate::operation_times;
@@ -26,6 +26,9 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     let mut case = Case { request, device, room, config, prompts: None, denoising: None };
     let ending = case.run(say);
     operation_times::finish().map_err(outside_stages)?;
+    if let (Some(path), true) = (&request.snapshot, device.is_gpu()) {
+        snapshot::write(path).map_err(outside_stages)?;
+    }
     ending
 }
 
@@ -190,6 +193,9 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
     let device_name = if device.is_gpu() { start_gpu(request.operation_times.is_some())? } else { "CPU".to_owned() };
     if let (Some(timing), true) = (&request.operation_times, device.is_gpu()) {
         operation_times::start(timing.trace.as_deref())?;
+    }
+    if request.snapshot.is_some() && device.is_gpu() {
+        snapshot::start()?;
     }
     say(Event::Started { device_name, torch_version: crate::TORCH_VERSION.to_owned() });
     Ok(device)

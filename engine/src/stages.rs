@@ -61,6 +61,7 @@ impl Stages {
     }
 
     fn begin(self, stage: Stage) -> Result<()> {
+        attribution::in_stage(stage.name());
         if self.device.is_gpu() {
             allocator::reset_peaks()?;
         }

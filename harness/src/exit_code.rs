@@ -17,13 +17,15 @@ pub(crate) enum ExitCode {
     CasesFailed = 4,
     /// A comparison found something that got worse than it may, or a document that is not what its runs give.
     Differs = 5,
+    /// Memory in use crossed what `lowmem monitor --alarm` was told.
+    Alarm = 6,
     /// Ended by Ctrl-C, as shells count it.
     Interrupted = 130,
 }
 
 impl ExitCode {
-    const ALL: [Self; 7] =
-        [Self::Done, Self::Fault, Self::BadInput, Self::NothingFits, Self::CasesFailed, Self::Differs, Self::Interrupted];
+    const ALL: [Self; 8] =
+        [Self::Done, Self::Fault, Self::BadInput, Self::NothingFits, Self::CasesFailed, Self::Differs, Self::Alarm, Self::Interrupted];
 
     /// In words.
     fn meaning(self) -> &'static str {
@@ -34,6 +36,7 @@ impl ExitCode {
             Self::NothingFits => "nothing fits the GPU or the machine's memory",
             Self::CasesFailed => "some cases failed for another reason than memory",
             Self::Differs => "a comparison found something that got worse, or a document that is not what its runs give",
+            Self::Alarm => "an alarm of `monitor` was raised",
             Self::Interrupted => "interrupted: what was done is kept",
         }
     }

@@ -33,7 +33,7 @@ impl GpuWatch {
         state.highest_temperature_c = state.highest_temperature_c.max(temperature(&device));
         let clocks = [state.lowest_sm_clock_mhz, sm_clock(&device)];
         state.lowest_sm_clock_mhz = clocks.into_iter().flatten().min();
-        state.throttled_by.extend(throttles(&device));
+        state.throttled_by.extend(throttles(&device).unwrap_or_default());
         state.throttled_by.sort();
         state.throttled_by.dedup();
     }
@@ -47,21 +47,28 @@ impl GpuWatch {
 /// What a GPU is like now.
 pub(crate) fn state_of(device: &Device<'_>) -> GpuState {
     let memory = device.memory_info().ok();
-    let processes = [device.running_compute_processes(), device.running_graphics_processes()];
-    let mut others: Vec<GpuProcess> = processes.into_iter().flatten().flatten().map(|process| told(&process)).collect();
-    // A program that computes and draws is in both lists.
-    others.sort_by_key(|other| other.process);
-    others.dedup_by_key(|other| other.process);
     GpuState {
         temperature_c: temperature(device),
         sm_clock_mhz: sm_clock(device),
         held_bytes: memory.as_ref().map(|memory| memory.used),
         memory_bytes: memory.as_ref().map(|memory| memory.total),
-        others,
+        others: processes(device).unwrap_or_default(),
         highest_temperature_c: None,
         lowest_sm_clock_mhz: None,
-        throttled_by: throttles(device),
+        throttled_by: throttles(device).unwrap_or_default(),
     }
+}
+
+/// Who uses a GPU; nothing where NVML does not answer.
+pub(crate) fn processes(device: &Device<'_>) -> Option<Vec<GpuProcess>> {
+    let lists = [device.running_compute_processes(), device.running_graphics_processes()];
+    let known: Vec<_> = lists.into_iter().filter_map(Result::ok).collect();
+    let has_answer = !known.is_empty();
+    let mut found: Vec<GpuProcess> = known.into_iter().flatten().map(|process| told(&process)).collect();
+    // A program that computes and draws is in both lists.
+    found.sort_by_key(|process| process.process);
+    found.dedup_by_key(|process| process.process);
+    has_answer.then_some(found)
 }
 
 fn told(process: &ProcessInfo) -> GpuProcess {
@@ -72,17 +79,17 @@ fn told(process: &ProcessInfo) -> GpuProcess {
     GpuProcess { process: process.pid, bytes }
 }
 
-fn temperature(device: &Device<'_>) -> Option<u32> {
+pub(crate) fn temperature(device: &Device<'_>) -> Option<u32> {
     device.temperature(TemperatureSensor::Gpu).ok()
 }
 
-fn sm_clock(device: &Device<'_>) -> Option<u32> {
+pub(crate) fn sm_clock(device: &Device<'_>) -> Option<u32> {
     device.clock_info(Clock::SM).ok()
 }
 
-/// What holds the clocks down now. That the GPU is idle, and clocks that its owner set, are no such reasons.
-fn throttles(device: &Device<'_>) -> Vec<Throttle> {
-    let Ok(reasons) = device.current_throttle_reasons() else { return Vec::new() };
+/// What holds the clocks down now. That the GPU is idle, and clocks that its owner set, are no such reasons. Nothing where NVML does not answer.
+pub(crate) fn throttles(device: &Device<'_>) -> Option<Vec<Throttle>> {
+    let reasons = device.current_throttle_reasons().ok()?;
     let heat = ThrottleReasons::SW_THERMAL_SLOWDOWN | ThrottleReasons::HW_THERMAL_SLOWDOWN;
     let known = [
         (ThrottleReasons::SW_POWER_CAP, Throttle::PowerLimit),
@@ -95,5 +102,5 @@ fn throttles(device: &Device<'_>) -> Vec<Throttle> {
     if found.iter().any(|throttle| matches!(throttle, Throttle::Heat | Throttle::PowerSupply)) {
         found.retain(|throttle| *throttle != Throttle::Hardware);
     }
-    found
+    Some(found)
 }

@@ -27,6 +27,12 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The program of a process, harmless for a terminal; nothing where it is not this machine's to show.
+pub(crate) fn program_of(process: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
+    Some(untrusted::line(name.trim()))
+}
+
 /// Refuses a model whose weights this machine's memory does not hold.
 pub(crate) fn check_weights_fit(model: &ModelSpec, dtype: Dtype) -> Result<(), Error> {
     let (needed, available) = (weight_bytes(model, dtype), host_memory::available_bytes().unwrap_or(u64::MAX));

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -49,6 +50,13 @@ impl Interrupt {
     pub(crate) fn wait(self) {
         let lock = CAME.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(CAME.1.wait_while(lock, |()| !self.is_wanted()));
+    }
+
+    /// Waits until an end is wanted, or so long; whether one is wanted.
+    pub(crate) fn wait_for(self, most: Duration) -> bool {
+        let lock = CAME.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(CAME.1.wait_timeout_while(lock, most, |()| !self.is_wanted()));
+        self.is_wanted()
     }
 
     /// Whether an end is wanted.

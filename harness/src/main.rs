@@ -3,6 +3,7 @@
 #[macro_use]
 mod print;
 
+mod appended_file;
 mod autotune;
 #[cfg(test)]
 mod bare_record;
@@ -28,6 +29,7 @@ mod json;
 mod kept_rates;
 mod live;
 mod model;
+mod monitor;
 mod nesting;
 mod pcie_slot;
 mod progress;
@@ -40,10 +42,12 @@ mod run_json;
 mod run_store;
 mod scratch;
 mod shared_weights;
+mod snapshot;
 mod stand_in;
 mod sweep;
 mod testbed;
 mod usual_sizes;
+mod web;
 mod worker;
 
 use std::path::Path;
@@ -94,6 +98,8 @@ fn main() -> ExitCode {
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::History(arguments) => commands::history::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
+        Command::Monitor(arguments) => commands::monitor::run(&arguments),
+        Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::FillTables(arguments) => commands::fill_tables::run(&arguments),
         Command::Gpus(arguments) => commands::gpus::run(&arguments),
         Command::Models(arguments) => commands::models::run(arguments),

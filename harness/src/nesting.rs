@@ -35,6 +35,8 @@ pub(crate) fn check(command: &cli::Command) -> Result<(), Error> {
         | cli::Command::Export(_)
         | cli::Command::History(_)
         | cli::Command::Doctor(_)
+        | cli::Command::Monitor(_)
+        | cli::Command::Snapshot(_)
         | cli::Command::FillTables(_)
         | cli::Command::Gpus(_)
         | cli::Command::Models(_)

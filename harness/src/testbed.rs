@@ -194,8 +194,19 @@ impl Testbed {
             config: config.clone(),
             shared_weights: None,
             output: None,
+            snapshot: None,
             operation_times: None,
         }
+    }
+
+    /// Refuses memory snapshots, where they are wanted and would have nothing in them.
+    pub(crate) fn check_snapshot(&self, is_wanted: bool) -> Result<(), Error> {
+        if is_wanted && self.device == Device::Cpu {
+            return Err(Error::input(
+                "--snapshot: on the CPU no GPU memory is used, so there is nothing in it: use --device cuda or virtual",
+            ));
+        }
+        Ok(())
     }
 
     /// A virtual GPU of the same kind with more memory than any case needs; none where no profile is known.

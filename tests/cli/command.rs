@@ -153,7 +153,7 @@ impl Row {
     }
 }
 
-fn read_rows(path: &Path) -> Vec<Row> {
+pub(crate) fn read_rows(path: &Path) -> Vec<Row> {
     let mut reader = csv::Reader::from_path(path).expect("results.csv");
     let header = reader.headers().expect("a header").clone();
     let row = |cells: csv::StringRecord| Row(header.iter().map(str::to_owned).zip(cells.iter().map(str::to_owned)).collect());

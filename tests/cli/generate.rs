@@ -1,6 +1,8 @@
 //! `lowmem generate`: what it refuses, and what it makes of its worker.
 
-use crate::command::{Place, lowmem, stderr, stdout};
+use serde_json::json;
+
+use crate::command::{ANSWERS, Place, as_its_schema_says, lowmem, stderr, stdout};
 
 /// A worker that writes its output.
 const WRITES: &str = r#"begun denoise
@@ -40,6 +42,35 @@ fn what_cannot_be_written_or_computed_is_refused() {
     ] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
+}
+
+#[test]
+fn each_video_is_a_line_of_the_log_with_its_own_peaks() {
+    let place = Place::new();
+    let generate = |words: &[&str], code: i32| {
+        let call =
+            ["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "24GB", "--prompt", "a secret", "--log", "videos.jsonl"];
+        place.lowmem_with(ANSWERS).args(call).args(words).assert().code(code);
+    };
+    generate(&["low_mem_level=1", "--seed", "7"], 0);
+    generate(&["low_mem_level=3"], 0);
+    generate(&["low_mem_level=0"], 3);
+    let text = std::fs::read_to_string(place.path("videos.jsonl")).expect("a log");
+    assert!(text.ends_with('\n') && !text.contains("secret"), "{text}");
+    let lines: Vec<_> = text.lines().map(|line| as_its_schema_says(line, "generate --log")).collect();
+    let gib = |bytes: u64| json!(bytes << 30);
+    let told: Vec<_> = lines.iter().map(|line| [&line["outcome"], &line["peak_allocated_bytes"], &line["peak_device_bytes"]]).collect();
+    let (ok, oom) = (json!("ok"), json!("oom"));
+    let null = serde_json::Value::Null;
+    assert_eq!(told, [[&ok, &gib(20), &gib(21)], [&ok, &gib(5), &gib(6)], [&oom, &null, &null]]);
+    assert_eq!(lines[0]["settings"], json!({ "low_mem_level": 1, "seed": 7, "steps_measured": 2 }));
+    assert_eq!((&lines[0]["stages"][1]["stage"], &lines[0]["stages"][1]["peak_reserved_bytes"]), (&json!("denoise"), &gib(20)));
+    assert_eq!((&lines[2]["failed_stage"], &lines[2]["stages"][1]["peak_allocated_bytes"]), (&json!("denoise"), &gib(20)));
+
+    let refused =
+        place.lowmem_with(WRITES).args(["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "24GB", "--log", "."]).assert();
+    assert!(stderr(&refused.code(2)).contains("--log .: "));
+    assert!(!place.path("request.json").exists(), "a worker was started");
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn a_port_that_is_taken_is_told_of_before_anything_runs() {
     let port = taken.local_addr().expect("an address").port().to_string();
     let sweep = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out", "run", "--serve", "--port", &port];
     let said = stderr(&place.lowmem_with(ANSWERS).args(sweep).assert().code(2));
-    assert!(said.contains(&format!("127.0.0.1, port {port}: another program has it: name another --port")), "{said}");
+    assert!(said.contains(&format!("127.0.0.1, port {port}: another program has it: name another one")), "{said}");
     assert!(!place.path("run").exists());
     lowmem().args(["report", "run", "--port", "7000"]).assert().code(2);
     let (place, _) = kept();

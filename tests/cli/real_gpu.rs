@@ -1,5 +1,6 @@
 //! Sweeps on a real GPU, as far as that goes without one: NVML is the virtual GPU's, which a process with another program in the worker's place takes for real.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -11,7 +12,7 @@ use serde_json::json;
 use crate::command::{Place, json as answer, lowmem, stderr, stdout};
 
 /// A worker that runs three steps, or as many as it is asked for.
-const STEPS: &str = r#"
+pub(crate) const STEPS: &str = r#"
 begun load
 timed load
 begun encode
@@ -33,14 +34,23 @@ fn profile(gpu: &str) -> GpuProfile {
 }
 
 /// `lowmem` on a machine with that GPU, of which NVML says what `sensors` does.
-fn with_gpu(place: &Place, script: &str, gpu: &str, sensors: &serde_json::Value) -> Command {
+pub(crate) fn with_gpu(place: &Place, script: &str, gpu: &str, sensors: &serde_json::Value) -> Command {
     let mut command = place.lowmem_with(script);
-    let profile = serde_json::to_string(&profile(gpu)).expect("JSON");
-    command.env("LOWMEM_VIRTUAL_GPU", profile).env("LOWMEM_VIRTUAL_GPU_QUIET", "1").env("LOWMEM_VIRTUAL_GPU_MASK_NAME", "1");
-    command.env("LOWMEM_VIRTUAL_GPU_SENSORS", sensors.to_string()).env("LD_LIBRARY_PATH", built("virtual-gpu"));
-    // Shared memory is everybody's.
-    command.env("LOWMEM_WEIGHTS", place.path(""));
+    command.envs(environment(place, gpu, sensors));
     command
+}
+
+/// What makes a machine one with that GPU, for a `lowmem` with another program in its worker's place.
+pub(crate) fn environment(place: &Place, gpu: &str, sensors: &serde_json::Value) -> [(&'static str, OsString); 6] {
+    [
+        ("LOWMEM_VIRTUAL_GPU", serde_json::to_string(&profile(gpu)).expect("JSON").into()),
+        ("LOWMEM_VIRTUAL_GPU_QUIET", "1".into()),
+        ("LOWMEM_VIRTUAL_GPU_MASK_NAME", "1".into()),
+        ("LOWMEM_VIRTUAL_GPU_SENSORS", sensors.to_string().into()),
+        ("LD_LIBRARY_PATH", built("virtual-gpu").into()),
+        // Shared memory is everybody's.
+        ("LOWMEM_WEIGHTS", place.path("").into()),
+    ]
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn a_video_from_shared_weights_is_the_same() {
             checkpoint: None,
             shared_weights: shared_weights.map(Path::to_owned),
             output: Some(output.clone()),
+            snapshot: None,
             operation_times: None,
         };
         let mut worker = assert_cmd::Command::new(built("lowmem-worker"));

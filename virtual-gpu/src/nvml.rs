@@ -253,6 +253,12 @@ exports! { answer;
         degrees.set(reading)
     }
 
+    fn nvmlDeviceGetPowerUsage(handle: Handle, milliwatts: Out<u32>) {
+        let reading = reading("nvmlDeviceGetPowerUsage", |sensors| sensors.power_mw)?;
+        by_handle(handle)?;
+        milliwatts.set(reading)
+    }
+
     fn nvmlDeviceGetClockInfo(handle: Handle, clock: u32, mhz: Out<u32>) {
         let reading = reading("nvmlDeviceGetClockInfo", |sensors| sensors.sm_clock_mhz.filter(|_| clock == SM_CLOCK))?;
         by_handle(handle)?;

@@ -36,6 +36,20 @@ impl Purpose {
         Purpose::Frames,
         Purpose::Latents,
     ];
+
+    /// The name in memory snapshots, in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Purpose::Weights => "weights",
+            Purpose::Staging => "staging",
+            Purpose::Activations => "activations",
+            Purpose::Workspace => "workspace",
+            Purpose::FeatureCache => "feature_cache",
+            Purpose::StepCache => "step_cache",
+            Purpose::Frames => "frames",
+            Purpose::Latents => "latents",
+        }
+    }
 }
 
 /// A peak taken apart, in bytes. All but slack come to the peak of allocated bytes, and with slack to that of reserved bytes.

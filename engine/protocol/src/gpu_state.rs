@@ -57,6 +57,9 @@ pub enum Throttle {
 }
 
 impl Throttle {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::PowerLimit, Self::Heat, Self::PowerSupply, Self::Hardware];
+
     /// The name in records.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,7 +70,8 @@ impl Throttle {
         }
     }
 
-    fn told(self) -> &'static str {
+    /// In words, after "held down by".
+    pub fn told(self) -> &'static str {
         match self {
             Throttle::PowerLimit => "its power limit",
             Throttle::Heat => "heat",

@@ -40,6 +40,9 @@ pub struct Request {
     pub shared_weights: Option<PathBuf>,
     /// Where the video goes; without it, finished frames are dropped.
     pub output: Option<PathBuf>,
+    /// Where PyTorch's own snapshot of its memory goes when the case has ended, whichever way; without it, no history is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<PathBuf>,
     /// Whether each operation is to be timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_times: Option<OperationTiming>,

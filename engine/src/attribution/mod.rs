@@ -8,9 +8,11 @@
 //! A convolution, a matrix product and attention allocate their result and, beside it, memory for themselves, in an order of their own. All of it counts
 //! as workspace while they run; then the result is [`retag`]ged, at the peaks that it was part of too.
 
+mod label;
 mod live_allocations;
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine_protocol::PeakParts;
@@ -19,6 +21,7 @@ use tch::Tensor;
 pub use engine_protocol::Purpose;
 
 use crate::error::Result;
+pub(crate) use label::listen;
 use live_allocations::LiveAllocations;
 
 /// One for the process, as the caching allocator is.
@@ -39,13 +42,25 @@ struct Restore(Purpose);
 impl Drop for Restore {
     fn drop(&mut self) {
         CURRENT.set(self.0);
+        label::tell(self.0);
     }
 }
 
 /// Runs `body`, whose allocations belong to `purpose` where it does not say otherwise itself.
 pub fn within<R>(purpose: Purpose, body: impl FnOnce() -> R) -> R {
     let _restore = Restore(CURRENT.replace(purpose));
+    label::tell(purpose);
     body()
+}
+
+/// What is allocated from here on belongs to that stage, where somebody wants labels.
+pub(crate) fn in_stage(name: &'static str) {
+    label::in_stage(name, CURRENT.get());
+}
+
+/// Runs `body`, in which a model uses the weights of the group of that name.
+pub(crate) fn in_group<R>(name: impl Display, body: impl FnOnce() -> R) -> R {
+    label::in_group(name, CURRENT.get(), body)
 }
 
 /// Runs one operation of libtorch: what it allocates beside its result is workspace.

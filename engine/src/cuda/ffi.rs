@@ -45,6 +45,9 @@ unsafe extern "C" {
     fn lowmem_error() -> *const c_char;
     fn lowmem_start(device: c_int) -> c_int;
     fn lowmem_observe(on_memory: OnMemory, on_out_of_memory: OnOutOfMemory) -> c_int;
+    fn lowmem_record_history(most_events: usize) -> c_int;
+    fn lowmem_annotate(label: *const c_char, length: usize) -> c_int;
+    fn lowmem_snapshot(bytes: *mut *const c_char, length: *mut usize) -> c_int;
     fn lowmem_device_name(device: c_int, name: *mut *const c_char) -> c_int;
     fn lowmem_counters(device: c_int, out: *mut Counters) -> c_int;
     fn lowmem_reset_peaks(device: c_int) -> c_int;
@@ -95,6 +98,28 @@ pub(super) fn observe() -> Result<()> {
     }
     // SAFETY: both functions live as long as the program, take plain numbers and call nothing of libtorch. The address is never followed.
     check(unsafe { lowmem_observe(on_memory, on_out_of_memory) })
+}
+
+/// Has libtorch keep its newest events of memory.
+pub(super) fn record_history(most_events: usize) -> Result<()> {
+    // SAFETY: takes a number.
+    check(unsafe { lowmem_record_history(most_events) })
+}
+
+/// Has what is allocated from here on carry that label in the history.
+pub(super) fn annotate(label: &str) {
+    // SAFETY: the shim copies so many bytes from there. A label that could not be set is no reason to stop.
+    let _ = unsafe { lowmem_annotate(label.as_ptr().cast(), label.len()) };
+}
+
+/// The history and what there is now, as libtorch pickles it.
+pub(super) fn snapshot() -> Result<Vec<u8>> {
+    let (mut bytes, mut length) = (std::ptr::null(), 0);
+    // SAFETY: both are places for one value. The shim keeps the bytes, of that number, until this thread asks for another snapshot.
+    unsafe {
+        check(lowmem_snapshot(&mut bytes, &mut length))?;
+        Ok(std::slice::from_raw_parts(bytes.cast::<u8>(), length).to_vec())
+    }
 }
 
 /// An operation on the GPU that is over.

@@ -5,6 +5,7 @@
 pub mod allocator;
 mod ffi;
 mod host_memory;
+pub(crate) mod snapshot;
 mod stream;
 
 use engine_protocol::Secs;

@@ -17,6 +17,7 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <torch/csrc/cuda/memory_snapshot.h>
 
 #include <atomic>
 #include <cstdint>
@@ -126,6 +127,26 @@ int lowmem_start(int device) {
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     C10_CUDA_CHECK(cudaFree(nullptr));
+  });
+}
+
+// The allocator keeps its newest events, without stacks: there is no Python, and those of C++ cost more than what they tell.
+int lowmem_record_history(size_t most_events) {
+  return guarded([&] { torch::cuda::_record_memory_history("all", std::nullopt, "python", most_events); });
+}
+
+// What is allocated from here on carries it in the history.
+int lowmem_annotate(const char* label, size_t length) {
+  return guarded([&] { allocator::setUserMetadata(std::string(label, length)); });
+}
+
+// The bytes live until this thread asks again.
+int lowmem_snapshot(const char** bytes, size_t* length) {
+  return guarded([&] {
+    thread_local std::string snapshot;
+    snapshot = torch::cuda::_memory_snapshot_pickled();
+    *bytes = snapshot.data();
+    *length = snapshot.size();
   });
 }
 

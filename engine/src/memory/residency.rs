@@ -10,7 +10,7 @@ use super::file_ring::FromFiles;
 use super::pinned_ring::{PageLocking, RING_BYTES};
 use super::plan::{Place, Waits, staging_buffers};
 use super::staging::{Origin, Staging};
-use crate::attribution::{Purpose, within};
+use crate::attribution::{Purpose, in_group, within};
 use crate::cuda::{host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, GroupParts, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
@@ -330,6 +330,7 @@ impl Groups for Residency {
     fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
         let index = self.groups.iter().position(|placed| placed.group.name == name);
         let index = index.unwrap_or_else(|| panic!("the model lists no group `{name}`"));
+        let run = |weights: &Weights| in_group(name, || run(weights));
         if !self.groups[index].stored.is_packed() {
             return self.with_stored(index, run);
         }

@@ -10,7 +10,9 @@ use engine_protocol::DiskRate;
 use super::options::{DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, ServeArguments, VideoArguments};
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
+use crate::monitor::Threshold;
 use crate::sweep::Shard;
+use crate::web;
 use crate::worker::EventOrder;
 
 /// Arguments of `lowmem advise`.
@@ -124,6 +126,9 @@ pub(crate) struct SweepArguments {
     /// Compare the videos of cases that give up quality with those that do not: PSNR and SSIM. For devices that compute
     #[arg(long, conflicts_with_all = ["dry_run", "slurm"])]
     pub(crate) quality: bool,
+    /// Write PyTorch's memory snapshot of each case that runs into the run directory, as snapshots/CASE.pickle
+    #[arg(long, conflicts_with_all = ["dry_run", "slurm"])]
+    pub(crate) snapshot: bool,
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
     #[command(flatten)]
@@ -205,6 +210,12 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
+    /// Write PyTorch's memory snapshot of it, which `lowmem snapshot` and pytorch.org/memory_viz read; each allocation names its stage, weights and purpose
+    #[arg(long, value_name = "FILE.pickle")]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// Append a line of JSON to this file for the video: peaks by stage, RAM, times, outcome; for a service that makes many (`lowmem schema "generate --log"`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
     /// Print JSON: the run record
     #[arg(long)]
     pub(crate) json: bool,
@@ -411,6 +422,40 @@ pub(crate) struct DoctorArguments {
     pub(crate) json: bool,
 }
 
+/// Arguments of `lowmem monitor`.
+#[derive(Debug, Args)]
+pub(crate) struct MonitorArguments {
+    /// Time from one sample to the next: 500ms, 10s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// End after so many samples (by default at Ctrl-C)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Write a row for each sample and GPU into this file, after what it has
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Let Prometheus fetch the newest sample at this port of this machine alone, or with HOST: (0.0.0.0 is all) let all who reach that address
+    #[arg(long, value_name = "[HOST:]PORT", value_parser = place)]
+    pub(crate) prometheus: Option<web::Wanted>,
+    /// Say where memory in use reaches this share of a GPU or this size, and when it is below again; the exit code is then 6
+    #[arg(long, value_name = "90%|20GiB")]
+    pub(crate) alarm: Option<Threshold>,
+    /// Print JSON: an object for each sample, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `lowmem snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArguments {
+    /// What torch.cuda.memory._dump_snapshot, `lowmem generate --snapshot` or `lowmem sweep --snapshot` wrote
+    #[arg(value_name = "FILE.pickle")]
+    pub(crate) file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `lowmem models`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -452,6 +497,19 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Where something is served, as `PORT` or `HOST:PORT`.
+fn place(text: &str) -> Result<web::Wanted, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (Some(host.trim_matches(['[', ']']).parse().ok()), port),
+        None => (None, text),
+    };
+    match (host, port.parse()) {
+        (None, Ok(port)) => Ok(web::Wanted { host: None, port: Some(port) }),
+        (Some(Some(host)), Ok(port)) => Ok(web::Wanted { host: Some(host), port: Some(port) }),
+        _ => Err("say a port such as 9400, or an address of this machine and a port: 0.0.0.0:9400".to_owned()),
+    }
 }
 
 /// A time as people write it.

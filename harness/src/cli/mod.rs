@@ -14,7 +14,8 @@ use serde_json::Value;
 pub(crate) use arguments::{
     AdviseArguments, AutotuneArguments, CalibrateArguments, CardsArguments, CompareArguments, DoctorArguments, ExportArguments,
     ExportFormat, FillTablesArguments, FlagsArguments, GenerateArguments, HistoryArguments, MaxArguments, MergeArguments, ModelsArguments,
-    ModelsCommand, OnArguments, PlanArguments, ProfileArguments, QualityArguments, ReportArguments, SweepArguments, ValidateArguments,
+    ModelsCommand, MonitorArguments, OnArguments, PlanArguments, ProfileArguments, QualityArguments, ReportArguments, SnapshotArguments,
+    SweepArguments, ValidateArguments,
 };
 pub(crate) use options::{DeviceArguments, FormArguments, ListArguments, VideoArguments};
 
@@ -68,6 +69,10 @@ pub(crate) enum Command {
     History(HistoryArguments),
     /// Look at this machine: who holds GPU memory, driver, link, clocks, RAM, page-locking; and what to do
     Doctor(DoctorArguments),
+    /// Watch the GPUs: memory, load, heat, power and clocks, on a terminal, as CSV or JSON, or for Prometheus
+    Monitor(MonitorArguments),
+    /// Read a memory snapshot of PyTorch: the peak, who held it, and fragmentation
+    Snapshot(SnapshotArguments),
     /// Fill what is "to be tested" in a Markdown document from runs, each figure with where it is from
     FillTables(FillTablesArguments),
     /// List the GPU profiles, and the real GPUs that are here

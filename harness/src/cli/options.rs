@@ -7,9 +7,9 @@ use clap::Args;
 use engine_protocol::{CheckpointFiles, DiskRate};
 use serde_json::Value;
 
-use crate::live;
 use crate::pcie_slot::PcieSlot;
 use crate::testbed::{DeviceChoice, Wanted};
+use crate::web;
 
 /// Which video: options that stand for keys of a configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -53,8 +53,8 @@ pub(crate) struct ServeArguments {
 
 impl ServeArguments {
     /// Where it is wanted.
-    pub(crate) fn wanted(self) -> Option<live::Wanted> {
-        self.serve.then_some(live::Wanted { host: self.host, port: self.port })
+    pub(crate) fn wanted(self) -> Option<web::Wanted> {
+        self.serve.then_some(web::Wanted { host: self.host, port: self.port })
     }
 }
 

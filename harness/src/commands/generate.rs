@@ -1,12 +1,15 @@
 //! `lowmem generate`.
 
 mod ending;
+mod log;
 mod output;
 
 use std::time::Duration;
 
 use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, StreamFrom};
 use serde_json::Value;
+
+pub(crate) use log::LogLine;
 
 use super::{one_video, warn_of_attention};
 use crate::cli::GenerateArguments;
@@ -45,6 +48,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
         _ => {}
     }
+    testbed.check_snapshot(arguments.snapshot.is_some())?;
     let (config, warnings) = config(&definition, &models, testbed.device)?;
     if let Some(format) = format {
         output::check_size(format, &config)?;
@@ -67,24 +71,32 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
+        snapshot: arguments.snapshot.clone(),
         ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
     };
+    let mut log = arguments.log.as_deref().map(log::Log::open).transpose()?;
     let _held = arguments.output.as_deref().zip(format).map(|(output, format)| output::Held::of(output, format)).transpose()?;
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::new(&request.config);
     let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
     watcher.finish();
-    match record {
+    let logged = match (&mut log, &record) {
+        (Some(log), Some(record)) => log.append(record, &request.model),
+        _ => Ok(()),
+    };
+    // What became of the video is said before what went wrong with the log.
+    let code = match record {
         Some(record) if arguments.json => {
             json::print(&record)?;
-            Ok(ending::tell_end(&record, &testbed, None))
+            ending::tell_end(&record, &testbed, None)
         }
-        Some(record) => Ok(ending::tell_of(&record, &testbed, arguments.output.as_deref())),
+        Some(record) => ending::tell_of(&record, &testbed, arguments.output.as_deref()),
         None => {
             tell!("Interrupted: no video was made.");
-            Ok(ExitCode::Interrupted)
+            ExitCode::Interrupted
         }
-    }
+    };
+    logged.map(|()| code)
 }
 
 /// The settings of the file, the options and the words, later ones first.

@@ -16,6 +16,7 @@ pub(crate) mod history;
 pub(crate) mod max;
 pub(crate) mod merge;
 pub(crate) mod models;
+pub(crate) mod monitor;
 pub(crate) mod on;
 mod one_video;
 pub(crate) mod plan;
@@ -27,6 +28,7 @@ pub(crate) mod schema;
 pub(crate) mod setup;
 mod slurm;
 pub(crate) mod smi;
+pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod validate;
 

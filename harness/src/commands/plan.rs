@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         config,
         shared_weights: None,
         output: None,
+        snapshot: None,
         operation_times: None,
     };
     let report = worker::plan(&request)?;

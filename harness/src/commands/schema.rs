@@ -5,18 +5,21 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use super::on::VerdictJson;
-use super::{advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, gpus, history, max, plan, sweep, validate};
+use super::{
+    advise, autotune, calibrate, cards, compare, doctor, fill_tables, flags, generate, gpus, history, max, plan, snapshot, sweep, validate,
+};
 use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::json;
+use crate::monitor::Sample;
 use crate::run_json::RunJson;
 
 /// A command, and what it prints.
 type Entry = (&'static str, fn() -> Schema);
 
 /// All commands that print JSON.
-const COMMANDS: [Entry; 25] = [
+const COMMANDS: [Entry; 28] = [
     ("advise", of::<advise::AdviseJson>),
     ("autotune", of::<autotune::AutotuneJson>),
     ("calibrate", of::<calibrate::CalibrateJson>),
@@ -28,17 +31,20 @@ const COMMANDS: [Entry; 25] = [
     ("flags", of::<Vec<flags::FlagJson>>),
     ("flags KEY", of::<flags::FlagJson>),
     ("generate", of::<RunRecord>),
+    ("generate --log", of::<generate::LogLine>),
     ("gpus", of::<gpus::GpusJson>),
     ("history", of::<Vec<history::EntryJson>>),
     ("max", of::<max::MaxJson>),
     ("merge", of::<RunJson>),
     ("models", of::<Vec<ModelSpec>>),
     ("models inspect", of::<Inventory>),
+    ("monitor", of::<Sample>),
     ("on", of::<VerdictJson<'_>>),
     ("plan", of::<plan::PlanJson>),
     ("profile", of::<RunRecord>),
     ("quality", of::<Vec<Quality>>),
     ("report", of::<RunJson>),
+    ("snapshot", of::<Vec<snapshot::PeakJson>>),
     ("sweep", of::<RunJson>),
     ("sweep --dry-run", of::<sweep::DryRunJson>),
     ("validate", of::<Vec<validate::RowJson>>),

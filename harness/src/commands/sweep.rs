@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
@@ -20,12 +20,13 @@ use crate::exit_code::ExitCode;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::json;
-use crate::live::{Address, Live};
+use crate::live::Live;
 use crate::model::Models;
 use crate::progress::{Progress, Reached};
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
+use crate::web::Address;
 use crate::worker::Launcher;
 
 /// Combinations that came out the same and are named one by one.
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     if arguments.quality {
         quality::refuse_virtual(testbed)?;
     }
+    testbed.check_snapshot(arguments.snapshot)?;
     let models = Models::load()?;
     let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
     let on = testbeds.with_cases(&definition, &cases)?;
@@ -75,7 +77,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     };
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
-    let address = arguments.serve.wanted().map(Address::open).transpose()?;
+    let address = arguments.serve.wanted().map(Address::of_page).transpose()?;
 
     let manifest = Manifest { left_out: left_out.clone(), cases: cases.iter().map(|case| case.name.clone()).collect(), ..whole };
     let default = testbed.run_dir(&data::runs(), &definition.name);
@@ -91,7 +93,8 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     left_out.iter().for_each(|said| tell!("{said}"));
     steps_said(testbed, &cases).iter().for_each(|said| tell!("{said}"));
     let live = address.map(|address| Live::start(address, store.dir(), interrupt, reached(cases.len(), open.len(), None))).transpose()?;
-    let schedule = Schedule { gpus: &testbeds.several, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
+    let snapshots = arguments.snapshot.then(|| snapshots_in(store.dir())).transpose()?;
+    let schedule = Schedule { gpus: &testbeds.several, snapshots, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let mut has_quality = true;
@@ -131,6 +134,12 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         }
     }
     Ok(code)
+}
+
+/// The folder for memory snapshots of a run's cases. It is a whole path: cases run elsewhere.
+fn snapshots_in(run: &Path) -> Result<PathBuf, Error> {
+    let folder = run.join("snapshots");
+    std::fs::create_dir_all(&folder).and_then(|()| folder.canonicalize()).map_err(|error| Error::io(&folder, error))
 }
 
 /// How far a sweep is: of so many cases, of which so many were to be run.

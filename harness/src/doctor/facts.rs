@@ -11,6 +11,7 @@ use nvml_wrapper::Nvml;
 use crate::children::{Room, last_words};
 use crate::gpu_profile::GpuProfiles;
 use crate::gpu_watch::state_of;
+use crate::host::program_of;
 use crate::real_gpu;
 
 /// Prints the versions of PyTorch and cuDNN, without loading either.
@@ -95,7 +96,7 @@ impl Facts {
             // An idle link slows down to save power: its widest says what the slot gives.
             let link = device.as_ref().and_then(|device| Some((device.max_pcie_link_gen().ok()?, device.current_pcie_link_width().ok()?)));
             GpuFacts {
-                names: state.others.iter().filter_map(|other| Some((other.process, name_of(other.process)?))).collect(),
+                names: state.others.iter().filter_map(|other| Some((other.process, program_of(other.process)?))).collect(),
                 own_link: own_link(&gpu.title),
                 title: gpu.title,
                 memory_bytes: gpu.memory_bytes,
@@ -124,11 +125,6 @@ impl Facts {
 fn cuda_version(number: i32) -> Option<(u32, u32)> {
     let number = u32::try_from(number).ok()?;
     Some((number / 1000, number % 1000 / 10))
-}
-
-fn name_of(process: u32) -> Option<String> {
-    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
-    Some(untrusted::line(name.trim()))
 }
 
 fn no_pytorch() -> Option<String> {

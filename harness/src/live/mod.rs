@@ -1,23 +1,19 @@
 //! A run's page while its cases run: served from this machine, made from the run directory whenever somebody asks for it.
 //!
-//! Who may look is decided in `access`, what they are told is in `board`, and `server` answers.
+//! What those who look are told is in `board`, and `answer` tells it. Who may look is decided in `crate::web`.
 
-mod access;
-mod address;
+mod answer;
 mod board;
 mod follow;
-mod request;
-mod server;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-pub(crate) use address::{Address, Wanted};
-
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::progress::Reached;
+use crate::web::{self, Address};
 use board::Board;
 
 /// A page that is served until this program ends.
@@ -41,12 +37,13 @@ impl Live {
     }
 
     fn serve(address: Address, board: Board) -> Result<Self, Error> {
-        let (board, shown) = (Arc::new(board), address.shown());
+        let (board, shown) = (Arc::new(board), address.shown(""));
         tell!("The page: {shown}");
         if address.is_for_others() {
             tell!("Whoever has this address, with its token, and reaches this machine can use the page. What it sends is not encrypted.");
         }
-        server::start(address, Arc::clone(&board))?;
+        let told = Arc::clone(&board);
+        web::start(address, move |request, stream| answer::answer(&told, request, stream))?;
         Ok(Self { board, shown })
     }
 

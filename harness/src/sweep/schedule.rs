@@ -1,5 +1,6 @@
 //! Running cases, several at once, each record written down as its case ends.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,13 +49,27 @@ pub(crate) struct Schedule<'a> {
     pub(crate) shared_steps: Option<SharedSteps>,
     /// Where they keep weights that one makes for all.
     pub(crate) shared_weights: Option<SharedWeights>,
+    /// The folder for a memory snapshot of each; none where none are wanted.
+    pub(crate) snapshots: Option<PathBuf>,
 }
 
 impl<'a> Schedule<'a> {
     /// Runs cases of which nothing is known before, and that share nothing: `preparation` changes that.
     pub(crate) fn new(testbed: &'a Testbed, launcher: &'a Launcher, models: &'a Models, limits: Limits, interrupt: &'a Interrupt) -> Self {
         let (forecasts, shared_steps, shared_weights) = (Forecasts::default(), None, None);
-        Self { testbed, gpus: &[], launcher, models, limits, interrupt, host_rates: None, forecasts, shared_steps, shared_weights }
+        Self {
+            testbed,
+            gpus: &[],
+            launcher,
+            models,
+            limits,
+            interrupt,
+            host_rates: None,
+            forecasts,
+            shared_steps,
+            shared_weights,
+            snapshots: None,
+        }
     }
 
     /// Runs `cases`, as many at once as may be, in order of their beginning, and has `keep` keep each record. Ends early, and leaves no worker, where the
@@ -104,6 +119,7 @@ impl<'a> Schedule<'a> {
         let config = if other.is_some() { with_one_step(&case.config) } else { case.config.clone() };
         let mut request = testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
         request.shared_weights = self.shared_weights.as_ref().map(|shared| shared.folder().to_owned());
+        request.snapshot = self.snapshots.as_ref().map(|folder| folder.join(format!("{}.pickle", case.name)));
         let mut watch = testbed.uuid.as_deref().and_then(GpuWatch::begin);
         let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
         let record = worker::run_case(self.launcher, testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;

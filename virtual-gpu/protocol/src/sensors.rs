@@ -13,6 +13,8 @@ pub struct Sensors {
     pub temperature_c: Option<u32>,
     /// The clock of its multiprocessors.
     pub sm_clock_mhz: Option<u32>,
+    /// What it draws, in thousandths of a watt.
+    pub power_mw: Option<u32>,
     /// What holds its clocks down: NVML's bits.
     pub throttle_reasons: Option<u64>,
     /// Processes beside those on the virtual GPU, and the bytes that each holds.

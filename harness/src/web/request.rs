@@ -13,20 +13,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a request asks for, as far as it matters here.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) token: Option<String>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) token: Option<String>,
     /// Empty where there is none, or more than one.
-    pub(super) host: Option<String>,
-    pub(super) origin: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) origin: Option<String>,
     /// What our own page asks for beside that.
-    pub(super) asks: String,
+    pub(crate) asks: String,
 }
 
 impl Request {
     /// Reads one; an error of the kind `InvalidData` where it is none.
-    pub(super) fn read(stream: &mut TcpStream) -> io::Result<Self> {
+    pub(crate) fn read(stream: &mut TcpStream) -> io::Result<Self> {
         let (mut head, mut chunk, begun) = (Vec::new(), [0; 2048], Instant::now());
         stream.set_read_timeout(Some(PATIENCE))?;
         loop {

@@ -1,4 +1,4 @@
-//! Who may look at the page, and who may stop the run.
+//! Who may look at what is served, and who may change something by it.
 //!
 //! Without a token the page is for browsers on this machine. What else such a browser has open must not reach it: a foreign page that has its own name lead to 127.0.0.1
 //! is told by the name that it asks for, and no foreign page can send our header. With a token, who has it may look.
@@ -10,41 +10,45 @@ use crate::error::Error;
 const OWN_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// Who is let in.
-pub(super) struct Access {
-    token: Option<String>,
+#[derive(Debug)]
+pub(crate) enum Access {
+    /// The browsers and programs on this machine.
+    ThisMachine,
+    /// Those who have this token.
+    Token(String),
+    /// All who reach this machine.
+    Everybody,
 }
 
 impl Access {
-    /// The browsers on this machine.
-    pub(super) fn of_this_machine() -> Self {
-        Self { token: None }
-    }
-
     /// Those who have a token, which is made here.
-    pub(super) fn with_token() -> Result<Self, Error> {
-        Ok(Self { token: Some(made()?) })
+    pub(crate) fn with_token() -> Result<Self, Error> {
+        Ok(Self::Token(made()?))
     }
 
     /// What lets in.
-    pub(super) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+    pub(crate) fn token(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::ThisMachine | Self::Everybody => None,
+        }
     }
 
     /// Whether that request is answered; else why not, which tells nothing of the run.
-    pub(super) fn check(&self, request: &Request) -> Result<(), &'static str> {
-        match &self.token {
-            Some(token) if !request.token.as_deref().is_some_and(|given| is_same(given, token)) => {
+    pub(crate) fn check(&self, request: &Request) -> Result<(), &'static str> {
+        match self {
+            Self::Token(token) if !request.token.as_deref().is_some_and(|given| is_same(given, token)) => {
                 Err("The address with its token stands in the terminal that serves this page.")
             }
-            None if !request.host.as_deref().is_some_and(is_own) => {
-                Err("This page is for browsers on this machine: open it as 127.0.0.1 or localhost.")
+            Self::ThisMachine if !request.host.as_deref().is_some_and(is_own) => {
+                Err("This is for programs on this machine: open it as 127.0.0.1 or localhost.")
             }
             _ => Ok(()),
         }
     }
 
     /// Whether that request, which was let in, is from our own page and no other.
-    pub(super) fn is_from_page(request: &Request) -> bool {
+    pub(crate) fn is_from_page(request: &Request) -> bool {
         let is_own_origin =
             request.origin.as_deref().is_none_or(|origin| origin.split_once("://").map(|(_, host)| host) == request.host.as_deref());
         request.asks == "stop" && is_own_origin
