@@ -2,7 +2,9 @@
 
 mod folder;
 mod fuzz;
+mod gguf;
 mod hostile;
+mod in_blocks;
 mod layouts;
 mod refusals;
 mod repackaged;

@@ -12,7 +12,7 @@ use crate::folder::{Folder, fixture};
 use crate::repackaged::{E4M3, E5M2, Repackaged};
 
 /// The bytes of latents and video.
-fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
     let settings =
         [("prompt", json!("a cat")), ("seed", json!(7)), ("steps", json!(2)), ("frames", json!(5)), ("resolution", json!("32x32"))];
     let more = more.iter().map(|&(key, value)| (key.to_owned(), json!(value)));
@@ -123,7 +123,7 @@ fn downloads_that_did_not_end_say_what_mends_them() {
             |path| fs::rename(path, path.with_extension("safetensors.incomplete")).unwrap(),
             "this download has not ended: fetch it again (`hf download",
         ),
-        (|path| fs::rename(path, path.with_extension("gguf")).unwrap(), "GGUF is not read yet"),
+        (|path| fs::rename(path, path.with_extension("gguf")).unwrap(), "not a GGUF file, which begins with those four letters"),
         (
             |path| {
                 let whole = fs::read(path).unwrap();

@@ -21,3 +21,4 @@ mod predicted;
 mod ram_table;
 mod staging_order;
 mod sweep;
+mod weights_in_blocks;

@@ -1,9 +1,11 @@
 //! Model definitions: the shapes of a published model's three parts, as `sweeps/models/NAME.yaml` holds them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Sampler;
+use crate::{Sampler, WeightDtype};
 
 /// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +28,20 @@ pub struct ModelSpec {
     pub vae: VaeSpec,
     /// The sampling defaults.
     pub sampling: Sampling,
+    /// Of weights in a file that has some of a transformer's in blocks (GGUF): those, each with its type, by the component's key and the tensor's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_blocks: BTreeMap<String, BTreeMap<String, WeightDtype>>,
+}
+
+impl ModelSpec {
+    /// What its file's weights in blocks are called, where there are any: the type that most of them are in.
+    pub fn blocks_dtype(&self) -> Option<WeightDtype> {
+        let mut counts: BTreeMap<&str, (usize, WeightDtype)> = BTreeMap::new();
+        for &dtype in self.in_blocks.values().flat_map(BTreeMap::values) {
+            counts.entry(dtype.name()).or_insert((0, dtype)).0 += 1;
+        }
+        counts.into_values().max_by_key(|&(count, _)| count).map(|(_, dtype)| dtype)
+    }
 }
 
 /// Shapes of a umT5 encoder.

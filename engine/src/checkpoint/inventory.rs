@@ -46,10 +46,29 @@ impl Checkpoint {
         let components = components::of(&self.model);
         let stored = components.iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
         let mut kinds = stored.flat_map(|(stored, component)| {
-            let may = named(component.groups()).filter(|(_, param)| param.precision == Precision::Compressible);
+            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
             may.map(|(name, _)| stored.tensors.get(&name).map(StoredTensor::kind)).collect::<Vec<_>>()
         });
         kinds.all(|kind| kind == Some(Kind::Float8e4m3fn))
+    }
+
+    /// The same, its model told which of its weights are in blocks, as far as they may wait so: each row has to be whole blocks.
+    pub(super) fn with_blocks(mut self) -> Self {
+        let mut all = BTreeMap::new();
+        for component in components::of(&self.model) {
+            let Some(stored) = self.stored(component.as_ref()) else { continue };
+            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
+            let in_blocks = may.filter_map(|(name, param)| {
+                let blocks = stored.tensors.get(&name)?.blocks()?;
+                blocks.bytes_of(*param.shape.last()?).map(|_| (name, blocks.dtype))
+            });
+            let in_blocks: BTreeMap<_, _> = in_blocks.collect();
+            if !in_blocks.is_empty() {
+                all.insert(component.key().to_owned(), in_blocks);
+            }
+        }
+        self.model.in_blocks = all;
+        self
     }
 
     fn stored(&self, component: &dyn Component) -> Option<&StoredComponent> {
@@ -174,6 +193,9 @@ fn named(groups: Vec<Group>) -> impl Iterator<Item = (String, Param)> {
 
 /// The name of a type as people write it.
 fn type_name(tensor: &StoredTensor) -> String {
+    if let Some(blocks) = tensor.blocks() {
+        return blocks.dtype.name().to_owned();
+    }
     let name = match tensor.kind() {
         Kind::Double => "fp64".into(),
         Kind::Float => "fp32".into(),

@@ -33,6 +33,20 @@ const TEXT_ENCODER_LAYER: [(&str, &str); 10] = [
     ("ffn.fc2", "layer.1.DenseReluDense.wo"),
 ];
 
+/// What llama.cpp calls the parts of a layer of T5 (`gguf-py/gguf/tensor_mapping.py`).
+const LLAMA_LAYER: [(&str, &str); 10] = [
+    ("attn_norm", "layer.0.layer_norm"),
+    ("attn_q", "layer.0.SelfAttention.q"),
+    ("attn_k", "layer.0.SelfAttention.k"),
+    ("attn_v", "layer.0.SelfAttention.v"),
+    ("attn_o", "layer.0.SelfAttention.o"),
+    ("attn_rel_b", "layer.0.SelfAttention.relative_attention_bias"),
+    ("ffn_norm", "layer.1.layer_norm"),
+    ("ffn_gate", "layer.1.DenseReluDense.wi_0"),
+    ("ffn_up", "layer.1.DenseReluDense.wi_1"),
+    ("ffn_down", "layer.1.DenseReluDense.wo"),
+];
+
 const RESIDUAL_BLOCK: [(&str, &str); 5] =
     [("residual.0", "norm1"), ("residual.2", "conv1"), ("residual.3", "norm2"), ("residual.6", "conv2"), ("shortcut", "conv_shortcut")];
 
@@ -55,6 +69,14 @@ pub(super) fn text_encoder(name: &str) -> String {
         return renamed(rest, &TEXT_ENCODER_LAYER).map_or_else(|| name.to_owned(), |layer| format!("encoder.block.{index}.{layer}"));
     }
     renamed(name, &[("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")]).unwrap_or_else(|| name.to_owned())
+}
+
+/// The text encoder's name of the tensor that llama.cpp calls `name`.
+pub(super) fn llama_text_encoder(name: &str) -> String {
+    if let Some((index, rest)) = numbered(name, "enc.blk.") {
+        return renamed(rest, &LLAMA_LAYER).map_or_else(|| name.to_owned(), |layer| format!("encoder.block.{index}.{layer}"));
+    }
+    renamed(name, &[("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")]).unwrap_or_else(|| name.to_owned())
 }
 
 /// The VAE's name of the tensor that the original calls `name`.

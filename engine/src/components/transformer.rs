@@ -33,6 +33,13 @@ impl<'a> TransformerComponent<'a> {
     }
 }
 
+impl TransformerComponent<'_> {
+    /// What a pass takes, and what cuBLAS has for itself.
+    fn inputs_bytes(&self, config: &Config) -> i64 {
+        CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + batch(config) * latent_bytes(self.model, config)
+    }
+}
+
 impl Component for TransformerComponent<'_> {
     fn key(&self) -> &'static str {
         self.key
@@ -51,7 +58,11 @@ impl Component for TransformerComponent<'_> {
     }
 
     fn groups(&self) -> Vec<Group> {
-        Transformer::groups(&self.model.transformer)
+        let groups = Transformer::groups(&self.model.transformer);
+        match self.model.in_blocks.get(self.key) {
+            Some(dtypes) => groups.into_iter().map(|group| group.in_blocks(|name| dtypes.get(name).copied())).collect(),
+            None => groups,
+        }
     }
 
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
@@ -70,8 +81,13 @@ impl Component for TransformerComponent<'_> {
         let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim)
             == Some(AttentionKernel::Math);
         let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
-        let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
-        Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)
+        Some(self.inputs_bytes(config) + pass)
+    }
+
+    fn bytes_between_groups(&self, config: &Config) -> i64 {
+        let (batch, latents) = (batch(config), config.latent_shape(self.model));
+        let transformer = Transformer::of(config, &self.model.transformer);
+        self.inputs_bytes(config) + transformer.bytes_throughout(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config))
     }
 
     fn work(&self, config: &Config, name: GroupName) -> GroupWork {

@@ -4,9 +4,9 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
-use super::prediction::bytes_in_passing;
+use super::prediction::{bytes_in_passing, unpacking_bytes};
 use crate::components::Component;
-use crate::weights::{Group, WaitingGroup, WeightTypes, fp8};
+use crate::weights::{Group, WaitingGroup, WeightTypes, packing};
 
 /// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
@@ -91,7 +91,7 @@ impl Held {
                 Place::Streamed { waits: Waits::Pinned { .. }, .. } if on_gpu => weights.pinned += bytes,
                 Place::Resident | Place::Host | Place::Streamed { .. } => weights.pageable += bytes,
             }
-            let packing = if waiting.is_packed() { fp8::filling_bytes(group, types.compute) as u64 } else { 0 };
+            let packing = if waiting.is_packed() { packing::filling_bytes(group, types) as u64 } else { 0 };
             let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
             loading = loading.larger(weights.plus(on_its_way));
         }
@@ -107,7 +107,10 @@ impl Held {
             }
         } else {
             // Everything computes there, from buffers that are there too.
-            Bytes { pinned: 0, pageable: buffers + component.activation_bytes(config, None).unwrap_or(0) as u64 }
+            Bytes {
+                pinned: 0,
+                pageable: buffers + (component.activation_bytes(config, None).unwrap_or(0) + unpacking_bytes(component, types)) as u64,
+            }
         };
         Self { stage: component.stage(), weights, beside, loading }
     }

@@ -1,5 +1,6 @@
 //! Groups: the tensors of a model that live and move together, and how a group lies in one slab of bytes. Where slabs are is not known here.
 
+use engine_protocol::WeightDtype;
 use tch::Kind;
 
 use super::{GroupName, Precision};
@@ -64,7 +65,20 @@ impl Group {
     pub fn compressible(mut self) -> Self {
         for param in &mut self.params {
             if param.precision == Precision::Compute && param.shape.len() == 2 {
-                param.precision = Precision::Compressible;
+                param.precision = Precision::Compressible(None);
+            }
+        }
+        self
+    }
+
+    /// The same group, where a file has some of its [compressible](Group::compressible) weights in blocks: what `dtype_of` gives for a tensor of that name, and nothing for one
+    /// that is not in blocks there and waits as it is used.
+    pub fn in_blocks(mut self, dtype_of: impl Fn(&str) -> Option<WeightDtype>) -> Self {
+        let prefix = self.prefix.clone();
+        for param in &mut self.params {
+            if matches!(param.precision, Precision::Compressible(_)) {
+                let dtype = dtype_of(&format!("{prefix}{}", param.name));
+                param.precision = dtype.map_or(Precision::Compute, |dtype| Precision::Compressible(Some(dtype)));
             }
         }
         self

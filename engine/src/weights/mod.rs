@@ -1,11 +1,14 @@
 //! Weights: which tensors a model has, in which groups they move, and where their values come from. Where they live is `memory`'s.
 
 mod archive;
+pub mod blocks;
 mod bound;
-pub mod fp8;
+mod fp8;
+mod gguf;
 mod group;
 mod mapped;
 mod name;
+pub mod packing;
 mod parts;
 mod pickle;
 mod pth;
@@ -19,8 +22,8 @@ mod waiting;
 
 pub use bound::{Groups, Weights};
 pub use group::{Group, GroupLayout, GroupWork, Param};
+pub(crate) use mapped::AGAIN;
 pub use mapped::StoredTensor;
-pub(crate) use mapped::{AGAIN, GGUF};
 pub use name::GroupName;
 pub use parts::GroupParts;
 pub use shared::shared;

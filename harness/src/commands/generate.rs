@@ -5,7 +5,7 @@ mod output;
 
 use std::time::Duration;
 
-use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, StreamFrom, WeightDtype};
 use serde_json::Value;
 
 use super::{one_video, warn_of_attention};
@@ -117,9 +117,14 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
     if let Some(name) = said("model").filter(|name| *name != *model.name) {
         return Err(Error::input(format!("{named}that is {}, not {name}: leave the model out", model.name)));
     }
-    // What is in 8 bits stays so, with nothing lost. From files weights come as they are used.
+    // What is in 8 bits or in blocks stays so, with nothing lost. From files weights in 8 bits come as they are used.
+    let in_blocks = model.blocks_dtype().filter(|_| said("weight_dtype").is_none());
     let keeps = inventory.blocks_in_fp8 && said("weight_dtype").is_none() && said("stream_from").is_none_or(|from| from == "memory");
     definition.fix("model".into(), serde_json::json!(model.name));
+    if let Some(dtype) = in_blocks.map(WeightDtype::name) {
+        tell!("The blocks of this transformer are packed and stay so until they are used (weight_dtype={dtype}).");
+        definition.fix("weight_dtype".into(), serde_json::json!(dtype));
+    }
     if keeps {
         tell!("The blocks of this transformer are in 8 bits and stay so until they are used (weight_dtype=fp8_e4m3).");
         definition.fix("weight_dtype".into(), serde_json::json!("fp8_e4m3"));

@@ -96,6 +96,9 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     ]);
     say!("{table}");
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
+    if let Some(dtype) = inventory.model.blocks_dtype() {
+        say!("The transformer's blocks are packed ({}), and stay so until they are used.", dtype.name());
+    }
     if inventory.blocks_in_fp8 {
         say!("The transformer's blocks are in 8 bits, and stay so until they are used.");
     }
