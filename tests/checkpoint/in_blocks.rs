@@ -17,7 +17,7 @@ use crate::gguf::{self, Written};
 use crate::repackaged::{self, E4M3, Repackaged};
 use crate::single_files::video;
 
-fn fp32(stored: &engine::weights::StoredTensor) -> Tensor {
+pub(crate) fn fp32(stored: &engine::weights::StoredTensor) -> Tensor {
     let mut tensor = Tensor::zeros(stored.shape(), (Kind::Float, Device::Cpu));
     stored.copy_to(&mut tensor).expect("values");
     tensor
@@ -45,7 +45,7 @@ fn model() -> ModelSpec {
 }
 
 /// A transformer as a GGUF file whose linear layers are in `kinds` in turn, and the same weights unpacked.
-fn transformer(folder: &Path, kinds: &[WeightDtype]) -> [PathBuf; 2] {
+pub(crate) fn transformer(folder: &Path, kinds: &[WeightDtype]) -> [PathBuf; 2] {
     tch::manual_seed(3);
     let (model, mut turns) = (model(), kinds.iter().cycle());
     let (mut written, mut unpacked) = (Vec::new(), Vec::new());

@@ -51,6 +51,7 @@ mod shared_weights;
 mod slurm;
 mod sweep;
 mod validate;
+mod weights;
 mod whole_files;
 mod worker_ends;
 mod wrong_input;

@@ -64,7 +64,7 @@ fn the_latents_are_those_of_level_0() {
 
 /// Fewer bits are another model: its results are its own, near those of the first, and the same wherever the weights wait.
 #[rstest]
-fn packed_weights_are_near_and_the_same_at_every_level(#[values("fp8_e4m3", "q8_0", "q5_1")] dtype: &str) {
+fn packed_weights_are_near_and_the_same_at_every_level(#[values("fp8_e4m3", "int8", "q8_0", "q5_1")] dtype: &str) {
     let (whole, _) = run(&[]);
     let packed = format!("weight_dtype={dtype}");
     let (reference, _) = run(&[&packed]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Sampler, WeightDtype};
+use crate::{CheckpointFiles, Sampler, WeightDtype};
 
 /// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,9 +28,15 @@ pub struct ModelSpec {
     pub vae: VaeSpec,
     /// The sampling defaults.
     pub sampling: Sampling,
+    /// Where its weights are, where somebody named them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<CheckpointFiles>,
     /// Of weights in a file that has some of a transformer's in blocks (GGUF): those, each with its type, by the component's key and the tensor's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub in_blocks: BTreeMap<String, BTreeMap<String, WeightDtype>>,
+    /// Where LoRAs are added to weights: the ranks of each, summed up, by the component's key and the tensor's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lora_ranks: BTreeMap<String, BTreeMap<String, i64>>,
 }
 
 impl ModelSpec {

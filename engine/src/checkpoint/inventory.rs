@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine_protocol::{ComponentInventory, Inventory};
+use engine_protocol::{ComponentInventory, Inventory, WeightDtype};
 use tch::Kind;
 use untrusted::shown;
 
@@ -21,7 +21,7 @@ impl Checkpoint {
             model: self.model.clone(),
             tokenizer: self.tokenizer.path().map(|path| self.relative(path)),
             components: stored.map(|(stored, component)| self.component_inventory(stored, component.as_ref())).collect(),
-            blocks_in_fp8: self.blocks_in_fp8(),
+            blocks_in_8_bits: self.blocks_in_8_bits(),
             refusal: self.sources().err().or_else(|| self.open_tokenizer().err()).map(|error| error.to_string()),
         }
     }
@@ -41,15 +41,20 @@ impl Checkpoint {
         Ok(Sources::new(sources))
     }
 
-    /// Whether all weights that may wait in 8 bits are so in the files, in the type that ours wait in.
-    fn blocks_in_fp8(&self) -> bool {
+    /// In which type of 8 bits all weights that may wait so are in the files; nothing where some are not, or in another.
+    fn blocks_in_8_bits(&self) -> Option<WeightDtype> {
         let components = components::of(&self.model);
         let stored = components.iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
         let mut kinds = stored.flat_map(|(stored, component)| {
             let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
             may.map(|(name, _)| stored.tensors.get(&name).map(StoredTensor::kind)).collect::<Vec<_>>()
         });
-        kinds.all(|kind| kind == Some(Kind::Float8e4m3fn))
+        let dtype = match kinds.next()? {
+            Some(first @ Kind::Float8e4m3fn) => (first, WeightDtype::Fp8E4m3),
+            Some(first @ Kind::Int8) => (first, WeightDtype::Int8),
+            _ => return None,
+        };
+        kinds.all(|kind| kind == Some(dtype.0)).then_some(dtype.1)
     }
 
     /// The same, its model told which of its weights are in blocks, as far as they may wait so: each row has to be whole blocks.
@@ -142,8 +147,8 @@ fn kind_of_file(unused: &[String]) -> (&'static str, &'static str) {
         ),
         (
             &["lora_", "diff_b"],
-            "it holds changes to weights (LoRA), which are not applied",
-            "merge them into the model, or use the file without them",
+            "it holds changes to weights (LoRA) beside a model's",
+            "use the model without them, and name them with --lora",
         ),
         (
             &["img_emb", "k_img", "v_img", "add_k_proj", "add_v_proj", "image_embedder"],

@@ -10,6 +10,7 @@ mod diffusers;
 mod inventory;
 mod json;
 mod listing;
+mod lora;
 mod opened;
 mod original;
 mod original_names;
@@ -41,7 +42,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`Checkpoint::open`], and a file that is another one than it is named for.
     pub fn open_files(files: &CheckpointFiles) -> Result<Self> {
-        Ok(Self::of_layout(files)?.with_blocks())
+        Self::of_layout(files)?.with_blocks().with_loras(&files.loras)
     }
 
     /// Opens them by their layout.

@@ -63,6 +63,17 @@ pub(super) fn transformer(name: &str) -> String {
     renamed(name, &TRANSFORMER).unwrap_or_else(|| name.to_owned())
 }
 
+/// What the original calls the transformer's layer `ours`; nothing where it has none.
+pub(super) fn transformer_layer(ours: &str) -> Option<String> {
+    let back = |layer: &str, table: &[(&'static str, &str)]| table.iter().find(|(_, ours)| *ours == layer).map(|&(theirs, _)| theirs);
+    let Some((index, rest)) = numbered(ours, "blocks.") else { return back(ours, &TRANSFORMER).map(str::to_owned) };
+    let attention = [("self_attn", "attn1."), ("cross_attn", "attn2.")];
+    if let Some((theirs, layer)) = attention.into_iter().find_map(|(theirs, ours)| Some((theirs, rest.strip_prefix(ours)?))) {
+        return Some(format!("blocks.{index}.{theirs}.{}", back(layer, &ATTENTION)?));
+    }
+    Some(format!("blocks.{index}.{}", back(rest, &BLOCK)?))
+}
+
 /// The text encoder's name of the tensor that the original calls `name`.
 pub(super) fn text_encoder(name: &str) -> String {
     if let Some((index, rest)) = numbered(name, "blocks.") {
@@ -147,6 +158,12 @@ mod tests {
         assert_eq!(transformer("blocks.3.cross_attn.o.bias"), "blocks.3.attn2.to_out.0.bias");
         assert_eq!(transformer("blocks.3.modulation"), "blocks.3.scale_shift_table");
         assert_eq!(transformer("head.modulation"), "scale_shift_table");
+        for layer in
+            ["blocks.3.cross_attn.o", "blocks.0.self_attn.norm_q", "blocks.11.ffn.2", "text_embedding.0", "time_projection.1", "head.head"]
+        {
+            let ours = transformer(&format!("{layer}.weight"));
+            assert_eq!(transformer_layer(ours.strip_suffix(".weight").unwrap()).as_deref(), Some(layer), "back again");
+        }
         assert_eq!(transformer("patch_embedding.weight"), "patch_embedding.weight");
         assert_eq!(text_encoder("blocks.23.ffn.gate.0.weight"), "encoder.block.23.layer.1.DenseReluDense.wi_0.weight");
         assert_eq!(text_encoder("norm.weight"), "encoder.final_layer_norm.weight");

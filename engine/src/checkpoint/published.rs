@@ -61,7 +61,19 @@ pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
             },
         ),
     };
-    ModelSpec { name, title, source, text_encoder, transformer, pool, vae, sampling, in_blocks: BTreeMap::new() }
+    ModelSpec {
+        name,
+        title,
+        source,
+        text_encoder,
+        transformer,
+        pool,
+        vae,
+        sampling,
+        files: None,
+        in_blocks: BTreeMap::new(),
+        lora_ranks: BTreeMap::new(),
+    }
 }
 
 /// What is wrong with a shape: its key, and what.

@@ -175,7 +175,7 @@ pub(super) fn alone(path: &Path, folder: &Folder) -> Error {
         Content::TextEncoder { .. } | Content::Vae { .. } => {
             format!("it is {} alone: the transformer is missing. Name all files, {all}; {places}", content.name())
         }
-        Content::Lora => format!("it is {}; LoRAs are not applied yet: merge it into the model, or do without", content.name()),
+        Content::Lora => format!("it is {}. Name it with --lora, beside the model that it is for", content.name()),
         Content::Other => format!("it is {}: name Wan's files, {all}; {places}", content.name()),
     };
     Error::at(path, &what)

@@ -59,8 +59,12 @@ impl Component for TransformerComponent<'_> {
 
     fn groups(&self) -> Vec<Group> {
         let groups = Transformer::groups(&self.model.transformer);
-        match self.model.in_blocks.get(self.key) {
+        let groups = match self.model.in_blocks.get(self.key) {
             Some(dtypes) => groups.into_iter().map(|group| group.in_blocks(|name| dtypes.get(name).copied())).collect(),
+            None => groups,
+        };
+        match self.model.lora_ranks.get(self.key) {
+            Some(ranks) => groups.into_iter().map(|group| group.with_loras(|name| ranks.get(name).copied().unwrap_or(0))).collect(),
             None => groups,
         }
     }

@@ -6,7 +6,7 @@ use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
 use super::prediction::{bytes_in_passing, unpacking_bytes};
 use crate::components::Component;
-use crate::weights::{Group, WaitingGroup, WeightTypes, packing};
+use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing};
 
 /// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
@@ -119,6 +119,8 @@ impl Held {
 /// What is on its way of the largest tensor of `group`, a part at a time: as it lies in its file, or as it is drawn from a seed, in fp32 and twice.
 fn passing_bytes(group: &Group) -> u64 {
     const MOST: u64 = 128 << 20;
-    let numbers = group.params.iter().map(|param| param.shape.iter().product::<i64>() as u64);
-    (numbers.max().unwrap_or(0) * 8).min(MOST)
+    let numbers = |param: &Param| param.shape.iter().product::<i64>() as u64;
+    // What LoRAs are added to is whole in fp32.
+    let sums = group.params.iter().filter(|param| param.lora_rank > 0).map(|param| numbers(param) * 4);
+    (group.params.iter().map(numbers).max().unwrap_or(0) * 8).min(MOST) + sums.max().unwrap_or(0)
 }

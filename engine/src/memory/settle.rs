@@ -206,8 +206,10 @@ fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Op
     if config.weight_dtype != WeightDtype::AsStored && !are_in_blocks(components) {
         return StreamFrom::Memory;
     }
+    let has_loras =
+        components.iter().flat_map(|component| component.groups()).any(|group| group.params.iter().any(|param| param.lora_rank > 0));
     let from_memory = Config { stream_from: Some(StreamFrom::Memory), ..config.clone() };
-    if fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
+    if has_loras || fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
 }
 
 /// Whether these are of a file that has weights in blocks.

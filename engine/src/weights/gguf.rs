@@ -111,6 +111,9 @@ pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String,
             return Err(damaged(&format!("it has two tensors `{}`", shown(&name))));
         }
     }
+    if tensors.is_empty() {
+        return Err(damaged("it has no tensors"));
+    }
     places.sort_unstable();
     match places.array_windows().any(|[(first, bytes), (next, _)]| first + bytes > *next) {
         true => Err(damaged("two of its tensors lie over each other")),

@@ -16,6 +16,8 @@ pub struct Param {
     pub precision: Precision,
     /// The second side lies innermost, as the kernels of a convolution over channels-last activations read it.
     pub channels_last: bool,
+    /// The ranks of LoRAs that are added to it, summed up; 0 where none is.
+    pub lora_rank: i64,
 }
 
 /// Tensors that live and move together. A model lists its groups in execution order.
@@ -84,8 +86,17 @@ impl Group {
         self
     }
 
+    /// The same group, with LoRAs of the ranks that `rank_of` gives for a tensor's name.
+    pub fn with_loras(mut self, rank_of: impl Fn(&str) -> i64) -> Self {
+        let prefix = self.prefix.clone();
+        for param in &mut self.params {
+            param.lora_rank = rank_of(&format!("{prefix}{}", param.name));
+        }
+        self
+    }
+
     fn push(mut self, name: &str, shape: &[i64], precision: Precision, channels_last: bool) -> Self {
-        self.params.push(Param { name: name.into(), shape: shape.into(), precision, channels_last });
+        self.params.push(Param { name: name.into(), shape: shape.into(), precision, channels_last, lora_rank: 0 });
         self
     }
 }

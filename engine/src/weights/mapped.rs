@@ -242,6 +242,13 @@ impl StoredTensor {
         self.kind
     }
 
+    /// Whether its values are real numbers: of a floating-point type, or whole ones with a scale.
+    pub fn is_float(&self) -> bool {
+        let is_scaled_whole = self.kind == Kind::Int8 && self.is_scaled();
+        is_scaled_whole
+            || matches!(self.kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2)
+    }
+
     /// How many elements it has.
     pub fn parameters(&self) -> u64 {
         self.shape.iter().product::<i64>() as u64

@@ -3,6 +3,7 @@
 mod archive;
 pub mod blocks;
 mod bound;
+mod changes;
 mod fp8;
 mod gguf;
 mod group;
@@ -21,6 +22,7 @@ mod types;
 mod waiting;
 
 pub use bound::{Groups, Weights};
+pub use changes::{Change, Difference};
 pub use group::{Group, GroupLayout, GroupWork, Param};
 pub(crate) use mapped::AGAIN;
 pub use mapped::StoredTensor;

@@ -1,18 +1,18 @@
 //! Weights that wait packed: a group's linear layers in fewer bits than they compute in, in 8 bits with scales or in blocks, and made the type of arithmetic again before
-//! they are used.
+//! they are used. LoRAs are not packed: what they add is a product of two narrow matrices, which wait beside the weight and are added to it each time.
 
 use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::BlockType;
-use super::{Group, Param, Precision, Source, WeightTypes, Weights, fp8};
+use super::{Change, Group, Param, Precision, Source, WeightTypes, Weights, fp8};
 use crate::error::Result;
 
 /// How one tensor waits.
 #[derive(Debug, Clone, Copy)]
 enum Packing {
-    /// In 8 bits, with a scale for each output.
-    Fp8,
+    /// In this type of 8 bits, with a scale for each output.
+    Scaled(Precision),
     /// In blocks, each within a row.
     Blocks(&'static BlockType),
 }
@@ -25,7 +25,8 @@ fn packing(param: &Param, waiting: WeightDtype) -> Option<Packing> {
     }
     match BlockType::of(stored.unwrap_or(waiting)) {
         Some(kind) => kind.bytes_of(param.shape[1]).map(|_| Packing::Blocks(kind)),
-        None => Some(Packing::Fp8),
+        None if waiting == WeightDtype::Int8 => Some(Packing::Scaled(Precision::Int8)),
+        None => Some(Packing::Scaled(Precision::Fp8)),
     }
 }
 
@@ -35,16 +36,25 @@ pub(super) fn packed(group: &Group, waiting: WeightDtype) -> Option<Group> {
     let mut params = Vec::with_capacity(group.params.len());
     for param in &group.params {
         match packing(param, waiting) {
-            None => params.push(param.clone()),
-            Some(Packing::Fp8) => {
-                params.push(Param { precision: Precision::Fp8, ..param.clone() });
+            None => {
+                params.push(param.clone());
+                continue;
+            }
+            Some(Packing::Scaled(precision)) => {
+                params.push(Param { precision, ..param.clone() });
                 let name = scale_of(&param.name);
-                params.push(Param { name, shape: vec![param.shape[0], 1], precision: Precision::Fp32, channels_last: false });
+                params.push(Param { name, shape: vec![param.shape[0], 1], precision: Precision::Fp32, channels_last: false, lora_rank: 0 });
             }
             Some(Packing::Blocks(kind)) => {
                 let row = kind.bytes_of(param.shape[1]).unwrap_or(0);
                 params.push(Param { shape: vec![param.shape[0], row], precision: Precision::Bytes, ..param.clone() });
             }
+        }
+        if param.lora_rank > 0 {
+            let factor = |name, shape| Param { name, shape, precision: Precision::Compute, channels_last: false, lora_rank: 0 };
+            let [up, down] = lora_of(&param.name);
+            params.push(factor(up, vec![param.shape[0], param.lora_rank]));
+            params.push(factor(down, vec![param.lora_rank, param.shape[1]]));
         }
     }
     Some(Group { name: group.name, prefix: group.prefix.clone(), params })
@@ -67,7 +77,7 @@ pub(super) fn fill(group: &Group, packed: &Weights, types: WeightTypes, source: 
         let stored = source.stored(group, param)?;
         let scale = || packed.get(&scale_of(&param.name)).shallow_clone();
         match (packing, stored) {
-            (Packing::Fp8, Some(stored)) if stored.kind() == Kind::Float8e4m3fn => {
+            (Packing::Scaled(precision), Some(stored)) if stored.kind() == precision.kind(types.compute) => {
                 stored.copy_numbers(&mut target)?;
                 scale().f_copy_(&stored.scale_of_rows()?)?;
             }
@@ -75,13 +85,26 @@ pub(super) fn fill(group: &Group, packed: &Weights, types: WeightTypes, source: 
             _ => {
                 // Rounded to the type of arithmetic first, as it would be if it were not packed; on the host, so that the device never holds more than what waits there.
                 let mut values = Tensor::f_empty(param.shape.as_slice(), (types.compute, Device::Cpu))?;
-                source.fill(group, param, &mut values)?;
+                source.fill_unchanged(group, param, &mut values)?;
                 match packing {
-                    Packing::Fp8 => fp8::pack(&values, &mut target, &mut scale())?,
+                    Packing::Scaled(_) => fp8::pack(&values, &mut target, &mut scale())?,
                     Packing::Blocks(kind) => kind.pack(&values, &target)?,
                 }
             }
         }
+        if param.lora_rank > 0 {
+            fill_loras(param, packed, source.changes(group, param))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills the two matrices of all LoRAs of `param`, side by side.
+fn fill_loras(param: &Param, packed: &Weights, changes: &[Change]) -> Result<()> {
+    let factors = changes.iter().filter_map(|change| change.factors().transpose()).collect::<Result<Vec<_>>>()?;
+    for (name, (factor, side)) in lora_of(&param.name).iter().zip([(0, 1), (1, 0)]) {
+        let all: Vec<&Tensor> = factors.iter().map(|factors: &[Tensor; 2]| &factors[factor]).collect();
+        packed.get(name).shallow_clone().f_copy_(&Tensor::f_cat(&all, side)?)?;
     }
     Ok(())
 }
@@ -113,11 +136,21 @@ pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weig
         let (stored, mut target) = (packed.get(&param.name), into.get(&param.name).shallow_clone());
         match packing(param, waiting) {
             None => target.f_copy_(stored)?,
-            Some(Packing::Fp8) => fp8::unpack(stored, packed.get(&scale_of(&param.name)), &mut target)?,
+            Some(Packing::Scaled(_)) => fp8::unpack(stored, packed.get(&scale_of(&param.name)), &mut target)?,
             Some(Packing::Blocks(kind)) => kind.unpack(stored, &target)?,
+        }
+        if param.lora_rank > 0 && packing(param, waiting).is_some() {
+            let [up, down] = lora_of(&param.name);
+            // One kernel: the product is added as it is made, and the sum rounded once.
+            let _ = target.f_addmm_(packed.get(&up), packed.get(&down))?;
         }
     }
     Ok(())
+}
+
+/// Names of the two matrices that LoRAs of a weight have.
+fn lora_of(name: &str) -> [String; 2] {
+    ["up", "down"].map(|factor| format!("{name}_lora_{factor}"))
 }
 
 fn scale_of(name: &str) -> String {
@@ -156,13 +189,5 @@ mod tests {
         let bound = (whole.abs() / 16.0).maximum(&(largest / 448.0 * 2f64.powi(-9)));
         assert!(bool::try_from((&whole - &back).abs().le_tensor(&bound).all()).unwrap());
         assert_ne!(whole, back, "8 bits round");
-    }
-
-    #[test]
-    fn an_output_of_zeros_stays_zero() {
-        assert_eq!(scales(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap().isfinite().all(), Tensor::from(true));
-        let powers: Vec<f32> =
-            Vec::try_from(scales(&Tensor::from_slice2(&[[448f32, 1.0], [-449.0, 0.0], [0.01, 0.0]])).unwrap().view(-1)).unwrap();
-        assert_eq!(powers, [1.0, 2.0, 2f32.powi(-15)]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use super::changes::Change;
 use super::mapped::{AGAIN, StoredTensor};
 use super::{gguf, pth, safetensors, scales};
 use crate::error::{Error, Result};
@@ -13,6 +14,8 @@ use crate::files::{Folder, limits};
 #[derive(Debug, Clone, Default)]
 pub struct TensorStore {
     tensors: BTreeMap<String, StoredTensor>,
+    /// What is added to some of them as they are loaded.
+    changes: BTreeMap<String, Vec<Change>>,
 }
 
 impl TensorStore {
@@ -43,7 +46,7 @@ impl TensorStore {
             Some("pth" | "pt" | "bin") => pth::open_file(path, folder)?,
             _ => return Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json), .gguf and .pth are read")),
         };
-        Ok(Self { tensors: scales::joined(tensors)? })
+        Ok(Self { tensors: scales::joined(tensors)?, changes: BTreeMap::new() })
     }
 
     /// Takes in the tensors of another file.
@@ -80,6 +83,16 @@ impl TensorStore {
     /// The tensor `name`.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
+    }
+
+    /// Has `change` added to the tensor `name` as it is loaded, after those that are added already.
+    pub fn change(&mut self, name: String, change: Change) {
+        self.changes.entry(name).or_default().push(change);
+    }
+
+    /// What is added to the tensor `name`.
+    pub fn changes(&self, name: &str) -> &[Change] {
+        self.changes.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Takes out the tensor `name`, where it is there.

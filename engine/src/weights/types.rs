@@ -21,6 +21,8 @@ pub enum Precision {
     Compressible(Option<WeightDtype>),
     /// 8 bits, 4 of exponent and 3 of mantissa.
     Fp8,
+    /// Whole numbers of 8 bits.
+    Int8,
     /// Bytes of something else: of blocks.
     Bytes,
     /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
@@ -32,6 +34,7 @@ impl Precision {
         match self {
             Precision::Compute | Precision::Compressible(_) => compute,
             Precision::Fp8 => Kind::Float8e4m3fn,
+            Precision::Int8 => Kind::Int8,
             Precision::Bytes => Kind::Uint8,
             Precision::Fp32 => Kind::Float,
         }

@@ -28,6 +28,7 @@ mod slurm;
 pub(crate) mod smi;
 pub(crate) mod sweep;
 pub(crate) mod validate;
+mod weights;
 
 use std::collections::BTreeSet;
 

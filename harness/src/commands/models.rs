@@ -23,8 +23,8 @@ pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Error> {
             Ok(ExitCode::Done)
         }
         None => list(),
-        Some(ModelsCommand::Inspect { path, tokenizer, json }) => {
-            inspect(&CheckpointFiles { tokenizer, ..CheckpointFiles::folder(path) }, json)
+        Some(ModelsCommand::Inspect { path, tokenizer, loras, json }) => {
+            inspect(&CheckpointFiles { tokenizer, loras: loras.files, ..CheckpointFiles::folder(path) }, json)
         }
     }
 }
@@ -99,7 +99,10 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     if let Some(dtype) = inventory.model.blocks_dtype() {
         say!("The transformer's blocks are packed ({}), and stay so until they are used.", dtype.name());
     }
-    if inventory.blocks_in_fp8 {
+    for (component, ranks) in &inventory.model.lora_ranks {
+        say!("LoRAs change {} layers of {component}, {} ranks in all.", ranks.len(), ranks.values().sum::<i64>());
+    }
+    if inventory.blocks_in_8_bits.is_some() {
         say!("The transformer's blocks are in 8 bits, and stay so until they are used.");
     }
     for component in &inventory.components {

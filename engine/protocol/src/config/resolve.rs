@@ -116,6 +116,10 @@ impl Config {
             );
             return Err(ConfigError::new(reason, "use stream_from=memory, or leave weight_dtype out"));
         }
+        if self.stream_from == Some(StreamFrom::File) && !model.lora_ranks.is_empty() {
+            let reason = "stream_from=file brings weights as the files have them, and LoRAs are added as they are loaded";
+            return Err(ConfigError::new(reason, "use stream_from=memory, or leave --lora out"));
+        }
         Ok(())
     }
 
