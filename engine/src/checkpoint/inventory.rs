@@ -180,7 +180,7 @@ fn unexpected(stored: &StoredComponent, component: &dyn Component) -> Vec<String
 
 /// All that a model has, whether a video needs it or not.
 fn params(component: &dyn Component) -> Vec<(String, Param)> {
-    named(component.groups()).chain(named(component.spare_groups())).collect()
+    named(component.groups()).chain(named(&component.spare_groups())).collect()
 }
 
 /// What is wrong with a tensor that is there.
@@ -189,11 +189,8 @@ fn fault(stored: &StoredComponent, name: &str, param: &Param) -> Option<Error> {
 }
 
 /// Tensors with their full names.
-fn named(groups: Vec<Group>) -> impl Iterator<Item = (String, Param)> {
-    groups.into_iter().flat_map(|group| {
-        let prefix = group.prefix;
-        group.params.into_iter().map(move |param| (format!("{prefix}{}", param.name), param))
-    })
+fn named(groups: &[Group]) -> impl Iterator<Item = (String, Param)> + use<'_> {
+    groups.iter().flat_map(|group| group.params.iter().map(|param| (format!("{}{}", group.prefix, param.name), param.clone())))
 }
 
 /// The name of a type as people write it.

@@ -41,7 +41,7 @@ pub trait Component: Debug {
     fn moves(&self) -> Moves;
 
     /// Its groups in execution order, each with the names of its tensors in a checkpoint.
-    fn groups(&self) -> Vec<Group>;
+    fn groups(&self) -> &[Group];
 
     /// Groups that a checkpoint may have beside those, and that no video needs.
     fn spare_groups(&self) -> Vec<Group> {

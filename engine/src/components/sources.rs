@@ -28,7 +28,7 @@ impl Sources {
     pub fn shared(components: &[Box<dyn Component + '_>], seed: i64, compute: Kind, folder: &Path) -> Self {
         let source = |component: &dyn Component| {
             let seed = seed_of(component, seed);
-            shared(folder, component.key(), seed, &component.groups(), compute).unwrap_or_else(|error| {
+            shared(folder, component.key(), seed, component.groups(), compute).unwrap_or_else(|error| {
                 eprintln!("lowmem-worker: the weights of the {} are not shared: {error}", component.name());
                 Source::Seeded(seed)
             })

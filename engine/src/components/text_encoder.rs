@@ -13,11 +13,12 @@ pub const KEY: &str = "text_encoder";
 #[derive(Debug)]
 pub(super) struct TextEncoderComponent<'a> {
     model: &'a ModelSpec,
+    groups: Vec<Group>,
 }
 
 impl<'a> TextEncoderComponent<'a> {
     pub(super) fn new(model: &'a ModelSpec) -> Self {
-        Self { model }
+        Self { model, groups: TextEncoder::groups(&model.text_encoder) }
     }
 
     /// What a pass over the configuration's prompts holds beside the weights, wherever it computes.
@@ -47,8 +48,8 @@ impl Component for TextEncoderComponent<'_> {
         Moves::DuringEncode
     }
 
-    fn groups(&self) -> Vec<Group> {
-        TextEncoder::groups(&self.model.text_encoder)
+    fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// transformers writes the embedding table under either name, or under both.

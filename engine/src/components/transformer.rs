@@ -18,19 +18,32 @@ pub(super) struct TransformerComponent<'a> {
     key: &'static str,
     name: &'static str,
     seed_number: i64,
+    groups: Vec<Group>,
 }
 
 impl<'a> TransformerComponent<'a> {
     /// The transformers of `model`, in the order in which they are used.
     pub(super) fn all(model: &'a ModelSpec) -> Vec<Self> {
+        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: groups(model, key) };
         match model.pool {
-            None => vec![Self { model, key: KEY, name: "transformer", seed_number: 1 }],
-            Some(_) => vec![
-                Self { model, key: KEY, name: "high-noise transformer", seed_number: 1 },
-                Self { model, key: LOW_NOISE_KEY, name: "low-noise transformer", seed_number: 3 },
-            ],
+            None => vec![one(KEY, "transformer", 1)],
+            Some(_) => vec![one(KEY, "high-noise transformer", 1), one(LOW_NOISE_KEY, "low-noise transformer", 3)],
         }
     }
+}
+
+/// The groups of the transformer `key` of `model`: with what its file has in blocks, and with its LoRAs.
+fn groups(model: &ModelSpec, key: &str) -> Vec<Group> {
+    let groups = Transformer::groups(&model.transformer).into_iter();
+    let groups = groups.map(|group| match model.in_blocks.get(key) {
+        Some(dtypes) => group.in_blocks(|name| dtypes.get(name).copied()),
+        None => group,
+    });
+    let with_loras = groups.map(|group| match model.lora_ranks.get(key) {
+        Some(ranks) => group.with_loras(|name| ranks.get(name).copied().unwrap_or(0)),
+        None => group,
+    });
+    with_loras.collect()
 }
 
 impl TransformerComponent<'_> {
@@ -57,16 +70,8 @@ impl Component for TransformerComponent<'_> {
         Moves::EachPass
     }
 
-    fn groups(&self) -> Vec<Group> {
-        let groups = Transformer::groups(&self.model.transformer);
-        let groups = match self.model.in_blocks.get(self.key) {
-            Some(dtypes) => groups.into_iter().map(|group| group.in_blocks(|name| dtypes.get(name).copied())).collect(),
-            None => groups,
-        };
-        match self.model.lora_ranks.get(self.key) {
-            Some(ranks) => groups.into_iter().map(|group| group.with_loras(|name| ranks.get(name).copied().unwrap_or(0))).collect(),
-            None => groups,
-        }
+    fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {

@@ -14,11 +14,12 @@ pub const KEY: &str = "vae";
 #[derive(Debug)]
 pub(super) struct VaeComponent<'a> {
     model: &'a ModelSpec,
+    groups: Vec<Group>,
 }
 
 impl<'a> VaeComponent<'a> {
     pub(super) fn new(model: &'a ModelSpec) -> Self {
-        Self { model }
+        Self { model, groups: vae::groups(&model.vae) }
     }
 }
 
@@ -39,8 +40,8 @@ impl Component for VaeComponent<'_> {
         Moves::BeforeDecode
     }
 
-    fn groups(&self) -> Vec<Group> {
-        vae::groups(&self.model.vae)
+    fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// The encoder's: the way back, from a video to latents.

@@ -129,7 +129,7 @@ impl ByRoom<'_> {
     /// As many blocks as leave every stage its predicted peak, and what the allocator will reserve beyond it. None where not even those few fit: what runs
     /// out then says so.
     fn with_most_resident(&self, config: &Config) -> Config {
-        let numbers = self.streamed.groups().into_iter().filter_map(|group| group.name.number);
+        let numbers = self.streamed.groups().iter().filter_map(|group| group.name.number);
         let all = numbers.max().map_or(0, |last| last + 1);
         if self.room.gpu_bytes.is_none() {
             return with_resident(config, all);
@@ -214,6 +214,6 @@ fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Op
 
 /// Whether these are of a file that has weights in blocks.
 fn are_in_blocks(components: &[Box<dyn Component + '_>]) -> bool {
-    let mut params = components.iter().flat_map(|component| component.groups()).flat_map(|group| group.params);
+    let mut params = components.iter().flat_map(|component| component.groups()).flat_map(|group| &group.params);
     params.any(|param| matches!(param.precision, Precision::Compressible(Some(_))))
 }

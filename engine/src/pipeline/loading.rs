@@ -68,7 +68,7 @@ impl Loading {
     fn load(&self, key: &str) -> Result<Residency> {
         let components = components::of(&self.model);
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
-        Residency::new(component.groups(), self.plan.of(component), self.types, self.device, self.sources.get(component)?)
+        Residency::new(component.groups().to_vec(), self.plan.of(component), self.types, self.device, self.sources.get(component)?)
     }
 }
 

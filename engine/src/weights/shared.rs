@@ -129,10 +129,10 @@ mod tests {
         for component in components::of(&model) {
             let groups = component.groups();
             for compute in [Kind::Float, Kind::BFloat16, Kind::Half] {
-                let shared = shared(folder.path(), component.key(), SEED, &groups, compute).unwrap();
+                let shared = shared(folder.path(), component.key(), SEED, groups, compute).unwrap();
                 for waiting in [WeightDtype::AsStored, WeightDtype::Fp8E4m3] {
                     let types = WeightTypes { compute, waiting };
-                    for group in &groups {
+                    for group in groups {
                         let drawn = bytes(group, types, &Source::Seeded(SEED));
                         assert!(drawn == bytes(group, types, &shared), "{} {} in {types:?}", component.key(), group.name);
                     }
@@ -150,7 +150,7 @@ mod tests {
         let model = tiny();
         let components = components::of(&model);
         let (component, groups) = (&components[1], components[1].groups());
-        let open = |seed| shared(folder.path(), component.key(), seed, &groups, Kind::Float).unwrap();
+        let open = |seed| shared(folder.path(), component.key(), seed, groups, Kind::Float).unwrap();
         let files = || {
             let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
             paths.filter(|path| path.extension().is_some_and(|it| it == "safetensors")).collect::<Vec<_>>()
@@ -160,7 +160,7 @@ mod tests {
         let mut file = File::options().write(true).open(&files()[0]).unwrap();
         file.seek(SeekFrom::End(-4)).unwrap();
         file.write_all(&1234.5_f32.to_le_bytes()).unwrap();
-        let last = tensors(&groups, Kind::Float).pop().unwrap();
+        let last = tensors(groups, Kind::Float).pop().unwrap();
         let (group, param) = groups
             .iter()
             .flat_map(|group| group.params.iter().map(move |param| (group, param)))
@@ -185,7 +185,7 @@ mod tests {
                 scope.spawn(|| {
                     let model = tiny();
                     let components = components::of(&model);
-                    drop(shared(folder.path(), components[0].key(), SEED, &components[0].groups(), Kind::BFloat16).unwrap());
+                    drop(shared(folder.path(), components[0].key(), SEED, components[0].groups(), Kind::BFloat16).unwrap());
                 });
             }
         });
@@ -196,7 +196,7 @@ mod tests {
     fn a_folder_that_cannot_be_written_is_told_and_leaves_nothing() {
         let model = tiny();
         let components = components::of(&model);
-        let error = shared(Path::new("/nowhere"), "vae", SEED, &components[2].groups(), Kind::Float).unwrap_err().to_string();
+        let error = shared(Path::new("/nowhere"), "vae", SEED, components[2].groups(), Kind::Float).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/vae-5-"), "{error}");
     }
 }

@@ -1,11 +1,13 @@
-//! A quick answer: of all that may fit by prediction the first in order of speed, run to see that it does. A whole search runs what may be faster too.
+//! A quick answer: of all that may fit by prediction the first in order of speed, decoded in tiles that take little, run to see that it does. A whole search runs what may be
+//! faster too.
 
 use engine_protocol::RunRecord;
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::predicted::{Budget, Need, Predicted, predicted, smallest};
 use super::search::Search;
-use super::search_space::{USUAL, ladders};
+use super::search_space::{Ladder, USUAL, ladders};
 use crate::error::Error;
 use crate::host_rates;
 use crate::interrupt::Interrupt;
@@ -52,9 +54,21 @@ impl Quick<'_> {
 
     /// For the settings that are `fixed`.
     pub(crate) fn answer(&self, fixed: &[(String, Value)]) -> Result<QuickAnswer, Error> {
-        let ladders = self.predicted(fixed)?;
+        self.answer_by(&self.predicted(fixed)?)
+    }
+
+    /// For each of these settings, two at a time. All are planned at once: to start the worker takes longer than a dozen plans.
+    pub(crate) fn answers(&self, all: &[Vec<(String, Value)>]) -> Result<Vec<QuickAnswer>, Error> {
+        let ladders = all.iter().map(|fixed| self.ladders(fixed)).collect::<Result<Vec<_>, Error>>()?;
+        let counts: Vec<usize> = ladders.iter().map(Vec::len).collect();
+        let mut predicted = self.predict(ladders.into_iter().flatten().collect())?.into_iter();
+        let each: Vec<Vec<_>> = counts.into_iter().map(|count| predicted.by_ref().take(count).collect()).collect();
+        each.into_par_iter().map(|ladders| self.answer_by(&ladders)).collect()
+    }
+
+    fn answer_by(&self, ladders: &[Vec<Predicted>]) -> Result<QuickAnswer, Error> {
         let budget = Budget::of(self.testbed);
-        let record = self.search(&ladders).first_that_fits(|case| self.run(case))?;
+        let record = self.search(ladders).first_that_fits(|case| self.run(case))?;
         // The finest cuts are for where nothing else fits.
         let is_told = |predicted: &&Predicted| record.is_none() || predicted.rung.denoise <= USUAL;
         let smallest =
@@ -68,8 +82,15 @@ impl Quick<'_> {
     }
 
     fn predicted(&self, fixed: &[(String, Value)]) -> Result<Vec<Vec<Predicted>>, Error> {
+        self.predict(self.ladders(fixed)?)
+    }
+
+    fn ladders(&self, fixed: &[(String, Value)]) -> Result<Vec<Ladder>, Error> {
         let rules = Rules { device: self.testbed.device, may_shorten: true };
-        let (ladders, _) = ladders("quick", fixed, self.models, rules, false)?;
+        Ok(ladders("quick", fixed, self.models, rules, false)?.0)
+    }
+
+    fn predict(&self, ladders: Vec<Ladder>) -> Result<Vec<Vec<Predicted>>, Error> {
         predicted(ladders, self.testbed, self.models, !self.launcher.is_replaced())
     }
 

@@ -10,6 +10,9 @@ use super::search_space::{DENOISE, Rung, USUAL};
 use crate::error::Error;
 use crate::sweep::Case;
 
+/// How much more than the least is decoded at most, to be hardly slower: decode is one or two percent of a video's time.
+const HARDLY_MORE: f64 = 2.0;
+
 /// A search over ladders.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -50,24 +53,40 @@ impl Search {
         self.next(&[])
     }
 
-    /// Runs one case after the other, in order of speed, until one fits, and then what takes less and is as fast. None where none fits, and where `run` was interrupted.
+    /// Runs one case after the other, in order of speed, until one fits. Of ways to decode it takes one that takes less and is hardly slower. None where none fits, and
+    /// where `run` was interrupted.
     pub(crate) fn first_that_fits(
         &self,
         mut run: impl FnMut(&Case) -> Result<Option<RunRecord>, Error>,
     ) -> Result<Option<RunRecord>, Error> {
         let mut records = Vec::new();
         while let Some(case) = self.untried(&records).first() {
-            let Some(record) = run(case)? else { return Ok(None) };
+            let Some(record) = run(self.in_small_tiles(case, &by_name(&records)))? else { return Ok(None) };
             let fits = record.outcome == Outcome::Ok;
-            records.push(record);
             if fits {
-                if let Some(case) = self.as_fast_with_less(&records, SAME_TIME) {
-                    records.extend(run(case)?);
-                }
-                break;
+                return Ok(Some(record));
             }
+            records.push(record);
         }
-        Ok(reports::ranked(records.iter()).first().map(|&best| best.clone()))
+        Ok(None)
+    }
+
+    /// Of all that differ from `case` in how they decode, and decode hardly more twice, what takes least of the GPU; of equals what decodes least. Where no stage takes
+    /// more than decode does with larger tiles, that is less; where another does, it is the same, and there is no reason to cut.
+    fn in_small_tiles<'a>(&'a self, case: &'a Case, known: &HashMap<&str, &RunRecord>) -> &'a Case {
+        let is_it = |predicted: &&Predicted| predicted.rung.case.name == case.name;
+        let Some((ladder, first)) = self.ladders.iter().find_map(|ladder| Some((ladder, ladder.iter().find(is_it)?))) else { return case };
+        let positions = |predicted: &Predicted| predicted.positions.unwrap_or(u64::MAX);
+        let limit = (positions(first) as f64 * HARDLY_MORE) as u64;
+        let is_open = |other: &&Predicted| {
+            other.rung.denoise == first.rung.denoise
+                && other.rung.decode >= first.rung.decode
+                && other.need.is_some()
+                && positions(other) <= limit
+                && !known.contains_key(other.rung.case.name.as_str())
+        };
+        let best = ladder.iter().filter(is_open).min_by_key(|other| (other.need.map(|need| need.gpu_bytes), positions(other)));
+        best.map_or(case, |best| &best.rung.case)
     }
 
     /// The next cases to run; none when each ladder has one that fits, or none left, and what takes less and is hardly slower has run too.

@@ -1,7 +1,6 @@
 //! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
 
 use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -40,7 +39,7 @@ pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
         Some(name) => vec![models.get(name)?],
         None => models.iter().filter(|model| model.name != TINY).collect(),
     };
-    let advice = asked.into_par_iter().map(|model| advice(&quick, model)).collect::<Result<Vec<_>, Error>>()?;
+    let advice = advice(&quick, asked)?;
     if interrupt.is_wanted() {
         return Ok(ExitCode::Interrupted);
     }
@@ -77,13 +76,23 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
     Testbed::planned(Wanted { gpu: Some(&gpu), ram: ram.as_deref(), ..wanted.wanted() })
 }
 
-fn advice<'a>(quick: &Quick<'_>, model: &'a ModelSpec) -> Result<Advice<'a>, Error> {
-    let fixed = vec![("model".to_owned(), json!(model.name))];
-    let usual = quick.answer(&fixed)?;
-    let [width, height] = model.sampling.resolution;
-    let is_larger = u64::from(width) * u64::from(height) > 832 * 480;
-    let smaller = is_larger.then(|| quick.answer(&[&fixed[..], &[("resolution".to_owned(), json!(SMALLER))]].concat())).transpose()?;
-    Ok(Advice { model, usual, smaller })
+fn advice<'a>(quick: &Quick<'_>, models: Vec<&'a ModelSpec>) -> Result<Vec<Advice<'a>>, Error> {
+    let is_larger = |model: &ModelSpec| {
+        let [width, height] = model.sampling.resolution;
+        u64::from(width) * u64::from(height) > 832 * 480
+    };
+    let sizes = |model: &ModelSpec| {
+        let usual = vec![("model".to_owned(), json!(model.name))];
+        let smaller = is_larger(model).then(|| [&usual[..], &[("resolution".to_owned(), json!(SMALLER))]].concat());
+        [Some(usual), smaller].into_iter().flatten()
+    };
+    let asked: Vec<_> = models.iter().flat_map(|model| sizes(model)).collect();
+    let mut answers = quick.answers(&asked)?.into_iter();
+    let of = |model| {
+        let usual = answers.next().unwrap_or_default();
+        Advice { model, usual, smaller: if is_larger(model) { answers.next() } else { None } }
+    };
+    Ok(models.into_iter().map(of).collect())
 }
 
 fn print(advice: &Advice<'_>, testbed: &Testbed) {
