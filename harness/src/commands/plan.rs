@@ -138,7 +138,7 @@ fn print_groups(report: &PlanReport) {
         (report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Staging), "Staging buffers: copied weights take turns in them."),
         (
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
-            "Unpacking buffer: 8-bit weights compute from it, one group at a time.",
+            "Unpacking buffer: packed weights compute from it, one group at a time.",
         ),
     ];
     words.into_iter().filter(|(is_there, _)| *is_there).for_each(|(_, word)| say!("{word}"));

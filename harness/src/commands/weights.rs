@@ -32,7 +32,7 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
     let said = |key: &str| definition.fixed().into_iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
     let is_open = !definition.is_varied("weight_dtype") && said("weight_dtype").is_none();
     if let Some(name) = said("model").filter(|name| *name != *model.name) {
-        return Err(Error::input(format!("{named}that is {}, not {name}: leave the model out", model.name)));
+        return Err(Error::input(format!("{named}that is {}, not {}: leave the model out", model.name, name.as_str().unwrap_or_default())));
     }
     // What is in 8 bits or in blocks stays so, with nothing lost. From files weights in 8 bits come as they are used.
     let from_memory = !definition.is_varied("stream_from") && said("stream_from").is_none_or(|from| from == "memory");
