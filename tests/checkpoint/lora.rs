@@ -40,7 +40,7 @@ fn the_sum_is_that_of_the_reference() {
         for param in &group.params {
             let Some(wanted) = reference.get(&group.key(param)) else { continue };
             let mut ours = Tensor::zeros(param.shape.as_slice(), (Kind::Float, Device::Cpu));
-            sources.get(transformer).unwrap().fill(&group, param, &mut ours).unwrap();
+            sources.get(transformer).unwrap().fill(group, param, &mut ours).unwrap();
             let error = (&ours - fp32(wanted)).abs().max().double_value(&[]);
             assert!(error < 2e-6, "{}: {error}", group.key(param));
             compared += 1;

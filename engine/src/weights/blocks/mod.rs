@@ -29,41 +29,37 @@ pub struct BlockType {
     pub bytes: i64,
     /// Its number in GGUF files.
     number: u32,
+    /// Bytes that unpacking takes in passing for each 16 numbers: these as bytes, where steps are looked up as 4 bytes each too, what they are in fp32, and the scales of their parts.
+    passing: i64,
     /// From `[blocks, bytes]` to `[blocks, numbers]` in fp32.
     unpack: Convert,
     /// From `[blocks, numbers]` in fp32 to `[blocks, bytes]`.
     pack: Convert,
 }
 
-/// All of them: name, number in files, numbers and bytes of a block, and how it is unpacked and packed.
+/// All of them: name, number in files, numbers and bytes of a block, what unpacking takes, and how it is unpacked and packed.
 #[rustfmt::skip]
 static ALL: [BlockType; 12] = [
-    block_type(WeightDtype::Q4_0, 2, 32, 18, of_32::unpack_q4_0, of_32::pack_q4_0),
-    block_type(WeightDtype::Q4_1, 3, 32, 20, of_32::unpack_q4_1, of_32::pack_q4_1),
-    block_type(WeightDtype::Q5_0, 6, 32, 22, of_32::unpack_q5_0, of_32::pack_q5_0),
-    block_type(WeightDtype::Q5_1, 7, 32, 24, of_32::unpack_q5_1, of_32::pack_q5_1),
-    block_type(WeightDtype::Q8_0, 8, 32, 34, of_32::unpack_q8_0, of_32::pack_q8_0),
-    block_type(WeightDtype::Iq4Nl, 20, 32, 18, of_32::unpack_iq4_nl, of_32::pack_iq4_nl),
-    block_type(WeightDtype::Q2K, 10, 256, 84, of_256::unpack_q2_k, of_256::pack_q2_k),
-    block_type(WeightDtype::Q3K, 11, 256, 110, of_256::unpack_q3_k, of_256::pack_q3_k),
-    block_type(WeightDtype::Q4K, 12, 256, 144, of_256::unpack_q4_k, of_256::pack_q4_k),
-    block_type(WeightDtype::Q5K, 13, 256, 176, of_256::unpack_q5_k, of_256::pack_q5_k),
-    block_type(WeightDtype::Q6K, 14, 256, 210, of_256::unpack_q6_k, of_256::pack_q6_k),
-    block_type(WeightDtype::Iq4Xs, 23, 256, 136, of_256::unpack_iq4_xs, of_256::pack_iq4_xs),
+    block_type(WeightDtype::Q4_0, 2, 32, 18, 82, of_32::unpack_q4_0, of_32::pack_q4_0),
+    block_type(WeightDtype::Q4_1, 3, 32, 20, 82, of_32::unpack_q4_1, of_32::pack_q4_1),
+    block_type(WeightDtype::Q5_0, 6, 32, 22, 82, of_32::unpack_q5_0, of_32::pack_q5_0),
+    block_type(WeightDtype::Q5_1, 7, 32, 24, 82, of_32::unpack_q5_1, of_32::pack_q5_1),
+    block_type(WeightDtype::Q8_0, 8, 32, 34, 66, of_32::unpack_q8_0, of_32::pack_q8_0),
+    block_type(WeightDtype::Iq4Nl, 20, 32, 18, 146, of_32::unpack_iq4_nl, of_32::pack_iq4_nl),
+    block_type(WeightDtype::Q2K, 10, 256, 84, 88, of_256::unpack_q2_k, of_256::pack_q2_k),
+    block_type(WeightDtype::Q3K, 11, 256, 110, 88, of_256::unpack_q3_k, of_256::pack_q3_k),
+    block_type(WeightDtype::Q4K, 12, 256, 144, 88, of_256::unpack_q4_k, of_256::pack_q4_k),
+    block_type(WeightDtype::Q5K, 13, 256, 176, 88, of_256::unpack_q5_k, of_256::pack_q5_k),
+    block_type(WeightDtype::Q6K, 14, 256, 210, 88, of_256::unpack_q6_k, of_256::pack_q6_k),
+    block_type(WeightDtype::Iq4Xs, 23, 256, 136, 149, of_256::unpack_iq4_xs, of_256::pack_iq4_xs),
 ];
 
-const fn block_type(dtype: WeightDtype, number: u32, numbers: i64, bytes: i64, unpack: Convert, pack: Convert) -> BlockType {
-    BlockType { dtype, numbers, bytes, number, unpack, pack }
+const fn block_type(dtype: WeightDtype, number: u32, numbers: i64, bytes: i64, passing: i64, unpack: Convert, pack: Convert) -> BlockType {
+    BlockType { dtype, numbers, bytes, number, passing, unpack, pack }
 }
 
 /// Numbers that are unpacked or packed at a time.
 const AT_A_TIME: i64 = 4 << 20;
-
-/// Bytes that unpacking takes in passing for each 16 of those: numbers as bytes, what they are in fp32, and the scales of their parts.
-const PASSING: i64 = 88;
-
-/// The same where steps are looked up, by numbers of 4 bytes.
-const PASSING_BY_STEPS: i64 = 149;
 
 impl BlockType {
     /// The one of that name; nothing where weights of that name are not in blocks.
@@ -88,8 +84,7 @@ impl BlockType {
 
     /// Bytes that unpacking so many numbers takes in passing, beside its result.
     pub fn unpacking_bytes(&self, numbers: i64) -> i64 {
-        let each = if matches!(self.dtype, WeightDtype::Iq4Nl | WeightDtype::Iq4Xs) { PASSING_BY_STEPS } else { PASSING };
-        numbers.min(AT_A_TIME) * each / 16
+        numbers.min(AT_A_TIME) * self.passing / 16
     }
 
     /// Writes the numbers of `packed`, bytes of whole blocks, into `target`, which has as many and one type or another: each in fp32 first, and rounded once.
