@@ -179,10 +179,10 @@ impl Testbed {
         }
     }
 
-    /// The request for a case: without a checkpoint, and with no video written.
+    /// The request for a case: with the model's weights where somebody named them, and with no video written.
     pub(crate) fn request(&self, case: &str, model: &ModelSpec, config: &Config, host_rates: Option<HostRates>) -> Request {
         Request {
-            checkpoint: None,
+            checkpoint: model.files.clone(),
             case: case.into(),
             device: self.device,
             memory_limit_bytes: self.memory_limit_of(config),

@@ -9,8 +9,12 @@ const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
 pub fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
-    let mut words: Vec<String> =
-        ["lowmem", "generate", "--model", &config.model, "--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into).into();
+    let mut words: Vec<String> = ["lowmem", "generate"].map(Into::into).into();
+    match model.and_then(|model| model.files.as_ref()) {
+        Some(files) => words.extend(files.options()),
+        None => words.extend(["--model".into(), config.model.clone()]),
+    }
+    words.extend(["--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into));
     let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
     let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
     let settings = settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));

@@ -16,12 +16,13 @@ use crate::folder::fixture;
 /// A type of 8 bits, its name in files, and its largest number.
 pub(crate) const E4M3: (Kind, Dtype, f64) = (Kind::Float8e4m3fn, Dtype::F8_E4M3, 448.0);
 pub(crate) const E5M2: (Kind, Dtype, f64) = (Kind::Float8e5m2, Dtype::F8_E5M2, 57344.0);
+pub(crate) const INT8: (Kind, Dtype, f64) = (Kind::Int8, Dtype::I8, 127.0);
 
 /// What a file's tensors are called, and the tensors.
 type Tensors = Vec<(String, Tensor)>;
 
 /// All tensors of a file, in its types.
-fn read(path: &Path) -> Tensors {
+pub(crate) fn read(path: &Path) -> Tensors {
     let store = TensorStore::open(path).expect("weights");
     let copy = |(name, stored): (&str, &engine::weights::StoredTensor)| {
         let mut tensor = Tensor::zeros(stored.shape(), (stored.kind(), Device::Cpu));
@@ -43,6 +44,8 @@ pub(crate) fn write(path: &Path, tensors: &Tensors) {
         let dtype = match tensor.kind() {
             Kind::BFloat16 => Dtype::BF16,
             Kind::Float => Dtype::F32,
+            Kind::Half => Dtype::F16,
+            Kind::Int8 => Dtype::I8,
             Kind::Float8e4m3fn => Dtype::F8_E4M3,
             Kind::Float8e5m2 => Dtype::F8_E5M2,
             other => panic!("{other:?}"),
@@ -64,6 +67,11 @@ fn is_quantised(name: &str, tensor: &Tensor) -> bool {
 /// A weight in 8 bits and its scale.
 fn quantised(weight: &Tensor, (kind, _, largest): (Kind, Dtype, f64)) -> (Tensor, Tensor) {
     let weight = weight.to_kind(Kind::Float);
+    // Whole numbers have a scale a row.
+    if kind == Kind::Int8 {
+        let scale = weight.abs().amax([1], true) / largest;
+        return ((&weight / &scale).round().to_kind(kind), scale);
+    }
     let scale = weight.abs().max() / largest;
     ((&weight / &scale).to_kind(kind), scale)
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use engine::{Checkpoint, ComputeDevice, Pipeline};
-use engine_protocol::{CheckpointFiles, Config, Settings};
+use engine_protocol::{CheckpointFiles, Config, Settings, WeightDtype};
 use rstest::rstest;
 use serde_json::json;
 
 use crate::folder::{Folder, fixture};
-use crate::repackaged::{E4M3, E5M2, Repackaged};
+use crate::repackaged::{E4M3, E5M2, INT8, Repackaged};
 
 /// The bytes of latents and video.
-fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
     let settings =
         [("prompt", json!("a cat")), ("seed", json!(7)), ("steps", json!(2)), ("frames", json!(5)), ("resolution", json!("32x32"))];
     let more = more.iter().map(|&(key, value)| (key.to_owned(), json!(value)));
@@ -26,15 +26,16 @@ fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
 
 #[rstest]
 fn scaled_weights_are_those_unpacked_first(#[values("fp32", "bf16")] dtype: &str) {
-    for kind in [E4M3, E5M2] {
+    for kind in [E4M3, E5M2, INT8] {
         let repackaged = Repackaged::new(kind);
         let files = Checkpoint::open_files(&repackaged.files()).unwrap();
-        assert_eq!(files.inventory().blocks_in_fp8, kind == E4M3);
+        let own = if kind == INT8 { WeightDtype::Int8 } else { WeightDtype::Fp8E4m3 };
+        assert_eq!(files.inventory().blocks_in_8_bits, Some(own).filter(|_| kind != E5M2));
         for level in ["0", "3"] {
             let reference = video(&Checkpoint::open(&repackaged.reference()).unwrap(), &[("dtype", dtype), ("low_mem_level", level)]);
-            for (key, value) in [("weight_dtype", "as_stored"), ("weight_dtype", "fp8_e4m3"), ("stream_from", "file")] {
+            for (key, value) in [("weight_dtype", "as_stored"), ("weight_dtype", own.name()), ("stream_from", "file")] {
                 // What is in another type of 8 bits is rounded anew, which is another video.
-                if (kind == E5M2 && value == "fp8_e4m3") || (level == "0" && key == "stream_from") {
+                if (kind == E5M2 && value == own.name()) || (level == "0" && key == "stream_from") {
                     continue;
                 }
                 let ours = video(&files, &[("dtype", dtype), ("low_mem_level", level), (key, value)]);
@@ -123,7 +124,7 @@ fn downloads_that_did_not_end_say_what_mends_them() {
             |path| fs::rename(path, path.with_extension("safetensors.incomplete")).unwrap(),
             "this download has not ended: fetch it again (`hf download",
         ),
-        (|path| fs::rename(path, path.with_extension("gguf")).unwrap(), "GGUF is not read yet"),
+        (|path| fs::rename(path, path.with_extension("gguf")).unwrap(), "not a GGUF file, which begins with those four letters"),
         (
             |path| {
                 let whole = fs::read(path).unwrap();

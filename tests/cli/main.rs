@@ -54,6 +54,7 @@ mod slurm;
 mod snapshot;
 mod sweep;
 mod validate;
+mod weights;
 mod whole_files;
 mod worker_ends;
 mod wrong_input;

@@ -11,7 +11,7 @@ use super::levels_agree::{relative_error, run_as};
 fn results() -> impl Strategy<Value = Vec<String>> {
     let resolution = prop::sample::select(vec!["48x32", "80x48", "32x112"]);
     let (frames, guidance) = (prop::sample::select(vec![1, 5, 9]), prop::sample::select(vec![1, 5]));
-    let weights = prop::sample::select(vec!["as_stored", "fp8_e4m3"]);
+    let weights = prop::sample::select(vec!["as_stored", "fp8_e4m3", "q4_1"]);
     (resolution, frames, guidance, weights).prop_map(|(resolution, frames, guidance, weights)| {
         let settings = [format!("resolution={resolution}"), format!("frames={frames}"), format!("guidance_scale={guidance}")];
         let rest = [format!("weight_dtype={weights}"), "steps=2".to_owned()];

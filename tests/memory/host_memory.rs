@@ -99,7 +99,15 @@ fn what_is_predicted_of_the_host_is_what_is_measured() {
     let models = configuration.path().join("lowmem/models");
     std::fs::create_dir_all(&models).expect("made");
     std::fs::write(models.join("wan-400mb.yaml"), model()).expect("written");
-    let settings = ["0}", "3}", "3, load_weights: as_used}", "3, stream_from: file}", "3, weight_dtype: fp8_e4m3}", "2, dtype: bf16}"];
+    let settings = [
+        "0}",
+        "3}",
+        "3, load_weights: as_used}",
+        "3, stream_from: file}",
+        "3, weight_dtype: fp8_e4m3}",
+        "3, weight_dtype: q5_0}",
+        "2, dtype: bf16}",
+    ];
     let cases: String = settings.iter().map(|rest| format!("  - {{low_mem_level: {rest}\n")).collect();
     let definition = format!("model: wan-400mb\nsteps: 2\nframes: 5\ncases:\n{cases}");
     let swept = Swept::new(&definition, "24GB", "cpu", &[("XDG_CONFIG_HOME", configuration.path().into())]);
@@ -122,7 +130,7 @@ fn what_is_predicted_of_the_host_is_what_is_measured() {
 fn what_is_predicted_to_be_page_locked_is_what_the_virtual_gpu_counts() {
     let definition = "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 21\nsteps_measured: 1\ncases:\n  - {low_mem_level: 2}\n  - {low_mem_level: 3}\n  \
         - {low_mem_level: 3, load_weights: as_used}\n  - {low_mem_level: 3, offload_text_encoder: stream}\n  - {low_mem_level: 3, max_pinned_gib: 1}\n  \
-        - {low_mem_level: 3, stream_from: file}\n  - {low_mem_level: 3, weight_dtype: fp8_e4m3}\n  - {low_mem_level: 1, activation_offload: true}\n  \
+        - {low_mem_level: 3, stream_from: file}\n  - {low_mem_level: 3, weight_dtype: fp8_e4m3}\n  - {low_mem_level: 3, weight_dtype: q4_k}\n  - {low_mem_level: 1, activation_offload: true}\n  \
         - {low_mem_level: 3, resident_blocks: 10, pinned_memory: false}\n";
     let swept = Swept::new(definition, "rtx-4090", "virtual", &[]);
     for record in &swept.run().records {

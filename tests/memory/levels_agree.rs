@@ -62,14 +62,15 @@ fn the_latents_are_those_of_level_0() {
     }
 }
 
-/// 8 bits are another model: its results are its own, near those of the first, and the same wherever the weights wait.
-#[test]
-fn weights_in_8_bits_are_near_and_the_same_at_every_level() {
+/// Fewer bits are another model: its results are its own, near those of the first, and the same wherever the weights wait.
+#[rstest]
+fn packed_weights_are_near_and_the_same_at_every_level(#[values("fp8_e4m3", "int8", "q8_0", "q5_1")] dtype: &str) {
     let (whole, _) = run(&[]);
-    let (reference, _) = run(&["weight_dtype=fp8_e4m3"]);
+    let packed = format!("weight_dtype={dtype}");
+    let (reference, _) = run(&[&packed]);
     let error = relative_error(&reference, &whole);
-    assert!((1e-4..0.1).contains(&error), "8 bits are {error:e} off");
-    let (streamed, _) = run(&["weight_dtype=fp8_e4m3", "offload_dit=true", "resident_blocks=1"]);
+    assert!((1e-4..0.1).contains(&error), "{dtype} is {error:e} off");
+    let (streamed, _) = run(&[&packed, "offload_dit=true", "resident_blocks=1"]);
     assert_eq!(relative_error(&streamed, &reference), 0.0);
 }
 

@@ -22,3 +22,4 @@ mod ram_table;
 mod staging_order;
 mod step_cache;
 mod sweep;
+mod weights_in_blocks;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ModelSpec;
+use crate::{ModelSpec, WeightDtype};
 
 /// What a checkpoint holds, held against what its model needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,9 +16,9 @@ pub struct Inventory {
     pub model: ModelSpec,
     /// The tokenizer's file, under the checkpoint's folder; empty where it is missing.
     pub tokenizer: Option<String>,
-    /// Whether the transformer's blocks are in 8 bits as `weight_dtype=fp8_e4m3` keeps them, so that nothing is lost where they wait so.
+    /// Where the transformer's blocks are in 8 bits, the `weight_dtype` that keeps them so, with nothing lost.
     #[serde(default)]
-    pub blocks_in_fp8: bool,
+    pub blocks_in_8_bits: Option<WeightDtype>,
     /// Its parts with weights.
     pub components: Vec<ComponentInventory>,
     /// Why no video can be made from it, where none can: the first thing that is wrong, with its file.

@@ -30,7 +30,7 @@ mod time;
 pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
-pub use checkpoint_files::CheckpointFiles;
+pub use checkpoint_files::{CheckpointFiles, LoraFile, Noise};
 pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, flag, flattened, parse_setting,
     parse_values, setting_text,

@@ -1,9 +1,11 @@
 //! Model definitions: the shapes of a published model's three parts, as `sweeps/models/NAME.yaml` holds them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Sampler;
+use crate::{CheckpointFiles, Sampler, WeightDtype};
 
 /// A video diffusion model: text encoder, transformer and VAE, and how its authors sample from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +28,26 @@ pub struct ModelSpec {
     pub vae: VaeSpec,
     /// The sampling defaults.
     pub sampling: Sampling,
+    /// Where its weights are, where somebody named them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<CheckpointFiles>,
+    /// Of weights in a file that has some of a transformer's in blocks (GGUF): those, each with its type, by the component's key and the tensor's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_blocks: BTreeMap<String, BTreeMap<String, WeightDtype>>,
+    /// Where LoRAs are added to weights: the ranks of each, summed up, by the component's key and the tensor's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lora_ranks: BTreeMap<String, BTreeMap<String, i64>>,
+}
+
+impl ModelSpec {
+    /// What its file's weights in blocks are called, where there are any: the type that most of them are in.
+    pub fn blocks_dtype(&self) -> Option<WeightDtype> {
+        let mut counts: BTreeMap<&str, (usize, WeightDtype)> = BTreeMap::new();
+        for &dtype in self.in_blocks.values().flat_map(BTreeMap::values) {
+            counts.entry(dtype.name()).or_insert((0, dtype)).0 += 1;
+        }
+        counts.into_values().max_by_key(|&(count, _)| count).map(|(_, dtype)| dtype)
+    }
 }
 
 /// Shapes of a umT5 encoder.

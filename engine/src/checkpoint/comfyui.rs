@@ -102,7 +102,7 @@ fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<()> 
             continue;
         }
         let is_weights =
-            path.extension().is_some_and(|extension| ["safetensors", "pth", "pt", "bin"].iter().any(|known| extension == *known));
+            path.extension().is_some_and(|extension| ["safetensors", "gguf", "pth", "pt", "bin"].iter().any(|known| extension == *known));
         if is_weights {
             if paths.len() == limits::FILES {
                 return Err(Error::at(folder, &format!("more than {} files of weights: name those that you mean", limits::FILES)));

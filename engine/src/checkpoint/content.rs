@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use super::original_names;
 use crate::error::{Error, Result};
 use crate::weights::TensorStore;
 
@@ -63,6 +64,14 @@ pub(super) fn unprefixed(store: TensorStore) -> Result<TensorStore> {
         Some(prefix) => store.renamed(|name| name.strip_prefix(prefix).unwrap_or(name).to_owned()),
         None => Ok(store),
     }
+}
+
+/// The same tensors under transformers' names, where they are a text encoder's under those of llama.cpp.
+pub(super) fn as_transformers_has_it(store: TensorStore) -> Result<TensorStore> {
+    if store.get("enc.blk.0.attn_q.weight").is_none() {
+        return Ok(store);
+    }
+    store.renamed(original_names::llama_text_encoder)
 }
 
 /// Refuses a file that is another one than is `wanted` here. `option` is what it was named with.

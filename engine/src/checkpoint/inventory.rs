@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine_protocol::{ComponentInventory, Inventory};
+use engine_protocol::{ComponentInventory, Inventory, WeightDtype};
 use tch::Kind;
 use untrusted::shown;
 
@@ -21,7 +21,7 @@ impl Checkpoint {
             model: self.model.clone(),
             tokenizer: self.tokenizer.path().map(|path| self.relative(path)),
             components: stored.map(|(stored, component)| self.component_inventory(stored, component.as_ref())).collect(),
-            blocks_in_fp8: self.blocks_in_fp8(),
+            blocks_in_8_bits: self.blocks_in_8_bits(),
             refusal: self.sources().err().or_else(|| self.open_tokenizer().err()).map(|error| error.to_string()),
         }
     }
@@ -41,15 +41,39 @@ impl Checkpoint {
         Ok(Sources::new(sources))
     }
 
-    /// Whether all weights that may wait in 8 bits are so in the files, in the type that ours wait in.
-    fn blocks_in_fp8(&self) -> bool {
+    /// In which type of 8 bits all weights that may wait so are in the files; nothing where some are not, or in another.
+    fn blocks_in_8_bits(&self) -> Option<WeightDtype> {
         let components = components::of(&self.model);
         let stored = components.iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
         let mut kinds = stored.flat_map(|(stored, component)| {
-            let may = named(component.groups()).filter(|(_, param)| param.precision == Precision::Compressible);
+            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
             may.map(|(name, _)| stored.tensors.get(&name).map(StoredTensor::kind)).collect::<Vec<_>>()
         });
-        kinds.all(|kind| kind == Some(Kind::Float8e4m3fn))
+        let dtype = match kinds.next()? {
+            Some(first @ Kind::Float8e4m3fn) => (first, WeightDtype::Fp8E4m3),
+            Some(first @ Kind::Int8) => (first, WeightDtype::Int8),
+            _ => return None,
+        };
+        kinds.all(|kind| kind == Some(dtype.0)).then_some(dtype.1)
+    }
+
+    /// The same, its model told which of its weights are in blocks, as far as they may wait so: each row has to be whole blocks.
+    pub(super) fn with_blocks(mut self) -> Self {
+        let mut all = BTreeMap::new();
+        for component in components::of(&self.model) {
+            let Some(stored) = self.stored(component.as_ref()) else { continue };
+            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
+            let in_blocks = may.filter_map(|(name, param)| {
+                let blocks = stored.tensors.get(&name)?.blocks()?;
+                blocks.bytes_of(*param.shape.last()?).map(|_| (name, blocks.dtype))
+            });
+            let in_blocks: BTreeMap<_, _> = in_blocks.collect();
+            if !in_blocks.is_empty() {
+                all.insert(component.key().to_owned(), in_blocks);
+            }
+        }
+        self.model.in_blocks = all;
+        self
     }
 
     fn stored(&self, component: &dyn Component) -> Option<&StoredComponent> {
@@ -123,8 +147,8 @@ fn kind_of_file(unused: &[String]) -> (&'static str, &'static str) {
         ),
         (
             &["lora_", "diff_b"],
-            "it holds changes to weights (LoRA), which are not applied",
-            "merge them into the model, or use the file without them",
+            "it holds changes to weights (LoRA) beside a model's",
+            "use the model without them, and name them with --lora",
         ),
         (
             &["img_emb", "k_img", "v_img", "add_k_proj", "add_v_proj", "image_embedder"],
@@ -171,6 +195,9 @@ fn named(groups: &[Group]) -> impl Iterator<Item = (String, Param)> + use<'_> {
 
 /// The name of a type as people write it.
 fn type_name(tensor: &StoredTensor) -> String {
+    if let Some(blocks) = tensor.blocks() {
+        return blocks.dtype.name().to_owned();
+    }
     let name = match tensor.kind() {
         Kind::Double => "fp64".into(),
         Kind::Float => "fp32".into(),

@@ -18,10 +18,19 @@ pub(super) struct Json {
     value: Value,
 }
 
+/// Where Hugging Face's cache has the files that its links lead to.
+const BLOBS: &[u8] = b"/blobs/";
+
 impl Json {
     /// Reads the file at `path` in `folder`.
     pub(super) fn read(path: &Path, folder: &Folder) -> Result<Self> {
         let text = folder.read_json(path, limits::CONFIG)?;
+        if text.starts_with(b"../") && text.windows(BLOBS.len()).any(|part| part == BLOBS) {
+            return Err(Error::at(
+                path,
+                "it is the text of a link into Hugging Face's cache, which was copied without its links: copy it with them (`cp -rL`), or fetch it again",
+            ));
+        }
         let value: Value = serde_json::from_slice(&text).map_err(|error| Error::at(path, &format!("not JSON: {error}: fetch it again")))?;
         if !value.is_object() {
             return Err(Error::at(path, "not a JSON object: fetch it again"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::limits;
-use crate::weights::{AGAIN, GGUF};
+use crate::weights::AGAIN;
 
 /// The file to open for the weights in `folder`: the index of several, or the only one.
 pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
@@ -14,7 +14,7 @@ pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
     match (ending(".safetensors.index.json").as_slice(), ending(".safetensors").as_slice()) {
         ([index], _) => Ok(index.clone()),
         ([], [file]) => Ok(file.clone()),
-        ([], []) => torch_file(folder)?.ok_or_else(|| no_file(folder, "no .safetensors file in this folder")),
+        ([], []) => other_file(folder)?.ok_or_else(|| no_file(folder, "no .safetensors file in this folder")),
         // Variants in other types lie beside the one without a suffix, which is the one that is loaded.
         (indices, files) => {
             let all = if indices.is_empty() { files } else { indices };
@@ -53,20 +53,18 @@ pub(super) fn first_weights(folder: &Path) -> Option<PathBuf> {
     files(folder, |name| endings.iter().any(|end| name.ends_with(end))).ok()?.into_iter().next()
 }
 
-/// The only file of `torch.save` in `folder`, which is what there was before safetensors.
-fn torch_file(folder: &Path) -> Result<Option<PathBuf>> {
-    let found = files(folder, |name| name.ends_with(".bin") || name.ends_with(".pth"))?;
-    Ok(<[PathBuf; 1]>::try_from(found).ok().map(|[file]| file))
+/// The only GGUF file in `folder`, or the only one of `torch.save`, which is what there was before safetensors.
+fn other_file(folder: &Path) -> Result<Option<PathBuf>> {
+    let only = |found: Vec<PathBuf>| <[PathBuf; 1]>::try_from(found).ok().map(|[file]| file);
+    let in_blocks = only(files(folder, |name| name.ends_with(".gguf"))?);
+    Ok(in_blocks.or(only(files(folder, |name| name.ends_with(".bin") || name.ends_with(".pth"))?)))
 }
 
-/// What is missing in `folder`, and why as far as other files there tell: a download that has not ended, or a format that is not read.
+/// What is missing in `folder`, and why as far as other files there tell: a download that has not ended.
 fn no_file(folder: &Path, what: &str) -> Error {
     let with = |endings: &[&str]| files(folder, |name| endings.iter().any(|end| name.ends_with(end))).ok()?.into_iter().next();
     if let Some(file) = with(&[".incomplete", ".part", ".aria2", ".crdownload", ".tmp"]) {
         return Error::at(&file, &format!("{what}, and this download has not ended: {AGAIN}"));
-    }
-    if let Some(file) = with(&[".gguf"]) {
-        return Error::at(&file, &format!("{what}, and {GGUF}"));
     }
     Error::at(folder, &format!("{what}: {AGAIN}"))
 }

@@ -10,6 +10,7 @@ mod diffusers;
 mod inventory;
 mod json;
 mod listing;
+mod lora;
 mod opened;
 mod original;
 mod original_names;
@@ -41,6 +42,11 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`Checkpoint::open`], and a file that is another one than it is named for.
     pub fn open_files(files: &CheckpointFiles) -> Result<Self> {
+        Self::of_layout(files)?.with_blocks().with_loras(&files.loras)
+    }
+
+    /// Opens them by their layout.
+    fn of_layout(files: &CheckpointFiles) -> Result<Self> {
         let Some(root) = &files.folder else { return single_files::open(files, &Folder::anywhere()) };
         let names_weights =
             [&files.transformer, &files.low_noise_transformer, &files.text_encoder, &files.vae].into_iter().any(Option::is_some);

@@ -33,6 +33,20 @@ const TEXT_ENCODER_LAYER: [(&str, &str); 10] = [
     ("ffn.fc2", "layer.1.DenseReluDense.wo"),
 ];
 
+/// What llama.cpp calls the parts of a layer of T5 (`gguf-py/gguf/tensor_mapping.py`).
+const LLAMA_LAYER: [(&str, &str); 10] = [
+    ("attn_norm", "layer.0.layer_norm"),
+    ("attn_q", "layer.0.SelfAttention.q"),
+    ("attn_k", "layer.0.SelfAttention.k"),
+    ("attn_v", "layer.0.SelfAttention.v"),
+    ("attn_o", "layer.0.SelfAttention.o"),
+    ("attn_rel_b", "layer.0.SelfAttention.relative_attention_bias"),
+    ("ffn_norm", "layer.1.layer_norm"),
+    ("ffn_gate", "layer.1.DenseReluDense.wi_0"),
+    ("ffn_up", "layer.1.DenseReluDense.wi_1"),
+    ("ffn_down", "layer.1.DenseReluDense.wo"),
+];
+
 const RESIDUAL_BLOCK: [(&str, &str); 5] =
     [("residual.0", "norm1"), ("residual.2", "conv1"), ("residual.3", "norm2"), ("residual.6", "conv2"), ("shortcut", "conv_shortcut")];
 
@@ -49,12 +63,31 @@ pub(super) fn transformer(name: &str) -> String {
     renamed(name, &TRANSFORMER).unwrap_or_else(|| name.to_owned())
 }
 
+/// What the original calls the transformer's layer `ours`; nothing where it has none.
+pub(super) fn transformer_layer(ours: &str) -> Option<String> {
+    let back = |layer: &str, table: &[(&'static str, &str)]| table.iter().find(|(_, ours)| *ours == layer).map(|&(theirs, _)| theirs);
+    let Some((index, rest)) = numbered(ours, "blocks.") else { return back(ours, &TRANSFORMER).map(str::to_owned) };
+    let attention = [("self_attn", "attn1."), ("cross_attn", "attn2.")];
+    if let Some((theirs, layer)) = attention.into_iter().find_map(|(theirs, ours)| Some((theirs, rest.strip_prefix(ours)?))) {
+        return Some(format!("blocks.{index}.{theirs}.{}", back(layer, &ATTENTION)?));
+    }
+    Some(format!("blocks.{index}.{}", back(rest, &BLOCK)?))
+}
+
 /// The text encoder's name of the tensor that the original calls `name`.
 pub(super) fn text_encoder(name: &str) -> String {
     if let Some((index, rest)) = numbered(name, "blocks.") {
         return renamed(rest, &TEXT_ENCODER_LAYER).map_or_else(|| name.to_owned(), |layer| format!("encoder.block.{index}.{layer}"));
     }
     renamed(name, &[("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")]).unwrap_or_else(|| name.to_owned())
+}
+
+/// The text encoder's name of the tensor that llama.cpp calls `name`.
+pub(super) fn llama_text_encoder(name: &str) -> String {
+    if let Some((index, rest)) = numbered(name, "enc.blk.") {
+        return renamed(rest, &LLAMA_LAYER).map_or_else(|| name.to_owned(), |layer| format!("encoder.block.{index}.{layer}"));
+    }
+    renamed(name, &[("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")]).unwrap_or_else(|| name.to_owned())
 }
 
 /// The VAE's name of the tensor that the original calls `name`.
@@ -125,6 +158,12 @@ mod tests {
         assert_eq!(transformer("blocks.3.cross_attn.o.bias"), "blocks.3.attn2.to_out.0.bias");
         assert_eq!(transformer("blocks.3.modulation"), "blocks.3.scale_shift_table");
         assert_eq!(transformer("head.modulation"), "scale_shift_table");
+        for layer in
+            ["blocks.3.cross_attn.o", "blocks.0.self_attn.norm_q", "blocks.11.ffn.2", "text_embedding.0", "time_projection.1", "head.head"]
+        {
+            let ours = transformer(&format!("{layer}.weight"));
+            assert_eq!(transformer_layer(ours.strip_suffix(".weight").unwrap()).as_deref(), Some(layer), "back again");
+        }
         assert_eq!(transformer("patch_embedding.weight"), "patch_embedding.weight");
         assert_eq!(text_encoder("blocks.23.ffn.gate.0.weight"), "encoder.block.23.layer.1.DenseReluDense.wi_0.weight");
         assert_eq!(text_encoder("norm.weight"), "encoder.final_layer_norm.weight");

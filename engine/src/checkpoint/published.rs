@@ -1,5 +1,6 @@
 //! The published models, which say how to sample from a checkpoint of their shapes, and what shapes are possible at all.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine_protocol::{ModelSpec, PoolSpec, Sampler, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
@@ -60,7 +61,19 @@ pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
             },
         ),
     };
-    ModelSpec { name, title, source, text_encoder, transformer, pool, vae, sampling }
+    ModelSpec {
+        name,
+        title,
+        source,
+        text_encoder,
+        transformer,
+        pool,
+        vae,
+        sampling,
+        files: None,
+        in_blocks: BTreeMap::new(),
+        lora_ranks: BTreeMap::new(),
+    }
 }
 
 /// What is wrong with a shape: its key, and what.

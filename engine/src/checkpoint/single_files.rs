@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine_protocol::{CheckpointFiles, PoolSpec, TransformerSpec};
 
-use super::content::{self, Content, unprefixed};
+use super::content::{self, Content, as_transformers_has_it, unprefixed};
 use super::json::Json;
 use super::listing::file_name;
 use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
@@ -34,7 +34,7 @@ pub(super) struct OpenedFile {
 impl OpenedFile {
     /// Opens the file at `path`.
     pub(super) fn open(folder: &Folder, path: &Path) -> Result<Self> {
-        let store = unprefixed(TensorStore::open_in(folder, path)?)?;
+        let store = as_transformers_has_it(unprefixed(TensorStore::open_in(folder, path)?)?)?;
         Ok(Self { path: path.to_owned(), content: Content::of(&store), store })
     }
 
@@ -175,7 +175,7 @@ pub(super) fn alone(path: &Path, folder: &Folder) -> Error {
         Content::TextEncoder { .. } | Content::Vae { .. } => {
             format!("it is {} alone: the transformer is missing. Name all files, {all}; {places}", content.name())
         }
-        Content::Lora => format!("it is {}; LoRAs are not applied yet: merge it into the model, or do without", content.name()),
+        Content::Lora => format!("it is {}. Name it with --lora, beside the model that it is for", content.name()),
         Content::Other => format!("it is {}: name Wan's files, {all}; {places}", content.name()),
     };
     Error::at(path, &what)

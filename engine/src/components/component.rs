@@ -66,6 +66,11 @@ pub trait Component: Debug {
     /// known is taken for a recent one.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64>;
 
+    /// Bytes of those that are there as it asks for a group of its weights.
+    fn bytes_between_groups(&self, _config: &Config) -> i64 {
+        0
+    }
+
     /// How many latent positions it decodes, where it does; see [`PlanReport::vae_positions`](engine_protocol::PlanReport).
     fn decoded_positions(&self, _config: &Config) -> Option<u64> {
         None

@@ -25,11 +25,32 @@ pub(super) struct TransformerComponent<'a> {
 impl<'a> TransformerComponent<'a> {
     /// The transformers of `model`, in the order in which they are used.
     pub(super) fn all(model: &'a ModelSpec) -> Vec<Self> {
-        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: Transformer::groups(&model.transformer) };
+        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: groups(model, key) };
         match model.pool {
             None => vec![one(KEY, "transformer", 1)],
             Some(_) => vec![one(KEY, "high-noise transformer", 1), one(LOW_NOISE_KEY, "low-noise transformer", 3)],
         }
+    }
+}
+
+/// The groups of the transformer `key` of `model`: with what its file has in blocks, and with its LoRAs.
+fn groups(model: &ModelSpec, key: &str) -> Vec<Group> {
+    let groups = Transformer::groups(&model.transformer).into_iter();
+    let groups = groups.map(|group| match model.in_blocks.get(key) {
+        Some(dtypes) => group.in_blocks(|name| dtypes.get(name).copied()),
+        None => group,
+    });
+    let with_loras = groups.map(|group| match model.lora_ranks.get(key) {
+        Some(ranks) => group.with_loras(|name| ranks.get(name).copied().unwrap_or(0)),
+        None => group,
+    });
+    with_loras.collect()
+}
+
+impl TransformerComponent<'_> {
+    /// What a pass takes, and what cuBLAS has for itself.
+    fn inputs_bytes(&self, config: &Config) -> i64 {
+        CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + batch(config) * latent_bytes(self.model, config)
     }
 }
 
@@ -70,8 +91,13 @@ impl Component for TransformerComponent<'_> {
         let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim)
             == Some(AttentionKernel::Math);
         let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
-        let inputs = prompt_embedding_bytes(self.model, config) + batch * latent_bytes(self.model, config);
-        Some(CUBLAS_WORKSPACE_BYTES + inputs + pass)
+        Some(self.inputs_bytes(config) + pass)
+    }
+
+    fn bytes_between_groups(&self, config: &Config) -> i64 {
+        let (batch, latents) = (batch(config), config.latent_shape(self.model));
+        let transformer = Transformer::of(config, &self.model.transformer);
+        self.inputs_bytes(config) + transformer.bytes_throughout(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config))
     }
 
     fn kept_between_passes(&self, config: &Config) -> Option<CacheSize> {

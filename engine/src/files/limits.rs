@@ -9,6 +9,7 @@
 //! | pieces of a tokenizer | 48 bytes; less than 2 million bytes of all that no other piece begins with | 1 KiB, 2.5 million |
 //! | tokens that a tokenizer adds, values of what it does to a text | 300, 60: umT5 | 10,000, 300 |
 //! | header of a safetensors file | 150 KB, 11,000 values: Wan2.1 14B in one file | 8 MiB, 200,000 values |
+//! | header of a GGUF file | 14 MB, 60 keys: umT5 with its tokenizer | 64 MiB, 20,000 keys |
 //! | shards of an index | 12: Wan2.1 14B | 256 |
 //! | tensors of a component | 1,095: Wan2.1 14B | 20,000 |
 //! | sides of a tensor | 5: a convolution in three dimensions | 16 |
@@ -57,6 +58,12 @@ pub(crate) const TOKENIZER_PARTS: u64 = 300;
 
 /// What a safetensors file begins with. Some writers put pictures of their work into it.
 pub(crate) const HEADER: JsonLimits = JsonLimits { kind: "header of a safetensors file", bytes: 8 << 20, values: 200_000, text: 8 << 20 };
+
+/// Bytes of what a GGUF file has before its tensors. Its values are skipped, not kept.
+pub(crate) const GGUF_HEADER: usize = 64 << 20;
+
+/// Keys of a GGUF file, which some have for each tensor.
+pub(crate) const GGUF_KEYS: u64 = 20_000;
 
 /// Files that an index may name.
 pub(crate) const SHARDS: usize = 256;

@@ -4,9 +4,9 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
-use super::prediction::bytes_in_passing;
+use super::prediction::{bytes_in_passing, unpacking_bytes};
 use crate::components::Component;
-use crate::weights::{Group, WaitingGroup, WeightTypes, fp8};
+use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing};
 
 /// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
@@ -91,7 +91,7 @@ impl Held {
                 Place::Streamed { waits: Waits::Pinned { .. }, .. } if on_gpu => weights.pinned += bytes,
                 Place::Resident | Place::Host | Place::Streamed { .. } => weights.pageable += bytes,
             }
-            let packing = if waiting.is_packed() { fp8::filling_bytes(group, types.compute) as u64 } else { 0 };
+            let packing = if waiting.is_packed() { packing::filling_bytes(group, types) as u64 } else { 0 };
             let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
             loading = loading.larger(weights.plus(on_its_way));
         }
@@ -107,7 +107,10 @@ impl Held {
             }
         } else {
             // Everything computes there, from buffers that are there too.
-            Bytes { pinned: 0, pageable: buffers + component.activation_bytes(config, None).unwrap_or(0) as u64 }
+            Bytes {
+                pinned: 0,
+                pageable: buffers + (component.activation_bytes(config, None).unwrap_or(0) + unpacking_bytes(component, types)) as u64,
+            }
         };
         Self { stage: component.stage(), weights, beside, loading }
     }
@@ -121,6 +124,8 @@ fn kept_on_host(component: &dyn Component, config: &Config) -> u64 {
 /// What is on its way of the largest tensor of `group`, a part at a time: as it lies in its file, or as it is drawn from a seed, in fp32 and twice.
 fn passing_bytes(group: &Group) -> u64 {
     const MOST: u64 = 128 << 20;
-    let numbers = group.params.iter().map(|param| param.shape.iter().product::<i64>() as u64);
-    (numbers.max().unwrap_or(0) * 8).min(MOST)
+    let numbers = |param: &Param| param.shape.iter().product::<i64>() as u64;
+    // What LoRAs are added to is whole in fp32.
+    let sums = group.params.iter().filter(|param| param.lora_rank > 0).map(|param| numbers(param) * 4);
+    (group.params.iter().map(numbers).max().unwrap_or(0) * 8).min(MOST) + sums.max().unwrap_or(0)
 }

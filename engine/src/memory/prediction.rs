@@ -10,7 +10,7 @@ use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
 use crate::cuda::allocator::block_bytes;
 use crate::flexcache::CacheSize;
-use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes};
+use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes, packing};
 
 /// What will live where under `config` on `gpu`, or on a recent one where it is not known, and the predicted peak of each stage.
 ///
@@ -55,7 +55,15 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
 /// The most that a component of `stage` holds beside weights and buffers; empty where one has no estimate.
 fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
-    components.try_fold(0, |most, component| Some(component.activation_bytes(config, gpu)?.max(most)))
+    components.try_fold(0, |most, component| {
+        let unpacking = component.bytes_between_groups(config) + unpacking_bytes(component.as_ref(), WeightTypes::of(config));
+        Some(component.activation_bytes(config, gpu)?.max(unpacking).max(most))
+    })
+}
+
+/// Bytes that are there in passing while a group of `component` is unpacked, beside the room for it.
+pub(super) fn unpacking_bytes(component: &dyn Component, types: WeightTypes) -> i64 {
+    component.groups().iter().map(|group| packing::unpacking_bytes(group, types.waiting)).max().unwrap_or(0)
 }
 
 /// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is

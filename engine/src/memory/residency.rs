@@ -13,13 +13,13 @@ use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, in_group, within};
 use crate::cuda::{host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
-use crate::weights::{Group, GroupName, GroupParts, Groups, Source, WaitingGroup, WeightTypes, Weights, fp8};
+use crate::weights::{Group, GroupName, GroupParts, Groups, Source, WaitingGroup, WeightTypes, Weights, packing};
 
 /// A model's weights where they live.
 #[derive(Debug)]
 pub struct Residency {
     device: Device,
-    compute: Kind,
+    types: WeightTypes,
     groups: Vec<Placed>,
     /// Indices of the streamed groups, in execution order.
     streamed: Vec<usize>,
@@ -27,7 +27,7 @@ pub struct Residency {
     prefetch: usize,
     /// Made when the first streamed group is asked for, so that a stage before that does not pay for it.
     staging: Option<Staging>,
-    /// Room for one group of those that wait in 8 bits, in the type of arithmetic. Made when the first one is asked for.
+    /// Room for one group of those that wait packed, in the type of arithmetic. Made when the first one is asked for.
     unpacked: Option<Tensor>,
     poisoned: bool,
     /// Numbers of groups that the passes to come leave out.
@@ -96,7 +96,7 @@ impl Residency {
         assert_eq!(groups.len(), places.len(), "a place for each group");
         let mut residency = Self {
             device,
-            compute: types.compute,
+            types,
             groups: Vec::new(),
             streamed: Vec::new(),
             prefetch: 0,
@@ -123,11 +123,11 @@ impl Residency {
                     let [slab, rest] = split(&free, bytes)?;
                     free = rest;
                     residency.traffic.h2d_bytes += if device.is_cuda() { bytes as u64 } else { 0 };
-                    Home::Bound(stored.filled(&group, types.compute, &slab, source)?)
+                    Home::Bound(stored.filled(&group, types, &slab, source)?)
                 }
                 Place::Host => {
                     let slab = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?;
-                    Home::Bound(stored.filled(&group, types.compute, &slab, source)?)
+                    Home::Bound(stored.filled(&group, types, &slab, source)?)
                 }
                 Place::Streamed { prefetch, waits } => {
                     residency.streamed.push(index);
@@ -145,9 +145,8 @@ impl Residency {
         // Pages are locked for a GPU's copies.
         let on_gpu = self.device.is_cuda();
         if let Waits::InFile { ring } = waits {
-            assert!(!stored.is_packed(), "no file has weights in our 8 bits, which the configuration says");
             self.from_files.locking = ring;
-            self.from_files.groups.push((index, Arc::new(GroupParts::new(group, self.compute, source))));
+            self.from_files.groups.push((index, Arc::new(GroupParts::new(group, self.types, source))));
             return Ok(Home::InFile);
         }
         let bytes = stored.layout.bytes;
@@ -164,7 +163,7 @@ impl Residency {
         if is_refused {
             self.traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true }).bytes += bytes as u64;
         }
-        stored.filled(group, self.compute, &slab, source)?;
+        stored.filled(group, self.types, &slab, source)?;
         let ring = match waits {
             Waits::Pageable { ring } if on_gpu => ring,
             _ if is_refused => PageLocking::IfAllowed,
@@ -309,7 +308,7 @@ impl Residency {
         Ok(result)
     }
 
-    /// Room for the largest of the groups that wait in 8 bits.
+    /// Room for the largest of the groups that wait packed.
     fn room_to_unpack(&mut self) -> Result<Tensor> {
         if let Some(slab) = &self.unpacked {
             return Ok(slab.shallow_clone());
@@ -337,8 +336,8 @@ impl Groups for Residency {
         // Whoever wants the same room next does so after this in the same stream.
         let slab = self.room_to_unpack()?;
         let Placed { group, stored, .. } = &self.groups[index];
-        let (group, weights) = (group.clone(), stored.bind_unpacked(group, &slab)?);
-        self.with_stored(index, |packed| fp8::unpack(&group, packed, &weights))?;
+        let (group, weights, waiting) = (group.clone(), stored.bind_unpacked(group, &slab)?, self.types.waiting);
+        self.with_stored(index, |packed| packing::unpack(&group, waiting, packed, &weights))?;
         run(&weights)
     }
 }

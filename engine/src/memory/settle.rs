@@ -11,6 +11,7 @@ use super::host_prediction::predict_host;
 use super::plan::Plan;
 use super::prediction::predict;
 use crate::components::Component;
+use crate::weights::Precision;
 
 /// What a machine has: room, and rates.
 #[derive(Debug, Clone, Copy, Default)]
@@ -201,10 +202,18 @@ fn fits_host(config: &Config, components: &[Box<dyn Component + '_>], room: Opti
 
 /// From memory, unless the host has too little of it.
 fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> StreamFrom {
-    // Files do not hold weights in our 8 bits.
-    if config.weight_dtype != WeightDtype::AsStored {
+    // Files do not hold weights that are packed here.
+    if config.weight_dtype != WeightDtype::AsStored && !are_in_blocks(components) {
         return StreamFrom::Memory;
     }
+    let has_loras =
+        components.iter().flat_map(|component| component.groups()).any(|group| group.params.iter().any(|param| param.lora_rank > 0));
     let from_memory = Config { stream_from: Some(StreamFrom::Memory), ..config.clone() };
-    if fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
+    if has_loras || fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
+}
+
+/// Whether these are of a file that has weights in blocks.
+fn are_in_blocks(components: &[Box<dyn Component + '_>]) -> bool {
+    let mut params = components.iter().flat_map(|component| component.groups()).flat_map(|group| &group.params);
+    params.any(|param| matches!(param.precision, Precision::Compressible(Some(_))))
 }

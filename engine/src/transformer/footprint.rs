@@ -52,11 +52,8 @@ impl Transformer {
         // One number of every channel, for so many tokens of each video.
         let wide = |tokens: i64| batch * tokens * dim * bytes;
 
-        // 1. Throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt.
-        let turns = tokens * spec.attention_head_dim * FP32;
-        let throughout = wide(tokens) + turns + 7 * dim * bytes + wide(prompt_tokens);
-
-        // 2. The moments.
+        let throughout = self.bytes_throughout(batch, latents, prompt_tokens, bytes);
+        // The moments.
         let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
         // Beside the query of a slice: the result, and what attention has for itself.
         let beside_query = |keys: i64| self.attending(batch, spec.num_attention_heads, slice, keys, bytes, keeps_scores);
@@ -71,6 +68,15 @@ impl Transformer {
         let attending = wide(slice) + beside_query(tokens);
         let self_attention = keys_and_values + (wide(slice) + turned).max(attending);
         throughout + self_attention.max(cross_attention).max(feed_forward)
+    }
+
+    /// The bytes of those that are there throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt.
+    pub fn bytes_throughout(&self, batch: i64, latents: [i64; 4], prompt_tokens: i64, bytes: i64) -> i64 {
+        let spec = &self.spec;
+        let dim = spec.num_attention_heads * spec.attention_head_dim;
+        let tokens: i64 = (0..3).map(|axis| latents[axis + 1] / spec.patch_size[axis]).product();
+        let turns = tokens * spec.attention_head_dim * FP32;
+        batch * (tokens + prompt_tokens) * dim * bytes + turns + 7 * dim * bytes
     }
 
     /// Tokens of the longest slice of so many.

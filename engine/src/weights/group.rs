@@ -1,5 +1,6 @@
 //! Groups: the tensors of a model that live and move together, and how a group lies in one slab of bytes. Where slabs are is not known here.
 
+use engine_protocol::WeightDtype;
 use tch::Kind;
 
 use super::{GroupName, Precision};
@@ -15,6 +16,8 @@ pub struct Param {
     pub precision: Precision,
     /// The second side lies innermost, as the kernels of a convolution over channels-last activations read it.
     pub channels_last: bool,
+    /// The ranks of LoRAs that are added to it, summed up; 0 where none is.
+    pub lora_rank: i64,
 }
 
 /// Tensors that live and move together. A model lists its groups in execution order.
@@ -64,14 +67,36 @@ impl Group {
     pub fn compressible(mut self) -> Self {
         for param in &mut self.params {
             if param.precision == Precision::Compute && param.shape.len() == 2 {
-                param.precision = Precision::Compressible;
+                param.precision = Precision::Compressible(None);
             }
         }
         self
     }
 
+    /// The same group, where a file has some of its [compressible](Group::compressible) weights in blocks: what `dtype_of` gives for a tensor of that name, and nothing for one
+    /// that is not in blocks there and waits as it is used.
+    pub fn in_blocks(mut self, dtype_of: impl Fn(&str) -> Option<WeightDtype>) -> Self {
+        let prefix = self.prefix.clone();
+        for param in &mut self.params {
+            if matches!(param.precision, Precision::Compressible(_)) {
+                let dtype = dtype_of(&format!("{prefix}{}", param.name));
+                param.precision = dtype.map_or(Precision::Compute, |dtype| Precision::Compressible(Some(dtype)));
+            }
+        }
+        self
+    }
+
+    /// The same group, with LoRAs of the ranks that `rank_of` gives for a tensor's name.
+    pub fn with_loras(mut self, rank_of: impl Fn(&str) -> i64) -> Self {
+        let prefix = self.prefix.clone();
+        for param in &mut self.params {
+            param.lora_rank = rank_of(&format!("{prefix}{}", param.name));
+        }
+        self
+    }
+
     fn push(mut self, name: &str, shape: &[i64], precision: Precision, channels_last: bool) -> Self {
-        self.params.push(Param { name: name.into(), shape: shape.into(), precision, channels_last });
+        self.params.push(Param { name: name.into(), shape: shape.into(), precision, channels_last, lora_rank: 0 });
         self
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 use untrusted::shown;
 
+use super::blocks::BlockType;
 use crate::cuda::{FileMapping, PlaceInFile, read_from_file};
 use crate::error::{Error, Result};
 use crate::files::{Folder, limits};
@@ -22,9 +23,6 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// What to do about a file that is not whole.
 pub(crate) const AGAIN: &str = "fetch it again (`hf download REPOSITORY FILE --local-dir FOLDER` goes on where it stopped)";
-
-/// What a file of that kind is.
-pub(crate) const GGUF: &str = "GGUF is not read yet: use the model's file in fp8_scaled, fp16 or bf16";
 
 /// A file mapped into memory.
 #[derive(Debug)]
@@ -85,6 +83,8 @@ pub struct StoredTensor {
     shape: Vec<i64>,
     /// Elements from one to the next along each side; empty where they lie in order.
     strides: Vec<i64>,
+    /// The blocks that it is in, where it is: then `kind` is what they are unpacked to.
+    blocks: Option<&'static BlockType>,
     /// What its values are to be multiplied by: one number for all, one a row, or none at all.
     scales: Arc<[f32]>,
 }
@@ -109,7 +109,22 @@ impl StoredTensor {
         (shape, strides): (Vec<i64>, Vec<i64>),
         offset: u64,
     ) -> Result<Self> {
-        let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides, scales: Arc::new([]) };
+        let tensor = Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides, blocks: None, scales: Arc::new([]) };
+        tensor.checked()
+    }
+
+    /// A tensor in blocks that lie in order from `offset` on.
+    ///
+    /// # Errors
+    /// One that is not wholly in the file, and one that is no whole blocks.
+    pub(super) fn in_blocks(file: &Arc<MappedFile>, key: &str, blocks: &'static BlockType, shape: Vec<i64>, offset: u64) -> Result<Self> {
+        let (kind, strides, scales) = (Kind::Float, Vec::new(), Arc::new([]));
+        Self { file: Arc::clone(file), key: key.to_owned(), offset, kind, shape, strides, blocks: Some(blocks), scales }.checked()
+    }
+
+    /// Refuses one that cannot be.
+    fn checked(self) -> Result<Self> {
+        let tensor = self;
         if tensor.shape.len() > limits::SIDES {
             return Err(tensor.error(&format!(
                 "it has {} sides, and no tensor of a model has more than {}",
@@ -117,9 +132,9 @@ impl StoredTensor {
                 limits::SIDES
             )));
         }
-        let elements = tensor.shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
-        match tensor.span().and_then(|bytes| bytes.checked_add(offset)) {
-            Some(end) if end <= file.len() && elements.is_some() => Ok(tensor),
+        let elements = tensor.shape.iter().try_fold(tensor.kind.elt_size_in_bytes() as i64, |bytes, &side| bytes.checked_mul(side));
+        match tensor.span().and_then(|bytes| bytes.checked_add(tensor.offset)) {
+            Some(end) if end <= tensor.file.len() && elements.is_some() => Ok(tensor),
             _ => Err(tensor.error(&format!("lies beyond the end of the file: it is truncated or damaged, {AGAIN}"))),
         }
     }
@@ -135,7 +150,7 @@ impl StoredTensor {
                 scale.error(&format!("it has {count} values, and its weight has {rows} rows: only a scale for all or one a row is read"))
             );
         }
-        if !self.scales.is_empty() || !self.is_in_order() || !scale.is_in_order() || scale.bytes() == 0 {
+        if !self.scales.is_empty() || self.blocks.is_some() || !self.is_in_order() || !scale.is_in_order() || scale.bytes() == 0 {
             return Err(scale.error("its weight has another scale, or does not lie in order: fetch the file again"));
         }
         let mut values = Tensor::f_empty([count as i64], (Kind::Float, Device::Cpu))?;
@@ -150,6 +165,11 @@ impl StoredTensor {
     /// Whether its values are numbers of the file times a scale.
     pub fn is_scaled(&self) -> bool {
         !self.scales.is_empty()
+    }
+
+    /// The blocks that it is in; nothing where its numbers lie by themselves.
+    pub fn blocks(&self) -> Option<&'static BlockType> {
+        self.blocks
     }
 
     /// The scale of each row, `[rows, 1]`, 1 where it has none.
@@ -181,7 +201,7 @@ impl StoredTensor {
     /// # Errors
     /// A file that cannot be read, and a tensor that is too large to be a text.
     pub fn text(&self) -> Result<Vec<u8>> {
-        if self.bytes() > limits::TOKENIZER.bytes || !self.is_in_order() {
+        if self.bytes() > limits::TOKENIZER.bytes || !self.is_in_order() || self.blocks.is_some() {
             return Err(self.error("it is no text of a tokenizer: fetch the file again"));
         }
         let mut bytes = Tensor::f_empty([self.bytes() as i64], (Kind::Uint8, Device::Cpu))?;
@@ -191,6 +211,10 @@ impl StoredTensor {
 
     /// Bytes from its first element to the end of its last; nothing where that is no number of bytes.
     fn span(&self) -> Option<u64> {
+        if let Some(blocks) = self.blocks {
+            let numbers = self.shape.iter().try_fold(1i64, |all, &side| all.checked_mul(side).filter(|_| side >= 0))?;
+            return blocks.bytes_of(numbers).and_then(|bytes| u64::try_from(bytes).ok());
+        }
         let size = self.kind.elt_size_in_bytes() as u64;
         let sides = || self.shape.iter().map(|&side| u64::try_from(side).ok());
         if self.strides.is_empty() {
@@ -218,6 +242,13 @@ impl StoredTensor {
         self.kind
     }
 
+    /// Whether its values are real numbers: of a floating-point type, or whole ones with a scale.
+    pub fn is_float(&self) -> bool {
+        let is_scaled_whole = self.kind == Kind::Int8 && self.is_scaled();
+        is_scaled_whole
+            || matches!(self.kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2)
+    }
+
     /// How many elements it has.
     pub fn parameters(&self) -> u64 {
         self.shape.iter().product::<i64>() as u64
@@ -225,7 +256,7 @@ impl StoredTensor {
 
     /// Bytes of its elements.
     pub fn bytes(&self) -> u64 {
-        self.parameters() * self.kind.elt_size_in_bytes() as u64
+        if self.blocks.is_some() { self.span_bytes() } else { self.parameters() * self.kind.elt_size_in_bytes() as u64 }
     }
 
     /// The file that it is in.
@@ -254,6 +285,9 @@ impl StoredTensor {
     /// # Errors
     /// A file that cannot be read, or that was cut shorter since it was opened.
     pub(super) fn read(&self, first: i64, target: &mut Tensor) -> Result<()> {
+        if let Some(blocks) = self.blocks {
+            return self.read_blocks(blocks, first, target);
+        }
         let offset = self.offset + (first as usize * self.kind.elt_size_in_bytes()) as u64;
         if target.kind() == self.kind && !self.is_scaled() {
             return self.file.read(offset, target);
@@ -266,6 +300,31 @@ impl StoredTensor {
             self.scale(first, &mut stored)?;
         }
         Ok(target.f_copy_(&stored)?)
+    }
+
+    /// As [`Self::read`], of a tensor in blocks: those that the wanted numbers are in.
+    fn read_blocks(&self, blocks: &BlockType, first: i64, target: &Tensor) -> Result<()> {
+        let count = target.numel() as i64;
+        let (from, to) = (first / blocks.numbers, (first + count + blocks.numbers - 1) / blocks.numbers);
+        let mut packed = Tensor::f_empty([(to - from) * blocks.bytes], (Kind::Uint8, Device::Cpu))?;
+        self.read_packed(from * blocks.bytes, &mut packed)?;
+        if count == (to - from) * blocks.numbers {
+            return blocks.unpack(&packed, target);
+        }
+        let values = Tensor::f_empty([(to - from) * blocks.numbers], (Kind::Float, Device::Cpu))?;
+        blocks.unpack(&packed, &values)?;
+        Ok(target.shallow_clone().f_copy_(&values.f_narrow(0, first - from * blocks.numbers, count)?)?)
+    }
+
+    /// Reads its bytes as the file has them, from `first` on, into `target`, bytes on the host.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that was cut shorter since it was opened, and bytes beyond its own.
+    pub(super) fn read_packed(&self, first: i64, target: &mut Tensor) -> Result<()> {
+        if first as u64 + target.numel() as u64 > self.bytes() {
+            return Err(self.error("it is smaller than the model's: fetch the file again"));
+        }
+        self.file.read(self.offset + first as u64, target)
     }
 
     /// What among its values is no finite number, in a word.
@@ -296,7 +355,7 @@ impl StoredTensor {
     /// # Errors
     /// libtorch's.
     pub fn copy_to(&self, target: &mut Tensor) -> Result<()> {
-        if !self.is_scaled() {
+        if !self.is_scaled() && self.blocks.is_none() {
             return self.copy_numbers(target);
         }
         let (count, part) = (self.parameters() as i64, PART_BYTES / Kind::Float.elt_size_in_bytes() as i64);
@@ -315,7 +374,7 @@ impl StoredTensor {
         Ok(())
     }
 
-    /// Writes the numbers that the file has for it into `target`, whatever their scale is.
+    /// Writes the numbers that the file has for it into `target`, whatever their scale is; of a tensor in blocks, its bytes.
     ///
     /// # Errors
     /// libtorch's.
@@ -326,14 +385,15 @@ impl StoredTensor {
                 .copy_part(PlaceInFile { offset: self.offset, span, kind: self.kind, shape: &self.shape, strides: &self.strides }, target);
         }
         // A part at a time: the largest tensor of a text encoder has gigabytes.
-        let (flat, size) = (target.f_view([-1])?, self.kind.elt_size_in_bytes() as i64);
+        let kind = if self.blocks.is_some() { Kind::Uint8 } else { self.kind };
+        let (flat, size) = (target.f_view([-1])?, kind.elt_size_in_bytes() as i64);
         let part = PART_BYTES / size;
         for begin in (0..flat.size()[0]).step_by(part as usize) {
             let count = part.min(flat.size()[0] - begin);
             let place = PlaceInFile {
                 offset: self.offset + (begin * size) as u64,
                 span: (count * size) as u64,
-                kind: self.kind,
+                kind,
                 shape: &[count],
                 strides: &[],
             };

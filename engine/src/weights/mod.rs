@@ -1,11 +1,15 @@
 //! Weights: which tensors a model has, in which groups they move, and where their values come from. Where they live is `memory`'s.
 
 mod archive;
+pub mod blocks;
 mod bound;
-pub mod fp8;
+mod changes;
+mod fp8;
+mod gguf;
 mod group;
 mod mapped;
 mod name;
+pub mod packing;
 mod parts;
 mod pickle;
 mod pth;
@@ -18,9 +22,10 @@ mod types;
 mod waiting;
 
 pub use bound::{Groups, Weights};
+pub use changes::{Change, Difference};
 pub use group::{Group, GroupLayout, GroupWork, Param};
+pub(crate) use mapped::AGAIN;
 pub use mapped::StoredTensor;
-pub(crate) use mapped::{AGAIN, GGUF};
 pub use name::GroupName;
 pub use parts::GroupParts;
 pub use shared::shared;

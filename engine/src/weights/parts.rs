@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 use super::source::check_stored;
-use super::{Group, GroupLayout, Source, WaitingGroup, WeightTypes};
+use super::{Group, GroupLayout, Precision, Source, WaitingGroup, WeightTypes};
 use crate::error::Result;
 
-/// A group whose slab can be read in parts. It waits as it is used: in 8 bits no file has it.
+/// A group whose slab can be read in parts. It waits as it is used, or in blocks as its file has it.
 #[derive(Debug)]
 pub struct GroupParts {
+    /// As it waits.
     group: Group,
     layout: GroupLayout,
     compute: Kind,
@@ -20,10 +21,11 @@ pub struct GroupParts {
 }
 
 impl GroupParts {
-    /// Of `group`, with values from `source`, where arithmetic is in `compute`.
-    pub fn new(group: &Group, compute: Kind, source: &Source) -> Self {
-        let layout = GroupLayout::new(group, compute);
-        Self { group: group.clone(), layout, compute, source: source.clone(), whole: Mutex::new(None) }
+    /// Of `group` as it waits in these types, with values from `source`.
+    pub fn new(group: &Group, types: WeightTypes, source: &Source) -> Self {
+        let waiting = WaitingGroup::new(group, types);
+        let (group, layout) = (waiting.tensors(group).clone(), waiting.layout);
+        Self { group, layout, compute: types.compute, source: source.clone(), whole: Mutex::new(None) }
     }
 
     /// Bytes of the slab.
@@ -50,6 +52,7 @@ impl GroupParts {
                 _ => None,
             };
             match stored {
+                Some(stored) if param.precision == Precision::Bytes => stored.read_packed(from - start, &mut part)?,
                 Some(stored) => {
                     check_stored(param, stored)?;
                     stored.read((from - start) / size, &mut part.f_view_dtype(kind)?)?;
@@ -79,7 +82,7 @@ impl GroupParts {
         let alone = Group { params: vec![self.group.params[index].clone()], ..self.group.clone() };
         let waiting = WaitingGroup::new(&alone, WeightTypes::plain(self.compute));
         let slab = Tensor::f_empty([waiting.layout.bytes], (Kind::Uint8, Device::Cpu))?;
-        waiting.filled(&alone, self.compute, &slab, &self.source)?;
+        waiting.filled(&alone, WeightTypes::plain(self.compute), &slab, &self.source)?;
         Ok(slab)
     }
 }

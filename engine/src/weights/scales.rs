@@ -77,6 +77,8 @@ fn check_format(format: &StoredTensor, weight: Option<&StoredTensor>) -> Result<
     let kind = told.and_then(|told| match told.format.as_str() {
         "float8_e4m3fn" => Some(Kind::Float8e4m3fn),
         "float8_e5m2" => Some(Kind::Float8e5m2),
+        // Turned weights (`convrot`) have a key more, which is not known.
+        "int8_tensorwise" => Some(Kind::Int8),
         _ => None,
     });
     match (kind, weight) {

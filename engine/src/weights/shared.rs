@@ -118,7 +118,7 @@ mod tests {
     fn bytes(group: &Group, types: WeightTypes, source: &Source) -> Vec<u8> {
         let waiting = WaitingGroup::new(group, types);
         let slab = Tensor::zeros([waiting.layout.bytes], (Kind::Uint8, Device::Cpu));
-        waiting.filled(group, types.compute, &slab, source).unwrap();
+        waiting.filled(group, types, &slab, source).unwrap();
         Vec::try_from(slab).unwrap()
     }
 

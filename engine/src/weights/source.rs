@@ -8,10 +8,10 @@ use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::weights::{Group, Param, StoredTensor, TensorStore};
+use crate::weights::{Change, Group, Param, StoredTensor, TensorStore};
 
 /// Where the values of weights come from. Cheap to clone: the files are shared.
 #[derive(Debug, Clone)]
@@ -59,11 +59,34 @@ impl Source {
         Ok(Some(stored))
     }
 
-    /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live.
+    /// What is added to `param` of `group`, beside the values of its own.
+    pub(super) fn changes(&self, group: &Group, param: &Param) -> &[Change] {
+        match self {
+            Self::Stored(store) => store.changes(&group.key(param)),
+            _ => &[],
+        }
+    }
+
+    /// Writes the values of `param` of `group` into `tensor`, which has its shape and is where they will live, with what is added to them: summed in fp32, and rounded once.
     ///
     /// # Errors
     /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
     pub fn fill(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
+        let changes = self.changes(group, param);
+        if changes.is_empty() {
+            return self.fill_unchanged(group, param, tensor);
+        }
+        let mut sum = Tensor::f_empty(param.shape.as_slice(), (Kind::Float, Device::Cpu))?;
+        self.fill_unchanged(group, param, &mut sum)?;
+        changes.iter().try_for_each(|change| change.add_to(&sum))?;
+        Ok(tensor.f_copy_(&sum)?)
+    }
+
+    /// As [`Source::fill`], without what is added.
+    ///
+    /// # Errors
+    /// Its errors.
+    pub(super) fn fill_unchanged(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
         match (self, self.stored(group, param)?) {
             (Source::Seeded(seed), _) => fill_seeded(*seed, &group.key(param), tensor),
             (_, Some(stored)) => stored.copy_to(tensor),
@@ -127,9 +150,7 @@ pub(crate) fn check_stored(param: &Param, stored: &StoredTensor) -> Result<()> {
     if meant(stored.shape()) != meant(&param.shape) {
         return Err(stored.error(&format!("shape is {:?}, expected {:?}", stored.shape(), param.shape)));
     }
-    let is_float =
-        matches!(stored.kind(), Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2);
-    if is_float { Ok(()) } else { Err(stored.error(&format!("type is {:?}, expected a floating-point type", stored.kind()))) }
+    if stored.is_float() { Ok(()) } else { Err(stored.error(&format!("type is {:?}, expected a floating-point type", stored.kind()))) }
 }
 
 /// Hash of a name (Fowler, Noll, Vo, 1a, 64 bits).

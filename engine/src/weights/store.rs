@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use super::mapped::{AGAIN, GGUF, StoredTensor};
-use super::{pth, safetensors, scales};
+use super::changes::Change;
+use super::mapped::{AGAIN, StoredTensor};
+use super::{gguf, pth, safetensors, scales};
 use crate::error::{Error, Result};
 use crate::files::{Folder, limits};
 
@@ -13,10 +14,12 @@ use crate::files::{Folder, limits};
 #[derive(Debug, Clone, Default)]
 pub struct TensorStore {
     tensors: BTreeMap<String, StoredTensor>,
+    /// What is added to some of them as they are loaded.
+    changes: BTreeMap<String, Vec<Change>>,
 }
 
 impl TensorStore {
-    /// Opens a file by its extension: `.safetensors`, the `.json` index of several of them, or PyTorch's `.pth`, `.pt` and `.bin`.
+    /// Opens a file that begins as GGUF does, or else by its extension: `.safetensors`, the `.json` index of several of them, or PyTorch's `.pth`, `.pt` and `.bin`.
     ///
     /// # Errors
     /// A file that cannot be read, is truncated, or is none of these.
@@ -31,6 +34,9 @@ impl TensorStore {
     pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let tensors = match extension {
+            Some("incomplete" | "part") => return Err(Error::at(path, &format!("this download has not ended: {AGAIN}"))),
+            _ if gguf::is_one(path, folder) => gguf::open_file(path, folder)?,
+            Some("gguf") => return Err(gguf::not_one(path, folder)),
             Some("safetensors") => safetensors::open_file(path, folder)?,
             Some("json") => {
                 let mut store = Self::default();
@@ -38,11 +44,9 @@ impl TensorStore {
                 store.tensors
             }
             Some("pth" | "pt" | "bin") => pth::open_file(path, folder)?,
-            Some("gguf") => return Err(Error::at(path, GGUF)),
-            Some("incomplete" | "part") => return Err(Error::at(path, &format!("this download has not ended: {AGAIN}"))),
-            _ => return Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json) and .pth are read")),
+            _ => return Err(Error::at(path, "unknown kind of weights: .safetensors, an index of them (.json), .gguf and .pth are read")),
         };
-        Ok(Self { tensors: scales::joined(tensors)? })
+        Ok(Self { tensors: scales::joined(tensors)?, changes: BTreeMap::new() })
     }
 
     /// Takes in the tensors of another file.
@@ -79,6 +83,16 @@ impl TensorStore {
     /// The tensor `name`.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
+    }
+
+    /// Has `change` added to the tensor `name` as it is loaded, after those that are added already.
+    pub fn change(&mut self, name: String, change: Change) {
+        self.changes.entry(name).or_default().push(change);
+    }
+
+    /// What is added to the tensor `name`.
+    pub fn changes(&self, name: &str) -> &[Change] {
+        self.changes.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Takes out the tensor `name`, where it is there.

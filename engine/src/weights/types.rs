@@ -17,10 +17,14 @@ pub fn kind_of(dtype: Dtype) -> Kind {
 pub enum Precision {
     /// The configuration's type.
     Compute,
-    /// The configuration's type where it computes; where it waits, 8 bits if the configuration says so.
-    Compressible,
+    /// The configuration's type where it computes; where it waits, fewer bits if the configuration says so: those of its file, where that has it in blocks.
+    Compressible(Option<WeightDtype>),
     /// 8 bits, 4 of exponent and 3 of mantissa.
     Fp8,
+    /// Whole numbers of 8 bits.
+    Int8,
+    /// Bytes of something else: of blocks.
+    Bytes,
     /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
     Fp32,
 }
@@ -28,8 +32,10 @@ pub enum Precision {
 impl Precision {
     pub(super) fn kind(self, compute: Kind) -> Kind {
         match self {
-            Precision::Compute | Precision::Compressible => compute,
+            Precision::Compute | Precision::Compressible(_) => compute,
             Precision::Fp8 => Kind::Float8e4m3fn,
+            Precision::Int8 => Kind::Int8,
+            Precision::Bytes => Kind::Uint8,
             Precision::Fp32 => Kind::Float,
         }
     }

@@ -1,15 +1,14 @@
 //! A group as it waits to be used: its tensors, how they lie in a slab, and how they get their values. Where it waits is `memory`'s.
 
-use engine_protocol::WeightDtype;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{Group, GroupLayout, Source, WeightTypes, Weights, fp8};
+use super::{Group, GroupLayout, Source, WeightTypes, Weights, packing};
 use crate::error::Result;
 
-/// A group as it waits: with its linear layers in 8 bits where they are to, and as it is otherwise.
+/// A group as it waits: with its linear layers packed where they are to be, and as it is otherwise.
 #[derive(Debug)]
 pub struct WaitingGroup {
-    /// Where its linear layers wait in 8 bits.
+    /// Where linear layers of it wait packed.
     packed: Option<Packed>,
     /// How it lies in one slab.
     pub layout: GroupLayout,
@@ -26,7 +25,7 @@ impl WaitingGroup {
     /// How `group` waits in these types.
     pub fn new(group: &Group, types: WeightTypes) -> Self {
         let own = GroupLayout::new(group, types.compute);
-        match fp8::packed(group).filter(|_| types.waiting == WeightDtype::Fp8E4m3) {
+        match packing::packed(group, types.waiting) {
             Some(tensors) => {
                 let layout = GroupLayout::new(&tensors, types.compute);
                 Self { packed: Some(Packed { tensors, unpacked: own }), layout }
@@ -49,10 +48,10 @@ impl WaitingGroup {
     ///
     /// # Errors
     /// What `source` cannot give, and libtorch's.
-    pub fn filled(&self, group: &Group, compute: Kind, slab: &Tensor, source: &Source) -> Result<Weights> {
+    pub fn filled(&self, group: &Group, types: WeightTypes, slab: &Tensor, source: &Source) -> Result<Weights> {
         let weights = Weights::bind(self.tensors(group), &self.layout, slab)?;
         if self.packed.is_some() {
-            fp8::fill(group, &weights, compute, source)?;
+            packing::fill(group, &weights, types, source)?;
             return Ok(weights);
         }
         for param in &group.params {

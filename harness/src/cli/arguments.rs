@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use engine_protocol::DiskRate;
 
-use super::options::{DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, ServeArguments, VideoArguments};
+use super::options::{
+    DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, LoraArguments, ServeArguments, VideoArguments,
+};
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
 use crate::monitor::Threshold;
@@ -108,6 +110,8 @@ pub(crate) struct SweepArguments {
     pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) execution: ExecutionArguments,
+    #[command(flatten)]
+    pub(crate) files: FilesArguments,
     /// Go on with the run in --out: cases that have an answer are not run again
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
@@ -155,6 +159,8 @@ pub(crate) struct AutotuneArguments {
     pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) execution: ExecutionArguments,
+    #[command(flatten)]
+    pub(crate) files: FilesArguments,
     #[command(flatten)]
     pub(crate) video: VideoArguments,
     /// Which of the three answers is the recommended one
@@ -229,6 +235,8 @@ pub(crate) struct GenerateArguments {
 pub(crate) struct PlanArguments {
     #[command(flatten)]
     pub(crate) video: VideoArguments,
+    #[command(flatten)]
+    pub(crate) files: FilesArguments,
     /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
@@ -493,6 +501,8 @@ pub(crate) enum ModelsCommand {
         /// tokenizer.json or spiece.model, where the checkpoint has none
         #[arg(long, value_name = "FILE")]
         tokenizer: Option<PathBuf>,
+        #[command(flatten)]
+        loras: LoraArguments,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine_protocol::{CheckpointFiles, DiskRate};
+use engine_protocol::{CheckpointFiles, DiskRate, LoraFile};
 use serde_json::Value;
 
 use crate::pcie_slot::PcieSlot;
@@ -131,13 +131,24 @@ pub(crate) struct FilesArguments {
     /// tokenizer.json or spiece.model, where the text encoder's file has none
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) loras: LoraArguments,
+}
+
+/// What is added to the model's weights.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoraArguments {
+    /// A LoRA to add to the transformer, so many times (1 by default); of Wan2.2 A14B to both, or to the one for high or low noise. Several are added one after the other
+    #[arg(long = "lora", value_name = "FILE[:STRENGTH[:high|low]]")]
+    pub(crate) files: Vec<LoraFile>,
 }
 
 impl FilesArguments {
     /// The files that were named; nothing where none was.
     pub(crate) fn named(&self) -> Option<CheckpointFiles> {
-        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer } = self.clone();
-        let files = CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer };
+        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer, loras } = self.clone();
+        let loras = loras.files;
+        let files = CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer, loras };
         (files != CheckpointFiles::default()).then_some(files)
     }
 }

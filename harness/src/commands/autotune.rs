@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{one_video, sweep, warn_of_attention};
+use super::{one_video, sweep, warn_of_attention, weights};
 use crate::autotune::{
     Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
 };
@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, MissJson};
-use crate::model::Models;
 use crate::progress::Progress;
 use crate::ram::wsl_said;
 use crate::run_store::RunStore;
@@ -33,10 +32,12 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: autotune looks for what fits a GPU: use --device virtual or cuda"));
     }
-    let (models, launcher) = (Models::load()?, Launcher::find(testbed.device)?);
+    let launcher = Launcher::find(testbed.device)?;
+    let mut definition = definition(&arguments, &testbed)?;
+    let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
-    let (ladders, warnings) = ladders(NAME, &fixed(&arguments, &testbed)?, &models, rules, arguments.allow_lossy)?;
+    let (ladders, warnings) = ladders(NAME, &one_video::with_model(&definition), &models, rules, arguments.allow_lossy)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
     let budget = Budget::of(&testbed);
@@ -150,11 +151,11 @@ fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Err
 }
 
 /// What the arguments fix.
-fn fixed(arguments: &AutotuneArguments, testbed: &Testbed) -> Result<Vec<(String, Value)>, Error> {
+fn definition(arguments: &AutotuneArguments, testbed: &Testbed) -> Result<Definition, Error> {
     let capacity = testbed.capacity_bytes.map(gib).unwrap_or_default();
     let kept = arguments.margin.map(|share| share * capacity).into_iter().chain(arguments.reserve).reduce(|all, more| all + more);
     let kept = kept.map(|gib| ("reserve_gib", "reserve", Value::from((gib * 100.0).ceil() / 100.0)));
-    one_video::fixed(NAME, &arguments.video, kept.as_slice(), &arguments.settings)
+    one_video::definition(NAME, &arguments.video, kept.as_slice(), &arguments.settings)
 }
 
 /// What is printed.

@@ -6,12 +6,12 @@ mod output;
 
 use std::time::Duration;
 
-use engine_protocol::{CheckpointFiles, Config, Device, Event, ModelSpec, Request, ResidentBlocks, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, Request, ResidentBlocks, StreamFrom};
 use serde_json::Value;
 
 pub(crate) use log::LogLine;
 
-use super::{one_video, warn_of_attention};
+use super::{one_video, warn_of_attention, weights};
 use crate::cli::GenerateArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -32,10 +32,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     let mut definition = definition(arguments)?;
     let format = arguments.output.as_deref().map(output::check).transpose()?;
     let files = arguments.files.named();
-    let models = match &files {
-        Some(files) => Models::load()?.with(model_of(files, &mut definition)?),
-        None => Models::load()?,
-    };
+    let models = weights::models(files.as_ref(), &mut definition)?;
     let testbed = Testbed::choose(arguments.device.wanted())?;
     match (testbed.device, &arguments.output) {
         (Device::Virtual, Some(_)) => {
@@ -67,7 +64,6 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     disk::say_where_assumed(disk, disk::is_modelled(&testbed, &config));
     let request = Request {
         disk,
-        checkpoint: files,
         // On the virtual GPU no weight is read, and a figure depends on nothing of this machine.
         host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
@@ -111,32 +107,6 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
     ];
     let given: Vec<_> = all.into_iter().filter_map(|(key, option, value)| Some((key, option, value?))).collect();
     one_video::definition("generate", &arguments.video, &given, &arguments.settings)
-}
-
-/// The model of a checkpoint, which the definition then means. One from which no video can be made is refused.
-fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<ModelSpec, Error> {
-    let option = if files.folder.is_some() { "--checkpoint " } else { "" };
-    let named = files.main().map(|path| format!("{option}{}: ", path.display())).unwrap_or_default();
-    let inventory = worker::inspect(files).map_err(|error| match error {
-        Error::BadInput(what) => Error::input(format!("{option}{what}")),
-        other => other,
-    })?;
-    if let Some(refusal) = inventory.refusal {
-        return Err(Error::input(format!("{named}no video can be made from it: {refusal}")));
-    }
-    let model = inventory.model;
-    let said = |key: &str| definition.fixed().into_iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
-    if let Some(name) = said("model").filter(|name| *name != *model.name) {
-        return Err(Error::input(format!("{named}that is {}, not {name}: leave the model out", model.name)));
-    }
-    // What is in 8 bits stays so, with nothing lost. From files weights come as they are used.
-    let keeps = inventory.blocks_in_fp8 && said("weight_dtype").is_none() && said("stream_from").is_none_or(|from| from == "memory");
-    definition.fix("model".into(), serde_json::json!(model.name));
-    if keeps {
-        tell!("The blocks of this transformer are in 8 bits and stay so until they are used (weight_dtype=fp8_e4m3).");
-        definition.fix("weight_dtype".into(), serde_json::json!("fp8_e4m3"));
-    }
-    Ok(model)
 }
 
 fn config(definition: &Definition, models: &Models, device: Device) -> Result<(Config, Vec<String>), Error> {

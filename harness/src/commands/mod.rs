@@ -31,6 +31,7 @@ pub(crate) mod smi;
 pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod validate;
+mod weights;
 
 use std::collections::BTreeSet;
 

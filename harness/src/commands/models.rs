@@ -23,8 +23,8 @@ pub(crate) fn run(arguments: ModelsArguments) -> Result<ExitCode, Error> {
             Ok(ExitCode::Done)
         }
         None => list(),
-        Some(ModelsCommand::Inspect { path, tokenizer, json }) => {
-            inspect(&CheckpointFiles { tokenizer, ..CheckpointFiles::folder(path) }, json)
+        Some(ModelsCommand::Inspect { path, tokenizer, loras, json }) => {
+            inspect(&CheckpointFiles { tokenizer, loras: loras.files, ..CheckpointFiles::folder(path) }, json)
         }
     }
 }
@@ -96,7 +96,13 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     ]);
     say!("{table}");
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
-    if inventory.blocks_in_fp8 {
+    if let Some(dtype) = inventory.model.blocks_dtype() {
+        say!("The transformer's blocks are packed ({}), and stay so until they are used.", dtype.name());
+    }
+    for (component, ranks) in &inventory.model.lora_ranks {
+        say!("LoRAs change {} layers of {component}, {} ranks in all.", ranks.len(), ranks.values().sum::<i64>());
+    }
+    if inventory.blocks_in_8_bits.is_some() {
         say!("The transformer's blocks are in 8 bits, and stay so until they are used.");
     }
     for component in &inventory.components {

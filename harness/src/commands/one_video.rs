@@ -44,12 +44,16 @@ pub(super) fn settings(definition: &Definition) -> Result<Settings, Error> {
 
 /// What a search takes as given: all of it, and a model in any case.
 pub(super) fn fixed(name: &str, video: &VideoArguments, options: &[Given<'_>], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
-    let definition = definition(name, video, options, words)?;
-    let mut fixed: Vec<_> = pairs(&definition).collect();
+    Ok(with_model(&definition(name, video, options, words)?))
+}
+
+/// All that a definition fixes, and a model in any case.
+pub(super) fn with_model(definition: &Definition) -> Vec<(String, Value)> {
+    let mut fixed: Vec<_> = pairs(definition).collect();
     if fixed.iter().all(|(key, _)| key != "model") {
         fixed.push(("model".to_owned(), MODEL.into()));
     }
-    Ok(fixed)
+    fixed
 }
 
 fn pairs(definition: &Definition) -> impl Iterator<Item = (String, Value)> {

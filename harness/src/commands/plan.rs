@@ -4,7 +4,7 @@ use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, Planne
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{one_video, table, warn_of_attention};
+use super::{one_video, table, warn_of_attention, weights};
 use crate::cli::PlanArguments;
 use crate::disk;
 use crate::error::Error;
@@ -13,15 +13,16 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
-use crate::sweep::{Rules, resolve_one};
+use crate::sweep::{Definition, Rules, resolve_one};
 use crate::worker;
 
 /// Prints the plan of a configuration.
 pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
     let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
-    let models = Models::load()?;
-    let (config, warnings) = config(arguments, &models)?;
+    let mut definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
+    let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
+    let (config, warnings) = config(&definition, &models)?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
@@ -107,9 +108,8 @@ fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool>
 }
 
 /// The configuration that the arguments mean.
-fn config(arguments: &PlanArguments, models: &Models) -> Result<(Config, Vec<String>), Error> {
-    let definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
-    let settings = one_video::settings(&definition)?;
+fn config(definition: &Definition, models: &Models) -> Result<(Config, Vec<String>), Error> {
+    let settings = one_video::settings(definition)?;
     resolve_one(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
 }
 
@@ -140,7 +140,7 @@ fn print_groups(report: &PlanReport) {
         (report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Staging), "Staging buffers: copied weights take turns in them."),
         (
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
-            "Unpacking buffer: 8-bit weights compute from it, one group at a time.",
+            "Unpacking buffer: packed weights compute from it, one group at a time.",
         ),
         (report.config.flexcache.is_any(), "Step cache: what some sampler steps reuse of those before them."),
     ];

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{command_line, quality, run_answer, slurm, warn_of_attention, words_without};
+use super::{command_line, quality, run_answer, slurm, warn_of_attention, weights, words_without};
 use crate::cli::SweepArguments;
 use crate::data;
 use crate::disk;
@@ -36,7 +36,13 @@ const DEFAULT: &str = "default.yaml";
 
 /// Runs every case of a definition and writes the report.
 pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
-    let definition = definition(&arguments)?;
+    let mut definition = definition(&arguments)?;
+    let files = arguments.files.named();
+    if files.is_some() {
+        // It is that of the files, whichever the definition is for.
+        definition.forget("model");
+    }
+    let models = weights::models(files.as_ref(), &mut definition)?;
     if let Some(parts) = arguments.slurm {
         return slurm::write(&definition, &arguments, parts.into());
     }
@@ -46,7 +52,6 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         quality::refuse_virtual(testbed)?;
     }
     testbed.check_snapshot(arguments.snapshot)?;
-    let models = Models::load()?;
     let Expanded { cases, merged, warnings } = expand(&definition, &models, Rules { device: testbed.device, may_shorten: true })?;
     let on = testbeds.with_cases(&definition, &cases)?;
     on.iter().for_each(|(testbed, cases)| warn_of_attention(cases.iter().map(|case| &case.config), testbed.profile.as_ref()));

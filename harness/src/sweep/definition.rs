@@ -213,7 +213,8 @@ impl Definition {
         self.fixed.push(Entry { key, value, place: None });
     }
 
-    fn forget(&mut self, key: &str) {
+    /// Drops a key, whatever the definition says about it.
+    pub(crate) fn forget(&mut self, key: &str) {
         self.presets.iter_mut().for_each(|(_, entries)| entries.retain(|entry| entry.key != key));
         self.lists.retain(|(entry, _)| entry.key != key);
         self.zipped.retain(|(entry, _)| entry.key != key);
@@ -275,6 +276,13 @@ impl Definition {
     pub(crate) fn swept(&self) -> Option<&str> {
         let first_of_a_case = self.cases.iter().flatten().next();
         self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry).chain(first_of_a_case).next().map(|entry| entry.key.as_str())
+    }
+
+    /// Whether cases differ in that key.
+    pub(crate) fn is_varied(&self, key: &str) -> bool {
+        let listed = self.lists.iter().chain(&self.zipped).map(|(entry, _)| entry);
+        let in_cases = self.cases.iter().flatten().chain(self.presets.iter().flat_map(|(_, entries)| entries));
+        listed.chain(in_cases).any(|entry| entry.key == key)
     }
 
     /// The keys of the lists and their values, in order.

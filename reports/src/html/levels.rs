@@ -114,7 +114,11 @@ fn homes(config: &Config) -> [String; 3] {
     } else {
         "on the GPU".into()
     };
-    let bits = if config.weight_dtype == WeightDtype::AsStored { "" } else { ", in 8 bits" };
+    let bits = match config.weight_dtype {
+        WeightDtype::AsStored => String::new(),
+        WeightDtype::Fp8E4m3 | WeightDtype::Int8 => ", in 8 bits".into(),
+        packed => format!(", in {}", packed.name()),
+    };
     let tile = config.vae_tile_size.map(|size| format!(", decodes in tiles of {size}")).unwrap_or_default();
     let vae = if config.offload_vae { "on the host until it decodes" } else { "on the GPU" };
     [encoder.into(), format!("{transformer}{bits}"), format!("{vae}{tile}")]

@@ -144,7 +144,7 @@ flags! {
         /// Type of arithmetic and of the weights. A few weights are kept in fp32.
         always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);
 
-        /// How the linear layers of the transformer's blocks wait: as they are, or in 8 bits. They compute in `dtype` either way.
+        /// How the linear layers of the transformer's blocks wait: as they are, in 8 bits, or in one of GGUF's types. They compute in `dtype` either way.
         always weight_dtype: WeightDtype = Always(WeightDtype::AsStored), about(Group::Arithmetic, Results::Close);
 
         /// Which attention kernel the transformer uses.

@@ -63,6 +63,33 @@ words! { only
         AsStored = "as_stored",
         /// Linear layers in 8 bits, 4 of exponent and 3 of mantissa, with a scale for each output; made the type of arithmetic again as they are used.
         Fp8E4m3 = "fp8_e4m3",
+        /// The same in whole numbers.
+        Int8 = "int8",
+        /// Linear layers in blocks as GGUF files have them, so many numbers with scales of their own; made the type of arithmetic again as they are used. Here about
+        /// 8.5 bits a number.
+        Q8_0 = "q8_0",
+        /// 6.6 bits a number.
+        Q6K = "q6_k",
+        /// 5.5 bits a number.
+        Q5K = "q5_k",
+        /// 6 bits a number.
+        Q5_1 = "q5_1",
+        /// 5.5 bits a number.
+        Q5_0 = "q5_0",
+        /// 4.5 bits a number.
+        Q4K = "q4_k",
+        /// 5 bits a number.
+        Q4_1 = "q4_1",
+        /// 4.5 bits a number.
+        Q4_0 = "q4_0",
+        /// 4.5 bits a number, in steps that are finer near zero.
+        Iq4Nl = "iq4_nl",
+        /// 4.25 bits a number, in such steps.
+        Iq4Xs = "iq4_xs",
+        /// 3.4 bits a number.
+        Q3K = "q3_k",
+        /// 2.6 bits a number.
+        Q2K = "q2_k",
     }
     nothing: AsStored
 }

@@ -1,0 +1,193 @@
+//! Weights that wait packed: a group's linear layers in fewer bits than they compute in, in 8 bits with scales or in blocks, and made the type of arithmetic again before
+//! they are used. LoRAs are not packed: what they add is a product of two narrow matrices, which wait beside the weight and are added to it each time.
+
+use engine_protocol::WeightDtype;
+use tch::{Device, Kind, Tensor};
+
+use super::blocks::BlockType;
+use super::{Change, Group, Param, Precision, Source, WeightTypes, Weights, fp8};
+use crate::error::Result;
+
+/// How one tensor waits.
+#[derive(Debug, Clone, Copy)]
+enum Packing {
+    /// In this type of 8 bits, with a scale for each output.
+    Scaled(Precision),
+    /// In blocks, each within a row.
+    Blocks(&'static BlockType),
+}
+
+/// How `param` waits where weights wait as `waiting`; nothing where it waits as it is used. A row that is no whole blocks does.
+fn packing(param: &Param, waiting: WeightDtype) -> Option<Packing> {
+    let Precision::Compressible(stored) = param.precision else { return None };
+    if waiting == WeightDtype::AsStored {
+        return None;
+    }
+    match BlockType::of(stored.unwrap_or(waiting)) {
+        Some(kind) => kind.bytes_of(param.shape[1]).map(|_| Packing::Blocks(kind)),
+        None if waiting == WeightDtype::Int8 => Some(Packing::Scaled(Precision::Int8)),
+        None => Some(Packing::Scaled(Precision::Fp8)),
+    }
+}
+
+/// The group that holds `group`'s tensors as they wait, packed ones with what belongs to them. Nothing where none is packed.
+pub(super) fn packed(group: &Group, waiting: WeightDtype) -> Option<Group> {
+    group.params.iter().find_map(|param| packing(param, waiting))?;
+    let mut params = Vec::with_capacity(group.params.len());
+    for param in &group.params {
+        match packing(param, waiting) {
+            None => {
+                params.push(param.clone());
+                continue;
+            }
+            Some(Packing::Scaled(precision)) => {
+                params.push(Param { precision, ..param.clone() });
+                let name = scale_of(&param.name);
+                params.push(Param { name, shape: vec![param.shape[0], 1], precision: Precision::Fp32, channels_last: false, lora_rank: 0 });
+            }
+            Some(Packing::Blocks(kind)) => {
+                let row = kind.bytes_of(param.shape[1]).unwrap_or(0);
+                params.push(Param { shape: vec![param.shape[0], row], precision: Precision::Bytes, ..param.clone() });
+            }
+        }
+        if param.lora_rank > 0 {
+            let factor = |name, shape| Param { name, shape, precision: Precision::Compute, channels_last: false, lora_rank: 0 };
+            let [up, down] = lora_of(&param.name);
+            params.push(factor(up, vec![param.shape[0], param.lora_rank]));
+            params.push(factor(down, vec![param.lora_rank, param.shape[1]]));
+        }
+    }
+    Some(Group { name: group.name, prefix: group.prefix.clone(), params })
+}
+
+/// Fills the tensors of [`packed`]`(group)` with the values that `source` has for `group`.
+///
+/// # Errors
+/// What `source` cannot give, and libtorch's.
+pub(super) fn fill(group: &Group, packed: &Weights, types: WeightTypes, source: &Source) -> Result<()> {
+    if matches!(source, Source::Empty) {
+        return Ok(());
+    }
+    for param in &group.params {
+        let mut target = packed.get(&param.name).shallow_clone();
+        let Some(packing) = packing(param, types.waiting) else {
+            source.fill(group, param, &mut target)?;
+            continue;
+        };
+        let stored = source.stored(group, param)?;
+        let scale = || packed.get(&scale_of(&param.name)).shallow_clone();
+        match (packing, stored) {
+            (Packing::Scaled(precision), Some(stored)) if stored.kind() == precision.kind(types.compute) => {
+                stored.copy_numbers(&mut target)?;
+                scale().f_copy_(&stored.scale_of_rows()?)?;
+            }
+            (Packing::Blocks(kind), Some(stored)) if stored.blocks() == Some(kind) => stored.copy_numbers(&mut target.f_view([-1])?)?,
+            _ => {
+                // Rounded to the type of arithmetic first, as it would be if it were not packed; on the host, so that the device never holds more than what waits there.
+                let mut values = Tensor::f_empty(param.shape.as_slice(), (types.compute, Device::Cpu))?;
+                source.fill_unchanged(group, param, &mut values)?;
+                match packing {
+                    Packing::Scaled(_) => fp8::pack(&values, &mut target, &mut scale())?,
+                    Packing::Blocks(kind) => kind.pack(&values, &target)?,
+                }
+            }
+        }
+        if param.lora_rank > 0 {
+            fill_loras(param, packed, source.changes(group, param))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills the two matrices of all LoRAs of `param`, side by side.
+fn fill_loras(param: &Param, packed: &Weights, changes: &[Change]) -> Result<()> {
+    let factors = changes.iter().filter_map(|change| change.factors().transpose()).collect::<Result<Vec<_>>>()?;
+    for (name, (factor, side)) in lora_of(&param.name).iter().zip([(0, 1), (1, 0)]) {
+        let all: Vec<&Tensor> = factors.iter().map(|factors: &[Tensor; 2]| &factors[factor]).collect();
+        packed.get(name).shallow_clone().f_copy_(&Tensor::f_cat(&all, side)?)?;
+    }
+    Ok(())
+}
+
+/// Bytes of the host that [`fill`] takes in passing for its largest tensor: the values, the same in fp32 scaled and not, and in 8 bits. In blocks that is more than there is.
+pub fn filling_bytes(group: &Group, types: WeightTypes) -> i64 {
+    let each = types.compute.elt_size_in_bytes() as i64 + 2 * Kind::Float.elt_size_in_bytes() as i64 + 1;
+    // What a file has in blocks is copied as it is.
+    let is_made = |param: &&Param| packing(param, types.waiting).is_some() && param.precision == Precision::Compressible(None);
+    let numbers = group.params.iter().filter(is_made).map(|param| param.shape.iter().product::<i64>());
+    numbers.max().unwrap_or(0) * each
+}
+
+/// Bytes that [`unpack`] takes in passing, beside the group's own tensors.
+pub fn unpacking_bytes(group: &Group, waiting: WeightDtype) -> i64 {
+    let bytes = group.params.iter().map(|param| match packing(param, waiting) {
+        Some(Packing::Blocks(kind)) => kind.unpacking_bytes(param.shape.iter().product()),
+        _ => 0,
+    });
+    bytes.max().unwrap_or(0)
+}
+
+/// Writes what `packed` holds into the tensors of `group`, in their own types.
+///
+/// # Errors
+/// libtorch's.
+pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weights) -> Result<()> {
+    for param in &group.params {
+        let (stored, mut target) = (packed.get(&param.name), into.get(&param.name).shallow_clone());
+        match packing(param, waiting) {
+            None => target.f_copy_(stored)?,
+            Some(Packing::Scaled(_)) => fp8::unpack(stored, packed.get(&scale_of(&param.name)), &mut target)?,
+            Some(Packing::Blocks(kind)) => kind.unpack(stored, &target)?,
+        }
+        if param.lora_rank > 0 && packing(param, waiting).is_some() {
+            let [up, down] = lora_of(&param.name);
+            // One kernel: the product is added as it is made, and the sum rounded once.
+            let _ = target.f_addmm_(packed.get(&up), packed.get(&down))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of the two matrices that LoRAs of a weight have.
+fn lora_of(name: &str) -> [String; 2] {
+    ["up", "down"].map(|factor| format!("{name}_lora_{factor}"))
+}
+
+fn scale_of(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::{GroupLayout, GroupName};
+
+    const FP8: WeightTypes = WeightTypes { compute: Kind::BFloat16, waiting: WeightDtype::Fp8E4m3 };
+
+    fn bound(group: &Group) -> Weights {
+        let layout = GroupLayout::new(group, Kind::BFloat16);
+        Weights::bind(group, &layout, &Tensor::zeros([layout.bytes], (Kind::Uint8, Device::Cpu))).unwrap()
+    }
+
+    #[test]
+    fn weights_come_back_within_the_types_rounding() {
+        let group = Group::new(GroupName::whole("layer"), "").fp32("norm.weight", &[8]).linear("proj", 64, 8).compressible();
+        let packed_group = packed(&group, FP8.waiting).unwrap();
+        let (whole, waiting, back) = (bound(&group), bound(&packed_group), bound(&group));
+        let source = Source::Seeded(3);
+        for param in &group.params {
+            source.fill(&group, param, &mut whole.get(&param.name).shallow_clone()).unwrap();
+        }
+        fill(&group, &waiting, FP8, &source).unwrap();
+        unpack(&group, FP8.waiting, &waiting, &back).unwrap();
+        for name in ["norm.weight", "proj.bias"] {
+            assert_eq!(whole.get(name), back.get(name), "{name} is no linear layer's weight");
+        }
+        let [whole, back] = [whole, back].map(|weights| weights.get("proj.weight").to_kind(Kind::Float));
+        let largest = whole.abs().amax([1], true);
+        // Half a unit in the last of 4 significant bits; below 2^-6 of 448 steps are even: 2^-10 of the scale.
+        let bound = (whole.abs() / 16.0).maximum(&(largest / 448.0 * 2f64.powi(-9)));
+        assert!(bool::try_from((&whole - &back).abs().le_tensor(&bound).all()).unwrap());
+        assert_ne!(whole, back, "8 bits round");
+    }
+}

@@ -1,0 +1,46 @@
+//! The model whose weights somebody named: what their files hold, and what a definition then means.
+
+use engine_protocol::{CheckpointFiles, ModelSpec, WeightDtype};
+use serde_json::json;
+
+use crate::error::Error;
+use crate::model::Models;
+use crate::sweep::Definition;
+use crate::worker;
+
+/// All models, and that of `files`, which `definition` then means, in its weights' own types.
+pub(super) fn models(files: Option<&CheckpointFiles>, definition: &mut Definition) -> Result<Models, Error> {
+    let models = Models::load()?;
+    match files {
+        Some(files) => Ok(models.with(ModelSpec { files: Some(files.clone()), ..model_of(files, definition)? })),
+        None => Ok(models),
+    }
+}
+
+/// The model of a checkpoint, which the definition then means. One from which no video can be made is refused.
+fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<ModelSpec, Error> {
+    let option = if files.folder.is_some() { "--checkpoint " } else { "" };
+    let named = files.main().map(|path| format!("{option}{}: ", path.display())).unwrap_or_default();
+    let inventory = worker::inspect(files).map_err(|error| match error {
+        Error::BadInput(what) => Error::input(format!("{option}{what}")),
+        other => other,
+    })?;
+    if let Some(refusal) = inventory.refusal {
+        return Err(Error::input(format!("{named}no video can be made from it: {refusal}")));
+    }
+    let model = inventory.model;
+    let said = |key: &str| definition.fixed().into_iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
+    let is_open = !definition.is_varied("weight_dtype") && said("weight_dtype").is_none();
+    if let Some(name) = said("model").filter(|name| *name != *model.name) {
+        return Err(Error::input(format!("{named}that is {}, not {}: leave the model out", model.name, name.as_str().unwrap_or_default())));
+    }
+    // What is in 8 bits or in blocks stays so, with nothing lost. From files weights in 8 bits come as they are used.
+    let from_memory = !definition.is_varied("stream_from") && said("stream_from").is_none_or(|from| from == "memory");
+    let packed = model.blocks_dtype().or(inventory.blocks_in_8_bits.filter(|_| from_memory)).filter(|_| is_open);
+    definition.fix("model".into(), json!(model.name));
+    if let Some(dtype) = packed.map(WeightDtype::name) {
+        tell!("The blocks of this transformer are packed and stay so until they are used (weight_dtype={dtype}).");
+        definition.fix("weight_dtype".into(), json!(dtype));
+    }
+    Ok(model)
+}

@@ -1,0 +1,225 @@
+//! Weights in blocks: each type is what the reference makes of it, a video from a GGUF file is that from the same weights unpacked, and damaged files are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engine::weights::TensorStore;
+use engine::weights::blocks::BlockType;
+use engine::{Checkpoint, components};
+use engine_protocol::{CheckpointFiles, ModelSpec, TransformerSpec, WeightDtype};
+use lowmem_tests::root;
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
+use rstest::rstest;
+use tch::{Device, Kind, Tensor};
+
+use crate::gguf::{self, Written};
+use crate::repackaged::{self, E4M3, Repackaged};
+use crate::single_files::video;
+
+pub(crate) fn fp32(stored: &engine::weights::StoredTensor) -> Tensor {
+    let mut tensor = Tensor::zeros(stored.shape(), (Kind::Float, Device::Cpu));
+    stored.copy_to(&mut tensor).expect("values");
+    tensor
+}
+
+#[test]
+fn each_type_is_what_the_reference_makes_of_it() {
+    let store = |name: &str| TensorStore::open(&root().join("tests/fixtures").join(name)).unwrap();
+    let (ours, reference) = (store("blocks.gguf"), store("blocks.safetensors"));
+    assert_eq!(ours.iter().count(), 16);
+    for (name, wanted) in reference.iter() {
+        let stored = ours.get(name).unwrap_or_else(|| panic!("{name} is not read"));
+        assert_eq!(stored.shape(), wanted.shape(), "{name}");
+        assert_eq!(fp32(stored), fp32(wanted), "{name}: bit for bit");
+    }
+    let types = WeightDtype::ALL.iter().filter(|&&dtype| BlockType::of(dtype).is_some());
+    assert!(types.clone().count() == 12 && types.into_iter().all(|dtype| reference.get(dtype.name()).is_some()), "one of each type");
+}
+
+/// The fixture's model with a transformer that is wide enough for blocks of 256.
+fn model() -> ModelSpec {
+    let model = Checkpoint::open(&crate::folder::fixture("original")).expect("the fixture").model().clone();
+    let transformer = TransformerSpec { num_layers: 2, num_attention_heads: 2, attention_head_dim: 128, ffn_dim: 512, ..model.transformer };
+    ModelSpec { transformer, ..model }
+}
+
+/// A transformer as a GGUF file whose linear layers are in `kinds` in turn, and the same weights unpacked.
+pub(crate) fn transformer(folder: &Path, kinds: &[WeightDtype]) -> [PathBuf; 2] {
+    tch::manual_seed(3);
+    let (model, mut turns) = (model(), kinds.iter().cycle());
+    let (mut written, mut unpacked) = (Vec::new(), Vec::new());
+    for group in components::of(&model)[1].groups() {
+        for param in &group.params {
+            let name = group.key(param);
+            let inputs = param.shape.iter().skip(1).product::<i64>().max(1);
+            let values = Tensor::randn(param.shape.as_slice(), (Kind::Float, Device::Cpu)) / (inputs as f64).sqrt();
+            let kind = BlockType::of(*turns.next().expect("a type")).filter(|_| name.starts_with("blocks.") && param.shape.len() == 2);
+            let (tensor, values) = match kind {
+                Some(kind) => Written::in_blocks(&name, &values, kind),
+                None => (Written::plain(&name, &values), values),
+            };
+            written.push(tensor);
+            unpacked.push((name, values));
+        }
+    }
+    let paths = [folder.join("packed/model"), folder.join("unpacked/model.safetensors")];
+    gguf::write(&paths[0], &written);
+    repackaged::write(&paths[1], &unpacked);
+    paths
+}
+
+#[rstest]
+fn a_video_is_that_from_the_weights_unpacked_first(#[values("fp32", "bf16")] dtype: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let repackaged = Repackaged::new(E4M3);
+    let mixture = [WeightDtype::Q4K, WeightDtype::Q6K, WeightDtype::Q4K, WeightDtype::Q8_0, WeightDtype::Iq4Xs];
+    let [packed, unpacked] = transformer(folder.path(), &mixture);
+    let opened = |transformer: &PathBuf| {
+        Checkpoint::open_files(&CheckpointFiles { transformer: Some(transformer.clone()), ..repackaged.files() }).unwrap()
+    };
+    let (packed, unpacked) = (opened(&packed), opened(&unpacked));
+    assert_eq!(packed.inventory().refusal, None);
+    assert_eq!((packed.model().blocks_dtype(), unpacked.model().blocks_dtype()), (Some(WeightDtype::Q4K), None));
+    for level in ["0", "3"] {
+        let reference = video(&unpacked, &[("dtype", dtype), ("low_mem_level", level)]);
+        for settings in
+            [&[("weight_dtype", "as_stored")][..], &[("weight_dtype", "q4_k")], &[("weight_dtype", "q4_k"), ("stream_from", "file")]]
+        {
+            if level == "0" && settings.len() > 1 {
+                continue;
+            }
+            let ours = video(&packed, &[&[("dtype", dtype), ("low_mem_level", level)], settings].concat());
+            assert!(ours == reference, "{dtype}, level {level}, {settings:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_has_in_blocks_is_not_packed_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let repackaged = Repackaged::new(E4M3);
+    let [packed, _] = transformer(folder.path(), &[WeightDtype::Q5K]);
+    let checkpoint = Checkpoint::open_files(&CheckpointFiles { transformer: Some(packed), ..repackaged.files() }).unwrap();
+    let settings = engine_protocol::Settings::from_pairs([("weight_dtype".to_owned(), "q8_0".into())]).unwrap();
+    let said = engine_protocol::Config::resolve(&settings, checkpoint.model()).unwrap_err().to_string();
+    assert!(
+        said.contains("weight_dtype=q8_0: the file has its weights in q5_k") && said.contains("use weight_dtype=q5_k or as_stored"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_text_encoder_under_the_names_of_llama_cpp_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let repackaged = Repackaged::new(E4M3);
+    let theirs = |name: &str| {
+        const NAMES: [(&str, &str); 10] = [
+            ("layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"),
+            ("layer.0.SelfAttention.", "attn_"),
+            ("layer.0.layer_norm", "attn_norm"),
+            ("layer.1.layer_norm", "ffn_norm"),
+            ("layer.1.DenseReluDense.wi_0", "ffn_gate"),
+            ("layer.1.DenseReluDense.wi_1", "ffn_up"),
+            ("layer.1.DenseReluDense.wo", "ffn_down"),
+            ("encoder.block", "enc.blk"),
+            ("encoder.final_layer_norm", "enc.output_norm"),
+            ("shared", "token_embd"),
+        ];
+        NAMES.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
+    };
+    let text_encoder = crate::folder::fixture("diffusers").join("text_encoder/model.safetensors");
+    let written: Vec<_> =
+        TensorStore::open(&text_encoder).unwrap().iter().map(|(name, stored)| Written::plain(&theirs(name), &fp32(stored))).collect();
+    let path = folder.path().join("umt5.gguf");
+    gguf::write(&path, &written);
+    let opened = |text_encoder: PathBuf| {
+        Checkpoint::open_files(&CheckpointFiles { text_encoder: Some(text_encoder), ..repackaged.files() }).unwrap()
+    };
+    let (ours, reference) = (opened(path), opened(text_encoder));
+    assert_eq!(ours.inventory().refusal, None);
+    assert_eq!(ours.model().text_encoder, reference.model().text_encoder);
+    assert!(video(&ours, &[("dtype", "fp32")]) == video(&reference, &[("dtype", "fp32")]));
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let tensor = Tensor::ones([2, 256], (Kind::Float, Device::Cpu));
+    gguf::write(&path, &[Written::plain("a", &tensor), Written::in_blocks("b", &tensor, BlockType::of(WeightDtype::Q4K).unwrap()).0]);
+    let whole = fs::read(&path).unwrap();
+    assert!(TensorStore::open(&path).is_ok());
+    // The type of `b` stands before its place, which is the last number before the tensors.
+    let header = whole.windows(9).position(|bytes| bytes == b"\x01\0\0\0\0\0\0\0b").unwrap() + 9;
+    let number = header + 4 + 16;
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut file = whole.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    for (file, said) in [
+        (changed(number, &16u32.to_le_bytes()), "b: type IQ2_XXS is not read: use the file in Q4_K, Q8_0"),
+        (changed(number, &77u32.to_le_bytes()), "b: type number 77 is not read"),
+        (changed(number + 4, &0u64.to_le_bytes()), "two of its tensors lie over each other"),
+        (changed(4, &1u32.to_le_bytes()), "GGUF of version 1 is not read"),
+        (changed(4, &3u32.to_be_bytes()), "is not read: versions 2 and 3, little-endian, are"),
+        (changed(8, &u64::MAX.to_le_bytes()), "it says that it has 18446744073709551615 tensors"),
+        (changed(header + 4, &255u64.to_le_bytes()), "b: lies beyond the end of the file"),
+        (whole[..40].to_vec(), "it ends before its tensors begin"),
+        (whole[..whole.len() - 40].to_vec(), "b: lies beyond the end of the file"),
+        (b"nothing of the kind".to_vec(), "not a GGUF file, which begins with those four letters"),
+    ] {
+        fs::write(&path, file).unwrap();
+        let error = TensorStore::open(&path).expect_err(said).to_string();
+        assert!(error.contains(said) && error.contains("model.gguf") && error.lines().count() == 1, "`{said}` is missing in: {error}");
+    }
+}
+
+/// The most that this process has had in memory.
+fn peak_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn ten_thousand_damaged_files_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let tensor = Tensor::ones([1, 256], (Kind::Float, Device::Cpu));
+    let kinds = [WeightDtype::Q4K, WeightDtype::Q6K, WeightDtype::Q5_1, WeightDtype::Iq4Nl];
+    let mut written: Vec<_> =
+        kinds.into_iter().map(|kind| Written::in_blocks(kind.name(), &tensor, BlockType::of(kind).unwrap()).0).collect();
+    written.push(Written::plain("convolution", &tensor.view([2, 2, 4, 4, 4])));
+    gguf::write(&path, &written);
+    let whole = fs::read(&path).unwrap();
+    let header = 600.min(whole.len());
+    let damage = prop_oneof![
+        4 => (0..header, any::<u8>()).prop_map(|(at, bit)| (at, vec![bit], usize::MAX)),
+        4 => (0..header, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| (at, bytes, usize::MAX)),
+        1 => (0..whole.len()).prop_map(|length| (0, Vec::new(), length)),
+        1 => prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| (4, bytes, usize::MAX)),
+    ];
+    let before = peak_bytes();
+    let mut runner = TestRunner::new_with_rng(
+        Cases { cases: 10_000, failure_persistence: None, ..Cases::default() },
+        TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]),
+    );
+    let outcome = runner.run(&damage, |(at, bytes, length)| {
+        let mut file = whole.clone();
+        let end = (at + bytes.len()).min(file.len());
+        file[at..end].copy_from_slice(&bytes[..end - at]);
+        file.truncate(length);
+        fs::write(&path, &file).expect("the file");
+        if let Ok(store) = TensorStore::open(&path) {
+            let all: u64 = store.iter().map(|(_, stored)| stored.bytes()).sum();
+            prop_assert!(all <= file.len() as u64, "{} bytes of tensors in a file of {}", all, file.len());
+            store.iter().for_each(|(_, stored)| drop(fp32(stored)));
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    // Some room for what the process has beside it: other tests run in threads of the same one.
+    assert!(peak_bytes() - before < 512 << 20, "{} bytes more than before", peak_bytes() - before);
+}
