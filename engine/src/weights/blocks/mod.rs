@@ -141,7 +141,8 @@ mod tests {
     fn bound(dtype: WeightDtype) -> f64 {
         match dtype {
             WeightDtype::Q8_0 => 0.005,
-            WeightDtype::Q6K => 0.025,
+            WeightDtype::Q6K => 0.04,
+            WeightDtype::Iq4Xs => 0.16,
             WeightDtype::Q5_0 | WeightDtype::Q5_1 | WeightDtype::Q5K => 0.07,
             WeightDtype::Q3K => 0.27,
             WeightDtype::Q2K => 0.4,
