@@ -89,9 +89,9 @@ pub(super) fn first_block_threshold(config: &Config) -> f64 {
 
 /// The steps of each transformer.
 fn ranges(model: &ModelSpec, timesteps: &[f64]) -> Vec<Range<usize>> {
-    let Some(pool) = &model.pool else { return vec![0..timesteps.len()] };
-    let boundary = timesteps.iter().position(|&timestep| timestep < pool.boundary * TRAIN_TIMESTEPS).unwrap_or(timesteps.len());
-    vec![0..boundary, boundary..timesteps.len()]
+    let is_low_noise = |timestep: f64| model.pool.as_ref().is_some_and(|pool| timestep < pool.boundary * TRAIN_TIMESTEPS);
+    let boundary = timesteps.iter().position(|&timestep| is_low_noise(timestep)).unwrap_or(timesteps.len());
+    [0..boundary, boundary..timesteps.len()].into_iter().filter(|range| !range.is_empty()).collect()
 }
 
 struct Steps<'a> {
@@ -221,7 +221,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan-tiny.yaml");
         let mut model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(path).expect("the tiny model")).expect("a model");
         model.name = if pool { "wan2.2-t2v-a14b" } else { "wan2.1-t2v-14b" }.into();
-        model.pool = pool.then(|| engine_protocol::PoolSpec { boundary: 0.875, low_noise_guidance_scale: None });
+        model.pool = pool.then_some(engine_protocol::PoolSpec { boundary: 0.875, low_noise_guidance_scale: None });
         model
     }
 

@@ -43,13 +43,12 @@ pub(super) fn ssim(a: &Frame, b: &Frame) -> f64 {
     let each = |of: fn(f64, f64) -> f64| blurred(&x.iter().zip(&y).map(|(x, y)| of(*x, *y)).collect::<Vec<_>>(), a.height, a.width);
     let [mean_x, mean_y] = [each(|x, _| x), each(|_, y| y)];
     let [square_x, square_y, product] = [each(|x, _| x * x), each(|_, y| y * y), each(|x, y| x * y)];
-    let all = mean_x.iter().zip(&mean_y).zip(square_x.iter().zip(&square_y)).zip(&product);
-    let similarity = |(((mx, my), (sx, sy)), p): (((&f64, &f64), (&f64, &f64)), &f64)| {
-        let (variance_x, variance_y, covariance) = (sx - mx * mx, sy - my * my, p - mx * my);
+    let similarity = |at: usize| {
+        let (mx, my) = (mean_x[at], mean_y[at]);
+        let (variance_x, variance_y, covariance) = (square_x[at] - mx * mx, square_y[at] - my * my, product[at] - mx * my);
         (2.0 * mx * my + C1) * (2.0 * covariance + C2) / ((mx * mx + my * my + C1) * (variance_x + variance_y + C2))
     };
-    let count = mean_x.len().max(1);
-    all.map(similarity).sum::<f64>() / count as f64
+    (0..mean_x.len()).map(similarity).sum::<f64>() / mean_x.len().max(1) as f64
 }
 
 /// The Gaussian mean around each pixel whose window lies within the frame; of frames smaller than that, the window is cut.
