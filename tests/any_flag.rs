@@ -40,6 +40,7 @@ fn values(flag: &Flag) -> Vec<Value> {
     let numbers = || [0, 1, 2, 3, 4, 5, 12, 41, 81].map(Value::from).to_vec();
     let drawn = match &flag.kind {
         Kind::Text => ["a cat", "rain, and an = sign", "7", "true", "ein Hund läuft", ""].map(Value::from).to_vec(),
+        Kind::Levels => ["1, 0.5", "1, 0.9375, 0.8333, 0.625"].map(Value::from).to_vec(),
         // A model is chosen beside these.
         Kind::Name => Vec::new(),
         Kind::Switch => vec![true.into(), false.into()],

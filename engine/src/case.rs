@@ -8,6 +8,7 @@ use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
+use crate::flexcache;
 use crate::memory::{Room, predict_from, predict_host, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
@@ -20,6 +21,7 @@ use crate::weights::kind_of;
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);

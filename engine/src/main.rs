@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, predict_host, settle};
-use engine::{Checkpoint, calibration, case, components, disk_rate, host_rates};
+use engine::{Checkpoint, calibration, case, components, disk_rate, flexcache, host_rates};
 use engine_protocol::{Event, PlanReport, Request, Stage};
 use rayon::prelude::*;
 
@@ -63,7 +63,12 @@ fn plan() -> ExitCode {
         }
     };
     let lines: Vec<&str> = text.lines().collect();
-    let plans: Result<Vec<_>, _> = lines.into_par_iter().map(|line| Ok(plan_of(&request(line)?))).collect();
+    let planned = |line| {
+        let request = request(line)?;
+        flexcache::check(&request.config, &request.model).map_err(|error| error.to_string())?;
+        Ok(plan_of(&request))
+    };
+    let plans: Result<Vec<_>, _> = lines.into_par_iter().map(planned).collect();
     match plans {
         Ok(plans) => {
             plans.iter().for_each(|plan| println!("{}", serde_json::to_string(plan).expect("a plan is plain data")));

@@ -40,7 +40,7 @@ pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
     Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
-    ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype, told,
+    ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};

@@ -144,7 +144,10 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("flow_shift=0", "flow_shift=0 is out of range")]
 #[case("resident_blocks=41", "resident_blocks=41 is out of range: use 0 to 40")]
 #[case("cp_size=2", "cp_size=2: splitting a video over GPUs is not built yet")]
-#[case("flexcache=teacache", "flexcache=teacache: there is no such value: use none")]
+#[case("flexcache=pab", "flexcache=pab: there is no such value: use none, teacache, magcache")]
+#[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
+#[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
+#[case("sigmas=1, 0.5", "sigmas are for sampler=euler: set sampler=euler")]
 #[case("attn_type=sage", "attn_type=sage: there is no such value: use sdpa, flash, mem_efficient or math")]
 #[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
 #[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]
@@ -160,6 +163,32 @@ fn what_is_wrong_is_said(#[case] setting: &str, #[case] message: &str) {
 fn flash_attention_needs_sixteen_bits() {
     let error = resolve(&["attn_type=flash", "dtype=fp32"]).expect_err("refused").to_string();
     assert!(error.contains("attn_type=flash has no fp32 kernel: use dtype=bf16"), "{error}");
+}
+
+#[test]
+fn sigmas_say_how_many_steps_there_are() {
+    let sigmas = ["sampler=euler", "sigmas=1, 0.9375, 0.8333, 0.625"];
+    assert_eq!(resolve(&sigmas).expect("legal").steps, 4);
+    assert_eq!(resolve(&[&sigmas[..], &["steps=4"]].concat()).expect("legal").steps, 4);
+    let error = resolve(&[&sigmas[..], &["steps=5"]].concat()).expect_err("refused").to_string();
+    assert!(error.contains("steps=5, and sigmas has 4 levels: leave steps out"), "{error}");
+}
+
+#[test]
+fn a_cache_of_steps_is_for_models_that_it_was_published_for() {
+    let pool = model("wan2.2-t2v-a14b");
+    let refused = |words: &[&str]| Config::resolve(&settings(words).expect("known"), &pool).expect_err("refused").to_string();
+    assert!(refused(&["flexcache=teacache"]).contains("use flexcache=magcache"));
+    assert!(Config::resolve(&settings(&["flexcache=magcache"]).expect("known"), &pool).is_ok());
+    assert!(refused(&["flexcache=blockdance", "flexcache_block=39"]).contains("leaves no block to compute: use 0 to 38"));
+    let mut unknown = model("wan2.1-t2v-14b");
+    unknown.name = "mine".into();
+    let error = Config::resolve(&settings(&["flexcache=magcache"]).expect("known"), &unknown).expect_err("refused").to_string();
+    assert!(error.contains("no numbers are published for mine: use flexcache=firstblock"), "{error}");
+    // What means nothing is empty, so that cases that are the same are equal.
+    let with = |words: &[&str]| resolve(words).expect("legal");
+    assert_eq!(with(&["flexcache_order=2", "flexcache_offload=cpu"]), with(&[]));
+    assert_eq!(with(&["flexcache=teacache", "flexcache_block=3"]), with(&["flexcache=teacache"]));
 }
 
 #[test]

@@ -15,5 +15,5 @@ mod teacache;
 
 pub use kept::{CacheSize, kept_between_steps};
 pub use pass::{Pass, StepCache};
-pub use steps::{Turn, Turns};
+pub use steps::{Turn, Turns, check};
 pub(crate) use steps::{asks_for_modulations, turns};

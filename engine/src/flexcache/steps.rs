@@ -7,7 +7,7 @@ use engine_protocol::{CacheDecision, Config, Flexcache, ModelSpec, Published};
 use super::magcache;
 use super::teacache::{Fit, Input, share_between};
 use crate::error::{Error, Result};
-use crate::scheduler::TRAIN_TIMESTEPS;
+use crate::scheduler::{SigmaSchedule, TRAIN_TIMESTEPS};
 
 /// The first-block cache: diffusers' threshold, under which utensils/mold saw no step left out on A14B (pull request 939), and its own, which took 327 of 606 s.
 const FIRST_BLOCK: &[[f64; 2]] = &[[0.0, 1.0], [0.05, 1.0], [0.10, 0.54]];
@@ -80,6 +80,16 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
         }
     }
     Ok(Turns { turns, decided })
+}
+
+/// Refuses a speed-up that a cache cannot reach, before anything is loaded.
+///
+/// # Errors
+/// The speed-up, and what to change.
+pub fn check(config: &Config, model: &ModelSpec) -> Result<()> {
+    let schedule = SigmaSchedule::of(config);
+    // How many steps may reuse at most hangs on no value.
+    turns(config, model, &schedule.timesteps, None, false).map(drop)
 }
 
 /// The threshold below which the first-block cache reuses.

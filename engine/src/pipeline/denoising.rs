@@ -48,7 +48,7 @@ impl Denoising {
             Some(turns) if wanted < all => steps_with_reuse(&turns.turns, wanted),
             _ => steps_to_run(all, wanted),
         };
-        Self { scheduler: scheduler(config), latents: noise, steps, turns, done: 0, reused: false }
+        Self { scheduler: Scheduler::of(config), latents: noise, steps, turns, done: 0, reused: false }
     }
 
     /// What each of all steps does, where a cache lets some leave blocks out.
@@ -114,11 +114,6 @@ impl Denoising {
     pub fn latents(&self) -> &Tensor {
         &self.latents
     }
-}
-
-/// The sampler that `config` means.
-pub(super) fn scheduler(config: &Config) -> Scheduler {
-    Scheduler::new(config.sampler, config.steps as usize, config.flow_shift)
 }
 
 /// As [`steps_to_run`], where some steps leave blocks out: the first that does is among them, one that does not beside the very first, and the last of all.

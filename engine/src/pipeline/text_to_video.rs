@@ -25,7 +25,7 @@ use engine_protocol::{Config, DiskRate, HostRates, ModelSpec, Stage, Transfers};
 use tch::Tensor;
 
 use super::denoiser::Denoiser;
-use super::denoising::{Denoising, noise, scheduler};
+use super::denoising::{Denoising, noise};
 use super::frame_decoder::FrameDecoder;
 use super::link::Link;
 use super::loading::{Loadable, Loading};
@@ -36,6 +36,7 @@ use crate::compute_device::ComputeDevice;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::flexcache::{StepCache, asks_for_modulations, turns};
+use crate::scheduler::SigmaSchedule;
 use crate::text_encoder::Tokenizer;
 use crate::transformer::Transformer;
 use crate::vae::FrameSink;
@@ -197,7 +198,7 @@ impl Pipeline {
     /// libtorch's, and a speed-up that a cache cannot reach.
     pub fn begin(&mut self, noise: Tensor) -> Result<Denoising> {
         let (config, model) = (&self.config, &self.model);
-        let timesteps = scheduler(config).timesteps().to_vec();
+        let timesteps = SigmaSchedule::of(config).timesteps;
         let computes = self.link.device.computes;
         let turns = if config.flexcache.is_any() {
             let asked = asks_for_modulations(config, model).filter(|_| computes);

@@ -7,7 +7,7 @@ mod multistep;
 mod sigma_schedule;
 mod unipc;
 
-use engine_protocol::Sampler;
+use engine_protocol::{Config, Sampler};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -33,12 +33,21 @@ enum Method {
 impl Scheduler {
     /// `sampler` with `steps` steps and the sigma schedule shifted by `shift`.
     pub fn new(sampler: Sampler, steps: usize, shift: f64) -> Self {
+        Self::walking(SigmaSchedule::new(sampler, steps, shift), sampler)
+    }
+
+    /// The sampler and the schedule that `config` means.
+    pub fn of(config: &Config) -> Self {
+        Self::walking(SigmaSchedule::of(config), config.sampler)
+    }
+
+    fn walking(schedule: SigmaSchedule, sampler: Sampler) -> Self {
         let method = match sampler {
             Sampler::Unipc => Method::UniPc(unipc::UniPc::default()),
             Sampler::Euler => Method::Euler,
             Sampler::Dpmpp => Method::DpmPp(dpmpp::DpmPp::default()),
         };
-        Self { schedule: SigmaSchedule::new(sampler, steps, shift), index: 0, method }
+        Self { schedule, index: 0, method }
     }
 
     /// What the transformer is told at each step.
@@ -75,6 +84,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine_protocol::{ModelSpec, Settings, parse_setting};
     use tch::{Device, Kind};
 
     const SAMPLERS: [Sampler; 3] = [Sampler::Unipc, Sampler::Euler, Sampler::Dpmpp];
@@ -94,6 +104,23 @@ mod tests {
                 assert!(error < 1e-5, "{sampler:?}, {steps} steps: off by {error:e}");
             }
         }
+    }
+
+    /// Wan2.2-Lightning's four levels are even ones, shifted by 5.
+    #[test]
+    fn levels_that_are_named_are_walked() {
+        let words = ["sampler=euler", "sigmas=1, 0.9375, 0.833333333, 0.625"].map(|word| parse_setting(word).unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sweeps/models/wan-tiny.yaml");
+        let model: ModelSpec = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let config = Config::resolve(&Settings::from_pairs(words).unwrap(), &model).unwrap();
+        let scheduler = Scheduler::of(&config);
+        let shifted = |even: f64| f64::from((5.0 * even / (1.0 + 4.0 * even)) as f32);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+        assert!(
+            scheduler.sigmas().iter().zip([1.0, 0.75, 0.5, 0.25, 0.0]).all(|(level, even)| near(*level, shifted(even))),
+            "{scheduler:?}"
+        );
+        assert!(scheduler.timesteps().iter().zip([1000.0, 937.5, 833.333_3, 625.0]).all(|(a, b)| (a - b).abs() < 1e-3), "{scheduler:?}");
     }
 
     #[test]

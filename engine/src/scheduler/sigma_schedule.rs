@@ -3,7 +3,7 @@
 //!
 //! Facts from `set_timesteps` of diffusers 0.42.1's `src/diffusers/schedulers/scheduling_{unipc_multistep,flow_match_euler_discrete,dpmsolver_multistep}.py`.
 
-use engine_protocol::Sampler;
+use engine_protocol::{Config, Sampler};
 
 /// Timesteps of training: what the transformer is told is sigma times this.
 pub const TRAIN_TIMESTEPS: f64 = 1000.0;
@@ -36,6 +36,14 @@ impl SigmaSchedule {
         };
         sigmas.push(0.0);
         Self { sigmas, timesteps }
+    }
+
+    /// The schedule that `config` means: the levels that it names, or its sampler's own.
+    pub fn of(config: &Config) -> Self {
+        let Some(levels) = &config.sigmas else { return Self::new(config.sampler, config.steps as usize, config.flow_shift) };
+        let levels = levels.levels().iter().map(|&level| level as f32);
+        let timesteps = levels.clone().map(|level| f64::from(level * TRAIN_TIMESTEPS as f32)).collect();
+        Self { sigmas: levels.map(f64::from).chain([0.0]).collect(), timesteps }
     }
 
     /// How many steps there are.

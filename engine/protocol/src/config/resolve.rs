@@ -6,7 +6,7 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::ModelSpec;
-use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, StepsMeasured, StreamFrom, WeightDtype};
+use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
 pub const PARTS_OF_A_BLOCK: i64 = 3;
@@ -34,6 +34,7 @@ impl Config {
         let mut config = table::preset(settings, &At { level, device, model });
         config.model.clone_from(&model.name);
         config.fit_video(model)?;
+        config.resolve_sigmas(settings)?;
         config.resolve_sampling(model)?;
         config.resolve_flexcache(device, model)?;
         config.resolve_arithmetic(device, model)?;
@@ -57,6 +58,23 @@ impl Config {
                 format!("use 1 more than a multiple of {span}: {below} or {}", below + span),
             ));
         }
+        Ok(())
+    }
+
+    /// Levels say how many steps there are. Euler's sampler takes any; the others have a schedule of their own.
+    fn resolve_sigmas(&mut self, settings: &Settings) -> Result<(), ConfigError> {
+        let Some(sigmas) = &self.sigmas else { return Ok(()) };
+        if self.sampler != Sampler::Euler {
+            return Err(ConfigError::new("sigmas are for sampler=euler", "set sampler=euler, or leave sigmas out"));
+        }
+        let steps = sigmas.levels().len() as u32;
+        if let Some(asked) = settings.steps.filter(|&asked| asked != steps) {
+            return Err(ConfigError::new(
+                format!("steps={asked}, and sigmas has {steps} levels"),
+                "leave steps out, or give as many levels",
+            ));
+        }
+        self.steps = steps;
         Ok(())
     }
 

@@ -109,7 +109,11 @@ pub fn parse_values(text: &str) -> Result<(String, Vec<Value>), ConfigError> {
         text.split_once('=').ok_or_else(|| ConfigError::new(format!("`{text}` is not key=value"), "write it as key=value"))?;
     let flag = flag(key.trim())?;
     let read = |word: &str| flag.read(&Value::from(word.trim()));
-    let values = if flag.kind == Kind::Text { vec![read(value)?] } else { value.split(',').map(read).collect::<Result<_, _>>()? };
+    let values = if matches!(flag.kind, Kind::Text | Kind::Levels) {
+        vec![read(value)?]
+    } else {
+        value.split(',').map(read).collect::<Result<_, _>>()?
+    };
     Ok((flag.key.to_owned(), values))
 }
 

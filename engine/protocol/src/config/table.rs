@@ -12,7 +12,7 @@ use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
     Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
-    ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype,
+    ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -62,6 +62,9 @@ flags! {
         /// Sampler steps.
         always steps: u32 = OfModel(|model| model.sampling.steps), about(Group::Sampling, Results::Other).unit("steps").range(1, 1000);
 
+        /// The noise level at each step, for models and LoRAs that are made for few of them: `1, 0.9375, 0.8333, 0.625`. Timesteps are 1000 times as much. It says how many steps there are.
+        sometimes sigmas: Sigmas = Derived("evenly spaced, then shifted by flow_shift"), about(Group::Sampling, Results::Other);
+
         /// Which sampler walks the sigma schedule.
         always sampler: Sampler = OfModel(|model| model.sampling.sampler), about(Group::Sampling, Results::Other);
 
@@ -74,7 +77,8 @@ flags! {
                 .idle(|config| config.low_noise_guidance_scale.is_none(), "this model has one transformer");
 
         /// Shift of the sigma schedule: larger gives more of the steps to high noise.
-        always flow_shift: f64 = OfModel(|model| model.sampling.flow_shift), about(Group::Sampling, Results::Other);
+        always flow_shift: f64 = OfModel(|model| model.sampling.flow_shift),
+            about(Group::Sampling, Results::Other).idle(|config| config.sigmas.is_some(), "sigmas are shifted already");
 
         /// Cond and uncond prediction come from one pass over both, and not from one pass after the other: more memory, fewer copies of streamed weights.
         sometimes guidance_batch: bool = Always(false),

@@ -2,9 +2,11 @@
 //!
 //! Nothing here knows which flags there are.
 
+mod sigmas;
 mod value;
 mod words;
 
+pub use sigmas::Sigmas;
 pub(crate) use value::text;
 pub use value::{FlagValue, Kind, told};
 pub use words::{

@@ -22,6 +22,8 @@ pub enum Kind {
     WordOrSwitch(Vec<(&'static str, &'static str)>),
     /// A whole number, or one of these words.
     IntegerOrWord(Vec<(&'static str, &'static str)>),
+    /// Numbers from 1 down, with commas between them.
+    Levels,
     /// Width and height in pixels, or one of these names of a pair, each with what it stands for.
     Size(Vec<(&'static str, &'static str)>),
 }
@@ -31,7 +33,7 @@ impl Kind {
     pub fn json_schema(&self) -> Schema {
         let names = |words: &[(&str, &str)]| words.iter().map(|(word, _)| Value::from(*word)).collect::<Vec<_>>();
         match self {
-            Kind::Text | Kind::Name => json_schema!({ "type": "string" }),
+            Kind::Text | Kind::Name | Kind::Levels => json_schema!({ "type": "string" }),
             Kind::Switch => json_schema!({ "type": "boolean" }),
             Kind::Integer => json_schema!({ "type": "integer" }),
             Kind::Number => json_schema!({ "type": "number" }),
@@ -50,6 +52,7 @@ impl Kind {
         match self {
             Kind::Text => "a text".into(),
             Kind::Name => "a name".into(),
+            Kind::Levels => "two or more falling numbers from 1 down in one text, such as \"1, 0.9375, 0.8333, 0.625\"".into(),
             Kind::Switch => "true or false".into(),
             Kind::Integer => "a whole number".into(),
             Kind::Number => "a number".into(),

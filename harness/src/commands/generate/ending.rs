@@ -75,15 +75,18 @@ fn print_stages(record: &RunRecord, testbed: &Testbed) {
         let cells = [name.to_owned(), secs].into_iter().chain(memory.into_iter().take(of_gpu.len()).chain(of_host).map(reports::in_gib));
         table.add_row(cells);
     };
+    // Where some of the sampler steps ran, the others count as those did.
+    let is_done = record.outcome == Outcome::Ok;
+    let secs = |stage: &StageRecord| if is_done && stage.stage == Stage::Denoise { record.denoise_secs() } else { stage.secs() };
     for stage in &record.stages {
         let memory = |counter: fn(&StageMemory) -> u64| stage.memory.as_ref().map(counter);
         let predicted = stage.predicted_peak_allocated_bytes;
         let peaks = [predicted, memory(|m| m.peak_allocated_bytes), memory(|m| m.peak_reserved_bytes), memory(|m| m.peak_device_bytes)];
-        add(stage.stage.name(), stage.secs(), peaks, [stage.host, stage.predicted_host]);
+        add(stage.stage.name(), secs(stage), peaks, [stage.host, stage.predicted_host]);
     }
-    if record.outcome == Outcome::Ok && !record.stages.is_empty() {
+    if is_done && !record.stages.is_empty() {
         // Of stages of which one has no time there is no sum.
-        let secs = record.stages.iter().map(StageRecord::secs).sum::<Option<Secs>>();
+        let secs = record.stages.iter().map(secs).sum::<Option<Secs>>();
         let predicted = record.predicted_peak_allocated_bytes();
         let peaks = [predicted, record.peak_allocated_bytes(), record.peak_reserved_bytes(), record.peak_device_bytes()];
         add("all", secs, peaks, [record.host(), record.predicted_host()]);
@@ -111,6 +114,9 @@ fn print_stages(record: &RunRecord, testbed: &Testbed) {
         None => "times are not known",
     };
     say!("On {device}: {memory}, {times}.");
+    if let Some(secs) = record.total_secs().filter(|_| record.outcome == Outcome::Ok) {
+        say!("From prompt to video, without loading: {}.", reports::time_with_range(secs));
+    }
     record.warnings().iter().for_each(|warning| say!("Warning: {warning}."));
     [reports::steps_that_ran(record), reports::steps_reused(record)].iter().flatten().for_each(|said| say!("{said}"));
 }
