@@ -219,6 +219,25 @@ macro_rules! words {
             }
         }
     };
+    // Where yes and no mean one of the words each: the page writes them, and YAML takes `off` for no.
+    (switch($yes:ident, $no:ident) $(#[doc = $about:literal])+ $name:ident { $($rest:tt)+ }) => {
+        words! { $(#[doc = $about])+ $name { $($rest)+ } }
+
+        impl super::value::FlagValue for $name {
+            fn kind() -> super::value::Kind {
+                super::value::Kind::WordOrSwitch(Self::words())
+            }
+
+            fn read(value: &serde_json::Value) -> Option<Self> {
+                let switch = || bool::read(value).map(|yes| if yes { Self::$yes } else { Self::$no });
+                Self::named(&super::value::text(value)?).or_else(switch)
+            }
+
+            fn tell(&self) -> serde_json::Value {
+                serde_json::Value::from(self.name())
+            }
+        }
+    };
     // Where a word is all that can be written.
     (only $(#[doc = $about:literal])+ $name:ident { $($rest:tt)+ } $(nothing: $nothing:ident)?) => {
         words! { $(#[doc = $about])+ $name { $($rest)+ } }

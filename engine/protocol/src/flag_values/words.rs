@@ -161,7 +161,7 @@ words! { only
     nothing: None
 }
 
-words! {
+words! { switch(Cpu, Off)
     /// Where a cache keeps what it reuses.
     FlexcacheOffload {
         /// On the GPU.
@@ -171,22 +171,7 @@ words! {
     }
 }
 
-impl FlagValue for FlexcacheOffload {
-    fn kind() -> Kind {
-        Kind::WordOrSwitch(Self::words())
-    }
-
-    /// YAML takes `off` for `false`.
-    fn read(value: &Value) -> Option<Self> {
-        Self::named(&text(value)?).or_else(|| Some(if bool::read(value)? { Self::Cpu } else { Self::Off }))
-    }
-
-    fn tell(&self) -> Value {
-        Value::from(self.name())
-    }
-}
-
-words! {
+words! { switch(Cpu, Off)
     /// Where the text encoder runs.
     OffloadTextEncoder {
         /// On the GPU, resident.
@@ -195,21 +180,6 @@ words! {
         Cpu = "cpu",
         /// On the GPU, layer by layer from the host; tokens are looked up on the host, where the table of embeddings stays.
         Stream = "stream",
-    }
-}
-
-impl FlagValue for OffloadTextEncoder {
-    fn kind() -> Kind {
-        Kind::WordOrSwitch(Self::words())
-    }
-
-    /// The page writes `true` and `false`; `off`, `cpu` and `stream` say more.
-    fn read(value: &Value) -> Option<Self> {
-        Self::named(&text(value)?).or_else(|| Some(if bool::read(value)? { Self::Cpu } else { Self::Off }))
-    }
-
-    fn tell(&self) -> Value {
-        Value::from(self.name())
     }
 }
 
