@@ -356,9 +356,12 @@ impl RunRecord {
         self.stage(stage)?.secs()
     }
 
-    /// By how much what happened in denoise is scaled, where fewer steps ran than were asked for.
+    /// By how much what happened in denoise is scaled, where fewer steps ran than were asked for. Steps that leave blocks out wait for no copy.
     fn scale(&self) -> f64 {
-        f64::from(self.config.steps) / f64::from(self.config.steps_to_run())
+        let reused_that_ran = self.stage(Stage::Denoise).map_or(0, |denoise| denoise.reused_steps.len() as u32);
+        let reused = self.cache.map_or(reused_that_ran, |cache| cache.reused_steps);
+        let computed = |steps: u32, reused: u32| f64::from(steps.saturating_sub(reused).max(1));
+        computed(self.config.steps, reused) / computed(self.config.steps_to_run(), reused_that_ran)
     }
 
     /// One sampler step that computes, as most are: the mean of those that ran after the first, which also pays for what happens once (kernels are chosen and
@@ -391,11 +394,16 @@ impl RunRecord {
 
     /// All sampler steps: those that ran as they were, and each of the others as most are.
     pub fn denoise_secs(&self) -> Option<Secs> {
+        Some(self.stage_secs(Stage::Denoise)? + self.left_steps_secs()?)
+    }
+
+    /// The sampler steps that did not run, each as most are: those that leave blocks out by what a cache has kept as those of that kind which ran.
+    pub fn left_steps_secs(&self) -> Option<Secs> {
         let left = self.config.steps - self.config.steps_to_run();
         let reused_that_ran = self.stage(Stage::Denoise)?.reused_steps.len() as u32;
         let reused_left = self.cache.map_or(0, |cache| cache.reused_steps.saturating_sub(reused_that_ran)).min(left);
         let reused = if reused_left > 0 { self.reused_step_secs()? * f64::from(reused_left) } else { Secs::default() };
-        Some(self.stage_secs(Stage::Denoise)? + self.step_secs()? * f64::from(left - reused_left) + reused)
+        Some(self.step_secs()? * f64::from(left - reused_left) + reused)
     }
 
     /// From prompt to video, loading apart.

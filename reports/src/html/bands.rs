@@ -50,8 +50,8 @@ fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
     }
     let mut found = runs_of_steps(stage);
     let (ran, asked) = (stage.steps.len(), record.config.steps as usize);
-    if let (Some(&Steps { to, parts, .. }), Some(secs), 1..) = (found.last(), record.step_secs(), asked.saturating_sub(ran)) {
-        found.push(Steps { from: to + 1, to: asked, secs: secs.expected * (asked - ran) as f64, parts, is_as: Some(to) });
+    if let (Some(&Steps { to, parts, .. }), Some(secs), 1..) = (found.last(), record.left_steps_secs(), asked.saturating_sub(ran)) {
+        found.push(Steps { from: to + 1, to: asked, secs: secs.expected, parts, is_as: Some(to) });
     }
     let of_steps = |steps: Steps| {
         let named = if steps.from == steps.to { format!("step {}", steps.from) } else { format!("steps {} to {}", steps.from, steps.to) };
