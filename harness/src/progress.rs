@@ -92,6 +92,8 @@ impl Progress {
         }
         record.warnings().iter().for_each(|warning| self.line(&format!("{}: warning: {warning}", record.case)));
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        // A search finds more to run as it goes.
+        self.set_total(self.total.load(Ordering::Relaxed).max(done));
         self.show(done - 1, done, &suffix);
     }
 
