@@ -1,11 +1,12 @@
 //! What is kept from one step for the next: tensors as large as the hidden state, on the GPU, or page-locked on the host, from where they come in slices.
 
 use engine_protocol::{Config, Flexcache, FlexcacheOffload, ModelSpec, Transfers};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::attribution::{Purpose, within};
 use crate::cuda::host_slab_pinned_if_may;
 use crate::error::Result;
+use crate::weights::bytes_of;
 
 /// Tokens of one video that are on the GPU at a time of what waits on the host.
 const SLICE: i64 = 4096;
@@ -31,7 +32,12 @@ pub fn kept_between_steps(config: &Config, model: &ModelSpec) -> Option<CacheSiz
     let is_batch = config.guidance_batch == Some(true);
     let (passes, batch) = if is_batch || !config.has_guidance() { (1, 1 + i64::from(is_batch)) } else { (2, 1) };
     let bytes = batch * tokens * spec.num_attention_heads * spec.attention_head_dim * config.dtype.bytes() as i64;
-    Some(CacheSize { tensors: passes * each as u64, bytes, on_host: config.flexcache_offload == Some(FlexcacheOffload::Cpu) })
+    Some(CacheSize { tensors: passes * each as u64, bytes, on_host: waits_on_host(config) })
+}
+
+/// Whether what is kept waits on the host.
+pub(super) fn waits_on_host(config: &Config) -> bool {
+    config.flexcache_offload == Some(FlexcacheOffload::Cpu)
 }
 
 /// How many tensors are kept of each pass.
@@ -67,10 +73,9 @@ impl Kept {
     pub(super) fn like(hidden: &Tensor, count: usize, on_host: bool) -> Result<Self> {
         let (device, kind) = (hidden.device(), hidden.kind());
         let waits_on_host = on_host && device.is_cuda();
-        let bytes = (hidden.numel() * kind.elt_size_in_bytes()) as i64;
         let room = || -> Result<Tensor> {
             if waits_on_host {
-                let (slab, _) = host_slab_pinned_if_may(bytes, true)?;
+                let (slab, _) = host_slab_pinned_if_may(bytes_of(hidden) as i64, true)?;
                 return Ok(slab.f_view_dtype(kind)?.f_view(hidden.size().as_slice())?);
             }
             Ok(within(Purpose::StepCache, || Tensor::f_empty(hidden.size().as_slice(), (kind, device)))?)
@@ -120,30 +125,22 @@ impl Kept {
                 let mut hidden = part(hidden, video, start, length)?;
                 let waiting = places.iter().map(|&place| part(&self.tensors[place], video, start, length)).collect::<Result<Vec<_>>>()?;
                 if room.is_empty() {
-                    room = (0..places.len()).map(|_| self.room(&hidden)).collect::<Result<Vec<_>>>()?;
+                    // The first slice is the largest.
+                    let empty = || within(Purpose::StepCache, || hidden.f_empty_like());
+                    room = (0..places.len()).map(|_| Ok(empty()?)).collect::<Result<Vec<_>>>()?;
                 }
                 let mut here = room.iter().map(|room| Ok(room.f_narrow(0, 0, length)?)).collect::<Result<Vec<_>>>()?;
                 if crossing.reads {
                     here.iter_mut().zip(&waiting).try_for_each(|(here, waiting)| here.f_copy_(waiting))?;
-                    transfers.h2d_bytes += bytes_of(&waiting);
+                    transfers.h2d_bytes += waiting.iter().map(bytes_of).sum::<u64>();
                 }
                 change(&mut here, &mut hidden)?;
                 if crossing.writes {
                     waiting.iter().zip(&here).try_for_each(|(waiting, here)| waiting.shallow_clone().f_copy_(here))?;
-                    transfers.d2h_bytes += bytes_of(&waiting);
+                    transfers.d2h_bytes += waiting.iter().map(bytes_of).sum::<u64>();
                 }
             }
         }
         Ok(())
     }
-
-    /// Room on the device for a slice, the largest of which is `first`.
-    fn room(&self, first: &Tensor) -> Result<Tensor> {
-        debug_assert!(self.waits_on_host && first.device() != Device::Cpu, "what is on the device needs none");
-        Ok(within(Purpose::StepCache, || Tensor::f_empty(first.size().as_slice(), (first.kind(), first.device())))?)
-    }
-}
-
-fn bytes_of(tensors: &[Tensor]) -> u64 {
-    tensors.iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64).sum()
 }

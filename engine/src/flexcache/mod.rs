@@ -17,3 +17,4 @@ pub use kept::{CacheSize, kept_between_steps};
 pub use pass::{Pass, StepCache};
 pub use steps::{Turn, Turns, check};
 pub(crate) use steps::{asks_for_modulations, turns};
+pub(crate) use teacache::changes;

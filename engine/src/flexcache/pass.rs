@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use engine_protocol::{Config, Flexcache, FlexcacheOffload, ModelSpec, Transfers};
+use engine_protocol::{Config, Flexcache, ModelSpec, Transfers};
 use tch::{Kind, Tensor};
 
-use super::kept::{Crossing, Kept, tensors_of_a_pass};
+use super::kept::{Crossing, Kept, tensors_of_a_pass, waits_on_host};
 use super::steps::{Turn, first_block_threshold};
+use super::teacache::size;
 use crate::error::Result;
 use crate::transformer::PassCache;
 
@@ -47,7 +48,7 @@ impl StepCache {
     pub fn of(config: &Config, model: &ModelSpec) -> Option<Self> {
         Some(Self {
             method: config.flexcache,
-            on_host: config.flexcache_offload == Some(FlexcacheOffload::Cpu),
+            on_host: waits_on_host(config),
             tensors: tensors_of_a_pass(config)?,
             threshold: first_block_threshold(config),
             block: config.flexcache_block.unwrap_or(0),
@@ -186,11 +187,9 @@ impl Pass<'_> {
     fn is_near(&mut self, hidden: &Tensor) -> Result<bool> {
         let mut sums = [0.0; 2];
         self.each(&[0, 2], READS, hidden, |kept, _| {
-            let [before, now] = [&kept[0], &kept[1]].map(|kept| kept.f_to_kind(Kind::Float));
-            let (before, now) = (before?, now?);
-            let sum = |x: Tensor| -> Result<f64> { Ok(x.f_abs()?.f_sum(Kind::Double)?.f_double_value(&[])?) };
-            sums[0] += sum(now.f_sub(&before)?)?;
-            sums[1] += sum(before)?;
+            let (before, now) = (kept[0].f_to_kind(Kind::Float)?, kept[1].f_to_kind(Kind::Float)?);
+            sums[0] += size(&now.f_sub(&before)?)?;
+            sums[1] += size(&before)?;
             Ok(())
         })?;
         Ok(sums[0] <= self.cache.threshold * sums[1])

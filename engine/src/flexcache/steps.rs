@@ -61,24 +61,23 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
         (Flexcache::Teacache | Flexcache::Firstblock, false) => CacheDecision::Published,
         _ => CacheDecision::Steps,
     };
-    let mut turns = vec![Turn::Compute; steps.all];
-    match config.flexcache {
-        Flexcache::None => {}
-        Flexcache::Teacache => steps.teacache(changes)?.into_iter().for_each(|step| turns[step] = Turn::Reuse),
-        Flexcache::Magcache => steps.magcache()?.into_iter().for_each(|step| turns[step] = Turn::Reuse),
-        Flexcache::Firstblock if computes => steps.open([1, 0]).for_each(|step| turns[step] = Turn::Ask),
-        Flexcache::Firstblock => {
-            let threshold = config.flexcache_threshold.unwrap_or(FIRST_BLOCK_THRESHOLD);
-            steps.spread(share_between(FIRST_BLOCK, threshold), [1, 0]).into_iter().for_each(|step| turns[step] = Turn::Reuse);
-        }
+    let others = match config.flexcache {
+        Flexcache::None => Vec::new(),
+        Flexcache::Teacache => steps.teacache(changes)?,
+        Flexcache::Magcache => steps.magcache()?,
+        Flexcache::Firstblock if computes => steps.open([1, 0]).collect(),
+        Flexcache::Firstblock => steps.spread(share_between(FIRST_BLOCK, first_block_threshold(config)), [1, 0]),
         // diffusers: `disable_cache_before_step`, and `cache_interval`.
-        Flexcache::Taylorseer => steps.every(5, [3, 0]).for_each(|step| turns[step] = Turn::Reuse),
+        Flexcache::Taylorseer => steps.every(5, [3, 0]),
         // Chitu: from .40 N to .95 N, five steps at either end computed in any case.
         Flexcache::Blockdance => {
             let share = |share: f64| (steps.all as f64 * share) as usize;
-            steps.every(2, [share(0.4).max(5), (steps.all - share(0.95)).max(5)]).for_each(|step| turns[step] = Turn::Reuse);
+            steps.every(2, [share(0.4).max(5), (steps.all - share(0.95)).max(5)])
         }
-    }
+    };
+    let turn = if config.flexcache == Flexcache::Firstblock && computes { Turn::Ask } else { Turn::Reuse };
+    let mut turns = vec![Turn::Compute; steps.all];
+    others.into_iter().for_each(|step| turns[step] = turn);
     Ok(Turns { turns, decided })
 }
 
@@ -129,12 +128,13 @@ impl Steps<'_> {
     }
 
     /// Those between which every so many are computed.
-    fn every(&self, interval: usize, [start, end]: [usize; 2]) -> impl Iterator<Item = usize> {
+    fn every(&self, interval: usize, [start, end]: [usize; 2]) -> Vec<usize> {
         let interval = self.interval().unwrap_or(interval);
-        self.open_ranges(|_| start, end).into_iter().flat_map(move |range| {
+        let of = |range: Range<usize>| {
             let first = range.start;
             range.filter(move |step| !(step - first).is_multiple_of(interval))
-        })
+        };
+        self.open_ranges(|_| start, end).into_iter().flat_map(of).collect()
     }
 
     fn interval(&self) -> Option<usize> {

@@ -4,6 +4,9 @@
 //! `configs/caching/teacache/wan_ti2v_tea_720p.json`. They map the relative change of the embedding to that of the transformer's output.
 
 use engine_protocol::Published;
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
 
 /// What was published for a model.
 #[derive(Debug)]
@@ -71,6 +74,27 @@ impl Fit {
     pub(super) fn published_share(&self, threshold: f64) -> f64 {
         share_between(self.published, threshold)
     }
+}
+
+/// How much each of `conditions`, what timesteps become in their order, differs from the one before, over how much there is of that: of the first nothing.
+///
+/// # Shapes
+/// `[timesteps, channels]`, in fp32.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn changes(conditions: &Tensor) -> Result<Vec<f64>> {
+    let conditions = conditions.f_unbind(0)?;
+    let changes = conditions.windows(2).map(|pair| Ok(size(&pair[1].f_sub(&pair[0])?)? / size(&pair[0])?));
+    [Ok(0.0)].into_iter().chain(changes).collect()
+}
+
+/// The sum of absolute values, which is read from the device.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn size(x: &Tensor) -> Result<f64> {
+    Ok(x.f_abs()?.f_sum(Kind::Double)?.f_double_value(&[])?)
 }
 
 /// What lies at `x` between points in the order of their first number.

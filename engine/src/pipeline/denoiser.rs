@@ -9,7 +9,7 @@ use super::loading::Loadable;
 use super::prompts::PromptEmbeddings;
 use crate::error::{Error, Result};
 use crate::finite;
-use crate::flexcache::{StepCache, Turn};
+use crate::flexcache::{self, StepCache, Turn};
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::transformer::Transformer;
@@ -38,14 +38,11 @@ impl Denoiser {
         Self { pool, transformer, cache, last: 0, weights }
     }
 
-    /// How much what `timesteps` become differs from step to step, over how much there is of it before: of the first step nothing. They are looked at all at once.
+    /// How much what `timesteps` become differs from step to step (see [`flexcache::changes`]). They are looked at all at once.
     pub(super) fn changes(&mut self, link: &mut Link, timesteps: &[f64], modulations: bool) -> Result<Vec<f64>> {
         let weights = self.weights[0].get()?;
         let conditions = self.transformer.timestep_conditions(weights, timesteps, modulations, link.device.torch)?;
-        let conditions = link.download(&conditions)?.f_to_kind(Kind::Float)?.f_unbind(0)?;
-        let sum = |x: Tensor| -> Result<f64> { Ok(x.f_abs()?.f_sum(Kind::Double)?.f_double_value(&[])?) };
-        let changes = conditions.windows(2).map(|pair| Ok(sum(pair[1].f_sub(&pair[0])?)? / sum(pair[0].shallow_clone())?));
-        [Ok(0.0)].into_iter().chain(changes).collect()
+        flexcache::changes(&link.download(&conditions)?.f_to_kind(Kind::Float)?)
     }
 
     /// One step of `denoising`. After an error it is as far as it was before.

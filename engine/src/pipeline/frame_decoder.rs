@@ -3,11 +3,11 @@
 use engine_protocol::{Config, Transfers, VaeSpec};
 use tch::Tensor;
 
-use super::link::{Link, bytes_of};
+use super::link::Link;
 use super::loading::Loadable;
 use crate::error::Result;
 use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
-use crate::weights::{Groups, kind_of};
+use crate::weights::{Groups, bytes_of, kind_of};
 
 /// A VAE's decoder with its weights.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use crate::attribution::{Purpose, within};
 use crate::compute_device::ComputeDevice;
 use crate::error::Result;
 use crate::memory::Traffic;
+use crate::weights::bytes_of;
 
 /// The way to what computes, and back.
 #[derive(Debug)]
@@ -54,9 +55,4 @@ impl Link {
         let Traffic { h2d_bytes, not_page_locked } = weights.map(Loadable::traffic).fold(Traffic::default(), Traffic::plus);
         Transfers { h2d_bytes: self.transfers.h2d_bytes + h2d_bytes, not_page_locked, ..self.transfers }
     }
-}
-
-/// Bytes of a tensor's elements.
-pub(super) fn bytes_of(tensor: &Tensor) -> u64 {
-    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }

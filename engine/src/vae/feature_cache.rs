@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::slots::{Chunk, Slots};
 use crate::attribution::{Purpose, within};
 use crate::error::Result;
+use crate::weights::bytes_of;
 
 /// What crossed between device and host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -168,8 +169,4 @@ impl FeatureCache {
 /// Bytes that cross when `frame` is copied to or from where `other` is.
 fn crossed_bytes(frame: &Tensor, other: &Tensor) -> u64 {
     if frame.device() == other.device() { 0 } else { bytes_of(frame) }
-}
-
-fn bytes_of(tensor: &Tensor) -> u64 {
-    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }

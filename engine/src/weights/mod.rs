@@ -32,5 +32,6 @@ pub use shared::shared;
 pub use source::Source;
 pub(crate) use source::check_stored;
 pub use store::TensorStore;
+pub(crate) use types::bytes_of;
 pub use types::{Precision, WeightTypes, kind_of};
 pub use waiting::WaitingGroup;

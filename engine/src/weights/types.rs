@@ -1,7 +1,7 @@
 //! In which types weights compute and wait.
 
 use engine_protocol::{Config, Dtype, WeightDtype};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// libtorch's name of a type.
 pub fn kind_of(dtype: Dtype) -> Kind {
@@ -10,6 +10,11 @@ pub fn kind_of(dtype: Dtype) -> Kind {
         Dtype::Bf16 => Kind::BFloat16,
         Dtype::Fp16 => Kind::Half,
     }
+}
+
+/// Bytes of a tensor's elements.
+pub(crate) fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }
 
 /// In which type a parameter is stored.
