@@ -51,7 +51,7 @@ pub enum Event {
         /// How long it took.
         secs: Option<Secs>,
         /// It left out blocks, by what a cache has kept.
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "crate::record::is_false")]
         reused: bool,
     },
     /// How many steps a cache lets be left out, said before the first of them.
@@ -113,9 +113,4 @@ pub enum Event {
         /// What happened, where, and what to do.
         message: String,
     },
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn is_false(value: &bool) -> bool {
-    !value
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Device, Flexcache, WeightDtype};
+use crate::{Config, Device, WeightDtype};
 
 /// How near the video of a case is to the one of the same seed that gives nothing up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,19 +23,7 @@ pub struct Quality {
 impl Config {
     /// The same without what gives up quality: a cache of sampler steps, weights in 8 bits. None where nothing does.
     pub fn exact(&self) -> Option<Self> {
-        let exact = Self {
-            flexcache: Flexcache::None,
-            flexcache_threshold: None,
-            flexcache_speedup: None,
-            flexcache_warmup: None,
-            flexcache_cooldown: None,
-            flexcache_interval: None,
-            flexcache_order: None,
-            flexcache_block: None,
-            flexcache_offload: None,
-            weight_dtype: WeightDtype::AsStored,
-            ..self.clone()
-        };
+        let exact = Self { weight_dtype: WeightDtype::AsStored, ..self.clone() }.without_flexcache();
         (exact != *self).then_some(exact)
     }
 }

@@ -55,12 +55,26 @@ impl Published {
 }
 
 impl Config {
+    /// The same without a cache, and with nothing that means something with one alone.
+    pub(crate) fn without_flexcache(self) -> Self {
+        Self {
+            flexcache: Flexcache::None,
+            flexcache_threshold: None,
+            flexcache_speedup: None,
+            flexcache_warmup: None,
+            flexcache_cooldown: None,
+            flexcache_interval: None,
+            flexcache_order: None,
+            flexcache_block: None,
+            flexcache_offload: None,
+            ..self
+        }
+    }
+
     pub(super) fn resolve_flexcache(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
         let cache = self.flexcache;
         if !cache.is_any() {
-            (self.flexcache_threshold, self.flexcache_speedup) = (None, None);
-            (self.flexcache_warmup, self.flexcache_cooldown, self.flexcache_interval) = (None, None, None);
-            (self.flexcache_order, self.flexcache_block, self.flexcache_offload) = (None, None, None);
+            *self = self.clone().without_flexcache();
             return Ok(());
         }
         self.flexcache_speedup = self.flexcache_speedup.filter(|_| cache.is_known_before());
