@@ -1,5 +1,7 @@
 //! The text encoder as a component.
 
+use std::cell::OnceCell;
+
 use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, OffloadTextEncoder, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, prompts};
@@ -13,12 +15,12 @@ pub const KEY: &str = "text_encoder";
 #[derive(Debug)]
 pub(super) struct TextEncoderComponent<'a> {
     model: &'a ModelSpec,
-    groups: Vec<Group>,
+    groups: OnceCell<Vec<Group>>,
 }
 
 impl<'a> TextEncoderComponent<'a> {
     pub(super) fn new(model: &'a ModelSpec) -> Self {
-        Self { model, groups: TextEncoder::groups(&model.text_encoder) }
+        Self { model, groups: OnceCell::new() }
     }
 
     /// What a pass over the configuration's prompts holds beside the weights, wherever it computes.
@@ -49,7 +51,7 @@ impl Component for TextEncoderComponent<'_> {
     }
 
     fn groups(&self) -> &[Group] {
-        &self.groups
+        self.groups.get_or_init(|| TextEncoder::groups(&self.model.text_encoder))
     }
 
     /// transformers writes the embedding table under either name, or under both.

@@ -1,5 +1,7 @@
 //! The transformer as a component, or each of a pool's two.
 
+use std::cell::OnceCell;
+
 use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, batch, latent_bytes, number_bytes, prompt_embedding_bytes};
@@ -19,13 +21,13 @@ pub(super) struct TransformerComponent<'a> {
     key: &'static str,
     name: &'static str,
     seed_number: i64,
-    groups: Vec<Group>,
+    groups: OnceCell<Vec<Group>>,
 }
 
 impl<'a> TransformerComponent<'a> {
     /// The transformers of `model`, in the order in which they are used.
     pub(super) fn all(model: &'a ModelSpec) -> Vec<Self> {
-        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: groups(model, key) };
+        let one = |key, name, seed_number| Self { model, key, name, seed_number, groups: OnceCell::new() };
         match model.pool {
             None => vec![one(KEY, "transformer", 1)],
             Some(_) => vec![one(KEY, "high-noise transformer", 1), one(LOW_NOISE_KEY, "low-noise transformer", 3)],
@@ -72,7 +74,7 @@ impl Component for TransformerComponent<'_> {
     }
 
     fn groups(&self) -> &[Group] {
-        &self.groups
+        self.groups.get_or_init(|| groups(self.model, self.key))
     }
 
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {

@@ -1,5 +1,7 @@
 //! The VAE as a component: its decoder makes the frames.
 
+use std::cell::OnceCell;
+
 use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
@@ -14,12 +16,12 @@ pub const KEY: &str = "vae";
 #[derive(Debug)]
 pub(super) struct VaeComponent<'a> {
     model: &'a ModelSpec,
-    groups: Vec<Group>,
+    groups: OnceCell<Vec<Group>>,
 }
 
 impl<'a> VaeComponent<'a> {
     pub(super) fn new(model: &'a ModelSpec) -> Self {
-        Self { model, groups: vae::groups(&model.vae) }
+        Self { model, groups: OnceCell::new() }
     }
 }
 
@@ -41,7 +43,7 @@ impl Component for VaeComponent<'_> {
     }
 
     fn groups(&self) -> &[Group] {
-        &self.groups
+        self.groups.get_or_init(|| vae::groups(&self.model.vae))
     }
 
     /// The encoder's: the way back, from a video to latents.
