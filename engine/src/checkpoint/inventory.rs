@@ -189,8 +189,8 @@ fn fault(stored: &StoredComponent, name: &str, param: &Param) -> Option<Error> {
 }
 
 /// Tensors with their full names.
-fn named(groups: &[Group]) -> impl Iterator<Item = (String, Param)> + use<'_> {
-    groups.iter().flat_map(|group| group.params.iter().map(|param| (format!("{}{}", group.prefix, param.name), param.clone())))
+pub(super) fn named(groups: &[Group]) -> impl Iterator<Item = (String, Param)> + use<'_> {
+    groups.iter().flat_map(|group| group.params.iter().map(|param| (group.key(param), param.clone())))
 }
 
 /// The name of a type as people write it.

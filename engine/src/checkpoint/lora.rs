@@ -9,6 +9,7 @@ use std::path::Path;
 
 use engine_protocol::{LoraFile, Noise};
 
+use super::inventory::named;
 use super::opened::Checkpoint;
 use super::original_names;
 use crate::components::{self, Component, LOW_NOISE_TRANSFORMER, TRANSFORMER};
@@ -177,9 +178,7 @@ struct Names {
 
 impl Names {
     fn of(component: &dyn Component) -> Self {
-        let groups = component.groups();
-        let all = groups.iter().flat_map(|group| group.params.iter().map(|param| (group.key(param), param.clone())));
-        let params: BTreeMap<String, Param> = all.collect();
+        let params: BTreeMap<String, Param> = named(component.groups()).collect();
         let layers = params.keys().filter_map(|name| name.strip_suffix(".weight"));
         let in_one = layers.flat_map(|layer| {
             let names = [Some(layer.to_owned()), original_names::transformer_layer(layer)];

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use engine_protocol::unfinished;
+
 use super::ffi;
 use crate::attribution;
 use crate::error::{Error, Result};
@@ -26,8 +28,7 @@ pub(crate) fn start() -> Result<()> {
 /// # Errors
 /// libtorch's, and where the file cannot be written.
 pub(crate) fn write(path: &Path) -> Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
+    let unfinished = unfinished(path);
     let bytes = ffi::snapshot()?;
     let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
     written.map_err(|error| Error::file(path, error))

@@ -1,7 +1,7 @@
 //! What was live at the peak. A snapshot has what is live at its end, and the events that led there. The file is read twice: once to find the peak of each GPU, and once
 //! more up to there. What is held in between: the live allocations, and who asked for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -112,7 +112,7 @@ pub(crate) fn peaks(path: &Path) -> Result<Vec<Peak>, Error> {
         .keys()
         .copied()
         .chain(endings.keys().copied())
-        .collect::<std::collections::BTreeSet<_>>()
+        .collect::<BTreeSet<_>>()
         .into_iter()
         .map(|device| peak_of(path, device, courses.remove(&device).unwrap_or_default(), endings.remove(&device).unwrap_or_default()))
         .collect()

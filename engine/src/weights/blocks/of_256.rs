@@ -128,8 +128,7 @@ pub(super) fn pack_q3_k(values: &Tensor) -> Result<Tensor> {
     let values = in_parts(values, 16)?;
     let (parts, scales, whole) = scales_to(&values, -4.0, 32, 32)?;
     let numbers = rounded(&values, &scales, [-4, 3], 4)?.f_view([-1, 256])?;
-    let parts = [gathered(&low(&parts, 4)?, 8, 4)?, gathered(&high(&parts, 4)?, 4, 2)?];
-    let [lows, tops] = parts;
+    let (lows, tops) = (gathered(&low(&parts, 4)?, 8, 4)?, gathered(&high(&parts, 4)?, 4, 2)?);
     Ok(Tensor::f_cat(&[gathered(&high(&numbers, 2)?, 32, 1)?, gathered(&low(&numbers, 2)?, 32, 2)?, lows, tops, whole], 1)?)
 }
 
@@ -163,6 +162,6 @@ pub(super) fn pack_iq4_xs(values: &Tensor) -> Result<Tensor> {
     let values = in_parts(values, 8)?;
     let (parts, scales, whole) = scales_to(&values, -127.0, 32, 32)?;
     let numbers = nearest_steps(&values.f_div(&scales)?.f_nan_to_num(0.0, 0.0, 0.0)?)?.f_view([-1, 256])?;
-    let [lows, tops] = [gathered(&low(&parts, 4)?, 1, 4)?, gathered(&high(&parts, 4)?, 1, 2)?];
+    let (lows, tops) = (gathered(&low(&parts, 4)?, 1, 4)?, gathered(&high(&parts, 4)?, 1, 2)?);
     Ok(Tensor::f_cat(&[whole, tops, lows, gathered(&numbers, 16, 4)?], 1)?)
 }
