@@ -57,7 +57,7 @@ impl Quick<'_> {
         self.answer_by(&self.predicted(fixed)?)
     }
 
-    /// For each of these settings, two at a time. All are planned at once: to start the worker takes longer than a dozen plans.
+    /// For each of these settings, side by side. All are planned at once: to start the worker takes longer than a dozen plans.
     pub(crate) fn answers(&self, all: &[Vec<(String, Value)>]) -> Result<Vec<QuickAnswer>, Error> {
         let ladders = all.iter().map(|fixed| self.ladders(fixed)).collect::<Result<Vec<_>, Error>>()?;
         let counts: Vec<usize> = ladders.iter().map(Vec::len).collect();

@@ -27,7 +27,9 @@ pub(crate) fn run(arguments: &QualityArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::choose(wanted)?;
     refuse_virtual(&testbed)?;
     let interrupt = Interrupt::listen()?;
-    let code = measure(dir, &run, &testbed, &interrupt)?;
+    let models = run.manifest.models.iter().cloned().fold(Models::load()?, Models::with);
+    let launcher = Launcher::find(testbed.device)?;
+    let code = measure(dir, &run, &mut Videos::new(&testbed, &launcher, &models, &interrupt)?)?;
     let run = reports::load(dir)?;
     reports::write(&Summary::of(&run), dir)?;
     if arguments.json {
@@ -50,14 +52,11 @@ pub(crate) fn refuse_virtual(testbed: &Testbed) -> Result<(), Error> {
 }
 
 /// Measures the quality of each case of `run` that gives some up and whose quality is not known, and keeps it in the run directory.
-pub(crate) fn measure(dir: &Path, run: &Run, testbed: &Testbed, interrupt: &Interrupt) -> Result<ExitCode, Error> {
+pub(crate) fn measure(dir: &Path, run: &Run, videos: &mut Videos<'_>) -> Result<ExitCode, Error> {
     let is_open = |case: &str| run.quality.iter().all(|known| known.case != case);
     let fitting = run.records.iter().filter(|record| record.outcome == Outcome::Ok && is_open(&record.case));
     let lossy: Vec<(&str, &Config, Config)> =
         fitting.filter_map(|record| Some((record.case.as_str(), &record.config, record.config.exact()?))).collect();
-    let models = run.manifest.models.iter().cloned().fold(Models::load()?, Models::with);
-    let launcher = Launcher::find(testbed.device)?;
-    let mut videos = Videos::new(testbed, &launcher, &models, interrupt)?;
     let mut known: Vec<Quality> = run.quality.clone();
     let mut code = ExitCode::Done;
     for (place, (case, config, exact)) in lossy.iter().enumerate() {

@@ -23,6 +23,7 @@ use crate::json;
 use crate::live::Live;
 use crate::model::Models;
 use crate::progress::{Progress, Reached};
+use crate::quality::Videos;
 use crate::run_store::RunStore;
 use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
@@ -102,7 +103,6 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let schedule = Schedule { gpus: &testbeds.several, snapshots, ..Schedule::new(testbed, &launcher, &models, limits, &interrupt) };
     let (schedule, open, hopeless) = prepare(schedule, &open, &store.run().records)?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
-    let mut has_quality = true;
     let progress = Progress::new(open.len(), "cases").expecting(schedule.forecasts.secs_of_all(&open));
     let ran = schedule.run(&open, &progress, |record| {
         store.append(record)?;
@@ -112,10 +112,11 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     progress.finish();
     // The weights that cases shared go with it.
     drop(schedule);
-    if arguments.quality && ran.is_ok() && !interrupt.is_wanted() {
-        let code = quality::measure(store.dir(), &store.run(), testbed, &interrupt)?;
-        has_quality = code == ExitCode::Done;
-    }
+    let measured = if arguments.quality && ran.is_ok() && !interrupt.is_wanted() {
+        Videos::new(testbed, &launcher, &models, &interrupt).and_then(|mut videos| quality::measure(store.dir(), &store.run(), &mut videos))
+    } else {
+        Ok(ExitCode::Done)
+    };
     // What is recorded gets its report, even where something went wrong.
     let run = store.run();
     let summary = Summary::of(&run);
@@ -123,10 +124,11 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     // Why cases are missing is said before what that did to the report.
     ran.and(written)?;
     run_answer::tell(&summary, store.dir(), arguments.form)?;
+    let measured = measured?;
     let code = if interrupt.is_wanted() && run.missing() > 0 {
         tell!("Interrupted: {} of {} cases have not run. Go on with:\n  {}", run.missing(), cases.len(), resume_line(store.dir()));
         ExitCode::Interrupted
-    } else if run.has_failures() || !has_quality {
+    } else if run.has_failures() || measured != ExitCode::Done {
         ExitCode::CasesFailed
     } else {
         ExitCode::Done

@@ -49,9 +49,9 @@ impl<'a> Videos<'a> {
         };
         let path = self.scratch.path().join("case.safetensors");
         self.make(case, config, &path)?;
-        let compared = compared(case, &path, &reference);
-        std::fs::remove_file(&path).map_err(|error| Error::Fault(format!("{}: {error}", path.display())))?;
-        compared.map(|quality| Quality { device: self.testbed.device, ..quality })
+        let compared = self.compared(case, &path, &reference);
+        std::fs::remove_file(&path).map_err(|error| Error::io(&path, error))?;
+        compared
     }
 
     /// Makes a video.
@@ -69,28 +69,28 @@ impl<'a> Videos<'a> {
         let why = record.error.unwrap_or_else(|| record.outcome.name().into());
         Err(Error::Fault(format!("{case}: its quality is not known, since its video was not made: {why}")))
     }
-}
 
-/// How near one video is to another of the same size.
-fn compared(case: &str, path: &Path, reference: &Path) -> Result<Quality, Error> {
-    let (mut ours, mut theirs) = (Numbers::open(path)?, Numbers::open(reference)?);
-    let (latents, exact_latents) = (ours.latents()?, theirs.latents()?);
-    if latents.len() != exact_latents.len() || ours.frames() != theirs.frames() || ours.frames() == 0 {
-        return Err(Error::Fault(format!("{case}: the two videos are of different sizes")));
+    /// How near one video is to another of the same size.
+    fn compared(&self, case: &str, path: &Path, reference: &Path) -> Result<Quality, Error> {
+        let (mut ours, mut theirs) = (Numbers::open(path)?, Numbers::open(reference)?);
+        let (latents, exact_latents) = (ours.latents()?, theirs.latents()?);
+        if latents.len() != exact_latents.len() || ours.frames() != theirs.frames() || ours.frames() == 0 {
+            return Err(Error::Fault(format!("{case}: the two videos are of different sizes")));
+        }
+        let energy: f64 = exact_latents.iter().map(|value| f64::from(*value).powi(2)).sum();
+        let (mut error, mut values, mut similarity) = (0.0, 0, 0.0);
+        for index in 0..ours.frames() {
+            let (frame, exact) = (ours.frame(index)?, theirs.frame(index)?);
+            error += squared_error(&frame.values, &exact.values);
+            values += frame.values.len();
+            similarity += ssim(&frame, &exact);
+        }
+        Ok(Quality {
+            case: case.to_owned(),
+            device: self.testbed.device,
+            psnr_db: psnr(error / values as f64),
+            ssim: similarity / ours.frames() as f64,
+            latents_error: (squared_error(&latents, &exact_latents) / energy).sqrt(),
+        })
     }
-    let energy: f64 = exact_latents.iter().map(|value| f64::from(*value).powi(2)).sum();
-    let (mut error, mut values, mut similarity) = (0.0, 0, 0.0);
-    for index in 0..ours.frames() {
-        let (frame, exact) = (ours.frame(index)?, theirs.frame(index)?);
-        error += squared_error(&frame.values, &exact.values);
-        values += frame.values.len();
-        similarity += ssim(&frame, &exact);
-    }
-    Ok(Quality {
-        case: case.to_owned(),
-        device: engine_protocol::Device::Cpu,
-        psnr_db: psnr(error / values as f64),
-        ssim: similarity / ours.frames() as f64,
-        latents_error: (squared_error(&latents, &exact_latents) / energy).sqrt(),
-    })
 }
