@@ -50,7 +50,8 @@ impl Served {
 
     /// The same on a terminal, with that worker.
     fn on_terminal(place: &Place, arguments: &[&str], worker: &str) -> Self {
-        let line = format!("{} {}", executable("lowmem").display(), arguments.join(" "));
+        // A shell that stays would get the Ctrl-C too, and end by it whatever lowmem does.
+        let line = format!("exec {} {}", executable("lowmem").display(), arguments.join(" "));
         let mut command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).env("LOWMEM_WORKER", place.worker(worker)).current_dir(place.path(""));
         let mut child =
