@@ -6,7 +6,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use engine::transformer::Transformer;
-use engine::vae::{Decoding, FrameSink, VaeDecoder, decode_video};
+use engine::vae::{FrameSink, Pieces, VaeDecoder, decode_video};
 use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
 use engine_protocol::{AttnType, ModelSpec};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             output = Some(transformer.forward(&mut shared, inputs.get("latents"), TIMESTEP, inputs.get("prompt"))?);
         } else {
             let mut frames = Frames::default();
-            let decoding = Decoding::in_chunks(TEMPORAL_CHUNK);
+            let decoding = Pieces::in_chunks(TEMPORAL_CHUNK);
             decode_video(&decoder, &shared.weights[&engine::vae::DECODER], inputs.get("latents"), decoding, &mut frames, &mut |_, _| ())?;
             output = Some(Tensor::f_cat(&frames.chunks, 0)?.f_permute([3, 0, 1, 2])?);
         }

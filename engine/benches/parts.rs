@@ -68,7 +68,7 @@ fn unipc_step(criterion: &mut Criterion) {
     let sample = Tensor::randn([1, 16, 21, 60, 104], (Kind::Float, Device::Cpu));
     criterion.bench_function("unipc, four steps", |bencher| {
         bencher.iter(|| {
-            let mut sampler = Scheduler::new(Sampler::Unipc, 4, 5.0);
+            let mut sampler = Scheduler::new(Sampler::Unipc, 4, 5.0, 0);
             (0..4).fold(sample.shallow_clone(), |current, _| sampler.step(&sample, &current).expect("it runs"))
         });
     });

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::flexcache;
 use crate::memory::{Room, predict_from, predict_host, settle};
 use crate::operation_times;
-use crate::pipeline::{Denoising, Pipeline, PromptEmbeddings};
+use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
 use crate::stages::{Say, Stages, other_failure};
 use crate::video::{Discard, VideoFile, VideoShape};
 use crate::weights::kind_of;
@@ -25,7 +25,8 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);
-    let mut case = Case { request, device, room, config, prompts: None, denoising: None };
+    let stills = Stills::of(&config, &request.model).map_err(outside_stages)?;
+    let mut case = Case { request, device, room, config, stills, prompts: None, image: None, denoising: None };
     let ending = case.run(say);
     operation_times::finish().map_err(outside_stages)?;
     if let (Some(path), true) = (&request.snapshot, device.is_gpu()) {
@@ -46,8 +47,12 @@ struct Case<'a> {
     room: Room<'a>,
     /// With nothing in it left to the machine.
     config: Config,
+    /// The pictures that the video begins and ends with, where it does.
+    stills: Option<Stills>,
     /// On the CPU, where the case may go on without the pipeline that made them.
     prompts: Option<PromptEmbeddings>,
+    /// Until a denoising has it.
+    image: Option<ImageCondition>,
     denoising: Option<Denoising>,
 }
 
@@ -79,8 +84,14 @@ impl Case<'_> {
         let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone()).with_disk(self.room.disk());
 
         if first <= Stage::Denoise {
-            let is_encoded = first == Stage::Denoise;
+            let is_encoded = first > Stage::Encode;
             let prompts = if is_encoded { None } else { Some(stages.run(Stage::Encode, say, |_| self.encode(&mut pipeline))?) };
+            if first <= Stage::EncodeImage
+                && let Some(stills) = &self.stills
+            {
+                self.image =
+                    Some(stages.run(Stage::EncodeImage, say, |say| pipeline.encode_image(stills, progress(Stage::EncodeImage, say)))?);
+            }
             stages.run(Stage::Denoise, say, |say| self.denoise(&mut pipeline, prompts, stages, say))?;
         }
 
@@ -92,6 +103,7 @@ impl Case<'_> {
     fn first_stage(&self) -> Stage {
         match (&self.prompts, &self.denoising) {
             (_, Some(denoising)) if denoising.is_over() => Stage::Decode,
+            (Some(_), None) if self.stills.is_some() && self.image.is_none() => Stage::EncodeImage,
             (Some(_), _) => Stage::Denoise,
             (None, _) => Stage::Encode,
         }
@@ -127,7 +139,7 @@ impl Case<'_> {
             Some(denoising) => denoising,
             none => {
                 let noise = pipeline.noise()?;
-                none.insert(pipeline.begin(noise)?)
+                none.insert(pipeline.begin(self.image.take(), noise)?)
             }
         };
         if let Some(turns) = denoising.turns() {
@@ -143,7 +155,7 @@ impl Case<'_> {
 
     fn decode(&self, pipeline: &mut Pipeline, say: Say<'_>) -> Result<()> {
         let latents = self.denoising.as_ref().expect("denoised before it is decoded").latents();
-        let progress = |done, total| say(Event::Progress { stage: Stage::Decode, done: done as u32, total: total as u32 });
+        let progress = progress(Stage::Decode, say);
         let Some(path) = &self.request.output else { return pipeline.decode(latents, &mut Discard, progress) };
         let mut video = VideoFile::create(path, VideoShape::of(&self.config, &self.request.model), latents)?;
         pipeline.decode(latents, &mut video, progress)?;
@@ -184,6 +196,11 @@ impl Case<'_> {
             }
         }
     }
+}
+
+/// Tells of each part of `stage` that is done.
+fn progress(stage: Stage, say: Say<'_>) -> impl FnMut(usize, usize) {
+    move |done, total| say(Event::Progress { stage, done: done as u32, total: total as u32 })
 }
 
 /// Makes the device ready.

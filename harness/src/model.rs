@@ -5,6 +5,14 @@ use engine_protocol::{Dtype, ModelSpec, TextEncoderSpec, TransformerSpec};
 use crate::data;
 use crate::error::Error;
 
+/// Models of our own, made small: they have no checkpoint, and nobody wants videos of them.
+const MADE_SMALL: [&str; 2] = ["wan-tiny", "wan-tiny-i2v"];
+
+/// Whether the model `name` is one of our own, made small.
+pub(crate) fn is_made_small(name: &str) -> bool {
+    MADE_SMALL.contains(&name)
+}
+
 /// All models, by name.
 #[derive(Debug)]
 pub(crate) struct Models(Vec<ModelSpec>);

@@ -196,6 +196,7 @@ fn memory() -> Vec<Column> {
     };
     let stages = [
         (Stage::Encode, "encode_peak_allocated_bytes", "encode_peak_reserved_bytes"),
+        (Stage::EncodeImage, "encode_image_peak_allocated_bytes", "encode_image_peak_reserved_bytes"),
         (Stage::Denoise, "denoise_peak_allocated_bytes", "denoise_peak_reserved_bytes"),
         (Stage::Decode, "decode_peak_allocated_bytes", "decode_peak_reserved_bytes"),
     ];
@@ -281,9 +282,10 @@ macro_rules! host_columns {
     };
 }
 
-const HOST_OF_STAGES: [(Stage, [&str; 4]); 4] = [
+const HOST_OF_STAGES: [(Stage, [&str; 4]); 5] = [
     host_columns!(Stage::Load, "load"),
     host_columns!(Stage::Encode, "encode"),
+    host_columns!(Stage::EncodeImage, "encode_image"),
     host_columns!(Stage::Denoise, "denoise"),
     host_columns!(Stage::Decode, "decode"),
 ];
@@ -308,6 +310,7 @@ fn times() -> Vec<Column> {
     let range = |r: &RunRecord| total_secs(r).filter(|secs| secs.is_interval());
     vec![
         of("text_encode_secs", "s", "Prompt to prompt embedding.", |r| secs(r.stage_secs(Stage::Encode))),
+        of("image_encode_secs", "s", "Picture to latents, where the video begins with one.", |r| secs(r.stage_secs(Stage::EncodeImage))),
         of("denoise_secs", "s", "All sampler steps; where fewer ran, each of the others counts as `step_secs`.", |r| {
             secs(r.denoise_secs())
         }),

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use engine_protocol::RunRecord;
+use engine_protocol::{RunRecord, Stage};
 
 use crate::verdict::{Verdict, nearest_by_ram, nearest_miss};
 
 /// Each memory level of a model and resolution, lowest first, with the case to show for it.
 pub(crate) fn shown_cases<'run>(verdict: &Verdict<'run>) -> Vec<(u8, Option<&'run RunRecord>)> {
     levels(verdict.records.iter().copied()).into_iter().map(|level| (level, shown_case(verdict, level))).collect()
+}
+
+/// The stages that some cases may have, in order: of all videos, and of those that begin with a picture where one does.
+pub(crate) fn stages<'a>(mut records: impl Iterator<Item = &'a RunRecord>) -> Vec<Stage> {
+    let has_image = records.any(|record| record.stage(Stage::EncodeImage).is_some() || record.failed_stage == Some(Stage::EncodeImage));
+    Stage::ALL.into_iter().filter(|&stage| has_image || stage != Stage::EncodeImage).collect()
 }
 
 /// The memory levels of some cases, each once, lowest first.

@@ -47,6 +47,7 @@ fn the_scheduler_says_how_to_sample() {
     };
     assert_eq!(sampling("UniPCMultistepScheduler", "\"x\": 1"), (Sampler::Unipc, 3.0));
     assert_eq!(sampling("FlowMatchEulerDiscreteScheduler", "\"shift\": 8.0"), (Sampler::Euler, 8.0));
+    assert_eq!(sampling("FlowMatchLCMScheduler", "\"shift\": 5.0"), (Sampler::Lcm, 5.0));
     assert_eq!(sampling("DPMSolverMultistepScheduler", "\"x\": 1"), (Sampler::Dpmpp, 3.0));
 }
 
@@ -89,6 +90,10 @@ fn the_vae_of_wan2_2_in_its_own_layout() {
     let folder = Folder::of("original");
     fs::remove_file(folder.file("Wan2.1_VAE.pth")).unwrap();
     fs::copy(fixture("Wan2.2_VAE.pth"), folder.file("Wan2.2_VAE.pth")).unwrap();
+    let said = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(said.contains("it makes 16 channels, and the VAE's latents have 48: the two are not of one model"), "{said}");
+    folder.edit("config.json", "\"in_dim\": 16", "\"in_dim\": 48");
+    folder.edit("config.json", "\"out_dim\": 16", "\"out_dim\": 48");
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let vae = &checkpoint.model().vae;
     assert_eq!((vae.residual, vae.z_dim, vae.patch_size, vae.decoder_base_dim, vae.num_res_blocks), (true, 48, 2, Some(2), 2));
@@ -112,7 +117,7 @@ fn with_one_more(name: &str) -> Checkpoint {
 #[test]
 fn what_would_be_left_out_is_named_and_refused() {
     for (name, what) in [
-        ("img_emb.proj.0.bias", "it is a model that takes an image"),
+        ("img_emb.proj.0.bias", "it is a model that sees a picture by CLIP"),
         ("blocks.0.ffn.0.lora_A.weight", "it holds changes to weights (LoRA)"),
         ("something.else", "what they are for is not known"),
     ] {

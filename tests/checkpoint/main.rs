@@ -5,6 +5,7 @@ mod folder;
 mod fuzz;
 mod gguf;
 mod hostile;
+mod image_to_video;
 mod in_blocks;
 mod layouts;
 mod lora;

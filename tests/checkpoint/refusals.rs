@@ -88,11 +88,11 @@ fn rewrite(folder: &Folder, name: &str, change: impl Fn(&str, Dtype, &[usize]) -
 )]
 #[case::image_to_video(
     |folder: &Folder| folder.edit("transformer/config.json", "\"image_dim\": null", "\"image_dim\": 1280"),
-    &["transformer/config.json", "image_dim: is 1280, and only null is supported (text to video)"],
+    &["transformer/config.json", "image_dim: it sees a picture by CLIP, and the image encoder is missing"],
 )]
 #[case::another_pipeline(
     |folder: &Folder| folder.edit("model_index.json", "\"WanPipeline\"", "\"FluxPipeline\""),
-    &["model_index.json", "_class_name: is \"FluxPipeline\", and only \"WanPipeline\" is supported"],
+    &["model_index.json", "_class_name: is `FluxPipeline`: WanPipeline and WanImageToVideoPipeline are supported"],
 )]
 #[case::unknown_scheduler(
     |folder: &Folder| folder.edit("scheduler/scheduler_config.json", "UniPCMultistepScheduler", "LCMScheduler"),
@@ -149,7 +149,7 @@ fn in_the_layout_of_diffusers(#[case] damage: fn(&Folder), #[case] parts: &[&str
 )]
 #[case::image_to_video(
     |folder: &Folder| folder.edit("config.json", "\"t2v\"", "\"i2v\""),
-    &["config.json", "model_type: is `i2v`, and only text to video is supported"],
+    &["config.json", "model_type: is `i2v`, and its channels are those of text to video"],
 )]
 #[case::heads_that_do_not_divide(|folder: &Folder| folder.edit("config.json", "\"num_heads\": 2", "\"num_heads\": 5"), &["config.json", "dim: 24 cannot be split over 5 heads"])]
 fn in_the_original_layout(#[case] damage: fn(&Folder), #[case] parts: &[&str]) {

@@ -23,6 +23,7 @@ mod generated;
 mod graphs;
 mod host_memory;
 mod hostile_workers;
+mod image_to_video;
 mod interrupt;
 mod json;
 mod kills;

@@ -26,6 +26,7 @@ fn the_commands_of_the_readme_work() {
         let folder = tempfile::tempdir().expect("a folder");
         let checkpoint = root().join("tests/fixtures/checkpoint/diffusers");
         std::os::unix::fs::symlink(checkpoint, folder.path().join(CHECKPOINT)).expect("a link");
+        std::os::unix::fs::symlink(root().join("tests/fixtures/picture.png"), folder.path().join("cat.png")).expect("a link");
         let is_about_files = block.contains("--out") || block.contains(CHECKPOINT);
         let here = if is_about_files { folder.path().to_owned() } else { root() };
         for command in block.lines() {

@@ -53,6 +53,18 @@ fn a_sweep_is_over_the_weights_that_are_named() {
     let arguments = ["sweep", definition.to_str().expect("a path"), "--device", "cpu", "--out"];
     let assert = lowmem().args(arguments).arg(place.path("run")).arg("--checkpoint").arg(checkpoint()).assert().success();
     assert!(stdout(&assert).contains("original at 48x32, 5 frames"), "{}", stdout(&assert));
+    assert!(stderr(&assert).contains("the model is that of the weights that are named"), "{}", stderr(&assert));
+    // The definition may name them too.
+    let path = checkpoint().display().to_string();
+    let definition = place.file("b.yaml", &format!("model: {path}\nresolution: 48x32\nframes: 5\nsteps: 2\nlow_mem_level: 3\n"));
+    let arguments = ["sweep", definition.to_str().expect("a path"), "--device", "cpu", "--out"];
+    let assert = lowmem().args(arguments).arg(place.path("named")).assert().success();
+    assert!(stdout(&assert).contains("original at 48x32, 5 frames"), "{}", stdout(&assert));
+    let model = format!("model={path}");
+    let refused = lowmem().args(["plan", &model, "--checkpoint", &path]).assert().code(2);
+    assert!(stderr(&refused).contains("names weights, and so do files or --checkpoint"), "{}", stderr(&refused));
+    let refused = lowmem().args(["plan", "model=./nowhere"]).assert().code(2);
+    assert!(stderr(&refused).contains("./nowhere: no such folder or file"), "{}", stderr(&refused));
     let refused = lowmem().args(["plan", "--checkpoint"]).arg(checkpoint()).args(["--model", "wan2.1-t2v-14b"]).assert().code(2);
     assert!(stderr(&refused).contains("that is original, not wan2.1-t2v-14b: leave the model out"), "{}", stderr(&refused));
 }

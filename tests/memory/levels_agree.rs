@@ -21,7 +21,7 @@ pub(crate) fn run_as(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipelin
     let (mut pipeline, config) = load(settings, change);
     let prompts = pipeline.encode(&tokens("a cat"), &tokens(&config.negative_prompt)).expect("encodes");
     let noise = pipeline.noise().expect("noise");
-    let latents = pipeline.denoise(&prompts, noise, |_, _| ()).expect("denoises");
+    let latents = pipeline.denoise(&prompts, None, noise, |_, _| ()).expect("denoises");
     let mut video = VideoCanvas::new(config.frames, config.resolution.height, config.resolution.width);
     pipeline.decode(&latents, &mut video, |_, _| ()).expect("decodes");
     (latents, video.frames().flatten().copied().collect())
@@ -88,7 +88,7 @@ fn a_denoising_goes_on_at_another_level(#[case] sampler: &str) {
         let kept = pipeline.keep(&prompts).expect("kept");
         let prompts = pipeline.bring_back(&kept).expect("brought back");
         let noise = pipeline.noise().expect("noise");
-        let denoising = denoising.get_or_insert_with(|| pipeline.begin(noise).expect("begun"));
+        let denoising = denoising.get_or_insert_with(|| pipeline.begin(None, noise).expect("begun"));
         for _ in 0..steps {
             pipeline.step(&prompts, denoising).expect("a step");
         }

@@ -9,6 +9,7 @@ mod flag_effects;
 mod from_files;
 mod happens_before;
 mod host_memory;
+mod image_to_video;
 mod left_to_the_machine;
 mod levels_agree;
 mod low_memory_mode;

@@ -47,7 +47,7 @@ fn the_parts_come_to_the_peaks_and_are_what_was_planned() {
             let computes = match stage.stage {
                 Stage::Load => false,
                 Stage::Encode => record.config.low_mem_level < 2,
-                Stage::Denoise | Stage::Decode => true,
+                Stage::EncodeImage | Stage::Denoise | Stage::Decode => true,
             };
             assert_eq!(parts.activations_bytes > 0, computes, "{what}");
             assert_eq!(parts.workspace_bytes >= CUBLAS_WORKSPACE_BYTES, computes, "{what}");

@@ -11,10 +11,12 @@ use lowmem_tests::root;
 use super::sweep::sweep;
 
 /// Each model with the resolutions that it was made for.
-const MODELS: [(&str, &[&str]); 4] = [
+const MODELS: [(&str, &[&str]); 6] = [
     ("wan2.1-t2v-1.3b", &["832x480"]),
     ("wan2.1-t2v-14b", &["832x480", "1280x720"]),
+    ("wan2.1-i2v-14b", &["832x480", "1280x720"]),
     ("wan2.2-t2v-a14b", &["832x480", "1280x720"]),
+    ("wan2.2-i2v-a14b", &["832x480", "1280x720"]),
     ("wan2.2-ti2v-5b", &["1280x704"]),
 ];
 

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::resident::{Fixture, assert_close, device, path};
 
 /// A prompt's tokens without padding.
-fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
+pub(crate) fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
     let padded: Vec<i64> = fixture.tensor(name).view(-1).try_into().unwrap();
     padded.into_iter().take_while(|&token| token != 0).collect()
 }
@@ -30,7 +30,7 @@ fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
 /// Latents of the fixture's prompts and noise.
 fn latents(pipeline: &mut Pipeline, fixture: &Fixture) -> Tensor {
     let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();
-    pipeline.denoise(&prompts, fixture.tensor("input.noise"), |_, _| ()).unwrap()
+    pipeline.denoise(&prompts, None, fixture.tensor("input.noise"), |_, _| ()).unwrap()
 }
 
 #[rstest]
@@ -112,7 +112,7 @@ fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
         let cache = format!("flexcache={cache}");
         let (mut pipeline, _) = load(&model, &[settings, &[&steps, &cache]].concat());
         let prompts = pipeline.encode(&tokens(&fixture, "input.prompt_ids"), &tokens(&fixture, "input.negative_prompt_ids")).unwrap();
-        let mut denoising = pipeline.begin(fixture.tensor("input.noise")).unwrap();
+        let mut denoising = pipeline.begin(None, fixture.tensor("input.noise")).unwrap();
         let mut reused = 0;
         while !denoising.is_over() {
             pipeline.step(&prompts, &mut denoising).unwrap();

@@ -18,13 +18,15 @@ fn every_step_of_every_schedule() {
     let fixture = Fixture::open("scheduler");
     let predictions = fixture.tensor("input.predictions");
     let samplers: Vec<Sampler> = fixture.fact("samplers");
+    // That of the noise which LCM draws.
+    let seed: i64 = fixture.fact("seed");
     let (steps, shifts): (Vec<usize>, Vec<f64>) = (fixture.fact("steps"), fixture.fact("shifts"));
-    assert_eq!(samplers.len(), 3);
+    assert_eq!(samplers.len(), 4);
     let schedules = steps.iter().flat_map(|steps| shifts.iter().map(move |shift| (steps, shift)));
     for (sampler, (&steps, &shift)) in samplers.iter().flat_map(|&sampler| schedules.clone().map(move |schedule| (sampler, schedule))) {
         let case = format!("{}.{steps}.{shift}", sampler.name());
         let output = |name: &str| fixture.tensor(&format!("output.{case}.{name}"));
-        let mut scheduler = Scheduler::new(sampler, steps, shift);
+        let mut scheduler = Scheduler::new(sampler, steps, shift, seed);
         let sigmas: Vec<f32> = output("sigmas").try_into().unwrap();
         assert_eq!(in_fp32(scheduler.sigmas()), sigmas, "{case}: sigmas");
         let timesteps: Vec<f32> = output("timesteps").try_into().unwrap();

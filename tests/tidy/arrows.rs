@@ -21,7 +21,8 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 }
 
 fn ours(manifest: &str) -> Vec<String> {
-    let members = ["engine", "engine-protocol", "harness", "host-memory", "reports", "untrusted", "virtual-gpu", "virtual-gpu-protocol"];
+    let members =
+        ["engine", "engine-protocol", "harness", "host-memory", "picture", "reports", "untrusted", "virtual-gpu", "virtual-gpu-protocol"];
     dependencies(manifest).into_iter().filter(|name| members.contains(&name.as_str())).collect()
 }
 
@@ -30,16 +31,18 @@ fn arrows_point_as_the_architecture_says() {
     assert_eq!(ours("virtual-gpu/protocol"), [""; 0]);
     assert_eq!(ours("host-memory"), [""; 0]);
     assert_eq!(ours("untrusted"), [""; 0]);
+    assert_eq!(ours("picture"), ["untrusted"]);
     assert_eq!(ours("engine/protocol"), ["virtual-gpu-protocol"]);
-    assert_eq!(ours("engine"), ["engine-protocol", "host-memory", "untrusted"]);
+    assert_eq!(ours("engine"), ["engine-protocol", "host-memory", "picture", "untrusted"]);
     assert_eq!(ours("reports"), ["engine-protocol", "untrusted"]);
-    assert_eq!(ours("harness"), ["engine-protocol", "host-memory", "reports", "untrusted", "virtual-gpu-protocol"]);
+    assert_eq!(ours("harness"), ["engine-protocol", "host-memory", "picture", "reports", "untrusted", "virtual-gpu-protocol"]);
     assert_eq!(ours("virtual-gpu"), ["virtual-gpu-protocol"]);
 }
 
 #[test]
 fn only_the_engine_knows_libtorch() {
-    for manifest in ["engine/protocol", "harness", "host-memory", "reports", "untrusted", "virtual-gpu", "virtual-gpu/protocol"] {
+    for manifest in ["engine/protocol", "harness", "host-memory", "picture", "reports", "untrusted", "virtual-gpu", "virtual-gpu/protocol"]
+    {
         let known = dependencies(manifest);
         assert!(!known.contains("tch") && !known.contains("torch-sys"), "{manifest} depends on libtorch");
     }
@@ -48,7 +51,7 @@ fn only_the_engine_knows_libtorch() {
 
 #[test]
 fn models_know_nothing_of_memory_levels() {
-    for folder in ["text_encoder", "transformer", "vae", "attention", "scheduler"] {
+    for folder in ["text_encoder", "image_encoder", "transformer", "vae", "attention", "scheduler"] {
         let folder = root().join("engine/src").join(folder);
         for entry in std::fs::read_dir(&folder).expect("a model's folder") {
             let path = entry.expect("an entry").path();

@@ -21,6 +21,8 @@ pub struct CheckpointFiles {
     pub text_encoder: Option<PathBuf>,
     /// The VAE.
     pub vae: Option<PathBuf>,
+    /// CLIP's vision encoder, of a model that sees pictures by it.
+    pub image_encoder: Option<PathBuf>,
     /// `tokenizer.json` or `spiece.model`.
     pub tokenizer: Option<PathBuf>,
     /// What is added to the transformers.
@@ -100,6 +102,7 @@ impl CheckpointFiles {
             ("low-noise-transformer", &self.low_noise_transformer),
             ("text-encoder", &self.text_encoder),
             ("vae", &self.vae),
+            ("image-encoder", &self.image_encoder),
             ("tokenizer", &self.tokenizer),
         ];
         let named = files.into_iter().filter_map(|(option, path)| Some([format!("--{option}"), path.as_ref()?.display().to_string()]));

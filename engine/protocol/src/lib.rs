@@ -46,7 +46,7 @@ pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};
 pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
-pub use model::{ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
+pub use model::{ImageEncoderSpec, ImageInput, ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
 pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedHost, PlannedStage};
 pub use profile::OperationTime;

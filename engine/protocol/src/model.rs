@@ -26,6 +26,12 @@ pub struct ModelSpec {
     pub pool: Option<PoolSpec>,
     /// The causal 3D VAE.
     pub vae: VaeSpec,
+    /// Where a video may begin with a picture, how the transformer is told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageInput>,
+    /// Where the transformer sees the picture by CLIP too, its vision encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_encoder: Option<ImageEncoderSpec>,
     /// The sampling defaults.
     pub sampling: Sampling,
     /// Where its weights are, where somebody named them.
@@ -100,6 +106,9 @@ pub struct TransformerSpec {
     pub patch_size: [i64; 3],
     /// Epsilon of the norms.
     pub eps: f64,
+    /// Where it sees a picture by CLIP, the width of what CLIP says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_dim: Option<i64>,
 }
 
 /// A pool of two transformers of the same shapes: one for high noise, one for low noise.
@@ -111,6 +120,49 @@ pub struct PoolSpec {
     /// Guidance scale of the low-noise transformer, where it is another than the high-noise one's, which is the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_noise_guidance_scale: Option<f64>,
+}
+
+/// Shapes of CLIP's vision encoder (transformers' `CLIPVisionModel`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageEncoderSpec {
+    /// Width of the hidden state.
+    pub hidden_size: i64,
+    /// Attention heads.
+    pub num_attention_heads: i64,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: i64,
+    /// Layers of a checkpoint. The last is not used.
+    pub num_hidden_layers: i64,
+    /// Side of the square of a picture that it sees, in pixels.
+    pub image_size: i64,
+    /// Side of a patch, in pixels.
+    pub patch_size: i64,
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f64,
+}
+
+impl ImageEncoderSpec {
+    /// Hidden states of a picture: one for each patch, and one for the whole of it.
+    pub fn tokens(&self) -> i64 {
+        let side = self.image_size / self.patch_size.max(1);
+        side * side + 1
+    }
+
+    /// Layers that are used: Wan takes the hidden states before the last.
+    pub fn layers_used(&self) -> u32 {
+        (self.num_hidden_layers - 1).max(0) as u32
+    }
+}
+
+/// How a transformer is told of the picture that a video begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageInput {
+    /// Beside the latents it takes those of the picture, and a mask of the frames that are given, as further channels (image to video of A14B). There is always a picture.
+    Channels,
+    /// The picture's latents are the first latent frame, at timestep 0 (TI2V-5B). There may be none.
+    FirstFrame,
 }
 
 /// Shapes of a Wan VAE (diffusers' `AutoencoderKLWan`).

@@ -32,6 +32,8 @@ pub enum Moves {
     Never,
     /// Once, as prompts are encoded.
     DuringEncode,
+    /// Once, as a picture is encoded.
+    BeforeEncodeImage,
     /// In each pass through the transformer, of which a step with guidance has two.
     EachPass,
     /// Once.

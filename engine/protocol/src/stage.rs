@@ -13,6 +13,8 @@ pub enum Stage {
     Load,
     /// Prompt to prompt embedding.
     Encode,
+    /// Picture to latents, where a video begins with one.
+    EncodeImage,
     /// Noise to latents.
     Denoise,
     /// Latents to frames.
@@ -20,14 +22,15 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All stages, in order.
-    pub const ALL: [Stage; 4] = [Stage::Load, Stage::Encode, Stage::Denoise, Stage::Decode];
+    /// All stages, in order. Those of a run are among them.
+    pub const ALL: [Stage; 5] = [Stage::Load, Stage::Encode, Stage::EncodeImage, Stage::Denoise, Stage::Decode];
 
     /// The name in records.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Load => "load",
             Stage::Encode => "encode",
+            Stage::EncodeImage => "encode_image",
             Stage::Denoise => "denoise",
             Stage::Decode => "decode",
         }

@@ -53,6 +53,7 @@ fn the_pages_spelling_means_the_same() {
 #[case("unipc", Sampler::Unipc)]
 #[case("euler", Sampler::Euler)]
 #[case("dpmpp", Sampler::Dpmpp)]
+#[case("lcm", Sampler::Lcm)]
 fn a_sampler_is_named_on_the_command_line_and_in_yaml(#[case] name: &str, #[case] sampler: Sampler) {
     for key in ["sampler", "infer.sampler", "infer.diffusion.sampler"] {
         assert_eq!(resolve(&[&format!("{key}={name}")]).expect("legal").sampler, sampler);

@@ -14,6 +14,7 @@ use crate::files::{Folder, limits};
 /// Where such files lie, by today's names and those before.
 const TRANSFORMERS: [&str; 2] = ["diffusion_models", "unet"];
 const TEXT_ENCODERS: [&str; 2] = ["text_encoders", "clip"];
+const IMAGE_ENCODERS: [&str; 1] = ["clip_vision"];
 const VAES: [&str; 1] = ["vae"];
 
 /// Folders below those that are looked into.
@@ -30,8 +31,7 @@ pub(super) fn find(root: &Path, folder: &Folder, named: &CheckpointFiles) -> Res
     let mut files = named.clone();
     // 1. The transformer, or the two of a pool: which of them is for high noise stands in their names alone.
     if files.transformer.is_none() {
-        let found =
-            files_of(root, folder, &TRANSFORMERS, |file| matches!(file.content, Content::Transformer { .. }) && !file.takes_image())?;
+        let found = files_of(root, folder, &TRANSFORMERS, |file| matches!(file.content, Content::Transformer { .. }))?;
         let is = |path: &Path, noise: &str| file_name(path).to_ascii_lowercase().contains(noise);
         match found.as_slice() {
             [one] => files.transformer = Some(one.clone()),
@@ -58,6 +58,11 @@ pub(super) fn find(root: &Path, folder: &Folder, named: &CheckpointFiles) -> Res
             _ => found,
         };
         files.vae = Some(only(root, fitting, "vae", "vae")?);
+    }
+    let sees = |transformer: &PathBuf| OpenedFile::open(folder, transformer).is_ok_and(|file| file.sees_pictures());
+    if files.image_encoder.is_none() && files.transformer.as_ref().is_some_and(sees) {
+        let found = files_of(root, folder, &IMAGE_ENCODERS, |file| file.content == Content::ImageEncoder)?;
+        files.image_encoder = Some(only(root, found, "image-encoder", "clip_vision")?);
     }
     Ok(files)
 }

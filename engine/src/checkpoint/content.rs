@@ -20,6 +20,8 @@ pub(super) enum Content {
     TextEncoder { is_original: bool },
     /// Wan's VAE, under its original names or diffusers'.
     Vae { is_original: bool },
+    /// CLIP's vision encoder, under transformers' names.
+    ImageEncoder,
     /// Changes to a transformer's weights.
     Lora,
     /// Something else.
@@ -32,6 +34,9 @@ impl Content {
         let has = |name: &str| store.get(name).is_some();
         if store.iter().any(|(name, _)| ["lora_", ".diff_b", ".lokr_", ".hada_"].iter().any(|part| name.contains(part))) {
             return Self::Lora;
+        }
+        if has("vision_model.embeddings.class_embedding") {
+            return Self::ImageEncoder;
         }
         let either = |original: &str, other: &str| (has(original) || has(other)).then(|| has(original));
         let transformer = either("blocks.0.self_attn.q.weight", "blocks.0.attn1.to_q.weight").filter(|_| has("patch_embedding.weight"));
@@ -51,6 +56,7 @@ impl Content {
             Self::Transformer { .. } => "a transformer of Wan",
             Self::TextEncoder { .. } => "a text encoder (umT5)",
             Self::Vae { .. } => "a VAE of Wan",
+            Self::ImageEncoder => "an image encoder (CLIP)",
             Self::Lora => "a LoRA, which holds changes to a model's weights",
             Self::Other => "no model that is known here",
         }
@@ -64,6 +70,14 @@ pub(super) fn unprefixed(store: TensorStore) -> Result<TensorStore> {
         Some(prefix) => store.renamed(|name| name.strip_prefix(prefix).unwrap_or(name).to_owned()),
         None => Ok(store),
     }
+}
+
+/// The same tensors under the names of published checkpoints, where they are a vision encoder's as transformers 5 has them in memory.
+pub(super) fn with_vision_prefix(store: TensorStore) -> Result<TensorStore> {
+    if store.get("embeddings.class_embedding").is_none() {
+        return Ok(store);
+    }
+    store.renamed(|name| format!("vision_model.{name}"))
 }
 
 /// The same tensors under transformers' names, where they are a text encoder's under those of llama.cpp.

@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use engine_protocol::{PoolSpec, Sampler, TextEncoderSpec, TransformerSpec, VaeSpec};
+use engine_protocol::{ImageEncoderSpec, ImageInput, PoolSpec, Sampler, TextEncoderSpec, TransformerSpec, VaeSpec};
 use untrusted::shown;
 
+use super::content::with_vision_prefix;
 use super::json::Json;
 use super::listing::weights_file;
 use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
@@ -26,7 +27,12 @@ const MAX_TOKENS: i64 = 512;
 pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     // 1. How many transformers there are.
     let index = Json::read(&root.join(INDEX), folder)?;
-    index.only("_class_name", "WanPipeline", "text to video")?;
+    let pipeline: String = index.get("_class_name")?;
+    if !["WanPipeline", "WanImageToVideoPipeline"].contains(&pipeline.as_str()) {
+        return Err(
+            index.error("_class_name", &format!("is `{}`: WanPipeline and WanImageToVideoPipeline are supported", shown(&pipeline)))
+        );
+    }
     let second: Option<(Option<String>, Option<String>)> = index.find("transformer_2")?;
     let has_second = second.is_some_and(|(_, class)| class.is_some());
 
@@ -45,7 +51,17 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
         (true, _) => return Err(index.error("boundary_ratio", "must be between 0 and 1 where there are two transformers")),
         (false, _) => None,
     };
-    let shapes = Shapes { text_encoder: text_encoder_spec(&config("text_encoder")?)?, transformer, pool, vae: vae_spec(&config("vae")?)? };
+    let (vae_config, transformer_config) = (config("vae")?, config("transformer")?);
+    let vae = vae_spec(&vae_config)?;
+    let image = published::image_channels(&transformer, &vae).map_err(|what| transformer_config.error("in_channels", &what))?;
+    let may_begin = index.find("expand_timesteps")?.unwrap_or(false);
+    let has_image_encoder = index.find::<(Option<String>, Option<String>)>("image_encoder")?.is_some_and(|(_, class)| class.is_some());
+    let image_encoder = has_image_encoder.then(|| image_encoder_spec(&config("image_encoder")?)).transpose()?;
+    published::check_image_width(&transformer, image_encoder.as_ref()).map_err(|what| transformer_config.error("image_dim", &what))?;
+    // One that the transformer does not ask is not loaded.
+    let image_encoder = image_encoder.filter(|_| transformer.image_dim.is_some());
+    let image = image.or(may_begin.then_some(ImageInput::FirstFrame));
+    let shapes = Shapes { text_encoder: text_encoder_spec(&config("text_encoder")?)?, transformer, pool, vae, image, image_encoder };
 
     // 3. How it is sampled from.
     let mut model = published::complete(root, shapes, "diffusers' layout");
@@ -55,17 +71,22 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
         "UniPCMultistepScheduler" => (Sampler::Unipc, "flow_shift"),
         "DPMSolverMultistepScheduler" => (Sampler::Dpmpp, "flow_shift"),
         "FlowMatchEulerDiscreteScheduler" => (Sampler::Euler, "shift"),
+        "FlowMatchLCMScheduler" => (Sampler::Lcm, "shift"),
         other => {
-            return Err(
-                scheduler.error("_class_name", &format!("`{}` is not supported: UniPC, DPM++ 2M and flow-match Euler are", shown(other)))
-            );
+            return Err(scheduler.error(
+                "_class_name",
+                &format!("`{}` is not supported: UniPC, DPM++ 2M, flow-match Euler and flow-match LCM are", shown(other)),
+            ));
         }
     };
     model.sampling.sampler = sampler;
     model.sampling.flow_shift = scheduler.positive(shift)?.unwrap_or(1.0);
 
     // 4. The weights of what it is made of.
-    let components = components::of(&model).iter().map(|component| stored(root, folder, component.as_ref())).collect::<Result<_>>()?;
+    let all = components::of(&model);
+    let own = all.iter().filter(|component| component.stored_with() == component.key());
+    let components = own.map(|component| stored(root, folder, component.as_ref())).collect::<Result<_>>()?;
+    drop(all);
     let tokenizer = TokenizerFile::within(&root.join("tokenizer"));
     Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "diffusers", model, tokenizer, components })
 }
@@ -76,14 +97,12 @@ fn stored(root: &Path, folder: &Folder, component: &dyn Component) -> Result<Sto
     if let Some(second) = component.alias().filter(|second| tensors.get(second.name).is_none()) {
         tensors = tensors.renamed(|name| if name == second.alias { second.name } else { name }.to_owned())?;
     }
-    Ok(StoredComponent { key, name: key.to_owned(), tensors })
+    Ok(StoredComponent { key, name: key.to_owned(), tensors: with_vision_prefix(tensors)? })
 }
 
 fn transformer_spec(config: &Json) -> Result<TransformerSpec> {
-    let why = "text to video";
-    config.only("_class_name", "WanTransformer3DModel", why)?;
-    config.only("image_dim", serde_json::Value::Null, why)?;
-    config.only("added_kv_proj_dim", serde_json::Value::Null, why)?;
+    config.only("_class_name", "WanTransformer3DModel", "as in all published checkpoints")?;
+    config.only("pos_embed_seq_len", serde_json::Value::Null, "models that see the last picture by CLIP too are not supported")?;
     config.only("qk_norm", "rms_norm_across_heads", "as in all published checkpoints")?;
     config.only("cross_attn_norm", true, "as in all published checkpoints")?;
     let patch: Vec<i64> = config.find("patch_size")?.unwrap_or_else(|| vec![1, 2, 2]);
@@ -99,13 +118,29 @@ fn transformer_spec(config: &Json) -> Result<TransformerSpec> {
         freq_dim: config.size("freq_dim")?,
         patch_size: patch_size.ok_or_else(|| config.error("patch_size", "must be three sides"))?,
         eps: config.positive("eps")?.unwrap_or(1e-6),
+        image_dim: config.find::<i64>("image_dim")?.map(|_| config.size("image_dim")).transpose()?,
     };
-    if spec.in_channels != spec.out_channels {
-        let what =
-            format!("is {} with {} out: an image-to-video model, and only text to video is supported", spec.in_channels, spec.out_channels);
-        return Err(config.error("in_channels", &what));
+    if let (Some(_), Some(width)) = (spec.image_dim, config.find::<i64>("added_kv_proj_dim")?)
+        && width != spec.num_attention_heads * spec.attention_head_dim
+    {
+        return Err(config.error("added_kv_proj_dim", &format!("is {width}, and only the width of the hidden state is supported")));
     }
     published::check_transformer(&spec).map_err(|(key, what)| config.error(key, &what))?;
+    Ok(spec)
+}
+
+fn image_encoder_spec(config: &Json) -> Result<ImageEncoderSpec> {
+    config.only("hidden_act", "gelu", "as in CLIP's ViT-H, which Wan was trained with")?;
+    let spec = ImageEncoderSpec {
+        hidden_size: config.size("hidden_size")?,
+        num_attention_heads: config.size("num_attention_heads")?,
+        intermediate_size: config.size("intermediate_size")?,
+        num_hidden_layers: config.size("num_hidden_layers")?,
+        image_size: config.size("image_size")?,
+        patch_size: config.size("patch_size")?,
+        layer_norm_eps: config.positive("layer_norm_eps")?.unwrap_or(1e-5),
+    };
+    published::check_image_encoder(&spec).map_err(|(key, what)| config.error(key, &what))?;
     Ok(spec)
 }
 

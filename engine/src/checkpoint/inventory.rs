@@ -15,7 +15,8 @@ use crate::weights::{Group, Param, Precision, Source, StoredTensor, check_stored
 impl Checkpoint {
     /// What its files hold, held against what the model needs.
     pub fn inventory(&self) -> Inventory {
-        let stored = components::of(&self.model).into_iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
+        let own = components::of(&self.model).into_iter().filter(|component| component.stored_with() == component.key());
+        let stored = own.filter_map(|component| Some((self.stored(component.as_ref())?, component)));
         Inventory {
             layout: self.layout.to_owned(),
             model: self.model.clone(),
@@ -77,7 +78,7 @@ impl Checkpoint {
     }
 
     fn stored(&self, component: &dyn Component) -> Option<&StoredComponent> {
-        self.components.iter().find(|stored| stored.key == component.key())
+        self.components.iter().find(|stored| stored.key == component.stored_with())
     }
 
     fn relative(&self, path: &std::path::Path) -> String {
@@ -152,8 +153,8 @@ fn kind_of_file(unused: &[String]) -> (&'static str, &'static str) {
         ),
         (
             &["img_emb", "k_img", "v_img", "add_k_proj", "add_v_proj", "image_embedder"],
-            "it is a model that takes an image, and only text to video is supported",
-            "use the text-to-video model",
+            "it is a model that sees a picture by CLIP in a way that is not known (Wan2.1 FLF2V and its like)",
+            "use image to video of Wan2.1 or Wan2.2, or text to video",
         ),
         (
             &["qweight", "qzeros", "absmax", "quant_map", "quant_state"],

@@ -13,6 +13,7 @@ mod listing;
 mod lora;
 mod opened;
 mod original;
+mod original_clip;
 mod original_names;
 mod original_shapes;
 mod published;
@@ -48,8 +49,9 @@ impl Checkpoint {
     /// Opens them by their layout.
     fn of_layout(files: &CheckpointFiles) -> Result<Self> {
         let Some(root) = &files.folder else { return single_files::open(files, &Folder::anywhere()) };
-        let names_weights =
-            [&files.transformer, &files.low_noise_transformer, &files.text_encoder, &files.vae].into_iter().any(Option::is_some);
+        let names_weights = [&files.transformer, &files.low_noise_transformer, &files.text_encoder, &files.vae, &files.image_encoder]
+            .into_iter()
+            .any(Option::is_some);
         // What is there under such a name is opened, and says itself where it is no file.
         let mut checkpoint = if untrusted::is_there(&root.join(diffusers::INDEX)) {
             diffusers::open(root, &Folder::of(root)?)?

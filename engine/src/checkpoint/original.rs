@@ -1,10 +1,10 @@
 //! Wan's own layout: safetensors and a `config.json` for the transformer (of a pool, in a folder each), `.pth` files for text encoder and VAE.
 //!
-//! Facts from Wan-Video/Wan2.1 and Wan2.2, `wan/configs/*.py` and `wan/modules/{model,t5,vae,vae2_1,vae2_2}.py`.
+//! Facts from Wan-Video/Wan2.1 and Wan2.2, `wan/configs/*.py` and `wan/modules/{model,t5,clip,vae,vae2_1,vae2_2}.py`.
 
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{PoolSpec, TransformerSpec};
+use engine_protocol::{ImageEncoderSpec, PoolSpec, TransformerSpec};
 use untrusted::shown;
 
 use super::content::unprefixed;
@@ -12,8 +12,8 @@ use super::json::Json;
 use super::listing::{self, file_name, pth, weights_file};
 use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
 use super::published::{self, Shapes};
-use super::{original_names, original_shapes, single_files};
-use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
+use super::{original_clip, original_names, original_shapes, single_files};
+use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::weights::{AGAIN, TensorStore};
@@ -65,21 +65,46 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
         let config = Json::read(&place.join("config.json"), folder)?;
         Ok::<_, Error>((transformer_spec(&config, text_encoder_spec.d_model)?, config))
     };
-    let (transformer, _) = spec(&folders[0])?;
+    let (mut transformer, config) = spec(&folders[0])?;
+    // No key of `config.json` says it.
+    transformer.image_dim = transformers.first().and_then(|first| original_shapes::image_dim(&first.tensors));
     if let Some(place) = folders.get(1) {
         let (second, config) = spec(place)?;
-        if second != transformer {
+        if (TransformerSpec { image_dim: transformer.image_dim, ..second }) != transformer {
             return Err(config.error("dim", &format!("other shapes than in {}: a pool of two alike is supported", POOL[0])));
         }
     }
-    let pool = (folders.len() == 2).then_some(PoolSpec { boundary: published::BOUNDARY, low_noise_guidance_scale: None });
+    let pool = (folders.len() == 2).then_some(PoolSpec { boundary: published::boundary(&transformer), low_noise_guidance_scale: None });
     let vae_spec = vae_shapes.checked_spec().map_err(|what| Error::at(&vae_file, &what))?;
-    let shapes = Shapes { text_encoder: text_encoder_spec, transformer, pool, vae: vae_spec };
+    let image_encoder = transformer.image_dim.map(|_| image_encoder(root, folder)).transpose()?;
+    let image_encoder_spec = image_encoder.as_ref().map(|(spec, _)| spec);
+    published::check_image_width(&transformer, image_encoder_spec).map_err(|what| config.error("dim", &what))?;
+    let image = published::image_channels(&transformer, &vae_spec).map_err(|what| config.error("in_dim", &what))?;
+    if config.find::<String>("model_type")?.as_deref() == Some("i2v") && image.is_none() {
+        return Err(config.error("model_type", "is `i2v`, and its channels are those of text to video"));
+    }
+    let shapes = Shapes {
+        text_encoder: text_encoder_spec,
+        transformer,
+        pool,
+        vae: vae_spec,
+        image,
+        image_encoder: image_encoder.as_ref().map(|(spec, _)| spec.clone()),
+    };
 
     let model = published::complete(root, shapes, "Wan's own layout");
     let tokenizer = TokenizerFile::within(&root.join("google/umt5-xxl"));
-    let components = [text_encoder].into_iter().chain(transformers).chain([vae]).collect();
+    let others = [vae].into_iter().chain(image_encoder.map(|(_, stored)| stored));
+    let components = [text_encoder].into_iter().chain(transformers).chain(others).collect();
     Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "original", model, tokenizer, components })
+}
+
+/// CLIP's vision encoder in `root`, with its shapes.
+fn image_encoder(root: &Path, folder: &Folder) -> Result<(ImageEncoderSpec, StoredComponent)> {
+    let file = pth(root, "models_clip", "")?;
+    let tensors = original_clip::image_encoder(unprefixed(TensorStore::open_in(folder, &file)?)?)?;
+    let spec = original_shapes::image_encoder(&tensors).map_err(|what| Error::at(&file, &what))?;
+    Ok((spec, StoredComponent { key: IMAGE_ENCODER, name: file_name(&file), tensors }))
 }
 
 /// These tensors under the models' names, which `rename` knows. `place` is what people know them by: a folder or a file.
@@ -94,8 +119,8 @@ fn component(key: &'static str, rename: fn(&str) -> String, place: &Path, tensor
 fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {
     // A model for text to video and for images alike is `ti2v`.
     let kind: Option<String> = config.find("model_type")?;
-    if let Some(kind) = kind.filter(|kind| kind != "t2v" && kind != "ti2v") {
-        return Err(config.error("model_type", &format!("is `{}`, and only text to video is supported", shown(&kind))));
+    if let Some(kind) = kind.filter(|kind| !["t2v", "ti2v", "i2v"].contains(&kind.as_str())) {
+        return Err(config.error("model_type", &format!("is `{}`: text to video and image to video are supported", shown(&kind))));
     }
     let (dim, heads) = (config.size("dim")?, config.size("num_heads")?);
     if dim % heads != 0 {
@@ -112,12 +137,8 @@ fn transformer_spec(config: &Json, text_dim: i64) -> Result<TransformerSpec> {
         freq_dim: config.size("freq_dim")?,
         patch_size: PATCH_SIZE,
         eps: config.positive("eps")?.unwrap_or(1e-6),
+        image_dim: None,
     };
-    if spec.in_channels != spec.out_channels {
-        return Err(
-            config.error("in_dim", &format!("is {} with {} out, and only text to video is supported", spec.in_channels, spec.out_channels))
-        );
-    }
     published::check_transformer(&spec).map_err(|(key, what)| config.error(key, &what))?;
     Ok(spec)
 }

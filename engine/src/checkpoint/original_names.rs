@@ -4,18 +4,31 @@
 
 use super::original_shapes::VaeShapes;
 
-const TRANSFORMER: [(&str, &str); 7] = [
+const TRANSFORMER: [(&str, &str); 11] = [
     ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
     ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
     ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
     ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
     ("time_projection.1", "condition_embedder.time_proj"),
+    ("img_emb.proj.0", "condition_embedder.image_embedder.norm1"),
+    ("img_emb.proj.1", "condition_embedder.image_embedder.ff.net.0.proj"),
+    ("img_emb.proj.3", "condition_embedder.image_embedder.ff.net.2"),
+    ("img_emb.proj.4", "condition_embedder.image_embedder.norm2"),
     ("head.head", "proj_out"),
     ("head.modulation", "scale_shift_table"),
 ];
 
-const ATTENTION: [(&str, &str); 6] =
-    [("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"), ("norm_q", "norm_q"), ("norm_k", "norm_k")];
+const ATTENTION: [(&str, &str); 9] = [
+    ("q", "to_q"),
+    ("k", "to_k"),
+    ("v", "to_v"),
+    ("o", "to_out.0"),
+    ("norm_q", "norm_q"),
+    ("norm_k", "norm_k"),
+    ("k_img", "add_k_proj"),
+    ("v_img", "add_v_proj"),
+    ("norm_k_img", "norm_added_k"),
+];
 
 const BLOCK: [(&str, &str); 4] =
     [("norm3", "norm2"), ("ffn.0", "ffn.net.0.proj"), ("ffn.2", "ffn.net.2"), ("modulation", "scale_shift_table")];
@@ -142,7 +155,7 @@ fn numbered<'a>(name: &'a str, list: &str) -> Option<(usize, &'a str)> {
 }
 
 /// `name` with its layer renamed as `table` says: the layer is all of it, or all before the last dot.
-fn renamed(name: &str, table: &[(&str, &str)]) -> Option<String> {
+pub(super) fn renamed(name: &str, table: &[(&str, &str)]) -> Option<String> {
     table.iter().find_map(|(theirs, ours)| match name.strip_prefix(theirs)? {
         "" => Some((*ours).to_owned()),
         rest => (rest.starts_with('.') && !rest[1..].contains('.')).then(|| format!("{ours}{rest}")),
@@ -158,9 +171,16 @@ mod tests {
         assert_eq!(transformer("blocks.3.cross_attn.o.bias"), "blocks.3.attn2.to_out.0.bias");
         assert_eq!(transformer("blocks.3.modulation"), "blocks.3.scale_shift_table");
         assert_eq!(transformer("head.modulation"), "scale_shift_table");
-        for layer in
-            ["blocks.3.cross_attn.o", "blocks.0.self_attn.norm_q", "blocks.11.ffn.2", "text_embedding.0", "time_projection.1", "head.head"]
-        {
+        for layer in [
+            "blocks.3.cross_attn.o",
+            "blocks.0.self_attn.norm_q",
+            "blocks.11.ffn.2",
+            "blocks.2.cross_attn.norm_k_img",
+            "img_emb.proj.3",
+            "text_embedding.0",
+            "time_projection.1",
+            "head.head",
+        ] {
             let ours = transformer(&format!("{layer}.weight"));
             assert_eq!(transformer_layer(ours.strip_suffix(".weight").unwrap()).as_deref(), Some(layer), "back again");
         }

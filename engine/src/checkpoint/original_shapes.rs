@@ -1,6 +1,6 @@
 //! Shapes of models whose files have no config: the tensors say them.
 
-use engine_protocol::{TextEncoderSpec, TransformerSpec, VaeSpec};
+use engine_protocol::{ImageEncoderSpec, TextEncoderSpec, TransformerSpec, VaeSpec};
 
 use super::published;
 use crate::weights::TensorStore;
@@ -31,6 +31,32 @@ pub(super) fn text_encoder(store: &TensorStore) -> Result<TextEncoderSpec, Strin
     Ok(spec)
 }
 
+/// Width of an attention head in CLIP's ViT-H, which Wan was trained with. No shape says it.
+const IMAGE_HEAD_DIM: i64 = 80;
+
+/// The image encoder whose tensors `store` has, under transformers' names.
+pub(super) fn image_encoder(store: &TensorStore) -> Result<ImageEncoderSpec, String> {
+    let [hidden_size, _, patch_size, _] = sides::<4>(store, "vision_model.embeddings.patch_embedding.weight")?;
+    let [positions, _] = sides::<2>(store, "vision_model.embeddings.position_embedding.weight")?;
+    let [intermediate_size, _] = sides::<2>(store, "vision_model.encoder.layers.0.mlp.fc1.weight")?;
+    let spec = ImageEncoderSpec {
+        hidden_size,
+        num_attention_heads: (hidden_size / IMAGE_HEAD_DIM).max(1),
+        intermediate_size,
+        num_hidden_layers: count(store, "vision_model.encoder.layers."),
+        image_size: (positions - 1).max(0).isqrt() * patch_size,
+        patch_size,
+        layer_norm_eps: 1e-5,
+    };
+    published::check_image_encoder(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
+    Ok(spec)
+}
+
+/// Width of what a transformer takes of a picture from CLIP, where it does.
+pub(super) fn image_dim(store: &TensorStore) -> Option<i64> {
+    store.get("condition_embedder.image_embedder.norm1.weight")?.shape().first().copied()
+}
+
 /// Width of an attention head in all published models. No shape says it.
 const HEAD_DIM: i64 = 128;
 
@@ -54,11 +80,6 @@ pub(super) fn transformer(store: &TensorStore, heads: Option<i64>) -> Result<Tra
     let patch_size = [frames, height, width];
     let patch = patch_size.iter().try_fold(1i64, |all, &side| all.checked_mul(side)).filter(|&all| all > 0).ok_or("its patch is empty")?;
     let out_channels = patches / patch;
-    if in_channels != out_channels {
-        return Err(format!(
-            "it takes {in_channels} channels and makes {out_channels}: an image-to-video model, and only text to video is supported"
-        ));
-    }
     let spec = TransformerSpec {
         num_layers: count(store, "blocks."),
         num_attention_heads,
@@ -70,6 +91,7 @@ pub(super) fn transformer(store: &TensorStore, heads: Option<i64>) -> Result<Tra
         freq_dim,
         patch_size,
         eps: 1e-6,
+        image_dim: image_dim(store),
     };
     published::check_transformer(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
     Ok(spec)

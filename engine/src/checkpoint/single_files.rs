@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use engine_protocol::{CheckpointFiles, PoolSpec, TransformerSpec};
+use engine_protocol::{CheckpointFiles, ImageEncoderSpec, PoolSpec, TransformerSpec};
 
-use super::content::{self, Content, as_transformers_has_it, unprefixed};
+use super::content::{self, Content, as_transformers_has_it, unprefixed, with_vision_prefix};
 use super::json::Json;
 use super::listing::file_name;
 use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
 use super::published::{self, Shapes};
 use super::{original_names, original_shapes};
-use crate::components::{LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
+use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, TEXT_ENCODER, TRANSFORMER, VAE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::weights::TensorStore;
@@ -34,25 +34,27 @@ pub(super) struct OpenedFile {
 impl OpenedFile {
     /// Opens the file at `path`.
     pub(super) fn open(folder: &Folder, path: &Path) -> Result<Self> {
-        let store = as_transformers_has_it(unprefixed(TensorStore::open_in(folder, path)?)?)?;
+        let store = with_vision_prefix(as_transformers_has_it(unprefixed(TensorStore::open_in(folder, path)?)?)?)?;
         Ok(Self { path: path.to_owned(), content: Content::of(&store), store })
+    }
+
+    /// Whether it is a transformer that sees pictures by CLIP.
+    pub(super) fn sees_pictures(&self) -> bool {
+        ["img_emb.proj.0.weight", "condition_embedder.image_embedder.norm1.weight"].iter().any(|name| self.store.get(name).is_some())
     }
 
     /// Channels of the latents; nothing of a file that has none.
     pub(super) fn channels(&self) -> Option<i64> {
-        let side = |name: &str, side: usize| self.store.get(name)?.shape().get(side).copied();
+        let shape = |name: &str| Some(self.store.get(name)?.shape().to_vec());
         match self.content {
-            Content::Transformer { .. } => side("patch_embedding.weight", 1),
-            Content::Vae { .. } => side("conv2.weight", 0),
+            Content::Transformer { .. } => {
+                let patch: i64 = shape("patch_embedding.weight")?.get(2..)?.iter().product();
+                let values = *shape("head.head.weight").or_else(|| shape("proj_out.weight"))?.first()?;
+                values.checked_div(patch)
+            }
+            Content::Vae { .. } => shape("conv2.weight")?.first().copied(),
             _ => None,
         }
-    }
-
-    /// Whether it is a transformer that takes an image beside the latents.
-    pub(super) fn takes_image(&self) -> bool {
-        let side = |name: &str| self.store.get(name)?.shape().first().copied();
-        let out = side("head.head.weight").or_else(|| side("proj_out.weight"));
-        matches!((self.channels(), out), (Some(channels), Some(out)) if channels * 4 > out)
     }
 
     /// As a component's weights, under the model's names.
@@ -128,12 +130,12 @@ pub(super) fn open(files: &CheckpointFiles, folder: &Folder) -> Result<Checkpoin
         other => return Err(content::refuse(&vae_path, other, "a VAE of Wan", VAE_OPTION.0)),
     };
     let vae_spec = vae_shapes.checked_spec().map_err(|what| Error::at(&vae_path, &what))?;
-    if vae_spec.z_dim != transformer.in_channels {
+    if vae_spec.z_dim != transformer.out_channels {
         let what = format!(
             "its latents have {} channels, and those of the transformer {}: use the VAE that belongs to it ({})",
             vae_spec.z_dim,
-            transformer.in_channels,
-            if transformer.in_channels == 48 { "wan2.2_vae, for TI2V-5B alone" } else { "wan_2.1_vae, for all but TI2V-5B" }
+            transformer.out_channels,
+            if transformer.out_channels == 48 { "wan2.2_vae, for TI2V-5B alone" } else { "wan_2.1_vae, for all but TI2V-5B" }
         );
         return Err(Error::at(&vae_path, &what));
     }
@@ -144,16 +146,54 @@ pub(super) fn open(files: &CheckpointFiles, folder: &Folder) -> Result<Checkpoin
     let vae = vae_file.stored(VAE, |name| original_names::vae(name, &vae_shapes))?;
 
     // 3. The model.
-    let pool = low_noise.is_some().then_some(PoolSpec { boundary: published::BOUNDARY, low_noise_guidance_scale: None });
-    let model = published::complete(&place, Shapes { text_encoder: text_encoder_spec, transformer, pool, vae: vae_spec }, "single files");
+    let image = published::image_channels(&transformer, &vae_spec).map_err(|what| Error::at(&place, &what))?;
+    let image_encoder = image_encoder(files, &transformer, &place, folder)?;
+    let image_encoder_spec = image_encoder.as_ref().map(|(spec, _)| spec.clone());
+    let pool = low_noise.is_some().then_some(PoolSpec { boundary: published::boundary(&transformer), low_noise_guidance_scale: None });
+    let model = published::complete(
+        &place,
+        Shapes { text_encoder: text_encoder_spec, transformer, pool, vae: vae_spec, image, image_encoder: image_encoder_spec },
+        "single files",
+    );
     let tokenizer = match (&files.tokenizer, pieces) {
         (Some(path), _) => TokenizerFile::Named(path.clone()),
         (None, Some(pieces)) => TokenizerFile::Within { path: text_encoder_path, pieces },
         (None, None) => TokenizerFile::within(text_encoder_path.parent().unwrap_or(Path::new(""))),
     };
     let root = files.main().unwrap_or(Path::new("")).to_owned();
-    let components = [text_encoder, first].into_iter().chain(low_noise.map(|(_, stored)| stored)).chain([vae]).collect();
+    let components = [text_encoder, first]
+        .into_iter()
+        .chain(low_noise.map(|(_, stored)| stored))
+        .chain([vae])
+        .chain(image_encoder.map(|(_, stored)| stored))
+        .collect();
     Ok(Checkpoint { root, folder: folder.clone(), layout: "files", model, tokenizer, components })
+}
+
+/// The image encoder that the transformer at `place` asks for, with its weights; nothing where it asks for none.
+fn image_encoder(
+    files: &CheckpointFiles,
+    transformer: &TransformerSpec,
+    place: &Path,
+    folder: &Folder,
+) -> Result<Option<(ImageEncoderSpec, StoredComponent)>> {
+    let path = match (&files.image_encoder, transformer.image_dim) {
+        (Some(path), Some(_)) => path,
+        (Some(path), None) => return Err(Error::at(path, "the transformer sees no picture by CLIP: leave --image-encoder out")),
+        (None, None) => return Ok(None),
+        (None, Some(_)) => {
+            let what =
+                "it sees a picture by CLIP: name that file with --image-encoder, which ComfyUI has in models/clip_vision (clip_vision_h)";
+            return Err(Error::at(place, what));
+        }
+    };
+    let opened = OpenedFile::open(folder, path)?;
+    if opened.content != Content::ImageEncoder {
+        return Err(content::refuse(path, opened.content, "an image encoder (CLIP)", "image-encoder"));
+    }
+    let spec = original_shapes::image_encoder(&opened.store).map_err(|what| Error::at(path, &what))?;
+    published::check_image_width(transformer, Some(&spec)).map_err(|what| Error::at(place, &what))?;
+    Ok(Some((spec, opened.stored(IMAGE_ENCODER, str::to_owned)?)))
 }
 
 /// What is missing beside a file that was named alone.
@@ -172,7 +212,7 @@ pub(super) fn alone(path: &Path, folder: &Folder) -> Error {
             ),
             Err(error) => return error,
         },
-        Content::TextEncoder { .. } | Content::Vae { .. } => {
+        Content::TextEncoder { .. } | Content::Vae { .. } | Content::ImageEncoder => {
             format!("it is {} alone: the transformer is missing. Name all files, {all}; {places}", content.name())
         }
         Content::Lora => format!("it is {}. Name it with --lora, beside the model that it is for", content.name()),

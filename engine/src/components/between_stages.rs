@@ -1,6 +1,8 @@
 //! What stages hand to each other on the GPU, in numbers and bytes by shapes.
 
-use engine_protocol::{Config, ModelSpec};
+use engine_protocol::{Config, ImageEncoderSpec, ImageInput, ModelSpec};
+
+use crate::transformer::PassShape;
 
 /// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
 /// and a prediction is that much too high there.
@@ -24,6 +26,29 @@ pub(super) fn prompt_embedding_bytes(model: &ModelSpec, config: &Config) -> i64 
 /// Bytes of the latents of one video, in the compute type.
 pub(super) fn latent_bytes(model: &ModelSpec, config: &Config) -> i64 {
     config.latent_shape(model).iter().product::<i64>() * number_bytes(config)
+}
+
+/// What a pass of the transformer is over.
+pub(super) fn pass_shape(model: &ModelSpec, config: &Config) -> PassShape {
+    let [_, latents @ ..] = config.latent_shape(model);
+    PassShape {
+        batch: batch(config),
+        latents,
+        given_frames: i64::from(model.image == Some(ImageInput::FirstFrame) && config.has_image(model)),
+        prompt_tokens: model.text_encoder.max_tokens,
+        image_tokens: model.image_encoder.as_ref().map_or(0, ImageEncoderSpec::tokens),
+    }
+}
+
+/// Bytes of what CLIP says of a picture, of each video of a pass.
+pub(super) fn image_embedding_bytes(model: &ModelSpec, config: &Config) -> i64 {
+    let of_one = model.image_encoder.as_ref().map_or(0, |spec| spec.tokens() * spec.hidden_size);
+    batch(config) * of_one * number_bytes(config)
+}
+
+/// Bytes of what the transformer takes of one video: its latents, and what it takes beside them.
+pub(super) fn input_bytes(model: &ModelSpec, config: &Config) -> i64 {
+    latent_bytes(model, config) / model.vae.z_dim.max(1) * model.transformer.in_channels
 }
 
 /// Videos of one pass: two where guidance is one batch.

@@ -29,8 +29,18 @@ pub struct Alias {
 
 /// What a pipeline is made of: a model with weights of its own. It answers from shapes and flags alone: nothing is loaded, and no device is asked.
 pub trait Component: Debug {
-    /// What checkpoints call it, which is its folder in diffusers' layout: `transformer_2`. No two components of a model have the same.
+    /// What it goes by, which is its folder in diffusers' layout as a rule: `transformer_2`. No two components of a model have the same.
     fn key(&self) -> &'static str;
+
+    /// The key of the component in whose files a checkpoint has it: its own, but for the two halves of a VAE.
+    fn stored_with(&self) -> &'static str {
+        self.key()
+    }
+
+    /// Whether a video of `config` needs it. One that does not is never loaded.
+    fn is_used(&self, _config: &Config) -> bool {
+        true
+    }
 
     /// What people call it: `low-noise transformer`.
     fn name(&self) -> &'static str;

@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 
 use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, batch, latent_bytes, number_bytes, prompt_embedding_bytes};
+use super::between_stages::{
+    CUBLAS_WORKSPACE_BYTES, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
+};
 use super::component::{Component, Wanted};
 use crate::flexcache::{CacheSize, kept_between_steps};
 use crate::transformer::Transformer;
@@ -52,7 +54,10 @@ fn groups(model: &ModelSpec, key: &str) -> Vec<Group> {
 impl TransformerComponent<'_> {
     /// What a pass takes, and what cuBLAS has for itself.
     fn inputs_bytes(&self, config: &Config) -> i64 {
-        CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + batch(config) * latent_bytes(self.model, config)
+        CUBLAS_WORKSPACE_BYTES
+            + prompt_embedding_bytes(self.model, config)
+            + image_embedding_bytes(self.model, config)
+            + batch(config) * input_bytes(self.model, config)
     }
 }
 
@@ -89,17 +94,15 @@ impl Component for TransformerComponent<'_> {
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
-        let (batch, latents) = (batch(config), config.latent_shape(self.model));
         let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim)
             == Some(AttentionKernel::Math);
-        let pass = transformer.activation_bytes(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config), keeps_scores);
+        let pass = transformer.activation_bytes(pass_shape(self.model, config), number_bytes(config), keeps_scores);
         Some(self.inputs_bytes(config) + pass)
     }
 
     fn bytes_between_groups(&self, config: &Config) -> i64 {
-        let (batch, latents) = (batch(config), config.latent_shape(self.model));
         let transformer = Transformer::of(config, &self.model.transformer);
-        self.inputs_bytes(config) + transformer.bytes_throughout(batch, latents, self.model.text_encoder.max_tokens, number_bytes(config))
+        self.inputs_bytes(config) + transformer.bytes_throughout(pass_shape(self.model, config), number_bytes(config))
     }
 
     fn kept_between_passes(&self, config: &Config) -> Option<CacheSize> {
@@ -107,8 +110,7 @@ impl Component for TransformerComponent<'_> {
     }
 
     fn work(&self, config: &Config, name: GroupName) -> GroupWork {
-        let [_, latents @ ..] = config.latent_shape(self.model);
-        Transformer::group_work(&self.model.transformer, name, batch(config), latents, self.model.text_encoder.max_tokens)
+        Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config))
     }
 
     fn seed_number(&self) -> i64 {

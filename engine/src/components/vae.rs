@@ -7,7 +7,7 @@ use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, HostMemory,
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
 use super::component::{Component, Wanted};
 use crate::cuda::allocator::block_bytes;
-use crate::vae::{self, Decoding, VaeDecoder};
+use crate::vae::{self, Numbers, Pieces, VaeDecoder};
 use crate::weights::{Group, GroupName};
 
 /// Its key.
@@ -59,23 +59,23 @@ impl Component for VaeComponent<'_> {
     /// (aten/src/ATen/native/Convolution.cpp: `use_cudnn`, `supportsBFloat16ConvolutionWithCuDNNv8`).
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
-        let allocated = |bytes| block_bytes(bytes) as i64;
         let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, decoder.head_size()) == Some(AttentionKernel::Math);
-        let held = decoder.activation_bytes(latents, Decoding::of(config).ok()?, number_bytes(config), has_plain_kernels, &allocated);
+        let numbers = Numbers { bytes: number_bytes(config), has_plain_kernels, allocated: &|bytes| block_bytes(bytes) as i64 };
+        let held = decoder.activation_bytes(latents, Pieces::of(config).ok()?, numbers);
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }
 
     /// Those of all its tiles.
     fn decoded_positions(&self, config: &Config) -> Option<u64> {
-        Some(Decoding::of(config).ok()?.positions(config.latent_shape(self.model)))
+        Some(Pieces::of(config).ok()?.positions(config.latent_shape(self.model)))
     }
 
     /// The finished video's pixels, which rows of tiles are gathered in, and what is remembered between chunks where that waits there.
     fn on_host(&self, config: &Config) -> HostMemory {
         let pixels = u64::from(config.frames) * u64::from(config.resolution.width) * u64::from(config.resolution.height) * 3;
         let decoder = VaeDecoder::new(&self.model.vae);
-        let remembered = Decoding::of(config)
-            .map_or(0, |decoding| decoder.remembered_on_host_bytes(config.latent_shape(self.model), decoding, number_bytes(config)));
+        let remembered = Pieces::of(config)
+            .map_or(0, |pieces| decoder.remembered_on_host_bytes(config.latent_shape(self.model), pieces, number_bytes(config)));
         HostMemory { peak_bytes: Some(pixels + remembered), pinned_peak_bytes: remembered }
     }
 

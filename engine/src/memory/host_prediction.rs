@@ -4,14 +4,14 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
-use super::prediction::{bytes_in_passing, unpacking_bytes};
+use super::prediction::{bytes_in_passing, stages, unpacking_bytes};
 use crate::components::Component;
 use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing};
 
 /// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
     let plan = Plan::new(config, components);
-    let loaded = components.iter().filter(|component| component.stage() >= first);
+    let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
     let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device)).collect();
     let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { HOST_PROCESS_BYTES };
     // What is left to the machine is not settled to the lesser yet.
@@ -36,7 +36,7 @@ pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Compone
         let memory = HostMemory { peak_bytes: Some(process + bytes.both()), pinned_peak_bytes: bytes.pinned };
         PlannedHost { stage, memory }
     };
-    Stage::ALL.into_iter().filter(|&stage| stage == Stage::Load || stage >= first).map(planned).collect()
+    stages(config, components).filter(|&stage| stage == Stage::Load || stage >= first).map(planned).collect()
 }
 
 /// Memory of the host of both kinds.

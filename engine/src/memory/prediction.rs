@@ -22,10 +22,10 @@ pub fn predict(config: &Config, components: &[Box<dyn Component + '_>], gpu: Opt
 /// As [`predict`], for a pipeline that is loaded for the stages from `first` on.
 pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
     let plan = Plan::new(config, components);
-    let loaded = components.iter().filter(|component| component.stage() >= first);
+    let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
     let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), config)).collect();
     let of_stage = |stage| placed.iter().filter(move |placed| placed.component.stage() == stage).map(PlacedComponent::resident_bytes);
-    let stages = Stage::ALL.map(|stage| PlannedStage {
+    let stages = stages(config, components).map(|stage| PlannedStage {
         stage,
         resident_bytes: match config.load_weights {
             LoadWeights::Auto | LoadWeights::AtStart => placed.iter().map(PlacedComponent::resident_bytes).sum(),
@@ -45,11 +45,19 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         config: config.clone(),
         groups: placed.iter().flat_map(PlacedComponent::rows).collect(),
         buffers: placed.iter().flat_map(PlacedComponent::buffers).collect(),
-        stages: stages.into(),
+        stages: stages.collect(),
         host: Vec::new(),
         vae_positions: components.iter().find_map(|component| component.decoded_positions(config)),
         process_bytes: None,
     }
+}
+
+/// The stages of a run, in order.
+pub(super) fn stages(config: &Config, components: &[Box<dyn Component + '_>]) -> impl Iterator<Item = Stage> {
+    let is_one = |stage: &Stage| {
+        *stage == Stage::Load || components.iter().any(|component| component.stage() == *stage && component.is_used(config))
+    };
+    Stage::ALL.into_iter().filter(is_one)
 }
 
 /// The most that a component of `stage` holds beside weights and buffers; empty where one has no estimate.

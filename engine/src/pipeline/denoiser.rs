@@ -12,7 +12,7 @@ use crate::finite;
 use crate::flexcache::{self, StepCache, Turn};
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
-use crate::transformer::Transformer;
+use crate::transformer::{Context, Timestep, Transformer};
 use crate::weights::kind_of;
 
 /// Passes of guidance, by their place in a cache.
@@ -53,15 +53,16 @@ impl Denoiser {
         let (Some(timestep), Some((place, turn))) = (denoising.timestep(), denoising.turn()) else {
             return Err(Error::Input("all steps are done: begin another denoising".into()));
         };
-        let (expert, guidance_scale) = self.expert(config, timestep);
+        let (expert, guidance_scale) = self.expert(config, timestep.value);
         let (step, total, is_computed) = (denoising.done() + 1, denoising.total(), link.device.computes);
         if std::mem::replace(&mut self.last, expert) != expert {
             self.cache.iter_mut().for_each(StepCache::forget);
         }
         let weights = self.weights[expert].get()?;
         let cache = self.cache.as_mut();
-        let mut pass = Pass { config, link, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
-        let prediction = pass.with_guidance(guidance_scale, denoising.latents(), prompts);
+        let image = denoising.seen();
+        let mut pass = Pass { config, image, link, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
+        let prediction = pass.with_guidance(guidance_scale, &denoising.input()?, prompts);
         let reused = pass.reused;
         prediction
             .and_then(|prediction| denoising.advance(&prediction, is_computed, reused))
@@ -88,10 +89,12 @@ impl Denoiser {
 /// Predictions of one transformer at one timestep.
 struct Pass<'a> {
     config: &'a Config,
+    /// What an image encoder says of a picture, on the CPU.
+    image: Option<&'a Tensor>,
     link: &'a mut Link,
     transformer: &'a Transformer,
     weights: &'a mut Residency,
-    timestep: f64,
+    timestep: Timestep,
     cache: Option<&'a mut StepCache>,
     /// The step's place among all, and what it does.
     place: usize,
@@ -119,17 +122,23 @@ impl Pass<'_> {
     /// The prediction for `latents`, both on the CPU in fp32, as that pass of guidance.
     fn predict(&mut self, branch: usize, latents: &Tensor, prompt: &Tensor) -> Result<Tensor> {
         let input = self.link.upload(&latents.f_to_kind(kind_of(self.config.dtype))?)?;
+        let videos = latents.size()[0];
+        let image = self
+            .image
+            .map(|image| self.link.upload(&image.f_to_kind(kind_of(self.config.dtype))?.f_repeat([videos, 1, 1])?))
+            .transpose()?;
+        let context = Context { prompt, image: image.as_ref() };
         let prediction = if let Some(cache) = &mut self.cache {
             let mut pass = cache.pass(branch, self.place, self.turn);
             self.weights.leave_out(pass.left_out());
-            let prediction = self.transformer.forward_cached(self.weights, &input, self.timestep, prompt, &mut pass);
+            let prediction = self.transformer.forward_cached(self.weights, &input, self.timestep, context, &mut pass);
             self.weights.leave_out(0..0);
             self.reused &= pass.has_reused();
             self.link.passed(cache.take_transfers());
             prediction?
         } else {
             self.reused = false;
-            self.transformer.forward(self.weights, &input, self.timestep, prompt)?
+            self.transformer.forward(self.weights, &input, self.timestep, context)?
         };
         drop(input);
         self.link.download(&prediction)?.f_to_kind(Kind::Float).map_err(Into::into)

@@ -2,28 +2,16 @@
 //! here.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::Config;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
+use super::image_condition::ImageCondition;
 use crate::error::Result;
 use crate::finite;
 use crate::flexcache::{Turn, Turns};
 use crate::scheduler::Scheduler;
-
-/// The starting noise of a seed: what PyTorch's CPU generator draws in fp32.
-///
-/// # Shapes
-/// `shape` is `[channels, frames, height, width]`, in latent pixels; the result has a batch of one before it.
-pub(super) fn noise(seed: i64, shape: [i64; 4]) -> Result<Tensor> {
-    // PyTorch's generator is one for the whole process.
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::manual_seed(seed);
-    let [channels, frames, height, width] = shape;
-    Ok(Tensor::f_randn([1, channels, frames, height, width], (Kind::Float, Device::Cpu))?)
-}
+use crate::transformer::Timestep;
 
 /// From noise to latents, as far as it is.
 #[derive(Debug)]
@@ -35,6 +23,8 @@ pub struct Denoising {
     steps: Vec<usize>,
     /// What each of all steps does, where a cache lets some leave blocks out.
     turns: Option<Turns>,
+    /// What is given of pictures, where the video begins with one.
+    image: Option<ImageCondition>,
     done: usize,
     /// The last step left blocks out.
     reused: bool,
@@ -42,13 +32,13 @@ pub struct Denoising {
 
 impl Denoising {
     /// From `noise`, no step taken yet. `turns` has what each of all steps does, where a cache lets some leave blocks out.
-    pub fn new(config: &Config, noise: Tensor, turns: Option<Turns>) -> Self {
+    pub fn new(config: &Config, noise: Tensor, image: Option<ImageCondition>, turns: Option<Turns>) -> Self {
         let (all, wanted) = (config.steps as usize, config.steps_to_run() as usize);
         let steps = match &turns {
             Some(turns) if wanted < all => steps_with_reuse(&turns.turns, wanted),
             _ => steps_to_run(all, wanted),
         };
-        Self { scheduler: Scheduler::of(config), latents: noise, steps, turns, done: 0, reused: false }
+        Self { scheduler: Scheduler::of(config), latents: noise, steps, turns, image, done: 0, reused: false }
     }
 
     /// What each of all steps does, where a cache lets some leave blocks out.
@@ -83,8 +73,22 @@ impl Denoising {
     }
 
     /// The timestep of the next step; empty where all are done.
-    pub(super) fn timestep(&self) -> Option<f64> {
-        self.steps.get(self.done).map(|&step| self.scheduler.timesteps()[step])
+    pub(super) fn timestep(&self) -> Option<Timestep> {
+        let given_frames = self.image.as_ref().map_or(0, ImageCondition::given_frames);
+        self.steps.get(self.done).map(|&step| Timestep { value: self.scheduler.timesteps()[step], given_frames })
+    }
+
+    /// What an image encoder says of the picture, on the CPU; nothing where none does.
+    pub(super) fn seen(&self) -> Option<&Tensor> {
+        self.image.as_ref().and_then(ImageCondition::seen)
+    }
+
+    /// What the transformer takes: the latents, with what is given of pictures.
+    pub(super) fn input(&self) -> Result<Tensor> {
+        match &self.image {
+            Some(image) => image.beside(&self.latents),
+            None => Ok(self.latents.shallow_clone()),
+        }
     }
 
     /// Takes the next step, by a model's prediction for the latents at its timestep. `is_computed`: the prediction has values. `reused`: blocks
@@ -99,6 +103,9 @@ impl Denoising {
         }
         self.latents = latents;
         (self.done, self.reused) = (self.done + 1, reused);
+        if let (true, Some(image)) = (self.is_over(), &self.image) {
+            self.latents = image.put_into(&self.latents)?;
+        }
         Ok(())
     }
 

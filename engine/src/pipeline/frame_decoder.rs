@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::link::Link;
 use super::loading::Loadable;
 use crate::error::Result;
-use crate::vae::{self, Decoding, FrameSink, VaeDecoder};
+use crate::vae::{self, FrameSink, Pieces, VaeDecoder};
 use crate::weights::{Groups, bytes_of, kind_of};
 
 /// A VAE's decoder with its weights.
@@ -34,7 +34,7 @@ impl FrameDecoder {
     ) -> Result<()> {
         let latents = vae::denormalise(&self.spec, latents)?.f_to_kind(kind_of(config.dtype))?;
         let latents = link.upload(&latents)?;
-        let decoding = Decoding::of(config)?;
+        let decoding = Pieces::of(config)?;
         let mut counted = Counted { sink, bytes: 0 };
         let decode = |weights: &_| vae::decode_video(&self.decoder, weights, &latents, decoding, &mut counted, progress);
         let cached = self.weights.get()?.with(vae::DECODER, decode)?;

@@ -3,7 +3,9 @@
 
 mod dpmpp;
 mod euler;
+mod lcm;
 mod multistep;
+mod noise;
 mod sigma_schedule;
 mod unipc;
 
@@ -11,6 +13,7 @@ use engine_protocol::{Config, Sampler};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
+pub use noise::noise;
 pub use sigma_schedule::{SigmaSchedule, TRAIN_TIMESTEPS};
 
 /// A sampler on its way from noise to a clean sample.
@@ -28,24 +31,27 @@ enum Method {
     UniPc(unipc::UniPc),
     Euler,
     DpmPp(dpmpp::DpmPp),
+    /// With the seed of its noise.
+    Lcm(i64),
 }
 
 impl Scheduler {
-    /// `sampler` with `steps` steps and the sigma schedule shifted by `shift`.
-    pub fn new(sampler: Sampler, steps: usize, shift: f64) -> Self {
-        Self::walking(SigmaSchedule::new(sampler, steps, shift), sampler)
+    /// `sampler` with `steps` steps and the sigma schedule shifted by `shift`. Where it draws noise, that comes from `seed`.
+    pub fn new(sampler: Sampler, steps: usize, shift: f64, seed: i64) -> Self {
+        Self::walking(SigmaSchedule::new(sampler, steps, shift), sampler, seed)
     }
 
     /// The sampler and the schedule that `config` means.
     pub fn of(config: &Config) -> Self {
-        Self::walking(SigmaSchedule::of(config), config.sampler)
+        Self::walking(SigmaSchedule::of(config), config.sampler, config.seed)
     }
 
-    fn walking(schedule: SigmaSchedule, sampler: Sampler) -> Self {
+    fn walking(schedule: SigmaSchedule, sampler: Sampler, seed: i64) -> Self {
         let method = match sampler {
             Sampler::Unipc => Method::UniPc(unipc::UniPc::default()),
             Sampler::Euler => Method::Euler,
             Sampler::Dpmpp => Method::DpmPp(dpmpp::DpmPp::default()),
+            Sampler::Lcm => Method::Lcm(seed),
         };
         Self { schedule, index: 0, method }
     }
@@ -75,6 +81,7 @@ impl Scheduler {
             Method::UniPc(method) => method.step(schedule, index, prediction, sample)?,
             Method::Euler => euler::step(schedule, index, prediction, sample)?,
             Method::DpmPp(method) => method.step(schedule, index, prediction, sample)?,
+            Method::Lcm(seed) => lcm::step(schedule, index, *seed, prediction, sample)?,
         };
         self.index += 1;
         Ok(next)
@@ -87,7 +94,7 @@ mod tests {
     use engine_protocol::{ModelSpec, Settings, parse_setting};
     use tch::{Device, Kind};
 
-    const SAMPLERS: [Sampler; 3] = [Sampler::Unipc, Sampler::Euler, Sampler::Dpmpp];
+    const SAMPLERS: [Sampler; 4] = [Sampler::Unipc, Sampler::Euler, Sampler::Dpmpp, Sampler::Lcm];
 
     #[test]
     fn a_true_prediction_arrives_at_the_clean_sample() {
@@ -95,10 +102,12 @@ mod tests {
         let noise = Tensor::from_slice(&[1.0f32, 0.25]);
         for sampler in SAMPLERS {
             for steps in [1, 2, 6, 40] {
-                let mut scheduler = Scheduler::new(sampler, steps, 3.0);
+                let mut scheduler = Scheduler::new(sampler, steps, 3.0, 0);
                 let mut sample = clean.lerp(&noise, scheduler.sigmas()[0]);
-                for _ in 0..steps {
-                    sample = scheduler.step(&(&noise - &clean), &sample).unwrap();
+                for step in 0..steps {
+                    // The way from the clean sample to the noise that is in it: the first, or new one.
+                    let way = (&sample - &clean) / scheduler.sigmas()[step];
+                    sample = scheduler.step(&way, &sample).unwrap();
                 }
                 let error = (sample - &clean).abs().max().double_value(&[]);
                 assert!(error < 1e-5, "{sampler:?}, {steps} steps: off by {error:e}");
@@ -127,7 +136,7 @@ mod tests {
     fn a_step_too_many_is_refused() {
         let zero = Tensor::zeros([1], (Kind::Float, Device::Cpu));
         for sampler in SAMPLERS {
-            let mut scheduler = Scheduler::new(sampler, 1, 1.0);
+            let mut scheduler = Scheduler::new(sampler, 1, 1.0, 0);
             let _ = scheduler.step(&zero, &zero).unwrap();
             let message = scheduler.step(&zero, &zero).unwrap_err().to_string();
             assert_eq!(message, "the sampler has done all of its 1 steps: start a new one");

@@ -1,7 +1,7 @@
 //! Noise levels of a flow-matching sampler: evenly spaced, then shifted towards noise. Each sampler's reference does that in its own way, and what
 //! it tells the transformer follows from it.
 //!
-//! Facts from `set_timesteps` of diffusers 0.42.1's `src/diffusers/schedulers/scheduling_{unipc_multistep,flow_match_euler_discrete,dpmsolver_multistep}.py`.
+//! Facts from `set_timesteps` of diffusers 0.42.1's `src/diffusers/schedulers/scheduling_{unipc_multistep,flow_match_euler_discrete,flow_match_lcm,dpmsolver_multistep}.py`.
 
 use engine_protocol::{Config, Sampler};
 
@@ -16,7 +16,7 @@ const FIRST_SIGMA_GAP: f64 = 1e-6;
 pub struct SigmaSchedule {
     /// From noise to image, and a last zero: one more than there are steps. Rounded to fp32, as the references keep them.
     pub sigmas: Vec<f64>,
-    /// One a step. Whole numbers, cut and not rounded, but for Euler's.
+    /// One a step. Whole numbers, cut and not rounded, but for Euler's and LCM's.
     pub timesteps: Vec<f64>,
 }
 
@@ -25,13 +25,13 @@ impl SigmaSchedule {
     pub fn new(sampler: Sampler, steps: usize, shift: f64) -> Self {
         let exact = match sampler {
             Sampler::Unipc => unipc(steps, shift),
-            Sampler::Euler => euler(steps, shift),
+            Sampler::Euler | Sampler::Lcm => euler(steps, shift),
             Sampler::Dpmpp => dpmpp(steps, shift),
         };
         let mut sigmas: Vec<f64> = exact.iter().map(|&sigma| f64::from(sigma as f32)).collect();
         let timesteps = match sampler {
-            // Euler's reference rounds first and multiplies then, in fp32.
-            Sampler::Euler => sigmas.iter().map(|&sigma| f64::from(sigma as f32 * TRAIN_TIMESTEPS as f32)).collect(),
+            // The reference of these rounds first and multiplies then, in fp32.
+            Sampler::Euler | Sampler::Lcm => sigmas.iter().map(|&sigma| f64::from(sigma as f32 * TRAIN_TIMESTEPS as f32)).collect(),
             Sampler::Unipc | Sampler::Dpmpp => exact.iter().map(|&sigma| (sigma * TRAIN_TIMESTEPS).trunc()).collect(),
         };
         sigmas.push(0.0);

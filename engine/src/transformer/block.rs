@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 
 use super::embeddings::Condition;
 use super::rope;
-use super::slices::{Gathered, slice, slices};
+use super::slices::{Gathered, slice, slices_cut};
+use super::timestep::ByToken;
 use crate::attention::attend;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
@@ -39,10 +40,16 @@ pub(super) fn groups(spec: &TransformerSpec, index: u32) -> [Group; PARTS_OF_A_B
             .param(&format!("{name}.norm_q.weight"), &[dim])
             .param(&format!("{name}.norm_k.weight"), &[dim])
     };
+    let cross = |group: Group| match spec.image_dim {
+        None => group,
+        Some(_) => {
+            group.linear("attn2.add_k_proj", dim, dim).linear("attn2.add_v_proj", dim, dim).param("attn2.norm_added_k.weight", &[dim])
+        }
+    };
     [
         // The modulation of the whole block is made with its first part.
         attention(part(SELF_ATTENTION).fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
-        attention(part(CROSS_ATTENTION), "attn2").fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
+        cross(attention(part(CROSS_ATTENTION), "attn2")).fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
         part(FEED_FORWARD).linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
     ]
     .map(Group::compressible)
@@ -83,6 +90,19 @@ impl Affine {
     }
 }
 
+/// What the timestep does to one of a block's two steps: to what goes in, and to what comes out.
+pub(super) struct Modulated {
+    pub(super) norm: Affine,
+    /// How much of the result is added, in fp32.
+    pub(super) gate: Tensor,
+}
+
+impl Modulated {
+    fn new(shift: &Tensor, scale: &Tensor, gate: &Tensor, kind: Kind) -> Result<Self> {
+        Ok(Self { norm: Affine::modulation(scale, shift, kind)?, gate: gate.shallow_clone() })
+    }
+}
+
 impl Block<'_> {
     /// Runs block `index` on `hidden`, in place.
     ///
@@ -94,14 +114,14 @@ impl Block<'_> {
     pub(super) fn forward(&self, groups: &mut impl Groups, index: u32, hidden: &Tensor) -> Result<()> {
         let kind = hidden.kind();
         // 1. Self-attention.
-        let [ff_shift, ff_scale, ff_gate] = groups.with(name(index, SELF_ATTENTION), |w| {
-            let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = self.modulation(w)?;
-            let norm = Affine::modulation(&scale, &shift, kind)?;
+        let modulation = groups.with(name(index, SELF_ATTENTION), |w| {
+            let modulation = self.modulation(w)?;
+            let step = modulation.map(|[shift, scale, gate, ..]| Modulated::new(shift, scale, gate, kind))?;
             match self.head_chunk {
-                Some(heads) => self.self_attention_by_heads(w, hidden, &norm, &gate, heads)?,
-                None => self.self_attention(w, hidden, &norm, &gate)?,
+                Some(heads) => self.self_attention_by_heads(w, hidden, &step, heads)?,
+                None => self.self_attention(w, hidden, &step)?,
             }
-            Ok([ff_shift, ff_scale, ff_gate])
+            Ok(modulation)
         })?;
 
         // 2. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
@@ -111,23 +131,28 @@ impl Block<'_> {
         })?;
 
         // 3. Feed-forward.
-        groups.with(name(index, FEED_FORWARD), |w| self.feed_forward(w, hidden, &Affine::modulation(&ff_scale, &ff_shift, kind)?, &ff_gate))
+        groups.with(name(index, FEED_FORWARD), |w| {
+            let step = modulation.map(|[_, _, _, shift, scale, gate]| Modulated::new(shift, scale, gate, kind))?;
+            self.feed_forward(w, hidden, &step)
+        })
     }
 
     /// Shift, scale and gate of self-attention, then of feed-forward: the timestep's plus the block's own, in fp32.
-    fn modulation(&self, w: &Weights) -> Result<[Tensor; 6]> {
+    fn modulation(&self, w: &Weights) -> Result<ByToken<[Tensor; 6]>> {
         let own = w.get("scale_shift_table").f_squeeze_dim(0)?;
-        let rows = own.f_add(&self.condition.modulation.f_to_kind(Kind::Float)?)?.f_unbind(0)?;
-        Ok(<[Tensor; 6]>::try_from(rows).expect("the table has six rows"))
+        self.condition.modulation.map(|modulation| {
+            let rows = own.f_add(&modulation.f_to_kind(Kind::Float)?)?.f_unbind(0)?;
+            Ok(<[Tensor; 6]>::try_from(rows).expect("the table has six rows"))
+        })
     }
 
     /// Adds `gate · attention(norm(hidden))`.
-    fn self_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor) -> Result<()> {
+    fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<()> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
         let (mut keys, mut values) = (Gathered::new(tokens), Gathered::new(tokens));
         for (start, length) in self.slices(tokens) {
-            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
             values.put(start, w.linear("attn1.to_v", &normed)?)?;
             let key = self.project_and_norm(w, "attn1.to_k", "attn1.norm_k.weight", normed)?;
             rope::turn(&key, &self.rope.f_narrow(0, start, length)?)?;
@@ -138,28 +163,36 @@ impl Block<'_> {
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         for (start, length) in self.slices(tokens) {
             let mut part = slice(hidden, start, length)?;
-            let normed = norm.layer_norm(&part, self.spec.eps)?;
+            let normed = step.at(start).norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
             rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
             let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
             drop(query);
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
             // fp32 inside, since the gate is: rounded once.
-            let _ = part.f_addcmul_(&out, gate)?;
+            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())
     }
 
-    /// Adds `attention(norm(hidden), prompt)`.
+    /// Adds `attention(norm(hidden), prompt)`, and where there is a picture attention to that, which is added before the last projection.
     fn cross_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine) -> Result<()> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
+        let of_image = |image: &Tensor| -> Result<(Tensor, Tensor)> {
+            let keys = self.project_and_norm(w, "attn2.add_k_proj", "attn2.norm_added_k.weight", image.shallow_clone())?;
+            Ok((self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?))
+        };
+        let image = self.condition.image.as_ref().map(of_image).transpose()?;
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
             let normed = norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", normed)?;
-            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            let mut attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            if let Some((keys, values)) = &image {
+                let _ = attended.f_add_(&attend(self.attn_type, &self.heads(&query)?, keys, values)?)?;
+            }
             drop(query);
             let _ = part.f_add_(&w.linear("attn2.to_out.0", &joined(attended)?)?)?;
         }
@@ -167,20 +200,21 @@ impl Block<'_> {
     }
 
     /// Adds `gate · ff(norm(hidden))`.
-    fn feed_forward(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor) -> Result<()> {
+    fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<()> {
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
-            let mut inner = w.linear("ffn.net.0.proj", &norm.layer_norm(&part, self.spec.eps)?)?;
+            let mut inner = w.linear("ffn.net.0.proj", &step.at(start).norm.layer_norm(&part, self.spec.eps)?)?;
             let _ = inner.f_gelu_("tanh")?;
             let out = w.linear("ffn.net.2", &inner)?;
             drop(inner);
-            let _ = part.f_addcmul_(&out, gate)?;
+            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())
     }
 
+    /// Slices of so many tokens, in each of which all have the same timestep.
     pub(super) fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
-        slices(tokens, self.sequence_chunk)
+        slices_cut(tokens, self.sequence_chunk, self.condition.modulation.change())
     }
 
     /// A projection of `x`, which is let go, and its RMS norm over all heads at once (qk norm).

@@ -3,6 +3,8 @@
 use engine_protocol::TransformerSpec;
 use tch::{Device, Kind, Tensor};
 
+use super::context::Context;
+use super::timestep::{ByToken, Timestep};
 use crate::attribution::operation;
 use crate::error::{Error, Result};
 use crate::weights::{Group, GroupName, Groups, Weights};
@@ -14,11 +16,13 @@ const MAX_PERIOD: f64 = 10_000.0;
 #[derive(Debug)]
 pub(super) struct Condition {
     /// Six rows of modulation, before each block's own table is added: `[6, dim]`, in the compute type.
-    pub(super) modulation: Tensor,
+    pub(super) modulation: ByToken<Tensor>,
     /// The timestep embedding, for the last norm: `[1, dim]`, in the compute type.
-    pub(super) timestep: Tensor,
+    pub(super) timestep: ByToken<Tensor>,
     /// The prompt, projected: `[B, Lt, dim]`, in the compute type.
     pub(super) prompt: Tensor,
+    /// What CLIP says of the picture, projected: `[B, Li, dim]`, in the compute type.
+    pub(super) image: Option<Tensor>,
 }
 
 /// The groups of everything before the first block: the timestep's two layers, its six modulations, then prompt and patches. What is streamed needs room
@@ -26,6 +30,11 @@ pub(super) struct Condition {
 pub(super) fn groups(spec: &TransformerSpec) -> [Group; 3] {
     let dim = spec.num_attention_heads * spec.attention_head_dim;
     let [frames, height, width] = spec.patch_size;
+    let prompt_and_patches = Group::new(PROMPT_AND_PATCHES, "")
+        .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
+        .linear("condition_embedder.text_embedder.linear_2", dim, dim)
+        .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
+        .param("patch_embedding.bias", &[dim]);
     [
         Group::new(TIME, "")
             .fp32("condition_embedder.time_embedder.linear_1.weight", &[dim, spec.freq_dim])
@@ -33,12 +42,39 @@ pub(super) fn groups(spec: &TransformerSpec) -> [Group; 3] {
             .fp32("condition_embedder.time_embedder.linear_2.weight", &[dim, dim])
             .fp32("condition_embedder.time_embedder.linear_2.bias", &[dim]),
         Group::new(MODULATION, "").linear("condition_embedder.time_proj", dim, 6 * dim),
-        Group::new(PROMPT_AND_PATCHES, "")
-            .linear("condition_embedder.text_embedder.linear_1", spec.text_dim, dim)
-            .linear("condition_embedder.text_embedder.linear_2", dim, dim)
-            .param("patch_embedding.weight", &[dim, spec.in_channels, frames, height, width])
-            .param("patch_embedding.bias", &[dim]),
+        match spec.image_dim {
+            Some(image_dim) => with_image(prompt_and_patches, image_dim, dim),
+            None => prompt_and_patches,
+        },
     ]
+}
+
+/// The same group with what brings CLIP's words to the width of the hidden state. Its norms compute in fp32.
+fn with_image(group: Group, image_dim: i64, dim: i64) -> Group {
+    let norm = |group: Group, name: &str, width: i64| {
+        group.fp32(&format!("{IMAGE}.{name}.weight"), &[width]).fp32(&format!("{IMAGE}.{name}.bias"), &[width])
+    };
+    let group = norm(group, "norm1", image_dim).linear(&format!("{IMAGE}.ff.net.0.proj"), image_dim, image_dim);
+    norm(group.linear(&format!("{IMAGE}.ff.net.2"), image_dim, dim), "norm2", dim)
+}
+
+/// The layers that CLIP's words go through.
+const IMAGE: &str = "condition_embedder.image_embedder";
+/// Epsilon of its norms, which no config has.
+const IMAGE_EPSILON: f64 = 1e-5;
+
+/// CLIP's words of a picture in the width of the hidden state: norm, two layers, norm.
+///
+/// # Shapes
+/// `[B, Li, image_dim]` to `[B, Li, dim]`, in `kind`.
+fn project_image(w: &Weights, image: &Tensor, kind: Kind) -> Result<Tensor> {
+    let norm = |name: &str, x: &Tensor| -> Result<Tensor> {
+        let (weight, bias) = (w.get(&format!("{IMAGE}.{name}.weight")), w.get(&format!("{IMAGE}.{name}.bias")));
+        Ok(x.f_to_kind(Kind::Float)?.f_layer_norm(weight.size(), Some(weight), Some(bias), IMAGE_EPSILON, false)?.f_to_kind(kind)?)
+    };
+    let mut inner = w.linear(&format!("{IMAGE}.ff.net.0.proj"), &norm("norm1", image)?)?;
+    let _ = inner.f_gelu_("none")?;
+    norm("norm2", &w.linear(&format!("{IMAGE}.ff.net.2"), &inner)?)
 }
 
 /// The timestep's two layers.
@@ -96,10 +132,10 @@ pub(super) fn unpatchify(patch: [i64; 3], grid: [i64; 3], channels: i64, values:
         .f_reshape([batch, channels, frames, height, width])?)
 }
 
-/// Tokens, and what the blocks are conditioned on. `timestep` is the same for the whole batch; `compute` is the type of the hidden state.
+/// Tokens, and what the blocks are conditioned on. `timestep` is the same for the whole batch.
 ///
 /// # Shapes
-/// `latents` is `[B, C, T, H, W]`, `prompt` is `[B, Lt, text_dim]`, the tokens are `[B, L, dim]`.
+/// `latents` is `[B, C, T, H, W]`, the tokens are `[B, L, dim]`.
 ///
 /// # Errors
 /// libtorch's, and what `groups` ran into.
@@ -108,19 +144,26 @@ pub(super) fn embed(
     spec: &TransformerSpec,
     grid: [i64; 3],
     latents: &Tensor,
-    timestep: f64,
-    prompt: &Tensor,
+    timestep: Timestep,
+    Context { prompt, image }: Context<'_>,
 ) -> Result<(Tensor, Condition)> {
-    let (timestep, modulation) = time(groups, spec, &[timestep], prompt.device())?;
-    let modulation = modulation.f_view([6, -1])?;
+    let given = timestep.given_frames / spec.patch_size[0] * grid[1] * grid[2];
+    let timesteps = if given > 0 { vec![timestep.value, 0.0] } else { vec![timestep.value] };
+    let (embedded, modulations) = time(groups, spec, &timesteps, prompt.device())?;
+    let by_token = |row: &dyn Fn(i64) -> Result<Tensor>| -> Result<ByToken<Tensor>> {
+        Ok(if given > 0 { ByToken::new(given, row(1)?, row(0)?) } else { ByToken::all(row(0)?) })
+    };
+    let timestep = by_token(&|row| Ok(embedded.f_narrow(0, row, 1)?))?;
+    let modulation = by_token(&|row| Ok(modulations.f_select(0, row)?.f_view([6, -1])?))?;
 
     // The prompt in the width of the hidden state, and the patches.
     groups.with(PROMPT_AND_PATCHES, |w| {
-        let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(timestep.kind())?)?;
+        let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(embedded.kind())?)?;
         let _ = inner.f_gelu_("tanh")?;
         let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
         let hidden = patchify(w, spec.patch_size, grid, latents)?;
-        Ok((hidden, Condition { modulation, timestep, prompt }))
+        let image = image.map(|image| project_image(w, image, embedded.kind())).transpose()?;
+        Ok((hidden, Condition { modulation, timestep, prompt, image }))
     })
 }
 

@@ -8,9 +8,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::{Affine, Block, joined};
+use super::block::{Block, Modulated, joined};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
+use super::timestep::ByToken;
 use crate::attention::attend;
 use crate::error::Result;
 use crate::weights::Weights;
@@ -30,31 +31,31 @@ impl Block<'_> {
     ///
     /// # Errors
     /// libtorch's.
-    pub(super) fn self_attention_by_heads(&self, w: &Weights, hidden: &Tensor, norm: &Affine, gate: &Tensor, heads: i64) -> Result<()> {
+    pub(super) fn self_attention_by_heads(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, heads: i64) -> Result<()> {
         let tokens = hidden.size()[1];
-        let scales = self.scales(w, hidden, norm)?;
+        let scales = self.scales(w, hidden, step)?;
 
         // 1. What each group of heads attends to, side by side.
         let attended = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device()))?;
         for group in slices(self.spec.num_attention_heads, Some(heads)) {
-            self.attend_with(w, hidden, norm, &scales, group, &attended)?;
+            self.attend_with(w, hidden, step, &scales, group, &attended)?;
         }
 
         // 2. Projected, and added to the hidden state, which nobody reads any more.
         for (start, length) in self.slices(tokens) {
             let mut part = slice(hidden, start, length)?;
             let out = w.linear("attn1.to_out.0", &slice(&attended, start, length)?)?;
-            let _ = part.f_addcmul_(&out, gate)?;
+            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())
     }
 
     /// The scales of every token's queries and keys.
-    fn scales(&self, w: &Weights, hidden: &Tensor, norm: &Affine) -> Result<Scales> {
+    fn scales(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<Scales> {
         let tokens = hidden.size()[1];
         let (mut query, mut key) = (Gathered::new(tokens), Gathered::new(tokens));
         for (start, length) in self.slices(tokens) {
-            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
             let scale = |projection: &str| -> Result<Tensor> {
                 let projected = w.linear(projection, &normed)?;
                 let channels = projected.size()[2] as f64;
@@ -72,7 +73,7 @@ impl Block<'_> {
         &self,
         w: &Weights,
         hidden: &Tensor,
-        norm: &Affine,
+        step: &ByToken<Modulated>,
         scales: &Scales,
         heads: (i64, i64),
         attended: &Tensor,
@@ -80,7 +81,7 @@ impl Block<'_> {
         let tokens = hidden.size()[1];
         let width = self.spec.attention_head_dim;
         let (first, count) = (heads.0 * width, heads.1 * width);
-        let normed = |start: i64, length: i64| norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps);
+        let normed = |start: i64, length: i64| step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps);
         let turned = |names: (&str, &str), scale: &Tensor, normed: &Tensor, start: i64| -> Result<Tensor> {
             let length = normed.size()[1];
             let projected = w.linear_part(names.0, normed, first, count)?;

@@ -4,10 +4,12 @@ use engine_protocol::{AttnType, Config, TransformerSpec};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Affine, Block};
+use super::context::Context;
 use super::embeddings::{self, Condition};
 use super::pass_cache::{NoCache, PassCache};
 use super::rope;
-use super::slices::{Gathered, slice, slices};
+use super::slices::{Gathered, slice, slices_cut};
+use super::timestep::Timestep;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -54,32 +56,38 @@ impl Transformer {
     /// The prediction for `latents`: the direction from the clean sample to noise.
     ///
     /// # Shapes
-    /// `latents` is `[B, C, T, H, W]`, `prompt` is `[B, Lt, text_dim]`; the result is `[B, C_out, T, H, W]`, in the weights' type.
-    /// `timestep` is one for the whole batch.
+    /// `latents` is `[B, C, T, H, W]`; the result is `[B, C_out, T, H, W]`, in the weights' type.
+    /// `timestep` is one for the whole batch, and for all tokens but those of frames that are given.
     ///
     /// # Errors
     /// libtorch's, what `groups` ran into, and latents that patches do not cover.
-    pub fn forward(&self, groups: &mut impl Groups, latents: &Tensor, timestep: f64, prompt: &Tensor) -> Result<Tensor> {
-        self.forward_cached(groups, latents, timestep, prompt, &mut NoCache)
+    pub fn forward<'a>(
+        &self,
+        groups: &mut impl Groups,
+        latents: &Tensor,
+        timestep: impl Into<Timestep>,
+        context: impl Into<Context<'a>>,
+    ) -> Result<Tensor> {
+        self.forward_cached(groups, latents, timestep, context, &mut NoCache)
     }
 
     /// As [`Transformer::forward`], where `cache` may leave blocks out.
     ///
     /// # Errors
     /// Those of [`Transformer::forward`], and the cache's.
-    pub fn forward_cached(
+    pub fn forward_cached<'a>(
         &self,
         groups: &mut impl Groups,
         latents: &Tensor,
-        timestep: f64,
-        prompt: &Tensor,
+        timestep: impl Into<Timestep>,
+        context: impl Into<Context<'a>>,
         cache: &mut impl PassCache,
     ) -> Result<Tensor> {
         let spec = &self.spec;
         let grid = embeddings::patch_grid(spec, latents)?;
 
         // 1. Tokens, conditions, and the turns of every token.
-        let (hidden, condition) = embeddings::embed(groups, spec, grid, latents, timestep, prompt)?;
+        let (hidden, condition) = embeddings::embed(groups, spec, grid, latents, timestep.into(), context.into())?;
         let rope = rope::table(spec.attention_head_dim, grid, latents.device())?;
 
         // 2. The blocks, which write into the hidden state.
@@ -120,14 +128,17 @@ impl Transformer {
     /// The last norm and projection, `[B, L, dim]` to `[B, L, pt·ph·pw·C_out]`.
     fn output(&self, w: &Weights, hidden: &Tensor, condition: &Condition) -> Result<Tensor> {
         // 1. Modulation in fp32, from the timestep embedding itself.
-        let rows = w.get("scale_shift_table").f_squeeze_dim(0)?.f_add(&condition.timestep.f_to_kind(Kind::Float)?)?;
-        let norm = Affine::modulation(&rows.f_select(0, 1)?, &rows.f_select(0, 0)?, hidden.kind())?;
+        let own = w.get("scale_shift_table").f_squeeze_dim(0)?;
+        let norm = condition.timestep.map(|timestep| {
+            let rows = own.f_add(&timestep.f_to_kind(Kind::Float)?)?;
+            Affine::modulation(&rows.f_select(0, 1)?, &rows.f_select(0, 0)?, hidden.kind())
+        })?;
 
         // 2. Norm and projection.
         let tokens = hidden.size()[1];
         let mut values = Gathered::new(tokens);
-        for (start, length) in slices(tokens, self.sequence_chunk) {
-            let normed = norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+        for (start, length) in slices_cut(tokens, self.sequence_chunk, norm.change()) {
+            let normed = norm.at(start).layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
             values.put(start, w.linear("proj_out", &normed)?)?;
         }
         Ok(values.whole())

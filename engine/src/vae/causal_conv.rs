@@ -50,6 +50,11 @@ impl CausalConv {
         Self { weight: format!("{name}.weight"), bias: format!("{name}.bias"), name, inputs, outputs, side, history, stride, slot }
     }
 
+    /// Channels of its result.
+    pub(super) fn outputs(&self) -> i64 {
+        self.outputs
+    }
+
     /// Adds the layer's tensors.
     pub(super) fn params(&self, group: Group) -> Group {
         group.conv(&self.name, self.inputs, self.outputs, &[KERNEL, self.side, self.side])

@@ -14,7 +14,6 @@ use super::norm::Norm;
 use super::resample::Downsampler;
 use super::shortcut::{AverageShortcut, patchify};
 use super::slots::{Chunk, Slots};
-use super::tiling::{Span, even_spans};
 use crate::error::{Error, Result};
 use crate::weights::{Group, GroupName, Weights};
 
@@ -32,16 +31,18 @@ pub struct VaeEncoder {
     z_dim: i64,
     spatial_compression: i64,
     temporal_compression: i64,
-    patch_size: i64,
-    conv_in: CausalConv,
-    down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    pub(super) patch_size: i64,
+    pub(super) conv_in: CausalConv,
+    pub(super) down_blocks: Vec<DownBlock>,
+    pub(super) mid_block: MidBlock,
     norm_out: Norm,
     conv_out: CausalConv,
-    slots: Slots,
+    pub(super) slots: Slots,
+    /// Channels of the middle: attention has one head of that size there.
+    widest: i64,
 }
 
-const QUANT_CONV: &str = "quant_conv";
+pub(super) const QUANT_CONV: &str = "quant_conv";
 
 impl VaeEncoder {
     /// The encoder of the model that `spec` describes.
@@ -65,7 +66,39 @@ impl VaeEncoder {
         let norm_out = Norm::new("encoder.norm_out", channels);
         let conv_out = CausalConv::new("encoder.conv_out".into(), channels, 2 * spec.z_dim, 3, &mut slots);
         let z_dim = spec.z_dim;
-        Self { z_dim, spatial_compression, temporal_compression, patch_size, conv_in, down_blocks, mid_block, norm_out, conv_out, slots }
+        Self {
+            z_dim,
+            spatial_compression,
+            temporal_compression,
+            patch_size,
+            conv_in,
+            down_blocks,
+            mid_block,
+            norm_out,
+            conv_out,
+            slots,
+            widest: channels,
+        }
+    }
+
+    /// Size of the one head of its attention.
+    pub fn head_size(&self) -> i64 {
+        self.widest
+    }
+
+    /// Channels of the latents.
+    pub(super) fn z_dim(&self) -> i64 {
+        self.z_dim
+    }
+
+    /// Pixels that become a latent pixel in height and in width.
+    pub(super) fn spatial_compression(&self) -> i64 {
+        self.spatial_compression
+    }
+
+    /// Frames of a video that so many latent frames stand for.
+    pub(super) fn frames_of(&self, latent_frames: i64) -> i64 {
+        (self.temporal_compression * (latent_frames - 1) + 1).max(0)
     }
 
     fn params(&self) -> Group {
@@ -86,7 +119,7 @@ impl VaeEncoder {
     /// # Errors
     /// libtorch's, and a video of other sides.
     pub fn encode_chunk(&self, w: &Weights, video: &Tensor, cache: &mut FeatureCache) -> Result<Tensor> {
-        let chunk = self.chunk(video, cache.is_started())?;
+        let chunk = self.chunk(&video.size(), video.kind(), cache.is_started())?;
         cache.begin_chunk(&self.slots, chunk, (video.kind(), video.device()))?;
 
         // 1. Channels last from here on.
@@ -108,16 +141,15 @@ impl VaeEncoder {
         Ok(distribution.f_narrow(4, 0, self.z_dim)?.f_permute([0, 4, 1, 2, 3])?.f_contiguous()?)
     }
 
-    /// What `video` is as latents.
-    fn chunk(&self, video: &Tensor, started: bool) -> Result<Chunk> {
+    /// What a video of such `sides` is as latents.
+    pub(super) fn chunk(&self, sides: &[i64], kind: Kind, started: bool) -> Result<Chunk> {
         let (n, side) = (self.temporal_compression, self.spatial_compression);
-        let sides = video.size();
-        if let [batch, COLOURS, frames, height, width] = sides[..] {
+        if let [batch, COLOURS, frames, height, width] = *sides {
             let frames = if started { frames } else { frames - 1 + n };
             let fits = |pixels: i64, span: i64| pixels >= span && pixels % span == 0;
             if fits(frames, n) && fits(height, side) && fits(width, side) {
                 let (latent_frames, latent_height, latent_width) = (frames / n, height / side, width / side);
-                let bytes = video.kind().elt_size_in_bytes() as i64;
+                let bytes = kind.elt_size_in_bytes() as i64;
                 return Ok(Chunk { batch, latent_frames, latent_height, latent_width, bytes });
             }
         }
@@ -127,35 +159,6 @@ impl VaeEncoder {
              multiples of {side}"
         )))
     }
-}
-
-/// The latents of a whole video, or of an image as a video of one frame, at most `temporal_chunk` latent frames at a time. `video` may lie on the
-/// host in any floating-point type: each chunk is brought to where the weights are, in their type, as its turn comes.
-///
-/// # Shapes
-/// `video`, between -1 and 1: `[batch, 3, 4 n + 1, height, width]`; result, on the weights' device and in their type, for [`super::normalise`]:
-/// `[batch, z_dim, n + 1, height / s, width / s]`, where `s` is the spec's spatial compression.
-///
-/// # Errors
-/// libtorch's, and a video of other sides.
-pub fn encode_video(encoder: &VaeEncoder, w: &Weights, video: &Tensor, temporal_chunk: i64) -> Result<Tensor> {
-    let latent_frames = encoder.chunk(video, false)?.latent_frames;
-    if temporal_chunk < 1 {
-        return Err(Error::Input(format!("cannot encode in chunks of {temporal_chunk} latent frames: use 1 or more")));
-    }
-    let like = w.get(&format!("{QUANT_CONV}.bias"));
-    let frames_before = |latent_frame: i64| (encoder.temporal_compression * (latent_frame - 1) + 1).max(0);
-    let mut cache = FeatureCache::new();
-    let mut latents = Vec::new();
-    for Span { start, end } in even_spans(latent_frames, temporal_chunk) {
-        if end == latent_frames {
-            cache.expect_last();
-        }
-        let first = frames_before(start);
-        let chunk = video.f_narrow(2, first, frames_before(end) - first)?.f_to_device(like.device())?.f_to_kind(like.kind())?;
-        latents.push(encoder.encode_chunk(w, &chunk, &mut cache)?);
-    }
-    Ok(Tensor::f_cat(&latents, 2)?)
 }
 
 /// Names the layers on the way down: by resolution where that has a shortcut, else one after the other.
@@ -174,11 +177,11 @@ impl Names {
 
 /// Residual blocks of one resolution, and the way to the next.
 #[derive(Debug)]
-struct DownBlock {
-    resnets: Vec<ResidualBlock>,
-    downsampler: Option<Downsampler>,
+pub(super) struct DownBlock {
+    pub(super) resnets: Vec<ResidualBlock>,
+    pub(super) downsampler: Option<Downsampler>,
     /// What goes around all of it.
-    shortcut: Option<AverageShortcut>,
+    pub(super) shortcut: Option<AverageShortcut>,
 }
 
 impl DownBlock {

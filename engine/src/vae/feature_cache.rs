@@ -20,6 +20,14 @@ pub struct CacheTraffic {
     pub d2h_bytes: u64,
 }
 
+impl CacheTraffic {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { h2d_bytes: self.h2d_bytes + other.h2d_bytes, d2h_bytes: self.d2h_bytes + other.d2h_bytes }
+    }
+}
+
 /// What the causal convolutions remember between the chunks of one video (of one tile): the last frames of each one's input.
 #[derive(Debug, Default)]
 pub struct FeatureCache {

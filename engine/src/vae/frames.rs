@@ -1,11 +1,11 @@
 //! A whole video from its latents: chunk by chunk, tile by tile, and out of the device's memory as soon as pixels are done.
 
-use engine_protocol::Config;
 use tch::{Device, Kind, Tensor};
 
 use super::decoder::VaeDecoder;
 use super::feature_cache::{CacheTraffic, FeatureCache};
-use super::tiling::{Span, Tiling, blend_weights, even_spans};
+use super::pieces::Pieces;
+use super::tiling::{Span, blend_weights, even_spans};
 use crate::attribution::{Purpose, within};
 use crate::error::{Error, Result};
 use crate::finite;
@@ -33,34 +33,6 @@ pub trait FrameSink {
     }
 }
 
-/// In which pieces a video is decoded, and where what is remembered between them waits.
-#[derive(Debug, Clone, Copy)]
-pub struct Decoding {
-    /// How frames are cut into tiles; empty for the whole frame at once.
-    pub tiling: Option<Tiling>,
-    /// The most latent frames at a time.
-    pub temporal_chunk: i64,
-    /// What is remembered between chunks waits on the host: see [`FeatureCache::on_host`].
-    pub activation_offload: bool,
-}
-
-impl Decoding {
-    /// Whole frames, at most so many latent ones at a time.
-    pub fn in_chunks(temporal_chunk: i64) -> Self {
-        Self { tiling: None, temporal_chunk, activation_offload: false }
-    }
-
-    /// As the flags of `config` say.
-    ///
-    /// # Errors
-    /// Tiles that cannot be.
-    pub fn of(config: &Config) -> Result<Self> {
-        let tiling = config.vae_tile_size.zip(config.vae_tile_overlap);
-        let tiling = tiling.map(|(size, overlap)| Tiling::new(size.into(), overlap.into())).transpose()?;
-        Ok(Self { tiling, temporal_chunk: config.vae_temporal_chunk.into(), activation_offload: config.activation_offload })
-    }
-}
-
 /// Decodes a whole video into `sink` in such pieces. After each chunk (of each tile) `progress` gets the number of those done and of all. Gives what the
 /// feature cache copied.
 ///
@@ -73,11 +45,11 @@ pub fn decode_video(
     decoder: &VaeDecoder,
     w: &Weights,
     latents: &Tensor,
-    decoding: Decoding,
+    pieces: Pieces,
     sink: &mut dyn FrameSink,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<CacheTraffic> {
-    let Decoding { tiling, temporal_chunk, activation_offload } = decoding;
+    let Pieces { tiling, temporal_chunk, activation_offload } = pieces;
     let (batch, _, latent_frames, height, width) = latents.size5()?;
     if batch != 1 || latent_frames < 1 || temporal_chunk < 1 {
         return Err(Error::Input(format!(
@@ -118,9 +90,7 @@ impl Video<'_> {
             done();
         }
         // Tiles have one size, and page-locked memory goes from one to the next.
-        let CacheTraffic { h2d_bytes, d2h_bytes } = cache.traffic();
-        self.traffic.h2d_bytes += h2d_bytes;
-        self.traffic.d2h_bytes += d2h_bytes;
+        self.traffic = self.traffic.plus(cache.traffic());
         Ok(())
     }
 

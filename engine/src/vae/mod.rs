@@ -9,22 +9,29 @@ mod blocks;
 mod causal_conv;
 mod decoder;
 mod encoder;
+mod encoder_footprint;
+mod encoding;
 mod feature_cache;
 mod footprint;
 mod frames;
 mod latents;
 mod norm;
+mod pieces;
 mod resample;
 mod shortcut;
 mod slots;
 mod tiling;
+mod walk;
 
 pub use decoder::{DECODER, VaeDecoder, groups};
-pub use encoder::{ENCODER, VaeEncoder, encode_video, encoder_groups};
+pub use encoder::{ENCODER, VaeEncoder, encoder_groups};
+pub use encoding::{Film, encode_video};
 pub use feature_cache::{CacheTraffic, FeatureCache};
-pub use frames::{Decoding, FrameSink, decode_video};
+pub use frames::{FrameSink, decode_video};
 pub use latents::{denormalise, normalise};
+pub use pieces::Pieces;
 pub use tiling::{Span, Tiling, blend_weights};
+pub use walk::Numbers;
 
 /// Channels of a frame: red, green, blue.
 const COLOURS: i64 = 3;

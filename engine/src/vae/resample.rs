@@ -101,6 +101,11 @@ impl Downsampler {
         Self { conv: FrameConv::new(name, channels, channels), time_conv }
     }
 
+    /// Whether it halves frames.
+    pub(super) fn halves_frames(&self) -> bool {
+        self.time_conv.is_some()
+    }
+
     /// Adds the layer's tensors.
     pub(super) fn params(&self, group: Group) -> Group {
         let group = self.conv.params(group);

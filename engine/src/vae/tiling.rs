@@ -24,6 +24,11 @@ impl Span {
         self.end - self.start
     }
 
+    /// The same of pixels that are so many times as small.
+    pub(super) fn times(self, scale: i64) -> Self {
+        Self { start: self.start * scale, end: self.end * scale }
+    }
+
     /// Whether there is no pixel.
     pub fn is_empty(&self) -> bool {
         self.len() <= 0

@@ -139,6 +139,19 @@ impl StoredTensor {
         }
     }
 
+    /// Of so many equal parts of its elements, one after the other, the one at `index`, with the sides `shape`.
+    ///
+    /// # Errors
+    /// One that cannot be cut so: of other sides, in blocks, with a scale a row, or that does not lie in order.
+    pub fn part(&self, index: i64, count: i64, shape: &[i64]) -> Result<Self> {
+        let (all, of_one) = (self.shape.iter().product::<i64>(), shape.iter().product::<i64>());
+        if of_one.checked_mul(count) != Some(all) || self.blocks.is_some() || self.scales.len() > 1 || !self.is_in_order() {
+            return Err(self.error(&format!("it has sides {:?} and cannot be read as {count} of {shape:?}", self.shape)));
+        }
+        let offset = self.offset + (index * of_one) as u64 * self.kind.elt_size_in_bytes() as u64;
+        Self { offset, shape: shape.to_vec(), strides: Vec::new(), ..self.clone() }.checked()
+    }
+
     /// The same, its values multiplied by those of `scale`: one number, or one a row.
     ///
     /// # Errors

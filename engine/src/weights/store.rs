@@ -80,6 +80,20 @@ impl TensorStore {
         Ok(store)
     }
 
+    /// What `make` makes of each tensor: others, each with its name.
+    ///
+    /// # Errors
+    /// Those of `make`, and two that would get the same name.
+    pub fn rebuilt(self, make: impl Fn(&str, &StoredTensor) -> Result<Vec<(String, StoredTensor)>>) -> Result<Self> {
+        let mut store = Self::default();
+        for (name, tensor) in &self.tensors {
+            for made in make(name, tensor)? {
+                store.extend(BTreeMap::from([made]))?;
+            }
+        }
+        Ok(store)
+    }
+
     /// The tensor `name`.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)

@@ -199,6 +199,12 @@ pub(crate) struct GenerateArguments {
     /// What it does not show
     #[arg(long, value_name = "PROMPT")]
     pub(crate) negative_prompt: Option<String>,
+    /// The picture that the video begins with: PNG, JPEG or WebP, for models that take one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<String>,
+    /// The picture that it ends with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) last_image: Option<String>,
     /// Seed of the starting noise
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) seed: Option<i64>,

@@ -128,6 +128,9 @@ pub(crate) struct FilesArguments {
     /// The VAE's file, as ComfyUI has it in models/vae
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Option<PathBuf>,
+    /// The file of CLIP's vision encoder, as ComfyUI has it in models/clip_vision; for image to video of Wan2.1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image_encoder: Option<PathBuf>,
     /// tokenizer.json or spiece.model, where the text encoder's file has none
     #[arg(long, value_name = "FILE")]
     pub(crate) tokenizer: Option<PathBuf>,
@@ -146,9 +149,10 @@ pub(crate) struct LoraArguments {
 impl FilesArguments {
     /// The files that were named; nothing where none was.
     pub(crate) fn named(&self) -> Option<CheckpointFiles> {
-        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer, loras } = self.clone();
+        let Self { checkpoint, transformer, low_noise_transformer, text_encoder, vae, image_encoder, tokenizer, loras } = self.clone();
         let loras = loras.files;
-        let files = CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, tokenizer, loras };
+        let files =
+            CheckpointFiles { folder: checkpoint, transformer, low_noise_transformer, text_encoder, vae, image_encoder, tokenizer, loras };
         (files != CheckpointFiles::default()).then_some(files)
     }
 }

@@ -11,15 +11,13 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
-use crate::model::Models;
+use crate::model::{Models, is_made_small};
 use crate::real_gpu;
 use crate::testbed::{Testbed, Wanted};
 use crate::worker::Launcher;
 
 /// The smaller of the sizes that people make videos in.
 const SMALLER: &str = "832x480";
-/// The model of our own tests, of which nobody wants videos.
-const TINY: &str = "wan-tiny";
 
 /// What is known of a model here.
 struct Advice<'a> {
@@ -37,7 +35,7 @@ pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
     let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
     let asked: Vec<&ModelSpec> = match &arguments.model {
         Some(name) => vec![models.get(name)?],
-        None => models.iter().filter(|model| model.name != TINY).collect(),
+        None => models.iter().filter(|model| !is_made_small(&model.name)).collect(),
     };
     let advice = advice(&quick, asked)?;
     if interrupt.is_wanted() {

@@ -3,6 +3,7 @@
 mod ending;
 mod log;
 mod output;
+mod pictures;
 
 use std::time::Duration;
 
@@ -17,22 +18,18 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json;
-use crate::model::Models;
+use crate::model::{Models, is_made_small};
 use crate::progress::Progress;
 use crate::sweep::{Definition, Rules, resolve_one};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{disk, host_rates};
 
-/// The model that has no checkpoint.
-const WITHOUT_CHECKPOINT: &str = "wan-tiny";
-
 /// Makes a video.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     let mut definition = definition(arguments)?;
     let format = arguments.output.as_deref().map(output::check).transpose()?;
-    let files = arguments.files.named();
-    let models = weights::models(files.as_ref(), &mut definition)?;
+    let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
     let testbed = Testbed::choose(arguments.device.wanted())?;
     match (testbed.device, &arguments.output) {
         (Device::Virtual, Some(_)) => {
@@ -46,13 +43,20 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         _ => {}
     }
     testbed.check_snapshot(arguments.snapshot.is_some())?;
+    if let Some(model) = definition.fixed_text("model").and_then(|name| models.get(&name).ok()) {
+        pictures::look(&mut definition, model)?;
+    }
     let (config, warnings) = config(&definition, &models, testbed.device)?;
+    let model = models.get(&config.model)?;
+    if testbed.device != Device::Virtual {
+        pictures::check(&config, model)?;
+    }
     if let Some(format) = format {
         output::check_size(format, &config)?;
     }
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     warn_of_attention([&config], testbed.profile.as_ref());
-    if files.is_none() && testbed.device != Device::Virtual && config.model != WITHOUT_CHECKPOINT {
+    if model.files.is_none() && testbed.device != Device::Virtual && !is_made_small(&config.model) {
         tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
     }
     let launcher = Launcher::find(testbed.device)?;
@@ -60,7 +64,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     tell!("{}", testbed.choice);
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
-    let disk = disk::for_video(&testbed, files.as_ref().and_then(CheckpointFiles::main), &config);
+    let disk = disk::for_video(&testbed, model.files.as_ref().and_then(CheckpointFiles::main), &config);
     disk::say_where_assumed(disk, disk::is_modelled(&testbed, &config));
     let request = Request {
         disk,
@@ -68,7 +72,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         host_limit_bytes: testbed.ram.bytes,
         output: arguments.output.clone(),
         snapshot: arguments.snapshot.clone(),
-        ..testbed.request("generate", models.get(&config.model)?, &config, host_rates)
+        ..testbed.request("generate", model, &config, host_rates)
     };
     let mut log = arguments.log.as_deref().map(log::Log::open).transpose()?;
     let _held = arguments.output.as_deref().zip(format).map(|(output, format)| output::Held::of(output, format)).transpose()?;
@@ -101,6 +105,8 @@ fn definition(arguments: &GenerateArguments) -> Result<Definition, Error> {
     let all = [
         ("prompt", "prompt", text(&arguments.prompt)),
         ("negative_prompt", "negative-prompt", text(&arguments.negative_prompt)),
+        ("image", "image", text(&arguments.image)),
+        ("last_image", "last-image", text(&arguments.last_image)),
         ("seed", "seed", arguments.seed.map(Value::from)),
         ("steps", "steps", arguments.steps.map(Value::from)),
         ("guidance_scale", "guidance", arguments.guidance.map(Value::from)),

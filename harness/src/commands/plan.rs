@@ -248,6 +248,7 @@ fn moves(groups: &PlannedGroups) -> &'static str {
         Moves::Never => "never",
         Moves::EachPass => "in each pass of a step",
         Moves::DuringEncode => "once, during encode",
+        Moves::BeforeEncodeImage => "once, before encode_image",
         Moves::BeforeDecode => "once, before decode",
     }
 }

@@ -39,8 +39,8 @@ const DEFAULT: &str = "default.yaml";
 pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let mut definition = definition(&arguments)?;
     let files = arguments.files.named();
-    if files.is_some() {
-        // It is that of the files, whichever the definition is for.
+    if files.is_some() && (definition.fixed_value("model").is_some() || definition.is_varied("model")) {
+        tell!("{}: the model is that of the weights that are named, and not the definition's.", definition.name);
         definition.forget("model");
     }
     let models = weights::models(files.as_ref(), &mut definition)?;

@@ -240,6 +240,16 @@ impl Definition {
         self.together(&[], &[])
     }
 
+    /// What `key` is fixed to, where it is.
+    pub(crate) fn fixed_value(&self, key: &str) -> Option<Value> {
+        self.fixed().into_iter().rev().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
+    }
+
+    /// The text that `key` is fixed to, where it is one.
+    pub(crate) fn fixed_text(&self, key: &str) -> Option<String> {
+        Some(self.fixed_value(key)?.as_str()?.to_owned())
+    }
+
     /// All that a case says with one combination of the lists, of which the last value of a key counts: what is fixed, what its preset has, its own, and the lists'.
     pub(crate) fn together<'a>(&'a self, own: &[(&'a str, &'a Value)], combination: &[(&'a str, &'a Value)]) -> Pairs<'a> {
         let fixed = pairs(&self.fixed);

@@ -270,9 +270,9 @@ mod tests {
     fn shipped_sweeps_have_distinct_cases() {
         for (name, count, gpus) in [
             ("default", 8, 0),
-            ("memory-levels", 16, 0),
+            ("memory-levels", 24, 0),
             ("hardware", 128, 8),
-            ("flags", 39, 0),
+            ("flags", 44, 0),
             ("combinations", 60, 0),
             ("flexcache", 24, 0),
             ("lightning-4", 1, 0),

@@ -5,7 +5,7 @@ use engine_protocol::{RunRecord, Stage, gib};
 use super::bars::{Bar, Bars, draw};
 use super::picture::{Plot, source_of_all};
 use crate::error::Error;
-use crate::shown_cases::shown_cases;
+use crate::shown_cases::{shown_cases, stages};
 use crate::summary::Summary;
 use crate::verdict::Verdict;
 
@@ -15,17 +15,18 @@ const NAME: &str = "peak-by-stage";
 pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
     let (run, largest) = (summary.run, summary.largest_video());
     let cases = largest.map(shown_cases).unwrap_or_default();
+    let stages = stages(cases.iter().filter_map(|&(_, case)| case));
     let row = |&(_, case): &(u8, Option<&RunRecord>)| {
         let bar = |stage: Stage| {
             let case = case?;
             let memory = case.stage_memory(stage)?;
             Some(Bar { gib: gib(memory.peak_device_bytes), fits: case.failed_stage != Some(stage) })
         };
-        Stage::ALL.into_iter().map(bar).collect()
+        stages.iter().copied().map(bar).collect()
     };
     let bars = Bars {
         groups: cases.iter().map(|(level, _)| format!("level {level}")).collect(),
-        series: Stage::ALL.iter().map(|stage| stage.name().to_owned()).collect(),
+        series: stages.iter().map(|stage| stage.name().to_owned()).collect(),
         bars: cases.iter().map(row).collect(),
         counter: "peak device memory",
         capacity: run.manifest.capacity_bytes.map(gib),

@@ -5,7 +5,7 @@ use engine_protocol::{PeakParts, RunRecord, Stage, gib};
 use super::picture::{Plot, source_of_all};
 use super::stacks::{Stack, Stacks, draw};
 use crate::error::Error;
-use crate::shown_cases::shown_cases;
+use crate::shown_cases::{shown_cases, stages};
 use crate::summary::Summary;
 
 const NAME: &str = "peak-parts";
@@ -14,13 +14,14 @@ const NAME: &str = "peak-parts";
 pub(super) fn plot(summary: &Summary<'_>) -> Result<Option<Plot>, Error> {
     let Some(largest) = summary.largest_video() else { return Ok(None) };
     let (levels, cases): (Vec<u8>, Vec<Option<&RunRecord>>) = shown_cases(largest).into_iter().unzip();
-    let stacks: Vec<Vec<_>> = cases.iter().map(|case| Stage::ALL.map(|stage| stack((*case)?, stage)).into()).collect();
+    let stages = stages(cases.iter().copied().flatten());
+    let stacks: Vec<Vec<_>> = cases.iter().map(|case| stages.iter().map(|&stage| stack((*case)?, stage)).collect()).collect();
     if stacks.iter().flatten().all(Option::is_none) {
         return Ok(None);
     }
     let stacks = Stacks {
         groups: levels.iter().map(|level| format!("level {level}")).collect(),
-        names: Stage::ALL.map(|stage| stage.name().to_owned()).into(),
+        names: stages.iter().map(|stage| stage.name().to_owned()).collect(),
         layers: PeakParts::NAMES.map(str::to_owned).into(),
         stacks,
         counter: "peak reserved memory",

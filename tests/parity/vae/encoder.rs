@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use engine::vae::{self, VaeEncoder, denormalise, encode_video, encoder_groups, groups, normalise};
+use engine::vae::{self, Pieces, Tiling, VaeEncoder, denormalise, encode_video, encoder_groups, groups, normalise};
 use engine::weights::{Group, Groups};
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -11,10 +11,15 @@ use tch::{Device, Kind, Tensor};
 use super::{DECODER, ENCODER, Parts, RESIDUAL, decode, published, residual, seeded};
 use crate::resident::{Fixture, Resident, assert_close, device};
 
-/// The latents of `video` with the weights of fixture `weights`, in the type `kind`.
+/// The latents of the videos in `video`, one after the other, with the weights of fixture `weights`, in the type `kind`.
 fn latents(spec: &VaeSpec, weights: &str, video: &Tensor, kind: Kind, temporal_chunk: i64) -> Tensor {
     let mut resident = Resident::load(weights, &encoder_groups(spec), kind);
-    resident.with(vae::ENCODER, |w| encode_video(&VaeEncoder::new(spec), w, video, temporal_chunk)).unwrap()
+    let (encoder, pieces) = (VaeEncoder::new(spec), Pieces::in_chunks(temporal_chunk));
+    let one = |entry: i64| {
+        let video = video.narrow(0, entry, 1);
+        resident.with(vae::ENCODER, |w| encode_video(&encoder, w, &video, pieces, &mut |_, _| ())).unwrap().0
+    };
+    Tensor::cat(&(0..video.size()[0]).map(one).collect::<Vec<_>>(), 0)
 }
 
 /// The video that the generator of the fixtures computes: squares modulo a prime, from -1 to 1.
@@ -84,6 +89,27 @@ fn parameters_of_published_models(#[case] name: &str, #[case] decoder: i64, #[ca
     assert_eq!((spec.latents_mean.len(), spec.latents_std.len()), (spec.z_dim as usize, spec.z_dim as usize));
 }
 
+/// Where one tile counts alone, latents are those of that tile by itself.
+#[rstest]
+#[case::wan2_1(published())]
+#[case::wan2_2(residual())]
+fn tiles_are_encoded_by_themselves_and_blended(#[case] spec: VaeSpec) {
+    let (spec, w) = seeded(spec, Parts::Encoder, Kind::Float, 1.0);
+    let (encoder, side) = (VaeEncoder::new(&spec), spec.spatial_compression());
+    let video = formula(&[1, 3, 5, 6 * side, 9 * side]);
+    let encode = |film: &Tensor, pieces| encode_video(&encoder, &w, film, pieces, &mut |_, _| ()).unwrap().0;
+    let tiled = Pieces { tiling: Some(Tiling::new(6, 2).unwrap()), temporal_chunk: 1, activation_offload: false };
+    let latents = encode(&video, tiled);
+    for (tile, alone) in [(0, 0..3), (3, 6..9)] {
+        let own = encode(&video.narrow(4, tile * side, 6 * side), Pieces::in_chunks(2));
+        let columns = alone.end - alone.start;
+        let (own, blended) = (own.narrow(4, alone.start - tile, columns), latents.narrow(4, alone.start, columns));
+        assert_close(&format!("columns {alone:?}"), &blended, &own, 1e-5);
+    }
+    let whole = encode(&video, Pieces::in_chunks(2));
+    assert!((whole - latents).abs().max().double_value(&[]) > 1e-3, "tiles change nothing: this test could not fail");
+}
+
 #[rstest]
 #[case::wan2_1(published())]
 #[case::wan2_2(residual())]
@@ -91,7 +117,10 @@ fn shapes_of_videos_of_any_length(#[case] spec: VaeSpec) {
     let (spec, w) = seeded(spec, Parts::Encoder, Kind::Float, 1.0);
     let side = spec.spatial_compression();
     for frames in [1, 5, 9, 17, 81] {
-        let latents = encode_video(&VaeEncoder::new(&spec), &w, &formula(&[1, 3, frames, side, 3 * side]), 8).unwrap();
+        let latents =
+            encode_video(&VaeEncoder::new(&spec), &w, &formula(&[1, 3, frames, side, 3 * side]), Pieces::in_chunks(8), &mut |_, _| ())
+                .unwrap()
+                .0;
         assert_eq!(latents.size(), [1, spec.z_dim, (frames - 1) / 4 + 1, 1, 3], "{frames} frames");
     }
 }
@@ -113,6 +142,6 @@ fn normalise_undoes_denormalise() {
 fn a_video_of_other_sides_is_refused(#[case] sides: [i64; 5]) {
     let (spec, w) = seeded(published(), Parts::Encoder, Kind::Float, 1.0);
     let video = Tensor::zeros(sides, (Kind::Float, Device::Cpu));
-    let message = encode_video(&VaeEncoder::new(&spec), &w, &video, 1).unwrap_err().to_string();
+    let message = encode_video(&VaeEncoder::new(&spec), &w, &video, Pieces::in_chunks(1), &mut |_, _| ()).unwrap_err().to_string();
     assert!(message.contains("1 more than a multiple of 4 frames") && message.contains("multiples of 8"), "{message}");
 }

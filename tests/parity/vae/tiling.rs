@@ -1,6 +1,6 @@
 //! Chunks and tiles of a video against the video at once.
 
-use engine::vae::{CacheTraffic, Decoding, FrameSink, Span, Tiling, VaeDecoder, blend_weights, decode_video};
+use engine::vae::{CacheTraffic, FrameSink, Pieces, Span, Tiling, VaeDecoder, blend_weights, decode_video};
 use engine::weights::Weights;
 use engine_protocol::VaeSpec;
 use rstest::rstest;
@@ -31,11 +31,11 @@ impl FrameSink for Collected {
 
 /// The video as it reaches a sink.
 pub(super) fn decode_to_sink(spec: &VaeSpec, w: &Weights, latents: &Tensor, tiling: Option<Tiling>, temporal_chunk: i64) -> Collected {
-    decode_as(spec, w, latents, Decoding { tiling, temporal_chunk, activation_offload: false })
+    decode_as(spec, w, latents, Pieces { tiling, temporal_chunk, activation_offload: false })
 }
 
-fn decode_as(spec: &VaeSpec, w: &Weights, latents: &Tensor, decoding: Decoding) -> Collected {
-    let Decoding { tiling, temporal_chunk, .. } = decoding;
+fn decode_as(spec: &VaeSpec, w: &Weights, latents: &Tensor, decoding: Pieces) -> Collected {
+    let Pieces { tiling, temporal_chunk, .. } = decoding;
     let [_, _, frames, height, width] = <[i64; 5]>::try_from(latents.size()).unwrap();
     let scale = spec.spatial_compression();
     let shape = [(frames - 1) * spec.temporal_compression() + 1, height * scale, width * scale, 3];
@@ -88,7 +88,7 @@ fn where_remembered_frames_wait_changes_nothing(#[case] spec: VaeSpec, #[values(
     let latents = smooth_latents(&spec, [4, 5, 7]).to_kind(kind);
     for (tiling, temporal_chunk) in [(None, 1), (None, 4), (Some(Tiling::new(4, 1).unwrap()), 2)] {
         let [on_device, on_host] =
-            [false, true].map(|activation_offload| decode_as(&spec, &w, &latents, Decoding { tiling, temporal_chunk, activation_offload }));
+            [false, true].map(|activation_offload| decode_as(&spec, &w, &latents, Pieces { tiling, temporal_chunk, activation_offload }));
         assert!(on_host.pixels == on_device.pixels, "{tiling:?}, chunks of {temporal_chunk}");
     }
 }

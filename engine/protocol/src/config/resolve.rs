@@ -5,8 +5,8 @@ use super::flag::At;
 use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
-use crate::ModelSpec;
 use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
+use crate::{ImageInput, ModelSpec};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
 pub const PARTS_OF_A_BLOCK: i64 = 3;
@@ -34,6 +34,7 @@ impl Config {
         let mut config = table::preset(settings, &At { level, device, model });
         config.model.clone_from(&model.name);
         config.fit_video(model)?;
+        config.resolve_images(model)?;
         config.resolve_sigmas(settings)?;
         config.resolve_sampling(model)?;
         config.resolve_flexcache(device, model)?;
@@ -61,11 +62,33 @@ impl Config {
         Ok(())
     }
 
-    /// Levels say how many steps there are. Euler's sampler takes any; the others have a schedule of their own.
+    /// Pictures are for models that take them.
+    fn resolve_images(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
+        for path in [&mut self.image, &mut self.last_image] {
+            path.take_if(|path| path.is_empty());
+        }
+        let shown = |key: &str, path: &String| format!("{key}={path}: {}", model.title);
+        match (&self.image, &self.last_image, model.image) {
+            (Some(path), _, None) => Err(ConfigError::new(
+                format!("{} takes no picture", shown("image", path)),
+                "use a model that does, wan2.2-i2v-a14b or wan2.2-ti2v-5b for example, or leave it out",
+            )),
+            (None, Some(path), _) => Err(ConfigError::new(
+                format!("last_image={path}: there is no picture to begin with"),
+                "name one with image, or leave last_image out",
+            )),
+            (_, Some(path), input) if input != Some(ImageInput::Channels) || model.image_encoder.is_some() => {
+                Err(ConfigError::new(format!("{} takes the first picture alone", shown("last_image", path)), "leave it out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Levels say how many steps there are. Euler's sampler and that of LCM take any; the others have a schedule of their own.
     fn resolve_sigmas(&mut self, settings: &Settings) -> Result<(), ConfigError> {
         let Some(sigmas) = &self.sigmas else { return Ok(()) };
-        if self.sampler != Sampler::Euler {
-            return Err(ConfigError::new("sigmas are for sampler=euler", "set sampler=euler, or leave sigmas out"));
+        if !matches!(self.sampler, Sampler::Euler | Sampler::Lcm) {
+            return Err(ConfigError::new("sigmas are for sampler=euler and sampler=lcm", "set one of them, or leave sigmas out"));
         }
         let steps = sigmas.levels().len() as u32;
         if let Some(asked) = settings.steps.filter(|&asked| asked != steps) {
@@ -185,6 +208,22 @@ impl Config {
     /// Whether there is an uncond prediction.
     pub fn has_guidance(&self) -> bool {
         self.guidance_batch.is_some()
+    }
+
+    /// Whether the video begins with a picture: one that was named, or the grey one that stands in where a model needs one.
+    pub fn has_image(&self, model: &ModelSpec) -> bool {
+        match model.image {
+            Some(ImageInput::Channels) => true,
+            Some(ImageInput::FirstFrame) => self.image.is_some(),
+            None => false,
+        }
+    }
+
+    /// Shape of the latents that a picture is encoded to: of a whole video, black after the picture, or of one frame.
+    pub fn image_latent_shape(&self, model: &ModelSpec) -> [i64; 4] {
+        let [channels, frames, height, width] = self.latent_shape(model);
+        let frames = if model.image == Some(ImageInput::FirstFrame) { 1 } else { frames };
+        [channels, frames, height, width]
     }
 
     /// Shape of the latents of one video: channels, frames, height, width.

@@ -56,6 +56,12 @@ flags! {
         always negative_prompt: String = Always(String::new()),
             about(Group::Prompt, Results::Other).idle(|config| !config.has_guidance(), GUIDANCE);
 
+        /// The picture that the video begins with: a PNG, JPEG or WebP file. For models that take one.
+        sometimes image: String = Derived("none; a model that needs one is measured with a grey one"), about(Group::Prompt, Results::Other);
+
+        /// The picture that the video ends with, beside the one that it begins with. For models that take the picture beside the latents.
+        sometimes last_image: String = Derived("none"), about(Group::Prompt, Results::Other);
+
         /// Seed of the starting noise, and of the weights where there is no checkpoint.
         always seed: i64 = Always(0), about(Group::Prompt, Results::Other);
 
@@ -172,7 +178,7 @@ flags! {
         /// When weights are loaded, and how long they are held: on the GPU and on the host. Each is read once either way.
         always load_weights: LoadWeights = Always(LoadWeights::Auto), about(Group::Placement, Results::Same);
 
-        /// The VAE waits on the CPU until it decodes.
+        /// The VAE waits on the CPU until it is used, and so does the image encoder where there is one.
         always offload_vae: bool = FromLevel(3, true, false), about(Group::Placement, Results::Same);
 
         /// The transformer's blocks live on the CPU and are streamed to the GPU, each in three parts.

@@ -53,6 +53,8 @@ words! { only
         Euler = "euler",
         /// DPM++ 2M: multistep of order 2.
         Dpmpp = "dpmpp",
+        /// LCM: each step goes all the way and back with new noise, for models and LoRAs that are made for few steps.
+        Lcm = "lcm",
     }
 }
 

@@ -1,4 +1,4 @@
-//! From prompt to video: the pipeline of Wan's text-to-video models. What other pipelines need too is in the files beside this one.
+//! From a prompt, and a picture where the model takes one, to a video: the pipeline of Wan's models. What other pipelines need too is in the files beside this one.
 //!
 //! # Example
 //! A video from a checkpoint, on the CPU:
@@ -25,18 +25,21 @@ use engine_protocol::{Config, DiskRate, HostRates, ModelSpec, Stage, Transfers};
 use tch::Tensor;
 
 use super::denoiser::Denoiser;
-use super::denoising::{Denoising, noise};
+use super::denoising::Denoising;
 use super::frame_decoder::FrameDecoder;
+use super::image_condition::ImageCondition;
 use super::link::Link;
 use super::loading::{Loadable, Loading};
+use super::picture_encoder::PictureEncoder;
 use super::prompts::{PromptEmbeddings, PromptEncoder};
+use super::stills::Stills;
 use crate::checkpoint::Checkpoint;
-use crate::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
+use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
 use crate::compute_device::ComputeDevice;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::flexcache::{StepCache, asks_for_modulations, turns};
-use crate::scheduler::SigmaSchedule;
+use crate::scheduler::{SigmaSchedule, noise};
 use crate::text_encoder::Tokenizer;
 use crate::transformer::Transformer;
 use crate::vae::FrameSink;
@@ -49,6 +52,8 @@ pub struct Pipeline {
     model: ModelSpec,
     link: Link,
     prompts: PromptEncoder,
+    /// Of a video that begins with a picture.
+    pictures: Option<PictureEncoder>,
     denoiser: Denoiser,
     frames: FrameDecoder,
 }
@@ -69,6 +74,11 @@ impl Pipeline {
     pub fn load_from(first: Stage, model: &ModelSpec, config: &Config, device: ComputeDevice, sources: &Sources) -> Result<Self> {
         let loading = Loading::new(model, config, device.torch, sources)?;
         let encoder_weights = if first <= Stage::Encode { Some(loading.get(TEXT_ENCODER)?) } else { None };
+        let input = model.image.filter(|_| first <= Stage::EncodeImage && config.has_image(model));
+        let pictures = input.map(|input| {
+            let weights = [loading.get(VAE_ENCODER)?].into_iter().chain(loading.find(IMAGE_ENCODER)?).collect();
+            Ok::<_, Error>(PictureEncoder::new(model, input, weights))
+        });
         let mut transformer_weights = Vec::new();
         if first <= Stage::Denoise {
             transformer_weights.push(loading.get(TRANSFORMER)?);
@@ -82,6 +92,7 @@ impl Pipeline {
             model: model.clone(),
             link: Link::new(device),
             prompts: PromptEncoder::new(&model.text_encoder, encoder_weights),
+            pictures: pictures.transpose()?,
             denoiser: Denoiser::new(transformer, model.pool.clone(), StepCache::of(config, model), transformer_weights),
             frames: FrameDecoder::new(&model.vae, vae_weights),
         })
@@ -123,7 +134,8 @@ impl Pipeline {
     }
 
     fn weights(&mut self) -> impl Iterator<Item = &mut Loadable> {
-        self.prompts.weights.iter_mut().chain(&mut self.denoiser.weights).chain([&mut self.frames.weights])
+        let pictures = self.pictures.iter_mut().flat_map(|pictures| &mut pictures.weights);
+        self.prompts.weights.iter_mut().chain(pictures).chain(&mut self.denoiser.weights).chain([&mut self.frames.weights])
     }
 
     /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`crate::memory::Residency::poison_buffers`].
@@ -138,9 +150,11 @@ impl Pipeline {
     /// # Errors
     /// libtorch's, and an output that cannot be written.
     pub fn generate(&mut self, output: &Path) -> Result<()> {
+        let stills = Stills::of(&self.config, &self.model)?;
         let prompts = self.encode_prompts()?;
+        let image = stills.map(|stills| self.encode_image(&stills, |_, _| ())).transpose()?;
         let noise = self.noise()?;
-        let latents = self.denoise(&prompts, noise, |_, _| ())?;
+        let latents = self.denoise(&prompts, image, noise, |_, _| ())?;
         drop(prompts);
         let mut video = VideoFile::create(output, VideoShape::of(&self.config, &self.model), &latents)?;
         self.decode(&latents, &mut video, |_, _| ())?;
@@ -181,6 +195,20 @@ impl Pipeline {
         Ok(PromptEmbeddings { both: self.link.upload(&kept.both)? })
     }
 
+    /// What the video is given of its pictures, on the CPU; `progress` hears of each chunk that is encoded.
+    ///
+    /// # Errors
+    /// libtorch's, pictures of another size, and a pipeline whose video begins with none.
+    pub fn encode_image(&mut self, stills: &Stills, mut progress: impl FnMut(usize, usize)) -> Result<ImageCondition> {
+        let Some(pictures) = &mut self.pictures else {
+            return Err(Error::Input(
+                "there is no image encoder: the pipeline was loaded for later stages, or for a video without a picture".into(),
+            ));
+        };
+        let encoded = pictures.encode(&self.config, &self.model, &mut self.link, stills, &mut progress);
+        encoded.map_err(|error| explained(error, &self.config, self.pictures.iter().flat_map(|pictures| &pictures.weights)))
+    }
+
     /// The starting noise of the configuration's seed.
     ///
     /// # Shapes
@@ -189,14 +217,15 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn noise(&self) -> Result<Tensor> {
-        noise(self.config.seed, self.config.latent_shape(&self.model))
+        let [channels, frames, height, width] = self.config.latent_shape(&self.model);
+        noise(self.config.seed, &[1, channels, frames, height, width])
     }
 
-    /// A denoising from noise, no step taken yet: with it is settled which steps leave blocks out.
+    /// A denoising from noise and from what is given of a picture, no step taken yet: with it is settled which steps leave blocks out.
     ///
     /// # Errors
     /// libtorch's, and a speed-up that a cache cannot reach.
-    pub fn begin(&mut self, noise: Tensor) -> Result<Denoising> {
+    pub fn begin(&mut self, image: Option<ImageCondition>, noise: Tensor) -> Result<Denoising> {
         let (config, model) = (&self.config, &self.model);
         let timesteps = SigmaSchedule::of(config).timesteps;
         let computes = self.link.device.computes;
@@ -207,15 +236,21 @@ impl Pipeline {
         } else {
             None
         };
-        Ok(Denoising::new(&self.config, noise, turns))
+        Ok(Denoising::new(&self.config, noise, image, turns))
     }
 
     /// Latents from noise. Both live on the CPU in fp32, where the sampler computes; `progress` hears of each step.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn denoise(&mut self, prompts: &PromptEmbeddings, noise: Tensor, mut progress: impl FnMut(u32, u32)) -> Result<Tensor> {
-        let mut denoising = self.begin(noise)?;
+    pub fn denoise(
+        &mut self,
+        prompts: &PromptEmbeddings,
+        image: Option<ImageCondition>,
+        noise: Tensor,
+        mut progress: impl FnMut(u32, u32),
+    ) -> Result<Tensor> {
+        let mut denoising = self.begin(image, noise)?;
         while !denoising.is_over() {
             self.step(prompts, &mut denoising)?;
             progress(denoising.done(), denoising.total());
@@ -247,7 +282,8 @@ impl Pipeline {
 
     /// What crossed between host and device until now.
     pub fn transfers(&self) -> Transfers {
-        let weights = self.prompts.weights.iter().chain(&self.denoiser.weights).chain([&self.frames.weights]);
+        let pictures = self.pictures.iter().flat_map(|pictures| &pictures.weights);
+        let weights = self.prompts.weights.iter().chain(pictures).chain(&self.denoiser.weights).chain([&self.frames.weights]);
         self.link.transfers(weights)
     }
 }
