@@ -14,6 +14,7 @@ cp "$built"/virtual-gpu/*.so* "$dist/$name/virtual-gpu/"
 for shell in bash zsh fish; do "$built/lowmem" completions "$shell" > "$dist/$name/completions/lowmem.$shell"; done
 "$built/lowmem" man "$dist/$name/man/man1"
 setup/notices.py > "$dist/$name/THIRD-PARTY-LICENSES"
+printf '\n' | cat - reports/fonts/LICENSE >> "$dist/$name/THIRD-PARTY-LICENSES"
 # The same files make the same archive.
 tar --create --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --mode=u+w,go-w "$name" | gzip --no-name > "$dist/$name.tar.gz.part"
 mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"

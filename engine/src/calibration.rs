@@ -26,7 +26,7 @@ const SIDE: i64 = 8192;
 /// # Errors
 /// No GPU, and memory that it has not.
 pub fn measure() -> Result<Calibration> {
-    let device_name = start_gpu(false)?;
+    let device_name = start_gpu()?;
     let (_, memory_bytes) = allocator::free_and_total_bytes()?;
     // First, since whatever is done once is held from then on.
     let process = memory()?;

@@ -209,7 +209,7 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
         torch: if request.device.is_cuda() { tch::Device::Cuda(0) } else { tch::Device::Cpu },
         computes: request.device != Device::Virtual,
     };
-    let device_name = if device.is_gpu() { start_gpu(request.operation_times.is_some())? } else { "CPU".to_owned() };
+    let device_name = if device.is_gpu() { start_gpu()? } else { "CPU".to_owned() };
     if let (Some(timing), true) = (&request.operation_times, device.is_gpu()) {
         operation_times::start(timing.trace.as_deref())?;
     }

@@ -1,10 +1,12 @@
 //! What a pipeline computes on, and what listens to it. Which weights live there is `memory`'s.
 
+use std::ffi::CStr;
+
 use tch::Device;
 
 use crate::cuda::{self, ObservedOperation, OperationListener, allocator};
 use crate::error::Result;
-use crate::{operation_times, timing};
+use crate::{attribution, operation_times, timing};
 
 /// `off`: the work of operations is not counted, and their times are not known.
 const OBSERVER: &str = "LOWMEM_OBSERVER";
@@ -30,7 +32,7 @@ impl ComputeDevice {
     /// # Errors
     /// No GPU.
     pub fn gpu() -> Result<Self> {
-        start_gpu(false)?;
+        start_gpu()?;
         Ok(Self { torch: Device::Cuda(cuda::DEVICE as usize), computes: true })
     }
 
@@ -40,26 +42,30 @@ impl ComputeDevice {
     }
 }
 
-/// Makes the GPU ready, has what this thread allocates there attributed and what it asks of it counted, and gives the GPU's name. Each operation is timed only
-/// `with_operation_times`.
+/// Makes the GPU ready, has what this thread allocates there attributed and what it asks of it counted, and gives the GPU's name.
 ///
 /// # Errors
 /// When there is no GPU, or it cannot be used.
-pub(crate) fn start_gpu(with_operation_times: bool) -> Result<String> {
+pub(crate) fn start_gpu() -> Result<String> {
     allocator::start()?;
     // Off only to measure what it costs: `benches/observer_cost.py`.
     if std::env::var_os(OBSERVER).is_none_or(|value| value != "off") {
-        cuda::observe_operations::<Listener>(with_operation_times)?;
+        cuda::observe_operations::<Listener>()?;
     }
     allocator::device_name()
 }
 
-/// Passes on what the GPU is asked for: to the times of stages, and to those of operations.
+/// Passes on what the GPU is asked for: to the times of stages, to those of operations, and to what allocations are.
 struct Listener;
 
 impl OperationListener for Listener {
-    fn begun() {
+    fn begun(name: &'static CStr) {
+        attribution::operation_begins(name);
         operation_times::begin();
+    }
+
+    fn made(address: usize, shape: &[i64]) {
+        attribution::shaped(address, shape);
     }
 
     fn ended(operation: &ObservedOperation<'_>) {
@@ -67,5 +73,6 @@ impl OperationListener for Listener {
             timing::report(operation.operations, operation.bytes);
         }
         operation_times::end(operation);
+        attribution::operation_ends();
     }
 }

@@ -1,6 +1,6 @@
 //! Stages of a run: each with its own peaks and time, each told of as it begins and ends. What is done in a stage is not known here.
 
-use engine_protocol::{Event, HostMemory, OperationTime, Stage, StageMemory, StageTime};
+use engine_protocol::{Event, HostMemory, MemoryCourse, OperationTime, Stage, StageMemory, StageTime};
 
 use crate::attribution;
 use crate::compute_device::ComputeDevice;
@@ -25,6 +25,7 @@ struct Ended {
     memory: Option<StageMemory>,
     host: HostMemory,
     operations: Vec<OperationTime>,
+    course: Option<MemoryCourse>,
 }
 
 impl Stages {
@@ -41,8 +42,8 @@ impl Stages {
         say(Event::StageBegun { stage });
         let result = self.begin(stage).and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
         match result {
-            Ok((result, Ended { time, memory, host, operations })) => {
-                say(Event::StageEnded { stage, time, memory, host: Some(host), operations });
+            Ok((result, Ended { time, memory, host, operations, course })) => {
+                say(Event::StageEnded { stage, time, memory, host: Some(host), operations, course });
                 Ok(result)
             }
             Err(error) => Err(Box::new(self.failure(stage, &error))),
@@ -55,8 +56,8 @@ impl Stages {
     /// Whatever went wrong on the device until now.
     pub fn end_step(self, reused: bool, say: Say<'_>) -> Result<()> {
         let secs = timing::end_step()?;
-        let parts = if self.device.is_gpu() { allocator::end_step()? } else { None };
-        say(Event::StepEnded { parts, secs, reused });
+        let (parts, course) = if self.device.is_gpu() { allocator::end_step()? } else { None }.unzip();
+        say(Event::StepEnded { parts, secs, reused, course: course.flatten() });
         Ok(())
     }
 
@@ -76,20 +77,27 @@ impl Stages {
 
     fn end(self) -> Result<Ended> {
         let time = timing::end_stage()?;
-        let memory = self.end_memory()?;
+        let (memory, course) = self.end_memory()?.unzip();
         // The device has been waited for.
-        Ok(Ended { time, memory, operations: operation_times::end_stage()?, host: host_use::end_stage(self.device)? })
+        Ok(Ended {
+            time,
+            memory,
+            operations: operation_times::end_stage()?,
+            host: host_use::end_stage(self.device)?,
+            course: course.flatten(),
+        })
     }
 
-    fn end_memory(self) -> Result<Option<StageMemory>> {
+    fn end_memory(self) -> Result<Option<(StageMemory, Option<MemoryCourse>)>> {
         if !self.device.is_gpu() {
             return Ok(None);
         }
         allocator::synchronize()?;
         let memory = allocator::memory()?;
+        let course = allocator::end_step()?.and_then(|(_, course)| course);
         // What one stage needed in passing is not held against the next one.
         allocator::empty_cache()?;
-        Ok(Some(memory))
+        Ok(Some((memory, course)))
     }
 
     fn failure(self, stage: Stage, error: &Error) -> Event {
@@ -104,6 +112,7 @@ impl Stages {
             requested_bytes: requested_bytes(&message),
             memory,
             parts_at_failure: attribution::parts_at_failure(),
+            course: attribution::course_at_failure(),
             message,
         }
     }

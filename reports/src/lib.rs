@@ -29,6 +29,7 @@ mod run;
 mod samples;
 mod sentences;
 mod shown_cases;
+mod snapshot_page;
 mod summary;
 mod table;
 mod verdict;
@@ -54,6 +55,7 @@ pub use ram::{ram_in_words, source as ram_source};
 pub use results_page::results_page;
 pub use run::{Card, Host, Manifest, Run, RunGpu};
 pub use sentences::{duration, fit, fits_not, nearest, source, steps_reused, steps_that_ran};
+pub use snapshot_page::{SnapshotGpu, SnapshotHolder, SnapshotPage, SnapshotSegment, snapshot_page};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, table_columns, terminal_columns, terminal_notes};
 pub use verdict::{Miss, Need, SAME_TIME, Verdict, nearest_by_ram, nearest_miss, need, needed_bytes, ranked};
@@ -76,14 +78,15 @@ pub const FILES: [&str; 7] = [MANIFEST, RECORDS, RESULTS, TABLES, RECOMMENDED, P
 /// A file that cannot be written, or a plot that cannot be drawn.
 pub fn write(summary: &Summary<'_>, dir: &Path) -> Result<(), Error> {
     let plots = plot::all(summary)?;
-    let put = |path: &Path, text: &str| write_whole(path, text).map_err(|error| Error::io(path, error));
+    let put = |path: &Path, bytes: &dyn AsRef<[u8]>| write_whole(path, bytes.as_ref()).map_err(|error| Error::io(path, error));
     put(&dir.join(RESULTS), &csv::results(summary)?)?;
     put(&dir.join(TABLES), &markdown::tables(summary))?;
     put(&dir.join(RECOMMENDED), &recommended::yaml(summary))?;
     let folder = dir.join(PLOTS);
     fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
     for plot in &plots {
-        put(&folder.join(format!("{}.svg", plot.name)), &plot.svg)?;
+        put(&folder.join(format!("{}.svg", plot.name)), &plot.files.svg)?;
+        put(&folder.join(format!("{}.png", plot.name)), &plot.files.png)?;
     }
     put(&dir.join(REPORT), &html::page(summary)?)
 }
@@ -107,6 +110,9 @@ mod tests {
             "plots/peak-by-level.svg",
             "plots/peak-by-stage.svg",
             "plots/peak-parts.svg",
+            "plots/peak-by-level.png",
+            "plots/peak-by-stage.png",
+            "plots/peak-parts.png",
         ] {
             let [first, second] = dirs.each_ref().map(|dir| fs::read(dir.path().join(file)).expect(file));
             assert_eq!(first, second, "{file}");

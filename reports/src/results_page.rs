@@ -15,7 +15,7 @@ A sweep or an autotune leaves a run directory:
 | `results.csv` | one row a case, with the columns below |
 | `tables.md` | the compact tables, for a document |
 | `recommended.yaml` | the recommended configuration, which `lowmem generate --config` and `lowmem sweep` take |
-| `plots/` | plots for documents, one SVG each |
+| `plots/` | plots for documents, each as SVG and as PNG |
 | `manifest.json` | what was asked for, on which GPU and machine, and by which version |
 | `records.jsonl` | one run record a line, written as its case ends; the other files are made from these two, and `lowmem report DIR` makes them anew |
 
@@ -28,6 +28,11 @@ all tables are in its HTML. Scripts add plots, a slider (\"and with 12 GB?\"), s
 
 The scripts are our own, one small file a job in `reports/src/html/`, and draw SVG. A charting library would be larger than they are together, and has no stars, no cases that ran out, and no words for
 people who do not see a plot. They draw from one block of JSON in the page, `#data`; `lowmem.refresh(page)` takes over a newer page of the same run and keeps what was chosen.
+
+The timeline shows how memory went within each stage and step of the 60 cases that matter most: those to use, the best for each video, then the others in order. Of the rest it has the peaks, so that a
+page of 1,000 cases stays below 5 MB. Records have all of it (`courses` of a stage): no more than 64 moments a step, of which the highest is the peak.
+
+Plots are drawn by plotters, on any machine with the same font: a part of DejaVu Sans (17 kB, `reports/fonts/`). A PNG has 1720 x 760 pixels on white; an SVG has no background.
 
 Figures are those of `results.csv`, and the page gives that file to be saved. It has 2,000 cases at most, those that are told of among them. Texts of records do nothing there: they are escaped in HTML, and in the block
 of JSON nothing can end it. Tests open the page in a browser (`tests/cli/page_in_browser.rs`), with axe-core for contrast, names and keyboard.

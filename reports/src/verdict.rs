@@ -183,6 +183,13 @@ pub fn needed_bytes(record: &RunRecord) -> Option<u64> {
     Some(asked_for.max(record.reached_device_bytes()?))
 }
 
+/// What the stage that ran out of memory would have needed of the GPU: what it is predicted to take, or had asked for at least, whichever is more.
+pub(crate) fn failed_stage_need(record: &RunRecord) -> Option<u64> {
+    let stage = record.stage(record.failed_stage?)?;
+    let predicted = stage.predicted_peak_allocated_bytes.map_or(0, |bytes| bytes + stage.memory.map_or(0, |memory| memory.beside_bytes()));
+    Some(needed_bytes(record)?.max(predicted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

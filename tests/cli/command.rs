@@ -52,15 +52,16 @@ fn events() -> String {
     let transfers = Transfers { h2d_bytes: 1, d2h_bytes: 2, not_page_locked: None };
     let started = Event::Started { device_name: "Virtual".into(), torch_version: "2.13.0".into() };
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
-    events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)), reused: false }));
+    events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)), reused: false, course: None }));
     for stage in Stage::ALL {
-        let ended = |time, memory| Event::StageEnded { stage, time, memory, host: None, operations: Vec::new() };
+        let ended = |time, memory| Event::StageEnded { stage, time, memory, host: None, operations: Vec::new(), course: None };
         let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };
         let oom = |gib| Event::OutOfMemory {
             stage,
             requested_bytes: Some(30 << 30),
             memory: Some(memory(gib)),
             parts_at_failure: None,
+            course: None,
             message: "tried to allocate".into(),
         };
         let mut add = |word: &str, event| events.push((format!("{word} {}", stage.name()), event));

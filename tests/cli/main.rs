@@ -29,6 +29,7 @@ mod json;
 mod kills;
 mod kubernetes;
 mod live;
+mod memory_course;
 mod monitor;
 mod nesting;
 mod not_finite;

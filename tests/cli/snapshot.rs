@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use lowmem_tests::built;
 use serde_json::Value;
 
+use crate::browser::Browser;
 use crate::command::{Place, json, lowmem, stderr, stdout};
+use crate::page_in_browser::{axe, holds, keep};
 use crate::python::{PYTHON, path_to_torch};
 
 const GENERATE: [&str; 9] = ["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "24GB", "--snapshot", "case.pickle"];
@@ -106,6 +108,68 @@ for protocol in (2, 4, 5):
             found["holders"].as_array().into_iter().flatten().map(|held| (held["name"].as_str(), held["bytes"].as_u64())).collect();
         assert_eq!(told, holders.map(|(name, bytes)| (Some(name), Some(bytes))), "{file}");
     }
+}
+
+#[test]
+#[cfg_attr(without_browser, ignore = "LOWMEM_WITHOUT_BROWSER=1")]
+fn the_page_of_a_snapshot_says_what_the_snapshot_does() {
+    let (place, browser, axe) = (Place::new(), Browser::start(), axe());
+    lowmem().current_dir(place.path("")).args(GENERATE).arg("low_mem_level=3").assert().success();
+    let page = ["snapshot", "case.pickle", "--json", "--html", "case.html"];
+    let told = json(&lowmem().current_dir(place.path("")).args(page).assert().success(), "snapshot")[0].clone();
+    assert!(fs::metadata(place.path("case.html")).expect("a page").len() < 1 << 20);
+    for (width, theme) in [(1280, "light"), (390, "dark")] {
+        browser.open(&place.path("case.html"), width, theme);
+        assert_eq!(browser.complaints(), [""; 0]);
+        holds(&browser, &axe, &format!("a snapshot at {width} in {theme}"));
+        keep(&browser, &format!("snapshot-{width}-{theme}.png"));
+    }
+    // The peak, in the drawing and in each table.
+    let peak = told["live_bytes"].as_u64().expect("a peak");
+    let drawn = "JSON.parse(lowmem.byId('data').textContent).cases[0].bands[0].course";
+    let highest = browser
+        .value(&format!("Math.max(...{drawn}.at.map((_, j) => Object.values({drawn}.parts).reduce((sum, part) => sum + part[j], 0)))"));
+    assert_eq!(highest, peak);
+    for table in ["modules", "stacks"] {
+        let sum = browser.value(&format!("[...document.querySelectorAll('[aria-label$=\"{table}\"] tbody td[data-value]')].reduce((sum, cell) => sum + Number(cell.dataset.value), 0)"));
+        assert_eq!(sum, peak, "{table}");
+    }
+    let used = browser
+        .value("[...document.querySelectorAll('.segments tbody tr')].reduce((sum, row) => sum + Number(row.cells[2].dataset.value), 0)");
+    assert_eq!(used, told["end_used_bytes"]);
+    // It can be looked at closely, and sorted.
+    browser.value("lowmem.byId('zoom-in').click()");
+    assert_ne!(browser.text("lowmem.state.view.join(' ')"), "0 1");
+    browser.value("document.querySelector('.stacks thead button').click()");
+    let first = browser.text("document.querySelector('.stacks tbody th').textContent");
+    let names = told["holders"].as_array().expect("holders").iter().filter_map(|holder| holder["name"].as_str());
+    assert_eq!(Some(first.as_str()), names.min());
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn each_gpu_of_a_snapshot_has_its_own_peak() {
+    let place = Place::new();
+    let write = "\
+import pickle
+frame = lambda line: {'filename': '/home/me/<b>model/net.py', 'line': line, 'name': 'forward'}
+def event(action, addr, size, line=1):
+    return {'action': action, 'addr': addr, 'size': size, 'stream': 0, 'time_us': 1, 'frames': [frame(line), frame(99)]}
+traces = []
+for gpu in range(4):
+    events = [event('alloc', n + 1, 100 * (gpu + 1), n) for n in range(5)] + [event('free_completed', 1, 100 * (gpu + 1))]
+    traces.append(events + [event('alloc', 50, 1)])
+pickle.dump({'segments': [], 'device_traces': traces}, open('four.pickle', 'wb'), 4)
+";
+    python(&place, &["-c", write]);
+    let asserted =
+        lowmem().current_dir(place.path("")).args(["snapshot", "four.pickle", "--json", "--html", "four.html"]).assert().success();
+    let peaks = json(&asserted, "snapshot");
+    let told: Vec<_> = peaks.as_array().into_iter().flatten().map(|peak| (peak["live_bytes"].as_u64(), peak["event"].as_u64())).collect();
+    assert_eq!(told, [500, 1000, 1500, 2000].map(|bytes| (Some(bytes), Some(5))));
+    let page = fs::read_to_string(place.path("four.html")).expect("a page");
+    assert!(page.contains("GPU 3") && page.contains("net.py:99 forward") && !page.contains("<b>model"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CacheDecision, Config, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs, Stage,
-    StageMemory, StageTime, Transfers,
+    CacheDecision, Config, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs,
+    Stage, StageMemory, StageTime, Transfers,
 };
 
 /// One line of a worker's standard output.
@@ -53,6 +53,9 @@ pub enum Event {
         /// It left out blocks, by what a cache has kept.
         #[serde(default, skip_serializing_if = "crate::record::is_false")]
         reused: bool,
+        /// How its memory went; empty as `parts` is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        course: Option<MemoryCourse>,
     },
     /// How many steps a cache lets be left out, said before the first of them.
     CachePlanned {
@@ -75,6 +78,9 @@ pub enum Event {
         /// What its operations took, the longest first; none where no profile was asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         operations: Vec<OperationTime>,
+        /// How its memory went since its last step, or since it began; empty on the CPU, where nothing was allocated, and where not every allocation was seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        course: Option<MemoryCourse>,
     },
     /// The case is done.
     Finished {
@@ -92,6 +98,9 @@ pub enum Event {
         /// What was allocated and reserved when the allocation failed; empty where it was not the caching allocator's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parts_at_failure: Option<PeakParts>,
+        /// How the stage's memory went since its last step until then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        course: Option<MemoryCourse>,
         /// libtorch's own words.
         message: String,
     },

@@ -8,6 +8,7 @@ mod attribution;
 mod calibration;
 mod checkpoint_files;
 mod config;
+mod course;
 mod device;
 mod disk;
 mod event;
@@ -25,6 +26,7 @@ mod record;
 mod request;
 mod stage;
 mod step_cache;
+mod thinned;
 mod time;
 
 pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
@@ -35,6 +37,7 @@ pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, flag, flattened, parse_setting,
     parse_values, setting_text,
 };
+pub use course::{LiveAllocation, MemoryCourse};
 pub use device::Device;
 pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
@@ -55,6 +58,7 @@ pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, St
 pub use request::{OperationTiming, Request};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use step_cache::{CacheDecision, CacheUse};
+pub use thinned::{Moment, Thinned};
 pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{
     Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,

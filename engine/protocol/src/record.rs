@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CacheUse, Config, Device, GpuState, HostMemory, HostShortage, Lowered, OperationTime, PeakParts, Secs, Stage, StageMemory, StageTime,
+    CacheUse, Config, Device, GpuState, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, Secs, Stage,
+    StageMemory, StageTime,
 };
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
@@ -14,8 +15,8 @@ use crate::{
 ///
 /// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when, and has the whole configuration that ran.
 /// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`. 4: a stage has its memory of the host, measured and predicted, a manifest the
-/// budget of it, and a configuration `load_weights`. 5: caches of sampler steps.
-pub const SCHEMA: u32 = 5;
+/// budget of it, and a configuration `load_weights`. 5: caches of sampler steps. 6: how memory went within a stage.
+pub const SCHEMA: u32 = 6;
 
 /// The oldest schema that is still read.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -123,6 +124,9 @@ pub struct StageRecord {
     /// What its operations took, the longest first; none where no profile was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTime>,
+    /// How its memory went, stretch by stretch; steps that went alike are one. None on the CPU, in schemas before 6, and where not every allocation was seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub courses: Vec<MemoryCourse>,
 }
 
 impl StageRecord {
@@ -151,6 +155,7 @@ impl StageRecord {
             step_secs: Vec::new(),
             reused_steps: Vec::new(),
             operations: Vec::new(),
+            courses: Vec::new(),
         }
     }
 

@@ -8,21 +8,22 @@
 //! A convolution, a matrix product and attention allocate their result and, beside it, memory for themselves, in an order of their own. All of it counts
 //! as workspace while they run; then the result is [`retag`]ged, at the peaks that it was part of too.
 
-mod label;
+mod course;
 mod live_allocations;
+mod place;
 
 use std::cell::Cell;
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engine_protocol::PeakParts;
+use engine_protocol::{MemoryCourse, PeakParts};
 use tch::Tensor;
 
 pub use engine_protocol::Purpose;
 
 use crate::error::Result;
-pub(crate) use label::listen;
 use live_allocations::LiveAllocations;
+pub(crate) use place::{listen, operation_begins, operation_ends};
 
 /// One for the process, as the caching allocator is.
 static LIVE: Mutex<LiveAllocations> = Mutex::new(LiveAllocations::new());
@@ -42,25 +43,25 @@ struct Restore(Purpose);
 impl Drop for Restore {
     fn drop(&mut self) {
         CURRENT.set(self.0);
-        label::tell(self.0);
+        place::tell(self.0);
     }
 }
 
 /// Runs `body`, whose allocations belong to `purpose` where it does not say otherwise itself.
 pub fn within<R>(purpose: Purpose, body: impl FnOnce() -> R) -> R {
     let _restore = Restore(CURRENT.replace(purpose));
-    label::tell(purpose);
+    place::tell(purpose);
     body()
 }
 
-/// What is allocated from here on belongs to that stage, where somebody wants labels.
+/// What is allocated from here on belongs to that stage.
 pub(crate) fn in_stage(name: &'static str) {
-    label::in_stage(name, CURRENT.get());
+    place::in_stage(name, CURRENT.get());
 }
 
 /// Runs `body`, in which a model uses the weights of the group of that name.
 pub(crate) fn in_group<R>(name: impl Display, body: impl FnOnce() -> R) -> R {
-    label::in_group(name, CURRENT.get(), body)
+    place::in_group(name, CURRENT.get(), body)
 }
 
 /// Runs one operation of libtorch: what it allocates beside its result is workspace.
@@ -84,9 +85,14 @@ pub fn retag(tensor: &Tensor, purpose: Purpose) {
 /// The allocator reports a block of so many bytes at `address`, or, where `bytes` is negative, that it is free; `reserved` bytes are held from the driver.
 pub(crate) fn report(address: usize, bytes: i64, reserved: u64) {
     match u64::try_from(bytes) {
-        Ok(bytes) => live().allocated(address, bytes, reserved, CURRENT.get()),
-        Err(_) => live().freed(address),
+        Ok(bytes) => live().allocated(address, bytes, reserved, CURRENT.get(), place::place()),
+        Err(_) => live().freed(address, reserved),
     }
+}
+
+/// An operation has made or written a tensor of that shape, which is all of the allocation at `address`.
+pub(crate) fn shaped(address: usize, shape: &[i64]) {
+    live().shaped(address, shape, place::operation);
 }
 
 /// The allocator reports that an allocation failed while it held so many bytes from the driver.
@@ -107,17 +113,22 @@ pub(crate) fn stage_parts(peak_allocated: u64, peak_reserved: u64) -> Option<Pea
     (parts.allocated_bytes() == peak_allocated).then_some(PeakParts { slack_bytes, ..parts })
 }
 
-/// The peak of the step that ends here, and begins the next one. `allocated` and `reserved` are libtorch's counts of now; empty as in [`stage_parts`].
-pub(crate) fn end_step(allocated: u64, reserved: u64) -> Option<PeakParts> {
+/// The peak of the step that ends here, and how memory went, where anything was allocated; and begins the next one. `allocated` and `reserved` are libtorch's counts of now; empty as in [`stage_parts`].
+pub(crate) fn end_step(allocated: u64, reserved: u64) -> Option<(PeakParts, Option<MemoryCourse>)> {
     let mut live = live();
-    let parts = live.step();
+    let (parts, course) = (live.step(), live.course());
     live.begin_step(reserved);
-    (live.allocated_bytes() == allocated).then_some(parts)
+    (live.allocated_bytes() == allocated).then_some((parts, course))
 }
 
 /// What was allocated when an allocation of this stage failed; empty where none did.
 pub(crate) fn parts_at_failure() -> Option<PeakParts> {
-    live().failure()
+    live().failure().map(|(parts, _)| *parts)
+}
+
+/// How memory went until then, since the step began.
+pub(crate) fn course_at_failure() -> Option<MemoryCourse> {
+    live().failure().and_then(|(_, course)| course.clone())
 }
 
 #[cfg(test)]

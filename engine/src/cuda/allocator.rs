@@ -1,6 +1,6 @@
 //! The device and its caching allocator: counters, peaks, limits. It knows how much is held, and not what for: that is `attribution`.
 
-use engine_protocol::{PeakParts, StageMemory};
+use engine_protocol::{MemoryCourse, PeakParts, StageMemory};
 
 use super::ffi;
 use crate::attribution;
@@ -50,11 +50,12 @@ pub fn reset_peaks() -> Result<()> {
     Ok(())
 }
 
-/// What the peak since the last reset, or since this was last called, was made of. Empty where not every allocation was seen.
+/// What the peak since the last reset, or since this was last called, was made of, and how memory went, where anything was allocated. Empty where not every
+/// allocation was seen.
 ///
 /// # Errors
 /// libtorch's.
-pub fn end_step() -> Result<Option<PeakParts>> {
+pub fn end_step() -> Result<Option<(PeakParts, Option<MemoryCourse>)>> {
     let counters = ffi::counters()?;
     Ok(attribution::end_step(unsigned(counters.allocated), unsigned(counters.reserved)))
 }

@@ -38,6 +38,8 @@ type OnOutOfMemory = extern "C" fn(reserved: usize);
 
 /// An operation of that name begins.
 type OnBegin = extern "C" fn(name: *const c_char);
+/// It has made or written a tensor that is all of the allocation at an address: its shape, and of how many dimensions.
+type OnResult = extern "C" fn(data: *const c_void, shape: *const i64, dimensions: usize);
 /// It is over: its name, its kind and type by number, how many operations it was, how many bytes it read and wrote, and whether it was all that and not others in it.
 type OnEnd = extern "C" fn(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double, counts: c_int);
 
@@ -59,7 +61,7 @@ unsafe extern "C" {
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
     fn lowmem_event_new(event: *mut RawEvent, is_timed: bool) -> c_int;
     fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
-    fn lowmem_observe_work(begins: Option<OnBegin>, ended: OnEnd) -> c_int;
+    fn lowmem_observe_work(begins: OnBegin, ended: OnEnd, result: OnResult) -> c_int;
     fn lowmem_host_work(secs: *const c_double);
     fn lowmem_modelled_now(secs: *mut c_double) -> c_int;
     fn lowmem_event_free(event: RawEvent) -> c_int;
@@ -140,16 +142,25 @@ pub(crate) struct ObservedOperation<'a> {
 
 /// Hears of each operation on the GPU, on the thread that asked for it.
 pub(crate) trait OperationListener {
-    /// An operation begins.
-    fn begun();
+    /// An operation of libtorch's, of that name, begins.
+    fn begun(name: &'static CStr);
+    /// The innermost operation has made or written a tensor of that shape, which is all of the allocation at `address`.
+    fn made(address: usize, shape: &[i64]);
     /// The innermost operation is over.
     fn ended(operation: &ObservedOperation<'_>);
 }
 
-/// Has `L` hear of every operation on the GPU from here on; of their beginnings only where `hears_beginnings`. Once a process.
-pub(super) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -> Result<()> {
-    extern "C" fn on_begin<L: OperationListener>(_name: *const c_char) {
-        L::begun();
+/// Has `L` hear of every operation on the GPU from here on. Once a process.
+pub(super) fn observe_operations<L: OperationListener>() -> Result<()> {
+    extern "C" fn on_begin<L: OperationListener>(name: *const c_char) {
+        // SAFETY: the observer keeps the text as long as the program lives.
+        L::begun(unsafe { CStr::from_ptr(name) });
+    }
+    extern "C" fn on_result<L: OperationListener>(data: *const c_void, shape: *const i64, dimensions: usize) {
+        // A tensor without dimensions has no sizes to point to.
+        // SAFETY: else the observer points to so many numbers, which the tensor keeps during the call.
+        let shape = if dimensions == 0 { &[] } else { unsafe { std::slice::from_raw_parts(shape, dimensions) } };
+        L::made(data as usize, shape);
     }
     extern "C" fn on_end<L: OperationListener>(
         name: *const c_char,
@@ -164,8 +175,8 @@ pub(super) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -
         let (kind, dtype) = (WorkKind::of(kind), WorkType::of(dtype));
         L::ended(&ObservedOperation { name, kind, dtype, operations, bytes, counts: counts != 0 });
     }
-    // SAFETY: both functions live as long as the program, take plain numbers and a text that lives as long, and unwind into nothing.
-    match unsafe { lowmem_observe_work(hears_beginnings.then_some(on_begin::<L> as OnBegin), on_end::<L>) } {
+    // SAFETY: all three functions live as long as the program, take plain numbers, a text that lives as long and numbers that they copy, and unwind into nothing.
+    match unsafe { lowmem_observe_work(on_begin::<L>, on_end::<L>, on_result::<L>) } {
         0 => Ok(()),
         _ => Err(Error::Torch(TchError::Torch("its operations could not be observed".into()))),
     }

@@ -27,10 +27,10 @@ pub(crate) fn modelled_now() -> Option<Secs> {
     ffi::modelled_now().map(|[low, expected, high]| Secs { low, expected, high })
 }
 
-/// Has `L` hear of every operation on the GPU from here on; of their beginnings only where `hears_beginnings`. Once a process.
+/// Has `L` hear of every operation on the GPU from here on. Once a process.
 ///
 /// # Errors
 /// libtorch's.
-pub(crate) fn observe_operations<L: OperationListener>(hears_beginnings: bool) -> Result<()> {
-    ffi::observe_operations::<L>(hears_beginnings)
+pub(crate) fn observe_operations<L: OperationListener>() -> Result<()> {
+    ffi::observe_operations::<L>()
 }

@@ -58,11 +58,14 @@ namespace {
 using OnBegin = void (*)(const char* operation);
 // It is over, and launched what it says; or others in it did, or nothing did: then `counts` is 0.
 using OnEnd = void (*)(const char* operation, int kind, int type, double operations, double bytes, int counts);
+// It has made or written a tensor on the GPU that is all of an allocation.
+using OnResult = void (*)(const void* data, const int64_t* shape, size_t dimensions);
 using VirtualBegin = int (*)(const char* operation);
 using VirtualEnd = int (*)(int kind, int type, double operations, double bytes);
 
 OnBegin on_begin = nullptr;
 OnEnd on_end = nullptr;
+OnResult on_result = nullptr;
 VirtualBegin virtual_begin = nullptr;
 VirtualEnd virtual_end = nullptr;
 
@@ -99,7 +102,12 @@ class Call {
 
   template <typename Results>
   void finish(const Results& results) {
-    results.each_tensor([this](size_t, const at::Tensor& tensor, bool) { work_.add_result(tensor); });
+    results.each_tensor([this](size_t, const at::Tensor& tensor, bool) {
+      work_.add_result(tensor);
+      if (on_result != nullptr && tensor.defined() && tensor.is_cuda() && tensor.has_storage() && tensor.nbytes() == tensor.storage().nbytes()) {
+        on_result(tensor.storage().data(), tensor.sizes().data(), tensor.sizes().size());
+      }
+    });
     counts_ = !has_work_inside_ && work_.is_on_gpu() && !work_.crosses();
     has_work_inside_ |= work_.is_on_gpu();
   }
@@ -332,11 +340,12 @@ const char* lowmem_observer_torch() {
   return TORCH_VERSION;
 }
 
-// From here on both hear of every operation on the GPU, on the thread that asked for it, where they are not null; and the virtual GPU does, where it is there. Once a
+// From here on all three hear of every operation on the GPU, on the thread that asked for it, where they are not null; and the virtual GPU does, where it is there. Once a
 // process. 0, or 1 where libtorch would not have it.
-int lowmem_observe_work(lowmem::OnBegin begins, lowmem::OnEnd ended) {
+int lowmem_observe_work(lowmem::OnBegin begins, lowmem::OnEnd ended, lowmem::OnResult result) {
   lowmem::on_begin = begins;
   lowmem::on_end = ended;
+  lowmem::on_result = result;
   lowmem::virtual_begin = reinterpret_cast<lowmem::VirtualBegin>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_begin"));
   lowmem::virtual_end = reinterpret_cast<lowmem::VirtualEnd>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_end"));
   try {

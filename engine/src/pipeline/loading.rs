@@ -5,6 +5,7 @@ use std::rc::Rc;
 use engine_protocol::{Config, DiskRate, LoadWeights, ModelSpec};
 use tch::Device;
 
+use crate::attribution;
 use crate::components::{self, Sources};
 use crate::error::Result;
 use crate::memory::{Plan, Residency, Traffic};
@@ -68,7 +69,9 @@ impl Loading {
     fn load(&self, key: &str) -> Result<Residency> {
         let components = components::of(&self.model);
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
-        Residency::new(component.groups().to_vec(), self.plan.of(component), self.types, self.device, self.sources.get(component)?)
+        let source = self.sources.get(component)?;
+        let load = || Residency::new(component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
+        attribution::in_group(key, load)
     }
 }
 

@@ -468,6 +468,9 @@ pub(crate) struct SnapshotArguments {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write a page too: how memory went, the peak by modules and by stacks, and the segments; small however large the snapshot is
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Arguments of `lowmem models`.

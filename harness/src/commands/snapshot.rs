@@ -1,8 +1,9 @@
-//! `lowmem snapshot`: the peak of a memory snapshot of PyTorch's, and who held it.
+//! `lowmem snapshot`: the peak of a memory snapshot of PyTorch's, and who held it; as a page too.
 
 use std::collections::BTreeMap;
 
 use engine_protocol::gib;
+use reports::{SnapshotGpu, SnapshotHolder, SnapshotPage, SnapshotSegment, snapshot_page, write_whole};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use super::table;
 use crate::cli::SnapshotArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::snapshot::{Holder, Peak, peaks};
+use crate::snapshot::{Holder, Peak, StackHolder, peaks};
 use crate::{json, print};
 
 /// Holders that are listed.
@@ -21,6 +22,10 @@ const NAME: usize = 50;
 /// Reads a snapshot and says what is in it.
 pub(crate) fn run(arguments: &SnapshotArguments) -> Result<ExitCode, Error> {
     let peaks = peaks(&arguments.file)?;
+    if let Some(path) = &arguments.html {
+        let page = SnapshotPage { file: arguments.file.display().to_string(), gpus: peaks.iter().map(gpu).collect() };
+        write_whole(path, snapshot_page(&page)?).map_err(|error| Error::io(path, error))?;
+    }
     if arguments.json {
         json::print(&peaks.iter().map(PeakJson::of).collect::<Vec<_>>())?;
     } else {
@@ -30,29 +35,73 @@ pub(crate) fn run(arguments: &SnapshotArguments) -> Result<ExitCode, Error> {
 }
 
 fn tell(peak: &Peak) {
-    let held = |bytes: u64| format!("{:.2} GiB", gib(bytes));
-    if peak.events == 0 {
-        print::prose("", &format!("GPU {}: it has no history, so its peak is not known; what follows is its end.", peak.device));
-    } else {
-        let reserved =
-            if peak.reserved_bytes > 0 { format!(" {} were held from the driver.", held(peak.reserved_bytes)) } else { String::new() };
-        let live = held(peak.live_bytes);
-        print::prose("", &format!("GPU {}: the peak is {live}, at event {} of {}.{reserved}", peak.device, peak.event, peak.events));
-        if peak.out_of_memory > 0 {
-            let times = if peak.out_of_memory == 1 { "once".to_owned() } else { format!("{} times", peak.out_of_memory) };
-            print::prose("", &format!("Memory ran out {times}."));
-        }
-    }
+    said_of_peak(peak).iter().for_each(|sentence| print::prose("", sentence));
     list("by module", modules(&peak.holders).iter());
     list("who held it", peak.holders.iter());
+    said_of_end(peak).iter().for_each(|sentence| print::prose("", sentence));
+}
+
+fn held(bytes: u64) -> String {
+    format!("{:.2} GiB", gib(bytes))
+}
+
+fn said_of_peak(peak: &Peak) -> Vec<String> {
+    if peak.events == 0 {
+        return vec![format!("GPU {}: it has no history, so its peak is not known; what follows is its end.", peak.device)];
+    }
+    let reserved =
+        if peak.reserved_bytes > 0 { format!(" {} were held from the driver.", held(peak.reserved_bytes)) } else { String::new() };
+    let live = held(peak.live_bytes);
+    let mut said = vec![format!("GPU {}: the peak is {live}, at event {} of {}.{reserved}", peak.device, peak.event, peak.events)];
+    if peak.out_of_memory > 0 {
+        let times = if peak.out_of_memory == 1 { "once".to_owned() } else { format!("{} times", peak.out_of_memory) };
+        said.push(format!("Memory ran out {times}."));
+    }
+    said
+}
+
+fn said_of_end(peak: &Peak) -> [String; 2] {
     let used = format!("{} are held from the driver, {} in blocks in use", held(peak.end_reserved_bytes), held(peak.end_used_bytes));
     let rounded = held(peak.end_used_bytes.saturating_sub(peak.end_asked_bytes));
-    print::prose("", &format!("At the end {used}, of which {rounded} are rounded up."));
     let (plural, stand) = if peak.split_blocks == 1 { ("", "stands") } else { ("s", "stand") };
     let bytes = held(peak.split_bytes);
     let split =
         format!("{} unused block{plural} of {bytes} {stand} beside used ones, so the driver cannot have that back", peak.split_blocks);
-    print::prose("", &format!("Fragmentation: {split}."));
+    [format!("At the end {used}, of which {rounded} are rounded up."), format!("Fragmentation: {split}.")]
+}
+
+/// A GPU as the page shows it.
+fn gpu(peak: &Peak) -> SnapshotGpu {
+    let of_module =
+        |holder: Holder| SnapshotHolder { name: holder.name, frames: Vec::new(), bytes: holder.bytes, blocks: holder.allocations };
+    let of_stack = |StackHolder { holder, frames }: &StackHolder| SnapshotHolder {
+        name: holder.name.clone(),
+        frames: frames.clone(),
+        bytes: holder.bytes,
+        blocks: holder.allocations,
+    };
+    let segments = peak.segments.iter().map(|segment| SnapshotSegment {
+        number: segment.number,
+        bytes: segment.bytes,
+        used_bytes: segment.used_bytes,
+        unused_blocks: segment.unused_blocks,
+        largest_unused_bytes: segment.largest_unused_bytes,
+        cells: segment.cells.clone(),
+    });
+    SnapshotGpu {
+        device: peak.device,
+        sentences: said_of_peak(peak).into_iter().chain(said_of_end(peak)).collect(),
+        live_bytes: peak.live_bytes,
+        events: peak.events,
+        at: peak.history.at.clone(),
+        reserved_bytes: peak.history.reserved_bytes.clone(),
+        module_bytes: peak.history.modules.clone(),
+        modules: modules(&peak.holders).into_iter().map(of_module).collect(),
+        stacks: peak.stacks.iter().map(of_stack).collect(),
+        stack_count: peak.stack_count,
+        segments: segments.collect(),
+        segment_count: peak.segment_count,
+    }
 }
 
 fn list<'a>(title: &str, holders: impl Iterator<Item = &'a Holder>) {

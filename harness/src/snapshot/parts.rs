@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use super::slots::{Slot, Slots, Value};
 
+/// Frames that are told of, of one stack.
+const FRAMES: usize = 40;
+
 /// What a dictionary was.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Found {
@@ -141,6 +144,13 @@ impl Parts {
         });
         slots.turn_into(frames, Slot::Stack(number));
         Some(number)
+    }
+
+    /// The innermost frames of a stack, the innermost first.
+    pub(super) fn frames_of(&self, by: By) -> Vec<String> {
+        let stack = by.stack.and_then(|stack| self.stacks.get(stack as usize)).map(Vec::as_slice).unwrap_or_default();
+        let frames = stack.iter().filter_map(|frame| self.frames.get(*frame as usize)).take(FRAMES);
+        frames.map(|(name, file, line)| format!("{}:{line} {}", self.shown(*file), self.shown(*name))).collect()
     }
 
     /// Who asked, in words, and the module of it: a label and its part before the first `/`; else the innermost frame that is not PyTorch's own, and its file.

@@ -1,19 +1,21 @@
-//! What was live at the peak. A snapshot has what is live at its end, and the events that led there. The file is read twice: once to find the peak of each GPU, and once
-//! more up to there. What is held in between: the live allocations, and who asked for them.
+//! What was live at the peak. A snapshot has what is live at its end, and the events that led there. The file is read twice, for all GPUs at once: first to find each peak
+//! and how memory went, and once more up to the last of the peaks. What is held in between: the live allocations, and who asked for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::parts::{Action, By, Found};
+use super::history::{BEFORE, Course, History};
+use super::parts::{Action, By, Found, Parts};
 use super::pickle::Machine;
+use super::segments::{Ending, Segment};
 use crate::error::Error;
 
-/// What was before the history begins.
-const BEFORE: &str = "before the history begins";
+/// Stacks that are told of by themselves.
+const STACKS: usize = 200;
 
-/// The peak of a GPU.
+/// The peak of a GPU, and how memory went.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Peak {
     pub(crate) device: usize,
@@ -28,12 +30,20 @@ pub(crate) struct Peak {
     pub(crate) out_of_memory: u64,
     /// Who held it, the largest first.
     pub(crate) holders: Vec<Holder>,
+    /// The same by whole stacks, the largest ones, and how many there are.
+    pub(crate) stacks: Vec<StackHolder>,
+    pub(crate) stack_count: u64,
+    /// How memory went, module by module.
+    pub(crate) history: History,
     /// At the end: held from the driver, in blocks in use, what of those was asked for, and unused blocks beside used ones: how many, and their bytes.
     pub(crate) end_reserved_bytes: u64,
     pub(crate) end_used_bytes: u64,
     pub(crate) end_asked_bytes: u64,
     pub(crate) split_blocks: u64,
     pub(crate) split_bytes: u64,
+    /// The largest segments at the end, and how many there are.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) segment_count: u64,
 }
 
 /// Who held memory at the peak.
@@ -45,30 +55,27 @@ pub(crate) struct Holder {
     pub(crate) allocations: u64,
 }
 
-/// A GPU's history as it goes by. Sums saturate: a file may say anything.
+/// A holder with its whole stack, the innermost frame first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StackHolder {
+    pub(crate) holder: Holder,
+    pub(crate) frames: Vec<String>,
+}
+
+/// What is live of a GPU, up to its peak.
 #[derive(Debug, Default)]
-struct Course {
+struct UntilPeak {
+    events: u64,
+    peak_event: u64,
     live: HashMap<i64, (i64, By)>,
     bytes: i64,
-    reserved: i64,
-    peak: i64,
-    peak_event: u64,
-    reserved_at_peak: i64,
-    events: u64,
-    out_of_memory: u64,
 }
 
-/// What there is at the end.
-#[derive(Debug, Default)]
-struct Ending {
-    reserved: i64,
-    used: i64,
-    asked: i64,
-    split_blocks: u64,
-    split_bytes: i64,
-}
+impl UntilPeak {
+    fn is_there(&self) -> bool {
+        self.events >= self.peak_event
+    }
 
-impl Course {
     fn see(&mut self, action: Action, address: i64, bytes: i64, by: By) {
         self.events += 1;
         match action {
@@ -80,12 +87,7 @@ impl Course {
                 self.live.remove(&address);
                 self.bytes = self.bytes.saturating_sub(bytes);
             }
-            Action::Reserve => self.reserved = self.reserved.saturating_add(bytes),
-            Action::GiveBack => self.reserved = self.reserved.saturating_sub(bytes),
-            Action::OutOfMemory => self.out_of_memory += 1,
-        }
-        if self.bytes > self.peak {
-            (self.peak, self.peak_event, self.reserved_at_peak) = (self.bytes, self.events, self.reserved);
+            Action::Reserve | Action::GiveBack | Action::OutOfMemory => {}
         }
     }
 }
@@ -95,9 +97,9 @@ pub(crate) fn peaks(path: &Path) -> Result<Vec<Peak>, Error> {
     let mut courses: BTreeMap<usize, Course> = BTreeMap::new();
     let mut endings: BTreeMap<usize, Ending> = BTreeMap::new();
     let mut blocks = Vec::new();
-    read(path, &mut |_, place, found| {
+    read(path, &mut |parts, place, found| {
         match found {
-            Found::Event { action, address, bytes, by } => courses.entry(place).or_default().see(action, address, bytes, by),
+            Found::Event { action, address, bytes, by } => courses.entry(place).or_default().see(parts, action, address, bytes, by),
             Found::Block { asked, bytes, is_used } => blocks.push((asked, bytes, is_used)),
             Found::Segment { device, bytes } => {
                 endings.entry(usize::try_from(device).unwrap_or(0)).or_default().add(bytes, &std::mem::take(&mut blocks));
@@ -108,86 +110,98 @@ pub(crate) fn peaks(path: &Path) -> Result<Vec<Peak>, Error> {
     if courses.is_empty() && endings.is_empty() {
         return Err(Error::input(format!("{}: it has no segment and no event: is it a memory snapshot of PyTorch?", path.display())));
     }
-    courses
-        .keys()
-        .copied()
-        .chain(endings.keys().copied())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .map(|device| peak_of(path, device, courses.remove(&device).unwrap_or_default(), endings.remove(&device).unwrap_or_default()))
-        .collect()
-}
-
-impl Ending {
-    fn add(&mut self, bytes: i64, blocks: &[(i64, i64, bool)]) {
-        self.reserved = self.reserved.saturating_add(bytes);
-        let is_split = blocks.iter().any(|(.., is_used)| *is_used);
-        for (asked, bytes, is_used) in blocks {
-            if *is_used {
-                self.used = self.used.saturating_add(*bytes);
-                self.asked = self.asked.saturating_add(*asked);
-            } else if is_split {
-                self.split_blocks += 1;
-                self.split_bytes = self.split_bytes.saturating_add(*bytes);
-            }
-        }
-    }
-}
-
-fn peak_of(path: &Path, device: usize, course: Course, ending: Ending) -> Result<Peak, Error> {
-    // What was there before the history: what is there at its end, less what the history has added.
-    let before = ending.asked.saturating_sub(course.bytes).max(0);
-    let reserved_before = ending.reserved.saturating_sub(course.reserved).max(0);
-    let (mut until, mut names) = (Course::default(), HashMap::new());
-    read(path, &mut |parts, place, found| {
-        let Found::Event { action, address, bytes, by } = found else { return ControlFlow::Continue(()) };
-        if place != device {
-            return ControlFlow::Continue(());
-        }
-        if until.events >= course.peak_event {
+    let until = |course: &Course| UntilPeak { peak_event: course.peak_event(), ..UntilPeak::default() };
+    let mut untils: BTreeMap<usize, UntilPeak> = courses.iter().map(|(device, course)| (*device, until(course))).collect();
+    let mut left = untils.values().filter(|until| !until.is_there()).count();
+    let parts = read(path, &mut |_, place, found| {
+        if left == 0 {
             return ControlFlow::Break(());
         }
-        names.entry(by).or_insert_with(|| parts.named(by));
-        until.see(action, address, bytes, by);
+        if let (Found::Event { action, address, bytes, by }, Some(until)) = (found, untils.get_mut(&place))
+            && !until.is_there()
+        {
+            until.see(action, address, bytes, by);
+            left -= usize::from(until.is_there());
+        }
         ControlFlow::Continue(())
     })?;
-    let mut sums: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
-    let mut add = |name: (String, String), bytes: i64| {
-        let (sum, count) = sums.entry(name).or_default();
-        *sum = sum.saturating_add(u64::try_from(bytes).unwrap_or(0));
-        *count += 1;
+    let devices: BTreeSet<usize> = courses.keys().chain(endings.keys()).copied().collect();
+    let of = |device| {
+        let (course, ending) = (courses.remove(&device).unwrap_or_default(), endings.remove(&device).unwrap_or_default());
+        peak_of(device, course, ending, untils.remove(&device).unwrap_or_default(), &parts)
     };
+    Ok(devices.into_iter().map(of).collect())
+}
+
+fn peak_of(device: usize, course: Course, ending: Ending, until: UntilPeak, parts: &Parts) -> Peak {
+    // What was there before the history: what is there at its end, less what the history has added.
+    let before = ending.asked.saturating_sub(course.bytes()).max(0);
+    let reserved_before = ending.reserved.saturating_sub(course.reserved()).max(0);
+    let mut by_stack: HashMap<By, (u64, u64)> = HashMap::new();
+    for (bytes, by) in until.live.values() {
+        let (sum, count) = by_stack.entry(*by).or_default();
+        *sum = sum.saturating_add(unsigned(*bytes));
+        *count += 1;
+    }
+    let holder = |(by, (bytes, allocations)): (By, (u64, u64))| {
+        let (name, module) = parts.named(by);
+        StackHolder { holder: Holder { name, module, bytes, allocations }, frames: parts.frames_of(by) }
+    };
+    let mut stacks: Vec<StackHolder> = by_stack.into_iter().map(holder).collect();
     let known = until.live.values().fold(0_i64, |sum, (bytes, _)| sum.saturating_add(*bytes));
-    until.live.values().for_each(|(bytes, by)| add(names.get(by).cloned().unwrap_or_default(), *bytes));
     let live = before.saturating_add(until.bytes);
     if live > known {
-        add((BEFORE.to_owned(), BEFORE.to_owned()), live.saturating_sub(known));
+        let bytes = unsigned(live.saturating_sub(known));
+        stacks
+            .push(StackHolder { holder: Holder { name: BEFORE.into(), module: BEFORE.into(), bytes, allocations: 1 }, frames: Vec::new() });
     }
-    let mut holders: Vec<Holder> =
-        sums.into_iter().map(|((name, module), (bytes, allocations))| Holder { name, module, bytes, allocations }).collect();
-    holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
-    let unsigned = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
-    Ok(Peak {
+    let order = |one: &Holder, other: &Holder| other.bytes.cmp(&one.bytes).then_with(|| one.name.cmp(&other.name));
+    stacks.sort_by(|one, other| order(&one.holder, &other.holder).then_with(|| one.frames.cmp(&other.frames)));
+    let mut sums: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for StackHolder { holder, .. } in &stacks {
+        let (sum, count) = sums.entry((&holder.name, &holder.module)).or_default();
+        (*sum, *count) = (sum.saturating_add(holder.bytes), *count + holder.allocations);
+    }
+    let summed = |((name, module), (bytes, allocations)): ((&str, &str), (u64, u64))| Holder {
+        name: name.into(),
+        module: module.into(),
+        bytes,
+        allocations,
+    };
+    let mut holders: Vec<Holder> = sums.into_iter().map(summed).collect();
+    holders.sort_by(order);
+    let stack_count = stacks.len() as u64;
+    stacks.truncate(STACKS);
+    Peak {
         device,
         live_bytes: unsigned(live),
-        reserved_bytes: unsigned(reserved_before.saturating_add(course.reserved_at_peak)),
-        event: course.peak_event,
-        events: course.events,
-        out_of_memory: course.out_of_memory,
+        reserved_bytes: unsigned(reserved_before.saturating_add(course.reserved_at_peak())),
+        event: course.peak_event(),
+        events: course.events(),
+        out_of_memory: course.out_of_memory(),
         holders,
+        stacks,
+        stack_count,
+        history: course.told(before, reserved_before),
         end_reserved_bytes: unsigned(ending.reserved),
         end_used_bytes: unsigned(ending.used),
         end_asked_bytes: unsigned(ending.asked),
         split_blocks: ending.split_blocks,
         split_bytes: unsigned(ending.split_bytes),
-    })
+        segment_count: ending.count,
+        segments: ending.largest(),
+    }
 }
 
-fn read(path: &Path, see: &mut impl FnMut(&super::parts::Parts, usize, Found) -> ControlFlow<()>) -> Result<(), Error> {
+fn unsigned(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+fn read(path: &Path, see: &mut impl FnMut(&Parts, usize, Found) -> ControlFlow<()>) -> Result<Parts, Error> {
     let file = untrusted::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::input(format!("{}: there is no such file", path.display())),
         _ => Error::input(format!("{}: {error}", path.display())),
     })?;
     let refused = |why: String| Error::input(format!("{}: {why}", path.display()));
-    Machine::new(BufReader::with_capacity(1 << 20, file)).run(see).map(drop).map_err(refused)
+    Machine::new(BufReader::with_capacity(1 << 20, file)).run(see).map_err(refused)
 }

@@ -1,8 +1,8 @@
 //! From what a worker said and how it ended to a run record.
 
 use engine_protocol::{
-    CacheDecision, CacheUse, Config, Device, Event, HostShortage, Lowered, Outcome, PeakParts, PlannedHost, PlannedStage, Request,
-    RunRecord, SCHEMA, Secs, Source, Stage, StageRecord, Transfers, gib,
+    CacheDecision, CacheUse, Config, Device, Event, HostShortage, Lowered, MemoryCourse, Outcome, PeakParts, PlannedHost, PlannedStage,
+    Request, RunRecord, SCHEMA, Secs, Source, Stage, StageRecord, Transfers, gib,
 };
 use host_memory::{PageLockLimit, page_lock_limit};
 use virtual_gpu_protocol::ProcessReport;
@@ -52,6 +52,8 @@ pub(super) struct Transcript {
     step_secs: Vec<Secs>,
     /// Of the open stage.
     reused_steps: Vec<u32>,
+    /// Of the open stage.
+    courses: Vec<MemoryCourse>,
     /// What was planned of a cache.
     cache: Option<(CacheDecision, Option<u32>)>,
     verdict: Option<Verdict>,
@@ -115,19 +117,22 @@ impl Transcript {
             Event::StageBegun { stage } => self.open_stage = Some(stage),
             Event::Progress { .. } => {}
             Event::CachePlanned { decided, reused_steps } => self.cache = Some((decided, reused_steps)),
-            Event::StepEnded { parts, secs, reused } => {
+            Event::StepEnded { parts, secs, reused, course } => {
                 if reused {
                     self.reused_steps.push(self.step_secs.len() as u32);
                 }
+                self.keep_course(course, Some(self.steps.len() as u32));
                 self.steps.extend(parts);
                 self.step_secs.extend(secs);
             }
-            Event::StageEnded { stage, time, memory, host, operations } => {
+            Event::StageEnded { stage, time, memory, host, operations, course } => {
+                self.keep_course(course, None);
                 self.open_stage = None;
                 self.keep(StageRecord { time, memory, host, operations, ..StageRecord::new(stage) });
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
-            Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, message } => {
+            Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, course, message } => {
+                self.keep_course(course, None);
                 // The stage that ran out is a stage of the run too.
                 self.open_stage = Some(stage);
                 self.keep(StageRecord { memory, ..StageRecord::new(stage) });
@@ -145,18 +150,28 @@ impl Transcript {
         }
     }
 
+    /// Keeps how memory went, in that step where it was one. Steps that went alike are kept once.
+    fn keep_course(&mut self, course: Option<MemoryCourse>, step: Option<u32>) {
+        let Some(course) = course else { return };
+        let is_alike = |kept: &&mut MemoryCourse| MemoryCourse { steps: Vec::new(), ..(**kept).clone() } == course;
+        match self.courses.iter_mut().filter(|_| step.is_some()).find(is_alike) {
+            Some(kept) => kept.steps.extend(step),
+            None => self.courses.push(MemoryCourse { steps: step.into_iter().collect(), ..course }),
+        }
+    }
+
     /// Keeps a stage that is over, with the steps that were told of in it.
     fn keep(&mut self, record: StageRecord) {
         let stage = record.stage;
         let (steps, step_secs) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.step_secs));
-        let reused_steps = std::mem::take(&mut self.reused_steps);
+        let (reused_steps, courses) = (std::mem::take(&mut self.reused_steps), std::mem::take(&mut self.courses));
         // Of one that runs again at a lower level, this is what counts.
         self.stages.retain(|earlier| earlier.stage != stage);
         let planned = self.planned.iter().find(|planned| planned.stage == stage);
         let predicted_peak_allocated_bytes = planned.and_then(PlannedStage::peak_allocated_bytes);
         let planned_host = self.planned_host.iter().find(|planned| planned.stage == stage);
         let predicted_host = planned_host.map(|planned| planned.memory);
-        self.stages.push(StageRecord { predicted_peak_allocated_bytes, predicted_host, steps, step_secs, reused_steps, ..record });
+        self.stages.push(StageRecord { predicted_peak_allocated_bytes, predicted_host, steps, step_secs, reused_steps, courses, ..record });
         self.stages.sort_by_key(|record| record.stage);
     }
 
@@ -405,6 +420,7 @@ mod tests {
                     requested_bytes: Some(5),
                     memory: None,
                     parts_at_failure: None,
+                    course: None,
                     message: "tried".into(),
                 },
                 Self::OutOfHostMemory => Event::OutOfHostMemory {

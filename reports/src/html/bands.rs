@@ -1,8 +1,9 @@
 //! A case in time: its stages, and the steps of denoise, each with what its peak was made of. Steps in a row that are alike are one band.
 
-use engine_protocol::{Outcome, PeakParts, RunRecord, Stage, StageRecord};
+use engine_protocol::{MemoryCourse, Outcome, PeakParts, RunRecord, Stage, StageRecord};
 use serde::Serialize;
 
+use super::course::Course;
 use crate::words::time;
 
 /// A stretch of a case's time.
@@ -10,6 +11,8 @@ use crate::words::time;
 pub(super) struct Band {
     /// What people call it: `encode`, `steps 2 to 50`.
     pub name: String,
+    /// The stage that it is, or is part of.
+    pub stage: &'static str,
     /// How long it took; empty where that is not known.
     pub secs: Option<f64>,
     /// The same as people say it.
@@ -24,11 +27,20 @@ pub(super) struct Band {
     pub predicted: Option<u64>,
     /// Whether memory ran out in it.
     pub ran_out: bool,
+    /// What was asked for then.
+    pub asked: Option<u64>,
+    /// How its memory went; empty where that is not known, and of cases for which the page has no room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub course: Option<Course>,
 }
 
-/// The bands of a case, in order.
-pub(super) fn bands(record: &RunRecord) -> Vec<Band> {
-    record.stages.iter().flat_map(|stage| of_stage(record, stage)).collect()
+/// The bands of a case, in order; with courses where they are wanted.
+pub(super) fn bands(record: &RunRecord, with_courses: bool) -> Vec<Band> {
+    let mut bands: Vec<Band> = record.stages.iter().flat_map(|stage| of_stage(record, stage)).collect();
+    if !with_courses {
+        bands.iter_mut().for_each(|band| band.course = None);
+    }
+    bands
 }
 
 fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
@@ -37,6 +49,7 @@ fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
     let parts = if ran_out { record.parts_at_failure.or(parts) } else { parts };
     let whole = Band {
         name: stage.stage.name().to_owned(),
+        stage: stage.stage.name(),
         secs: None,
         time: String::new(),
         parts: parts.map(|parts| parts.bytes()),
@@ -44,6 +57,8 @@ fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
         beside: stage.memory.map_or(0, |memory| memory.beside_bytes()),
         predicted: stage.predicted_peak_allocated_bytes,
         ran_out,
+        asked: record.requested_bytes.filter(|_| ran_out),
+        course: course(stage, |course| course.steps.is_empty()),
     };
     if stage.stage != Stage::Denoise || stage.steps.is_empty() || stage.steps.len() != stage.step_secs.len() || ran_out {
         return vec![lasting(whole, stage.secs().map(|secs| secs.expected))];
@@ -57,9 +72,17 @@ fn of_stage(record: &RunRecord, stage: &StageRecord) -> Vec<Band> {
         let named = if steps.from == steps.to { format!("step {}", steps.from) } else { format!("steps {} to {}", steps.from, steps.to) };
         let name = steps.is_as.map_or_else(|| named.clone(), |as_step| format!("{named}, not run: as step {as_step}"));
         let (parts, reserved) = (Some(steps.parts.bytes()), Some(steps.parts.reserved_bytes()));
-        lasting(Band { name, parts, reserved, ..whole.clone() }, Some(steps.secs))
+        let step = steps.is_as.unwrap_or(steps.from) - 1;
+        let course = course(stage, |course| course.steps.contains(&(step as u32)));
+        lasting(Band { name, parts, reserved, course, ..whole.clone() }, Some(steps.secs))
     };
-    found.into_iter().map(of_steps).collect()
+    let after = whole.course.as_ref().map(|_| Band { name: "after the steps".to_owned(), parts: None, reserved: None, ..whole.clone() });
+    found.into_iter().map(of_steps).chain(after).collect()
+}
+
+/// How memory went in a part of a stage.
+fn course(stage: &StageRecord, is_it: impl Fn(&MemoryCourse) -> bool) -> Option<Course> {
+    stage.courses.iter().find(|course| is_it(course)).map(Course::of)
 }
 
 fn lasting(band: Band, secs: Option<f64>) -> Band {
@@ -106,7 +129,7 @@ mod tests {
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
         denoise.steps = [8, 8, 8, 9].map(|gib| PeakParts::new([gib * GIB, 0, 0, 0, 0, 0, 0, 0], 10 * GIB)).to_vec();
         denoise.step_secs = [3.0, 2.0, 2.0, 2.0].map(Secs::measured).to_vec();
-        let found = bands(&record);
+        let found = bands(&record, true);
         let told: Vec<_> = found.iter().map(|band| (band.name.as_str(), band.secs)).collect();
         assert_eq!(
             told,
@@ -125,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_ran_out_has_what_was_there_then() {
-        let found = bands(&samples::oom("a", 0, 20));
+        let found = bands(&samples::oom("a", 0, 20), true);
         let last = found.last().expect("a band");
         assert_eq!((last.name.as_str(), last.ran_out, last.parts.map(|parts| parts[0])), ("denoise", true, Some(19 * GIB)));
     }

@@ -17,6 +17,9 @@ use crate::table::outcome;
 use crate::verdict::{Verdict, need, total_secs};
 use crate::words::time_with_range;
 
+/// Cases that the page shows moment by moment: the chosen ones first. Of the others it has the peaks.
+const WITH_COURSES: usize = 60;
+
 /// All of it.
 #[derive(Serialize)]
 pub(super) struct Data<'a> {
@@ -85,6 +88,14 @@ impl<'a> Data<'a> {
             .enumerate()
             .flat_map(|(index, verdict)| verdict.records.iter().map(move |record| (record.case.as_str(), index)))
             .collect();
+        let chosen = shown.into_iter().chain(summary.verdicts.iter().filter_map(|verdict| verdict.best));
+        let ranked = summary.verdicts.iter().flat_map(|verdict| verdict.ranked.iter().copied().take(4));
+        let mut with_courses: HashSet<&str> = HashSet::new();
+        for record in chosen.chain(ranked).chain(grid.records.iter().copied()) {
+            if with_courses.len() < WITH_COURSES {
+                with_courses.insert(&record.case);
+            }
+        }
         let frontier: HashSet<&str> = summary.verdicts.iter().flat_map(|verdict| frontier(&verdict.ranked)).collect();
         let case = |record: &&'a RunRecord| Case {
             name: &record.case,
@@ -102,7 +113,7 @@ impl<'a> Data<'a> {
             },
             ram: ram(record).text,
             time: total_secs(record).map_or_else(|| total(record).text, time_with_range),
-            bands: bands(record),
+            bands: bands(record, with_courses.contains(record.case.as_str())),
         };
         let cells =
             |row: &'a Vec<String>| row.iter().zip(&grid.varies).filter(|(_, varies)| **varies).map(|(cell, _)| cell.as_str()).collect();
@@ -121,19 +132,19 @@ impl<'a> Data<'a> {
             shown: shown.and_then(place),
         }
     }
+}
 
-    /// As JSON that may stand in a block of a page: nothing in it ends the block or begins a comment, and every line of it is one for a script too.
-    pub(super) fn in_page(&self) -> Result<String, serde_json::Error> {
-        let text = serde_json::to_string(self)?;
-        let mut inert = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => inert += &format!("\\u{:04x}", u32::from(c)),
-                _ => inert.push(c),
-            }
+/// As JSON that may stand in a block of a page: nothing in it ends the block or begins a comment, and every line of it is one for a script too.
+pub(crate) fn inert_json(data: &impl Serialize) -> Result<String, serde_json::Error> {
+    let text = serde_json::to_string(data)?;
+    let mut inert = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => inert += &format!("\\u{:04x}", u32::from(c)),
+            _ => inert.push(c),
         }
-        Ok(inert)
     }
+    Ok(inert)
 }
 
 fn reserve(config: &Config) -> u64 {

@@ -6,6 +6,7 @@ mod answer;
 mod bands;
 mod beside;
 mod cases;
+mod course;
 mod data;
 mod failures;
 mod figure;
@@ -25,6 +26,8 @@ use crate::{forecast, ram};
 use answer::{Answer, about};
 use beside::BesideRow;
 use cases::{CaseColumn, CaseRow};
+pub(crate) use data::inert_json;
+
 use data::Data;
 use failures::Failure;
 use grid::Grid;
@@ -40,6 +43,9 @@ const SCRIPTS: [&str; 6] = [
     include_str!("cases.js"),
     include_str!("page.js"),
 ];
+/// Those of a memory snapshot's page.
+pub(crate) const SNAPSHOT_SCRIPTS: [&str; 4] =
+    [include_str!("words.js"), include_str!("timeline.js"), include_str!("cases.js"), include_str!("snapshot.js")];
 /// The one that the page has beside them while cases run.
 const LIVE: &str = include_str!("live.js");
 
@@ -137,7 +143,7 @@ fn made(summary: &Summary<'_>, live: Option<Live>) -> Result<String, Error> {
         failures: failures::groups(run),
         again: failures::again(run),
         glossary: glossary::words(),
-        data: Data::of(summary, &grid, shown).in_page()?,
+        data: inert_json(&Data::of(summary, &grid, shown))?,
         scripts: SCRIPTS.into_iter().chain(live.map(|_| LIVE)).collect::<Vec<_>>().join("\n"),
         live,
     };
@@ -160,10 +166,12 @@ fn video<'a>(summary: &Summary<'a>, verdict: &crate::verdict::Verdict<'a>) -> Vi
 
 #[cfg(test)]
 mod tests {
+    use engine_protocol::{MemoryCourse, Purpose, RunRecord};
+
     use super::*;
     use crate::samples;
 
-    fn page_of(records: Vec<engine_protocol::RunRecord>) -> String {
+    fn page_of(records: Vec<RunRecord>) -> String {
         let run = samples::run(records);
         page(&Summary::of(&run)).expect("a page")
     }
@@ -228,10 +236,22 @@ mod tests {
 
     #[test]
     fn a_thousand_cases_are_a_page_of_less_than_5_megabytes() {
-        let records =
-            (0..1000).map(|number| samples::ok(&format!("a-case-of-a-long-name-{number}"), (number % 4) as u8, 5 + number % 15)).collect();
-        let bytes = page_of(records).len();
-        assert!(bytes < 5_000_000, "{bytes}");
+        let figures: Vec<u64> = (0..64).map(|moment| 10_000_000_000 + moment * 512).collect();
+        let course = MemoryCourse {
+            events: 1_000_000,
+            at: figures.clone(),
+            reserved_bytes: figures.clone(),
+            allocated_bytes: Purpose::ALL.iter().map(|purpose| (purpose.name().to_owned(), figures.clone())).collect(),
+            ..MemoryCourse::default()
+        };
+        let with_courses = |mut record: RunRecord| {
+            record.stages.iter_mut().for_each(|stage| stage.courses = vec![course.clone()]);
+            record
+        };
+        let case = |number: u64| samples::ok(&format!("a-case-of-a-long-name-{number}"), (number % 4) as u8, 5 + number % 15);
+        let page = page_of((0..1000).map(case).map(with_courses).collect());
+        assert!(page.len() < 5_000_000, "{}", page.len());
+        assert_eq!(page.matches("\"course\":").count(), 4 * 60, "of those that are chosen, and some more");
     }
 
     #[test]

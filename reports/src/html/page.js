@@ -38,6 +38,7 @@ lowmem.draw = () => {
   lowmem.choose = (i) => {
     state.case = i;
     state.name = nameOf(i);
+    state.view = [0, 1];
     lowmem.hint("");
     chosen.forEach((show) => show());
   };

@@ -1,6 +1,6 @@
 // What the page's scripts share: figures as the rest of the page says them, marks of SVG, and the hint that follows the pointer.
 "use strict";
-const lowmem = { state: { case: null, video: null, budget: null, sort: null, filter: "", columns: [] } };
+const lowmem = { state: { case: null, video: null, view: [0, 1], budget: null, sort: null, filter: "", columns: [] } };
 
 lowmem.byId = (id) => document.getElementById(id);
 

@@ -8,14 +8,20 @@ use plotters::prelude::*;
 /// What may go wrong while a plot is drawn.
 pub(super) type Drawn<T> = Result<T, Box<dyn std::error::Error>>;
 /// Where a plot is drawn.
-pub(super) type Picture<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Picture<B> = DrawingArea<B, Shift>;
 /// A picture with its axes: groups to the right, GiB upwards.
-type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// What can be drawn on any kind of picture.
+pub(super) trait Drawing {
+    /// Draws it.
+    fn draw<B: DrawingBackend<ErrorType: 'static>>(&self, picture: &Picture<B>) -> Drawn<()>;
+}
 
 /// Width and height of a picture.
 pub(super) const SIZE: (u32, u32) = (860, 380);
 /// Colours of the series, in order.
-pub(super) const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(0x48, 0x78, 0xcf),
     RGBColor(0xe0, 0x82, 0x14),
     RGBColor(0x3a, 0x9d, 0x5d),
@@ -23,6 +29,7 @@ pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0xb8, 0x5c, 0x5c),
     RGBColor(0x2b, 0x9c, 0xa8),
     RGBColor(0xc9, 0xa2, 0x27),
+    RGBColor(0x5a, 0x5f, 0x66),
 ];
 /// Text and axes: readable on white and on black, since the picture has no background of its own.
 pub(super) const GREY: RGBColor = RGBColor(0x80, 0x86, 0x8c);
@@ -34,17 +41,15 @@ pub(super) fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&GREY)
 }
 
-/// A picture that `draw` fills, as SVG.
-pub(super) fn svg(draw: impl FnOnce(&Picture<'_>) -> Drawn<()>) -> Result<String, String> {
-    let mut svg = String::new();
-    let picture = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw(&picture).and_then(|()| Ok(picture.present()?)).map_err(|error| error.to_string())?;
-    drop(picture);
-    Ok(svg)
-}
-
 /// The axes: `groups` values from left to right, and up to `top` GiB of what `counter` says. `below` pixels are left for what is written under them.
-pub(super) fn axes<'a>(picture: &Picture<'a>, groups: usize, top: f64, below: u32, counter: &str, digits: usize) -> Drawn<Chart<'a>> {
+pub(super) fn axes<'a, B: DrawingBackend<ErrorType: 'static>>(
+    picture: &Picture<B>,
+    groups: usize,
+    top: f64,
+    below: u32,
+    counter: &str,
+    digits: usize,
+) -> Drawn<Chart<'a, B>> {
     let mut chart = ChartBuilder::on(picture)
         .margin(8)
         .margin_top(34)
@@ -66,7 +71,11 @@ pub(super) fn axes<'a>(picture: &Picture<'a>, groups: usize, top: f64, below: u3
 }
 
 /// What each colour means, in a row at the top, with `gap` pixels for a colour and what lies around it.
-pub(super) fn legend(picture: &Picture<'_>, entries: impl Iterator<Item = (String, RGBAColor)>, gap: i32) -> Drawn<()> {
+pub(super) fn legend<B: DrawingBackend<ErrorType: 'static>>(
+    picture: &Picture<B>,
+    entries: impl Iterator<Item = (String, RGBAColor)>,
+    gap: i32,
+) -> Drawn<()> {
     let mut x = 68;
     for (name, colour) in entries {
         // A letter is about 7 pixels wide at this size, of which the back end draws four fifths.

@@ -1,12 +1,14 @@
-//! Plots as SVG, one file a plot. They draw what a summary says and judge nothing.
+//! Plots as SVG and as PNG, a file of each a plot. They draw what a summary says and judge nothing.
 
 mod bars;
+mod files;
 mod frame;
 mod peak_by_level;
 mod peak_by_stage;
 mod peak_of_processes;
 mod peak_parts;
 mod picture;
+mod png;
 mod stacks;
 
 use crate::error::Error;

@@ -2,7 +2,8 @@
 
 use engine_protocol::gib;
 
-use super::bars::{Bar, Bars, draw};
+use super::bars::{Bar, Bars};
+use super::files::files;
 use super::picture::{Plot, source_of_all};
 use crate::error::Error;
 use crate::shown_cases::{levels, shown_case};
@@ -39,5 +40,5 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
          memory) did not fit: it is as high as what the case is predicted to need, or needs at least.",
         source_of_all(&run.records)
     );
-    Plot::new(NAME, caption, draw(&bars))
+    Plot::new(NAME, caption, files(&bars))
 }

@@ -2,12 +2,13 @@
 
 use engine_protocol::{RunRecord, Stage, gib};
 
-use super::bars::{Bar, Bars, draw};
+use super::bars::{Bar, Bars};
+use super::files::files;
 use super::picture::{Plot, source_of_all};
 use crate::error::Error;
 use crate::shown_cases::{shown_cases, stages};
 use crate::summary::Summary;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, failed_stage_need};
 
 const NAME: &str = "peak-by-stage";
 
@@ -20,7 +21,9 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
         let bar = |stage: Stage| {
             let case = case?;
             let memory = case.stage_memory(stage)?;
-            Some(Bar { gib: gib(memory.peak_device_bytes), fits: case.failed_stage != Some(stage) })
+            let failed = case.failed_stage == Some(stage);
+            let need = failed_stage_need(case).filter(|_| failed);
+            Some(Bar { gib: gib(need.unwrap_or(memory.peak_device_bytes)), fits: !failed })
         };
         stages.iter().copied().map(bar).collect()
     };
@@ -32,9 +35,9 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Plot, Error> {
         capacity: run.manifest.capacity_bytes.map(gib),
     };
     let caption = format!(
-        "Peak GPU memory of each stage, in GiB ({}), for {}. An outline marked oom is the stage that ran out of memory: it is as high as what it held until then.",
+        "Peak GPU memory of each stage, in GiB ({}), for {}. An outline marked oom is the stage that ran out of memory: it is as high as what it is predicted to need, or needs at least.",
         source_of_all(&run.records),
         largest.map(Verdict::subject).unwrap_or_default()
     );
-    Plot::new(NAME, caption, draw(&bars))
+    Plot::new(NAME, caption, files(&bars))
 }

@@ -2,7 +2,8 @@
 
 use engine_protocol::gib;
 
-use super::stacks::{Stack, Stacks, draw};
+use super::files::svg;
+use super::stacks::{Stack, Stacks};
 use crate::error::Error;
 
 /// Draws it: a stack for each process, with its name and the bytes of each of its parts. The last part by name is what is left over.
@@ -25,5 +26,5 @@ pub(crate) fn peak_of_processes(peaks: &[(String, Vec<(&'static str, u64)>)]) ->
         stacks: peaks.iter().map(|(_, parts)| vec![Some(stack(parts))]).collect(),
         counter: "memory at the peak",
     };
-    draw(&stacks).map_err(|message| Error::Plot { name: "peak-of-processes", message })
+    svg(&stacks).map_err(|message| Error::Plot { name: "peak-of-processes", message })
 }

@@ -2,11 +2,13 @@
 
 use engine_protocol::{PeakParts, RunRecord, Stage, gib};
 
+use super::files::files;
 use super::picture::{Plot, source_of_all};
-use super::stacks::{Stack, Stacks, draw};
+use super::stacks::{Stack, Stacks};
 use crate::error::Error;
 use crate::shown_cases::{shown_cases, stages};
 use crate::summary::Summary;
+use crate::verdict::failed_stage_need;
 
 const NAME: &str = "peak-parts";
 
@@ -27,17 +29,22 @@ pub(super) fn plot(summary: &Summary<'_>) -> Result<Option<Plot>, Error> {
         counter: "peak reserved memory",
     };
     let caption = format!(
-        "What the peak of each stage is made of, in GiB ({}), for {}. A stage that ran out of memory is marked oom and shows what was there when it did.",
+        "What the peak of each stage is made of, in GiB ({}), for {}. A stage that ran out of memory shows what was there when it did, and above that what it is predicted to need, or needs at least.",
         source_of_all(&summary.run.records),
         largest.subject()
     );
-    Plot::new(NAME, caption, draw(&stacks)).map(Some)
+    Plot::new(NAME, caption, files(&stacks)).map(Some)
 }
 
 fn stack(case: &RunRecord, stage: Stage) -> Option<Stack> {
     let ran_out = case.failed_stage == Some(stage);
     let peak = || case.stage_memory(stage)?.parts;
     let parts = if ran_out { case.parts_at_failure.or_else(peak)? } else { peak()? };
-    let label = if ran_out { "oom".into() } else { format!("{:.1}", gib(parts.reserved_bytes())) };
+    let need = failed_stage_need(case).filter(|_| ran_out);
+    let label = match need {
+        Some(bytes) => format!("needs {:.1}", gib(bytes)),
+        None if ran_out => "oom".into(),
+        None => format!("{:.1}", gib(parts.reserved_bytes())),
+    };
     Some(Stack { gib: parts.bytes().map(gib).into(), label })
 }

@@ -2,6 +2,7 @@
 
 use engine_protocol::RunRecord;
 
+use super::files::Files;
 use crate::error::Error;
 use crate::sentences::source;
 
@@ -13,13 +14,13 @@ pub(crate) struct Plot {
     /// What it shows, in which unit, and where the figures come from.
     pub caption: String,
     /// The picture.
-    pub svg: String,
+    pub files: Files,
 }
 
 impl Plot {
     /// A plot of that name, with a picture that was drawn, or was not.
-    pub(super) fn new(name: &'static str, caption: String, drawn: Result<String, String>) -> Result<Self, Error> {
-        drawn.map(|svg| Self { name, caption, svg }).map_err(|message| Error::Plot { name, message })
+    pub(super) fn new(name: &'static str, caption: String, drawn: Result<Files, String>) -> Result<Self, Error> {
+        drawn.map(|files| Self { name, caption, files }).map_err(|message| Error::Plot { name, message })
     }
 }
 

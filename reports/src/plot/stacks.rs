@@ -4,7 +4,7 @@ use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::frame::{COLOURS, Drawn, FILL, GREY, Picture, axes, legend, svg, text};
+use super::frame::{COLOURS, Drawing, Drawn, FILL, GREY, Picture, axes, legend, text};
 
 /// Stacks in groups: a group a value of the horizontal axis, a stack a name, a layer a series.
 pub(super) struct Stacks {
@@ -29,48 +29,46 @@ pub(super) struct Stack {
     pub label: String,
 }
 
-/// Draws the stacks as SVG.
-pub(super) fn draw(stacks: &Stacks) -> Result<String, String> {
-    svg(|picture| try_draw(stacks, picture))
-}
+impl Drawing for Stacks {
+    fn draw<B: DrawingBackend<ErrorType: 'static>>(&self, root: &Picture<B>) -> Drawn<()> {
+        let stacks = self;
+        let all = stacks.stacks.iter().flatten().flatten();
+        let tallest = all.clone().map(|stack| stack.gib.iter().sum::<f64>()).fold(0.0, f64::max);
+        let top = if tallest > 0.0 { tallest * 1.12 } else { 1.0 };
+        let mut chart = axes(root, stacks.groups.len(), top, 46, stacks.counter, usize::from(top < 4.0))?;
 
-fn try_draw(stacks: &Stacks, root: &Picture<'_>) -> Drawn<()> {
-    let all = stacks.stacks.iter().flatten().flatten();
-    let tallest = all.clone().map(|stack| stack.gib.iter().sum::<f64>()).fold(0.0, f64::max);
-    let top = if tallest > 0.0 { tallest * 1.12 } else { 1.0 };
-    let mut chart = axes(root, stacks.groups.len(), top, 46, stacks.counter, usize::from(top < 4.0))?;
-
-    let colour = |layer: usize| if layer + 1 == stacks.layers.len() { GREY.mix(0.45) } else { COLOURS[layer % COLOURS.len()].mix(1.0) };
-    let width = FILL / stacks.names.len().max(1) as f64;
-    let left_of = |group: usize, name: usize| group as f64 + (1.0 - FILL) / 2.0 + name as f64 * width;
-    for (group, row) in stacks.stacks.iter().enumerate() {
-        for (name, stack) in row.iter().enumerate() {
-            let Some(stack) = stack else { continue };
-            let left = left_of(group, name);
-            let right = left + width * 0.92;
-            let mut bottom = 0.0;
-            for (layer, gib) in stack.gib.iter().enumerate().filter(|(_, gib)| **gib > 0.0) {
-                chart.draw_series([Rectangle::new([(left, bottom), (right, bottom + gib)], colour(layer).filled())])?;
-                bottom += gib;
+        let colour = |layer: usize| if layer + 1 == stacks.layers.len() { GREY.mix(0.45) } else { COLOURS[layer % COLOURS.len()].mix(1.0) };
+        let width = FILL / stacks.names.len().max(1) as f64;
+        let left_of = |group: usize, name: usize| group as f64 + (1.0 - FILL) / 2.0 + name as f64 * width;
+        for (group, row) in stacks.stacks.iter().enumerate() {
+            for (name, stack) in row.iter().enumerate() {
+                let Some(stack) = stack else { continue };
+                let left = left_of(group, name);
+                let right = left + width * 0.92;
+                let mut bottom = 0.0;
+                for (layer, gib) in stack.gib.iter().enumerate().filter(|(_, gib)| **gib > 0.0) {
+                    chart.draw_series([Rectangle::new([(left, bottom), (right, bottom + gib)], colour(layer).filled())])?;
+                    bottom += gib;
+                }
+                let above = text(14).pos(Pos::new(HPos::Center, VPos::Bottom));
+                chart.draw_series([Text::new(stack.label.clone(), (f64::midpoint(left, right), bottom), above)])?;
             }
-            let above = text(14).pos(Pos::new(HPos::Center, VPos::Bottom));
-            chart.draw_series([Text::new(stack.label.clone(), (f64::midpoint(left, right), bottom), above)])?;
         }
-    }
 
-    let below = |size| text(size).pos(Pos::new(HPos::Center, VPos::Top));
-    for (group, title) in stacks.groups.iter().enumerate() {
-        let at = |x: f64| chart.as_coord_spec().translate(&(x, 0.0));
-        for (name, title) in stacks.names.iter().enumerate() {
-            let (x, y) = at(left_of(group, name) + width * 0.46);
-            root.draw(&Text::new(title.as_str(), (x, y + 6), below(12)))?;
+        let below = |size| text(size).pos(Pos::new(HPos::Center, VPos::Top));
+        for (group, title) in stacks.groups.iter().enumerate() {
+            let at = |x: f64| chart.as_coord_spec().translate(&(x, 0.0));
+            for (name, title) in stacks.names.iter().enumerate() {
+                let (x, y) = at(left_of(group, name) + width * 0.46);
+                root.draw(&Text::new(title.as_str(), (x, y + 6), below(11)))?;
+            }
+            let (x, y) = at(group as f64 + 0.5);
+            root.draw(&Text::new(title.as_str(), (x, y + 24), below(16)))?;
         }
-        let (x, y) = at(group as f64 + 0.5);
-        root.draw(&Text::new(title.as_str(), (x, y + 24), below(16)))?;
-    }
 
-    // Only what can be seen somewhere.
-    let is_there = |layer: &usize| all.clone().any(|stack| stack.gib.get(*layer).is_some_and(|gib| *gib > 0.0));
-    let shown = (0..stacks.layers.len()).filter(is_there);
-    legend(root, shown.map(|layer| (stacks.layers[layer].clone(), colour(layer))), 34)
+        // Only what can be seen somewhere.
+        let is_there = |layer: &usize| all.clone().any(|stack| stack.gib.get(*layer).is_some_and(|gib| *gib > 0.0));
+        let shown = (0..stacks.layers.len()).filter(is_there);
+        legend(root, shown.map(|layer| (stacks.layers[layer].clone(), colour(layer))), 34)
+    }
 }

@@ -82,7 +82,7 @@ class _Allocator:
     def observe_work(self):
         try:
             observer = self.observer()
-            self.tells_work = observer is not None and observer.lowmem_observe_work(None, None) == 0
+            self.tells_work = observer is not None and observer.lowmem_observe_work(None, None, None) == 0
         except Exception:
             pass
 
