@@ -73,7 +73,7 @@ pub fn model_in(stage: Stage) -> &'static str {
     match stage {
         Stage::Load => "load",
         Stage::Encode => "text encoder",
-        Stage::EncodeImage => "VAE encoder",
+        Stage::EncodeImage => "picture encoder",
         Stage::Denoise => "transformer",
         Stage::Decode => "VAE",
     }

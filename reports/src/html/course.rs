@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use engine_protocol::{LiveAllocation, MemoryCourse, PeakParts, Purpose, Stage};
 use serde::Serialize;
 
+use crate::breakdown::model_in;
+
 /// The moments of a band: of each list, a figure a moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Course {
@@ -37,9 +39,7 @@ fn said(block: &LiveAllocation) -> String {
     // Weights that are loaded are named by their component.
     let (component, group) = match Stage::ALL.into_iter().find(|stage| stage.name() == block.stage) {
         Some(Stage::Load) => (block.group.replace('_', " "), ""),
-        Some(Stage::Encode) => ("text encoder".to_owned(), block.group.as_str()),
-        Some(Stage::Denoise) => ("transformer".to_owned(), block.group.as_str()),
-        Some(Stage::Decode) => ("VAE".to_owned(), block.group.as_str()),
+        Some(stage) => (model_in(stage).to_owned(), block.group.as_str()),
         None => (String::new(), block.group.as_str()),
     };
     let shape = block.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
