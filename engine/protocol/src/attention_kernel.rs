@@ -1,12 +1,16 @@
 //! Which kernel attention comes to on a GPU: two names that pick the same one are the same case, and one that keeps its score matrix takes much memory. A test holds this
 //! against what the engine calls.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::{AttnType, Config, Dtype, GpuProfile};
 
 /// A kernel for attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AttentionKernel {
-    /// cuDNN's, which no name picks by itself.
+    /// cuDNN's.
     Cudnn,
     /// Flash attention.
     Flash,
@@ -41,9 +45,14 @@ impl AttentionKernel {
         let has = |kernel: Self| kernel.takes(dtype, capability, head_size).then_some(kernel);
         match attn_type {
             AttnType::Flash => has(Self::Flash),
+            AttnType::Cudnn => has(Self::Cudnn),
             AttnType::MemEfficient => has(Self::MemEfficient),
             AttnType::Math => Some(Self::Math),
-            AttnType::Sdpa => [Self::Cudnn, Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has),
+            // cuDNN comes first on Hopper and on the Blackwell of data centres, and elsewhere after the others, of which one takes whatever it does.
+            AttnType::Sdpa if matches!(capability.0, 9 | 10) => {
+                [Self::Cudnn, Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has)
+            }
+            AttnType::Sdpa => [Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has),
         }
     }
 
@@ -51,8 +60,7 @@ impl AttentionKernel {
         let is_half = dtype != Dtype::Fp32;
         let (major, _) = capability;
         match self {
-            // It comes first on Hopper and on the Blackwell of data centres alone.
-            Self::Cudnn => is_half && (major == 9 || major == 10) && head_size <= 128 && head_size % 8 == 0,
+            Self::Cudnn => is_half && ((8, 0)..=(12, 1)).contains(&capability) && head_size <= 128 && head_size % 8 == 0,
             Self::Flash => is_half && ((8, 0)..=(12, 1)).contains(&capability) && head_size <= 256,
             Self::MemEfficient => {
                 let alignment = match (is_half, major) {
@@ -77,7 +85,7 @@ impl Config {
                 "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
                 gpu.name
             )),
-            None if self.attn_type == AttnType::Flash => {
+            None if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }
             None => Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name)),

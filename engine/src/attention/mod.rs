@@ -4,9 +4,11 @@
 //! a few numbers a row. A back end calls its own operator of libtorch and falls back on no other: where the operator has no kernel for a device
 //! or a type, that is an error.
 
+mod cudnn;
 mod flash;
 mod math;
 mod mem_efficient;
+mod picked;
 mod scores;
 mod sdpa;
 
@@ -17,6 +19,7 @@ use crate::attribution::operation;
 use crate::error::Result;
 use crate::finite;
 
+pub(crate) use picked::take_kernels;
 pub use scores::AttentionShape;
 
 /// Attention of `q` over all of `k` and `v`, without a mask.
@@ -33,9 +36,11 @@ pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tens
         finite::check(q, || "the queries of attention".into())?;
         finite::check(k, || "the keys of attention".into())?;
     }
+    picked::note(kind, q, k, v)?;
     operation(|| match kind {
         AttnType::Sdpa => sdpa::attend(q, k, v),
         AttnType::Flash => flash::attend(q, k, v),
+        AttnType::Cudnn => cudnn::attend(q, k, v),
         AttnType::MemEfficient => mem_efficient::attend(q, k, v),
         AttnType::Math => math::attend(q, k, v),
     })
@@ -80,9 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn mem_efficient_on_the_cpu_says_what_to_use() {
+    fn a_back_end_without_a_kernel_for_the_cpu_says_what_to_use() {
         let [q, k, v] = inputs();
-        let message = attend(AttnType::MemEfficient, &q, &k, &v).unwrap_err().to_string();
-        assert_eq!(message, "attn_type=mem_efficient has no kernel for the CPU: use sdpa, flash or math");
+        for kind in [AttnType::MemEfficient, AttnType::Cudnn] {
+            let message = attend(kind, &q, &k, &v).unwrap_err().to_string();
+            assert_eq!(message, format!("attn_type={} has no kernel for the CPU: use sdpa, flash or math", kind.name()));
+        }
     }
 }

@@ -68,6 +68,7 @@ unsafe extern "C" {
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
+    fn lowmem_cudnn_attention(query: *const c_void, key: *const c_void, value: *const c_void, result: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_peak(bytes: *mut u64) -> c_int;
     fn lowmem_reset_pinned_peak() -> c_int;
@@ -298,6 +299,17 @@ impl Drop for OwnedEvent {
     fn drop(&mut self) {
         // SAFETY: the handle is ours and nobody uses it afterwards. CUDA lets work that waits for it finish first.
         let _ = unsafe { lowmem_event_free(self.0) };
+    }
+}
+
+/// Attention by cuDNN, where libtorch would take that for these inputs.
+pub(crate) fn cudnn_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    let [query, key, value] = [q, k, v].map(|tensor| tensor.as_ptr().cast());
+    // SAFETY: the inputs are tensors that live until the call returns; `result` is a place for one pointer, to a tensor that the shim made and that is ours from there on.
+    unsafe {
+        check(lowmem_cudnn_attention(query, key, value, &mut result))?;
+        Ok(Tensor::from_ptr(result.cast()))
     }
 }
 

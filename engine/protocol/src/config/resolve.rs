@@ -93,14 +93,15 @@ impl Config {
     }
 
     fn resolve_arithmetic(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
-        if self.attn_type == AttnType::Flash && self.dtype == Dtype::Fp32 {
+        let name = self.attn_type.name();
+        if matches!(self.attn_type, AttnType::MemEfficient | AttnType::Cudnn) && device == Device::Cpu {
+            return Err(ConfigError::new(format!("attn_type={name} has no CPU kernel"), "use attn_type=sdpa or math on the CPU"));
+        }
+        if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) && self.dtype == Dtype::Fp32 {
             return Err(ConfigError::new(
-                "attn_type=flash has no fp32 kernel",
+                format!("attn_type={name} has no fp32 kernel"),
                 "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
             ));
-        }
-        if self.attn_type == AttnType::MemEfficient && device == Device::Cpu {
-            return Err(ConfigError::new("attn_type=mem_efficient has no CPU kernel", "use attn_type=sdpa or math on the CPU"));
         }
         if let Some(gpus) = self.cp_size.filter(|&gpus| gpus != 1) {
             let reason = format!("cp_size={gpus}: splitting a video over GPUs is not built yet");

@@ -37,6 +37,8 @@ words! { only
         Sdpa = "sdpa",
         /// Flash attention: no score matrix, 16-bit types only.
         Flash = "flash",
+        /// cuDNN's attention: no score matrix, 16-bit types only.
+        Cudnn = "cudnn",
         /// Memory-efficient attention: no score matrix, any type.
         MemEfficient = "mem_efficient",
         /// Plain matrix products: the whole score matrix exists at once.
