@@ -15,7 +15,7 @@ pub mod finite;
 pub mod flexcache;
 pub mod host_rates;
 mod host_use;
-mod kernels;
+pub mod kernels;
 pub mod memory;
 mod operation_times;
 pub mod pipeline;

@@ -148,7 +148,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
 #[case("sigmas=1, 0.5", "sigmas are for sampler=euler: set sampler=euler")]
-#[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient or math")]
+#[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient, sage or math")]
 #[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
 #[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]
 #[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]

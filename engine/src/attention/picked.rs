@@ -13,19 +13,25 @@ thread_local! {
     static CALLED: RefCell<BTreeSet<AttentionKernel>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Notes what `kind` comes to for these inputs.
+/// Notes that attention came to `kernel`.
+pub(super) fn note(kernel: AttentionKernel) {
+    CALLED.with_borrow_mut(|called| called.insert(kernel));
+}
+
+/// Notes what an operator of libtorch comes to for these inputs.
 ///
 /// # Errors
 /// libtorch's.
-pub(super) fn note(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
+pub(super) fn note_named(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
     let kernel = match kind {
         AttnType::Sdpa => picked(q, k, v)?,
         AttnType::Flash => Some(AttentionKernel::Flash),
         AttnType::Cudnn => Some(AttentionKernel::Cudnn),
         AttnType::MemEfficient => Some(AttentionKernel::MemEfficient),
+        AttnType::Sage => Some(AttentionKernel::Sage),
         AttnType::Math => Some(AttentionKernel::Math),
     };
-    CALLED.with_borrow_mut(|called| called.extend(kernel));
+    kernel.into_iter().for_each(note);
     Ok(())
 }
 

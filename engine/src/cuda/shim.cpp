@@ -208,6 +208,11 @@ int lowmem_current_stream(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).id(); });
 }
 
+// The stream that libtorch computes on, as the driver has it.
+int lowmem_current_driver_stream(int device, void** stream) {
+  return guarded([&] { *stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream(); });
+}
+
 int lowmem_stream_from_pool(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)).id(); });
 }

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::embeddings::Condition;
 use super::rope;
 use super::slices::{Gathered, slice, slices};
-use crate::attention::attend;
+use crate::attention::Keys;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -134,6 +134,7 @@ impl Block<'_> {
             keys.put(start, key)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
+        let keys = Keys::new(self.attn_type, keys, values)?;
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         for (start, length) in self.slices(tokens) {
@@ -141,7 +142,7 @@ impl Block<'_> {
             let normed = norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
             rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
-            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            let attended = keys.attend(&self.heads(&query)?)?;
             drop(query);
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
             // fp32 inside, since the gate is: rounded once.
@@ -155,11 +156,12 @@ impl Block<'_> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
+        let keys = Keys::new(self.attn_type, keys, values)?;
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
             let normed = norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", normed)?;
-            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            let attended = keys.attend(&self.heads(&query)?)?;
             drop(query);
             let _ = part.f_add_(&w.linear("attn2.to_out.0", &joined(attended)?)?)?;
         }

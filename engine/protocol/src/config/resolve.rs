@@ -6,6 +6,7 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::ModelSpec;
+use crate::SAGE_HEAD_SIZE;
 use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
@@ -94,6 +95,16 @@ impl Config {
 
     fn resolve_arithmetic(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
         let name = self.attn_type.name();
+        let channels = model.transformer.attention_head_dim;
+        if self.attn_type == AttnType::Sage && (channels > SAGE_HEAD_SIZE || channels % 8 != 0) {
+            return Err(ConfigError::new(
+                format!(
+                    "attn_type=sage takes heads of 8 to {SAGE_HEAD_SIZE} channels, a multiple of 8, and those of {} have {channels}",
+                    self.model
+                ),
+                "use attn_type=sdpa",
+            ));
+        }
         if matches!(self.attn_type, AttnType::MemEfficient | AttnType::Cudnn) && device == Device::Cpu {
             return Err(ConfigError::new(format!("attn_type={name} has no CPU kernel"), "use attn_type=sdpa or math on the CPU"));
         }
