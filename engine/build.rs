@@ -9,6 +9,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/observer.cpp");
     println!("cargo:rerun-if-changed=src/cuda/peak.cpp");
     println!("cargo:rerun-if-changed=src/cuda/peak.h");
+    println!("cargo:rerun-if-changed=src/attention/sage");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -31,6 +32,15 @@ fn main() {
     let observer = build.clone().files(["src/cuda/work.cpp", "src/cuda/peak.cpp", "src/cuda/observer.cpp"]).compile_intermediates();
     link_observer(&build, &observer, &lib, &profile().join("liblowmem_observer.so"));
     build.file("src/cuda/shim.cpp").objects(observer).compile("lowmem_shim");
+
+    // The source of our own attention, for the CPU.
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .opt_level(2)
+        .flag("-Wno-unknown-pragmas")
+        .file("src/attention/sage/on_cpu.cpp")
+        .compile("lowmem_sage");
 
     println!("cargo:rustc-link-search=native={}", lib.display());
     for name in ["torch_cuda", "c10_cuda", "torch_cpu", "c10"] {

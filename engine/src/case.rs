@@ -3,6 +3,7 @@
 
 use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Stage};
 
+use crate::attention;
 use crate::checkpoint::Checkpoint;
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
@@ -22,6 +23,7 @@ use crate::weights::kind_of;
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
+    attention::check(&request.config, request.gpu.as_ref()).map_err(outside_stages)?;
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);

@@ -16,6 +16,7 @@ pub mod flexcache;
 pub mod host_rates;
 mod host_use;
 pub mod image_encoder;
+pub mod kernels;
 pub mod memory;
 mod operation_times;
 pub mod pipeline;

@@ -2,7 +2,8 @@
 //!
 //! `lowmem-worker inspect` takes a checkpoint's files as JSON and prints what they hold instead; `lowmem-worker plan` takes requests, a line each, and prints for each what will live
 //! where and the predicted peaks, and runs nothing; `lowmem-worker rates PROCESSOR` measures what the host's processor, which is named so, reaches;
-//! `lowmem-worker calibrate` what the GPU does; `lowmem-worker disk FOLDER` what the disk gives that holds the checkpoint in that folder.
+//! `lowmem-worker kernels` compiles our own kernels for every kind of GPU that they are for, and prints what they came to, a line each;
+//! `lowmem-worker calibrate` measures what the GPU does; `lowmem-worker disk FOLDER` what the disk gives that holds the checkpoint in that folder.
 //!
 //! It runs one case and ends. An out-of-memory is a result, so it ends with 0 then, too; it ends with 1 after an event that says what failed.
 
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, predict_host, settle};
-use engine::{Checkpoint, calibration, case, components, disk_rate, flexcache, host_rates};
+use engine::{Checkpoint, attention, calibration, case, components, disk_rate, flexcache, host_rates, kernels};
 use engine_protocol::{Event, PlanReport, Request, Stage};
 use rayon::prelude::*;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         [] => run_request(),
         [command] if command == "inspect" => inspect(),
         [command] if command == "plan" => plan(),
+        [command] if command == "kernels" => answer(kernels::compiled_everywhere()),
         [command] if command == "calibrate" => answer(calibration::measure()),
         [command, folder] if command == "disk" => answer(disk_rate::measure(Path::new(folder))),
         [command, processor] if command == "rates" => answer(host_rates::measure(processor.to_string_lossy().into_owned())),
@@ -66,6 +68,7 @@ fn plan() -> ExitCode {
     let planned = |line| {
         let request = request(line)?;
         flexcache::check(&request.config, &request.model).map_err(|error| error.to_string())?;
+        attention::check(&request.config, request.gpu.as_ref()).map_err(|error| error.to_string())?;
         Ok(plan_of(&request))
     };
     let plans: Result<Vec<_>, _> = lines.into_par_iter().map(planned).collect();

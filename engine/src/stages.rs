@@ -1,7 +1,8 @@
 //! Stages of a run: each with its own peaks and time, each told of as it begins and ends. What is done in a stage is not known here.
 
-use engine_protocol::{Event, HostMemory, MemoryCourse, OperationTime, Stage, StageMemory, StageTime};
+use engine_protocol::{AttentionKernel, Event, HostMemory, MemoryCourse, OperationTime, Stage, StageMemory, StageTime};
 
+use crate::attention;
 use crate::attribution;
 use crate::compute_device::ComputeDevice;
 use crate::cuda::allocator;
@@ -24,6 +25,7 @@ struct Ended {
     time: Option<StageTime>,
     memory: Option<StageMemory>,
     host: HostMemory,
+    attention: Vec<AttentionKernel>,
     operations: Vec<OperationTime>,
     course: Option<MemoryCourse>,
 }
@@ -42,8 +44,8 @@ impl Stages {
         say(Event::StageBegun { stage });
         let result = self.begin(stage).and_then(|()| body(&mut *say)).and_then(|result| Ok((result, self.end()?)));
         match result {
-            Ok((result, Ended { time, memory, host, operations, course })) => {
-                say(Event::StageEnded { stage, time, memory, host: Some(host), operations, course });
+            Ok((result, Ended { time, memory, host, attention, operations, course })) => {
+                say(Event::StageEnded { stage, time, memory, host: Some(host), attention, operations, course });
                 Ok(result)
             }
             Err(error) => Err(Box::new(self.failure(stage, &error))),
@@ -63,6 +65,7 @@ impl Stages {
 
     fn begin(self, stage: Stage) -> Result<()> {
         attribution::in_stage(stage.name());
+        attention::take_kernels();
         if self.device.is_gpu() {
             allocator::reset_peaks()?;
         }
@@ -79,13 +82,8 @@ impl Stages {
         let time = timing::end_stage()?;
         let (memory, course) = self.end_memory()?.unzip();
         // The device has been waited for.
-        Ok(Ended {
-            time,
-            memory,
-            operations: operation_times::end_stage()?,
-            host: host_use::end_stage(self.device)?,
-            course: course.flatten(),
-        })
+        let (operations, host) = (operation_times::end_stage()?, host_use::end_stage(self.device)?);
+        Ok(Ended { time, memory, host, attention: attention::take_kernels(), operations, course: course.flatten() })
     }
 
     fn end_memory(self) -> Result<Option<(StageMemory, Option<MemoryCourse>)>> {

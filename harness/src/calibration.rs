@@ -54,6 +54,7 @@ fn set_share(efficiency: &mut Efficiency, kind: WorkKind, share: Interval) {
         WorkKind::Gemm => efficiency.gemm = share,
         WorkKind::Attention => efficiency.attention = share,
         WorkKind::CudnnAttention => efficiency.cudnn_attention = Some(share),
+        WorkKind::SageAttention => efficiency.sage_attention = Some(share),
         WorkKind::Convolution => efficiency.convolution = share,
         WorkKind::Pointwise => efficiency.pointwise = share,
         WorkKind::Reduction => efficiency.reduction = share,

@@ -152,6 +152,7 @@ pub(crate) fn gpu() -> GpuProfile {
             gemm: share(),
             attention: share(),
             cudnn_attention: None,
+            sage_attention: None,
             flash_attention_3: None,
             convolution: share(),
             pointwise: share(),

@@ -54,7 +54,15 @@ fn events() -> String {
     let mut events = vec![("started".to_owned(), started), ("finished".to_owned(), Event::Finished { transfers: Some(transfers) })];
     events.push(("stepped".to_owned(), Event::StepEnded { parts: None, secs: Some(Secs::measured(0.5)), reused: false, course: None }));
     for stage in Stage::ALL {
-        let ended = |time, memory| Event::StageEnded { stage, time, memory, host: None, operations: Vec::new(), course: None };
+        let ended = |time, memory| Event::StageEnded {
+            stage,
+            time,
+            memory,
+            host: None,
+            attention: Vec::new(),
+            operations: Vec::new(),
+            course: None,
+        };
         let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, work: None };
         let oom = |gib| Event::OutOfMemory {
             stage,

@@ -60,7 +60,7 @@ fn the_schema_takes_our_definitions_and_refuses_mistakes() {
         "sweep:\n  gpu: 24GB",
         "low_mem_level: 4",
         "vae_tile_siez: 4",
-        "attn_type: sage",
+        "attn_type: xformers",
         "sweep:\n  low_mem_level: 3",
         "low_mem_level: [0, 1]",
         "cases:\n  - x: 1",

@@ -37,6 +37,7 @@ mod on;
 mod on_report;
 mod on_signals;
 mod other_packages;
+mod our_kernels;
 mod page_in_browser;
 mod plan;
 mod processes;

@@ -62,6 +62,8 @@ fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
     }
     let (_, said) = plan("t4", &["attn_type=flash", "dtype=fp16"]);
     assert!(said.contains("has no attn_type=flash: use attn_type=sdpa with dtype=fp16"), "{said}");
+    let (_, said) = plan("t4", &["attn_type=cudnn", "dtype=fp16"]);
+    assert!(said.contains("has no attn_type=cudnn: use attn_type=sdpa with dtype=fp16"), "{said}");
     let (_, said) = plan("t4", &["attn_type=mem_efficient"]);
     assert!(said.contains("has no attn_type=mem_efficient for bf16: use dtype=fp16"), "{said}");
 }

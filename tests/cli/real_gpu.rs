@@ -123,7 +123,7 @@ fn cases_that_pick_the_same_kernel_run_once_and_that_is_said() {
     }
 }
 
-/// The kernel that the engine's sampler steps call there.
+/// The kernel that the engine's sampler steps call there, by the operations that it was seen to call; its record says the same.
 fn called(gpu: &str, attn_type: AttnType, dtype: Dtype) -> AttentionKernel {
     let flags = ["low_mem_level=3", "resolution=480p", "frames=1", "steps=1", "model=wan2.1-t2v-1.3b"];
     let mut command = lowmem();
@@ -137,12 +137,14 @@ fn called(gpu: &str, attn_type: AttnType, dtype: Dtype) -> AttentionKernel {
     let calls = |word: &str| {
         denoise.operations.iter().any(|operation| operation.name.contains(word) && operation.name.contains("attention_forward"))
     };
-    match () {
+    let called = match () {
         () if calls("cudnn") => AttentionKernel::Cudnn,
         () if calls("flash") => AttentionKernel::Flash,
         () if calls("efficient") => AttentionKernel::MemEfficient,
         () => AttentionKernel::Math,
-    }
+    };
+    assert_eq!(denoise.attention, [called], "{gpu} {attn_type:?} {dtype:?}");
+    called
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn the_kernel_of_a_name_is_the_one_that_the_engine_calls() {
             assert_eq!(Some(called(gpu, AttnType::Sdpa, dtype)), said, "sdpa in {dtype:?} on {gpu}");
         }
     }
-    for attn_type in [AttnType::Flash, AttnType::MemEfficient, AttnType::Math] {
+    for attn_type in [AttnType::Flash, AttnType::Cudnn, AttnType::MemEfficient, AttnType::Math] {
         let said = AttentionKernel::of(attn_type, Dtype::Bf16, Some(&profile("rtx-4090")), 128);
         assert_eq!(Some(called("rtx-4090", attn_type, Dtype::Bf16)), said, "{attn_type:?}");
     }

@@ -70,8 +70,8 @@ fn a_value_out_of_range_is_named_with_its_place() {
     assert_says(&said, &["s.yaml:4:3: vae_tile_size=-4 is out of range: use 2 to"]);
     let said = definition_refused("model: wan-tiny\nlow_mem_level: 7\n");
     assert_says(&said, &["s.yaml:2:1: low_mem_level=7 is out of range"]);
-    let said = definition_refused("model: wan-tiny\nattn_type: sage\n");
-    assert_says(&said, &["s.yaml:2:1: attn_type=sage", "sdpa"]);
+    let said = definition_refused("model: wan-tiny\nattn_type: xformers\n");
+    assert_says(&said, &["s.yaml:2:1: attn_type=xformers", "sdpa"]);
     let said = refused(&[], &["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "--out", "run", "vae_tile_size=-1"]);
     assert_says(&said, &["vae_tile_size=-1 is out of range"]);
     let said = definition_refused("model: wan-tiny\nresolution: 100x64\n");

@@ -34,7 +34,7 @@ brackets; where the measured time lies outside it, that is said.
 const BEYOND: &str = "- Weights of a published model: they came from a seed, so that no video was looked at. Values change no peak; whether they change a time was not tried.
 - All steps of a video in one go: cases ran two steps, and times count for all.
 - A card with a display or another program on it, Windows or WSL.
-- More than one GPU, SageAttention and caches: they are not built.
+- More than one GPU: it is not built. Caches of sampler steps and attention in 8 bits: they are newer.
 ";
 
 /// All of the page.

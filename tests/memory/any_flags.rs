@@ -25,7 +25,11 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
         ["low_mem_level", "offload_text_encoder", "attn_type", "sequence_chunk", "head_chunk", "vae_temporal_chunk", "guidance_batch"];
     any_settings(move |flag| flag.results == Results::Same || rounds.contains(&flag.key)).prop_map(|words| {
         // Weights from a seed are in no file.
-        let words = words.into_iter().filter(|word| word != "stream_from=file").chain(["vae_tiling=false".to_owned()]);
+        // Attention in 8 bits comes near the result, and no nearer.
+        let words = words
+            .into_iter()
+            .filter(|word| !["stream_from=file", "attn_type=sage"].contains(&word.as_str()))
+            .chain(["vae_tiling=false".to_owned()]);
         legal(words.collect(), Device::Cpu, &model("wan-tiny"))
     })
 }

@@ -2,6 +2,7 @@
 
 mod allocators;
 mod any_flags;
+mod attention_in_8_bits;
 mod best_of_all;
 mod buffer_order;
 mod doubled;

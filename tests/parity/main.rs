@@ -1,5 +1,6 @@
 //! Parity with the reference implementations, from fixtures that `tests/fixtures/generate.py` made with them: `make reference` makes them anew.
 
+mod attention;
 mod image_to_video;
 mod pipeline;
 mod resident;

@@ -1,25 +1,30 @@
 //! Which kernel attention comes to on a GPU: two names that pick the same one are the same case, and one that keeps its score matrix takes much memory. A test holds this
 //! against what the engine calls.
 
-use crate::{AttnType, Config, Dtype, GpuProfile};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::capability_of;
+use crate::{AttnType, Config, Dtype, GpuProfile, SAGE_HEAD_SIZE, SageValues};
 
 /// A kernel for attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AttentionKernel {
-    /// cuDNN's, which no name picks by itself.
+    /// cuDNN's.
     Cudnn,
     /// Flash attention.
     Flash,
     /// Memory-efficient attention.
     MemEfficient,
+    /// Our own in 8 bits.
+    Sage,
     /// Matrix products, between which the whole score matrix is kept.
     Math,
 }
 
 /// Size of a head in all of Wan's transformers.
 pub const WAN_HEAD_SIZE: i64 = 128;
-/// Compute capability of a GPU that is not known: what recent ones have.
-const RECENT: (u32, u32) = (8, 9);
 
 impl AttentionKernel {
     /// What people call it.
@@ -28,6 +33,7 @@ impl AttentionKernel {
             AttentionKernel::Cudnn => "cuDNN's attention",
             AttentionKernel::Flash => "flash attention",
             AttentionKernel::MemEfficient => "memory-efficient attention",
+            AttentionKernel::Sage => "attention in 8 bits",
             AttentionKernel::Math => "matrix products",
         }
     }
@@ -37,13 +43,19 @@ impl AttentionKernel {
     /// It is what libtorch 2.13 for CUDA 13 does: the order of kernels and what each of them takes are those of `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`
     /// (`priority_order`, `can_use_*_attention`, `check_flash_attention_hardware_support`, `check_mem_efficient_hardware_support`).
     pub fn of(attn_type: AttnType, dtype: Dtype, gpu: Option<&GpuProfile>, head_size: i64) -> Option<Self> {
-        let capability = gpu.and_then(GpuProfile::capability).unwrap_or(RECENT);
+        let capability = capability_of(gpu);
         let has = |kernel: Self| kernel.takes(dtype, capability, head_size).then_some(kernel);
         match attn_type {
             AttnType::Flash => has(Self::Flash),
+            AttnType::Cudnn => has(Self::Cudnn),
             AttnType::MemEfficient => has(Self::MemEfficient),
+            AttnType::Sage => has(Self::Sage),
             AttnType::Math => Some(Self::Math),
-            AttnType::Sdpa => [Self::Cudnn, Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has),
+            // cuDNN comes first on Hopper and on the Blackwell of data centres, and elsewhere after the others, of which one takes whatever it does.
+            AttnType::Sdpa if matches!(capability.0, 9 | 10) => {
+                [Self::Cudnn, Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has)
+            }
+            AttnType::Sdpa => [Self::Flash, Self::MemEfficient, Self::Math].into_iter().find_map(has),
         }
     }
 
@@ -51,8 +63,7 @@ impl AttentionKernel {
         let is_half = dtype != Dtype::Fp32;
         let (major, _) = capability;
         match self {
-            // It comes first on Hopper and on the Blackwell of data centres alone.
-            Self::Cudnn => is_half && (major == 9 || major == 10) && head_size <= 128 && head_size % 8 == 0,
+            Self::Cudnn => is_half && ((8, 0)..=(12, 1)).contains(&capability) && head_size <= 128 && head_size % 8 == 0,
             Self::Flash => is_half && ((8, 0)..=(12, 1)).contains(&capability) && head_size <= 256,
             Self::MemEfficient => {
                 let alignment = match (is_half, major) {
@@ -63,6 +74,7 @@ impl AttentionKernel {
                 let takes_dtype = major >= 8 || dtype != Dtype::Bf16;
                 ((5, 0)..=(12, 1)).contains(&capability) && takes_dtype && head_size % alignment == 0
             }
+            Self::Sage => SageValues::on(capability).is_some() && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
             Self::Math => true,
         }
     }
@@ -77,7 +89,8 @@ impl Config {
                 "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
                 gpu.name
             )),
-            None if self.attn_type == AttnType::Flash => {
+            None if self.attn_type == AttnType::Sage => Some(SageValues::refusal(&format!("{capability} ({})", gpu.name))),
+            None if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }
             None => Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name)),

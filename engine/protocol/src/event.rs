@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CacheDecision, Config, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, PlannedHost, PlannedStage, Secs,
-    Stage, StageMemory, StageTime, Transfers,
+    AttentionKernel, CacheDecision, Config, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, PlannedHost,
+    PlannedStage, Secs, Stage, StageMemory, StageTime, Transfers,
 };
 
 /// One line of a worker's standard output.
@@ -75,6 +75,9 @@ pub enum Event {
         /// What it held of the host's memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<HostMemory>,
+        /// The kernels that attention came to, each once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attention: Vec<AttentionKernel>,
         /// What its operations took, the longest first; none where no profile was asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         operations: Vec<OperationTime>,

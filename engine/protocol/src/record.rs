@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CacheUse, Config, Device, GpuState, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, Secs, Stage,
-    StageMemory, StageTime,
+    AttentionKernel, CacheUse, Config, Device, GpuState, HostMemory, HostShortage, Lowered, MemoryCourse, OperationTime, PeakParts, Secs,
+    Stage, StageMemory, StageTime,
 };
 
 /// The schema of records and manifests that this program writes. It changes with their fields, and reading an older one says what takes the place of what it
@@ -121,6 +121,9 @@ pub struct StageRecord {
     /// Of denoise, which of the steps that ran reused what a cache had kept, by their place in `step_secs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reused_steps: Vec<u32>,
+    /// The kernels that attention came to, each once: what `sdpa` picked is among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<AttentionKernel>,
     /// What its operations took, the longest first; none where no profile was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationTime>,
@@ -154,6 +157,7 @@ impl StageRecord {
             steps: Vec::new(),
             step_secs: Vec::new(),
             reused_steps: Vec::new(),
+            attention: Vec::new(),
             operations: Vec::new(),
             courses: Vec::new(),
         }

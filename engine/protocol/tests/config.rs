@@ -149,7 +149,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
 #[case("sigmas=1, 0.5", "sigmas are for sampler=euler: set sampler=euler")]
-#[case("attn_type=sage", "attn_type=sage: there is no such value: use sdpa, flash, mem_efficient or math")]
+#[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient, sage or math")]
 #[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
 #[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]
 #[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]
@@ -161,9 +161,11 @@ fn what_is_wrong_is_said(#[case] setting: &str, #[case] message: &str) {
 }
 
 #[test]
-fn flash_attention_needs_sixteen_bits() {
-    let error = resolve(&["attn_type=flash", "dtype=fp32"]).expect_err("refused").to_string();
-    assert!(error.contains("attn_type=flash has no fp32 kernel: use dtype=bf16"), "{error}");
+fn flash_and_cudnn_attention_need_sixteen_bits() {
+    for name in ["flash", "cudnn"] {
+        let error = resolve(&[&format!("attn_type={name}"), "dtype=fp32"]).expect_err("refused").to_string();
+        assert!(error.contains(&format!("attn_type={name} has no fp32 kernel: use dtype=bf16")), "{error}");
+    }
 }
 
 #[test]

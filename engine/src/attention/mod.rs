@@ -1,44 +1,113 @@
 //! Attention: softmax(q kᵀ / √D) v, one file a back end.
 //!
-//! All back ends give the same values up to rounding. They differ in what they allocate: `math` holds the whole score matrix, the others
-//! a few numbers a row. A back end calls its own operator of libtorch and falls back on no other: where the operator has no kernel for a device
-//! or a type, that is an error.
+//! All back ends but `sage` give the same values up to rounding; that comes near them. They differ in what they allocate: `math` holds the whole score matrix, the others
+//! a few numbers a row, `sage` keys and values in 8 bits. A back end calls its own operator of libtorch, or kernel of ours, and falls back on no other: where there is none for a
+//! device or a type, that is an error.
 
+mod cudnn;
 mod flash;
 mod math;
 mod mem_efficient;
+mod picked;
+mod sage;
 mod scores;
 mod sdpa;
 
-use engine_protocol::AttnType;
+use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, Purpose, SageValues};
 use tch::{Device, Tensor};
 
-use crate::attribution::operation;
-use crate::error::Result;
+use crate::attribution::{operation, within};
+use crate::error::{Error, Result};
 use crate::finite;
 
-pub use scores::AttentionShape;
+use sage::PackedKeys;
 
-/// Attention of `q` over all of `k` and `v`, without a mask.
-///
-/// # Shapes
-/// `q` is `[B, heads, Lq, D]`, `k` and `v` are `[B, heads, Lk, D]`, with any strides that keep `D` dense; the result is `[B, heads, Lq, D]`.
-/// Back ends without a score matrix lay the result out as `[B, Lq, heads, D]`, so that joining the heads copies nothing.
+pub(crate) use picked::take_kernels;
+pub use scores::{AttentionHolds, AttentionShape};
+
+/// Keys and values, as a back end takes them for all queries.
+#[derive(Debug)]
+pub struct Keys {
+    kind: AttnType,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    AsTheyAre([Tensor; 2]),
+    Packed(PackedKeys),
+}
+
+impl Keys {
+    /// Keys `k` and values `v` for the back end `kind`. Where that packs them, they go with this call.
+    ///
+    /// # Shapes
+    /// Both are `[B, heads, Lk, D]`, with any strides that keep `D` dense.
+    ///
+    /// # Errors
+    /// libtorch's, a back end that has no kernel for the device, and on the CPU keys that are not finite.
+    pub fn new(kind: AttnType, k: Tensor, v: Tensor) -> Result<Self> {
+        // libtorch's kernel for the CPU takes a row whose scores are NaN for one that a mask hides, and makes zeros of it: what is wrong would not be seen any more.
+        if k.device() == Device::Cpu {
+            finite::check(&k, || "the keys of attention".into())?;
+        }
+        let held = match kind {
+            AttnType::Sage => Held::Packed(within(Purpose::Workspace, || PackedKeys::new(k, v))?),
+            _ => Held::AsTheyAre([k, v]),
+        };
+        Ok(Self { kind, held })
+    }
+
+    /// Attention of `q` over all of them, without a mask.
+    ///
+    /// # Shapes
+    /// `q` is `[B, heads, Lq, D]`, with any strides that keep `D` dense; so is the result.
+    /// Back ends without a score matrix lay the result out as `[B, Lq, heads, D]`, so that joining the heads copies nothing.
+    ///
+    /// # Errors
+    /// libtorch's, a back end that has no kernel for the device, and on the CPU queries that are not finite.
+    pub fn attend(&self, q: &Tensor) -> Result<Tensor> {
+        if q.device() == Device::Cpu {
+            finite::check(q, || "the queries of attention".into())?;
+        }
+        let [k, v] = match &self.held {
+            Held::AsTheyAre(tensors) => tensors,
+            Held::Packed(packed) => {
+                picked::note(AttentionKernel::Sage);
+                return operation(|| packed.attend(q));
+            }
+        };
+        picked::note_named(self.kind, q, k, v)?;
+        operation(|| match self.kind {
+            AttnType::Sdpa => sdpa::attend(q, k, v),
+            AttnType::Flash => flash::attend(q, k, v),
+            AttnType::Cudnn => cudnn::attend(q, k, v),
+            AttnType::MemEfficient => mem_efficient::attend(q, k, v),
+            AttnType::Math => math::attend(q, k, v),
+            AttnType::Sage => unreachable!("its keys are packed"),
+        })
+    }
+}
+
+/// Refuses a configuration whose attention has no kernel on `gpu`, before anything is loaded. libtorch's own back ends say so themselves, where they are called.
 ///
 /// # Errors
-/// libtorch's, a back end that has no kernel for the device, and on the CPU queries and keys that are not finite.
-pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    // libtorch's kernel for the CPU takes a row whose scores are NaN for one that a mask hides, and makes zeros of it: what is wrong would not be seen any more.
-    if q.device() == Device::Cpu {
-        finite::check(q, || "the queries of attention".into())?;
-        finite::check(k, || "the keys of attention".into())?;
+/// The refusal, with the GPUs that have one.
+pub fn check(config: &Config, gpu: Option<&GpuProfile>) -> Result<()> {
+    match gpu {
+        Some(gpu) if config.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none() => {
+            Err(Error::Input(SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name))))
+        }
+        _ => Ok(()),
     }
-    operation(|| match kind {
-        AttnType::Sdpa => sdpa::attend(q, k, v),
-        AttnType::Flash => flash::attend(q, k, v),
-        AttnType::MemEfficient => mem_efficient::attend(q, k, v),
-        AttnType::Math => math::attend(q, k, v),
-    })
+}
+
+/// Attention of `q` over all of `k` and `v`, for one use of those: see [`Keys`].
+///
+/// # Errors
+/// Those of [`Keys::new`] and [`Keys::attend`].
+pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    Keys::new(kind, k.shallow_clone(), v.shallow_clone())?.attend(q)
 }
 
 #[cfg(test)]
@@ -80,9 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn mem_efficient_on_the_cpu_says_what_to_use() {
+    fn a_back_end_without_a_kernel_for_the_cpu_says_what_to_use() {
         let [q, k, v] = inputs();
-        let message = attend(AttnType::MemEfficient, &q, &k, &v).unwrap_err().to_string();
-        assert_eq!(message, "attn_type=mem_efficient has no kernel for the CPU: use sdpa, flash or math");
+        for kind in [AttnType::MemEfficient, AttnType::Cudnn] {
+            let message = attend(kind, &q, &k, &v).unwrap_err().to_string();
+            assert_eq!(message, format!("attn_type={} has no kernel for the CPU: use sdpa, flash or math", kind.name()));
+        }
     }
 }

@@ -1,12 +1,27 @@
-//! What attention holds where it keeps its score matrix, from shapes alone.
+//! What attention holds, from shapes alone.
 //!
-//! Note: what exists at once.
+//! Note: what exists at once with a score matrix.
 //! libtorch computes in fp32 (`_scaled_dot_product_attention_math`). Inputs of 16 bits get a copy in fp32, query and key another one that is scaled. Scores are
 //! made of those; then there are the scores, their softmax, and a byte for each that says whether it is minus infinity; last the result, in fp32 and rounded,
 //! beside the softmax, which is rounded too. A batched matrix product copies what does not lie as one row of matrices: heads side by side in a token, of more than one video.
 
+use engine_protocol::SageValues;
+
+use super::sage::packed_bytes;
+
 /// Bytes of an fp32 number.
 const FP32: i64 = 4;
+
+/// What a kernel holds beside queries and result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionHolds {
+    /// A number a row.
+    Rows,
+    /// The score matrix.
+    Scores,
+    /// Keys and values, packed so; those that they are made of go.
+    Packed(SageValues),
+}
 
 /// What one call of attention is given: `[batch, heads, queries, width]` against as many keys.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +39,29 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Keys and values as they are held for all queries: at most while they are made ready, and after that. Their numbers have so many `bytes`.
+    pub fn key_bytes(self, holds: AttentionHolds, bytes: i64) -> [i64; 2] {
+        let rows = self.batch * self.heads;
+        let each = rows * self.keys * self.width * bytes;
+        match holds {
+            AttentionHolds::Rows | AttentionHolds::Scores => [2 * each; 2],
+            AttentionHolds::Packed(values) => {
+                let [key, value] = packed_bytes(values, rows, self.keys, self.width);
+                [(2 * each + key).max(each + key + value), key + value]
+            }
+        }
+    }
+
+    /// The most bytes that it holds at once beside queries, keys and values, its result among them.
+    pub fn attending_bytes(self, holds: AttentionHolds, bytes: i64) -> i64 {
+        let result = self.batch * self.heads * self.queries * self.width * bytes;
+        match holds {
+            AttentionHolds::Rows => result + self.batch * self.heads * self.queries * FP32,
+            AttentionHolds::Scores => self.score_bytes(bytes),
+            AttentionHolds::Packed(_) => result,
+        }
+    }
+
     /// The most bytes that it holds at once beside its inputs, whose numbers have so many `bytes`.
     pub fn score_bytes(self, bytes: i64) -> i64 {
         let rows = self.batch * self.heads;

@@ -2,12 +2,13 @@
 
 use std::cell::OnceCell;
 
-use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
+use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, SageValues, Stage};
 
 use super::between_stages::{
     CUBLAS_WORKSPACE_BYTES, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
 };
 use super::component::{Component, Wanted};
+use crate::attention::AttentionHolds;
 use crate::flexcache::{CacheSize, kept_between_steps};
 use crate::transformer::Transformer;
 use crate::weights::{Group, GroupName, GroupWork};
@@ -94,9 +95,12 @@ impl Component for TransformerComponent<'_> {
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
-        let keeps_scores = AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim)
-            == Some(AttentionKernel::Math);
-        let pass = transformer.activation_bytes(pass_shape(self.model, config), number_bytes(config), keeps_scores);
+        let holds = match AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) {
+            Some(AttentionKernel::Math) => AttentionHolds::Scores,
+            Some(AttentionKernel::Sage) => SageValues::of(gpu).map_or(AttentionHolds::Rows, AttentionHolds::Packed),
+            _ => AttentionHolds::Rows,
+        };
+        let pass = transformer.activation_bytes(pass_shape(self.model, config), number_bytes(config), holds);
         Some(self.inputs_bytes(config) + pass)
     }
 

@@ -1,4 +1,4 @@
-//! The C side of `shim.cpp` and memory that libtorch did not allocate, made safe. The engine's only unsafe code.
+//! The C side of `shim.cpp` and memory that libtorch did not allocate, made safe.
 //!
 //! Every function that other files see is safe for every caller: it checks what it is given, or the type that it belongs to owns what it needs. It knows nothing of
 //! what its callers do with streams, events and bytes: the order of copies and arithmetic is theirs.
@@ -58,6 +58,9 @@ unsafe extern "C" {
     fn lowmem_device_memory(free: *mut usize, total: *mut usize) -> c_int;
     fn lowmem_synchronize() -> c_int;
     fn lowmem_current_stream(device: c_int, id: *mut i64) -> c_int;
+    fn lowmem_current_driver_stream(device: c_int, stream: *mut *mut c_void) -> c_int;
+    fn lowmem_kernel_begins(name: *const c_char);
+    fn lowmem_kernel_launched(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double);
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
     fn lowmem_event_new(event: *mut RawEvent, is_timed: bool) -> c_int;
     fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
@@ -70,6 +73,7 @@ unsafe extern "C" {
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
+    fn lowmem_cudnn_attention(query: *const c_void, key: *const c_void, value: *const c_void, result: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_peak(bytes: *mut u64) -> c_int;
     fn lowmem_reset_pinned_peak() -> c_int;
@@ -180,6 +184,40 @@ pub(super) fn observe_operations<L: OperationListener>() -> Result<()> {
         0 => Ok(()),
         _ => Err(Error::Torch(TchError::Torch("its operations could not be observed".into()))),
     }
+}
+
+/// What a kernel of our own does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnKernel {
+    /// Its name beside those of libtorch's operations.
+    pub(crate) name: &'static CStr,
+    pub(crate) kind: WorkKind,
+    pub(crate) dtype: WorkType,
+    /// Multiplications and additions.
+    pub(crate) operations: f64,
+    /// Bytes read and written.
+    pub(crate) bytes: f64,
+}
+
+/// Has who hears of operations hear of the kernel that `launch` launches: it says nothing of itself.
+pub(crate) fn launch_observed(kernel: &OwnKernel, launch: impl FnOnce() -> Result<()>) -> Result<()> {
+    let number = |index: Option<usize>| index.map_or(0, |index| index as c_int);
+    // SAFETY: the name lives as long as the program.
+    unsafe { lowmem_kernel_begins(kernel.name.as_ptr()) };
+    let result = launch();
+    let kind = number(WorkKind::NUMBERED.iter().position(|&kind| kind == kernel.kind).map(|index| index + 1).filter(|_| result.is_ok()));
+    let dtype = number(WorkType::NUMBERED.iter().position(|&dtype| dtype == kernel.dtype));
+    // SAFETY: as before; the rest are plain numbers.
+    unsafe { lowmem_kernel_launched(kernel.name.as_ptr(), kind, dtype, kernel.operations, kernel.bytes) };
+    result
+}
+
+/// The stream that libtorch computes on, as the driver has it: alive as long as the program.
+pub(crate) fn current_driver_stream() -> Result<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: `stream` is a place for one handle.
+    check(unsafe { lowmem_current_driver_stream(DEVICE, &mut stream) })?;
+    Ok(stream)
 }
 
 /// The host works for so long, for all that the virtual GPU knows.
@@ -309,6 +347,17 @@ impl Drop for OwnedEvent {
     fn drop(&mut self) {
         // SAFETY: the handle is ours and nobody uses it afterwards. CUDA lets work that waits for it finish first.
         let _ = unsafe { lowmem_event_free(self.0) };
+    }
+}
+
+/// Attention by cuDNN, where libtorch would take that for these inputs.
+pub(crate) fn cudnn_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    let [query, key, value] = [q, k, v].map(|tensor| tensor.as_ptr().cast());
+    // SAFETY: the inputs are tensors that live until the call returns; `result` is a place for one pointer, to a tensor that the shim made and that is ours from there on.
+    unsafe {
+        check(lowmem_cudnn_attention(query, key, value, &mut result))?;
+        Ok(Tensor::from_ptr(result.cast()))
     }
 }
 

@@ -12,7 +12,10 @@ use engine_protocol::Secs;
 
 use crate::error::Result;
 
-pub(crate) use ffi::{DEVICE, FileMapping, ObservedOperation, OperationListener, PlaceInFile, read_from_file};
+pub(crate) use ffi::{
+    DEVICE, FileMapping, ObservedOperation, OperationListener, OwnKernel, PlaceInFile, cudnn_attention, current_driver_stream,
+    launch_observed, read_from_file,
+};
 pub use host_memory::host_slab;
 pub(crate) use host_memory::{host_slab_pinned_if_may, pinned_peak_bytes, reset_pinned_peak};
 pub use stream::{CopyStream, Event, Stream};

@@ -356,4 +356,24 @@ int lowmem_observe_work(lowmem::OnBegin begins, lowmem::OnEnd ended, lowmem::OnR
   }
 }
 
+// A kernel of our own is about to be launched on this thread, outside of every operation of libtorch. Who hears of operations hears of it by that name.
+void lowmem_kernel_begins(const char* name) {
+  if (lowmem::on_begin != nullptr) {
+    lowmem::on_begin(name);
+  }
+  if (lowmem::virtual_begin != nullptr) {
+    lowmem::virtual_begin(name);
+  }
+}
+
+// It is launched, and does so much. One that could not be does nothing: its kind is 0.
+void lowmem_kernel_launched(const char* name, int kind, int type, double operations, double bytes) {
+  if (lowmem::virtual_end != nullptr) {
+    lowmem::virtual_end(kind, type, operations, bytes);
+  }
+  if (lowmem::on_end != nullptr) {
+    lowmem::on_end(name, kind, type, operations, bytes, kind == 0 ? 0 : 1);
+  }
+}
+
 } // extern "C"

@@ -8,6 +8,8 @@
 #pragma GCC diagnostic ignored "-Winterference-size"
 #include <ATen/core/CachingHostAllocator.h>
 #pragma GCC diagnostic pop
+#include <ATen/native/transformers/cuda/sdp_utils.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -106,6 +108,14 @@ struct Observer final : c10::MemoryReportingInfoBase {
   OnOutOfMemory on_out_of_memory;
 };
 
+// Keeps what libtorch warns of, in one line.
+struct Warnings final : c10::WarningHandler {
+  void process(const c10::Warning& warning) override {
+    text += (text.empty() ? "" : " ") + warning.msg();
+  }
+  std::string text;
+};
+
 } // namespace
 
 extern "C" {
@@ -198,6 +208,11 @@ int lowmem_current_stream(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).id(); });
 }
 
+// The stream that libtorch computes on, as the driver has it.
+int lowmem_current_driver_stream(int device, void** stream) {
+  return guarded([&] { *stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream(); });
+}
+
 int lowmem_stream_from_pool(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)).id(); });
 }
@@ -269,6 +284,23 @@ int lowmem_event_wait(cudaEvent_t event, int device, int64_t stream) {
 int lowmem_copy_to_device(void* to, const void* from, size_t bytes, int device, int64_t stream) {
   return guarded(
       [&] { C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(stream, device).stream())); });
+}
+
+// cuDNN's attention, by libtorch's own operator. That takes what libtorch would not give to cuDNN by itself and fails in cuDNN: so libtorch is asked first, and
+// says why not in warnings.
+int lowmem_cudnn_attention(const at::Tensor* query, const at::Tensor* key, const at::Tensor* value, at::Tensor** result) {
+  return guarded([&] {
+    const sdp::sdp_params params(*query, *key, *value, std::nullopt, 0.0, false, false);
+    if (!sdp::can_use_cudnn_attention(params, false)) {
+      Warnings warnings;
+      {
+        c10::WarningUtils::WarningHandlerGuard guard(&warnings);
+        (void)sdp::can_use_cudnn_attention(params, true);
+      }
+      throw std::runtime_error("attn_type=cudnn: PyTorch does not take cuDNN's attention here (use attn_type=sdpa): " + warnings.text);
+    }
+    *result = new at::Tensor(std::get<0>(at::_scaled_dot_product_cudnn_attention(*query, *key, *value, std::nullopt, false)));
+  });
 }
 
 // Page-locked memory as a tensor of bytes on the CPU, which owns it: the memory goes with the last tensor that looks into it. `cudaFreeHost` waits for copies that

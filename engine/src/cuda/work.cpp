@@ -173,6 +173,7 @@ double Work::operations() const {
   switch (operation_.kind) {
     case Kind::attention:
     case Kind::cudnn_attention:
+    case Kind::sage_attention:
       return rate_;
     case Kind::gemm:
     case Kind::convolution:

@@ -12,7 +12,7 @@
 namespace lowmem {
 
 // The numbers are part of the virtual GPU's interface: see `docs/virtual-gpu.md`.
-enum class Kind : int { unknown = 0, gemm = 1, attention = 2, convolution = 3, pointwise = 4, reduction = 5, cudnn_attention = 6 };
+enum class Kind : int { unknown = 0, gemm = 1, attention = 2, convolution = 3, pointwise = 4, reduction = 5, cudnn_attention = 6, sage_attention = 7 };
 enum class Type : int { fp32 = 0, tf32 = 1, bf16 = 2, fp16 = 3, fp8 = 4, int8 = 5, fp64 = 6 };
 
 // What is known of an operation by its name and signature alone.

@@ -1,7 +1,7 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, PinnedMemory};
+use engine_protocol::{AttnType, Config, DiskRate, Dtype, GpuProfile, PinnedMemory, SageValues, WorkKind};
 
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
@@ -36,7 +36,15 @@ fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfi
     // And behind arithmetic at its quickest.
     let efficiency = &gpu.efficiency;
     let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
-    let (gemm, attention) = (peak * efficiency.gemm.high, peak * fused);
+    let in_8_bits = SageValues::of(Some(gpu)).filter(|_| config.attn_type == AttnType::Sage);
+    let attention = match (in_8_bits, efficiency.of(WorkKind::SageAttention)) {
+        // Values in fp16 take twice as long as keys: see `WorkKind::SageAttention`.
+        (Some(values), Some(reached)) => {
+            2.0 / (1 + values.bytes()) as f64 * reached.high * flops.int8.as_ref().map_or(peak, |figure| figure.value)
+        }
+        _ => peak * fused,
+    };
+    let gemm = peak * efficiency.gemm.high;
     let pcie = &gpu.pcie;
     let link = if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 

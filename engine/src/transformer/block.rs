@@ -7,7 +7,7 @@ use super::embeddings::Condition;
 use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::ByToken;
-use crate::attention::attend;
+use crate::attention::Keys;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -159,6 +159,7 @@ impl Block<'_> {
             keys.put(start, key)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
+        let keys = Keys::new(self.attn_type, keys, values)?;
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         for (start, length) in self.slices(tokens) {
@@ -166,7 +167,7 @@ impl Block<'_> {
             let normed = step.at(start).norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
             rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
-            let attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
+            let attended = keys.attend(&self.heads(&query)?)?;
             drop(query);
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
             // fp32 inside, since the gate is: rounded once.
@@ -180,18 +181,19 @@ impl Block<'_> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
-        let of_image = |image: &Tensor| -> Result<(Tensor, Tensor)> {
+        let keys = Keys::new(self.attn_type, keys, values)?;
+        let of_image = |image: &Tensor| -> Result<Keys> {
             let keys = self.project_and_norm(w, "attn2.add_k_proj", "attn2.norm_added_k.weight", image.shallow_clone())?;
-            Ok((self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?))
+            Keys::new(self.attn_type, self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?)
         };
         let image = self.condition.image.as_ref().map(of_image).transpose()?;
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
             let normed = norm.layer_norm(&part, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", normed)?;
-            let mut attended = attend(self.attn_type, &self.heads(&query)?, &keys, &values)?;
-            if let Some((keys, values)) = &image {
-                let _ = attended.f_add_(&attend(self.attn_type, &self.heads(&query)?, keys, values)?)?;
+            let mut attended = keys.attend(&self.heads(&query)?)?;
+            if let Some(image) = &image {
+                let _ = attended.f_add_(&image.attend(&self.heads(&query)?)?)?;
             }
             drop(query);
             let _ = part.f_add_(&w.linear("attn2.to_out.0", &joined(attended)?)?)?;

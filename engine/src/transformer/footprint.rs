@@ -5,8 +5,9 @@
 //! moments in a block, each with the tensors of one slice of tokens. Self-attention has keys and values of all tokens and two tensors as wide as
 //! the hidden state: a projection's input and result, or attention's. Turning the channels has a projection and its fp32 copy instead of those
 //! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys. Where attention holds its
-//! score matrix, that and what it is made from stand in the place of attention's result.
-//! Left out are tensors of one row, under a MiB together.
+//! score matrix, that and what it is made from stand in the place of attention's result. Where it packs keys and values, there is a moment in which both forms are there, and after it the
+//! packed ones alone.
+//! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
 
 use engine_protocol::TransformerSpec;
 
@@ -14,7 +15,7 @@ use super::block::{BLOCKS, CROSS_ATTENTION, FEED_FORWARD, SELF_ATTENTION};
 use super::model::Transformer;
 use super::rope;
 use super::slices::slices_cut;
-use crate::attention::AttentionShape;
+use crate::attention::{AttentionHolds, AttentionShape};
 use crate::weights::{GroupName, GroupWork};
 
 /// Bytes of an fp32 number.
@@ -67,8 +68,8 @@ impl Transformer {
     }
 
     /// The most bytes that [`Transformer::forward`] holds at once beside weights, latents and prompt embedding. `bytes` are those of one number in
-    /// the compute type; `keeps_scores` says whether attention holds its score matrix.
-    pub fn activation_bytes(&self, pass: PassShape, bytes: i64, keeps_scores: bool) -> i64 {
+    /// the compute type; `holds` says what attention has for itself.
+    pub fn activation_bytes(&self, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let (batch, tokens) = (pass.batch, pass.tokens(spec));
@@ -80,21 +81,30 @@ impl Transformer {
         let throughout = self.bytes_throughout(pass, bytes);
         // The moments.
         let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
-        // Beside the query of a slice: the result, and what attention has for itself.
-        let beside_query = |keys: i64| self.attending(batch, spec.num_attention_heads, slice, keys, bytes, keeps_scores);
-        // What is attended to of a picture comes beside what is of the prompt.
-        let of_image = if image_tokens > 0 { wide(slice) + beside_query(image_tokens) } else { 0 };
-        let cross_attention = 2 * wide(prompt_tokens + image_tokens) + wide(slice) + beside_query(prompt_tokens).max(of_image);
-        if let Some(heads) = self.head_chunk {
-            let attention = self.by_heads(heads, pass, bytes, keeps_scores).max(cross_attention);
-            return throughout + attention.max(feed_forward);
-        }
-        let keys_and_values = 2 * wide(tokens);
+        let attention =
+            |keys: i64| AttentionShape { batch, heads: spec.num_attention_heads, queries: slice, keys, width: spec.attention_head_dim };
         // fp32 is turned where it lies.
         let turned = if bytes == FP32 { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
-        let attending = wide(slice) + beside_query(tokens);
-        let self_attention = keys_and_values + (wide(slice) + turned).max(attending);
-        throughout + self_attention.max(cross_attention).max(feed_forward)
+        let self_or_cross = |keys: i64, turned: i64| {
+            let shape = attention(keys);
+            let [made_ready, held] = shape.key_bytes(holds, bytes);
+            let gathered = 2 * wide(keys) + turned;
+            gathered.max(made_ready).max(held + turned.max(wide(slice) + shape.attending_bytes(holds, bytes)))
+        };
+        // What is attended to of a picture comes beside what is of the prompt.
+        let beside_prompt = |image_tokens: i64| {
+            let [of_prompt, of_image] = [prompt_tokens, image_tokens].map(attention);
+            let ([_, prompt], [made_ready, image]) = (of_prompt.key_bytes(holds, bytes), of_image.key_bytes(holds, bytes));
+            let attending = 2 * wide(slice) + of_image.attending_bytes(holds, bytes);
+            (prompt + made_ready).max(prompt + image + attending)
+        };
+        let of_image = if image_tokens > 0 { beside_prompt(image_tokens) } else { 0 };
+        let cross_attention = self_or_cross(prompt_tokens, 0).max(of_image);
+        let attention = match self.head_chunk {
+            Some(heads) => self.by_heads(heads, pass, bytes, holds),
+            None => self_or_cross(tokens, wide(slice) + turned),
+        };
+        throughout + attention.max(cross_attention).max(feed_forward)
     }
 
     /// The bytes of those that are there throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt, picture.
@@ -113,17 +123,8 @@ impl Transformer {
         lengths.max().unwrap_or(1)
     }
 
-    /// What attention of `queries` tokens to `keys` others holds beside its inputs.
-    fn attending(&self, batch: i64, heads: i64, queries: i64, keys: i64, bytes: i64, keeps_scores: bool) -> i64 {
-        let width = self.spec.attention_head_dim;
-        if keeps_scores {
-            return AttentionShape { batch, heads, queries, keys, width }.score_bytes(bytes);
-        }
-        batch * queries * heads * (width * bytes + FP32)
-    }
-
     /// The largest moment of self-attention, `heads` heads at a time.
-    fn by_heads(&self, heads: i64, pass: PassShape, bytes: i64, keeps_scores: bool) -> i64 {
+    fn by_heads(&self, heads: i64, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let width = self.spec.attention_head_dim;
         let dim = self.spec.num_attention_heads * width;
         let (batch, tokens, slice) = (pass.batch, pass.tokens(&self.spec), self.longest_slice(pass));
@@ -136,8 +137,10 @@ impl Transformer {
         let (group, part) = (heads * width, of(slice, heads * width));
         let fp32 = if bytes == FP32 { 0 } else { batch * slice * group * FP32 };
         let keys = of(slice, dim) + part + fp32;
-        let queries = (of(slice, dim) + part + fp32).max(part + self.attending(batch, heads, slice, tokens, bytes, keeps_scores));
-        let groups = of(tokens, dim) + 2 * of(tokens, group) + keys.max(queries);
+        let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
+        let [made_ready, held] = shape.key_bytes(holds, bytes);
+        let queries = (of(slice, dim) + part + fp32).max(part + shape.attending_bytes(holds, bytes));
+        let groups = of(tokens, dim) + (2 * of(tokens, group) + keys).max(made_ready).max(held + queries);
         // 3. What they attended to, and of a slice its projection.
         let projected = of(tokens, dim) + of(slice, dim);
         scales + norms.max(groups).max(projected)

@@ -12,7 +12,7 @@ use super::block::{Block, Modulated, joined};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
-use crate::attention::attend;
+use crate::attention::Keys;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -103,11 +103,12 @@ impl Block<'_> {
             keys.put(start, turned(KEY, &scales.key, &normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
+        let keys = Keys::new(self.attn_type, keys, values)?;
 
         // 2. Queries of a slice against all of them.
         for (start, length) in self.slices(tokens) {
             let query = turned(QUERY, &scales.query, &normed(start, length)?, start)?;
-            let result = joined(attend(self.attn_type, &self.heads(&query)?, &keys, &values)?)?;
+            let result = joined(keys.attend(&self.heads(&query)?)?)?;
             slice(attended, start, length)?.f_narrow(2, first, count)?.f_copy_(&result)?;
         }
         Ok(())

@@ -77,7 +77,9 @@ pub(crate) fn measure(dir: &Path, run: &Run, videos: &mut Videos<'_>) -> Result<
 
 fn print(run: &Run) {
     if run.quality.is_empty() {
-        say!("No case of this run gives up quality: none has a cache of sampler steps or weights in 8 bits, or none came to its end.");
+        say!(
+            "No case of this run gives up quality: none has a cache of sampler steps, or weights or attention in 8 bits, or none came to its end."
+        );
         return;
     }
     let mut rows = table(&["case", "PSNR dB", "SSIM", "latents differ by"], &[1, 2, 3]);

@@ -275,6 +275,7 @@ mod tests {
             ("flags", 44, 0),
             ("combinations", 60, 0),
             ("flexcache", 24, 0),
+            ("sage", 16, 0),
             ("lightning-4", 1, 0),
         ] {
             let definition = Definition::load(name).expect(name);

@@ -125,10 +125,10 @@ impl Transcript {
                 self.steps.extend(parts);
                 self.step_secs.extend(secs);
             }
-            Event::StageEnded { stage, time, memory, host, operations, course } => {
+            Event::StageEnded { stage, time, memory, host, attention, operations, course } => {
                 self.keep_course(course, None);
                 self.open_stage = None;
-                self.keep(StageRecord { time, memory, host, operations, ..StageRecord::new(stage) });
+                self.keep(StageRecord { time, memory, host, attention, operations, ..StageRecord::new(stage) });
             }
             Event::Finished { transfers } => self.verdict = Some(Verdict::Finished(transfers)),
             Event::OutOfMemory { stage, requested_bytes, memory, parts_at_failure: parts, course, message } => {

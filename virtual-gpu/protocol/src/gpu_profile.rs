@@ -1,5 +1,7 @@
 //! GPU profiles: what a kind of GPU has, each figure with where it comes from.
 
+use std::sync::LazyLock;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +117,9 @@ pub struct Efficiency {
     /// Fused attention by FlashAttention-3, a package that PyTorch has not: for programs of others. Where it is empty, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flash_attention_3: Option<Interval>,
+    /// Fused attention in 8 bits by our own kernel, of the peak in int8; where it is empty, a guess: the kernel was never run on a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sage_attention: Option<Interval>,
     /// Convolutions, of what the tiles compute that their kernels divide an output into.
     pub convolution: Interval,
     /// What computes each element by itself, and copies on the device.
@@ -183,6 +188,7 @@ impl Efficiency {
             WorkKind::Gemm => &self.gemm,
             WorkKind::Attention => &self.attention,
             WorkKind::CudnnAttention => self.cudnn_attention.as_ref().unwrap_or(&self.attention),
+            WorkKind::SageAttention => self.sage_attention.as_ref().unwrap_or(&UNTIMED_SAGE_ATTENTION),
             WorkKind::Convolution => &self.convolution,
             WorkKind::Pointwise => &self.pointwise,
             WorkKind::Reduction => &self.reduction,
@@ -190,6 +196,18 @@ impl Efficiency {
         })
     }
 }
+
+/// Of `sage_attention`.
+static UNTIMED_SAGE_ATTENTION: LazyLock<Interval> = LazyLock::new(|| {
+    Interval {
+    low: 0.15,
+    expected: 0.3,
+    high: 0.75,
+    source: "a guess, and wide: our kernel was never run. SageAttention's own reach 0.45 (H100) to 0.77 (RTX 5090) of the peak in int8, by the plots in its repository; ours has simpler \
+             loads, and on compute capability 9.0 no wgmma"
+        .into(),
+}
+});
 
 // What stands for a figure that a profile lacks. Only an H100 was measured: docs/measured.md.
 

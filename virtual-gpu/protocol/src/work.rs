@@ -14,6 +14,8 @@ pub enum WorkKind {
     Attention,
     /// Fused attention, by cuDNN.
     CudnnAttention,
+    /// Fused attention in 8 bits, by our own kernel. Products in fp16 count twice among its operations: they take as long as two in int8.
+    SageAttention,
     /// Convolutions.
     Convolution,
     /// Each element by itself.
@@ -26,8 +28,8 @@ pub enum WorkKind {
 
 impl WorkKind {
     /// Those that an observer tells of, from number 1 on. Number 0 is a kernel that says nothing of itself; a copy is seen without an observer.
-    pub const NUMBERED: [Self; 6] =
-        [Self::Gemm, Self::Attention, Self::Convolution, Self::Pointwise, Self::Reduction, Self::CudnnAttention];
+    pub const NUMBERED: [Self; 7] =
+        [Self::Gemm, Self::Attention, Self::Convolution, Self::Pointwise, Self::Reduction, Self::CudnnAttention, Self::SageAttention];
 
     /// By its number in the observer's interface.
     pub fn of(number: i32) -> Option<Self> {
@@ -43,7 +45,7 @@ impl WorkKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Gemm => "matrix product",
-            Self::Attention | Self::CudnnAttention => "attention",
+            Self::Attention | Self::CudnnAttention | Self::SageAttention => "attention",
             Self::Convolution => "convolution",
             Self::Pointwise => "pointwise",
             Self::Reduction => "reduction",
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn numbers_without_a_meaning_are_no_kind() {
         assert_eq!((WorkKind::of(1), WorkKind::of(6)), (Some(WorkKind::Gemm), Some(WorkKind::CudnnAttention)));
-        assert_eq!([0, 7, -1, i32::MIN].map(WorkKind::of), [None; 4]);
+        assert_eq!([0, 8, -1, i32::MIN].map(WorkKind::of), [None; 4]);
         assert_eq!([2, 7, -1].map(WorkType::of), [WorkType::Bf16, WorkType::Fp32, WorkType::Fp32]);
     }
 }

@@ -60,6 +60,7 @@ pub(super) mod tests {
                 gemm: share(),
                 attention: share(),
                 cudnn_attention: None,
+                sage_attention: None,
                 flash_attention_3: None,
                 convolution: share(),
                 pointwise: share(),

@@ -50,7 +50,7 @@ impl KernelWork {
         match self.kind {
             None => "kernel",
             Some(WorkKind::Gemm) => "gemm",
-            Some(WorkKind::Attention | WorkKind::CudnnAttention) => "attention",
+            Some(WorkKind::Attention | WorkKind::CudnnAttention | WorkKind::SageAttention) => "attention",
             Some(WorkKind::Convolution) => "convolution",
             Some(WorkKind::Pointwise) => "pointwise",
             Some(WorkKind::Reduction) => "reduction",

@@ -5,6 +5,7 @@ use super::flag::At;
 use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
+use crate::SAGE_HEAD_SIZE;
 use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
 use crate::{ImageInput, ModelSpec};
 
@@ -116,14 +117,25 @@ impl Config {
     }
 
     fn resolve_arithmetic(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
-        if self.attn_type == AttnType::Flash && self.dtype == Dtype::Fp32 {
+        let name = self.attn_type.name();
+        let channels = model.transformer.attention_head_dim;
+        if self.attn_type == AttnType::Sage && (channels > SAGE_HEAD_SIZE || channels % 8 != 0) {
             return Err(ConfigError::new(
-                "attn_type=flash has no fp32 kernel",
-                "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
+                format!(
+                    "attn_type=sage takes heads of 8 to {SAGE_HEAD_SIZE} channels, a multiple of 8, and those of {} have {channels}",
+                    self.model
+                ),
+                "use attn_type=sdpa",
             ));
         }
-        if self.attn_type == AttnType::MemEfficient && device == Device::Cpu {
-            return Err(ConfigError::new("attn_type=mem_efficient has no CPU kernel", "use attn_type=sdpa or math on the CPU"));
+        if matches!(self.attn_type, AttnType::MemEfficient | AttnType::Cudnn) && device == Device::Cpu {
+            return Err(ConfigError::new(format!("attn_type={name} has no CPU kernel"), "use attn_type=sdpa or math on the CPU"));
+        }
+        if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) && self.dtype == Dtype::Fp32 {
+            return Err(ConfigError::new(
+                format!("attn_type={name} has no fp32 kernel"),
+                "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
+            ));
         }
         if let Some(gpus) = self.cp_size.filter(|&gpus| gpus != 1) {
             let reason = format!("cp_size={gpus}: splitting a video over GPUs is not built yet");

@@ -37,8 +37,12 @@ words! { only
         Sdpa = "sdpa",
         /// Flash attention: no score matrix, 16-bit types only.
         Flash = "flash",
+        /// cuDNN's attention: no score matrix, 16-bit types only.
+        Cudnn = "cudnn",
         /// Memory-efficient attention: no score matrix, any type.
         MemEfficient = "mem_efficient",
+        /// Our own kernel in 8 bits: no score matrix, and near the result. It gives up some quality for time.
+        Sage = "sage",
         /// Plain matrix products: the whole score matrix exists at once.
         Math = "math",
     }

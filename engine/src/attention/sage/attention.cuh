@@ -1,0 +1,346 @@
+// Attention in 8 bits: softmax(q kᵀ / √D) v for 128 queries of a head, by four warps of 32 queries each.
+//
+// A tile of 64 keys and values at a time goes through shared memory, and no score matrix exists. Scores of int8 are summed exactly and scaled back to fp32; softmax is FlashAttention's
+// (arXiv:2307.08691): of each query the largest score and the sum so far, by which earlier results are scaled down as a larger one comes. Powers are of two:
+// log2(e) and 1 / √D are in the queries' scale. Tails: keys beyond the last have probability 0, and rows beyond the last query are computed of zeros and not written.
+
+#pragma once
+
+#include "elements.cuh"
+#include "quantise.cuh"
+#include "values.cuh"
+
+namespace sage {
+
+constexpr int QUERY_TILE = 128;
+// Queries of a warp: two fragments of 16.
+constexpr int WARP_QUERIES = QUERY_TILE / WARPS;
+constexpr int QUERY_FRAGMENTS = WARP_QUERIES / 16;
+// Fragments of 8 keys in a tile.
+constexpr int KEY_FRAGMENTS = KEY_TILE / 8;
+// A lane has two rows of each fragment of queries: 8 apart.
+constexpr int ROWS = 2 * QUERY_FRAGMENTS;
+
+struct Attention {
+  View queries;
+  View result;
+  // As `Keys` and `ValuesIn` leave them.
+  const u8* keys;
+  const float* key_scales;
+  const u8* values;
+  const float* value_scales;
+  s64 heads;
+  s64 query_tokens;
+  s64 key_tokens;
+  s64 channels;
+  s64 key_tiles;
+};
+
+// The bytes of a block's shared memory.
+template <int HEAD, typename Values>
+constexpr int SHARED_BYTES = (QUERY_TILE + KEY_TILE) * HEAD + HEAD * KEY_TILE * Values::BYTES;
+
+// Less than any score: two to the power of it is 0 beside every other.
+constexpr float NO_SCORE = -1e30f;
+
+// Where 16 bytes of a tile lie in shared memory, whose rows have 64 or 128 bytes: turned by the row, so that the same column of eight rows comes from all banks at once.
+template <int ROW_BYTES>
+SAGE_FN int place_in_tile(int row, int sixteenth) {
+  static_assert(ROW_BYTES == 64 || ROW_BYTES == 128, "a turn for each");
+  const int turn = ROW_BYTES == 128 ? row % 8 : row / 2 % 4;
+  return row * ROW_BYTES + (sixteenth ^ turn) * 16;
+}
+
+// Begins to copy `ROWS` rows, `stride` bytes apart, into a tile.
+template <int COUNT, int ROW_BYTES>
+SAGE_FN void copy_tile(u8* tile, const u8* from, s64 stride) {
+  constexpr int SIXTEENTHS = ROW_BYTES / 16;
+  EACH_OF_BLOCK(index, COUNT * SIXTEENTHS) {
+    const int row = index / SIXTEENTHS, sixteenth = index % SIXTEENTHS;
+    copy_ahead(tile + place_in_tile<ROW_BYTES>(row, sixteenth), from + row * stride + sixteenth * 16);
+  }
+  close_copies();
+}
+
+// The fragment of 16 rows by 32 bytes that begins there, as the first factor.
+template <int ROW_BYTES>
+SAGE_FN void load_first(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
+  PerLane<int, 1> places;
+  EACH_LANE(lane) {
+    places(lane) = place_in_tile<ROW_BYTES>(row + lane % 16, sixteenth + lane / 16);
+  }
+  load_matrices(to, tile, places);
+}
+
+// Two fragments of 8 rows by 32 bytes each, as second factors, of which rows are columns.
+template <int ROW_BYTES>
+SAGE_FN void load_second(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
+  PerLane<int, 1> places;
+  EACH_LANE(lane) {
+    places(lane) = place_in_tile<ROW_BYTES>(row + lane / 16 * 8 + lane % 8, sixteenth + lane / 8 % 2);
+  }
+  load_matrices(to, tile, places);
+}
+
+// A warp's 32 queries in int8 into its rows of the tile, and their scale.
+template <typename Element, int HEAD>
+SAGE_FN float quantise_queries(u8* tile, const Attention& given, s64 batch, s64 head, s64 first, int warp) {
+  constexpr int EIGHTS = HEAD / 8;
+  constexpr int ROUNDS = WARP_QUERIES * EIGHTS / LANES;
+  float eight[8];
+  PerLane<float, 1> largest;
+  fill(largest, 0.0f);
+  for (int round = 0; round < ROUNDS; ++round) {
+    EACH_LANE(lane) {
+      const int place = round * LANES + lane;
+      read_eight<Element>(eight, given.queries, batch, head, first + place / EIGHTS, given.query_tokens, place % EIGHTS * 8, given.channels);
+      for (const float x : eight) {
+        largest(lane) = larger(largest(lane), absolute(x));
+      }
+    }
+  }
+  largest_of_warp(largest);
+  const float scale = int8_scale(largest(0));
+  for (int round = 0; round < ROUNDS; ++round) {
+    EACH_LANE(lane) {
+      const int place = round * LANES + lane;
+      const int row = warp * WARP_QUERIES + place / EIGHTS, channel = place % EIGHTS * 8;
+      read_eight<Element>(eight, given.queries, batch, head, first + place / EIGHTS, given.query_tokens, channel, given.channels);
+      EightBytes packed;
+      pack_int8(packed.words, eight, scale);
+      *reinterpret_cast<EightBytes*>(tile + place_in_tile<HEAD>(row, channel / 16) + channel % 16) = packed;
+    }
+  }
+  return scale;
+}
+
+// What a warp has found of its queries so far.
+template <int HEAD>
+struct Found {
+  // The largest score of each row; of its probabilities the sum of those that the lane has seen.
+  PerLane<float, ROWS> largest;
+  PerLane<float, ROWS> total;
+  PerLane<float, 4> sums[QUERY_FRAGMENTS][HEAD / 8];
+
+  SAGE_FN Found() {
+    fill(largest, NO_SCORE);
+    fill(total, 0.0f);
+    for (auto& row : sums) {
+      for (auto& fragment : row) {
+        fill(fragment, 0.0f);
+      }
+    }
+  }
+};
+
+// Scores of a warp's queries and the keys of a tile, in whole numbers.
+template <int HEAD>
+SAGE_FN void score(PerLane<int, 4> (&scores)[QUERY_FRAGMENTS][KEY_FRAGMENTS], const u8* queries, const u8* keys, int warp) {
+#pragma unroll
+  for (int step = 0; step < HEAD / 32; ++step) {
+    PerLane<u32, 4> query[QUERY_FRAGMENTS];
+#pragma unroll
+    for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+      load_first<HEAD>(query[part], queries, warp * WARP_QUERIES + 16 * part, 2 * step);
+    }
+#pragma unroll
+    for (int pair = 0; pair < KEY_FRAGMENTS / 2; ++pair) {
+      PerLane<u32, 4> key;
+      load_second<HEAD>(key, keys, 16 * pair, 2 * step);
+#pragma unroll
+      for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+        multiply_int8(scores[part][2 * pair], query[part], key, 0);
+        multiply_int8(scores[part][2 * pair + 1], query[part], key, 2);
+      }
+    }
+  }
+}
+
+// Takes the scores of all but the first `keys` of a tile out.
+SAGE_FN void hide_beyond(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], int keys) {
+#pragma unroll
+  for (int fragment = 0; fragment < KEY_FRAGMENTS; ++fragment) {
+    EACH_LANE(lane) {
+#pragma unroll
+      for (int index = 0; index < 4; ++index) {
+        if (8 * fragment + 2 * (lane % 4) + index % 2 >= keys) {
+          scores[fragment](lane, index) = NO_SCORE;
+        }
+      }
+    }
+  }
+}
+
+// Probabilities of a row of a lane from its scores, as far as the largest score is known: the sums of the row are scaled down to it.
+template <int HEAD, typename Values>
+SAGE_FN void weigh(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], Found<HEAD>& found, int part, int row) {
+  const int number = 2 * part + row;
+  PerLane<float, 4> over;
+  EACH_LANE(lane) {
+    over(lane, 0) = scores[0](lane, 2 * row);
+#pragma unroll
+    for (int index = 1; index < 2 * KEY_FRAGMENTS; ++index) {
+      over(lane, 0) = larger(over(lane, 0), scores[index / 2](lane, 2 * row + index % 2));
+    }
+  }
+  over_row<false>(over, 0);
+  EACH_LANE(lane) {
+    const float largest = larger(found.largest(lane, number), over(lane, 0));
+    const float shrinks = power_of_two(found.largest(lane, number) - largest);
+    found.largest(lane, number) = largest;
+    float total = 0;
+#pragma unroll
+    for (int index = 0; index < 2 * KEY_FRAGMENTS; ++index) {
+      float& score = scores[index / 2](lane, 2 * row + index % 2);
+      score = power_of_two(score - largest + Values::SHIFT);
+      total += score;
+    }
+    found.total(lane, number) = found.total(lane, number) * shrinks + total;
+#pragma unroll
+    for (int channel = 0; channel < HEAD / 8; ++channel) {
+      found.sums[part][channel](lane, 2 * row) *= shrinks;
+      found.sums[part][channel](lane, 2 * row + 1) *= shrinks;
+    }
+  }
+}
+
+// Adds the values of a tile, each with its probability.
+template <int HEAD, typename Values, int PRODUCTS>
+SAGE_FN void add_values(Found<HEAD>& found, const PerLane<u32, 4> (&probabilities)[QUERY_FRAGMENTS][PRODUCTS], const u8* tile) {
+#pragma unroll
+  for (int pair = 0; pair < HEAD / 16; ++pair) {
+    typename Values::Tile sums[QUERY_FRAGMENTS];
+#pragma unroll
+    for (int product = 0; product < PRODUCTS; ++product) {
+      PerLane<u32, 4> values;
+      load_second<KEY_TILE * Values::BYTES>(values, tile, 16 * pair, 2 * product);
+#pragma unroll
+      for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+        sums[part].add(&found.sums[part][CHANNEL_FRAGMENTS * pair], probabilities[part][product], values);
+      }
+    }
+#pragma unroll
+    for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+      sums[part].close(&found.sums[part][CHANNEL_FRAGMENTS * pair]);
+    }
+  }
+}
+
+// The result of a warp's queries.
+template <typename Element, int HEAD, typename Values>
+SAGE_FN void write(Found<HEAD>& found, const Attention& given, s64 batch, s64 head, s64 first) {
+  const float* scales = given.value_scales + (batch * given.heads + head) * given.channels;
+#pragma unroll
+  for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      over_row<true>(found.total, 2 * part + row);
+      EACH_LANE(lane) {
+        const s64 query = first + 16 * part + 8 * row + lane / 4;
+        if (query < given.query_tokens) {
+          Element* to = given.result.row<Element>(batch, head, query);
+          const float share = 1 / found.total(lane, 2 * part + row);
+#pragma unroll
+          for (int fragment = 0; fragment < HEAD / 8; ++fragment) {
+            const int channel = 8 * fragment + 2 * (lane % 4);
+            if (channel < given.channels) {
+              Pair<Element> pair;
+#pragma unroll
+              for (int index = 0; index < 2; ++index) {
+                const float scale = Values::HAS_SCALES ? scales[channel + index] : 1.0f;
+                set(pair.values[index], found.sums[part][fragment](lane, 2 * row + index) * share * scale);
+              }
+              *reinterpret_cast<Pair<Element>*>(to + channel) = pair;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// The whole of it for one warp of a block. `shared` has `SHARED_BYTES` bytes, on a multiple of 128.
+template <typename Element, int HEAD, typename Values>
+SAGE_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s64 query_tile, int warp) {
+  constexpr int PRODUCTS = KEY_TILE / Values::KEYS;
+  constexpr int VALUE_ROW = KEY_TILE * Values::BYTES;
+  u8* const query_tile_bytes = shared;
+  u8* const key_tile_bytes = query_tile_bytes + QUERY_TILE * HEAD;
+  u8* const value_tile_bytes = key_tile_bytes + KEY_TILE * HEAD;
+
+  const s64 number = batch * given.heads + head;
+  const u8* const keys = given.keys + number * given.key_tiles * KEY_TILE * HEAD;
+  const float* const key_scales = given.key_scales + number * given.key_tiles;
+  const u8* const values = given.values + number * HEAD * given.key_tiles * VALUE_ROW;
+  const s64 value_stride = given.key_tiles * VALUE_ROW;
+
+  // 1. The first tiles are on their way while queries are rounded. A warp reads only the queries that it wrote, so no other need be waited for.
+  copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys, HEAD);
+  copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values, value_stride);
+  const s64 first = query_tile * QUERY_TILE + warp * WARP_QUERIES;
+  const float query_scale = quantise_queries<Element, HEAD>(query_tile_bytes, given, batch, head, first, warp);
+  // log2(e) / √D.
+  const float score_scale = query_scale * 1.4426950408889634f / sqrtf(static_cast<float>(given.channels));
+
+  Found<HEAD> found;
+  const int tiles = static_cast<int>(given.key_tiles);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const bool is_last = tile + 1 == tiles;
+    // 2. Scores. Then the next keys may come.
+    arrived<1>();
+    PerLane<int, 4> whole[QUERY_FRAGMENTS][KEY_FRAGMENTS];
+#pragma unroll
+    for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+#pragma unroll
+      for (int fragment = 0; fragment < KEY_FRAGMENTS; ++fragment) {
+        fill(whole[part][fragment], 0);
+      }
+    }
+    score<HEAD>(whole, query_tile_bytes, key_tile_bytes, warp);
+    all_here();
+    if (!is_last) {
+      copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys + static_cast<s64>(tile + 1) * KEY_TILE * HEAD, HEAD);
+    } else {
+      close_copies();
+    }
+
+    // 3. Probabilities.
+    const float scale = score_scale * key_scales[tile];
+    PerLane<u32, 4> probabilities[QUERY_FRAGMENTS][PRODUCTS];
+#pragma unroll
+    for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
+      PerLane<float, 4> scores[KEY_FRAGMENTS];
+#pragma unroll
+      for (int fragment = 0; fragment < KEY_FRAGMENTS; ++fragment) {
+        EACH_LANE(lane) {
+#pragma unroll
+          for (int index = 0; index < 4; ++index) {
+            scores[fragment](lane, index) = static_cast<float>(whole[part][fragment](lane, index)) * scale;
+          }
+        }
+      }
+      if (is_last) {
+        hide_beyond(scores, static_cast<int>(given.key_tokens - static_cast<s64>(tile) * KEY_TILE));
+      }
+      weigh<HEAD, Values>(scores, found, part, 0);
+      weigh<HEAD, Values>(scores, found, part, 1);
+#pragma unroll
+      for (int product = 0; product < PRODUCTS; ++product) {
+        Values::pack(probabilities[part][product], &scores[product * Values::KEYS / 8]);
+      }
+    }
+
+    // 4. Values, each with its probability. Then the next ones may come.
+    arrived<1>();
+    add_values<HEAD, Values, PRODUCTS>(found, probabilities, value_tile_bytes);
+    all_here();
+    if (!is_last) {
+      copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values + (tile + 1) * VALUE_ROW, value_stride);
+    } else {
+      close_copies();
+    }
+  }
+  write<Element, HEAD, Values>(found, given, batch, head, first);
+}
+
+} // namespace sage

@@ -1,0 +1,43 @@
+// What a warp of a block computes, by the block's place in its grid: the same for the GPU, which has the kernels of `sage.cu`, and for the CPU, which has loops.
+
+#pragma once
+
+#include "attention.cuh"
+
+namespace sage {
+
+// A block's place, and the warp in it. In all grids y counts heads and z videos.
+struct Place {
+  s64 x;
+  s64 y;
+  s64 z;
+  int warp;
+};
+
+// x counts tiles of keys, one a warp.
+template <typename Element, int HEAD>
+SAGE_FN void keys_of_warp(const Keys& given, const Place& place) {
+  const s64 tile = place.x * WARPS + place.warp;
+  if (tile < given.tiles) {
+    quantise_keys<Element, HEAD>(given, place.z, place.y, tile);
+  }
+}
+
+// x counts 32 tokens and, within them, eight channels, one a warp.
+template <typename Element, int HEAD, typename Values>
+SAGE_FN void values_of_warp(const ValuesIn& given, const Place& place) {
+  constexpr int EIGHTS = HEAD / 8;
+  const s64 number = place.x * WARPS + place.warp;
+  const s64 group = number / EIGHTS;
+  if (group * VALUE_TOKENS < given.tiles * KEY_TILE) {
+    quantise_values<Element, HEAD, Values>(given, place.z, place.y, group, static_cast<int>(number % EIGHTS) * 8);
+  }
+}
+
+// x counts tiles of queries, one a block.
+template <typename Element, int HEAD, typename Values>
+SAGE_FN void attention_of_warp(const Attention& given, const Place& place, u8* shared) {
+  attend<Element, HEAD, Values>(given, shared, place.z, place.y, place.x, place.warp);
+}
+
+} // namespace sage

@@ -1,0 +1,86 @@
+// The kernels on the CPU: every block of a grid, warp by warp. It is for tests and for small models; a core takes a second for what a GPU does in microseconds.
+
+#include "blocks.cuh"
+
+#include <cstdint>
+
+namespace {
+
+using namespace sage;
+
+struct Grid {
+  s64 x;
+  s64 y;
+  s64 z;
+};
+
+template <typename Body>
+void each_warp(const Grid& grid, const Body& body) {
+  for (s64 z = 0; z < grid.z; ++z) {
+    for (s64 y = 0; y < grid.y; ++y) {
+      for (s64 x = 0; x < grid.x; ++x) {
+        for (int warp = 0; warp < WARPS; ++warp) {
+          body(Place{x, y, z, warp});
+        }
+      }
+    }
+  }
+}
+
+// The kernels by their numbers in `engine/src/kernels/sage.rs`.
+template <typename Element, int HEAD, typename Values>
+int run_kernel(int kernel, const void* given, const Grid& grid) {
+  switch (kernel) {
+    case 0:
+      each_warp(grid, [&](const Place& place) { keys_of_warp<Element, HEAD>(*static_cast<const Keys*>(given), place); });
+      return 0;
+    case 1:
+      each_warp(grid, [&](const Place& place) { values_of_warp<Element, HEAD, Values>(*static_cast<const ValuesIn*>(given), place); });
+      return 0;
+    case 2: {
+      alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD, Values>];
+      each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Values>(*static_cast<const Attention*>(given), place, shared); });
+      return 0;
+    }
+    default:
+      return 1;
+  }
+}
+
+template <typename Element, int HEAD>
+int with_values(int values, int kernel, const void* given, const Grid& grid) {
+  switch (values) {
+    case 0:
+      return run_kernel<Element, HEAD, HalfValues>(kernel, given, grid);
+    case 1:
+      return run_kernel<Element, HEAD, Fp8Values>(kernel, given, grid);
+    case 2:
+      return run_kernel<Element, HEAD, Fp8ValuesInHalf>(kernel, given, grid);
+    default:
+      return 1;
+  }
+}
+
+template <typename Element>
+int with_head(int head, int values, int kernel, const void* given, const Grid& grid) {
+  return head == 64 ? with_values<Element, 64>(values, kernel, given, grid)
+      : head == 128 ? with_values<Element, 128>(values, kernel, given, grid)
+                    : 1;
+}
+
+} // namespace
+
+// `given` is what the kernel takes. 0, or 1 where there is no such kernel.
+extern "C" int lowmem_sage_on_cpu(int element, int head, int values, int kernel, const void* given, int64_t x, int64_t y, int64_t z) {
+  const Grid grid{x, y, z};
+  switch (element) {
+    case 0:
+      return with_head<float>(head, values, kernel, given, grid);
+    case 1:
+      return with_head<sage::Bf16>(head, values, kernel, given, grid);
+    case 2:
+      return with_head<sage::Fp16>(head, values, kernel, given, grid);
+    default:
+      return 1;
+  }
+}

@@ -1,0 +1,14 @@
+//! Kernels for the GPU that tch has no call for, as functions of tensors: cuDNN's attention, and our own, which are compiled on the machine when they are first
+//! needed.
+//!
+//! Every function that other files see is safe for every caller: it holds what it is given against what the kernel reads and writes.
+
+mod compiled;
+mod driver;
+mod image_cache;
+mod nvrtc;
+pub mod sage;
+
+pub(crate) use crate::cuda::cudnn_attention;
+pub use compiled::{CompiledKernels, compiled_everywhere};
+pub(crate) use driver::capability;

@@ -1,0 +1,371 @@
+//! The kernels of attention in 8 bits (`engine/src/attention/sage`), as functions of tensors: on a GPU launched, on the CPU run warp by warp from the same source.
+#![expect(unsafe_code, reason = "kernels read and write memory by address: what they are given is held against what they do")]
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::{Mutex, PoisonError};
+
+use engine_protocol::{SageValues, WorkKind, WorkType};
+use tch::{Device, Kind, Tensor};
+
+use super::driver::{self, Function};
+use super::image_cache;
+use super::nvrtc::Source;
+use crate::cuda::{OwnKernel, launch_observed};
+use crate::error::{Error, Result};
+
+/// Keys of a tile.
+pub const KEY_TILE: i64 = 64;
+/// Queries of a tile.
+pub const QUERY_TILE: i64 = 128;
+/// Warps of a block, and their lanes.
+const WARPS: i64 = 4;
+const LANES: i64 = 32;
+
+/// The kernels' source.
+pub(super) const SOURCE: &Source = &[
+    ("sage.cu", include_str!("../attention/sage/sage.cu")),
+    ("blocks.cuh", include_str!("../attention/sage/blocks.cuh")),
+    ("attention.cuh", include_str!("../attention/sage/attention.cuh")),
+    ("quantise.cuh", include_str!("../attention/sage/quantise.cuh")),
+    ("values.cuh", include_str!("../attention/sage/values.cuh")),
+    ("elements.cuh", include_str!("../attention/sage/elements.cuh")),
+    ("warp.cuh", include_str!("../attention/sage/warp.cuh")),
+];
+
+/// The kernels by the numbers of `on_cpu.cpp`.
+pub(super) const NAMES: [&str; 3] = ["sage_keys", "sage_values", "sage_attention"];
+const KEYS: usize = 0;
+const VALUES: usize = 1;
+const ATTENTION: usize = 2;
+
+unsafe extern "C" {
+    fn lowmem_sage_on_cpu(element: c_int, head: c_int, values: c_int, kernel: c_int, given: *const c_void, x: i64, y: i64, z: i64)
+    -> c_int;
+}
+
+/// What kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The type of queries, keys, values and the result.
+    element: Element,
+    /// Channels of a head, padded.
+    head: i64,
+    /// How values are kept.
+    values: SageValues,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Element {
+    Fp32,
+    Bf16,
+    Fp16,
+}
+
+impl Element {
+    pub(super) const ALL: [Self; 3] = [Self::Fp32, Self::Bf16, Self::Fp16];
+
+    fn of(kind: Kind) -> Result<Self> {
+        match kind {
+            Kind::Float => Ok(Self::Fp32),
+            Kind::BFloat16 => Ok(Self::Bf16),
+            Kind::Half => Ok(Self::Fp16),
+            other => Err(Error::Input(format!("attn_type=sage takes fp32, bf16 and fp16, and not {other:?}"))),
+        }
+    }
+
+    pub(super) fn cpp(self) -> &'static str {
+        match self {
+            Self::Fp32 => "float",
+            Self::Bf16 => "sage::Bf16",
+            Self::Fp16 => "sage::Fp16",
+        }
+    }
+}
+
+impl Variant {
+    /// For heads of so many channels, of that type.
+    ///
+    /// # Errors
+    /// There is no kernel for them.
+    pub fn new(kind: Kind, channels: i64, values: SageValues) -> Result<Self> {
+        if !(8..=engine_protocol::SAGE_HEAD_SIZE).contains(&channels) || channels % 8 != 0 {
+            return Err(Error::Input(format!(
+                "attn_type=sage takes heads of 8 to 128 channels, a multiple of 8, and not {channels}: use attn_type=sdpa"
+            )));
+        }
+        Ok(Self::padded(Element::of(kind)?, if channels <= 64 { 64 } else { 128 }, values))
+    }
+
+    pub(super) fn padded(element: Element, head: i64, values: SageValues) -> Self {
+        Self { element, head, values }
+    }
+
+    /// Channels of a head as they are packed.
+    pub fn head(self) -> i64 {
+        self.head
+    }
+
+    /// Options of the compiler, for that compute capability.
+    pub(super) fn options(self, (major, minor): (u32, u32)) -> Vec<String> {
+        let values = match self.values {
+            SageValues::Fp16 => "HalfValues",
+            SageValues::Fp8 => "Fp8Values",
+            SageValues::Fp8InHalf => "Fp8ValuesInHalf",
+        };
+        vec![
+            format!("--gpu-architecture=sm_{major}{minor}"),
+            "--std=c++17".into(),
+            format!("-DSAGE_ELEMENT={}", self.element.cpp()),
+            format!("-DSAGE_HEAD={}", self.head),
+            format!("-DSAGE_VALUES=sage::{values}"),
+        ]
+    }
+
+    /// The kernel, compiled and loaded when it is first asked for.
+    fn function(self, kernel: usize) -> Result<Function> {
+        static LOADED: Mutex<Option<HashMap<Variant, [Function; 3]>>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.get_or_insert_default();
+        if let Some(functions) = loaded.get(&self) {
+            return Ok(functions[kernel]);
+        }
+        let image = image_cache::image("sage", SOURCE, &self.options(driver::capability()?))?;
+        // SAFETY: the image is what NVRTC made, whole.
+        let functions = unsafe { driver::load(&image, NAMES) }?;
+        loaded.insert(self, functions);
+        Ok(functions[kernel])
+    }
+
+    /// Runs a kernel.
+    ///
+    /// # Safety
+    /// `given` is the kernel's own parameter, and what it points to has the sizes that it says, on `device`.
+    unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
+        if device == Device::Cpu {
+            let [x, y, z] = blocks;
+            let (element, values) = (self.element as c_int, self.values as c_int);
+            // SAFETY: as the caller says.
+            let answer = unsafe {
+                lowmem_sage_on_cpu(element, self.head as c_int, values, kernel as c_int, std::ptr::from_ref(given).cast(), x, y, z)
+            };
+            assert_eq!(answer, 0, "there is such a kernel");
+            return Ok(());
+        }
+        let function = self.function(kernel)?;
+        let grid = blocks
+            .map(|count| u32::try_from(count).map_err(|_| Error::Input("attn_type=sage: the video is too long for its kernel".into())));
+        let [x, y, z] = grid;
+        let grid = [x?, y?, z?];
+        // SAFETY: as the caller says. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
+        launch_observed(work, || unsafe { driver::launch(function, grid, (WARPS * LANES) as u32, given) })
+    }
+}
+
+/// A tensor `[batch, heads, tokens, channels]`: `View` of `elements.cuh`.
+#[repr(C)]
+struct View {
+    data: *mut c_void,
+    strides: [i64; 3],
+}
+
+impl View {
+    fn of(tensor: &Tensor) -> Self {
+        let strides = tensor.stride();
+        assert!(can_be_read(tensor), "channels lie side by side, from multiples of 16 bytes on");
+        Self { data: tensor.data_ptr(), strides: [strides[0], strides[1], strides[2]] }
+    }
+}
+
+/// Whether kernels can read the tensor as it lies.
+pub fn can_be_read(tensor: &Tensor) -> bool {
+    let (strides, bytes) = (tensor.stride(), tensor.kind().elt_size_in_bytes() as i64);
+    let [batch, head, token, 1] = strides[..] else { return false };
+    [batch, head, token].iter().all(|stride| stride * bytes % 16 == 0) && (tensor.data_ptr() as usize).is_multiple_of(16)
+}
+
+/// `Keys` of `quantise.cuh`.
+#[repr(C)]
+struct GivenKeys {
+    keys: View,
+    means: *const c_void,
+    packed: *mut c_void,
+    scales: *mut c_void,
+    sizes: Sizes,
+}
+
+/// `ValuesIn` of `quantise.cuh`.
+#[repr(C)]
+struct GivenValues {
+    values: View,
+    packed: *mut c_void,
+    scales: *const c_void,
+    sizes: Sizes,
+}
+
+/// How both end.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sizes {
+    heads: i64,
+    tokens: i64,
+    channels: i64,
+    tiles: i64,
+}
+
+/// `Attention` of `attention.cuh`.
+#[repr(C)]
+struct GivenAttention {
+    queries: View,
+    result: View,
+    keys: *const c_void,
+    key_scales: *const c_void,
+    values: *const c_void,
+    value_scales: *const c_void,
+    heads: i64,
+    query_tokens: i64,
+    key_tokens: i64,
+    channels: i64,
+    key_tiles: i64,
+}
+
+/// Tiles of so many keys.
+pub fn key_tiles(tokens: i64) -> i64 {
+    (tokens + KEY_TILE - 1) / KEY_TILE
+}
+
+fn shape(tensor: &Tensor) -> [i64; 4] {
+    <[i64; 4]>::try_from(tensor.size()).expect("[batch, heads, tokens, channels]")
+}
+
+/// That a tensor is as a kernel takes it for: whole, on the device, of that type and size.
+fn check(tensor: &Tensor, like: &Tensor, kind: Kind, size: &[i64]) {
+    assert!(tensor.device() == like.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
+    assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
+}
+
+fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
+    let bytes = tensors.iter().map(|tensor| tensor.numel() as f64 * tensor.kind().elt_size_in_bytes() as f64).sum();
+    OwnKernel { name, kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes }
+}
+
+/// Keys minus `means` in int8, and the scale of each tile.
+///
+/// # Shapes
+/// `keys` is `[B, heads, L, D]`, `means` `[B, heads, 1, D]` in fp32, `packed` `[B, heads, tiles, 64, head]` bytes, `scales` `[B, heads, tiles]` in fp32.
+///
+/// # Errors
+/// The compiler's and the driver's.
+pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
+    let [batch, heads, tokens, channels] = shape(keys);
+    let tiles = key_tiles(tokens);
+    assert!(Element::of(keys.kind())? == variant.element && channels <= variant.head, "the variant is for these keys");
+    check(means, keys, Kind::Float, &[batch, heads, 1, channels]);
+    check(packed, keys, Kind::Uint8, &[batch, heads, tiles, KEY_TILE, variant.head]);
+    check(scales, keys, Kind::Float, &[batch, heads, tiles]);
+    let given = GivenKeys {
+        keys: View::of(keys),
+        means: means.data_ptr(),
+        packed: packed.data_ptr(),
+        scales: scales.data_ptr(),
+        sizes: Sizes { heads, tokens, channels, tiles },
+    };
+    let blocks = [(tiles + WARPS - 1) / WARPS, heads, batch];
+    // Keys are read twice; the second time they are in the cache.
+    let work = work(c"lowmem::sage_keys", &[keys, packed]);
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+    unsafe { variant.run(keys.device(), KEYS, &work, blocks, &given) }
+}
+
+/// Values, a channel's tokens side by side: in fp16, or over their channel's scale in FP8.
+///
+/// # Shapes
+/// `values` is `[B, heads, L, D]`, `packed` `[B, heads, head, 64 · tiles]` numbers of one or two bytes, in bytes; `scales` `[B, heads, 1, D]` in fp32.
+///
+/// # Errors
+/// The compiler's and the driver's.
+pub fn pack_values(variant: Variant, values: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
+    let [batch, heads, tokens, channels] = shape(values);
+    let tiles = key_tiles(tokens);
+    assert!(Element::of(values.kind())? == variant.element && channels <= variant.head, "the variant is for these values");
+    check(packed, values, Kind::Uint8, &[batch, heads, variant.head, tiles * KEY_TILE * variant.values.bytes()]);
+    check(scales, values, Kind::Float, &[batch, heads, 1, channels]);
+    let given = GivenValues {
+        values: View::of(values),
+        packed: packed.data_ptr(),
+        scales: scales.data_ptr(),
+        sizes: Sizes { heads, tokens, channels, tiles },
+    };
+    // A warp takes eight channels of 32 tokens.
+    let blocks = [tiles * (KEY_TILE / LANES) * (variant.head / 8) / WARPS, heads, batch];
+    let work = work(c"lowmem::sage_values", &[values, packed]);
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+    unsafe { variant.run(values.device(), VALUES, &work, blocks, &given) }
+}
+
+/// Keys and values as [`quantise_keys`] and [`pack_values`] leave them.
+#[derive(Debug)]
+pub struct Packed {
+    /// Keys in int8.
+    pub keys: Tensor,
+    /// A scale for each tile of them.
+    pub key_scales: Tensor,
+    /// Values.
+    pub values: Tensor,
+    /// A scale for each channel of them.
+    pub value_scales: Tensor,
+    /// How many there are.
+    pub tokens: i64,
+}
+
+/// Attention of `queries` over them, into `result`.
+///
+/// # Shapes
+/// Both are `[B, heads, L, D]`.
+///
+/// # Errors
+/// The compiler's and the driver's.
+pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, result: &Tensor) -> Result<()> {
+    let [batch, heads, query_tokens, channels] = shape(queries);
+    let key_tiles = key_tiles(packed.tokens);
+    assert!(Element::of(queries.kind())? == variant.element && channels <= variant.head, "the variant is for these queries");
+    assert!(
+        result.size() == queries.size() && result.kind() == queries.kind() && result.device() == queries.device(),
+        "a place for the result"
+    );
+    check(&packed.keys, queries, Kind::Uint8, &[batch, heads, key_tiles, KEY_TILE, variant.head]);
+    check(&packed.key_scales, queries, Kind::Float, &[batch, heads, key_tiles]);
+    check(&packed.values, queries, Kind::Uint8, &[batch, heads, variant.head, key_tiles * KEY_TILE * variant.values.bytes()]);
+    check(&packed.value_scales, queries, Kind::Float, &[batch, heads, 1, channels]);
+    if query_tokens == 0 || packed.tokens == 0 {
+        return Err(Error::Input("attn_type=sage: there is nothing to attend to".into()));
+    }
+    let given = GivenAttention {
+        queries: View::of(queries),
+        result: View::of(result),
+        keys: packed.keys.data_ptr(),
+        key_scales: packed.key_scales.data_ptr(),
+        values: packed.values.data_ptr(),
+        value_scales: packed.value_scales.data_ptr(),
+        heads,
+        query_tokens,
+        key_tokens: packed.tokens,
+        channels,
+        key_tiles,
+    };
+    let blocks = [(query_tokens + QUERY_TILE - 1) / QUERY_TILE, heads, batch];
+    let work = OwnKernel {
+        kind: WorkKind::SageAttention,
+        dtype: WorkType::Int8,
+        operations: operations(variant.values, (batch * heads) as f64, [query_tokens, packed.tokens], channels),
+        ..work(c"lowmem::sage_attention", &[queries, result, &packed.keys, &packed.values])
+    };
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+    unsafe { variant.run(queries.device(), ATTENTION, &work, blocks, &given) }
+}
+
+/// Multiplications and additions of attention, in those of int8: products in fp16 take twice as long.
+pub fn operations(values: SageValues, rows: f64, [queries, keys]: [i64; 2], channels: i64) -> f64 {
+    let product = 2.0 * rows * queries as f64 * keys as f64 * channels as f64;
+    product * (1 + values.bytes()) as f64
+}
