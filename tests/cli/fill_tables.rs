@@ -8,7 +8,7 @@ use crate::command::{ANSWERS, Place, lowmem, stderr, stdout};
 const PAGE: &str = "# Page\r\n\r\n## Level 1: tiles\r\n\r\n**VRAM**: Memory reduction expected  \r\n**Speed**: Performance testing in progress\r\n\r\n## Memory Comparison\r\n\r\n\
                     | Level | VRAM (tiny) | Speed |\r\n|--|:-:|--|\r\n| 0 | To be tested | 1.0x |\r\n| 2 | To be tested |To be tested|\r\n\r\n```\r\nVRAM: To be tested\r\n```\r\n\r\n\
                     ### By VRAM Size\r\n\r\n| VRAM | Recommended Level | Max Resolution |\r\n|---|---|---|\r\n| 24GB | Level 0 | To be tested |\r\n| 7GB | Level 3 | To be tested |\r\n\r\n\
-                    ### Low Memory + SageAttention\r\n\r\n**VRAM**: Performance testing in progress";
+                    ### Low Memory + Context Parallelism\r\n\r\n**VRAM**: Performance testing in progress";
 
 fn swept() -> Place {
     let place = Place::new();
@@ -41,9 +41,11 @@ fn open_places_are_filled_and_nothing_else_is_touched() {
         assert!(filled.contains(expected), "{expected}\n{filled}");
     }
     assert!(!filled.replace("\r\n", "").contains('\n'), "ends of line stay");
-    for open in
-        ["7 GB, largest resolution:\n    lowmem sweep hardware --gpu 7GB model=wan-tiny", "(SageAttention is not built yet):\n", "speed:\n"]
-    {
+    for open in [
+        "7 GB, largest resolution:\n    lowmem sweep hardware --gpu 7GB model=wan-tiny",
+        "(splitting a video over GPUs is not built yet):\n",
+        "speed:\n",
+    ] {
         assert!(said.contains(open), "{said}");
     }
     fill();

@@ -18,7 +18,7 @@ use crate::run::Run;
 
 /// What is combined with a level, by the words of its heading: the flag that a run of it has, and why there is none, where there can be none yet.
 const COMBINATIONS: [(&[&str], &str, &str, &str); 3] = [
-    (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage", "SageAttention is not built yet"),
+    (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage", ""),
     (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache", ""),
     (&["parallelism", "parallel", "cp"], "cp_size=", "cp_size=2", "splitting a video over GPUs is not built yet"),
 ];
