@@ -14,6 +14,10 @@ pub fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>)
         Some(files) => words.extend(files.options()),
         None => words.extend(["--model".into(), config.model.clone()]),
     }
+    // A run that measured had none.
+    if config.image.is_none() && model.is_some_and(|model| config.has_image(model)) {
+        words.extend(["--image", "picture.png"].map(Into::into));
+    }
     words.extend(["--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into));
     let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
     let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);

@@ -61,7 +61,11 @@ impl Film for Stills {
         [self.frames, self.first.size()[1], self.first.size()[2]]
     }
 
-    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Tensor> {
+    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Option<Tensor>> {
+        let last = self.last.as_ref().filter(|_| frames.end == self.frames);
+        if frames.start > 0 && last.is_none() {
+            return Ok(None);
+        }
         let part = Tensor::f_zeros([1, 3, frames.len(), rows.len(), columns.len()], (Kind::Float, Device::Cpu))?;
         let put = |picture: &Tensor, frame: i64| -> Result<()> {
             let picture = picture.f_narrow(1, rows.start, rows.len())?.f_narrow(2, columns.start, columns.len())?;
@@ -71,10 +75,10 @@ impl Film for Stills {
         if frames.start == 0 {
             put(&self.first, 0)?;
         }
-        if let (Some(last), true) = (&self.last, frames.end == self.frames) {
+        if let Some(last) = last {
             put(last, self.frames - 1)?;
         }
-        Ok(part)
+        Ok(Some(part))
     }
 }
 

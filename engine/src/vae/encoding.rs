@@ -15,14 +15,14 @@ pub trait Film {
     /// Frames, height and width.
     fn sides(&self) -> [i64; 3];
 
-    /// A part of it on the host: some frames of it, of each those rows and columns.
+    /// A part of it on the host: some frames of it, of each those rows and columns. Nothing where all of that is grey, which is zero.
     ///
     /// # Shapes
     /// `[1, 3, frames, rows, columns]`, between -1 and 1, in any floating-point type.
     ///
     /// # Errors
     /// libtorch's.
-    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Tensor>;
+    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Option<Tensor>>;
 }
 
 /// A video that lies in memory: `[1, 3, frames, height, width]`.
@@ -32,11 +32,11 @@ impl Film for Tensor {
         [2, 3, 4].map(|side| sides.get(side).copied().unwrap_or(0))
     }
 
-    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Tensor> {
+    fn part(&self, frames: Span, rows: Span, columns: Span) -> Result<Option<Tensor>> {
         let narrowed = [(2, frames), (3, rows), (4, columns)]
             .into_iter()
             .try_fold(self.shallow_clone(), |part, (side, span)| part.f_narrow(side, span.start, span.len()));
-        Ok(narrowed?)
+        Ok(Some(narrowed?))
     }
 }
 
@@ -81,11 +81,16 @@ pub fn encode_video(
                     cache.expect_last();
                 }
                 let frames = Span { start: encoder.frames_of(span.start), end: encoder.frames_of(span.end) };
-                let part = video.part(frames, rows, columns)?.f_to_kind(like.kind())?;
-                if part.device() != like.device() {
-                    traffic.h2d_bytes += bytes_of(&part);
-                }
-                let part = part.f_to_device(like.device())?;
+                let part = match video.part(frames, rows, columns)? {
+                    Some(part) => {
+                        let part = part.f_to_kind(like.kind())?;
+                        if part.device() != like.device() {
+                            traffic.h2d_bytes += bytes_of(&part);
+                        }
+                        part.f_to_device(like.device())?
+                    }
+                    None => Tensor::f_zeros([1, super::COLOURS, frames.len(), rows.len(), columns.len()], (like.kind(), like.device()))?,
+                };
                 let encoded = encoder.encode_chunk(w, &part, &mut cache)?;
                 let _ = place.f_narrow(2, span.start, span.len())?.f_addcmul_(&encoded.f_to_kind(Kind::Float)?, &weight)?;
                 done += 1;
