@@ -14,14 +14,15 @@ pub fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>)
         Some(files) => words.extend(files.options()),
         None => words.extend(["--model".into(), config.model.clone()]),
     }
-    // A run that measured had none.
-    if config.image.is_none() && model.is_some_and(|model| config.has_image(model)) {
-        words.extend(["--image", "picture.png"].map(Into::into));
+    // A run that measured may have had none.
+    if model.is_some_and(|model| config.has_image(model)) {
+        words.extend(["--image".into(), config.image.clone().unwrap_or_else(|| "picture.png".into())]);
+        words.extend(config.last_image.iter().flat_map(|path| ["--last-image".to_owned(), path.clone()]));
     }
     words.extend(["--prompt", &config.prompt, "--output", "video.mp4"].map(Into::into));
     let fewest = model.map(|model| config.fewest_settings(device, model)).unwrap_or_default();
     let is_said = |key: &str| SAID.contains(&key) || fewest.iter().any(|(flag, _)| flag.key == key);
-    let settings = settings(config).into_iter().filter(|(key, _)| *key != "model" && is_said(key));
+    let settings = settings(config).into_iter().filter(|(key, _)| !["model", "image", "last_image"].contains(key) && is_said(key));
     words.extend(settings.map(|(key, value)| setting_text(key, &value)));
     shell_line(words)
 }
@@ -38,6 +39,21 @@ pub fn shell_line(words: impl IntoIterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
+    use engine_protocol::ImageInput;
+
+    #[test]
+    fn a_model_that_needs_a_picture_is_given_one() {
+        let config = samples::ok("a", 3, 4).config;
+        let plain = samples::run(Vec::new()).manifest.models.remove(0);
+        let pictured = ModelSpec { image: Some(ImageInput::Channels), ..plain.clone() };
+        let line = |config: &Config, model| generate_line(config, Device::Virtual, Some(model));
+        assert!(!line(&config, &plain).contains("--image"));
+        assert!(line(&config, &pictured).contains(" --image picture.png --prompt"));
+        let named = Config { image: Some("cat.png".into()), ..config };
+        let line = line(&named, &pictured);
+        assert!(line.contains(" --image cat.png --prompt") && line.matches("cat.png").count() == 1, "{line}");
+    }
 
     #[test]
     fn a_shell_line_keeps_its_words() {

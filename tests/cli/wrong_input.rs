@@ -46,7 +46,7 @@ fn a_misspelt_key_is_named_with_its_place_and_the_nearest_one() {
 #[test]
 fn an_unknown_model_lists_the_known_ones() {
     let said = definition_refused("model: wan2.1-t2v-15b\n");
-    assert_says(&said, &["unknown model `wan2.1-t2v-15b`", "did you mean `wan2.1-t2v-14b`?", "known models: wan-tiny, "]);
+    assert_says(&said, &["unknown model `wan2.1-t2v-15b`", "did you mean `wan2.1-t2v-14b`?", "known models: wan-tiny"]);
     let said = definition_refused("frames: 81\n");
     assert_says(&said, &["s.yaml: no model is given"]);
 }

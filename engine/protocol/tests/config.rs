@@ -66,7 +66,7 @@ fn a_sampler_is_named_on_the_command_line_and_in_yaml(#[case] name: &str, #[case
 #[test]
 fn an_unknown_sampler_is_refused_with_those_that_there_are() {
     let message = settings(&["sampler=heun"]).expect_err("no such sampler").to_string();
-    assert_eq!(message, "sampler=heun: there is no such value: use unipc, euler or dpmpp");
+    assert_eq!(message, "sampler=heun: there is no such value: use unipc, euler, dpmpp or lcm");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("flexcache=pab", "flexcache=pab: there is no such value: use none, teacache, magcache")]
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
-#[case("sigmas=1, 0.5", "sigmas are for sampler=euler: set sampler=euler")]
+#[case("sigmas=1, 0.5", "sigmas are for sampler=euler and sampler=lcm: set one of them")]
 #[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient, sage or math")]
 #[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
 #[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]

@@ -1,6 +1,6 @@
 //! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
 
-use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use engine_protocol::{Config, Device, ImageInput, ModelSpec, RunRecord, gib};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +18,8 @@ use crate::worker::Launcher;
 
 /// The smaller of the sizes that people make videos in.
 const SMALLER: &str = "832x480";
+/// A video that takes less is not worth a smaller size.
+const LONG_SECS: f64 = 1800.0;
 
 /// What is known of a model here.
 struct Advice<'a> {
@@ -74,23 +76,26 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
     Testbed::planned(Wanted { gpu: Some(&gpu), ram: ram.as_deref(), ..wanted.wanted() })
 }
 
+/// What is known of each of `models`: at its own size, and at the smaller one where that may be wanted.
 fn advice<'a>(quick: &Quick<'_>, models: Vec<&'a ModelSpec>) -> Result<Vec<Advice<'a>>, Error> {
-    let is_larger = |model: &ModelSpec| {
-        let [width, height] = model.sampling.resolution;
-        u64::from(width) * u64::from(height) > 832 * 480
-    };
-    let sizes = |model: &ModelSpec| {
-        let usual = vec![("model".to_owned(), json!(model.name))];
-        let smaller = is_larger(model).then(|| [&usual[..], &[("resolution".to_owned(), json!(SMALLER))]].concat());
-        [Some(usual), smaller].into_iter().flatten()
-    };
-    let asked: Vec<_> = models.iter().flat_map(|model| sizes(model)).collect();
-    let mut answers = quick.answers(&asked)?.into_iter();
-    let of = |model| {
-        let usual = answers.next().unwrap_or_default();
-        Advice { model, usual, smaller: if is_larger(model) { answers.next() } else { None } }
-    };
-    Ok(models.into_iter().map(of).collect())
+    let usual_size = |model: &ModelSpec| vec![("model".to_owned(), json!(model.name))];
+    let usual = quick.answers(&models.iter().map(|model| usual_size(model)).collect::<Vec<_>>())?;
+    let is_alone = models.len() == 1;
+    let is_wanted: Vec<bool> = models.iter().zip(&usual).map(|(model, usual)| may_want_smaller(model, usual, is_alone)).collect();
+    let wanted = models.iter().zip(&is_wanted).filter(|&(_, &is_wanted)| is_wanted);
+    let smaller: Vec<_> = wanted.map(|(model, _)| [usual_size(model), vec![("resolution".to_owned(), json!(SMALLER))]].concat()).collect();
+    let mut smaller = if smaller.is_empty() { Vec::new() } else { quick.answers(&smaller)? }.into_iter();
+    let all = models.into_iter().zip(usual).zip(is_wanted);
+    Ok(all.map(|((model, usual), is_wanted)| Advice { model, usual, smaller: if is_wanted { smaller.next() } else { None } }).collect())
+}
+
+/// Whether somebody may want videos of the smaller size, as the model's own does not fit or takes long. Among others, a model that takes a picture is as the one for text of its shapes.
+fn may_want_smaller(model: &ModelSpec, usual: &QuickAnswer, is_alone: bool) -> bool {
+    let [width, height] = model.sampling.resolution;
+    let is_larger = u64::from(width) * u64::from(height) > 832 * 480;
+    let is_quick = usual.record.as_ref().and_then(RunRecord::total_secs).is_some_and(|secs| secs.expected < LONG_SECS);
+    let is_told_of = !is_alone && usual.record.is_some() && model.image == Some(ImageInput::Channels);
+    is_larger && !is_quick && !is_told_of
 }
 
 fn print(advice: &Advice<'_>, testbed: &Testbed) {
