@@ -100,6 +100,9 @@ mod tests {
     #[test]
     fn an_unknown_model_names_the_known_ones() {
         let error = Models::load().expect("models").get("wan2.1-14b").expect_err("unknown").to_string();
-        assert!(error.contains("unknown model `wan2.1-14b`: did you mean `wan2.1-t2v-14b`? known models: wan-tiny-i2v, wan-tiny, "), "{error}");
+        assert!(
+            error.contains("unknown model `wan2.1-14b`: did you mean `wan2.1-t2v-14b`? known models: wan-tiny-i2v, wan-tiny, "),
+            "{error}"
+        );
     }
 }

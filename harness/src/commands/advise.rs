@@ -1,6 +1,7 @@
 //! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
 
-use engine_protocol::{Config, Device, ImageInput, ModelSpec, RunRecord, gib};
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -79,7 +80,9 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
 /// What is known of each of `models`: at its own size, and at the smaller one where that may be wanted.
 fn advice<'a>(quick: &Quick<'_>, models: Vec<&'a ModelSpec>) -> Result<Vec<Advice<'a>>, Error> {
     let usual_size = |model: &ModelSpec| vec![("model".to_owned(), json!(model.name))];
-    let usual = quick.answers(&models.iter().map(|model| usual_size(model)).collect::<Vec<_>>())?;
+    // Each model is planned beside others' runs.
+    let of_one = |model: &&ModelSpec| Ok(quick.answers(&[usual_size(model)])?.pop().unwrap_or_default());
+    let usual = models.par_iter().map(of_one).collect::<Result<Vec<_>, Error>>()?;
     let is_alone = models.len() == 1;
     let is_wanted: Vec<bool> = models.iter().zip(&usual).map(|(model, usual)| may_want_smaller(model, usual, is_alone)).collect();
     let wanted = models.iter().zip(&is_wanted).filter(|&(_, &is_wanted)| is_wanted);
@@ -89,13 +92,19 @@ fn advice<'a>(quick: &Quick<'_>, models: Vec<&'a ModelSpec>) -> Result<Vec<Advic
     Ok(all.map(|((model, usual), is_wanted)| Advice { model, usual, smaller: if is_wanted { smaller.next() } else { None } }).collect())
 }
 
-/// Whether somebody may want videos of the smaller size, as the model's own does not fit or takes long. Among others, a model that takes a picture is as the one for text of its shapes.
+/// Whether it is tried how videos of the smaller size run, since the model's own does not fit, or takes long. Of several models the second is left to `--model`: an answer is to come at once.
 fn may_want_smaller(model: &ModelSpec, usual: &QuickAnswer, is_alone: bool) -> bool {
+    is_larger(model) && (usual.record.is_none() || is_alone && takes_long(usual))
+}
+
+/// Whether the model's own size is larger than the smaller one.
+fn is_larger(model: &ModelSpec) -> bool {
     let [width, height] = model.sampling.resolution;
-    let is_larger = u64::from(width) * u64::from(height) > 832 * 480;
-    let is_quick = usual.record.as_ref().and_then(RunRecord::total_secs).is_some_and(|secs| secs.expected < LONG_SECS);
-    let is_told_of = !is_alone && usual.record.is_some() && model.image == Some(ImageInput::Channels);
-    is_larger && !is_quick && !is_told_of
+    u64::from(width) * u64::from(height) > 832 * 480
+}
+
+fn takes_long(usual: &QuickAnswer) -> bool {
+    usual.record.as_ref().and_then(RunRecord::total_secs).is_none_or(|secs| secs.expected >= LONG_SECS)
 }
 
 fn print(advice: &Advice<'_>, testbed: &Testbed) {
@@ -109,6 +118,8 @@ fn print(advice: &Advice<'_>, testbed: &Testbed) {
             if let Some(small) = small {
                 let time = small.total_secs().map(|secs| format!(", {}", reports::rough_time(secs.expected))).unwrap_or_default();
                 say!("  Faster   resolution={SMALLER}: {} GiB{time}", reports::in_gib(small.peak_device_bytes()));
+            } else if advice.smaller.is_none() && is_larger(model) && takes_long(&advice.usual) {
+                say!("  Faster   resolution={SMALLER}: lowmem advise --model {} says by how much", model.name);
             }
             let least = advice.usual.smallest.as_ref().filter(|(_, need)| Some(need.gpu_bytes) < record.peak_device_bytes());
             if let Some((case, need)) = least {
