@@ -417,19 +417,23 @@ impl RunRecord {
 
     /// From prompt to video, loading apart.
     pub fn total_secs(&self) -> Option<Secs> {
-        Some(self.stage_secs(Stage::Encode)? + self.image_secs()? + self.denoise_secs()? + self.stage_secs(Stage::Decode)?)
+        Some(
+            self.stage_secs(Stage::Encode)?
+                + self.of_image(|stage| self.stage_secs(stage))?
+                + self.denoise_secs()?
+                + self.stage_secs(Stage::Decode)?,
+        )
     }
 
-    /// Picture to latents: no time where the video begins with none.
-    fn image_secs(&self) -> Option<Secs> {
-        if self.stage(Stage::EncodeImage).is_some() { self.stage_secs(Stage::EncodeImage) } else { Some(Secs::default()) }
+    /// What `of` gives for picture to latents: no time where the video begins with none.
+    fn of_image(&self, of: impl Fn(Stage) -> Option<Secs>) -> Option<Secs> {
+        if self.stage(Stage::EncodeImage).is_some() { of(Stage::EncodeImage) } else { Some(Secs::default()) }
     }
 
     /// How long arithmetic stood still from prompt to video because a copy had not arrived.
     pub fn copy_stall_secs(&self) -> Option<Secs> {
         let of = |stage: Stage| self.stage(stage)?.time?.copy_stall;
-        let image = if self.stage(Stage::EncodeImage).is_some() { of(Stage::EncodeImage)? } else { Secs::default() };
-        Some(of(Stage::Encode)? + image + of(Stage::Denoise)? * self.scale() + of(Stage::Decode)?)
+        Some(of(Stage::Encode)? + self.of_image(of)? + of(Stage::Denoise)? * self.scale() + of(Stage::Decode)?)
     }
 
     /// Multiplications and additions a second that the sampler steps reached.

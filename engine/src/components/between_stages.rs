@@ -1,8 +1,10 @@
 //! What stages hand to each other on the GPU, in numbers and bytes by shapes.
 
-use engine_protocol::{Config, ImageEncoderSpec, ImageInput, ModelSpec};
+use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ImageEncoderSpec, ImageInput, ModelSpec};
 
+use crate::cuda::allocator::block_bytes;
 use crate::transformer::PassShape;
+use crate::vae::Numbers;
 
 /// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
 /// and a prediction is that much too high there.
@@ -49,6 +51,13 @@ pub(super) fn image_embedding_bytes(model: &ModelSpec, config: &Config) -> i64 {
 /// Bytes of what the transformer takes of one video: its latents, and what it takes beside them.
 pub(super) fn input_bytes(model: &ModelSpec, config: &Config) -> i64 {
     latent_bytes(model, config) / model.vae.z_dim.max(1) * model.transformer.in_channels
+}
+
+/// What decides what the tensors of a VAE's half take whose attention has one head of that size. PyTorch picks its kernels: where it has none for attention in bf16, cuDNN has
+/// none for convolutions either (aten/src/ATen/native/Convolution.cpp: `use_cudnn`, `supportsBFloat16ConvolutionWithCuDNNv8`).
+pub(super) fn vae_numbers(config: &Config, gpu: Option<&GpuProfile>, head_size: i64) -> Numbers<'static> {
+    let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, head_size) == Some(AttentionKernel::Math);
+    Numbers { bytes: number_bytes(config), has_plain_kernels, allocated: &|bytes| block_bytes(bytes) as i64 }
 }
 
 /// Videos of one pass: two where guidance is one batch.

@@ -2,12 +2,11 @@
 
 use std::cell::OnceCell;
 
-use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
+use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes};
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes, vae_numbers};
 use super::component::{Component, Wanted};
-use crate::cuda::allocator::block_bytes;
-use crate::vae::{self, Numbers, Pieces, VaeDecoder};
+use crate::vae::{self, Pieces, VaeDecoder};
 use crate::weights::{Group, GroupName};
 
 /// Its key.
@@ -55,12 +54,10 @@ impl Component for VaeComponent<'_> {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
-    /// The latents, and what the decoder holds. PyTorch picks its kernels: where it has none for attention in bf16, cuDNN has none for convolutions either
-    /// (aten/src/ATen/native/Convolution.cpp: `use_cudnn`, `supportsBFloat16ConvolutionWithCuDNNv8`).
+    /// The latents, and what the decoder holds.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
-        let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, decoder.head_size()) == Some(AttentionKernel::Math);
-        let numbers = Numbers { bytes: number_bytes(config), has_plain_kernels, allocated: &|bytes| block_bytes(bytes) as i64 };
+        let numbers = vae_numbers(config, gpu, decoder.head_size());
         let held = decoder.activation_bytes(latents, Pieces::of(config).ok()?, numbers);
         Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }

@@ -2,13 +2,12 @@
 
 use std::cell::OnceCell;
 
-use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ModelSpec, Moves, Stage};
+use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes};
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, vae_numbers};
 use super::component::{Component, Wanted};
 use super::vae;
-use crate::cuda::allocator::block_bytes;
-use crate::vae::{Numbers, Pieces, VaeEncoder, encoder_groups, groups};
+use crate::vae::{Pieces, VaeEncoder, encoder_groups, groups};
 use crate::weights::{Group, GroupName};
 
 /// Its key.
@@ -65,13 +64,20 @@ impl Component for VaeEncoderComponent<'_> {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
-    /// The prompt embeddings, which wait, and what the encoder holds. PyTorch picks its kernels, as it does for the decoder.
+    /// The prompt embeddings, which wait, and what the encoder holds.
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
         let encoder = VaeEncoder::new(&self.model.vae);
-        let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, encoder.head_size()) == Some(AttentionKernel::Math);
-        let numbers = Numbers { bytes: number_bytes(config), has_plain_kernels, allocated: &|bytes| block_bytes(bytes) as i64 };
+        let numbers = vae_numbers(config, gpu, encoder.head_size());
         let held = encoder.activation_bytes(config.image_latent_shape(self.model), Pieces::encoded(config).ok()?, numbers);
         Some(CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + held)
+    }
+
+    /// What is remembered between chunks, where that waits there.
+    fn on_host(&self, config: &Config) -> HostMemory {
+        let (encoder, latents) = (VaeEncoder::new(&self.model.vae), config.image_latent_shape(self.model));
+        let remembered =
+            Pieces::encoded(config).map_or(0, |pieces| encoder.remembered_on_host_bytes(latents, pieces, number_bytes(config)));
+        HostMemory { peak_bytes: Some(remembered), pinned_peak_bytes: remembered }
     }
 
     fn seed_number(&self) -> i64 {

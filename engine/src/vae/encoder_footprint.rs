@@ -21,6 +21,14 @@ impl VaeEncoder {
         let peak = walk::peak(&self.slots, latents, pieces, numbers, |walk, chunk, place| walk.encode(self, chunk, place));
         peak + (numbers.allocated)(latents.iter().product::<i64>() * FP32)
     }
+
+    /// Bytes of the host that are page-locked for what is remembered between chunks, where that waits there.
+    ///
+    /// # Shapes
+    /// `latents` is `[C, T, H, W]`.
+    pub fn remembered_on_host_bytes(&self, latents: [i64; 4], pieces: Pieces, bytes: i64) -> u64 {
+        walk::remembered_on_host_bytes(&self.slots, latents, pieces, bytes)
+    }
 }
 
 impl Walk<'_> {

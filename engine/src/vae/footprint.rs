@@ -31,14 +31,7 @@ impl VaeDecoder {
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
     pub fn remembered_on_host_bytes(&self, latents: [i64; 4], pieces: Pieces, bytes: i64) -> u64 {
-        let [_, frames, height, width] = latents;
-        let chunks = even_spans(frames, pieces.temporal_chunk);
-        let Some(first) = chunks.first().filter(|_| pieces.activation_offload && chunks.len() > 1) else { return 0 };
-        let [latent_height, latent_width] = [height, width].map(|extent| pieces.side(extent));
-        let chunk = Chunk { batch: 1, latent_frames: first.len(), latent_height, latent_width, bytes };
-        let locked =
-            |(history, sides): (i64, [i64; 5])| history as u64 * ((sides.iter().product::<i64>() * bytes) as u64).next_power_of_two();
-        self.slots.remembered(chunk, false).into_iter().map(locked).sum()
+        walk::remembered_on_host_bytes(&self.slots, latents, pieces, bytes)
     }
 }
 

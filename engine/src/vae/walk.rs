@@ -59,6 +59,18 @@ pub(super) fn peak(
     peak
 }
 
+/// Bytes of the host that are page-locked for what convolutions of `slots` remember between chunks of latents `[C, T, H, W]`, where that waits there. libtorch locks a power of
+/// two for each frame.
+pub(super) fn remembered_on_host_bytes(slots: &Slots, latents: [i64; 4], pieces: Pieces, bytes: i64) -> u64 {
+    let [_, frames, height, width] = latents;
+    let chunks = even_spans(frames, pieces.temporal_chunk);
+    let Some(first) = chunks.first().filter(|_| pieces.activation_offload && chunks.len() > 1) else { return 0 };
+    let [latent_height, latent_width] = [height, width].map(|extent| pieces.side(extent));
+    let chunk = Chunk { batch: 1, latent_frames: first.len(), latent_height, latent_width, bytes };
+    let locked = |(history, sides): (i64, [i64; 5])| history as u64 * ((sides.iter().product::<i64>() * bytes) as u64).next_power_of_two();
+    slots.remembered(chunk, false).into_iter().map(locked).sum()
+}
+
 /// What the allocator counts for a tensor of so many bytes.
 pub(super) type Allocated<'a> = &'a dyn Fn(i64) -> i64;
 

@@ -231,7 +231,7 @@ impl Config {
         }
     }
 
-    /// Shape of the latents that a picture is encoded to: of a whole video, black after the picture, or of one frame.
+    /// Shape of the latents that a picture is encoded to: of a whole video, grey where no picture is, or of one frame.
     pub fn image_latent_shape(&self, model: &ModelSpec) -> [i64; 4] {
         let [channels, frames, height, width] = self.latent_shape(model);
         let frames = if model.image == Some(ImageInput::FirstFrame) { 1 } else { frames };
