@@ -57,7 +57,9 @@ fn what_a_picture_takes_is_predicted() {
         let records = sweep(&format!("steps_measured: 2\n{flags}"));
         for record in &records {
             assert_eq!(record.outcome, Outcome::Ok, "{flags}{:?}", record.error);
-            assert!(record.stage(Stage::EncodeImage).is_some());
+            let stage = record.stage(Stage::EncodeImage).expect("a picture is encoded");
+            let pinned = [stage.host, stage.predicted_host].map(|host| host.expect("counted").pinned_peak_bytes);
+            assert_eq!(pinned[0], pinned[1], "{flags}page-locked: counted and predicted");
         }
         let faults = faults(&records, None);
         assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
