@@ -10,6 +10,7 @@ use crate::autotune::{Quick, QuickAnswer};
 use crate::cli::{AdviseArguments, DeviceArguments};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::{Models, is_made_small};
@@ -80,9 +81,10 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
 /// What is known of each of `models`: at its own size, and at the smaller one where that may be wanted.
 fn advice<'a>(quick: &Quick<'_>, models: Vec<&'a ModelSpec>) -> Result<Vec<Advice<'a>>, Error> {
     let usual_size = |model: &ModelSpec| vec![("model".to_owned(), json!(model.name))];
-    // Each model is planned beside others' runs.
-    let of_one = |model: &&ModelSpec| Ok(quick.answers(&[usual_size(model)])?.pop().unwrap_or_default());
-    let usual = models.par_iter().map(of_one).collect::<Result<Vec<_>, Error>>()?;
+    // To start the worker takes longer than to plan a model: there are as many lots as cores, each planned by one worker.
+    let lots: Vec<&[&ModelSpec]> = models.chunks(models.len().div_ceil(host::cores()).max(1)).collect();
+    let of_lot = |lot: &&[&ModelSpec]| quick.answers(&lot.iter().map(|model| usual_size(model)).collect::<Vec<_>>());
+    let usual = lots.par_iter().map(of_lot).collect::<Result<Vec<_>, Error>>()?.concat();
     let is_alone = models.len() == 1;
     let is_wanted: Vec<bool> = models.iter().zip(&usual).map(|(model, usual)| may_want_smaller(model, usual, is_alone)).collect();
     let wanted = models.iter().zip(&is_wanted).filter(|&(_, &is_wanted)| is_wanted);
