@@ -8,6 +8,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/work.h");
     println!("cargo:rerun-if-changed=src/cuda/observer.cpp");
     println!("cargo:rerun-if-changed=src/cuda/peak.cpp");
+    println!("cargo:rerun-if-changed=src/cuda/course.h");
     println!("cargo:rerun-if-changed=src/cuda/peak.h");
     println!("cargo:rerun-if-changed=src/attention/sage");
     println!("cargo:rerun-if-env-changed=LIBTORCH");

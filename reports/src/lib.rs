@@ -50,7 +50,7 @@ pub use fill::{Filled, Open, fill};
 pub use html::{Live, live_page};
 pub use load::{MANIFEST, RECORDS, Records, load, load_manifest, load_quality, load_records, write_quality};
 pub use peak_parts::parts_in_words;
-pub use program_page::{ProgramPage, program_page};
+pub use program_page::{ProgramCourse, ProgramPage, program_page};
 pub use ram::{ram_in_words, source as ram_source};
 pub use results_page::results_page;
 pub use run::{Card, Host, Manifest, Run, RunGpu};

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use engine_protocol::gib;
-use serde::Serialize;
 
 use crate::error::Error;
-use crate::html::{SNAPSHOT_SCRIPTS, inert_json};
+use crate::html::lone_timeline::{LoneTimeline, TimelineBand, TimelineCase, TimelineCourse};
 
 /// Modules that have a colour of their own; the others are one.
 const COLOURED: usize = 7;
@@ -105,8 +104,7 @@ fn in_gib(bytes: u64) -> String {
 #[template(path = "snapshot.html")]
 struct Page<'a> {
     page: &'a SnapshotPage,
-    data: String,
-    scripts: String,
+    timeline: LoneTimeline,
 }
 
 /// The page as HTML, with nothing outside it.
@@ -114,50 +112,11 @@ struct Page<'a> {
 /// # Errors
 /// None that a healthy machine has: it is made in memory.
 pub fn snapshot_page(page: &SnapshotPage) -> Result<String, Error> {
-    Ok(Page { page, data: inert_json(&Data::of(page))?, scripts: SNAPSHOT_SCRIPTS.join("\n") }.render()?)
+    Ok(Page { page, timeline: LoneTimeline::new(page.gpus.iter().map(case).collect(), None)? }.render()?)
 }
 
-/// What the timeline draws: as of a run, whose cases are GPUs and whose parts are modules.
-#[derive(Serialize)]
-struct Data<'a> {
-    capacity_bytes: Option<u64>,
-    cases: Vec<Case<'a>>,
-}
-
-#[derive(Serialize)]
-struct Case<'a> {
-    name: String,
-    said: &'a str,
-    parts: Vec<&'a str>,
-    bands: [Band<'a>; 1],
-}
-
-#[derive(Serialize)]
-struct Band<'a> {
-    name: &'static str,
-    stage: &'static str,
-    beside: u64,
-    /// What the mark of the peak says.
-    peak: u64,
-    course: Option<Course<'a>>,
-}
-
-#[derive(Serialize)]
-struct Course<'a> {
-    events: u64,
-    at: &'a [u64],
-    reserved: &'a [u64],
-    parts: BTreeMap<usize, Vec<u64>>,
-    largest: Vec<(u64, &'a str)>,
-}
-
-impl<'a> Data<'a> {
-    fn of(page: &'a SnapshotPage) -> Self {
-        Self { capacity_bytes: None, cases: page.gpus.iter().map(case).collect() }
-    }
-}
-
-fn case(gpu: &SnapshotGpu) -> Case<'_> {
+/// A GPU with its modules as parts.
+fn case(gpu: &SnapshotGpu) -> TimelineCase<'_> {
     let mut largest: Vec<&(String, Vec<u64>)> = gpu.module_bytes.iter().collect();
     largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.iter().max().copied()));
     let (own, others) = largest.split_at(largest.len().min(COLOURED));
@@ -170,12 +129,12 @@ fn case(gpu: &SnapshotGpu) -> Case<'_> {
     names.resize(COLOURED, "");
     names.extend(["others", "slack"]);
     let largest = gpu.stacks.iter().take(6).map(|holder| (holder.bytes, holder.name.as_str())).collect();
-    let course = Course { events: gpu.events, at: &gpu.at, reserved: &gpu.reserved_bytes, parts, largest };
-    Case {
+    let course = TimelineCourse { events: gpu.events, at: &gpu.at, reserved: &gpu.reserved_bytes, parts, largest };
+    TimelineCase {
         name: format!("GPU {}", gpu.device),
         said: gpu.sentences.first().map(String::as_str).unwrap_or_default(),
         parts: names,
-        bands: [Band { name: "events", stage: "", beside: 0, peak: gpu.live_bytes, course: (gpu.events > 0).then_some(course) }],
+        bands: [TimelineBand::new("events", 0, gpu.live_bytes, (gpu.events > 0).then_some(course))],
     }
 }
 

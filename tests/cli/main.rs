@@ -50,6 +50,7 @@ mod readme;
 mod real_gpu;
 mod real_worker;
 mod report;
+mod reported_programs;
 mod resume;
 mod several_gpus;
 mod shared_weights;

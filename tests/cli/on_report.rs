@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::browser::Browser;
 use crate::command::{Place, as_its_schema_says, stderr, stdout};
 use crate::on::on;
+use crate::page_in_browser::{axe, holds, keep};
 
 const MIB: u64 = 1 << 20;
 
@@ -111,11 +113,48 @@ for eighths in 40, 64:
 fn the_report_is_a_page_of_one_file() {
     let place = Place::new();
     let page = place.path("page.html");
-    on(&place, &["rtx-4090", &format!("--html={}", page.display())], TRAINS, &[]).assert().success();
+    let verdict = json(&place, &["rtx-4090", &format!("--html={}", page.display())], TRAINS);
     let html = std::fs::read_to_string(page).expect("written");
     for part in ["Fits on rtx-4090", "optimizer state 0.50", "program.py:9", "<svg", "RAM"] {
         assert!(html.contains(part), "`{part}` is missing in: {html}");
     }
+    // The timeline's highest moment is the peak, with what it was made of; gradients come and go.
+    let block = html.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("data").0;
+    let data: Value = serde_json::from_str(block).expect("JSON");
+    let (names, course) = (&data["cases"][0]["parts"], &data["cases"][0]["bands"][0]["course"]);
+    let place_of =
+        |name: &str| names.as_array().and_then(|names| names.iter().position(|other| other == name)).expect("a part").to_string();
+    let bytes = |name: &str| -> Vec<u64> {
+        let moments = course["parts"][&place_of(name)].as_array().expect("moments");
+        moments.iter().filter_map(Value::as_u64).collect()
+    };
+    let parts = ["weights", "gradients", "optimizer state", "activations and other tensors", "workspaces"].map(bytes);
+    let totals: Vec<u64> = (0..parts[0].len()).map(|moment| parts.iter().map(|part| part[moment]).sum()).collect();
+    let peak = &verdict["processes"][0];
+    assert_eq!(totals.iter().max().copied(), peak["peak_allocated_bytes"].as_u64());
+    let [weights, gradients, state, ..] = &parts;
+    let at_peak = totals.iter().position(|total| Some(total) == totals.iter().max()).expect("a peak");
+    assert_eq!(Some(weights[at_peak]), peak["peak"]["weights"].as_u64());
+    assert_eq!([weights, state].map(|part| part.iter().max().copied()), [256 * MIB, 512 * MIB].map(Some));
+    let full = gradients.iter().filter(|&&bytes| bytes == 256 * MIB).count();
+    assert!(full > 0 && gradients.last() == Some(&0), "they come and go: {gradients:?}");
+}
+
+#[test]
+#[cfg_attr(without_browser, ignore = "LOWMEM_WITHOUT_BROWSER=1")]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn the_page_is_read_at_every_width() {
+    let (place, browser, axe) = (Place::new(), Browser::start(), axe());
+    on(&place, &["rtx-4090", "--html=page.html"], TRAINS, &[]).assert().success();
+    for (width, theme) in [(1280, "light"), (390, "dark")] {
+        browser.open(&place.path("page.html"), width, theme);
+        assert_eq!(browser.complaints(), [""; 0]);
+        holds(&browser, &axe, &format!("a program at {width} in {theme}"));
+        keep(&browser, &format!("program-{width}-{theme}.png"));
+    }
+    browser.value("lowmem.byId('zoom-in').click()");
+    assert_ne!(browser.text("lowmem.state.view.join(' ')"), "0 1");
+    assert_eq!(browser.complaints(), [""; 0]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
-// What lives in PyTorch's caching allocator when it has given out most: each block, and what it was for as far as the program's owner says so.
+// What lives in PyTorch's caching allocator, and when it has given out most: each block, and what it was for as far as the program's owner says so.
 //
 // The allocator tells of each block. A block that is let go of is kept in mind only if it lived at the peak, and a new peak forgets those: so the books are no larger
 // than the peak is, and a block costs the same however long the program runs. The allocator's lock is held meanwhile, so that Python may be asked nothing: a new
 // peak is told at the end of the operation that reached it.
 
 #include "peak.h"
+
+#include "course.h"
 
 #include <c10/cuda/CUDACachingAllocator.h>
 
@@ -31,7 +33,7 @@ WorkspaceMapWithMutex& cublaslt_handle_stream_to_workspace();
 namespace lowmem {
 namespace {
 
-// What a block is for; the numbers above are the caller's own.
+// What a block is for; the numbers above, less than `kinds`, are the caller's own.
 constexpr int unknown = 0;
 constexpr int workspace = 1;
 
@@ -49,7 +51,10 @@ struct Device {
   // Those that lived at the peak, and do no more.
   std::vector<Block> gone;
   size_t allocated = 0;
+  // The same by what it is for.
+  std::array<uint64_t, kinds> by_kind{};
   size_t reserved = 0;
+  Course course;
   size_t peak = 0;
   size_t reserved_at_peak = 0;
   // The number of blocks until the peak.
@@ -77,6 +82,8 @@ void allocated(Device& device, int number, size_t address, size_t size) {
   const size_t bytes = rounded(size);
   device.live[address] = Block{bytes, ++blocks, convolution};
   device.allocated += bytes;
+  device.by_kind[unknown] += bytes;
+  device.course.see(device.reserved, device.by_kind);
   if (device.allocated <= device.peak) {
     return;
   }
@@ -98,6 +105,8 @@ void let_go(Device& device, size_t address) {
   Block block = found->second;
   device.live.erase(found);
   device.allocated -= block.bytes;
+  device.by_kind[static_cast<size_t>(block.kind)] -= block.bytes;
+  device.course.see(device.reserved, device.by_kind);
   if (block.born <= device.peaked) {
     // What a convolution asks for and gives back itself is cuDNN's workspace.
     if (block.kind == unknown && block.convolution != 0 && block.convolution == convolution) {
@@ -142,6 +151,8 @@ void mark(size_t address, int kind, int group) {
     // The first word counts, a weight stays one; but a module may have become a part of another one since.
     Block& block = found->second;
     if (block.kind == unknown || (block.kind == kind && group != 0)) {
+      device.by_kind[static_cast<size_t>(block.kind)] -= block.bytes;
+      device.by_kind[static_cast<size_t>(kind)] += block.bytes;
       block.kind = kind;
       block.group = group;
     }
@@ -206,8 +217,11 @@ void lowmem_peak_unwatch() {
   lowmem::on_peak = nullptr;
 }
 
-// Says what the blocks at those addresses are for.
+// Says what the blocks at those addresses are for: a number from 1 to 4.
 void lowmem_peak_mark(const uint64_t* addresses, const int* groups, int count, int kind) {
+  if (kind <= lowmem::unknown || kind >= static_cast<int>(lowmem::kinds)) {
+    return;
+  }
   const std::lock_guard guard(lowmem::mutex);
   for (int index = 0; index < count; ++index) {
     lowmem::mark(addresses[index], kind, groups[index]);
@@ -240,6 +254,29 @@ uint64_t lowmem_peak_bytes(int device, int kind, int group) {
     count(block);
   }
   return bytes;
+}
+
+// How memory went: of each moment that was kept how many came before it, what was reserved, and what was allocated for each kind. There is room for `most` of them. How many there
+// are, and in `seen` of how many they were kept.
+int lowmem_peak_course(int device, uint64_t (*out)[2 + lowmem::kinds], int most, uint64_t* seen) {
+  const std::lock_guard guard(lowmem::mutex);
+  const auto number = static_cast<size_t>(device);
+  if (number >= lowmem::devices.size()) {
+    return 0;
+  }
+  const auto& course = lowmem::devices[number].course;
+  *seen = course.seen();
+  int count = 0;
+  for (const auto& moment : course.moments()) {
+    if (count == most) {
+      break;
+    }
+    auto* row = out[count++];
+    row[0] = moment.at;
+    row[1] = moment.reserved;
+    std::copy(moment.bytes.begin(), moment.bytes.end(), row + 2);
+  }
+  return count;
 }
 
 } // extern "C"

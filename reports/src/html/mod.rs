@@ -13,6 +13,7 @@ mod figure;
 mod glossary;
 mod grid;
 mod levels;
+pub(crate) mod lone_timeline;
 mod peak;
 
 use askama::Template;
@@ -26,9 +27,7 @@ use crate::{forecast, ram};
 use answer::{Answer, about};
 use beside::BesideRow;
 use cases::{CaseColumn, CaseRow};
-pub(crate) use data::inert_json;
-
-use data::Data;
+use data::{Data, inert_json};
 use failures::Failure;
 use grid::Grid;
 use levels::{HeatRow, LevelRow};
@@ -43,9 +42,6 @@ const SCRIPTS: [&str; 6] = [
     include_str!("cases.js"),
     include_str!("page.js"),
 ];
-/// Those of a memory snapshot's page.
-pub(crate) const SNAPSHOT_SCRIPTS: [&str; 4] =
-    [include_str!("words.js"), include_str!("timeline.js"), include_str!("cases.js"), include_str!("snapshot.js")];
 /// The one that the page has beside them while cases run.
 const LIVE: &str = include_str!("live.js");
 

@@ -36,7 +36,7 @@ impl Drawing for Bars {
         let fitting = all.clone().filter(|bar| bar.fits).map(|bar| bar.gib).fold(bars.capacity.unwrap_or(0.0), f64::max);
         let tallest = if fitting > 0.0 { fitting } else { all.map(|bar| bar.gib).fold(1.0, f64::max) };
         let top = tallest * 1.15;
-        let mut chart = axes(root, bars.groups.len(), top, 28, bars.counter, 0)?;
+        let mut chart = axes(root, bars.groups.len(), top, 28, bars.counter)?;
 
         let width = FILL / bars.series.len().max(1) as f64;
         for (group, row) in bars.bars.iter().enumerate() {

@@ -48,7 +48,6 @@ pub(super) fn axes<'a, B: DrawingBackend<ErrorType: 'static>>(
     top: f64,
     below: u32,
     counter: &str,
-    digits: usize,
 ) -> Drawn<Chart<'a, B>> {
     let mut chart = ChartBuilder::on(picture)
         .margin(8)
@@ -61,7 +60,8 @@ pub(super) fn axes<'a, B: DrawingBackend<ErrorType: 'static>>(
         .disable_x_mesh()
         .disable_x_axis()
         .y_desc(format!("{counter} [GiB]"))
-        .y_label_formatter(&|gib| format!("{gib:.digits$}"))
+        // As many digits as the step between two labels has, and no more.
+        .y_label_formatter(&|gib| ((gib * 1000.0).round() / 1000.0).to_string())
         .label_style(text(16))
         .axis_style(GREY)
         .bold_line_style(GREY.mix(0.35))

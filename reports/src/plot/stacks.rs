@@ -35,7 +35,7 @@ impl Drawing for Stacks {
         let all = stacks.stacks.iter().flatten().flatten();
         let tallest = all.clone().map(|stack| stack.gib.iter().sum::<f64>()).fold(0.0, f64::max);
         let top = if tallest > 0.0 { tallest * 1.12 } else { 1.0 };
-        let mut chart = axes(root, stacks.groups.len(), top, 46, stacks.counter, usize::from(top < 4.0))?;
+        let mut chart = axes(root, stacks.groups.len(), top, 46, stacks.counter)?;
 
         let colour = |layer: usize| if layer + 1 == stacks.layers.len() { GREY.mix(0.45) } else { COLOURS[layer % COLOURS.len()].mix(1.0) };
         let width = FILL / stacks.names.len().max(1) as f64;

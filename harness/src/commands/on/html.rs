@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use engine_protocol::{GpuProfile, gib};
-use reports::{ProgramPage, program_page, write_whole};
+use reports::{ProgramCourse, ProgramPage, program_page, write_whole};
 
 use super::cards::{Judge, Word};
 use super::find::Found;
+use super::need::DeviceUse;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
@@ -39,18 +40,34 @@ pub(super) fn write(
                 [used.process.to_string(), used.device.to_string()].into_iter().chain(figures).collect()
             })
             .collect(),
-        peaks: uses
-            .iter()
-            .filter_map(|used| Some((format!("process {}, device {}", used.process, used.device), used.peak.as_ref()?.parts())))
-            .collect(),
+        peaks: uses.iter().filter_map(|used| Some((name(used), used.peak.as_ref()?.parts()))).collect(),
         gpus: if uses.is_empty() {
             Vec::new()
         } else {
             vec![("Fits on", names(&sorted.fits)), ("Not known", names(&sorted.unknown)), ("Too small", names(&sorted.small))]
         },
+        courses: uses.iter().filter_map(course).collect(),
+        capacity_bytes: judge.here.memory_bytes.value,
     };
     let text = program_page(&page).map_err(|error| Error::Fault(format!("the page was not made: {error}")))?;
     write_whole(path, text).map_err(|error| Error::io(path, error))
+}
+
+fn name(used: &DeviceUse) -> String {
+    format!("process {}, device {}", used.process, used.device)
+}
+
+fn course(used: &DeviceUse) -> Option<ProgramCourse> {
+    let course = &used.peak.as_ref()?.course;
+    Some(ProgramCourse {
+        of: name(used),
+        beside_bytes: used.report.process_bytes,
+        peak_device_bytes: used.report.peak_device_bytes,
+        events: course.events,
+        at: course.at.clone(),
+        reserved_bytes: course.reserved.clone(),
+        parts: course.parts(),
+    })
 }
 
 fn sentences(judge: &Judge<'_>, found: Option<&Found<'_>>) -> Vec<String> {

@@ -1,7 +1,7 @@
-"""What was in PyTorch's memory when most of it was given out: weights, gradients, optimizer state, workspaces, and the rest; and which line asked for it.
+"""What was in PyTorch's memory, from moment to moment and when most of it was given out: weights, gradients, optimizer state, workspaces, and the rest; and which line asked for it.
 
 `liblowmem_observer.so` keeps the books of the allocator's blocks. Here it is told which blocks the program's modules and optimizers hold: at each new peak
-(to within a hundredth), before and after an optimizer's step where the peak has moved, and at the end.
+(to within a hundredth), before each step of an optimizer and after it where the peak has moved, and at the end.
 """
 
 import ctypes
@@ -11,6 +11,9 @@ import weakref
 
 # As peak.cpp has them: 0 is not told, 1 is a library's workspace.
 KINDS = {"workspace": 1, "weights": 2, "gradients": 3, "optimizer_state": 4}
+# As course.h has it: so many moments at most, and of each how many came before, what was reserved, and what was allocated for each kind.
+MOMENTS = 512
+MOMENT = ctypes.c_uint64 * (3 + len(KINDS))
 
 
 class Places:
@@ -79,8 +82,8 @@ class Peak:
 
             module.register_module_parameter_registration_hook(self.meet)
             module.register_module_module_registration_hook(self.meet)
-            optimizer.register_optimizer_step_pre_hook(self.steps)
-            optimizer.register_optimizer_step_post_hook(self.steps)
+            optimizer.register_optimizer_step_pre_hook(self.will_step)
+            optimizer.register_optimizer_step_post_hook(self.stepped)
 
     def meet(self, module, _name, _value):
         self.modules.add(module)
@@ -96,7 +99,12 @@ class Peak:
             elif issubclass(kind, self.torch.optim.Optimizer):
                 self.optimizers.add(found)
 
-    def steps(self, optimizer, _arguments, _keywords):
+    def will_step(self, optimizer, _arguments, _keywords):
+        # Gradients are there now, and soon may be no more.
+        self.is_new = True
+        self.stepped(optimizer, _arguments, _keywords)
+
+    def stepped(self, optimizer, _arguments, _keywords):
         try:
             self.optimizers.add(optimizer)
             if self.is_new:
@@ -207,7 +215,20 @@ class Peak:
                     modules.setdefault(name, {})[kind] = count
         rest = totals[0] - sum(kinds.values())
         where = self.told.get(device, {"place": None, "library": None, "module": None, "backward": False})
-        return {**kinds, "activations": rest, "unused": max(totals[1] - totals[0], 0), "modules": modules, **where}
+        held = {**kinds, "activations": rest, "unused": max(totals[1] - totals[0], 0)}
+        return {**held, "modules": modules, **where, "course": self.course(device, held)}
+
+    def course(self, device, peak):
+        """How memory went. What the highest moment was made of was known after it alone."""
+        rows, seen = (MOMENT * MOMENTS)(), ctypes.c_uint64()
+        count = self.observer.lowmem_peak_course(device, rows, MOMENTS, ctypes.byref(seen))
+        moments = [list(row) for row in rows[:count]]
+        places = {"activations": 2, **{kind: 2 + number for kind, number in KINDS.items()}}
+        highest = max(moments, key=lambda moment: sum(moment[2:]))
+        for kind, place in places.items():
+            highest[place] = peak[kind]
+        column = lambda place: [moment[place] for moment in moments]
+        return {"events": seen.value, "at": column(0), "reserved": column(1), **{kind: column(place) for kind, place in places.items()}}
 
     def end(self, devices):
         if not self.watches:

@@ -28,7 +28,45 @@ pub(super) struct Peak {
     module: Option<String>,
     /// It came on a thread of PyTorch's own, as the backward pass has.
     backward: bool,
+    /// How memory went until the end: for the page.
+    #[serde(skip_serializing)]
+    #[schemars(skip)]
+    pub(super) course: Course,
 }
+
+/// How memory went: of each list, a figure a moment. Each moment that is kept is the highest or the lowest of those around it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Course {
+    /// Allocations and frees.
+    pub(super) events: u64,
+    /// After how many of them each moment was.
+    pub(super) at: Vec<u64>,
+    /// What PyTorch held from the driver.
+    pub(super) reserved: Vec<u64>,
+    weights: Vec<u64>,
+    gradients: Vec<u64>,
+    optimizer_state: Vec<u64>,
+    activations: Vec<u64>,
+    workspace: Vec<u64>,
+}
+
+impl Course {
+    /// What was given out by what it was for, in the order in which a peak's parts are told.
+    pub(super) fn parts(&self) -> Vec<(&'static str, Vec<u64>)> {
+        let [weights, gradients, optimizer_state, activations, workspace, _] = PARTS;
+        let parts = [
+            (weights, &self.weights),
+            (gradients, &self.gradients),
+            (optimizer_state, &self.optimizer_state),
+            (activations, &self.activations),
+            (workspace, &self.workspace),
+        ];
+        parts.into_iter().map(|(name, bytes)| (name, bytes.clone())).collect()
+    }
+}
+
+/// What memory is for, in words.
+const PARTS: [&str; 6] = ["weights", "gradients", "optimizer state", "activations and other tensors", "workspaces", "cached and unused"];
 
 /// What a module held.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -51,15 +89,8 @@ const MODULES: usize = 4;
 impl Peak {
     /// Each part that is not nothing, by name.
     pub(super) fn parts(&self) -> Vec<(&'static str, u64)> {
-        let parts = [
-            ("weights", self.weights),
-            ("gradients", self.gradients),
-            ("optimizer state", self.optimizer_state),
-            ("activations and other tensors", self.activations),
-            ("workspaces", self.workspace),
-            ("cached and unused", self.unused),
-        ];
-        parts.into_iter().filter(|&(_, bytes)| bytes > 0).collect()
+        let bytes = [self.weights, self.gradients, self.optimizer_state, self.activations, self.workspace, self.unused];
+        PARTS.into_iter().zip(bytes).filter(|&(_, bytes)| bytes > 0).collect()
     }
 
     /// What it was made of.
