@@ -82,6 +82,10 @@ fn not_supported(library: &str, symbol: &str) -> Option<i64> {
         "cublas" | "cublasLt" => 15,
         "cudnn" => 3000,
         "cusparse" | "cusparseLt" => 10,
+        "cufft" => 16,
+        "cusolver" => 9,
+        // cuRAND has no such code: an internal error.
+        "curand" => 999,
         // The two that answer with a number of bytes give the same code as a negative one.
         "cufile" if ["cuFileRead", "cuFileWrite"].contains(&symbol) => -5007,
         "cufile" => 5007,
@@ -101,8 +105,8 @@ fn unsupported_functions(list: &str) -> io::Result<String> {
     let mut code = String::new();
     for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let (Some(library), Some(symbol), None) = (words.next(), words.next(), words.next()) else {
-            return Err(io::Error::other(format!("unsupported.txt: not `library symbol`: {line}")));
+        let (Some(library), Some(symbol), _wanted_by, None) = (words.next(), words.next(), words.next(), words.next()) else {
+            return Err(io::Error::other(format!("unsupported.txt: not `library symbol` or `library symbol package`: {line}")));
         };
         let Some(status) = not_supported(library, symbol) else {
             return Err(io::Error::other(format!("unsupported.txt: unknown library: {line}")));

@@ -7,7 +7,7 @@ use virtual_gpu_protocol::{WorkKind, WorkType};
 use crate::cudart::fill_words;
 use crate::device::{Fault, KernelWork, Matrix, Operation};
 use crate::devices::{active_device, launch, launched};
-use crate::ffi::{Address, Handle, Out};
+use crate::ffi::{Address, Handle, Out, StaticText, text};
 use crate::first_use;
 use crate::handle_table::HandleTable;
 
@@ -29,6 +29,30 @@ pub(crate) fn answer(result: Result<(), Fault>) -> i32 {
         Err(Fault::NotSupported) => 15,
         Err(_) => 7, // CUBLAS_STATUS_INVALID_VALUE
     }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cublasGetStatusName(code: i32) -> StaticText {
+    text(match code {
+        0 => c"CUBLAS_STATUS_SUCCESS",
+        1 => c"CUBLAS_STATUS_NOT_INITIALIZED",
+        3 => c"CUBLAS_STATUS_ALLOC_FAILED",
+        7 => c"CUBLAS_STATUS_INVALID_VALUE",
+        15 => c"CUBLAS_STATUS_NOT_SUPPORTED",
+        _ => c"unrecognized error code",
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cublasGetStatusString(code: i32) -> StaticText {
+    text(match code {
+        0 => c"success",
+        1 => c"the library was not initialized",
+        3 => c"the resource allocation failed",
+        7 => c"an unsupported value or parameter was passed to the function",
+        15 => c"the functionality requested is not supported",
+        _ => c"unrecognized error code",
+    })
 }
 
 fn change(handle: u64, change: impl FnOnce(&mut Settings)) -> Result<(), Fault> {

@@ -320,6 +320,18 @@ of_type! { cusparseZcsrgeam2_bufferSizeExt cusparseZbsrsv2_bufferSize cusparseZb
 cusparseZcsrgeam2 cusparseZbsrmv cusparseZbsrmm cusparseZbsrsv2_analysis cusparseZbsrsv2_solve cusparseZbsrsm2_analysis cusparseZbsrsm2_solve }
 
 #[unsafe(no_mangle)]
+extern "C" fn cusparseGetErrorName(code: i32) -> StaticText {
+    text(match code {
+        0 => c"CUSPARSE_STATUS_SUCCESS",
+        1 => c"CUSPARSE_STATUS_NOT_INITIALIZED",
+        2 => c"CUSPARSE_STATUS_ALLOC_FAILED",
+        3 => c"CUSPARSE_STATUS_INVALID_VALUE",
+        10 => c"CUSPARSE_STATUS_NOT_SUPPORTED",
+        _ => c"unrecognized error code",
+    })
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn cusparseGetErrorString(code: i32) -> StaticText {
     text(match code {
         0 => c"success",

@@ -108,9 +108,20 @@ fn what_is_listed_as_unsupported_is_wanted_and_listed_once() {
     sorted.dedup();
     assert_eq!(listed, sorted, "unsupported.txt is in order, each line once");
     let asked_for = asked_for();
-    let names = listed.iter().filter_map(|line| line.split_once(' '));
-    // The driver's and NVML's functions are looked up at run time, by PyTorch and by management programs.
-    let linked = names.filter(|(library, _)| !["cuda", "nvml"].contains(library));
-    let unwanted: Vec<&str> = linked.map(|(_, name)| name).filter(|&name| !asked_for.contains(name)).collect();
-    assert!(unwanted.is_empty(), "no longer asked for: {unwanted:?}");
+    let packages: Vec<String> =
+        lines("virtual-gpu/packages.csv").iter().filter_map(|line| Some(line.split_once(',')?.0.to_owned())).collect();
+    for line in &listed {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            // The driver's and NVML's functions are looked up at run time, by PyTorch and by management programs.
+            ["cuda" | "nvml", _] => {}
+            [_, name] => assert!(asked_for.contains(name), "PyTorch asks no longer for {name}"),
+            [_, name, by] => {
+                assert!(!asked_for.contains(name), "{name} is PyTorch's too");
+                let unknown: Vec<&str> = by.split(',').filter(|by| !packages.iter().any(|package| package.starts_with(by))).collect();
+                assert!(unknown.is_empty(), "{name} is for {unknown:?}, of which packages.csv knows nothing");
+            }
+            _ => panic!("unsupported.txt: {line}"),
+        }
+    }
 }
