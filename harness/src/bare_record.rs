@@ -60,6 +60,7 @@ pub(crate) fn bare_manifest(cases: &[&str]) -> Manifest {
         ram_bytes: None,
         ram: None,
         disk: None,
+        allows_lossy: false,
         models: Vec::new(),
         cases: cases.iter().map(|&case| case.to_owned()).collect(),
         values: Default::default(),

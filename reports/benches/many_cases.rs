@@ -47,6 +47,7 @@ fn manifest(records: &[RunRecord]) -> Manifest {
         ram_bytes: None,
         ram: None,
         disk: None,
+        allows_lossy: false,
         models: MODELS.map(|text| serde_yaml::from_str(text).expect("a model")).into(),
         cases: records.iter().map(|record| record.case.clone()).collect(),
         values: Default::default(),

@@ -45,7 +45,7 @@ mod tests {
             record
         };
         let records = [case("fast", 0, 20, 100.0), case("near", 2, 8, 109.0), case("nearer", 1, 12, 105.0), case("small", 3, 3, 130.0)];
-        let found = choices(&ranked(records.iter()));
+        let found = choices(&ranked(records.iter(), false));
         let names = [found.fastest, found.balanced, found.smallest].map(|record| record.map(|record| record.case.as_str()));
         assert_eq!(names, [Some("fast"), Some("near"), Some("small")]);
         let untimed = samples::ok("untimed", 1, 5);

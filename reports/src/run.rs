@@ -94,6 +94,9 @@ pub struct Manifest {
     /// How fast the disk is taken to be that weights are read from, in words; empty where nothing is modelled, and in schemas before 4.
     #[serde(default)]
     pub disk: Option<String>,
+    /// Whether a case that gives up quality may be the one to use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allows_lossy: bool,
     /// The models of the cases, by name.
     pub models: Vec<ModelSpec>,
     /// All cases, in order.

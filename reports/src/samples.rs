@@ -28,6 +28,7 @@ pub(crate) fn run(records: Vec<RunRecord>) -> Run {
         ram_bytes: None,
         ram: None,
         disk: None,
+        allows_lossy: false,
         models: vec![model()],
         cases: records.iter().map(|record| record.case.clone()).collect(),
         values: Default::default(),

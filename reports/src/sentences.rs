@@ -7,14 +7,13 @@ use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, So
 use crate::advice::level_and_flags;
 use crate::ram::{self, ram_in_words};
 use crate::run::Run;
-use crate::verdict::{Miss, Verdict, total_secs};
+use crate::verdict::{Miss, Verdict, is_lossy, total_secs};
 use crate::words::{time, time_with_range};
 
 /// By what cases are ranked.
 pub(crate) fn ranking(run: &Run) -> &'static str {
-    let has_cache = |record: &RunRecord| record.config.flexcache.is_any();
-    if run.records.iter().any(has_cache) && !run.records.iter().all(has_cache) {
-        "What gives up no quality comes before what has a cache of sampler steps. Then the fastest wins; within 1% we prefer the lower level, then less memory."
+    if !run.manifest.allows_lossy && run.records.iter().any(is_lossy) && !run.records.iter().all(is_lossy) {
+        "What gives up no quality comes first (no cache of sampler steps, nothing in fewer bits). Then the fastest wins; within 1% we prefer the lower level, then less memory."
     } else if run.records.iter().any(|record| total_secs(record).is_some()) {
         "Fastest wins. Within 1% we prefer the lower level, then less memory."
     } else {

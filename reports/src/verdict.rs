@@ -17,19 +17,24 @@ pub(crate) fn total_secs(record: &RunRecord) -> Option<Secs> {
 /// Times that are at most so much longer than the shortest count as the same, as a share of it.
 pub const SAME_TIME: f64 = 0.01;
 
-/// What puts cases of one time in order, the best first: level, peak of device memory, and the larger tile, which computes less overlap.
-type Rank = (u8, Option<u64>, Reverse<Option<u32>>);
+/// What puts cases of one time in order, the best first: quality, level, peak of device memory, and the larger tile, which computes less overlap.
+type Rank = (bool, u8, Option<u64>, Reverse<Option<u32>>);
 
 fn rank(record: &RunRecord) -> Rank {
-    (record.config.low_mem_level, record.peak_device_bytes(), Reverse(record.config.vae_tile_size))
+    (is_lossy(record), record.config.low_mem_level, record.peak_device_bytes(), Reverse(record.config.vae_tile_size))
 }
 
-/// The fitting cases, the best first: those that give up no quality, then those with a cache of sampler steps. Of each kind by time, where all have one, and those
-/// that are as fast as the fastest of them by what else counts.
-pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<&'a RunRecord> {
+/// The fitting cases, the best first: those that give up no quality, then those that do, which come among the others where that is allowed. Of each kind by time, where all
+/// have one, and those that are as fast as the fastest of them by what else counts.
+pub fn ranked<'a>(records: impl Iterator<Item = &'a RunRecord>, allows_lossy: bool) -> Vec<&'a RunRecord> {
     let fitting = records.filter(|record| record.outcome == Outcome::Ok);
-    let (cached, all): (Vec<_>, Vec<_>) = fitting.partition(|record| record.config.flexcache.is_any());
-    [by_time(all), by_time(cached)].concat()
+    let (lossy, exact): (Vec<_>, Vec<_>) = fitting.partition(|record| !allows_lossy && is_lossy(record));
+    [by_time(exact), by_time(lossy)].concat()
+}
+
+/// Whether a case gives up quality.
+pub(crate) fn is_lossy(record: &RunRecord) -> bool {
+    record.config.exact().is_some()
 }
 
 fn by_time(mut fitting: Vec<&RunRecord>) -> Vec<&RunRecord> {
@@ -134,7 +139,7 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict<'_>> {
 }
 
 fn verdict<'a>(run: &'a Run, records: Vec<&'a RunRecord>) -> Verdict<'a> {
-    let ranked = ranked(records.iter().copied().filter(|record| run.fits_ram(record)));
+    let ranked = ranked(records.iter().copied().filter(|record| run.fits_ram(record)), run.manifest.allows_lossy);
     let best = ranked.first().copied();
     let first = records.first();
     let capacity = first.and_then(|record| run.capacity_of(record));
@@ -221,8 +226,18 @@ mod tests {
             record
         };
         let records = [timed("level1", 1, 20, 100.0), timed("level2", 2, 15, 50.1), timed("level3", 3, 4, 50.0)];
-        let names = |records: &[RunRecord]| ranked(records.iter()).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
+        let names = |records: &[RunRecord]| ranked(records.iter(), false).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
         assert_eq!(names(&records), ["level2", "level3", "level1"]);
+        // What gives up quality comes after all that does not, and where it is allowed in order of speed; of cases as fast as each other what gives up none comes first.
+        let lossy = |name: &str, secs: f64| {
+            let mut record = timed(name, 0, 4, secs);
+            record.config.weight_dtype = engine_protocol::WeightDtype::Fp8E4m3;
+            record
+        };
+        let with_lossy = [records.to_vec(), vec![lossy("lossy", 40.0), lossy("as fast", 49.9)]].concat();
+        let order = |allows| ranked(with_lossy.iter(), allows).iter().map(|r| r.case.clone()).collect::<Vec<_>>();
+        assert_eq!(order(false), ["level2", "level3", "level1", "lossy", "as fast"]);
+        assert_eq!(order(true), ["lossy", "level2", "level3", "as fast", "level1"]);
         // Where one has no time, times do not count.
         let without = [records.to_vec(), vec![samples::ok("level0", 0, 30)]].concat();
         assert_eq!(names(&without), ["level0", "level1", "level2", "level3"]);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, as_its_schema_says, json, stdout};
+use crate::command::{ANSWERS, Place, as_its_schema_says, json, lowmem, stdout};
 
 const ARGUMENTS: [&str; 9] = ["autotune", "--gpu", "24GB", "--device", "virtual", "--model", "wan-tiny", "--out", "run"];
 
@@ -120,4 +120,37 @@ fn cards_of_the_size_that_was_named_which_hold_less_are_named() {
     let said = fits("48GB");
     assert!(said.contains("Does not fit l40s (44.53 GiB), l20 (44.53 GiB), sold with as much memory: name the card"), "{said}");
     assert!(!fits("rtx-6000-ada").contains("Does not fit"), "its own memory is known");
+}
+
+/// What gives up quality is tried where that is allowed alone, upon the fastest that does not, and its answer says so.
+#[test]
+fn lossy_ways_are_tried_and_named_where_they_are_allowed() {
+    let place = Place::new();
+    let fixed = ["low_mem_level=3", "resident_blocks=0", "vae_tile_size=8", "head_chunk=0", "prefetch_blocks=1", "guidance_batch=false"];
+    let fixed = [&fixed[..], &["offload_text_encoder=cpu", "weight_dtype=as_stored"]].concat();
+    let autotune = |out: &str, more: &[&str]| {
+        let mut command = lowmem();
+        command.current_dir(place.path("")).args(["autotune", "--device", "virtual", "--model", "wan2.1-t2v-1.3b", "--out", out]);
+        command.args(more).args(&fixed);
+        command
+    };
+    let names = |out: &str| place.rows(out).iter().map(|row| row["case"].to_owned()).collect::<Vec<_>>();
+    let exact = json(&autotune("exact", &["--gpu", "rtx-4090", "--json"]).assert().success(), "autotune");
+    let lossy = json(&autotune("lossy", &["--gpu", "rtx-4090", "--allow-lossy", "--json"]).assert().success(), "autotune");
+    let more = names("lossy").into_iter().filter(|name| !names("exact").contains(name)).collect::<Vec<_>>();
+    assert_eq!(more.len(), 3, "each of the two ways, and both: {more:?}");
+    let secs = |answer: &Value| answer["fastest"]["total_secs"]["expected"].as_f64().expect("a time");
+    assert!(secs(&lossy) < secs(&exact), "{lossy} and {exact}");
+    let said = stdout(&autotune("said", &["--gpu", "rtx-4090", "--allow-lossy"]).assert().success());
+    for part in [
+        "It gives up quality for that: ",
+        "flexcache=magcache",
+        "Fastest wins.",
+        "a cache of sampler steps may be used: they change the video.",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    // Turing has no kernel for attention in 8 bits, and what is fixed is not tried otherwise.
+    let cache_alone = autotune("turing", &["--gpu", "t4", "--allow-lossy", "dtype=fp16", "attn_type=math"]).assert();
+    assert!(names("turing").iter().all(|name| !name.contains("sage")), "{:?} {}", names("turing"), stdout(&cache_alone));
 }

@@ -51,7 +51,7 @@ pub(crate) struct Answers<'a> {
 impl<'a> Answers<'a> {
     /// Those of the cases that ran.
     pub(crate) fn of(run: &'a Run, rule: Rule) -> Self {
-        let all = reports::ranked(run.records.iter().filter(|record| run.fits_ram(record)));
+        let all = reports::ranked(run.records.iter().filter(|record| run.fits_ram(record)), run.manifest.allows_lossy);
         let is_in_time = |record: &&RunRecord| match (record.total_secs(), rule.deadline_secs) {
             (Some(secs), Some(deadline)) => secs.expected <= deadline,
             _ => true,
@@ -84,7 +84,8 @@ fn are_alike(one: &RunRecord, other: &RunRecord) -> bool {
 pub(crate) fn rule_in_words(by_speed: &str, rule: Rule, allow_lossy: bool) -> String {
     let deadline =
         rule.deadline_secs.map(|secs| format!(" Only what takes {} at most counts.", reports::rough_time(secs))).unwrap_or_default();
-    let lossy = if allow_lossy { " Weights in 8 bits may be used: they change the video." } else { "" };
+    let lossy =
+        if allow_lossy { " Weights and attention in 8 bits and a cache of sampler steps may be used: they change the video." } else { "" };
     format!(
         "{by_speed} Balanced: the least GPU memory of those at most {:.0}% slower. Smallest: the least GPU memory, heads taken 4 at a time or as the budget asks.{deadline}{lossy}",
         LOSS * 100.0

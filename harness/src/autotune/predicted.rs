@@ -75,11 +75,14 @@ impl Budget {
         self.ram_bytes.is_none_or(|held| need.ram_bytes <= held)
     }
 
+    /// Whether a case that needs so much fits, by both.
+    pub(crate) fn holds(&self, case: &Case, need: Need) -> bool {
+        self.holds_ram(need) && self.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
+    }
+
     /// Whether a case may fit, as far as that is predicted.
     pub(crate) fn may_hold(&self, predicted: &Predicted) -> bool {
-        let Some(need) = predicted.need else { return true };
-        let usable = self.gpu_bytes.map(|bytes| predicted.rung.case.config.usable_of(bytes));
-        self.holds_ram(need) && usable.is_none_or(|held| need.gpu_bytes <= held)
+        predicted.need.is_none_or(|need| self.holds(&predicted.rung.case, need))
     }
 }
 

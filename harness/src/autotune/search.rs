@@ -113,7 +113,7 @@ impl Search {
     /// where that has run, and where times are not known.
     fn as_fast_with_less(&self, records: &[RunRecord], loss: f64) -> Option<&Case> {
         let known = by_name(records);
-        let fastest = *reports::ranked(records.iter()).first()?;
+        let fastest = *reports::ranked(records.iter(), true).first()?;
         let limit = fastest.total_secs()?.expected * (1.0 + loss);
         let candidates = self.ladders.iter().flat_map(|ladder| {
             let ran = ladder.iter().filter_map(|predicted| Some((predicted, *known.get(predicted.rung.case.name.as_str())?)));

@@ -1,15 +1,16 @@
 //! Where nothing fits: what would, by prediction. Fewer frames, a smaller size, or a larger card, each for what takes least memory.
 
-use engine_protocol::{Config, Resolution, Settings};
+use engine_protocol::{Config, Resolution};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::predicted::{Budget, Need, needs};
+use super::predicted::{Budget, needs};
+use super::variant::variant;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
 use crate::model::Models;
-use crate::sweep::{Case, Rules, resolve_one};
+use crate::sweep::{Case, Rules};
 use crate::testbed::Testbed;
 use crate::usual_sizes::USUAL_SIZES;
 
@@ -39,14 +40,11 @@ impl WouldFit {
 pub(crate) fn would_fit(smallest: &Case, testbed: &Testbed, models: &Models, rules: Rules) -> Result<WouldFit, Error> {
     let config = &smallest.config;
     let budget = Budget::of(testbed);
-    let holds = |case: &Case, need: &Need| {
-        budget.holds_ram(*need) && budget.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
-    };
     let first_that_fits = |cases: Vec<Case>| -> Result<Option<Config>, Error> {
         let needs = needs(cases.iter(), testbed, models)?;
-        Ok(cases.into_iter().zip(&needs).find(|(case, need)| holds(case, need)).map(|(case, _)| case.config))
+        Ok(cases.into_iter().zip(&needs).find(|(case, need)| budget.holds(case, **need)).map(|(case, _)| case.config))
     };
-    let with = |key: &str, value: Value| with(config, key, value, models, rules);
+    let with = |key: &str, value: Value| variant(key.to_owned(), config, &[(key, value)], models, rules);
     // What is not legal is left out.
     let fewer = (1..config.frames).rev().filter_map(|frames| with("frames", frames.into()));
     let smaller = USUAL_SIZES[2..].iter().filter_map(|names| names.iter().find_map(|name| with("resolution", json!(name))));
@@ -76,12 +74,4 @@ fn smallest_card(case: &Case, testbed: &Testbed, models: &Models) -> Result<Opti
         }
     }
     Ok(None)
-}
-
-/// The configuration with another value of a key; none where that is not legal.
-fn with(config: &Config, key: &str, value: Value, models: &Models, rules: Rules) -> Option<Case> {
-    let pairs = reports::settings(config).into_iter().filter(|(other, _)| *other != key).map(|(other, value)| (other.to_owned(), value));
-    let settings = Settings::from_pairs(pairs.chain([(key.to_owned(), value)])).ok()?;
-    let (config, _) = resolve_one(&settings, models, rules, |error| Error::from(error.clone())).ok()?;
-    Some(Case { name: key.to_owned(), config, gpu: None })
 }

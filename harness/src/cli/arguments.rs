@@ -175,7 +175,7 @@ pub(crate) struct AutotuneArguments {
     /// Memory of the GPU to leave to others, such as a display: 1GB
     #[arg(long, value_name = "SIZE", value_parser = gibibytes)]
     pub(crate) reserve: Option<f64>,
-    /// Try what changes the video too: weights in 8 bits
+    /// Try what changes the video too: weights and attention in 8 bits, a cache of sampler steps
     #[arg(long)]
     pub(crate) allow_lossy: bool,
     /// Print JSON

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{one_video, sweep, warn_of_attention, weights};
 use crate::autotune::{
-    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, ladders, least_ram, predicted, rule_in_words, smallest, would_fit,
+    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, faster_and_lossy, ladders, least_ram, predicted, rule_in_words,
+    smallest, would_fit,
 };
 use crate::cli::AutotuneArguments;
 use crate::data;
@@ -37,7 +38,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
-    let (ladders, warnings) = ladders(NAME, &one_video::with_model(&definition), &models, rules, arguments.allow_lossy)?;
+    let fixed = one_video::with_model(&definition);
+    let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
     let budget = Budget::of(&testbed);
@@ -57,6 +59,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
         sweep::manifest(&Definition::empty(NAME), &testbed, &models, &first.iter().map(|&case| case.clone()).collect::<Vec<_>>())?;
     // Which candidates will run is not known yet.
     manifest.cases.clear();
+    manifest.allows_lossy = arguments.allow_lossy;
     let mut store = RunStore::create(arguments.execution.out.clone(), testbed.run_dir(&data::runs(), NAME), manifest)?;
 
     tell!("{}", testbed.choice);
@@ -66,7 +69,10 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     store.add_cases(hopeless.iter().map(|record| record.case.clone()))?;
     hopeless.into_iter().try_for_each(|record| store.append(record))?;
     let progress = Progress::new(open.len(), "candidates").expecting(schedule.forecasts.secs_of_all(&open));
-    let ran = run_search(&search, least.as_ref(), &schedule, &mut store, &progress);
+    let mut ran = run_search(&search, least.as_ref(), &schedule, &mut store, &progress);
+    if let (Ok(()), true) = (&ran, arguments.allow_lossy) {
+        ran = run_lossy(&ladders, &fixed, &schedule, rules, &mut store, &progress);
+    }
     progress.finish();
     let run = store.run();
     let summary = Summary::of(&run);
@@ -110,6 +116,31 @@ fn run_search(
         store.add_cases(batch.iter().map(|case| case.name.clone()))?;
         schedule.run(&batch, progress, |record| store.append(record))?;
     }
+}
+
+/// Runs what is faster than the fastest and gives up quality.
+fn run_lossy(
+    ladders: &[Vec<Predicted>],
+    fixed: &[(String, Value)],
+    schedule: &Schedule<'_>,
+    rules: Rules,
+    store: &mut RunStore,
+    progress: &Progress,
+) -> Result<(), Error> {
+    // Another program in the worker's place predicts nothing.
+    if schedule.launcher.is_replaced() {
+        return Ok(());
+    }
+    let fastest = reports::ranked(store.records().iter(), true).first().map(|record| record.case.clone());
+    let Some(fastest) = ladders.iter().flatten().find(|predicted| Some(&predicted.rung.case.name) == fastest.as_ref()) else {
+        return Ok(());
+    };
+    let cases = faster_and_lossy(&fastest.rung.case, fixed, schedule.testbed, schedule.models, rules)?;
+    if cases.is_empty() || schedule.interrupt.is_wanted() {
+        return Ok(());
+    }
+    store.add_cases(cases.iter().map(|case| case.name.clone()))?;
+    schedule.run(&cases.iter().collect::<Vec<_>>(), progress, |record| store.append(record))
 }
 
 /// What there is to say where nothing fits.
@@ -276,6 +307,9 @@ fn describe(record: &RunRecord, run: &Run) {
     if !settled.is_empty() {
         say!("  Of these the machine chooses: {settled}");
     }
+    if let Some(lossy) = lossy(record) {
+        say!("  It gives up quality for that: {lossy}");
+    }
     reports::fit(record, run.manifest.capacity_bytes).iter().for_each(|said| say!("  {said}"));
     reports::fits_not(run, record).iter().for_each(|said| say!("  {said}"));
     if let Some(stage) = record.peak_stage() {
@@ -286,6 +320,16 @@ fn describe(record: &RunRecord, run: &Run) {
     reports::ram_in_words(record, run.manifest.ram_bytes).iter().for_each(|said| say!("  {said}"));
     wsl_said(record.host_pinned_peak_bytes.unwrap_or(0)).iter().for_each(|said| say!("  {said}"));
     say!("  {}", reports::duration(record).unwrap_or_else(|| "Time: not known".into()));
+}
+
+/// Which of its flags give up quality, without what says how a cache does it; none where nothing does.
+fn lossy(record: &RunRecord) -> Option<String> {
+    let exact = reports::settings(&record.config.exact()?);
+    let differ =
+        reports::settings(&record.config).into_iter().filter(|setting| !exact.contains(setting) && !setting.0.starts_with("flexcache_"));
+    let said: Vec<String> =
+        differ.map(|(key, value)| format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
+    Some(said.join(", "))
 }
 
 /// The command that makes a video with the settings of that case.

@@ -91,6 +91,7 @@ fn manifest_of(first: &RunRecord, records: &[RunRecord], dir: &Path) -> Result<M
         ram_bytes: None,
         ram: None,
         disk: None,
+        allows_lossy: false,
         models: used,
         cases: records.iter().map(|record| record.case.clone()).collect(),
         values: Default::default(),

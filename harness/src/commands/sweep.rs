@@ -269,6 +269,7 @@ pub(crate) fn manifest(definition: &Definition, testbed: &Testbed, models: &Mode
         ram_bytes: testbed.ram.bytes,
         ram: Some(testbed.ram.said.clone()),
         disk: disk::said(testbed),
+        allows_lossy: false,
         models: used,
         values: values(cases),
         mixed: Vec::new(),

@@ -38,7 +38,7 @@ impl<'v, 'a> Card<'v, 'a> {
 
     fn best(&self) -> Option<Fit<'v, 'a>> {
         let mut by_size = self.videos.iter().filter(|video| video.is_usual()).chain(self.videos.iter().rev());
-        by_size.find_map(|video| Some((*video, *ranked((0..LEVELS).filter_map(|level| video.fits_at(level))).first()?)))
+        by_size.find_map(|video| Some((*video, *ranked((0..LEVELS).filter_map(|level| video.fits_at(level)), false).first()?)))
     }
 
     /// The level as a cell, with where it is from.
