@@ -86,7 +86,7 @@ fn a_video_is_that_from_the_weights_unpacked_first(#[values("fp32", "bf16")] dty
     };
     let (packed, unpacked) = (opened(&packed), opened(&unpacked));
     assert_eq!(packed.inventory().refusal, None);
-    assert_eq!((packed.model().blocks_dtype(), unpacked.model().blocks_dtype()), (Some(WeightDtype::Q4K), None));
+    assert_eq!((packed.model().packed_dtype(), unpacked.model().packed_dtype()), (Some(WeightDtype::Q4K), None));
     for level in ["0", "3"] {
         let reference = video(&unpacked, &[("dtype", dtype), ("low_mem_level", level)]);
         for settings in
