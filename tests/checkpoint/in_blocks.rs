@@ -13,6 +13,7 @@ use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
+use crate::folder::Folder;
 use crate::gguf::{self, Written};
 use crate::repackaged::{self, E4M3, Repackaged};
 use crate::single_files::video;
@@ -146,6 +147,53 @@ fn a_text_encoder_under_the_names_of_llama_cpp_is_read() {
     assert_eq!(ours.inventory().refusal, None);
     assert_eq!(ours.model().text_encoder, reference.model().text_encoder);
     assert!(video(&ours, &[("dtype", "fp32")]) == video(&reference, &[("dtype", "fp32")]));
+}
+
+#[test]
+fn a_model_in_several_files_is_read_from_any_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let ones = |value: f64| Tensor::full([2, 4], value, (Kind::Float, Device::Cpu));
+    let names = ["a", "b", "c", "d", "e"];
+    let written: Vec<_> = names.iter().zip(1..).map(|(name, value)| Written::plain(name, &ones(value.into()))).collect();
+    let first = gguf::write_split(folder.path(), &written, 3);
+    let file = |number: usize| folder.path().join(format!("model-{number:05}-of-00003.gguf"));
+    assert_eq!(first, file(1));
+    for number in 1..=3 {
+        let store = TensorStore::open(&file(number)).unwrap();
+        assert_eq!(store.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        assert!(names.iter().zip(1..).all(|(name, value)| fp32(store.get(name).unwrap()) == ones(value.into())));
+        assert_eq!(store.files().len(), 3);
+    }
+
+    // One that is another, one that is called otherwise, and one that is not there.
+    let said = |path: &Path| TensorStore::open(path).unwrap_err().to_string();
+    let third = fs::read(file(3)).unwrap();
+    fs::copy(file(2), file(3)).unwrap();
+    let error = said(&first);
+    assert!(error.contains("00003-of-00003.gguf: it says that it is number 2 of 3 files"), "{error}");
+    fs::rename(file(3), folder.path().join("other.gguf")).unwrap();
+    let error = said(&folder.path().join("other.gguf"));
+    assert!(error.contains("it is number 2 of 3 files: have its name end in -00002-of-00003.gguf"), "{error}");
+    let error = said(&first);
+    assert!(error.contains("00003-of-00003.gguf: it is not there, and the model is in 3 files: fetch it again"), "{error}");
+    fs::write(file(3), third).unwrap();
+    assert!(TensorStore::open(&first).is_ok());
+}
+
+#[test]
+fn a_transformer_in_several_files_is_one_to_a_folder() {
+    let folder = Folder::of("original");
+    let weights = folder.file("diffusion_pytorch_model.safetensors");
+    let written: Vec<_> = repackaged::read(&weights).iter().map(|(name, tensor)| Written::plain(name, tensor)).collect();
+    fs::remove_file(weights).unwrap();
+    gguf::write_split(folder.path(), &written, 3);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().inventory().refusal, None);
+
+    let comfyui = Repackaged::new(E4M3);
+    fs::remove_file(comfyui.transformer()).unwrap();
+    gguf::write_split(&comfyui.models().join("diffusion_models"), &written, 2);
+    let files = CheckpointFiles { tokenizer: Some(comfyui.tokenizer()), ..CheckpointFiles::folder(comfyui.models()) };
+    assert_eq!(Checkpoint::open_files(&files).unwrap().inventory().refusal, None);
 }
 
 #[test]
