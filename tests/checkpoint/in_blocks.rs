@@ -8,8 +8,6 @@ use engine::weights::blocks::BlockType;
 use engine::{Checkpoint, components};
 use engine_protocol::{CheckpointFiles, ModelSpec, TransformerSpec, WeightDtype};
 use lowmem_tests::root;
-use proptest::prelude::*;
-use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
@@ -228,52 +226,4 @@ fn what_cannot_be_read_is_named() {
         let error = TensorStore::open(&path).expect_err(said).to_string();
         assert!(error.contains(said) && error.contains("model.gguf") && error.lines().count() == 1, "`{said}` is missing in: {error}");
     }
-}
-
-/// The most that this process has had in memory.
-fn peak_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
-#[test]
-fn ten_thousand_damaged_files_are_read_or_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.gguf");
-    let tensor = Tensor::ones([1, 256], (Kind::Float, Device::Cpu));
-    let kinds = [WeightDtype::Q4K, WeightDtype::Q6K, WeightDtype::Q5_1, WeightDtype::Iq4Nl];
-    let mut written: Vec<_> =
-        kinds.into_iter().map(|kind| Written::in_blocks(kind.name(), &tensor, BlockType::of(kind).unwrap()).0).collect();
-    written.push(Written::plain("convolution", &tensor.view([2, 2, 4, 4, 4])));
-    gguf::write(&path, &written);
-    let whole = fs::read(&path).unwrap();
-    let header = 600.min(whole.len());
-    let damage = prop_oneof![
-        4 => (0..header, any::<u8>()).prop_map(|(at, bit)| (at, vec![bit], usize::MAX)),
-        4 => (0..header, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| (at, bytes, usize::MAX)),
-        1 => (0..whole.len()).prop_map(|length| (0, Vec::new(), length)),
-        1 => prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| (4, bytes, usize::MAX)),
-    ];
-    let before = peak_bytes();
-    let mut runner = TestRunner::new_with_rng(
-        Cases { cases: 10_000, failure_persistence: None, ..Cases::default() },
-        TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]),
-    );
-    let outcome = runner.run(&damage, |(at, bytes, length)| {
-        let mut file = whole.clone();
-        let end = (at + bytes.len()).min(file.len());
-        file[at..end].copy_from_slice(&bytes[..end - at]);
-        file.truncate(length);
-        fs::write(&path, &file).expect("the file");
-        if let Ok(store) = TensorStore::open(&path) {
-            let all: u64 = store.iter().map(|(_, stored)| stored.bytes()).sum();
-            prop_assert!(all <= file.len() as u64, "{} bytes of tensors in a file of {}", all, file.len());
-            store.iter().for_each(|(_, stored)| drop(fp32(stored)));
-        }
-        Ok(())
-    });
-    outcome.unwrap();
-    // Some room for what the process has beside it: other tests run in threads of the same one.
-    assert!(peak_bytes() - before < 512 << 20, "{} bytes more than before", peak_bytes() - before);
 }
