@@ -57,6 +57,6 @@ fn a_text_encoder_in_8_bits_takes_less_wherever_it_waits() {
     // On the host room for one layer is there in passing.
     let saved = whole.1 - less.1;
     assert!((0.9..1.0).contains(&(saved / layers)), "{saved} of {layers}");
-    // On the GPU two buffers in 8 bits and room for a layer are as much as two buffers.
-    assert!(less.2 < 1.01 * whole.2, "{} and {} bytes", less.2, whole.2);
+    // Streamed, a layer in 8 bits comes to the GPU beside room for what it becomes there.
+    assert!((1.49..1.51).contains(&(less.2 / whole.2)), "{} and {} bytes", less.2, whole.2);
 }
