@@ -1,7 +1,7 @@
 //! GGUF files, written as the reference's writer does (`gguf-py/gguf/gguf_writer.py`): which tensors, in which types.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::weights::blocks::BlockType;
 use tch::{Device, Kind, Tensor};
@@ -49,11 +49,30 @@ fn text(into: &mut Vec<u8>, text: &str) {
 
 /// Writes them.
 pub(crate) fn write(path: &Path, tensors: &[Written]) {
+    write_one(path, tensors, None);
+}
+
+/// Writes them to `count` files in `folder`, as `llama-gguf-split` does, and says which is the first.
+pub(crate) fn write_split(folder: &Path, tensors: &[Written], count: usize) -> PathBuf {
+    let path = |number: usize| folder.join(format!("model-{:05}-of-{count:05}.gguf", number + 1));
+    for (number, part) in tensors.chunks(tensors.len().div_ceil(count)).enumerate() {
+        write_one(&path(number), part, Some([number as u16, count as u16]));
+    }
+    path(0)
+}
+
+fn write_one(path: &Path, tensors: &[Written], split: Option<[u16; 2]>) {
     let five: Vec<&Written> = tensors.iter().filter(|tensor| tensor.sides.len() > 4).collect();
     let mut file = b"GGUF".to_vec();
     file.extend(3u32.to_le_bytes());
     file.extend((tensors.len() as u64).to_le_bytes());
-    file.extend((1 + five.len() as u64).to_le_bytes());
+    let keys = 1 + five.len() + split.map_or(0, |numbers| numbers.len());
+    file.extend((keys as u64).to_le_bytes());
+    for (key, number) in ["split.no", "split.count"].into_iter().zip(split.into_iter().flatten()) {
+        text(&mut file, key);
+        file.extend(2u32.to_le_bytes());
+        file.extend(number.to_le_bytes());
+    }
     text(&mut file, "general.architecture");
     file.extend(8u32.to_le_bytes());
     text(&mut file, "wan");

@@ -8,11 +8,10 @@ use engine::weights::blocks::BlockType;
 use engine::{Checkpoint, components};
 use engine_protocol::{CheckpointFiles, ModelSpec, TransformerSpec, WeightDtype};
 use lowmem_tests::root;
-use proptest::prelude::*;
-use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 use rstest::rstest;
 use tch::{Device, Kind, Tensor};
 
+use crate::folder::Folder;
 use crate::gguf::{self, Written};
 use crate::repackaged::{self, E4M3, Repackaged};
 use crate::single_files::video;
@@ -86,7 +85,7 @@ fn a_video_is_that_from_the_weights_unpacked_first(#[values("fp32", "bf16")] dty
     };
     let (packed, unpacked) = (opened(&packed), opened(&unpacked));
     assert_eq!(packed.inventory().refusal, None);
-    assert_eq!((packed.model().blocks_dtype(), unpacked.model().blocks_dtype()), (Some(WeightDtype::Q4K), None));
+    assert_eq!((packed.model().packed_dtype(), unpacked.model().packed_dtype()), (Some(WeightDtype::Q4K), None));
     for level in ["0", "3"] {
         let reference = video(&unpacked, &[("dtype", dtype), ("low_mem_level", level)]);
         for settings in
@@ -149,6 +148,53 @@ fn a_text_encoder_under_the_names_of_llama_cpp_is_read() {
 }
 
 #[test]
+fn a_model_in_several_files_is_read_from_any_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let ones = |value: f64| Tensor::full([2, 4], value, (Kind::Float, Device::Cpu));
+    let names = ["a", "b", "c", "d", "e"];
+    let written: Vec<_> = names.iter().zip(1..).map(|(name, value)| Written::plain(name, &ones(value.into()))).collect();
+    let first = gguf::write_split(folder.path(), &written, 3);
+    let file = |number: usize| folder.path().join(format!("model-{number:05}-of-00003.gguf"));
+    assert_eq!(first, file(1));
+    for number in 1..=3 {
+        let store = TensorStore::open(&file(number)).unwrap();
+        assert_eq!(store.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        assert!(names.iter().zip(1..).all(|(name, value)| fp32(store.get(name).unwrap()) == ones(value.into())));
+        assert_eq!(store.files().len(), 3);
+    }
+
+    // One that is another, one that is called otherwise, and one that is not there.
+    let said = |path: &Path| TensorStore::open(path).unwrap_err().to_string();
+    let third = fs::read(file(3)).unwrap();
+    fs::copy(file(2), file(3)).unwrap();
+    let error = said(&first);
+    assert!(error.contains("00003-of-00003.gguf: it says that it is number 2 of 3 files"), "{error}");
+    fs::rename(file(3), folder.path().join("other.gguf")).unwrap();
+    let error = said(&folder.path().join("other.gguf"));
+    assert!(error.contains("it is number 2 of 3 files: have its name end in -00002-of-00003.gguf"), "{error}");
+    let error = said(&first);
+    assert!(error.contains("00003-of-00003.gguf: it is not there, and the model is in 3 files: fetch it again"), "{error}");
+    fs::write(file(3), third).unwrap();
+    assert!(TensorStore::open(&first).is_ok());
+}
+
+#[test]
+fn a_transformer_in_several_files_is_one_to_a_folder() {
+    let folder = Folder::of("original");
+    let weights = folder.file("diffusion_pytorch_model.safetensors");
+    let written: Vec<_> = repackaged::read(&weights).iter().map(|(name, tensor)| Written::plain(name, tensor)).collect();
+    fs::remove_file(weights).unwrap();
+    gguf::write_split(folder.path(), &written, 3);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().inventory().refusal, None);
+
+    let comfyui = Repackaged::new(E4M3);
+    fs::remove_file(comfyui.transformer()).unwrap();
+    gguf::write_split(&comfyui.models().join("diffusion_models"), &written, 2);
+    let files = CheckpointFiles { tokenizer: Some(comfyui.tokenizer()), ..CheckpointFiles::folder(comfyui.models()) };
+    assert_eq!(Checkpoint::open_files(&files).unwrap().inventory().refusal, None);
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
@@ -180,52 +226,4 @@ fn what_cannot_be_read_is_named() {
         let error = TensorStore::open(&path).expect_err(said).to_string();
         assert!(error.contains(said) && error.contains("model.gguf") && error.lines().count() == 1, "`{said}` is missing in: {error}");
     }
-}
-
-/// The most that this process has had in memory.
-fn peak_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
-#[test]
-fn ten_thousand_damaged_files_are_read_or_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.gguf");
-    let tensor = Tensor::ones([1, 256], (Kind::Float, Device::Cpu));
-    let kinds = [WeightDtype::Q4K, WeightDtype::Q6K, WeightDtype::Q5_1, WeightDtype::Iq4Nl];
-    let mut written: Vec<_> =
-        kinds.into_iter().map(|kind| Written::in_blocks(kind.name(), &tensor, BlockType::of(kind).unwrap()).0).collect();
-    written.push(Written::plain("convolution", &tensor.view([2, 2, 4, 4, 4])));
-    gguf::write(&path, &written);
-    let whole = fs::read(&path).unwrap();
-    let header = 600.min(whole.len());
-    let damage = prop_oneof![
-        4 => (0..header, any::<u8>()).prop_map(|(at, bit)| (at, vec![bit], usize::MAX)),
-        4 => (0..header, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| (at, bytes, usize::MAX)),
-        1 => (0..whole.len()).prop_map(|length| (0, Vec::new(), length)),
-        1 => prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| (4, bytes, usize::MAX)),
-    ];
-    let before = peak_bytes();
-    let mut runner = TestRunner::new_with_rng(
-        Cases { cases: 10_000, failure_persistence: None, ..Cases::default() },
-        TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]),
-    );
-    let outcome = runner.run(&damage, |(at, bytes, length)| {
-        let mut file = whole.clone();
-        let end = (at + bytes.len()).min(file.len());
-        file[at..end].copy_from_slice(&bytes[..end - at]);
-        file.truncate(length);
-        fs::write(&path, &file).expect("the file");
-        if let Ok(store) = TensorStore::open(&path) {
-            let all: u64 = store.iter().map(|(_, stored)| stored.bytes()).sum();
-            prop_assert!(all <= file.len() as u64, "{} bytes of tensors in a file of {}", all, file.len());
-            store.iter().for_each(|(_, stored)| drop(fp32(stored)));
-        }
-        Ok(())
-    });
-    outcome.unwrap();
-    // Some room for what the process has beside it: other tests run in threads of the same one.
-    assert!(peak_bytes() - before < 512 << 20, "{} bytes more than before", peak_bytes() - before);
 }

@@ -88,6 +88,12 @@ fn packed_weights_have_it_added_as_they_are_used() {
         let off = error(run(&opened(&packed, twice()), &[("weight_dtype", "q4_k"), ("low_mem_level", level)]));
         assert!(off < 1e-5, "level {level}: {off}");
     }
+    // From their files both are read anew each time, with what is added.
+    for (transformer, weight_dtype) in [(&packed, "q4_k"), (&unpacked, "as_stored")] {
+        let settings = [("weight_dtype", weight_dtype), ("low_mem_level", "3"), ("stream_from", "file")];
+        let off = error(run(&opened(transformer, twice()), &settings));
+        assert!(off < 1e-5, "{weight_dtype} from the file: {off}");
+    }
     // Nor is it lost where weights are packed here.
     let [plain, with] = [Vec::new(), twice()].map(|loras| run(&opened(&unpacked, loras), &[("weight_dtype", "fp8_e4m3")]));
     assert!((plain - &with).abs().max().double_value(&[]) > 1e-3 * reference.abs().max().double_value(&[]));

@@ -1,6 +1,7 @@
 //! Checkpoints as people have them on disk: layouts and single files opened, run against the reference, and refused where something is wrong with them.
 
 mod cases;
+mod damaged;
 mod folder;
 mod fuzz;
 mod gguf;

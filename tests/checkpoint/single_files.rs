@@ -29,17 +29,20 @@ fn scaled_weights_are_those_unpacked_first(#[values("fp32", "bf16")] dtype: &str
     for kind in [E4M3, E5M2, INT8] {
         let repackaged = Repackaged::new(kind);
         let files = Checkpoint::open_files(&repackaged.files()).unwrap();
-        let own = if kind == INT8 { WeightDtype::Int8 } else { WeightDtype::Fp8E4m3 };
-        assert_eq!(files.inventory().blocks_in_8_bits, Some(own).filter(|_| kind != E5M2));
+        let own = [(E4M3, WeightDtype::Fp8E4m3), (E5M2, WeightDtype::Fp8E5m2), (INT8, WeightDtype::Int8)];
+        let own = own.into_iter().find(|(known, _)| *known == kind).unwrap().1;
+        assert_eq!(files.model().packed_dtype(), Some(own));
+        assert!(files.model().text_encoder.packed.values().all(|&dtype| dtype == own));
+        assert_eq!(files.model().text_encoder.packed.len(), 7 * files.model().text_encoder.num_layers as usize, "all linear layers");
         for level in ["0", "3"] {
             let reference = video(&Checkpoint::open(&repackaged.reference()).unwrap(), &[("dtype", dtype), ("low_mem_level", level)]);
-            for (key, value) in [("weight_dtype", "as_stored"), ("weight_dtype", own.name()), ("stream_from", "file")] {
-                // What is in another type of 8 bits is rounded anew, which is another video.
-                if (kind == E5M2 && value == own.name()) || (level == "0" && key == "stream_from") {
-                    continue;
+            for weight_dtype in ["as_stored", own.name()] {
+                let settings = [("dtype", dtype), ("low_mem_level", level), ("weight_dtype", weight_dtype)];
+                assert!(video(&files, &settings) == reference, "{:?} in {dtype}, level {level}, {weight_dtype}", kind.0);
+                if level == "3" {
+                    let ours = video(&files, &[&settings[..], &[("stream_from", "file"), ("offload_text_encoder", "stream")]].concat());
+                    assert!(ours == reference, "{:?} in {dtype} from the file, {weight_dtype}", kind.0);
                 }
-                let ours = video(&files, &[("dtype", dtype), ("low_mem_level", level), (key, value)]);
-                assert!(ours == reference, "{:?} in {dtype}, level {level}, {key}={value}", kind.0);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelSpec, WeightDtype};
+use crate::ModelSpec;
 
 /// What a checkpoint holds, held against what its model needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,9 +16,6 @@ pub struct Inventory {
     pub model: ModelSpec,
     /// The tokenizer's file, under the checkpoint's folder; empty where it is missing.
     pub tokenizer: Option<String>,
-    /// Where the transformer's blocks are in 8 bits, the `weight_dtype` that keeps them so, with nothing lost.
-    #[serde(default)]
-    pub blocks_in_8_bits: Option<WeightDtype>,
     /// Its parts with weights.
     pub components: Vec<ComponentInventory>,
     /// Why no video can be made from it, where none can: the first thing that is wrong, with its file.

@@ -37,19 +37,19 @@ pub struct ModelSpec {
     /// Where its weights are, where somebody named them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<CheckpointFiles>,
-    /// Of weights in a file that has some of a transformer's in blocks (GGUF): those, each with its type, by the component's key and the tensor's name.
+    /// Of a transformer's weights those that its file has packed, in 8 bits or in blocks (GGUF): each with its type, by the component's key and the tensor's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub in_blocks: BTreeMap<String, BTreeMap<String, WeightDtype>>,
+    pub packed: BTreeMap<String, BTreeMap<String, WeightDtype>>,
     /// Where LoRAs are added to weights: the ranks of each, summed up, by the component's key and the tensor's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lora_ranks: BTreeMap<String, BTreeMap<String, i64>>,
 }
 
 impl ModelSpec {
-    /// What its file's weights in blocks are called, where there are any: the type that most of them are in.
-    pub fn blocks_dtype(&self) -> Option<WeightDtype> {
+    /// What the packed weights of its transformers' files are called, where there are any: the type that most of them are in.
+    pub fn packed_dtype(&self) -> Option<WeightDtype> {
         let mut counts: BTreeMap<&str, (usize, WeightDtype)> = BTreeMap::new();
-        for &dtype in self.in_blocks.values().flat_map(BTreeMap::values) {
+        for &dtype in self.packed.values().flat_map(BTreeMap::values) {
             counts.entry(dtype.name()).or_insert((0, dtype)).0 += 1;
         }
         counts.into_values().max_by_key(|&(count, _)| count).map(|(_, dtype)| dtype)
@@ -80,6 +80,9 @@ pub struct TextEncoderSpec {
     pub layer_norm_epsilon: f64,
     /// Prompts are cut or padded to so many tokens.
     pub max_tokens: i64,
+    /// Of its weights those that its file has packed, each with its type, by name. They wait so in any case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packed: BTreeMap<String, WeightDtype>,
 }
 
 /// Shapes of a Wan transformer (diffusers' `WanTransformer3DModel`).

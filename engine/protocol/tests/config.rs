@@ -137,7 +137,7 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("max_pinned_gib=-1", "max_pinned_gib=-1 is out of range: use 0 or more GiB")]
 #[case(
     "weight_dtype=int4",
-    "weight_dtype=int4: there is no such value: use as_stored, fp8_e4m3, int8, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs, q3_k or q2_k"
+    "weight_dtype=int4: there is no such value: use as_stored, fp8_e4m3, fp8_e5m2, int8, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs, q3_k or q2_k"
 )]
 #[case("steps=0", "steps=0 is out of range")]
 #[case("steps_measured=51", "steps_measured=51 is out of range: use 1 to 50")]

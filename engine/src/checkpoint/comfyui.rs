@@ -10,6 +10,7 @@ use super::listing::file_name;
 use super::single_files::OpenedFile;
 use crate::error::{Error, Result};
 use crate::files::{Folder, limits};
+use crate::weights::gguf::goes_on;
 
 /// Where such files lie, by today's names and those before.
 const TRANSFORMERS: [&str; 2] = ["diffusion_models", "unet"];
@@ -108,7 +109,7 @@ fn collect(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<()> 
         }
         let is_weights =
             path.extension().is_some_and(|extension| ["safetensors", "gguf", "pth", "pt", "bin"].iter().any(|known| extension == *known));
-        if is_weights {
+        if is_weights && !goes_on(&file_name(&path)) {
             if paths.len() == limits::FILES {
                 return Err(Error::at(folder, &format!("more than {} files of weights: name those that you mean", limits::FILES)));
             }

@@ -2,6 +2,7 @@
 //!
 //! Facts from diffusers 0.42.1 `src/diffusers/pipelines/wan/pipeline_wan.py` and the configs that `save_pretrained` writes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine_protocol::{ImageEncoderSpec, ImageInput, PoolSpec, Sampler, TextEncoderSpec, TransformerSpec, VaeSpec};
@@ -158,6 +159,7 @@ fn text_encoder_spec(config: &Json) -> Result<TextEncoderSpec> {
         relative_attention_max_distance: config.size_or("relative_attention_max_distance", 128)?,
         layer_norm_epsilon: config.positive("layer_norm_epsilon")?.unwrap_or(1e-6),
         max_tokens: MAX_TOKENS,
+        packed: BTreeMap::new(),
     };
     published::check_text_encoder(&spec).map_err(|(key, what)| config.error(key, &what))?;
     Ok(spec)

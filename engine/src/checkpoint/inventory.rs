@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine_protocol::{ComponentInventory, Inventory, WeightDtype};
+use engine_protocol::{ComponentInventory, Inventory};
 use tch::Kind;
 use untrusted::shown;
 
 use super::opened::{Checkpoint, StoredComponent};
-use crate::components::{self, Component, Sources};
+use crate::components::{self, Component, Sources, TEXT_ENCODER};
 use crate::error::{Error, Result};
-use crate::weights::{Group, Param, Precision, Source, StoredTensor, check_stored};
+use crate::weights::{Group, Param, Source, StoredTensor, check_stored};
 
 impl Checkpoint {
     /// What its files hold, held against what the model needs.
@@ -22,7 +22,6 @@ impl Checkpoint {
             model: self.model.clone(),
             tokenizer: self.tokenizer.path().map(|path| self.relative(path)),
             components: stored.map(|(stored, component)| self.component_inventory(stored, component.as_ref())).collect(),
-            blocks_in_8_bits: self.blocks_in_8_bits(),
             refusal: self.sources().err().or_else(|| self.open_tokenizer().err()).map(|error| error.to_string()),
         }
     }
@@ -42,38 +41,20 @@ impl Checkpoint {
         Ok(Sources::new(sources))
     }
 
-    /// In which type of 8 bits all weights that may wait so are in the files; nothing where some are not, or in another.
-    fn blocks_in_8_bits(&self) -> Option<WeightDtype> {
-        let components = components::of(&self.model);
-        let stored = components.iter().filter_map(|component| Some((self.stored(component.as_ref())?, component)));
-        let mut kinds = stored.flat_map(|(stored, component)| {
-            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
-            may.map(|(name, _)| stored.tensors.get(&name).map(StoredTensor::kind)).collect::<Vec<_>>()
-        });
-        let dtype = match kinds.next()? {
-            Some(first @ Kind::Float8e4m3fn) => (first, WeightDtype::Fp8E4m3),
-            Some(first @ Kind::Int8) => (first, WeightDtype::Int8),
-            _ => return None,
-        };
-        kinds.all(|kind| kind == Some(dtype.0)).then_some(dtype.1)
-    }
-
-    /// The same, its model told which of its weights are in blocks, as far as they may wait so: each row has to be whole blocks.
-    pub(super) fn with_blocks(mut self) -> Self {
+    /// The same, its model told which of its weights are packed, of those that may wait so.
+    pub(super) fn with_packed(mut self) -> Self {
         let mut all = BTreeMap::new();
         for component in components::of(&self.model) {
             let Some(stored) = self.stored(component.as_ref()) else { continue };
-            let may = named(component.groups()).filter(|(_, param)| matches!(param.precision, Precision::Compressible(_)));
-            let in_blocks = may.filter_map(|(name, param)| {
-                let blocks = stored.tensors.get(&name)?.blocks()?;
-                blocks.bytes_of(*param.shape.last()?).map(|_| (name, blocks.dtype))
-            });
-            let in_blocks: BTreeMap<_, _> = in_blocks.collect();
-            if !in_blocks.is_empty() {
-                all.insert(component.key().to_owned(), in_blocks);
+            let may = named(component.groups()).filter(|(_, param)| param.precision.may_wait_packed());
+            let packed: BTreeMap<_, _> =
+                may.filter_map(|(name, _)| stored.tensors.get(&name)?.packed().map(|dtype| (name, dtype))).collect();
+            if !packed.is_empty() {
+                all.insert(component.key().to_owned(), packed);
             }
         }
-        self.model.in_blocks = all;
+        self.model.text_encoder.packed = all.remove(TEXT_ENCODER).unwrap_or_default();
+        self.model.packed = all;
         self
     }
 

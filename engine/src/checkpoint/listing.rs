@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::limits;
 use crate::weights::AGAIN;
+use crate::weights::gguf::goes_on;
 
 /// The file to open for the weights in `folder`: the index of several, or the only one.
 pub(super) fn weights_file(folder: &Path) -> Result<PathBuf> {
@@ -56,7 +57,7 @@ pub(super) fn first_weights(folder: &Path) -> Option<PathBuf> {
 /// The only GGUF file in `folder`, or the only one of `torch.save`, which is what there was before safetensors.
 fn other_file(folder: &Path) -> Result<Option<PathBuf>> {
     let only = |found: Vec<PathBuf>| <[PathBuf; 1]>::try_from(found).ok().map(|[file]| file);
-    let in_blocks = only(files(folder, |name| name.ends_with(".gguf"))?);
+    let in_blocks = only(files(folder, |name| name.ends_with(".gguf") && !goes_on(name))?);
     Ok(in_blocks.or(only(files(folder, |name| name.ends_with(".bin") || name.ends_with(".pth"))?)))
 }
 

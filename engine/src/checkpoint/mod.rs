@@ -43,7 +43,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`Checkpoint::open`], and a file that is another one than it is named for.
     pub fn open_files(files: &CheckpointFiles) -> Result<Self> {
-        Self::of_layout(files)?.with_blocks().with_loras(&files.loras)
+        Self::of_layout(files)?.with_packed().with_loras(&files.loras)
     }
 
     /// Opens them by their layout.

@@ -1,5 +1,7 @@
 //! Shapes of models whose files have no config: the tensors say them.
 
+use std::collections::BTreeMap;
+
 use engine_protocol::{ImageEncoderSpec, TextEncoderSpec, TransformerSpec, VaeSpec};
 
 use super::published;
@@ -26,6 +28,7 @@ pub(super) fn text_encoder(store: &TensorStore) -> Result<TextEncoderSpec, Strin
         relative_attention_max_distance: 128,
         layer_norm_epsilon: 1e-6,
         max_tokens: MAX_TOKENS,
+        packed: BTreeMap::new(),
     };
     published::check_text_encoder(&spec).map_err(|(key, what)| format!("{key}: {what}"))?;
     Ok(spec)

@@ -100,7 +100,7 @@ pub(super) fn complete(root: &Path, shapes: Shapes, layout: &str) -> ModelSpec {
         image_encoder,
         sampling,
         files: None,
-        in_blocks: BTreeMap::new(),
+        packed: BTreeMap::new(),
         lora_ranks: BTreeMap::new(),
     }
 }

@@ -38,11 +38,11 @@ impl<'a> TransformerComponent<'a> {
     }
 }
 
-/// The groups of the transformer `key` of `model`: with what its file has in blocks, and with its LoRAs.
+/// The groups of the transformer `key` of `model`: with what its file has packed, and with its LoRAs.
 fn groups(model: &ModelSpec, key: &str) -> Vec<Group> {
     let groups = Transformer::groups(&model.transformer).into_iter();
-    let groups = groups.map(|group| match model.in_blocks.get(key) {
-        Some(dtypes) => group.in_blocks(|name| dtypes.get(name).copied()),
+    let groups = groups.map(|group| match model.packed.get(key) {
+        Some(dtypes) => group.packed(|name| dtypes.get(name).copied()),
         None => group,
     });
     let with_loras = groups.map(|group| match model.lora_ranks.get(key) {

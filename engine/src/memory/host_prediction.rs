@@ -95,21 +95,32 @@ impl Held {
             let on_its_way = Bytes { pinned: 0, pageable: packing + passing_bytes(group) };
             loading = loading.larger(weights.plus(on_its_way));
         }
+        let from_files = places.iter().any(|place| matches!(place, Place::Streamed { waits: Waits::InFile { .. }, .. }));
+        let sums = if from_files { component.groups().iter().map(|group| summed_bytes(group, types)).max().unwrap_or(0) } else { 0 };
+        // What computes on the host is unpacked there.
+        let of_host = component.groups().iter().zip(places).filter(|(_, place)| **place == Place::Host);
+        let room = of_host.map(|(group, _)| WaitingGroup::new(group, types).unpacked_bytes()).max().unwrap_or(0);
+        let unpacked = (room + unpacking_bytes(component, config, true)) as u64;
         let (buffers, ring) = bytes_in_passing(component, places, config);
         let beside = if on_gpu {
             let on_host = component.on_host(config);
-            let from_files = places.iter().any(|place| matches!(place, Place::Streamed { waits: Waits::InFile { .. }, .. }));
             Bytes {
                 pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64 + kept_on_host(component, config),
                 // What comes from files comes by way of a ring in any case.
                 pageable: on_host.peak_bytes.unwrap_or(0) - on_host.pinned_peak_bytes
-                    + if from_files && ring.is_none() { RING_BYTES as u64 } else { 0 },
+                    + if from_files && ring.is_none() { RING_BYTES as u64 } else { 0 }
+                    + sums
+                    + unpacked,
             }
         } else {
             // Everything computes there, from buffers that are there too.
             Bytes {
                 pinned: 0,
-                pageable: buffers + (component.activation_bytes(config, None).unwrap_or(0) + unpacking_bytes(component, types)) as u64,
+                pageable: buffers
+                    + component.activation_bytes(config, None).unwrap_or(0) as u64
+                    + unpacking_bytes(component, config, false) as u64
+                    + sums
+                    + unpacked,
             }
         };
         Self { stage: component.stage(), weights, beside, loading }
@@ -119,6 +130,17 @@ impl Held {
 /// What a cache keeps on the host.
 fn kept_on_host(component: &dyn Component, config: &Config) -> u64 {
     component.kept_between_passes(config).filter(|kept| kept.on_host).map_or(0, |kept| kept.tensors * kept.bytes as u64)
+}
+
+/// What LoRAs are added to as `group` is read from its file: its largest such tensor in fp32, and the sum in the type of arithmetic; of two tensors, since parts are read at once
+/// that may be of the end of one and of the beginning of the next.
+fn summed_bytes(group: &Group, types: WeightTypes) -> u64 {
+    if WaitingGroup::new(group, types).is_packed() {
+        return 0;
+    }
+    let each = 4 + types.compute.elt_size_in_bytes() as u64;
+    let summed = group.params.iter().filter(|param| param.lora_rank > 0);
+    2 * each * summed.map(|param| param.shape.iter().product::<i64>() as u64).max().unwrap_or(0)
 }
 
 /// What is on its way of the largest tensor of `group`, a part at a time: as it lies in its file, or as it is drawn from a seed, in fp32 and twice.

@@ -7,7 +7,7 @@ use engine_protocol::{
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
-use crate::components::Component;
+use crate::components::{Component, Wanted};
 use crate::cuda::allocator::block_bytes;
 use crate::flexcache::CacheSize;
 use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes, packing};
@@ -64,14 +64,15 @@ pub(super) fn stages(config: &Config, components: &[Box<dyn Component + '_>]) ->
 fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
     components.try_fold(0, |most, component| {
-        let unpacking = component.bytes_between_groups(config) + unpacking_bytes(component.as_ref(), WeightTypes::of(config));
+        let unpacking = component.bytes_between_groups(config) + unpacking_bytes(component.as_ref(), config, false);
         Some(component.activation_bytes(config, gpu)?.max(unpacking).max(most))
     })
 }
 
-/// Bytes that are there in passing while a group of `component` is unpacked, beside the room for it.
-pub(super) fn unpacking_bytes(component: &dyn Component, types: WeightTypes) -> i64 {
-    component.groups().iter().map(|group| packing::unpacking_bytes(group, types.waiting)).max().unwrap_or(0)
+/// Bytes that are there in passing while a group of `component` is unpacked, beside the room for it: of the groups that compute on the host, or of all others.
+pub(super) fn unpacking_bytes(component: &dyn Component, config: &Config, on_host: bool) -> i64 {
+    let are_there = component.groups().iter().filter(|group| (component.wanted(config, group.name) == Wanted::OnHost) == on_host);
+    are_there.map(|group| packing::unpacking_bytes(group, config.weight_dtype)).max().unwrap_or(0)
 }
 
 /// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is
@@ -139,7 +140,8 @@ impl<'a> PlacedComponent<'a> {
     }
 
     fn room_to_unpack(&self) -> Option<PlannedBuffers> {
-        let largest = self.groups.iter().map(|group| group.unpacked_bytes).max().filter(|&bytes| bytes > 0)?;
+        let on_gpu = self.groups.iter().filter(|group| group.place != Place::Host);
+        let largest = on_gpu.map(|group| group.unpacked_bytes).max().filter(|&bytes| bytes > 0)?;
         Some(self.planned_buffers(BufferUse::Unpacking, 1, largest))
     }
 

@@ -203,17 +203,15 @@ fn fits_host(config: &Config, components: &[Box<dyn Component + '_>], room: Opti
 /// From memory, unless the host has too little of it.
 fn stream_from(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> StreamFrom {
     // Files do not hold weights that are packed here.
-    if config.weight_dtype != WeightDtype::AsStored && !are_in_blocks(components) {
+    if config.weight_dtype != WeightDtype::AsStored && !are_packed(components) {
         return StreamFrom::Memory;
     }
-    let has_loras =
-        components.iter().flat_map(|component| component.groups()).any(|group| group.params.iter().any(|param| param.lora_rank > 0));
     let from_memory = Config { stream_from: Some(StreamFrom::Memory), ..config.clone() };
-    if has_loras || fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
+    if fits_host(&from_memory, components, room) { StreamFrom::Memory } else { StreamFrom::File }
 }
 
-/// Whether these are of a file that has weights in blocks.
-fn are_in_blocks(components: &[Box<dyn Component + '_>]) -> bool {
+/// Whether these are of a file that has a transformer's weights packed.
+fn are_packed(components: &[Box<dyn Component + '_>]) -> bool {
     let mut params = components.iter().flat_map(|component| component.groups()).flat_map(|group| &group.params);
     params.any(|param| matches!(param.precision, Precision::Compressible(Some(_))))
 }

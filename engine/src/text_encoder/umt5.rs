@@ -51,6 +51,8 @@ impl TextEncoder {
                 .param("layer.1.DenseReluDense.wi_0.weight", &[spec.d_ff, spec.d_model])
                 .param("layer.1.DenseReluDense.wi_1.weight", &[spec.d_ff, spec.d_model])
                 .param("layer.1.DenseReluDense.wo.weight", &[spec.d_model, spec.d_ff])
+                .as_filed()
+                .packed(|name| spec.packed.get(name).copied())
         }));
         groups.push(Group::new(LAST_NORM, "encoder.final_layer_norm.").param("weight", &[spec.d_model]));
         groups
@@ -204,6 +206,7 @@ mod tests {
             relative_attention_max_distance: 128,
             layer_norm_epsilon: 1e-6,
             max_tokens: 16,
+            packed: std::collections::BTreeMap::new(),
         })
     }
 

@@ -1,17 +1,34 @@
-//! Weights in 8 bits: e4m3 or whole numbers with a scale for each output, made the type of arithmetic again before they are used.
+//! Weights in 8 bits: e4m3, e5m2 or whole numbers with a scale for each output, made the type of arithmetic again before they are used.
 //!
-//! Of whole numbers the largest weight of each output is 127. In e4m3 our scales are powers of two, so multiplying by them rounds nothing, and the largest weight of each output uses the type's whole range: published
+//! Of whole numbers the largest weight of each output is 127. In the others our scales are powers of two, so multiplying by them rounds nothing, and the largest weight of each output uses the type's whole range: published
 //! weights are about 0.02, where e4m3 by itself has two bits left. What a file has stays as it is, with the file's scale for each output. Type: P. Micikevicius et al., "FP8 formats for deep learning", 2022, table 1.
 
+use engine_protocol::WeightDtype;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
 
-/// The largest number of e4m3.
-const LARGEST: f64 = 448.0;
+/// Types of 8 bits, and the largest number of each.
+const TYPES: [(WeightDtype, Kind, f64); 3] = [
+    (WeightDtype::Fp8E4m3, Kind::Float8e4m3fn, 448.0),
+    (WeightDtype::Fp8E5m2, Kind::Float8e5m2, 57344.0),
+    (WeightDtype::Int8, Kind::Int8, 127.0),
+];
 
-/// The largest whole number.
-const LARGEST_WHOLE: f64 = 127.0;
+/// libtorch's name of a type of 8 bits.
+pub(super) fn kind_of(dtype: WeightDtype) -> Option<Kind> {
+    TYPES.iter().find(|known| known.0 == dtype).map(|known| known.1)
+}
+
+/// Our name of a type of 8 bits.
+pub(super) fn dtype_of(kind: Kind) -> Option<WeightDtype> {
+    TYPES.iter().find(|known| known.1 == kind).map(|known| known.0)
+}
+
+/// The largest number of a type of 8 bits.
+fn limit_of(kind: Kind) -> f64 {
+    TYPES.iter().find(|known| known.1 == kind).map_or(1.0, |known| known.2)
+}
 
 /// Writes `values` into `numbers` in their 8 bits, and the scale of each output into `scale`.
 ///
@@ -19,7 +36,8 @@ const LARGEST_WHOLE: f64 = 127.0;
 /// libtorch's.
 pub(super) fn pack(values: &Tensor, numbers: &mut Tensor, scale: &mut Tensor) -> Result<()> {
     let is_whole = numbers.kind() == Kind::Int8;
-    let scales = if is_whole { largest(values)?.f_div_scalar(LARGEST_WHOLE)? } else { scales(values)? };
+    let limit = limit_of(numbers.kind());
+    let scales = if is_whole { largest(values)?.f_div_scalar(limit)? } else { scales(values, limit)? };
     let mut scaled = values.f_to_kind(Kind::Float)?.f_div(&scales)?;
     if is_whole {
         let _ = scaled.f_round_()?;
@@ -39,8 +57,8 @@ pub(super) fn unpack(numbers: &Tensor, scale: &Tensor, target: &mut Tensor) -> R
 }
 
 /// Per output the smallest power of two that brings its weights into the range: `[outputs, 1]`, fp32.
-fn scales(values: &Tensor) -> Result<Tensor> {
-    let exponent = largest(values)?.f_div_scalar(LARGEST)?.f_log2()?.f_ceil()?;
+fn scales(values: &Tensor, limit: f64) -> Result<Tensor> {
+    let exponent = largest(values)?.f_div_scalar(limit)?.f_log2()?.f_ceil()?;
     Ok(exponent.f_clamp(-126.0, 127.0)?.f_exp2()?)
 }
 
@@ -56,9 +74,9 @@ mod tests {
 
     #[test]
     fn an_output_of_zeros_stays_zero() {
-        assert_eq!(scales(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap().isfinite().all(), Tensor::from(true));
+        assert_eq!(scales(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), 448.0).unwrap().isfinite().all(), Tensor::from(true));
         let powers: Vec<f32> =
-            Vec::try_from(scales(&Tensor::from_slice2(&[[448f32, 1.0], [-449.0, 0.0], [0.01, 0.0]])).unwrap().view(-1)).unwrap();
+            Vec::try_from(scales(&Tensor::from_slice2(&[[448f32, 1.0], [-449.0, 0.0], [0.01, 0.0]]), 448.0).unwrap().view(-1)).unwrap();
         assert_eq!(powers, [1.0, 2.0, 2f32.powi(-15)]);
     }
 }

@@ -1,11 +1,12 @@
 //! GGUF: what stands before the tensors (keys, and where each tensor lies), then the tensors, many of them in blocks.
 //!
 //! Facts from ggml's `docs/gguf.md`, `gguf.cpp` and `ggml.h`. Sides stand innermost first. Tensors have four at most, so ComfyUI's programs flatten those of five, and say
-//! under `comfy.gguf.orig_shape.NAME` what they were. All values are skipped but those, the alignment and whether there are more files.
+//! under `comfy.gguf.orig_shape.NAME` what they were. Some models are in several files, `NAME-00001-of-00003.gguf`: each has tensors of its own,
+//! and says under `split.count` how many there are, under `split.no` which one it is, from 0 on. All other values are skipped, but for the alignment.
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tch::Kind;
@@ -66,13 +67,62 @@ pub(super) fn not_one(path: &Path, folder: &Folder) -> Error {
     }
 }
 
-/// The tensors of the GGUF file at `path` in `folder`.
+/// The tensors of the GGUF file at `path` in `folder`, and where it is one of several, those of all of them.
 ///
 /// # Errors
-/// A file that cannot be read, is truncated, or is damaged, and a type that is not read.
+/// A file that cannot be read, is truncated, or is damaged, and a type that is not read; one of several that is not there or is another model's.
 pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String, StoredTensor>> {
+    let (mut tensors, split) = open_one(path, folder)?;
+    for (number, other) in others(path, split)? {
+        if !untrusted::is_there(&other) {
+            return Err(Error::at(&other, &format!("it is not there, and the model is in {} files: {AGAIN}", split.count)));
+        }
+        if !is_one(&other, folder) {
+            return Err(not_one(&other, folder));
+        }
+        let (more, found) = open_one(&other, folder)?;
+        if found != (Split { number, ..split }) {
+            return Err(Error::at(&other, &format!("it says that it is number {} of {} files: {AGAIN}", found.number + 1, found.count)));
+        }
+        for (name, tensor) in more {
+            if tensors.len() == limits::TENSORS || tensors.contains_key(&name) {
+                return Err(tensor.error("another file of the model has it too, or there are more tensors than any model has"));
+            }
+            tensors.insert(name, tensor);
+        }
+    }
+    if tensors.is_empty() { Err(damaged(path, "it has no tensors")) } else { Ok(tensors) }
+}
+
+/// The other files of the model that the one at `path` is part of, each with its number from 0 on.
+fn others(path: &Path, split: Split) -> Result<Vec<(u64, PathBuf)>> {
+    if split.count < 2 {
+        return Ok(Vec::new());
+    }
+    let end = |number: u64| format!("-{:05}-of-{:05}.gguf", number + 1, split.count);
+    let (name, own) = (path.file_name().unwrap_or_default().to_string_lossy(), end(split.number));
+    let start = name.strip_suffix(&own).ok_or_else(|| {
+        Error::at(path, &format!("it is number {} of {} files: have its name end in {own}", split.number + 1, split.count))
+    })?;
+    let numbers = (0..split.count).filter(|&number| number != split.number);
+    Ok(numbers.map(|number| (number, path.with_file_name(format!("{start}{}", end(number))))).collect())
+}
+
+/// Whether the file of that name is one of several, and not the first.
+pub(crate) fn goes_on(name: &str) -> bool {
+    let Some((start, count)) = name.strip_suffix(".gguf").and_then(|name| name.rsplit_once("-of-")) else { return false };
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    start.rsplit_once('-').is_some_and(|(_, number)| is_number(number) && is_number(count) && number != "00001")
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    Error::at(path, &format!("not a whole GGUF file: {what}: {AGAIN}"))
+}
+
+/// The tensors of one file, and of which files it is one.
+fn open_one(path: &Path, folder: &Folder) -> Result<(BTreeMap<String, StoredTensor>, Split)> {
     let file = Arc::new(MappedFile::open(path, folder)?);
-    let damaged = |what: &str| Error::at(path, &format!("not a whole GGUF file: {what}: {AGAIN}"));
+    let damaged = |what: &str| damaged(path, what);
 
     // 1. What stands before the tensors.
     let within = file.bytes().len().min(limits::GGUF_HEADER);
@@ -84,7 +134,6 @@ pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String,
         Fault::Ends => damaged("it ends before its tensors begin"),
         Fault::Is(what) => damaged(&what),
         Fault::Version(version) => Error::at(path, &format!("GGUF of version {version} is not read: versions 2 and 3, little-endian, are")),
-        Fault::Split(count) => Error::at(path, &format!("it is one of {count} files: join them with `llama-gguf-split --merge`")),
     })?;
     let data = (reader.at as u64).next_multiple_of(header.alignment);
 
@@ -111,13 +160,10 @@ pub(super) fn open_file(path: &Path, folder: &Folder) -> Result<BTreeMap<String,
             return Err(damaged(&format!("it has two tensors `{}`", shown(&name))));
         }
     }
-    if tensors.is_empty() {
-        return Err(damaged("it has no tensors"));
-    }
     places.sort_unstable();
     match places.array_windows().any(|[(first, bytes), (next, _)]| first + bytes > *next) {
         true => Err(damaged("two of its tensors lie over each other")),
-        false => Ok(tensors),
+        false => Ok((tensors, header.split)),
     }
 }
 
@@ -127,8 +173,6 @@ enum Fault {
     Ends,
     Is(String),
     Version(u32),
-    /// There are so many files.
-    Split(u64),
 }
 
 /// What was read, or what is wrong with it.
@@ -143,8 +187,16 @@ struct Info {
     offset: u64,
 }
 
+/// Which one of how many files it is, counted from 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Split {
+    number: u64,
+    count: u64,
+}
+
 struct Header {
     alignment: u64,
+    split: Split,
     /// What tensors of more sides than four had.
     shapes: BTreeMap<String, Vec<i64>>,
     tensors: Vec<Info>,
@@ -160,7 +212,7 @@ impl Header {
         if tensors > limits::TENSORS as u64 || keys > limits::GGUF_KEYS {
             return Err(Fault::Is(format!("it says that it has {tensors} tensors and {keys} keys, which no model has")));
         }
-        let mut header = Self { alignment: ALIGNMENT, shapes: BTreeMap::new(), tensors: Vec::new() };
+        let mut header = Self { alignment: ALIGNMENT, split: Split::default(), shapes: BTreeMap::new(), tensors: Vec::new() };
         for _ in 0..keys {
             header.read_key(reader)?;
         }
@@ -196,12 +248,8 @@ impl Header {
                     return Err(Fault::Is(format!("its tensors are to lie at multiples of {}", self.alignment)));
                 }
             }
-            ("split.count", value::U16) => {
-                let count = reader.whole(2)?;
-                if count > 1 {
-                    return Err(Fault::Split(count));
-                }
-            }
+            ("split.count", value::U16) => self.split.count = reader.whole(2)?,
+            ("split.no", value::U16) => self.split.number = reader.whole(2)?,
             (key, value::ARRAY) if key.starts_with(ORIGINAL_SHAPE) => {
                 let (bytes, count) = (value::bytes(reader.u32()?).filter(|bytes| [4, 8].contains(bytes)), reader.u64()?);
                 let (Some(bytes), true) = (bytes, count <= limits::SIDES as u64) else {

@@ -64,24 +64,36 @@ impl Group {
     }
 
     /// The same group, its linear layers' weights [compressible](Precision::Compressible).
-    pub fn compressible(mut self) -> Self {
+    pub fn compressible(self) -> Self {
+        self.matrices(Precision::Compressible(None))
+    }
+
+    /// The same group, its linear layers' weights waiting [as their file has them](Precision::AsFiled).
+    pub fn as_filed(self) -> Self {
+        self.matrices(Precision::AsFiled(None))
+    }
+
+    fn matrices(mut self, precision: Precision) -> Self {
         for param in &mut self.params {
             if param.precision == Precision::Compute && param.shape.len() == 2 {
-                param.precision = Precision::Compressible(None);
+                param.precision = precision;
             }
         }
         self
     }
 
-    /// The same group, where a file has some of its [compressible](Group::compressible) weights in blocks: what `dtype_of` gives for a tensor of that name, and nothing for one
-    /// that is not in blocks there and waits as it is used.
-    pub fn in_blocks(mut self, dtype_of: impl Fn(&str) -> Option<WeightDtype>) -> Self {
+    /// The same group, where a file has some of those weights packed that [may wait so](Precision::may_wait_packed): what `dtype_of` gives for a tensor of that name, and
+    /// nothing for one that is not packed there and waits as it is used.
+    pub fn packed(mut self, dtype_of: impl Fn(&str) -> Option<WeightDtype>) -> Self {
         let prefix = self.prefix.clone();
         for param in &mut self.params {
-            if matches!(param.precision, Precision::Compressible(_)) {
-                let dtype = dtype_of(&format!("{prefix}{}", param.name));
-                param.precision = dtype.map_or(Precision::Compute, |dtype| Precision::Compressible(Some(dtype)));
-            }
+            let dtype = dtype_of(&format!("{prefix}{}", param.name));
+            param.precision = match (param.precision, dtype) {
+                (Precision::Compressible(_), None) => Precision::Compute,
+                (Precision::Compressible(_), stored) => Precision::Compressible(stored),
+                (Precision::AsFiled(_), stored) => Precision::AsFiled(stored),
+                (other, _) => other,
+            };
         }
         self
     }

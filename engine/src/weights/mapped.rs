@@ -6,10 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 use untrusted::shown;
 
 use super::blocks::BlockType;
+use super::fp8;
 use crate::cuda::{FileMapping, PlaceInFile, read_from_file};
 use crate::error::{Error, Result};
 use crate::files::{Folder, limits};
@@ -183,6 +185,14 @@ impl StoredTensor {
     /// The blocks that it is in; nothing where its numbers lie by themselves.
     pub fn blocks(&self) -> Option<&'static BlockType> {
         self.blocks
+    }
+
+    /// What it is packed in: a type of 8 bits, or blocks that make up its rows; nothing where its numbers lie in a type of arithmetic.
+    pub fn packed(&self) -> Option<WeightDtype> {
+        match self.blocks {
+            Some(blocks) => blocks.bytes_of(*self.shape.last()?).map(|_| blocks.dtype),
+            None => fp8::dtype_of(self.kind).filter(|_| self.is_in_order()),
+        }
     }
 
     /// The scale of each row, `[rows, 1]`, 1 where it has none.

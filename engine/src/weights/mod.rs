@@ -5,7 +5,7 @@ pub mod blocks;
 mod bound;
 mod changes;
 mod fp8;
-mod gguf;
+pub(crate) mod gguf;
 mod group;
 mod mapped;
 mod name;

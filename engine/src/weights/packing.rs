@@ -12,21 +12,17 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy)]
 enum Packing {
     /// In this type of 8 bits, with a scale for each output.
-    Scaled(Precision),
+    Scaled(Kind),
     /// In blocks, each within a row.
     Blocks(&'static BlockType),
 }
 
 /// How `param` waits where weights wait as `waiting`; nothing where it waits as it is used. A row that is no whole blocks does.
 fn packing(param: &Param, waiting: WeightDtype) -> Option<Packing> {
-    let Precision::Compressible(stored) = param.precision else { return None };
-    if waiting == WeightDtype::AsStored {
-        return None;
-    }
-    match BlockType::of(stored.unwrap_or(waiting)) {
+    let dtype = param.precision.packed(waiting)?;
+    match BlockType::of(dtype) {
         Some(kind) => kind.bytes_of(param.shape[1]).map(|_| Packing::Blocks(kind)),
-        None if waiting == WeightDtype::Int8 => Some(Packing::Scaled(Precision::Int8)),
-        None => Some(Packing::Scaled(Precision::Fp8)),
+        None => fp8::kind_of(dtype).map(Packing::Scaled),
     }
 }
 
@@ -40,8 +36,8 @@ pub(super) fn packed(group: &Group, waiting: WeightDtype) -> Option<Group> {
                 params.push(param.clone());
                 continue;
             }
-            Some(Packing::Scaled(precision)) => {
-                params.push(Param { precision, ..param.clone() });
+            Some(Packing::Scaled(kind)) => {
+                params.push(Param { precision: Precision::Scaled(kind), ..param.clone() });
                 let name = scale_of(&param.name);
                 params.push(Param { name, shape: vec![param.shape[0], 1], precision: Precision::Fp32, channels_last: false, lora_rank: 0 });
             }
@@ -77,7 +73,7 @@ pub(super) fn fill(group: &Group, packed: &Weights, types: WeightTypes, source: 
         let stored = source.stored(group, param)?;
         let scale = || packed.get(&scale_of(&param.name)).shallow_clone();
         match (packing, stored) {
-            (Packing::Scaled(precision), Some(stored)) if stored.kind() == precision.kind(types.compute) => {
+            (Packing::Scaled(kind), Some(stored)) if stored.kind() == kind => {
                 stored.copy_numbers(&mut target)?;
                 scale().f_copy_(&stored.scale_of_rows()?)?;
             }
@@ -93,26 +89,29 @@ pub(super) fn fill(group: &Group, packed: &Weights, types: WeightTypes, source: 
             }
         }
         if param.lora_rank > 0 {
-            fill_loras(param, packed, source.changes(group, param))?;
+            let changes = source.changes(&group.key(param));
+            for (side, name) in lora_of(&param.name).iter().enumerate() {
+                packed.get(name).shallow_clone().f_copy_(&factors(changes, side)?)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Fills the two matrices of all LoRAs of `param`, side by side.
-fn fill_loras(param: &Param, packed: &Weights, changes: &[Change]) -> Result<()> {
+/// The left matrices of all LoRAs in `changes` side by side, or the right ones (1) below each other, in fp32.
+///
+/// # Errors
+/// A file that cannot be read, and libtorch's.
+pub(super) fn factors(changes: &[Change], which: usize) -> Result<Tensor> {
     let factors = changes.iter().filter_map(|change| change.factors().transpose()).collect::<Result<Vec<_>>>()?;
-    for (name, (factor, side)) in lora_of(&param.name).iter().zip([(0, 1), (1, 0)]) {
-        let all: Vec<&Tensor> = factors.iter().map(|factors: &[Tensor; 2]| &factors[factor]).collect();
-        packed.get(name).shallow_clone().f_copy_(&Tensor::f_cat(&all, side)?)?;
-    }
-    Ok(())
+    let all: Vec<&Tensor> = factors.iter().map(|factors: &[Tensor; 2]| &factors[which]).collect();
+    Ok(Tensor::f_cat(&all, 1 - which as i64)?)
 }
 
 /// Bytes of the host that [`fill`] takes in passing for its largest tensor: the values, the same in fp32 scaled and not, and in 8 bits. In blocks that is more than there is.
 pub fn filling_bytes(group: &Group, types: WeightTypes) -> i64 {
     let each = types.compute.elt_size_in_bytes() as i64 + 2 * Kind::Float.elt_size_in_bytes() as i64 + 1;
-    // What a file has in blocks is copied as it is.
+    // What a file has packed is copied as it is.
     let is_made = |param: &&Param| packing(param, types.waiting).is_some() && param.precision == Precision::Compressible(None);
     let numbers = group.params.iter().filter(is_made).map(|param| param.shape.iter().product::<i64>());
     numbers.max().unwrap_or(0) * each
@@ -150,12 +149,26 @@ pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weig
 
 /// Names of the two matrices that LoRAs of a weight have.
 fn lora_of(name: &str) -> [String; 2] {
-    ["up", "down"].map(|factor| format!("{name}_lora_{factor}"))
+    FACTORS.map(|factor| format!("{name}{factor}"))
+}
+
+const FACTORS: [&str; 2] = ["_lora_up", "_lora_down"];
+
+/// The weight that the tensor of that name of a [packed](packed) group is added to by LoRAs, and which of their two matrices it is; nothing where it is another one.
+pub(super) fn factor_of(name: &str) -> Option<(&str, usize)> {
+    FACTORS.iter().enumerate().find_map(|(which, factor)| Some((name.strip_suffix(factor)?, which)))
 }
 
 fn scale_of(name: &str) -> String {
-    format!("{name}_scale")
+    format!("{name}{SCALE}")
 }
+
+/// The weight that the tensor of that name of a [packed](packed) group has the scales of; nothing where it is another one.
+pub(super) fn scaled_by(name: &str) -> Option<&str> {
+    name.strip_suffix(SCALE)
+}
+
+const SCALE: &str = "_scale";
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
+use super::packing::{factor_of, factors, scaled_by};
 use super::source::check_stored;
-use super::{Group, GroupLayout, Precision, Source, WaitingGroup, WeightTypes};
+use super::{Group, GroupLayout, Param, Precision, Source, WaitingGroup, WeightTypes};
 use crate::error::Result;
 
-/// A group whose slab can be read in parts. It waits as it is used, or in blocks as its file has it.
+/// A group whose slab can be read in parts. It waits as it is used, or packed as its file has it.
 #[derive(Debug)]
 pub struct GroupParts {
     /// As it waits.
@@ -47,20 +48,32 @@ impl GroupParts {
                 continue;
             }
             let mut part = target.f_narrow(0, from - first, to - from)?;
-            let stored = match &self.source {
-                Source::Stored(store) if !param.channels_last => store.get(&self.group.key(param)).filter(|stored| stored.is_in_order()),
+            let find = |key: String| match &self.source {
+                Source::Stored(store) if !param.channels_last && !self.is_summed(param) => {
+                    store.get(&key).filter(|stored| stored.is_in_order())
+                }
                 _ => None,
             };
-            match stored {
-                Some(stored) if param.precision == Precision::Bytes => stored.read_packed(from - start, &mut part)?,
-                Some(stored) => {
+            if let Some(stored) = scaled_by(&param.name).and_then(|weight| find(format!("{}{weight}", self.group.prefix))) {
+                let scales = stored.scale_of_rows()?.f_contiguous()?.f_view([-1])?.f_view_dtype(Kind::Uint8)?;
+                part.f_copy_(&scales.f_narrow(0, from - start, to - from)?)?;
+                continue;
+            }
+            match (find(self.group.key(param)), param.precision) {
+                (Some(stored), Precision::Bytes | Precision::Scaled(_)) => stored.read_packed(from - start, &mut part)?,
+                (Some(stored), _) => {
                     check_stored(param, stored)?;
                     stored.read((from - start) / size, &mut part.f_view_dtype(kind)?)?;
                 }
-                None => self.copy_of_whole(index, from - start, to == stop, &mut part)?,
+                (None, _) => self.copy_of_whole(index, from - start, to == stop, &mut part)?,
             }
         }
         Ok(())
+    }
+
+    /// Whether LoRAs are added to it as it is read: not where they wait beside it.
+    fn is_summed(&self, param: &Param) -> bool {
+        !matches!(param.precision, Precision::Bytes | Precision::Scaled(_)) && !self.source.changes(&self.group.key(param)).is_empty()
     }
 
     /// Writes bytes of the tensor `index` from `first` on into `part`, which may be the last one.
@@ -79,6 +92,10 @@ impl GroupParts {
     }
 
     fn whole(&self, index: usize) -> Result<Tensor> {
+        if let Some((weight, which)) = factor_of(&self.group.params[index].name) {
+            let factors = factors(self.source.changes(&format!("{}{weight}", self.group.prefix)), which)?;
+            return Ok(factors.f_to_kind(self.compute)?.f_contiguous()?.f_view([-1])?.f_view_dtype(Kind::Uint8)?);
+        }
         let alone = Group { params: vec![self.group.params[index].clone()], ..self.group.clone() };
         let waiting = WaitingGroup::new(&alone, WeightTypes::plain(self.compute));
         let slab = Tensor::f_empty([waiting.layout.bytes], (Kind::Uint8, Device::Cpu))?;

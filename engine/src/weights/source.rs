@@ -59,10 +59,10 @@ impl Source {
         Ok(Some(stored))
     }
 
-    /// What is added to `param` of `group`, beside the values of its own.
-    pub(super) fn changes(&self, group: &Group, param: &Param) -> &[Change] {
+    /// What is added to the tensor of that full name, beside the values of its own.
+    pub(super) fn changes(&self, key: &str) -> &[Change] {
         match self {
-            Self::Stored(store) => store.changes(&group.key(param)),
+            Self::Stored(store) => store.changes(key),
             _ => &[],
         }
     }
@@ -72,7 +72,7 @@ impl Source {
     /// # Errors
     /// A tensor that the files lack, or that has another shape or a type that is not floating point there.
     pub fn fill(&self, group: &Group, param: &Param, tensor: &mut Tensor) -> Result<()> {
-        let changes = self.changes(group, param);
+        let changes = self.changes(&group.key(param));
         if changes.is_empty() {
             return self.fill_unchanged(group, param, tensor);
         }

@@ -22,12 +22,12 @@ pub(crate) fn bytes_of(tensor: &Tensor) -> u64 {
 pub enum Precision {
     /// The configuration's type.
     Compute,
-    /// The configuration's type where it computes; where it waits, fewer bits if the configuration says so: those of its file, where that has it in blocks.
+    /// The configuration's type where it computes; where it waits, fewer bits if the configuration says so: those of its file, where that has it packed.
     Compressible(Option<WeightDtype>),
-    /// 8 bits, 4 of exponent and 3 of mantissa.
-    Fp8,
-    /// Whole numbers of 8 bits.
-    Int8,
+    /// The configuration's type where it computes; where it waits, as its file has it, if that has it packed.
+    AsFiled(Option<WeightDtype>),
+    /// 8 bits of this kind, with scales beside them.
+    Scaled(Kind),
     /// Bytes of something else: of blocks.
     Bytes,
     /// fp32 whatever the configuration says: norms and modulation, where the reference keeps fp32 too.
@@ -35,11 +35,25 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Whether a file may have it packed, and it stays so until it is used.
+    pub fn may_wait_packed(self) -> bool {
+        matches!(self, Precision::Compressible(_) | Precision::AsFiled(_))
+    }
+
+    /// The type in which it waits, where what is compressible waits as `waiting`; nothing where it waits as it is used.
+    pub(super) fn packed(self, waiting: WeightDtype) -> Option<WeightDtype> {
+        match self {
+            Precision::Compressible(_) if waiting == WeightDtype::AsStored => None,
+            Precision::Compressible(stored) => Some(stored.unwrap_or(waiting)),
+            Precision::AsFiled(stored) => stored,
+            _ => None,
+        }
+    }
+
     pub(super) fn kind(self, compute: Kind) -> Kind {
         match self {
-            Precision::Compute | Precision::Compressible(_) => compute,
-            Precision::Fp8 => Kind::Float8e4m3fn,
-            Precision::Int8 => Kind::Int8,
+            Precision::Compute | Precision::Compressible(_) | Precision::AsFiled(_) => compute,
+            Precision::Scaled(kind) => kind,
             Precision::Bytes => Kind::Uint8,
             Precision::Fp32 => Kind::Float,
         }

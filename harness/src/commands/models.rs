@@ -96,14 +96,11 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
     ]);
     say!("{table}");
     say!("tokenizer: {}", inventory.tokenizer.as_deref().unwrap_or("missing"));
-    if let Some(dtype) = inventory.model.blocks_dtype() {
+    if let Some(dtype) = inventory.model.packed_dtype() {
         say!("The transformer's blocks are packed ({}), and stay so until they are used.", dtype.name());
     }
     for (component, ranks) in &inventory.model.lora_ranks {
         say!("LoRAs change {} layers of {component}, {} ranks in all.", ranks.len(), ranks.values().sum::<i64>());
-    }
-    if inventory.blocks_in_8_bits.is_some() {
-        say!("The transformer's blocks are in 8 bits, and stay so until they are used.");
     }
     for component in &inventory.components {
         // A fault says itself which file it is in.

@@ -49,9 +49,8 @@ fn model_of(files: &CheckpointFiles, definition: &mut Definition) -> Result<Mode
     if let Some(name) = definition.fixed_value("model").filter(|name| *name != *model.name) {
         return Err(Error::input(format!("{named}that is {}, not {}: leave the model out", model.name, name.as_str().unwrap_or_default())));
     }
-    // What is in 8 bits or in blocks stays so, with nothing lost. From files weights in 8 bits come as they are used.
-    let from_memory = !definition.is_varied("stream_from") && definition.fixed_value("stream_from").is_none_or(|from| from == "memory");
-    let packed = model.blocks_dtype().or(inventory.blocks_in_8_bits.filter(|_| from_memory)).filter(|_| is_open);
+    // What is in 8 bits or in blocks stays so, with nothing lost.
+    let packed = model.packed_dtype().filter(|_| is_open);
     definition.fix("model".into(), json!(model.name));
     if let Some(dtype) = packed.map(WeightDtype::name) {
         tell!("The blocks of this transformer are packed and stay so until they are used (weight_dtype={dtype}).");

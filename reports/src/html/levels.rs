@@ -116,7 +116,7 @@ fn homes(config: &Config) -> [String; 3] {
     };
     let bits = match config.weight_dtype {
         WeightDtype::AsStored => String::new(),
-        WeightDtype::Fp8E4m3 | WeightDtype::Int8 => ", in 8 bits".into(),
+        WeightDtype::Fp8E4m3 | WeightDtype::Fp8E5m2 | WeightDtype::Int8 => ", in 8 bits".into(),
         packed => format!(", in {}", packed.name()),
     };
     let tile = config.vae_tile_size.map(|size| format!(", decodes in tiles of {size}")).unwrap_or_default();

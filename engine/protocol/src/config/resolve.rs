@@ -163,23 +163,19 @@ impl Config {
         if self.pinned_memory == Some(PinnedMemory::Off) || self.stream_from == Some(StreamFrom::File) {
             self.max_pinned_gib = None;
         }
-        if self.stream_from == Some(StreamFrom::File) && self.weight_dtype != WeightDtype::AsStored && model.in_blocks.is_empty() {
+        if self.stream_from == Some(StreamFrom::File) && self.weight_dtype != WeightDtype::AsStored && model.packed.is_empty() {
             let reason = format!(
                 "stream_from=file brings weights as the files have them, and weight_dtype={} makes them anew",
                 self.weight_dtype.name()
             );
             return Err(ConfigError::new(reason, "use stream_from=memory, or leave weight_dtype out"));
         }
-        if self.stream_from == Some(StreamFrom::File) && !model.lora_ranks.is_empty() {
-            let reason = "stream_from=file brings weights as the files have them, and LoRAs are added as they are loaded";
-            return Err(ConfigError::new(reason, "use stream_from=memory, or leave --lora out"));
-        }
         Ok(())
     }
 
-    /// What a file has in blocks stays as it is there, or is made the type of arithmetic.
+    /// What a file has packed stays as it is there, or is made the type of arithmetic.
     fn check_weight_dtype(&self, model: &ModelSpec) -> Result<(), ConfigError> {
-        match model.blocks_dtype() {
+        match model.packed_dtype() {
             Some(stored) if self.weight_dtype != stored && self.weight_dtype != WeightDtype::AsStored => Err(ConfigError::new(
                 format!(
                     "weight_dtype={}: the file has its weights in {}, and they are not packed anew",

@@ -69,7 +69,9 @@ words! { only
         AsStored = "as_stored",
         /// Linear layers in 8 bits, 4 of exponent and 3 of mantissa, with a scale for each output; made the type of arithmetic again as they are used.
         Fp8E4m3 = "fp8_e4m3",
-        /// The same in whole numbers.
+        /// The same with 5 of exponent and 2 of mantissa.
+        Fp8E5m2 = "fp8_e5m2",
+        /// The same in whole numbers of 8 bits.
         Int8 = "int8",
         /// Linear layers in blocks as GGUF files have them, so many numbers with scales of their own; made the type of arithmetic again as they are used. Here about
         /// 8.5 bits a number.
