@@ -321,5 +321,5 @@ fn who_comes_first_changes_nothing_and_who_does_wrong_is_found(#[case] split: Sp
 fn as_many_ranks_as_the_split_has() {
     let group: Group = Arc::new(Threads::new(1).remove(0));
     let said = Ranks::new(group, Split { cp_ring: 2, ..Split::ONE }).expect_err("there is one").to_string();
-    assert_eq!(said, "cfg_size=1 cp_ulysses=1 cp_ring=2 takes 2 ranks, and there are 1");
+    assert_eq!(said, "cp_size=2 cp_ring=2 takes 2 ranks, and there are 1");
 }

@@ -10,7 +10,6 @@
 use engine_protocol::AttnType;
 use tch::Tensor;
 
-use super::sequence::Sequence;
 use super::shard::Shard;
 use crate::attention::{Keys, Merged};
 use crate::collectives::Group;
@@ -47,8 +46,7 @@ struct Ring {
 }
 
 impl SequenceKeys {
-    pub(super) fn new(sequence: &Sequence, shard: Shard, kind: AttnType, keys_and_values: [Tensor; 2]) -> Result<Self> {
-        let Sequence { ulysses, ring, .. } = sequence;
+    pub(super) fn new([ulysses, ring]: [&Group; 2], shard: Shard, kind: AttnType, keys_and_values: [Tensor; 2]) -> Result<Self> {
         let [keys, values] = keys_and_values;
         let keys_and_values = [heads_for_tokens(ulysses, keys)?, heads_for_tokens(ulysses, values)?];
         let held = if ring.size() > 1 {

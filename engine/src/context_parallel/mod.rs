@@ -4,11 +4,13 @@
 //! all ranks ([`Sequence::keys`]), and the parts put together at the end ([`Sequence::whole`]). One rank alone holds all, and nothing is copied.
 
 mod attention;
+mod footprint;
 mod ranks;
 mod sequence;
 mod shard;
 
 pub use attention::SequenceKeys;
+pub use footprint::RankAttention;
 pub use ranks::Ranks;
 pub use sequence::Sequence;
 pub use shard::Shard;

@@ -46,7 +46,7 @@ impl Sequence {
     /// # Errors
     /// Those of [`crate::attention::Keys::new`], and what the ranks say.
     pub fn keys(&self, shard: Shard, kind: AttnType, keys: Tensor, values: Tensor) -> Result<SequenceKeys> {
-        SequenceKeys::new(self, shard, kind, [keys, values])
+        SequenceKeys::new([&self.ulysses, &self.ring], shard, kind, [keys, values])
     }
 
     /// The whole sequence without padding, of each rank's part.
