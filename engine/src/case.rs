@@ -22,6 +22,7 @@ use crate::weights::kind_of;
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    request.config.refuse_split().map_err(|error| outside_stages(error.into()))?;
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
     attention::check(&request.config, request.gpu.as_ref()).map_err(outside_stages)?;
     let device = start(request, say).map_err(outside_stages)?;

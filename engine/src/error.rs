@@ -30,6 +30,9 @@ pub enum Error {
     /// a terminal is seen to here.
     #[error("{}", untrusted::line(.0))]
     Input(String),
+    /// Ranks that work on one video are not in step, or one of them is gone.
+    #[error("{0}")]
+    Ranks(String),
     /// What was computed is NaN or infinite.
     #[error("{what}{}", if cause.is_empty() { String::new() } else { format!(": {cause}") })]
     NotFinite {

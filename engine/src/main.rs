@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use engine::memory::{Room, predict, predict_host, settle};
+use engine::memory::{Room, predict, predict_host, predict_ranks, settle};
 use engine::{Checkpoint, attention, calibration, case, components, disk_rate, flexcache, host_rates, kernels};
 use engine_protocol::{Event, PlanReport, Request, Stage};
 use rayon::prelude::*;
@@ -91,6 +91,7 @@ fn plan_of(request: &Request) -> PlanReport {
     let config = settle(&request.config, &components, room);
     let mut report = predict(&config, &components, room.gpu);
     report.host = predict_host(Stage::Encode, &config, &components, request.device);
+    report.ranks = predict_ranks(&config, &components, &report, room.gpu, room.disk());
     report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
     report
 }

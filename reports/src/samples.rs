@@ -149,6 +149,7 @@ pub(crate) fn gpu() -> GpuProfile {
         clock_hz: figure(1e9),
         flops: PeakFlops { fp32: figure(1e12), tf32: figure(1e12), bf16: figure(1e12), fp16: figure(1e12), fp8: None, int8: None },
         pcie: Pcie { generation: figure(4), lanes: figure(16), pinned_bytes_per_sec: figure(2e10), pageable_bytes_per_sec: None },
+        nvlink_bytes_per_sec: None,
         efficiency: Efficiency {
             gemm: share(),
             attention: share(),

@@ -43,7 +43,7 @@ fn open_places_are_filled_and_nothing_else_is_touched() {
     assert!(!filled.replace("\r\n", "").contains('\n'), "ends of line stay");
     for open in [
         "7 GB, largest resolution:\n    lowmem sweep hardware --gpu 7GB model=wan-tiny",
-        "(splitting a video over GPUs is not built yet):\n",
+        "(running a video on several GPUs is not built yet):\n",
         "speed:\n",
     ] {
         assert!(said.contains(open), "{said}");

@@ -131,3 +131,35 @@ fn a_file_gives_its_preset_and_options_count_over_it() {
     let of = |key: &str| plan["config"][key].as_u64();
     assert_eq!((of("low_mem_level"), of("head_chunk"), of("frames")), (Some(3), Some(4), Some(5)), "{:#}", plan["config"]);
 }
+
+/// What several GPUs would hold and send: heads of 40 are exchanged by four ranks, three quarters of queries, keys, values and results, in each of 40 layers.
+#[test]
+fn several_gpus_are_planned_and_not_run() {
+    let fixed = ["--model", "wan2.1-t2v-14b", "--gpu", "h100", "resolution=720p"];
+    let of = |words: &[&str]| report(&[&fixed, words].concat());
+    let (one, four) = (of(&[]), of(&["cp_size=4"]));
+    let ranks = four.ranks.as_ref().expect("four ranks");
+    let (part, values) = (75_600 / 4 * 5120 * 2, 75_600 / 4 * 64 * 2);
+    assert_eq!((ranks.count, ranks.parts, ranks.sent_bytes), (4, 4, 40 * 4 * part / 4 * 3 + 3 * values));
+    let denoise = |report: &PlanReport| {
+        let stage = report.stages.iter().find(|stage| stage.stage == Stage::Denoise).expect("a stage");
+        (stage.resident_bytes, stage.activation_bytes.expect("an estimate"))
+    };
+    let ((weights, alone), (same_weights, of_four)) = (denoise(&one), denoise(&four));
+    assert!(one.ranks.is_none() && weights == same_weights && of_four < alone / 2, "{of_four} of {alone}");
+    assert_eq!(ranks.others_peak_allocated_bytes, Some(same_weights + of_four));
+    let secs = ranks.pass_secs.expect("rates");
+    assert!(secs.is_nvlink && secs.arithmetic > 0.24 * secs.alone && secs.arithmetic < 0.26 * secs.alone, "{secs:?}");
+    // The two predictions on two GPUs: each has the whole sequence, and sends its prediction in fp32.
+    let guidance = of(&["cfg_size=2"]);
+    assert_eq!((denoise(&guidance), guidance.ranks.expect("two ranks").sent_bytes), ((weights, alone), 4 * 16 * 21 * 90 * 160));
+
+    let said = stdout(&lowmem().arg("plan").args(fixed).arg("cp_size=4").assert().success());
+    assert!(said.contains("4 ranks, a GPU each: cp_size=4 cp_ulysses=4.") && said.contains("Nothing runs on several GPUs yet"), "{said}");
+    let place = Place::new();
+    for command in ["generate", "sweep", "autotune"] {
+        let fixed = ["model=wan2.1-t2v-14b", "--gpu", "h100", "--device", "virtual", "cp_size=4"];
+        let said = stderr(&lowmem().current_dir(place.path(".")).arg(command).args(fixed).assert().code(2));
+        assert!(said.contains("running a video on several GPUs is not built yet: leave them out"), "{command}: {said}");
+    }
+}

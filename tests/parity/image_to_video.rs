@@ -2,6 +2,7 @@
 
 use engine::Pipeline;
 use engine::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
+use engine::context_parallel::Ranks;
 use engine::image_encoder::{ImageEncoder, normalised};
 use engine::pipeline::Stills;
 use engine::weights::Source;
@@ -25,6 +26,18 @@ fn picture(name: &str) -> String {
 
 /// Latents of the fixture's prompts, noise and pictures, by the transformers of these files.
 fn latents(fixture: &Fixture, model: &ModelSpec, transformers: &[&str], pictures: &[(&str, &str)], settings: &[&str]) -> Tensor {
+    latents_as(Ranks::alone(), fixture, model, transformers, pictures, settings)
+}
+
+/// The same as one of `ranks`.
+fn latents_as(
+    ranks: Ranks,
+    fixture: &Fixture,
+    model: &ModelSpec,
+    transformers: &[&str],
+    pictures: &[(&str, &str)],
+    settings: &[&str],
+) -> Tensor {
     let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
     let pictures = pictures.iter().map(|&(key, name)| (key.to_owned(), Value::from(picture(name))));
     let config = Config::resolve(&Settings::from_pairs(pairs.chain(pictures)).unwrap(), model).unwrap();
@@ -33,12 +46,43 @@ fn latents(fixture: &Fixture, model: &ModelSpec, transformers: &[&str], pictures
     let others = [(TEXT_ENCODER, "pipeline.text_encoder"), (VAE, "pipeline.vae"), (VAE_ENCODER, "image_to_video.vae_encoder")];
     let clip = model.image_encoder.as_ref().map(|_| source(IMAGE_ENCODER, "image_to_video.image_encoder"));
     let sources = Sources::new(others.map(|(key, name)| source(key, name)).into_iter().chain(of_transformers).chain(clip));
-    let mut pipeline = Pipeline::load(model, &config, device(), &sources).unwrap();
+    let mut pipeline = Pipeline::load(model, &config, device(), &sources).unwrap().with_ranks(ranks);
 
     let stills = Stills::of(&config, model).unwrap().expect("a picture was named");
     let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();
     let image = pipeline.encode_image(&stills, |_, _| ()).unwrap();
     pipeline.denoise(&prompts, Some(image), fixture.tensor("input.noise"), |_, _| ()).unwrap()
+}
+
+/// The fixture with the model that takes a picture as channels beside the noise.
+fn with_channels() -> (Fixture, ModelSpec) {
+    let fixture = Fixture::open("image_to_video");
+    let model = ModelSpec { image: Some(ImageInput::Channels), pool: fixture.fact("pool"), ..fixture.fact("spec") };
+    (fixture, model)
+}
+
+/// The transformers of that.
+const POOL: [&str; 2] = ["image_to_video.transformer", "image_to_video.low_noise_transformer"];
+
+/// The fixture with the model that takes a picture as the first latent frame.
+fn with_first_frame() -> (Fixture, ModelSpec) {
+    let fixture = Fixture::open("image_to_video");
+    let spec: ModelSpec = fixture.fact("spec");
+    let transformer = TransformerSpec { in_channels: spec.vae.z_dim, ..spec.transformer.clone() };
+    let model = ModelSpec { image: Some(ImageInput::FirstFrame), transformer, ..spec };
+    (fixture, model)
+}
+
+/// Latents of a picture as channels, as one of `ranks`.
+pub(crate) fn channels_as(ranks: Ranks) -> Tensor {
+    let (fixture, model) = with_channels();
+    latents_as(ranks, &fixture, &model, &POOL, &[FIRST], &["sequence_chunk=2"])
+}
+
+/// Latents of a picture as the first frame, as one of `ranks`.
+pub(crate) fn first_frame_as(ranks: Ranks) -> Tensor {
+    let (fixture, model) = with_first_frame();
+    latents_as(ranks, &fixture, &model, &["pipeline.transformer"], &[FIRST], &["sequence_chunk=4"])
 }
 
 /// Wan2.2 I2V A14B: the picture's latents and a mask are channels beside the noise.
@@ -48,10 +92,8 @@ fn latents(fixture: &Fixture, model: &ModelSpec, transformers: &[&str], pictures
 #[case::whole_video_at_once(&["vae_temporal_chunk=2"])]
 #[case::level_3(&["low_mem_level=3"])]
 fn a_picture_as_channels(#[case] settings: &[&str]) {
-    let fixture = Fixture::open("image_to_video");
-    let model = ModelSpec { image: Some(ImageInput::Channels), pool: fixture.fact("pool"), ..fixture.fact("spec") };
-    let transformers = ["image_to_video.transformer", "image_to_video.low_noise_transformer"];
-    let run = |pictures: &[(&str, &str)]| latents(&fixture, &model, &transformers, pictures, settings);
+    let (fixture, model) = with_channels();
+    let run = |pictures: &[(&str, &str)]| latents(&fixture, &model, &POOL, pictures, settings);
     assert_close("latents, a picture as channels", &run(&[FIRST]), &fixture.tensor("output.channels"), 1e-4);
     assert_close("latents, with a last picture", &run(&[FIRST, LAST]), &fixture.tensor("output.channels_and_last"), 1e-4);
 }
@@ -101,11 +143,7 @@ fn what_clip_says() {
 #[case::in_one_batch(&["guidance_batch=true"])]
 #[case::level_3(&["low_mem_level=3"])]
 fn a_picture_as_the_first_frame(#[case] settings: &[&str]) {
-    let fixture = Fixture::open("image_to_video");
-    let spec: ModelSpec = fixture.fact("spec");
-    let z_dim = spec.vae.z_dim;
-    let transformer = TransformerSpec { in_channels: z_dim, ..spec.transformer.clone() };
-    let model = ModelSpec { image: Some(ImageInput::FirstFrame), transformer, ..spec };
+    let (fixture, model) = with_first_frame();
     let got = latents(&fixture, &model, &["pipeline.transformer"], &[FIRST], settings);
     assert_close("latents, a picture as the first frame", &got, &fixture.tensor("output.first_frame"), 1e-4);
 }

@@ -5,6 +5,7 @@ mod image_to_video;
 mod pipeline;
 mod resident;
 mod scheduler;
+mod several_ranks;
 mod text_encoder;
 mod tokenizer;
 mod transformer;

@@ -17,7 +17,7 @@ pub(crate) fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
 }
 
 /// The fixture's weights in a pipeline for `model`, which may have a second transformer.
-fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
+pub(crate) fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
     let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
     let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), model).unwrap();
     let source = |key, name: &str| (key, Source::open(&path(&format!("pipeline.{name}"))).unwrap());
@@ -31,6 +31,18 @@ fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
 fn latents(pipeline: &mut Pipeline, fixture: &Fixture) -> Tensor {
     let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();
     pipeline.denoise(&prompts, None, fixture.tensor("input.noise"), |_, _| ()).unwrap()
+}
+
+/// The same of a fixture's prompts and noise, and how many steps left blocks out.
+pub(crate) fn steps(pipeline: &mut Pipeline, fixture: &Fixture) -> (Tensor, u32) {
+    let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();
+    let mut denoising = pipeline.begin(None, fixture.tensor("input.noise")).unwrap();
+    let mut reused = 0;
+    while !denoising.is_over() {
+        pipeline.step(&prompts, &mut denoising).unwrap();
+        reused += u32::from(denoising.has_reused());
+    }
+    (denoising.latents().shallow_clone(), reused)
 }
 
 #[rstest]
@@ -110,15 +122,7 @@ fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
     let steps = format!("steps={}", fixture.fact::<u32>("steps"));
     let run = |cache: &str, settings: &[&str]| {
         let cache = format!("flexcache={cache}");
-        let (mut pipeline, _) = load(&model, &[settings, &[&steps, &cache]].concat());
-        let prompts = pipeline.encode(&tokens(&fixture, "input.prompt_ids"), &tokens(&fixture, "input.negative_prompt_ids")).unwrap();
-        let mut denoising = pipeline.begin(None, fixture.tensor("input.noise")).unwrap();
-        let mut reused = 0;
-        while !denoising.is_over() {
-            pipeline.step(&prompts, &mut denoising).unwrap();
-            reused += u32::from(denoising.has_reused());
-        }
-        (denoising.latents().shallow_clone(), reused)
+        self::steps(&mut load(&model, &[settings, &[&steps, &cache]].concat()).0, &fixture)
     };
     let (latents, reused) = run(cache, settings);
     assert_close(&format!("latents, {cache}"), &latents, &fixture.tensor(&format!("output.{cache}")), 1e-4);

@@ -83,6 +83,22 @@ impl Resident {
         };
         Self { weights: groups.iter().map(load).collect() }
     }
+
+    /// Groups in fp32 on the CPU whose values `make` makes, of the shape and the place of each parameter among all.
+    pub(crate) fn made_up(groups: &[Group], make: impl Fn(&[i64], usize) -> Tensor) -> Self {
+        let mut place = 0;
+        let mut load = |group: &Group| {
+            let layout = GroupLayout::new(group, Kind::Float);
+            let weights = Weights::bind(group, &layout, &Tensor::zeros([layout.bytes], (Kind::Uint8, Device::Cpu))).unwrap();
+            for param in &group.params {
+                let mut values = weights.get(&param.name).shallow_clone();
+                values.copy_(&make(&values.size(), place));
+                place += 1;
+            }
+            (group.name, weights)
+        };
+        Self { weights: groups.iter().map(&mut load).collect() }
+    }
 }
 
 impl Groups for Resident {

@@ -36,8 +36,8 @@ pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use checkpoint_files::{CheckpointFiles, LoraFile, Noise};
 pub use config::{
-    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, flag, flattened, parse_setting,
-    parse_values, setting_text,
+    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, Split, flag, flattened,
+    parse_setting, parse_values, setting_text,
 };
 pub use course::{LiveAllocation, MemoryCourse};
 pub use device::Device;
@@ -53,7 +53,9 @@ pub use host_rates::{DtypeRates, HostRates};
 pub use inventory::{ComponentInventory, Inventory};
 pub use model::{ImageEncoderSpec, ImageInput, ModelSpec, PoolSpec, Sampling, TextEncoderSpec, TransformerSpec, VaeSpec};
 pub use output::{OutputFormat, unfinished};
-pub use plan::{BufferUse, Home, Moves, POOL_STREAMS, PlanReport, PlannedBuffers, PlannedGroups, PlannedHost, PlannedStage};
+pub use plan::{
+    BufferUse, Home, Moves, POOL_STREAMS, PassSecs, PlanReport, PlannedBuffers, PlannedGroups, PlannedHost, PlannedRanks, PlannedStage,
+};
 pub use profile::OperationTime;
 pub use quality::Quality;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
@@ -64,7 +66,7 @@ pub use step_cache::{CacheDecision, CacheUse};
 pub use thinned::{Moment, Thinned};
 pub use time::{Secs, StageTime, StageWork};
 pub use virtual_gpu_protocol::{
-    Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,
+    Efficiency, Figure, GpuLink, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, ProcessUse, SmallKernels, WorkKind, WorkType,
 };
 
 /// Bytes of one GiB: what people see is always in GiB.

@@ -124,6 +124,34 @@ pub struct PlannedHost {
     pub memory: HostMemory,
 }
 
+/// How long a pass of the transformer takes, by the rates of a GPU profile: modelled.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PassSecs {
+    /// On one GPU that does all.
+    pub alone: f64,
+    /// On each of several: its arithmetic, and what it waits for weights.
+    pub arithmetic: f64,
+    /// And the exchange with others, which is not taken to run beside arithmetic.
+    pub exchange: f64,
+    /// What is exchanged goes over NVLink, and not over PCI Express.
+    pub is_nvlink: bool,
+}
+
+/// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedRanks {
+    /// How many ranks.
+    pub count: u32,
+    /// In how many parts the token sequence is.
+    pub parts: u32,
+    /// Bytes that each rank sends to others in a pass of the transformer.
+    pub sent_bytes: u64,
+    /// The largest predicted peak of the ranks that do not decode; empty where that of a stage is not known.
+    pub others_peak_allocated_bytes: Option<u64>,
+    /// How long a pass takes; empty where no GPU was named.
+    pub pass_secs: Option<PassSecs>,
+}
+
 /// What will live where, and the predicted peak of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanReport {
@@ -145,6 +173,9 @@ pub struct PlanReport {
     /// What the process will hold on the GPU beside tensors; empty where no GPU was named.
     #[serde(default)]
     pub process_bytes: Option<u64>,
+    /// Where the video is split over several GPUs: all else here is of the first one. Empty on one.
+    #[serde(default)]
+    pub ranks: Option<PlannedRanks>,
 }
 
 impl PlanReport {

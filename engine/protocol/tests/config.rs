@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use engine_protocol::{
-    Config, ConfigError, Device, Dtype, FLAGS, ModelSpec, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, parse_setting,
+    Config, ConfigError, Device, Dtype, FLAGS, ModelSpec, OffloadTextEncoder, ResidentBlocks, Sampler, Settings, Split, parse_setting,
     parse_values,
 };
 use rstest::rstest;
@@ -144,7 +144,12 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("guidance_scale=0.5", "guidance_scale=0.5 is out of range")]
 #[case("flow_shift=0", "flow_shift=0 is out of range")]
 #[case("resident_blocks=41", "resident_blocks=41 is out of range: use 0 to 40")]
-#[case("cp_size=2", "cp_size=2: splitting a video over GPUs is not built yet")]
+#[case("cp_size=0", "cp_size=0 is out of range: use 1 to 1024 GPUs")]
+#[case(
+    "cp_ulysses=3",
+    "cp_ulysses=3: the 40 heads of wan2.1-t2v-14b do not divide by it: use one of 1, 2, 4, 5, 8, 10, 20, 40, or cp_ring"
+)]
+#[case("cfg_size=3", "cfg_size=3 is out of range: use 1 to 2 groups of GPUs")]
 #[case("flexcache=pab", "flexcache=pab: there is no such value: use none, teacache, magcache")]
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
@@ -157,6 +162,38 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("low_mem_level", "is not key=value")]
 fn what_is_wrong_is_said(#[case] setting: &str, #[case] message: &str) {
     let error = resolve(&[setting]).expect_err("refused").to_string();
+    assert!(error.contains(message), "{error}");
+}
+
+/// What is left out of a split comes from the rest: as many ranks exchange heads as may.
+#[rstest]
+#[case(&["cp_size=1"], Split::ONE)]
+#[case(&["cp_size=4"], Split { cp_ulysses: 4, ..Split::ONE })]
+#[case(&["cp_size=3"], Split { cp_ring: 3, ..Split::ONE })]
+#[case(&["cp_size=6"], Split { cp_ulysses: 2, cp_ring: 3, ..Split::ONE })]
+#[case(&["cp_size=16"], Split { cp_ulysses: 8, cp_ring: 2, ..Split::ONE })]
+#[case(&["cp_size=8", "head_chunk=4"], Split { cp_ulysses: 4, cp_ring: 2, ..Split::ONE })]
+#[case(&["cp_size=8", "cp_ring=2"], Split { cp_ulysses: 4, cp_ring: 2, ..Split::ONE })]
+#[case(&["cp_ulysses=5", "cp_ring=7"], Split { cp_ulysses: 5, cp_ring: 7, ..Split::ONE })]
+#[case(&["cfg_size=2", "cp_size=2"], Split { cfg_size: 2, cp_ulysses: 2, cp_ring: 1 })]
+fn a_split_is_made_whole(#[case] settings: &[&str], #[case] split: Split) {
+    let config = resolve(settings).expect("legal");
+    assert_eq!(config.split(), split);
+    assert_eq!(config.cp_size.unwrap_or(1), split.cp_size());
+    assert_eq!(config.refuse_split().is_ok(), split == Split::ONE);
+}
+
+#[rstest]
+#[case(&["cp_size=8", "cp_ulysses=3"], "cp_size=8 cp_ulysses=3: cp_size is cp_ulysses times cp_ring")]
+#[case(&["cp_size=8", "cp_ulysses=2", "cp_ring=2"], "cp_size=8 cp_ulysses=2 cp_ring=2: cp_size is")]
+#[case(&["cp_ulysses=4", "head_chunk=6"], "cp_ulysses=4: the 6 heads of head_chunk do not divide by it: use one of 1, 2, or cp_ring")]
+#[case(&["cp_size=3", "attn_type=sage"], "cp_ring=3: attn_type=sage cannot take keys in parts, as a ring brings them: use cp_size with one of 1, 2, 4, 5, 8, 10, 20, 40 and no cp_ring")]
+#[case(&["cp_ring=2", "attn_type=math"], "or attn_type with one of sdpa, flash, mem_efficient")]
+#[case(&["cp_ulysses=8", "cp_ring=1000"], "cp_ulysses=8 cp_ring=1000 are 8000 parts: use 1024 at most")]
+#[case(&["cfg_size=2", "guidance_scale=1"], "cfg_size=2: without guidance there is one prediction")]
+#[case(&["cfg_size=2", "guidance_batch=true"], "cfg_size=2 guidance_batch=true")]
+fn an_illegal_split_is_refused(#[case] settings: &[&str], #[case] message: &str) {
+    let error = resolve(settings).expect_err("refused").to_string();
     assert!(error.contains(message), "{error}");
 }
 

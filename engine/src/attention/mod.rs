@@ -8,20 +8,22 @@ mod cudnn;
 mod flash;
 mod math;
 mod mem_efficient;
+mod merged;
 mod picked;
 mod sage;
 mod scores;
 mod sdpa;
 
 use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, Purpose, SageValues};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::attribution::{operation, within};
+use crate::attribution::{operation, retag, within};
 use crate::error::{Error, Result};
 use crate::finite;
 
 use sage::PackedKeys;
 
+pub use merged::{InPart, Merged};
 pub(crate) use picked::take_kernels;
 pub use scores::{AttentionHolds, AttentionShape};
 
@@ -87,6 +89,39 @@ impl Keys {
             AttnType::Sage => unreachable!("its keys are packed"),
         })
     }
+
+    /// Attention of `q` over all of them, as a part of attention over more keys: see [`Merged`].
+    ///
+    /// # Shapes
+    /// `q` is `[B, heads, Lq, D]`, with any strides that keep `D` dense.
+    ///
+    /// # Errors
+    /// Those of [`Keys::attend`], and back ends outside [`AttnType::IN_PARTS`], which keep no sums of their rows.
+    pub fn attend_in_part(&self, q: &Tensor) -> Result<InPart> {
+        if q.device() == Device::Cpu {
+            finite::check(q, || "the queries of attention".into())?;
+        }
+        let Held::AsTheyAre([k, v]) = &self.held else { return Err(cannot_attend_in_parts(self.kind)) };
+        // What libtorch picks is not asked for: it gives the result alone.
+        let kind = match self.kind {
+            AttnType::Sdpa if q.device().is_cuda() && q.kind() == Kind::Float => AttnType::MemEfficient,
+            AttnType::Sdpa => AttnType::Flash,
+            other => other,
+        };
+        picked::note_named(kind, q, k, v)?;
+        let part = within(Purpose::Workspace, || match kind {
+            AttnType::Flash => flash::attend_in_part(q, k, v),
+            AttnType::MemEfficient => mem_efficient::attend_in_part(q, k, v),
+            other => Err(cannot_attend_in_parts(other)),
+        })?;
+        retag(&part.attended, Purpose::Activations);
+        Ok(part)
+    }
+}
+
+fn cannot_attend_in_parts(kind: AttnType) -> Error {
+    let legal = AttnType::IN_PARTS.map(AttnType::name).join(", ");
+    Error::Input(format!("attn_type={} keeps no sums of its rows, so keys cannot come in parts: use {legal}", kind.name()))
 }
 
 /// Refuses a configuration whose attention has no kernel on `gpu`, before anything is loaded. libtorch's own back ends say so themselves, where they are called.
@@ -112,8 +147,6 @@ pub fn attend(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tens
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
 
     /// `q`, `k` and `v` as a model hands them over: views of `[B, L, heads, D]`.
@@ -133,6 +166,23 @@ mod tests {
             let error = (got - &wanted).abs().max().double_value(&[]);
             assert!(error < 1e-6, "{} is off by {error}", kind.name());
         }
+    }
+
+    #[test]
+    fn parts_of_the_keys_merge_to_all() {
+        let [q, k, v] = inputs();
+        let wanted = attend(AttnType::Sdpa, &q, &k, &v).unwrap();
+        for kind in [AttnType::Sdpa, AttnType::Flash] {
+            let mut merged = Merged::default();
+            for (start, length) in [(3, 2), (0, 1), (1, 2)] {
+                let [k, v] = [&k, &v].map(|x| x.narrow(2, start, length));
+                merged.add(Keys::new(kind, k, v).unwrap().attend_in_part(&q).unwrap()).unwrap();
+            }
+            let error = (merged.rounded().unwrap() - &wanted).abs().max().double_value(&[]);
+            assert!(error < 1e-6, "{} is off by {error}", kind.name());
+        }
+        let said = Keys::new(AttnType::Math, k, v).unwrap().attend_in_part(&q).unwrap_err().to_string();
+        assert_eq!(said, "attn_type=math keeps no sums of its rows, so keys cannot come in parts: use sdpa, flash, mem_efficient");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) fn pass_shape(model: &ModelSpec, config: &Config) -> PassShape {
         given_frames: i64::from(model.image == Some(ImageInput::FirstFrame) && config.has_image(model)),
         prompt_tokens: model.text_encoder.max_tokens,
         image_tokens: model.image_encoder.as_ref().map_or(0, ImageEncoderSpec::tokens),
+        split: config.split(),
     }
 }
 

@@ -101,6 +101,11 @@ pub trait Component: Debug {
         GroupWork::default()
     }
 
+    /// The bytes that a rank sends to others each time that it goes through its groups, where the work is split over ranks.
+    fn sent_bytes(&self, _config: &Config) -> i64 {
+        0
+    }
+
     /// Which of all kinds of components this is: it tells weights that come from one seed apart.
     fn seed_number(&self) -> i64;
 }

@@ -15,6 +15,9 @@ use crate::weights::{Group, GroupName, GroupWork};
 
 /// The key of the only transformer, or of a pool's high-noise one.
 pub const KEY: &str = "transformer";
+/// Bytes of an fp32 number.
+const FP32: i64 = 4;
+
 /// The key of a pool's low-noise transformer.
 pub const LOW_NOISE_KEY: &str = "transformer_2";
 
@@ -115,6 +118,13 @@ impl Component for TransformerComponent<'_> {
 
     fn work(&self, config: &Config, name: GroupName) -> GroupWork {
         Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config))
+    }
+
+    fn sent_bytes(&self, config: &Config) -> i64 {
+        let of_sequence = Transformer::of(config, &self.model.transformer).sent_bytes(pass_shape(self.model, config), number_bytes(config));
+        // The prediction, in fp32, to those that make the other one.
+        let prediction = config.latent_shape(self.model).iter().product::<i64>() * FP32;
+        of_sequence + (i64::from(config.split().cfg_size) - 1) * prediction
     }
 
     fn seed_number(&self) -> i64 {

@@ -4,6 +4,7 @@ use engine_protocol::{Config, Flexcache, FlexcacheOffload, ModelSpec, Transfers}
 use tch::Tensor;
 
 use crate::attribution::{Purpose, within};
+use crate::context_parallel::Shard;
 use crate::cuda::host_slab_pinned_if_may;
 use crate::error::Result;
 use crate::weights::bytes_of;
@@ -27,10 +28,13 @@ pub fn kept_between_steps(config: &Config, model: &ModelSpec) -> Option<CacheSiz
     let spec = &model.transformer;
     let each = tensors_of_a_pass(config)?;
     let [_, latents @ ..] = config.latent_shape(model);
-    let tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
+    let all_tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
+    // Of the first rank's part, which is no shorter than any.
+    let split = config.split();
+    let tokens = Shard { tokens: all_tokens, parts: split.cp_size().into(), part: 0 }.real();
     // In one pass both are one tensor of twice the size.
     let is_batch = config.guidance_batch == Some(true);
-    let (passes, batch) = if is_batch || !config.has_guidance() { (1, 1 + i64::from(is_batch)) } else { (2, 1) };
+    let (passes, batch) = if is_batch || !config.has_guidance() || split.cfg_size > 1 { (1, 1 + i64::from(is_batch)) } else { (2, 1) };
     let bytes = batch * tokens * spec.num_attention_heads * spec.attention_head_dim * config.dtype.bytes() as i64;
     Some(CacheSize { tensors: passes * each as u64, bytes, on_host: waits_on_host(config) })
 }

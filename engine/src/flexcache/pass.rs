@@ -1,6 +1,7 @@
 //! What a pass of the transformer adds in place of the blocks that it leaves out, and what it keeps for those after it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use engine_protocol::{Config, Flexcache, ModelSpec, Transfers};
 use tch::{Kind, Tensor};
@@ -8,6 +9,7 @@ use tch::{Kind, Tensor};
 use super::kept::{Crossing, Kept, tensors_of_a_pass, waits_on_host};
 use super::steps::{Turn, first_block_threshold};
 use super::teacache::size;
+use crate::collectives::{Alone, Group, summed};
 use crate::error::Result;
 use crate::transformer::PassCache;
 
@@ -26,6 +28,8 @@ pub struct StepCache {
     /// Of BlockDance.
     block: u32,
     layers: u32,
+    /// Those that have parts of the same hidden states.
+    ranks: Group,
     /// Cond and uncond; the first alone where both are one pass.
     branches: [Branch; 2],
     transfers: Transfers,
@@ -53,9 +57,16 @@ impl StepCache {
             threshold: first_block_threshold(config),
             block: config.flexcache_block.unwrap_or(0),
             layers: model.transformer.num_layers as u32,
+            ranks: Arc::new(Alone),
             branches: [Branch::default(), Branch::default()],
             transfers: Transfers::default(),
         })
+    }
+
+    /// The same for one of `ranks`, each of which has a part of the hidden states and decides as the others do.
+    #[must_use]
+    pub fn with_ranks(self, ranks: Group) -> Self {
+        Self { ranks, ..self }
     }
 
     /// What was kept is of no use any more: another transformer goes on. Its memory serves that.
@@ -192,7 +203,9 @@ impl Pass<'_> {
             sums[1] += size(&before)?;
             Ok(())
         })?;
-        Ok(sums[0] <= self.cache.threshold * sums[1])
+        // One decision for all ranks that have parts of the hidden state.
+        let [change, before] = summed(self.cache.ranks.as_ref(), sums)?;
+        Ok(change <= self.cache.threshold * before)
     }
 
     /// Makes room, where there is none that fits.

@@ -1,7 +1,7 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{AttnType, Config, DiskRate, Dtype, GpuProfile, PinnedMemory, SageValues, WorkKind};
+use engine_protocol::{AttnType, Config, DiskRate, Dtype, GpuProfile, Interval, PinnedMemory, SageValues, WorkKind};
 
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
@@ -20,31 +20,45 @@ struct Turn {
 /// For which fraction of its time arithmetic stands still in a pass through `component` under `config` on that GPU, because a copy has not arrived. What comes
 /// from files comes no faster than `disk` gives it.
 pub(super) fn stalled_fraction(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> f64 {
-    let turns = turns(config, component, plan, gpu, disk);
+    // Behind arithmetic at its quickest.
+    let turns = turns(config, component, plan, gpu, disk, |reached| reached.high);
     let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
     stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize) / compute
 }
 
-/// The component's groups in execution order. Norms and the like are left out, so that arithmetic takes a little longer than this.
-fn turns(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> Vec<Turn> {
+/// How long a pass through `component` takes as is most likely, what it waits for copies among it.
+pub(super) fn pass_secs(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> f64 {
+    let turns = turns(config, component, plan, gpu, disk, |reached| reached.expected);
+    let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
+    compute + stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize)
+}
+
+/// The component's groups in execution order, where arithmetic reaches what `share` has of its intervals. Norms and the like are left out, so that arithmetic takes a little longer than this.
+fn turns(
+    config: &Config,
+    component: &dyn Component,
+    plan: &Plan,
+    gpu: &GpuProfile,
+    disk: DiskRate,
+    share: fn(&Interval) -> f64,
+) -> Vec<Turn> {
     let flops = &gpu.flops;
     let peak = match config.dtype {
         Dtype::Fp32 => flops.fp32.value,
         Dtype::Bf16 => flops.bf16.value,
         Dtype::Fp16 => flops.fp16.value,
     };
-    // And behind arithmetic at its quickest.
     let efficiency = &gpu.efficiency;
-    let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, |reached| reached.high).max(efficiency.attention.high);
+    let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, share).max(share(&efficiency.attention));
     let in_8_bits = SageValues::of(Some(gpu)).filter(|_| config.attn_type == AttnType::Sage);
     let attention = match (in_8_bits, efficiency.of(WorkKind::SageAttention)) {
         // Values in fp16 take twice as long as keys: see `WorkKind::SageAttention`.
         (Some(values), Some(reached)) => {
-            2.0 / (1 + values.bytes()) as f64 * reached.high * flops.int8.as_ref().map_or(peak, |figure| figure.value)
+            2.0 / (1 + values.bytes()) as f64 * share(&reached) * flops.int8.as_ref().map_or(peak, |figure| figure.value)
         }
         _ => peak * fused,
     };
-    let gemm = peak * efficiency.gemm.high;
+    let gemm = peak * share(&efficiency.gemm);
     let pcie = &gpu.pcie;
     let link = if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 

@@ -49,6 +49,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         host: Vec::new(),
         vae_positions: components.iter().find_map(|component| component.decoded_positions(config)),
         process_bytes: None,
+        ranks: None,
     }
 }
 

@@ -7,6 +7,8 @@ use super::denoising::Denoising;
 use super::link::Link;
 use super::loading::Loadable;
 use super::prompts::PromptEmbeddings;
+use crate::collectives::{Collectives, agreed, summed};
+use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::flexcache::{self, StepCache, Turn};
@@ -26,6 +28,7 @@ pub(super) struct Denoiser {
     transformer: Transformer,
     /// What some steps reuse, where the configuration has that.
     cache: Option<StepCache>,
+    ranks: Ranks,
     /// The transformer that predicted last.
     last: usize,
     /// Weights of the only one, or of a pool's high-noise and its low-noise one; none where latents are denoised already.
@@ -35,14 +38,22 @@ pub(super) struct Denoiser {
 impl Denoiser {
     /// One transformer with its weights, or a pool's two.
     pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, cache: Option<StepCache>, weights: Vec<Loadable>) -> Self {
-        Self { pool, transformer, cache, last: 0, weights }
+        Self { pool, transformer, cache, ranks: Ranks::alone(), last: 0, weights }
     }
 
-    /// How much what `timesteps` become differs from step to step (see [`flexcache::changes`]). They are looked at all at once.
+    /// The same as one of `ranks`.
+    pub(super) fn with_ranks(self, ranks: Ranks) -> Self {
+        let transformer = self.transformer.with_sequence(ranks.sequence.clone());
+        let cache = self.cache.map(|cache| cache.with_ranks(ranks.sequence.group().clone()));
+        Self { transformer, cache, ranks, ..self }
+    }
+
+    /// How much what `timesteps` become differs from step to step (see [`flexcache::changes`]), as the first rank has it. They are looked at all at once.
     pub(super) fn changes(&mut self, link: &mut Link, timesteps: &[f64], modulations: bool) -> Result<Vec<f64>> {
         let weights = self.weights[0].get()?;
         let conditions = self.transformer.timestep_conditions(weights, timesteps, modulations, link.device.torch)?;
-        flexcache::changes(&link.download(&conditions)?.f_to_kind(Kind::Float)?)
+        let changes = flexcache::changes(&link.download(&conditions)?.f_to_kind(Kind::Float)?)?;
+        agreed(self.ranks.all.as_ref(), &changes)
     }
 
     /// One step of `denoising`. After an error it is as far as it was before.
@@ -61,7 +72,9 @@ impl Denoiser {
         let weights = self.weights[expert].get()?;
         let cache = self.cache.as_mut();
         let image = denoising.seen();
-        let mut pass = Pass { config, image, link, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
+        let guidance = self.ranks.guidance.as_ref();
+        let mut pass =
+            Pass { config, image, link, guidance, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
         let prediction = pass.with_guidance(guidance_scale, &denoising.input()?, prompts);
         let reused = pass.reused;
         prediction
@@ -92,6 +105,8 @@ struct Pass<'a> {
     /// What an image encoder says of a picture, on the CPU.
     image: Option<&'a Tensor>,
     link: &'a mut Link,
+    /// Who predicts cond and who uncond; or one both.
+    guidance: &'a dyn Collectives,
     transformer: &'a Transformer,
     weights: &'a mut Residency,
     timestep: Timestep,
@@ -112,11 +127,25 @@ impl Pass<'_> {
         let [cond, uncond] = if self.config.guidance_batch == Some(true) {
             let both = self.predict(COND, &latents.f_repeat([2, 1, 1, 1, 1])?, &prompts.both)?;
             [both.f_narrow(0, 0, 1)?, both.f_narrow(0, 1, 1)?]
+        } else if self.guidance.size() > 1 {
+            self.exchanged(latents, prompts)?
         } else {
             [self.predict(COND, latents, &prompts.cond()?)?, self.predict(UNCOND, latents, &prompts.uncond()?)?]
         };
         // uncond + scale * (cond - uncond)
         Ok(uncond.f_lerp(&cond, guidance_scale)?)
+    }
+
+    /// Cond and uncond, of which this rank predicts one.
+    fn exchanged(&mut self, latents: &Tensor, prompts: &PromptEmbeddings) -> Result<[Tensor; 2]> {
+        let own = match self.guidance.rank() {
+            COND => self.predict(COND, latents, &prompts.cond()?)?,
+            _ => self.predict(UNCOND, latents, &prompts.uncond()?)?,
+        };
+        let [computed] = summed(self.guidance, [f64::from(u8::from(!self.reused))])?;
+        self.reused = computed == 0.0;
+        let both = self.guidance.all_gather(&own)?;
+        Ok([both[COND].shallow_clone(), both[UNCOND].shallow_clone()])
     }
 
     /// The prediction for `latents`, both on the CPU in fp32, as that pass of guidance.

@@ -36,6 +36,7 @@ use super::stills::Stills;
 use crate::checkpoint::Checkpoint;
 use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
 use crate::compute_device::ComputeDevice;
+use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::flexcache::{StepCache, asks_for_modulations, turns};
@@ -117,6 +118,12 @@ impl Pipeline {
     pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Self {
         self.prompts.tokenizer = tokenizer;
         self
+    }
+
+    /// The same pipeline as one of `ranks`, each of which has one: they denoise together, and each comes to the same latents.
+    #[must_use]
+    pub fn with_ranks(self, ranks: Ranks) -> Self {
+        Self { denoiser: self.denoiser.with_ranks(ranks), ..self }
     }
 
     /// The same pipeline, which knows what the host's processor reaches: for the time of what a device that computes nothing leaves out.

@@ -8,6 +8,7 @@ use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::ByToken;
 use crate::attention::Keys;
+use crate::context_parallel::{Sequence, Shard};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -64,6 +65,9 @@ pub(super) struct Block<'a> {
     pub(super) head_chunk: Option<i64>,
     pub(super) condition: &'a Condition,
     pub(super) rope: &'a Tensor,
+    /// Whose parts these tokens are among.
+    pub(super) sequence: &'a Sequence,
+    pub(super) shard: Shard,
 }
 
 /// Scale and shift of a norm, in the hidden state's type, as libtorch's kernel takes them.
@@ -159,21 +163,21 @@ impl Block<'_> {
             keys.put(start, key)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = Keys::new(self.attn_type, keys, values)?;
+        let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
-        for (start, length) in self.slices(tokens) {
-            let mut part = slice(hidden, start, length)?;
-            let normed = step.at(start).norm.layer_norm(&part, self.spec.eps)?;
+        let query = |(start, length)| {
+            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
             let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
             rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
-            let attended = keys.attend(&self.heads(&query)?)?;
-            drop(query);
+            self.heads(&query)
+        };
+        keys.attend(self.slices(tokens), query, |(start, length), attended| {
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
             // fp32 inside, since the gate is: rounded once.
-            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
-        }
-        Ok(())
+            let _ = slice(hidden, start, length)?.f_addcmul_(&out, &step.at(start).gate)?;
+            Ok(())
+        })
     }
 
     /// Adds `attention(norm(hidden), prompt)`, and where there is a picture attention to that, which is added before the last projection.

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::context::Context;
 use super::timestep::{ByToken, Timestep};
 use crate::attribution::operation;
+use crate::context_parallel::Shard;
 use crate::error::{Error, Result};
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -102,11 +103,11 @@ pub(super) fn patch_grid(spec: &TransformerSpec, latents: &Tensor) -> Result<[i6
 /// Latents to tokens. Patches do not overlap, so the reference's convolution is a matrix product over their values.
 ///
 /// # Shapes
-/// `[B, C, T, H, W]` to `[B, L, dim]`, L counting columns first, then rows, then frames.
+/// `[B, C, T, H, W]` to `[B, L, dim]`, L counting columns first, then rows, then frames: those of `shard`.
 ///
 /// # Errors
 /// libtorch's.
-fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &Tensor) -> Result<Tensor> {
+fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], shard: Shard, latents: &Tensor) -> Result<Tensor> {
     let weight = w.get("patch_embedding.weight");
     let [batch, channels] = [latents.size()[0], latents.size()[1]];
     let values = channels * patch.iter().product::<i64>();
@@ -115,6 +116,7 @@ fn patchify(w: &Weights, patch: [i64; 3], grid: [i64; 3], latents: &Tensor) -> R
         .f_reshape([batch, channels, grid[0], patch[0], grid[1], patch[1], grid[2], patch[2]])?
         .f_permute([0, 2, 4, 6, 1, 3, 5, 7])?
         .f_reshape([batch, grid.iter().product::<i64>(), values])?;
+    let patches = shard.of(patches, 1)?;
     let weight = weight.f_view([weight.size()[0], values])?;
     operation(|| Ok(patches.f_linear(&weight, w.find("patch_embedding.bias"))?))
 }
@@ -132,7 +134,7 @@ pub(super) fn unpatchify(patch: [i64; 3], grid: [i64; 3], channels: i64, values:
         .f_reshape([batch, channels, frames, height, width])?)
 }
 
-/// Tokens, and what the blocks are conditioned on. `timestep` is the same for the whole batch.
+/// The tokens of `shard`, and what the blocks are conditioned on. `timestep` is the same for the whole batch.
 ///
 /// # Shapes
 /// `latents` is `[B, C, T, H, W]`, the tokens are `[B, L, dim]`.
@@ -143,6 +145,7 @@ pub(super) fn embed(
     groups: &mut impl Groups,
     spec: &TransformerSpec,
     grid: [i64; 3],
+    shard: Shard,
     latents: &Tensor,
     timestep: Timestep,
     Context { prompt, image }: Context<'_>,
@@ -151,7 +154,7 @@ pub(super) fn embed(
     let timesteps = if given > 0 { vec![timestep.value, 0.0] } else { vec![timestep.value] };
     let (embedded, modulations) = time(groups, spec, &timesteps, prompt.device())?;
     let by_token = |row: &dyn Fn(i64) -> Result<Tensor>| -> Result<ByToken<Tensor>> {
-        Ok(if given > 0 { ByToken::new(given, row(1)?, row(0)?) } else { ByToken::all(row(0)?) })
+        Ok(if given > 0 { ByToken::new(shard.of_first(given), shard.cut_at(given), row(1)?, row(0)?) } else { ByToken::all(row(0)?) })
     };
     let timestep = by_token(&|row| Ok(embedded.f_narrow(0, row, 1)?))?;
     let modulation = by_token(&|row| Ok(modulations.f_select(0, row)?.f_view([6, -1])?))?;
@@ -161,7 +164,7 @@ pub(super) fn embed(
         let mut inner = w.linear("condition_embedder.text_embedder.linear_1", &prompt.f_to_kind(embedded.kind())?)?;
         let _ = inner.f_gelu_("tanh")?;
         let prompt = w.linear("condition_embedder.text_embedder.linear_2", &inner)?;
-        let hidden = patchify(w, spec.patch_size, grid, latents)?;
+        let hidden = patchify(w, spec.patch_size, grid, shard, latents)?;
         let image = image.map(|image| project_image(w, image, embedded.kind())).transpose()?;
         Ok((hidden, Condition { modulation, timestep, prompt, image }))
     })

@@ -9,13 +9,14 @@
 //! packed ones alone.
 //! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
 
-use engine_protocol::TransformerSpec;
+use engine_protocol::{Split, TransformerSpec};
 
 use super::block::{BLOCKS, CROSS_ATTENTION, FEED_FORWARD, SELF_ATTENTION};
 use super::model::Transformer;
 use super::rope;
 use super::slices::slices_cut;
 use crate::attention::{AttentionHolds, AttentionShape};
+use crate::context_parallel::{RankAttention, Shard};
 use crate::weights::{GroupName, GroupWork};
 
 /// Bytes of an fp32 number.
@@ -34,11 +35,23 @@ pub struct PassShape {
     pub prompt_tokens: i64,
     /// Tokens of what CLIP says of a picture.
     pub image_tokens: i64,
+    /// How the sequence is split over ranks, of which this is one.
+    pub split: Split,
 }
 
 impl PassShape {
     fn tokens(self, spec: &TransformerSpec) -> i64 {
         (0..3).map(|axis| self.latents[axis] / spec.patch_size[axis]).product()
+    }
+
+    /// Those of this rank's part, padding included.
+    fn part(self, spec: &TransformerSpec) -> i64 {
+        self.shard(spec).length()
+    }
+
+    /// The first rank's part.
+    fn shard(self, spec: &TransformerSpec) -> Shard {
+        Shard { tokens: self.tokens(spec), parts: self.split.cp_size().into(), part: 0 }
     }
 
     /// Tokens of the frames that are given.
@@ -51,14 +64,14 @@ impl PassShape {
 impl Transformer {
     /// What the group `name` computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
     pub fn group_work(spec: &TransformerSpec, name: GroupName, pass: PassShape) -> GroupWork {
-        let tokens = pass.tokens(spec) as f64;
+        let (tokens, all_tokens) = (pass.part(spec) as f64, pass.tokens(spec) as f64);
         let dim = (spec.num_attention_heads * spec.attention_head_dim) as f64;
         let [batch, prompt, image] = [pass.batch, pass.prompt_tokens, pass.image_tokens].map(|count| count as f64);
         let product = |rows: f64, columns: f64| 2.0 * batch * rows * dim * columns;
         let attention = |keys: f64| 4.0 * batch * tokens * keys * dim;
         match name.part {
             _ if name.of != BLOCKS => GroupWork::default(),
-            SELF_ATTENTION => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(tokens) },
+            SELF_ATTENTION => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(all_tokens) },
             CROSS_ATTENTION => {
                 GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt + image, dim), attention: attention(prompt + image) }
             }
@@ -72,7 +85,7 @@ impl Transformer {
     pub fn activation_bytes(&self, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
-        let (batch, tokens) = (pass.batch, pass.tokens(spec));
+        let (batch, tokens) = (pass.batch, pass.part(spec));
         let slice = self.longest_slice(pass);
         // One number of every channel, for so many tokens of each video.
         let wide = |tokens: i64| batch * tokens * dim * bytes;
@@ -102,6 +115,10 @@ impl Transformer {
         let cross_attention = self_or_cross(prompt_tokens, 0).max(of_image);
         let attention = match self.head_chunk {
             Some(heads) => self.by_heads(heads, pass, bytes, holds),
+            None if pass.split.cp_size() > 1 => {
+                let making = wide(slice) + turned;
+                (2 * wide(tokens) + making).max(self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, making))
+            }
             None => self_or_cross(tokens, wide(slice) + turned),
         };
         throughout + attention.max(cross_attention).max(feed_forward)
@@ -111,23 +128,38 @@ impl Transformer {
     pub fn bytes_throughout(&self, pass: PassShape, bytes: i64) -> i64 {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
-        let tokens = pass.tokens(spec);
+        let tokens = pass.part(spec);
         let turns = tokens * spec.attention_head_dim * FP32;
         pass.batch * (tokens + pass.prompt_tokens + pass.image_tokens) * dim * bytes + turns + 7 * dim * bytes
     }
 
     /// Tokens of the longest slice of a pass.
     fn longest_slice(&self, pass: PassShape) -> i64 {
-        let change = Some(pass.given_tokens(&self.spec)).filter(|&given| given > 0);
-        let lengths = slices_cut(pass.tokens(&self.spec), self.sequence_chunk, change).map(|(_, length)| length);
+        let shard = pass.shard(&self.spec);
+        let change = Some(pass.given_tokens(&self.spec)).filter(|&given| given > 0).map(|given| shard.cut_at(given));
+        let lengths = slices_cut(shard.length(), self.sequence_chunk, change).map(|(_, length)| length);
         lengths.max().unwrap_or(1)
+    }
+
+    /// Self-attention of `heads` heads at a time, over several ranks.
+    fn over_ranks(&self, heads: i64, pass: PassShape, bytes: i64) -> RankAttention {
+        let (width, tokens, slice) = (self.spec.attention_head_dim, pass.part(&self.spec), self.longest_slice(pass));
+        RankAttention { split: pass.split, batch: pass.batch, heads, width, tokens, slice, bytes }
+    }
+
+    /// The bytes that a rank sends to others in a pass: for self-attention, and its part of the result.
+    pub fn sent_bytes(&self, pass: PassShape, bytes: i64) -> i64 {
+        let spec = &self.spec;
+        let values = pass.batch * pass.part(spec) * spec.out_channels * spec.patch_size.iter().product::<i64>() * bytes;
+        let others = i64::from(pass.split.cp_size()) - 1;
+        spec.num_layers * self.over_ranks(spec.num_attention_heads, pass, bytes).sent_bytes() + others * values
     }
 
     /// The largest moment of self-attention, `heads` heads at a time.
     fn by_heads(&self, heads: i64, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let width = self.spec.attention_head_dim;
         let dim = self.spec.num_attention_heads * width;
-        let (batch, tokens, slice) = (pass.batch, pass.tokens(&self.spec), self.longest_slice(pass));
+        let (batch, tokens, slice) = (pass.batch, pass.part(&self.spec), self.longest_slice(pass));
         let of = |tokens: i64, channels: i64| batch * tokens * channels * bytes;
         let scales = 2 * batch * tokens * FP32;
 
@@ -140,7 +172,12 @@ impl Transformer {
         let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
         let [made_ready, held] = shape.key_bytes(holds, bytes);
         let queries = (of(slice, dim) + part + fp32).max(part + shape.attending_bytes(holds, bytes));
-        let groups = of(tokens, dim) + (2 * of(tokens, group) + keys).max(made_ready).max(held + queries);
+        let attending = if pass.split.cp_size() > 1 {
+            self.over_ranks(heads, pass, bytes).held_bytes(holds, of(slice, dim) + part + fp32)
+        } else {
+            made_ready.max(held + queries)
+        };
+        let groups = of(tokens, dim) + (2 * of(tokens, group) + keys).max(attending);
         // 3. What they attended to, and of a slice its projection.
         let projected = of(tokens, dim) + of(slice, dim);
         scales + norms.max(groups).max(projected)

@@ -12,7 +12,6 @@ use super::block::{Block, Modulated, joined};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
-use crate::attention::Keys;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -103,14 +102,13 @@ impl Block<'_> {
             keys.put(start, turned(KEY, &scales.key, &normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = Keys::new(self.attn_type, keys, values)?;
+        let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
 
         // 2. Queries of a slice against all of them.
-        for (start, length) in self.slices(tokens) {
-            let query = turned(QUERY, &scales.query, &normed(start, length)?, start)?;
-            let result = joined(keys.attend(&self.heads(&query)?)?)?;
-            slice(attended, start, length)?.f_narrow(2, first, count)?.f_copy_(&result)?;
-        }
-        Ok(())
+        let query = |(start, length)| self.heads(&turned(QUERY, &scales.query, &normed(start, length)?, start)?);
+        keys.attend(self.slices(tokens), query, |(start, length), result| {
+            slice(attended, start, length)?.f_narrow(2, first, count)?.f_copy_(&joined(result)?)?;
+            Ok(())
+        })
     }
 }

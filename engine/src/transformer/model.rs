@@ -10,6 +10,7 @@ use super::pass_cache::{NoCache, PassCache};
 use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::Timestep;
+use crate::context_parallel::Sequence;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -23,18 +24,25 @@ pub struct Transformer {
     pub(super) attn_type: AttnType,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
+    pub(super) sequence: Sequence,
 }
 
 impl Transformer {
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
     pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
-        Self { spec: spec.clone(), attn_type, sequence_chunk, head_chunk: None }
+        Self { spec: spec.clone(), attn_type, sequence_chunk, head_chunk: None, sequence: Sequence::whole_on_one() }
     }
 
     /// The same with self-attention that sees so many heads at a time.
     #[must_use]
     pub fn with_head_chunk(self, head_chunk: Option<i64>) -> Self {
         Self { head_chunk, ..self }
+    }
+
+    /// The same of which this rank computes its part of the sequence, as all of `sequence` do.
+    #[must_use]
+    pub fn with_sequence(self, sequence: Sequence) -> Self {
+        Self { sequence, ..self }
     }
 
     /// The transformer that `config` means.
@@ -86,9 +94,11 @@ impl Transformer {
         let spec = &self.spec;
         let grid = embeddings::patch_grid(spec, latents)?;
 
-        // 1. Tokens, conditions, and the turns of every token.
-        let (hidden, condition) = embeddings::embed(groups, spec, grid, latents, timestep.into(), context.into())?;
-        let rope = rope::table(spec.attention_head_dim, grid, latents.device())?;
+        let shard = self.sequence.shard(grid.iter().product());
+
+        // 1. This rank's tokens, conditions, and the turns of every token.
+        let (hidden, condition) = embeddings::embed(groups, spec, grid, shard, latents, timestep.into(), context.into())?;
+        let rope = shard.of(rope::table(spec.attention_head_dim, grid, latents.device())?, 0)?;
 
         // 2. The blocks, which write into the hidden state.
         let block = Block {
@@ -98,18 +108,24 @@ impl Transformer {
             head_chunk: self.head_chunk,
             condition: &condition,
             rope: &rope,
+            sequence: &self.sequence,
+            shard,
         };
-        for index in cache.begin(&hidden)?..spec.num_layers as u32 {
+        // A cache keeps nothing of padding.
+        let seen = shard.without_padding(&hidden)?;
+        for index in cache.begin(&seen)?..spec.num_layers as u32 {
             block.forward(groups, index, &hidden)?;
-            if cache.after_block(index, &hidden)? {
+            if cache.after_block(index, &seen)? {
                 break;
             }
         }
-        cache.end(&hidden)?;
+        cache.end(&seen)?;
+        drop(seen);
 
         // 3. The values of each patch, put in their places.
         let values = groups.with(OUTPUT, |w| self.output(w, &hidden, &condition))?;
         drop(hidden);
+        let values = self.sequence.whole(shard, values)?;
         embeddings::unpatchify(spec.patch_size, grid, spec.out_channels, &values)
     }
 

@@ -21,17 +21,18 @@ impl From<f64> for Timestep {
 pub(super) struct ByToken<T> {
     given: Option<(i64, T)>,
     rest: T,
+    change: Option<i64>,
 }
 
 impl<T> ByToken<T> {
     /// The same for all.
     pub(super) fn all(rest: T) -> Self {
-        Self { given: None, rest }
+        Self { given: None, rest, change: None }
     }
 
-    /// `first` for so many tokens, then `rest`.
-    pub(super) fn new(given: i64, first: T, rest: T) -> Self {
-        Self { given: Some((given, first)), rest }
+    /// `first` for so many of these tokens, then `rest`; here or on another rank it changes at token `change`.
+    pub(super) fn new(given: i64, change: i64, first: T, rest: T) -> Self {
+        Self { given: Some((given, first)), rest, change: Some(change) }
     }
 
     /// That of the tokens from `start` on, up to where it changes.
@@ -42,14 +43,14 @@ impl<T> ByToken<T> {
         }
     }
 
-    /// The token at which it changes, where it does.
+    /// The token at which it changes, where it does, be it on another rank: all cut their slices there.
     pub(super) fn change(&self) -> Option<i64> {
-        self.given.as_ref().map(|&(tokens, _)| tokens)
+        self.change
     }
 
     /// What `make` makes of each value.
     pub(super) fn map<U, E>(&self, make: impl Fn(&T) -> Result<U, E>) -> Result<ByToken<U>, E> {
         let given = self.given.as_ref().map(|(tokens, value)| Ok((*tokens, make(value)?))).transpose()?;
-        Ok(ByToken { given, rest: make(&self.rest)? })
+        Ok(ByToken { given, rest: make(&self.rest)?, change: self.change })
     }
 }

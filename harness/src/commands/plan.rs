@@ -1,6 +1,8 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
-use engine_protocol::{BufferUse, Config, Device, Home, Moves, PlanReport, PlannedGroups, Request, ResidentBlocks, StreamFrom, gib};
+use engine_protocol::{
+    BufferUse, Config, Device, Home, Moves, PassSecs, PlanReport, PlannedGroups, PlannedRanks, Request, ResidentBlocks, StreamFrom, gib,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -13,7 +15,7 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
-use crate::sweep::{Definition, Rules, resolve_one};
+use crate::sweep::{Definition, Rules, resolve_to_plan};
 use crate::worker;
 
 /// Prints the plan of a configuration.
@@ -69,6 +71,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     }
     print_groups(&report);
     print_stages(&report);
+    if let Some(ranks) = &report.ranks {
+        print_ranks(ranks, &report);
+    }
     if let Some(budget) = &budget {
         say!("\n{}\n{}", budget.choice, verdict(&report, budget));
     }
@@ -110,7 +115,7 @@ fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool>
 /// The configuration that the arguments mean.
 fn config(definition: &Definition, models: &Models) -> Result<(Config, Vec<String>), Error> {
     let settings = one_video::settings(definition)?;
-    resolve_one(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
+    resolve_to_plan(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
 }
 
 /// What lives where.
@@ -187,6 +192,39 @@ fn print_stages(report: &PlanReport) {
          older GPUs. PyTorch's allocator takes a little more from the GPU than it allocates, and {} comes on top.",
         reports::CONTEXT
     );
+}
+
+/// What comes of several GPUs: all that stands above is of the first one.
+fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
+    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, pass_secs } = ranks;
+    let split = report.config.split();
+    let tokens = if *parts > 1 {
+        format!("one of {parts} parts of the token sequence")
+    } else {
+        "the whole token sequence of one prediction".into()
+    };
+    say!("\n{count} ranks, a GPU each: {split}. Each has {tokens}, and all the weights above.");
+    let mut table = table(&["rank", "does", "predicted peak allocated GiB"], &[2]);
+    let first = report.peak().map(|(_, bytes)| bytes);
+    table.add_row(["0".to_owned(), "encode, denoise, decode".into(), known_gib(first)]);
+    let others = if *count == 2 { "1".into() } else { format!("1 to {}, each", count - 1) };
+    table.add_row([others, "encode, denoise".into(), known_gib(*others_peak_allocated_bytes)]);
+    say!("{table}");
+    say!(
+        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of one rank: ranks of one machine do not share it.",
+        in_gib(*sent_bytes)
+    );
+    if let Some(PassSecs { alone, arithmetic, exchange, is_nvlink }) = pass_secs {
+        let link = if *is_nvlink { "NVLink" } else { "PCI Express" };
+        let secs = arithmetic + exchange;
+        // With cond and uncond on two groups a step has one pass where it has two on one GPU.
+        let share = secs / alone / f64::from(split.cfg_size);
+        say!(
+            "Modelled: a pass takes {secs:.2} s, {exchange:.2} of them for that over {link}; on one GPU {alone:.2} s. A step takes {share:.2} of the time of one GPU. \
+             Norms and the like are left out of both."
+        );
+    }
+    say!("Nothing runs on several GPUs yet: no figure for more than one was measured, nor taken on the virtual GPU.");
 }
 
 /// Whether the predicted peak is within the budget.

@@ -96,8 +96,20 @@ fn combination_in_words(own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
     own.iter().chain(combination).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
 }
 
-/// One configuration from settings, with the device's rules, and what in them has no effect.
+/// One configuration from settings, with the device's rules, and what in them has no effect. It is one that can run.
 pub(crate) fn resolve_one(
+    settings: &Settings,
+    models: &Models,
+    rules: Rules,
+    refuse: impl Fn(&ConfigError) -> Error,
+) -> Result<(Config, Vec<String>), Error> {
+    let resolved = resolve_to_plan(settings, models, rules, &refuse)?;
+    resolved.0.refuse_split().map_err(|error| refuse(&error))?;
+    Ok(resolved)
+}
+
+/// The same, where it may be one that can be planned alone.
+pub(crate) fn resolve_to_plan(
     settings: &Settings,
     models: &Models,
     rules: Rules,

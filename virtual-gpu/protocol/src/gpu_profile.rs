@@ -54,6 +54,9 @@ pub struct GpuProfile {
     pub flops: PeakFlops,
     /// The link to the host.
     pub pcie: Pcie,
+    /// What NVLink carries to other GPUs in one direction; empty where the GPU has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvlink_bytes_per_sec: Option<Figure<f64>>,
     /// Which share of those rates is reached, for as long as a run takes.
     pub efficiency: Efficiency,
     /// What the power limit does to short loads; without it they reach what long ones do.
@@ -164,7 +167,32 @@ impl Pcie {
     }
 }
 
+/// What joins GPUs of one machine, with the rate at which one sends: a rule, since no exchange between GPUs was measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GpuLink {
+    /// NVLink, at 80% of what it carries.
+    Nvlink(f64),
+    /// PCI Express, at what a copy from pinned memory reaches.
+    Pcie(f64),
+}
+
+impl GpuLink {
+    /// The rate.
+    pub fn bytes_per_sec(self) -> f64 {
+        let (GpuLink::Nvlink(rate) | GpuLink::Pcie(rate)) = self;
+        rate
+    }
+}
+
 impl GpuProfile {
+    /// What joins it to others of its kind.
+    pub fn link_between(&self) -> GpuLink {
+        match &self.nvlink_bytes_per_sec {
+            Some(carried) => GpuLink::Nvlink(0.8 * carried.value),
+            None => GpuLink::Pcie(self.pcie.pinned_bytes_per_sec.value),
+        }
+    }
+
     /// Compute capability as major and minor: `8.9` as `(8, 9)`. None where it has another form.
     pub fn capability(&self) -> Option<(u32, u32)> {
         let (major, minor) = self.compute_capability.value.split_once('.')?;

@@ -12,7 +12,7 @@ mod report;
 mod sensors;
 mod work;
 
-pub use gpu_profile::{Efficiency, Figure, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, SmallKernels};
+pub use gpu_profile::{Efficiency, Figure, GpuLink, GpuProfile, Interval, Pcie, PeakFlops, PowerLimit, SmallKernels};
 pub use process_memory::ProcessUse;
 pub use report::{DeviceReport, ModelledSecs, NotGivenBack, ProcessReport, Refusal, Refusals, WorkSum};
 pub use sensors::Sensors;

@@ -9,6 +9,7 @@ mod flexcache;
 mod lower;
 mod resolve;
 mod settings;
+mod split;
 mod table;
 mod tell;
 
@@ -17,4 +18,5 @@ pub use flag::{At, FlagOf, Group, Results};
 pub use flexcache::Published;
 pub use resolve::PARTS_OF_A_BLOCK;
 pub use settings::{flag, flattened, parse_setting, parse_values, setting_text};
+pub use split::Split;
 pub use table::{Config, FLAGS, Flag, Settings};

@@ -137,16 +137,11 @@ impl Config {
                 "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
             ));
         }
-        if let Some(gpus) = self.cp_size.filter(|&gpus| gpus != 1) {
-            let reason = format!("cp_size={gpus}: splitting a video over GPUs is not built yet");
-            return Err(ConfigError::new(reason, "leave it out, or use cp_size=1"));
-        }
-        self.cp_size = None;
         self.sequence_chunk = self.sequence_chunk.filter(|&tokens| tokens > 0);
         let heads = model.transformer.num_attention_heads;
         ranged("head_chunk", self.head_chunk.unwrap_or(0).into(), 0, heads)?;
         self.head_chunk = self.head_chunk.filter(|&chunk| chunk > 0 && i64::from(chunk) < heads);
-        Ok(())
+        self.resolve_split(device, model)
     }
 
     fn resolve_streaming(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {

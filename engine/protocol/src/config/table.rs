@@ -28,6 +28,9 @@ const SEQUENCE_CHUNK: u32 = 4096;
 /// The memory level that takes least of the GPU.
 pub(super) const LAST_LEVEL: u8 = 3;
 
+/// Parts of a token sequence at most: in more there would be next to nothing.
+pub(super) const MOST_GPUS: u32 = 1024;
+
 const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
 const NO_CACHE: &str = "there is no cache: set flexcache=teacache, for example";
@@ -148,8 +151,25 @@ flags! {
         always reserve_gib: f64 = Always(0.0),
             about(Group::Memory, Results::Same).unit("GiB").at_least(0).idle_on_cpu("on the CPU there is no GPU memory to leave");
 
-        /// GPUs that a video is split over. Splitting is not built yet.
-        sometimes cp_size: u32 = Always(1), about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));
+        /// Parts that the token sequence is split in, a GPU each: context parallelism. `lowmem plan` says what each would hold; nothing runs on several GPUs yet.
+        sometimes cp_size: u32 = Derived("cp_ulysses times cp_ring"),
+            about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").range(1, MOST_GPUS)
+                .told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));
+
+        /// GPUs that exchange heads for tokens in self-attention (Ulysses). The model's heads must divide by it.
+        sometimes cp_ulysses: u32 = Derived("what of cp_size the model's heads divide by"),
+            about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").range(1, MOST_GPUS)
+                .told(|config| Some(Value::from(config.cp_ulysses.unwrap_or(1))));
+
+        /// GPUs that pass keys and values on in self-attention (ring attention).
+        sometimes cp_ring: u32 = Derived("what is left of cp_size"),
+            about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").range(1, MOST_GPUS)
+                .told(|config| Some(Value::from(config.cp_ring.unwrap_or(1))));
+
+        /// 2: the cond and the uncond prediction are each made on GPUs of their own.
+        sometimes cfg_size: u32 = Always(1),
+            about(Group::Memory, Results::Close).of_diffusion().unit("groups of GPUs").range(1, 2)
+                .told(|config| Some(Value::from(config.cfg_size.unwrap_or(1))));
 
         /// Type of arithmetic and of the weights. A few weights are kept in fp32.
         always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);

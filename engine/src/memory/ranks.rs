@@ -1,0 +1,38 @@
+//! What several ranks come to, each with a GPU: what one holds, what it sends, and how long that takes beside its arithmetic. All of it is modelled.
+
+use engine_protocol::{Config, DiskRate, GpuLink, GpuProfile, Moves, PassSecs, PlanReport, PlannedRanks, Split, Stage};
+
+use super::hiding::pass_secs;
+use super::plan::Plan;
+use crate::components::Component;
+
+/// What the ranks of `config` come to on GPUs of that kind, by `report`, which is of the first of them; nothing where there is one.
+pub fn predict_ranks(
+    config: &Config,
+    components: &[Box<dyn Component + '_>],
+    report: &PlanReport,
+    gpu: Option<&GpuProfile>,
+    disk: DiskRate,
+) -> Option<PlannedRanks> {
+    let split = config.split();
+    let transformer = components.iter().find(|component| component.moves() == Moves::EachPass).filter(|_| split != Split::ONE)?.as_ref();
+    let sent_bytes = transformer.sent_bytes(config) as u64;
+    let of_others = report.stages.iter().filter(|stage| stage.stage != Stage::Decode).map(|stage| stage.peak_allocated_bytes());
+    let secs = |config: &Config, gpu: &GpuProfile| pass_secs(config, transformer, &Plan::new(config, components), gpu, disk);
+    let pass_secs = gpu.map(|gpu| {
+        let link = gpu.link_between();
+        PassSecs {
+            alone: secs(&Config { cp_size: None, cp_ulysses: None, cp_ring: None, cfg_size: None, ..config.clone() }, gpu),
+            arithmetic: secs(config, gpu),
+            exchange: sent_bytes as f64 / link.bytes_per_sec(),
+            is_nvlink: matches!(link, GpuLink::Nvlink(_)),
+        }
+    });
+    Some(PlannedRanks {
+        count: split.ranks(),
+        parts: split.cp_size(),
+        sent_bytes,
+        others_peak_allocated_bytes: of_others.collect::<Option<Vec<_>>>().and_then(|peaks| peaks.into_iter().max()),
+        pass_secs,
+    })
+}
