@@ -37,10 +37,10 @@ fn each<I: Send, T: Send>(
 /// All ways of so many ranks of which heads allow Ulysses.
 fn splits(ranks: u32, heads: i64, guidance: &[u32]) -> Vec<Split> {
     let of = |cfg_size: u32| {
-        let legal = (1..=ranks).filter(move |ulysses| ranks % (cfg_size * ulysses) == 0 && heads % i64::from(*ulysses) == 0);
+        let legal = (1..=ranks).filter(move |ulysses| ranks.is_multiple_of(cfg_size * ulysses) && heads % i64::from(*ulysses) == 0);
         legal.map(move |cp_ulysses| Split { cfg_size, cp_ulysses, cp_ring: ranks / cfg_size / cp_ulysses })
     };
-    guidance.iter().filter(|&&cfg_size| ranks % cfg_size == 0).flat_map(|&cfg_size| of(cfg_size)).collect()
+    guidance.iter().filter(|cfg_size| ranks.is_multiple_of(**cfg_size)).flat_map(|&cfg_size| of(cfg_size)).collect()
 }
 
 fn spec() -> TransformerSpec {

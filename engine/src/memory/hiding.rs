@@ -54,7 +54,7 @@ fn turns(
     let attention = match (in_8_bits, efficiency.of(WorkKind::SageAttention)) {
         // Values in fp16 take twice as long as keys: see `WorkKind::SageAttention`.
         (Some(values), Some(reached)) => {
-            2.0 / (1 + values.bytes()) as f64 * share(&reached) * flops.int8.as_ref().map_or(peak, |figure| figure.value)
+            2.0 / (1 + values.bytes()) as f64 * share(reached) * flops.int8.as_ref().map_or(peak, |figure| figure.value)
         }
         _ => peak * fused,
     };
