@@ -102,7 +102,10 @@ mod tests {
         assert_eq!(of(1, 1).held_bytes(AttentionHolds::Rows, 0), 4 * 128 + 4 * 8 * 4);
         // Keys and values, and of the result what is given, sent and got.
         assert_eq!(of(2, 1).held_bytes(AttentionHolds::Rows, 0), 5 * 128);
-        // Queries, what they attended to in fp32 with its sums, and keys and values twice.
-        assert_eq!(of(1, 2).held_bytes(AttentionHolds::Rows, 0), 128 + 256 + 128 + 4 * 128);
+        // Queries, what they attended to in fp32 with its sums, keys and values, and what comes of those: with its sums, and in fp32.
+        assert_eq!(of(1, 2).held_bytes(AttentionHolds::Rows, 0), 128 + (256 + 128) + 2 * 128 + (128 + 128 + 256));
+        // In short slices that is less than the keys and values of the next rank, which come while those that are here go.
+        let short = RankAttention { slice: 1, ..of(1, 2) };
+        assert_eq!(short.held_bytes(AttentionHolds::Rows, 0), 128 + (256 + 128) + 4 * 128);
     }
 }
