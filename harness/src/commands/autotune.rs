@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Outcome, RunRecord, gib};
+use engine_protocol::{Config, Device, Outcome, RunRecord, gib, told};
 use reports::{Miss, Need, Run, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -327,8 +327,7 @@ fn lossy(record: &RunRecord) -> Option<String> {
     let exact = reports::settings(&record.config.exact()?);
     let differ =
         reports::settings(&record.config).into_iter().filter(|setting| !exact.contains(setting) && !setting.0.starts_with("flexcache_"));
-    let said: Vec<String> =
-        differ.map(|(key, value)| format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
+    let said: Vec<String> = differ.map(|(key, value)| format!("{key}={}", told(&value))).collect();
     Some(said.join(", "))
 }
 
