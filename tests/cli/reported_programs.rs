@@ -3,11 +3,11 @@
 use crate::command::{Place, stderr};
 use crate::on::{last_row, on};
 
-/// A program, what it is run on, and what is said of it.
+/// A program, what `lowmem on` is given for it, and what is said of it.
 struct Reported {
     program: &'static str,
     words: &'static [&'static str],
-    gpu: &'static str,
+    arguments: &'static [&'static str],
     code: i32,
     said: &'static [&'static str],
 }
@@ -28,12 +28,54 @@ while True:
     kept.append(torch.zeros([10, 800, 1200, 3], device='cuda'))
 ";
 
-const REPORTED: [Reported; 8] = [
+/// A LoRA for Wan 14B's transformer, trained as trainers do it: weights in bf16, adapters in fp32, activations computed again in the backward pass.
+const LORA: &str = "
+import torch
+from diffusers import WanTransformer3DModel
+from peft import LoraConfig
+torch.set_default_dtype(torch.bfloat16)
+with torch.device('cuda'):
+    model = WanTransformer3DModel(num_attention_heads=40, attention_head_dim=128, ffn_dim=13824, num_layers=40)
+torch.set_default_dtype(torch.float32)
+model.requires_grad_(False)
+model.add_adapter(LoraConfig(r=16, target_modules=['to_q', 'to_v']))
+model.enable_gradient_checkpointing()
+model.train()
+optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+latents = torch.randn(1, 16, 9, 60, 104, device='cuda', dtype=torch.bfloat16)
+text = torch.randn(1, 512, 4096, device='cuda', dtype=torch.bfloat16)
+noise = model(hidden_states=latents, timestep=torch.tensor([500], device='cuda'), encoder_hidden_states=text, return_dict=False)[0]
+torch.nn.functional.mse_loss(noise.float(), latents.float()).backward()
+optimizer.step()
+print('stepped')
+";
+
+const REPORTED: [Reported; 10] = [
+    // What fails while weights are loaded has not shown what it needs: no card is said to be large enough for that, nor the next one named.
+    Reported {
+        program: LORA,
+        words: &[],
+        arguments: &["rtx-4090"],
+        code: 1,
+        said: &[
+            "What would have come after that is not known.",
+            "Fits on: none. Not known: rtx-3090, rtx-5090, a100-40gb",
+            "To see all that it needs, run: lowmem on b200 -- python3.11 program.py",
+            "Or run it with --beyond",
+        ],
+    },
+    Reported {
+        program: LORA,
+        words: &[],
+        arguments: &["rtx-4090", "--beyond"],
+        code: 0,
+        said: &["Fits on: a100-40gb", "Not known: none.", "optimizer state"],
+    },
     // Turing has no attention in bf16 but the one that holds the whole score matrix: 12 heads of 32,760 x 32,760 in fp32.
     Reported {
         program: ATTENTION,
         words: &["bfloat16"],
-        gpu: "t4",
+        arguments: &["t4"],
         code: 1,
         said: &[
             "asked for 47.98 GiB",
@@ -44,7 +86,7 @@ const REPORTED: [Reported; 8] = [
     Reported {
         program: ATTENTION,
         words: &["float16"],
-        gpu: "t4",
+        arguments: &["t4"],
         code: 0,
         said: &["Fits: 0.31 of 14.57 GiB.", "Fits on: rtx-2080-ti, t4. Not known: rtx-4060", "Too small: none."],
     },
@@ -52,7 +94,7 @@ const REPORTED: [Reported; 8] = [
     Reported {
         program: FILLS_UP,
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 1,
         said: &[
             "program.py:6 asked for 110 MiB",
@@ -68,7 +110,7 @@ torch.cuda.set_per_process_memory_fraction(0.5)
 kept = [torch.empty(1 << 30, dtype=torch.uint8, device='cuda') for _ in range(30)]
 ",
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 1,
         said: &["program.py:4 asked for 1.00 GiB, and 12.19 GiB were free: the program limits itself."],
     },
@@ -82,7 +124,7 @@ with torch.cuda.use_mem_pool(torch.cuda.MemPool()):
     y = torch.empty(6 << 30, dtype=torch.uint8, device='cuda')
 ",
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 0,
         said: &["It needs at least 8.46 GiB, and held 14.46.", "Too small: rtx-3070, rtx-3060-ti, rtx-4060."],
     },
@@ -105,7 +147,7 @@ if __name__ == '__main__':
     child.join()
 ",
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 0,
         said: &["Fits: 11.92 of 23.65 GiB. This is the sum of all processes' peaks, as if they came at once."],
     },
@@ -118,7 +160,7 @@ scale = torch.ones((), device='cuda')
 print(tuple(torch._scaled_mm(a, b.t(), scale_a=scale, scale_b=scale, out_dtype=torch.bfloat16).shape))
 ",
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 0,
         said: &["Fits on: rtx-4060", "Too small: none."],
     },
@@ -147,7 +189,7 @@ if __name__ == '__main__':
     print('loaded')
 ",
         words: &[],
-        gpu: "rtx-4090",
+        arguments: &["rtx-4090"],
         code: 0,
         said: &["Fits on: rtx-4060", "Too small: none."],
     },
@@ -156,9 +198,9 @@ if __name__ == '__main__':
 #[test]
 #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn what_people_reported_comes_out_right() {
-    for Reported { program, words, gpu, code, said } in REPORTED {
+    for Reported { program, words, arguments, code, said } in REPORTED {
         let place = Place::new();
-        let assert = on(&place, &[gpu], program, words).assert();
+        let assert = on(&place, arguments, program, words).assert();
         let report = stderr(&assert);
         assert_eq!(assert.get_output().status.code(), Some(code), "{program}: {report}");
         for part in said {

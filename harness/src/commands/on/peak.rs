@@ -115,8 +115,11 @@ impl Peak {
     pub(super) fn by_module(&self) -> Option<String> {
         let mut modules: Vec<_> = self.modules.iter().map(|(name, held)| (name, held.bytes())).collect();
         modules.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-        let others = modules.len().saturating_sub(MODULES);
-        let named: Vec<_> = modules.iter().take(MODULES).map(|(name, bytes)| format!("{name} {:.2}", gib(*bytes))).collect();
+        // What would be told as 0.00 is among the others.
+        let told =
+            modules.iter().take(MODULES).map(|(name, bytes)| (name, format!("{:.2}", gib(*bytes)))).filter(|(_, size)| size != "0.00");
+        let named: Vec<_> = told.map(|(name, size)| format!("{name} {size}")).collect();
+        let others = modules.len() - named.len();
         let more = if others > 0 { format!(", and {others} smaller") } else { String::new() };
         (!named.is_empty()).then(|| format!("By module, with gradients and optimizer state: {}{more}.", named.join(", ")))
     }
