@@ -26,6 +26,9 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// What to do about a file that is not whole.
 pub(crate) const AGAIN: &str = "fetch it again (`hf download REPOSITORY FILE --local-dir FOLDER` goes on where it stopped)";
 
+/// Linux's number of the error that a disk gives that cannot be read.
+const EIO: i32 = 5;
+
 /// A file mapped into memory.
 #[derive(Debug)]
 pub(super) struct MappedFile {
@@ -67,6 +70,9 @@ impl MappedFile {
         read_from_file(&self.file, offset, target).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => {
                 Error::at(&self.path, "it is shorter than when it was opened: leave it alone while it is in use, or fetch it again")
+            }
+            _ if error.raw_os_error() == Some(EIO) => {
+                Error::at(&self.path, &format!("its disk could not be read ({error}): see `dmesg`, or keep the file on another disk"))
             }
             _ => Error::file(&self.path, error),
         })
@@ -431,5 +437,20 @@ impl StoredTensor {
         self.file.mapping.copy_to(place, target)?;
         self.file.mapping.let_go(offset, span);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_cannot_be_read_is_an_error_with_what_to_do() {
+        let mut opened = MappedFile::open(Path::new("Cargo.toml"), &Folder::anywhere()).unwrap();
+        // What a process has at address 0 cannot be read: Linux answers as a broken disk does.
+        opened.file = File::open("/proc/self/mem").unwrap();
+        let mut target = Tensor::zeros([16], (Kind::Uint8, Device::Cpu));
+        let said = opened.read(0, &mut target).unwrap_err().to_string();
+        assert!(said.contains("Cargo.toml: its disk could not be read") && said.contains("see `dmesg`"), "{said}");
     }
 }

@@ -16,6 +16,7 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 const SIGINT: i32 = 2;
 const SIGHUP: i32 = 1;
+const SIGBUS: i32 = 7;
 
 /// Bytes that are kept of a message.
 const MESSAGE: usize = 8 << 10;
@@ -306,8 +307,19 @@ impl Transcript {
                 Ending { host_shortage: Some(shortage), ..ending(Outcome::OomHost, Some(shortage.to_string())) }
             }
             (Some(Verdict::Finished(_)), end) => ending(Outcome::Crashed, words(format!("finished, and then {end}"))),
-            (None, end) => ending(Outcome::Crashed, words(format!("{end}{} without a result", in_stage(stage)))),
+            (None, end) => ending(Outcome::Crashed, words(format!("{end}{} without a result{}", in_stage(stage), cause(end)))),
         }
+    }
+}
+
+/// What a crash mostly comes from, where that is known.
+fn cause(end: End) -> &'static str {
+    match end {
+        // Files of weights are mapped: what cannot be read of one is no error of a call.
+        End::Signalled(SIGBUS) => {
+            ": a file of weights became shorter while it was read, or its disk could not be read. See `dmesg` for the disk, and fetch the file again"
+        }
+        _ => "",
     }
 }
 
@@ -439,7 +451,7 @@ mod tests {
     #[test]
     fn every_end_is_an_outcome() {
         use Said::{Begun, Failed, Finished, Other, OutOfHostMemory, OutOfMemory};
-        let cases: [Row; 15] = [
+        let cases: [Row; 16] = [
             (&[Finished], End::Exited(0), Outcome::Ok, None, ""),
             (&[Begun, OutOfMemory], End::Exited(0), Outcome::Oom, Some(Stage::Decode), "tried"),
             (&[OutOfMemory], End::Signalled(6), Outcome::Oom, Some(Stage::Decode), "tried"),
@@ -448,6 +460,7 @@ mod tests {
             (&[Begun], End::Exited(0), Outcome::Crashed, Some(Stage::Denoise), "exited with code 0 in denoise without a result"),
             (&[Begun], End::Signalled(11), Outcome::Crashed, Some(Stage::Denoise), "crashed with SIGSEGV in denoise"),
             (&[Finished], End::Signalled(6), Outcome::Crashed, None, "finished, and then crashed with SIGABRT"),
+            (&[Begun], End::Signalled(7), Outcome::Crashed, Some(Stage::Denoise), "a file of weights became shorter while it was read"),
             (&[Begun], End::Signalled(9), Outcome::Killed, Some(Stage::Denoise), "ended from outside by SIGKILL in denoise"),
             (&[Begun, Other("{\"event\":\"stage_e")], End::Signalled(15), Outcome::Killed, Some(Stage::Denoise), "by SIGTERM"),
             (&[Begun], End::TimedOut, Outcome::Timeout, Some(Stage::Denoise), "not done within its time limit in denoise"),
