@@ -1,6 +1,6 @@
 //! What PyTorch's own tests ask of streams, events and graphs, on the virtual GPU: what a card answers.
 
-use crate::command::{Place, stdout};
+use crate::command::{Place, stderr, stdout};
 use crate::on::on;
 
 fn printed(program: &str) -> String {
@@ -106,4 +106,29 @@ for work in (lambda: h.copy_(x, non_blocking=True)), (lambda: x.copy_(h, non_blo
     print(len(told))",
     );
     assert_eq!(said, "0\n".repeat(4));
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_branch_that_the_device_chooses_is_captured_on_both_sides() {
+    let program = "
+import torch
+from torch._higher_order_ops.cudagraph_conditional_nodes import CUDAGraphCaptureControlFlowOpDispatchMode
+x = torch.randn(1 << 20, device='cuda')
+positive = torch.ones((), dtype=torch.bool, device='cuda')
+def inner(x):
+    return torch.cond(positive, torch.sin, torch.cos, (x,))
+graph = torch.cuda.CUDAGraph(keep_graph=True)
+with torch.cuda.graph(graph), CUDAGraphCaptureControlFlowOpDispatchMode():
+    y = torch.cond(positive, inner, torch.tanh, (x,))
+graph.instantiate()
+graph.replay()
+torch.cuda.synchronize()
+print(tuple(y.shape))
+";
+    let assert = on(&Place::new(), &["rtx-4090", "--strict"], program, &[]).assert().success();
+    assert_eq!(stdout(&assert), "(1048576,)\n");
+    // Two conditions, and two more within one of them: PyTorch has one for each side.
+    let said = stderr(&assert);
+    assert!(said.contains("a condition of a CUDA graph: each of its graphs runs once (4)"), "{said}");
 }

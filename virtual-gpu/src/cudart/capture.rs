@@ -39,13 +39,14 @@ pub(crate) fn begin(stream: u64) -> Result<(), Fault> {
     device.captures().begin(stream)
 }
 
-/// Ends a capture.
+/// Ends a capture. Who captured to a graph that was there need not ask for it.
 pub(crate) fn end(stream: u64, graph: Out<u64>) -> Result<(), Fault> {
-    graph.set(0)?;
+    graph.set_if_wanted(0);
     let device = device_of(stream)?;
     device.streams().check(stream)?;
     let made = device.captures().end(stream)?;
-    graph.set(made)
+    graph.set_if_wanted(made);
+    Ok(())
 }
 
 /// Whether a stream is captured.

@@ -3,19 +3,26 @@
 use super::error::answer;
 use super::memory::{copy_now, fill_now};
 use super::version::is_cuda_12;
+use crate::decisions::decided;
 use crate::device::{Deed, Fault, NodeKind, Step};
 use crate::devices::{active_device, device_of};
 use crate::ffi::{Address, Given, GivenText, Handle, InOut, Out, call_host, host_function};
 use crate::unsupported;
 
-/// The head of `cudaGraphNodeParams`: the kind of the node.
+/// The head of `cudaGraphNodeParams`: the kind of the node, and what those that are looked at have next.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct NodeParameters {
     kind: i32,
     reserved: [i32; 3],
-    /// The first field of what follows, which for a node of an event is the event.
+    /// The event of a node of one, or the condition of a conditional node.
     first: u64,
+    /// Of a conditional node: whether it is an `if`, a loop or a choice.
+    _choice: i32,
+    /// Of a conditional node: how many graphs it chooses from.
+    bodies: u32,
+    /// Of a conditional node: where those graphs stand, which is told and not given.
+    body_list: u64,
 }
 
 /// `cudaGraphExecUpdateResultInfo`: all went well, and no node is to blame.
@@ -72,7 +79,7 @@ unsafe fn add_node(graph: u64, dependencies: Given<u64>, count: usize, kind: Nod
     device_of(graph)?.captures().graphs.add(graph, kind, steps, &dependencies)
 }
 
-/// A node by its parameters: of what it does, only events are looked at.
+/// A node by its parameters: of what it does, only events and conditions are looked at.
 ///
 /// # Safety
 /// As for [`add_node`].
@@ -81,9 +88,9 @@ unsafe fn add_node_of(
     graph: u64,
     dependencies: Given<u64>,
     count: usize,
-    parameters: Option<NodeParameters>,
+    place: &InOut<NodeParameters>,
 ) -> Result<(), Fault> {
-    let parameters = parameters.ok_or(Fault::InvalidValue)?;
+    let parameters = place.get().ok_or(Fault::InvalidValue)?;
     let Some(kind) = NodeKind::of(parameters.kind) else {
         unsupported::met("cudaGraphAddNode");
         return Err(Fault::NotSupported);
@@ -91,6 +98,15 @@ unsafe fn add_node_of(
     let steps = match kind {
         NodeKind::WaitEvent => vec![Step::Wait(parameters.first)],
         NodeKind::RecordEvent => vec![Step::Record(parameters.first)],
+        NodeKind::Conditional => {
+            // SAFETY: as the caller says.
+            let dependencies = unsafe { dependencies.to_vec(count) };
+            let graphs = &mut device_of(graph)?.captures().graphs;
+            let made = graphs.add_conditional(graph, parameters.first, parameters.bodies as usize, &dependencies)?;
+            decided("a condition of a CUDA graph: each of its graphs runs once".to_owned());
+            place.set(NodeParameters { body_list: graphs.bodies_of(made)?.as_ptr() as u64, ..parameters })?;
+            return node.set(made);
+        }
         _ => Vec::new(),
     };
     // SAFETY: as the caller says.
@@ -138,6 +154,11 @@ exports! { answer;
 
     fn cudaGraphDestroyNode(node: Handle) {
         device_of(node)?.captures().graphs.destroy_node(node)
+    }
+
+    fn cudaGraphConditionalHandleCreate(condition: Out<u64>, graph: Handle, _value: u32, _flags: u32) {
+        let made = device_of(graph)?.captures().graphs.condition(graph)?;
+        condition.set(made)
     }
 
     fn cudaGraphInstantiate(executable: Out<u64>, graph: Handle, flags: u64) {
@@ -234,12 +255,12 @@ unsafe_exports! { answer;
 
     // In CUDA 12 the number stands where CUDA 13 has the data of edges, and the parameters follow it.
     fn cudaGraphAddNode(
-        node: Out<u64>, graph: Handle, dependencies: Given<u64>, data: Address, count: usize, parameters: Given<NodeParameters>,
+        node: Out<u64>, graph: Handle, dependencies: Given<u64>, data: Address, count: usize, parameters: InOut<NodeParameters>,
     ) {
         if is_cuda_12() {
-            add_node_of(node, graph, dependencies, data as usize, Given::at(count as u64).get())
+            add_node_of(node, graph, dependencies, data as usize, &InOut::at(count as u64))
         } else {
-            add_node_of(node, graph, dependencies, count, parameters.get())
+            add_node_of(node, graph, dependencies, count, &parameters)
         }
     }
 

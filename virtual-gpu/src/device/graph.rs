@@ -26,13 +26,24 @@ pub enum NodeKind {
     WaitEvent = 6,
     /// The record of an event that something outside of the graph waits for.
     RecordEvent = 7,
+    /// Graphs of its own, of which a condition on the device says whether, which and how often they run.
+    Conditional = 13,
 }
 
 impl NodeKind {
     /// The kind with that number.
     pub fn of(number: i32) -> Option<Self> {
-        let all = [Self::Kernel, Self::Copy, Self::Fill, Self::Host, Self::Graph, Self::Empty, Self::WaitEvent, Self::RecordEvent];
-        all.into_iter().find(|&kind| kind as i32 == number)
+        const PLAIN: [NodeKind; 8] = [
+            NodeKind::Kernel,
+            NodeKind::Copy,
+            NodeKind::Fill,
+            NodeKind::Host,
+            NodeKind::Graph,
+            NodeKind::Empty,
+            NodeKind::WaitEvent,
+            NodeKind::RecordEvent,
+        ];
+        PLAIN.into_iter().chain([Self::Conditional]).find(|&kind| kind as i32 == number)
     }
 }
 
@@ -97,6 +108,8 @@ struct Node {
     steps: Vec<Step>,
     /// The nodes that it comes after.
     dependencies: Vec<u64>,
+    /// The graphs that a condition chooses from. Their numbers stay where they are as long as the node lives.
+    bodies: Box<[u64]>,
 }
 
 /// A graph that was made ready.
@@ -113,13 +126,15 @@ pub struct Graphs {
     graphs: Handles<Vec<u64>>,
     nodes: Handles<Node>,
     executables: Handles<Executable>,
+    /// Conditions, each with its graph.
+    conditions: Handles<u64>,
 }
 
 impl Graphs {
     /// The graphs of that device.
     pub fn of_device(ordinal: u32) -> Self {
         let (graphs, nodes, executables) = (Handles::of_device(ordinal), Handles::of_device(ordinal), Handles::of_device(ordinal));
-        Self { graphs, nodes, executables }
+        Self { graphs, nodes, executables, conditions: Handles::of_device(ordinal) }
     }
 
     /// `cudaGraphCreate`: one without nodes.
@@ -133,9 +148,35 @@ impl Graphs {
         if dependencies.iter().any(|&node| self.nodes.get(node).is_ok_and(|node| node.graph != graph) || self.nodes.get(node).is_err()) {
             return Err(Fault::InvalidValue);
         }
-        let node = self.nodes.insert(Node { graph, kind, steps, dependencies: dependencies.to_vec() });
+        let node = self.nodes.insert(Node { graph, kind, steps, dependencies: dependencies.to_vec(), bodies: Box::default() });
         self.graphs.get_mut(graph)?.push(node);
         Ok(node)
+    }
+
+    /// `cudaGraphConditionalHandleCreate`: a condition of that graph.
+    pub fn condition(&mut self, graph: u64) -> Result<u64, Fault> {
+        self.nodes_of(graph)?;
+        Ok(self.conditions.insert(graph))
+    }
+
+    /// Adds a node with so many graphs that this condition chooses from, which are empty.
+    ///
+    /// What the condition comes to is a value of the device, which nobody computes. A launch runs each of the graphs once: that is as long as any choice takes, but for
+    /// a loop that runs more than once.
+    pub fn add_conditional(&mut self, graph: u64, condition: u64, bodies: usize, dependencies: &[u64]) -> Result<u64, Fault> {
+        const MOST: usize = 1 << 16;
+        if !(1..=MOST).contains(&bodies) || self.conditions.get(condition).map_err(|_| Fault::InvalidValue)? != &graph {
+            return Err(Fault::InvalidValue);
+        }
+        let node = self.add(graph, NodeKind::Conditional, Vec::new(), dependencies)?;
+        let bodies = (0..bodies).map(|_| self.create()).collect();
+        self.nodes.get_mut(node)?.bodies = bodies;
+        Ok(node)
+    }
+
+    /// The graphs that the condition of a node chooses from.
+    pub fn bodies_of(&self, node: u64) -> Result<&[u64], Fault> {
+        self.node(node).map(|node| &*node.bodies)
     }
 
     /// One node comes after another one from here on.
@@ -215,7 +256,8 @@ impl Graphs {
 
     /// `cudaGraphDestroyNode`.
     pub fn destroy_node(&mut self, node: u64) -> Result<(), Fault> {
-        let graph = self.nodes.remove(node).map_err(|_| Fault::InvalidValue)?.graph;
+        let Node { graph, bodies, .. } = self.nodes.remove(node).map_err(|_| Fault::InvalidValue)?;
+        bodies.iter().try_for_each(|&body| self.destroy(body))?;
         if let Ok(nodes) = self.graphs.get_mut(graph) {
             nodes.retain(|&other| other != node);
         }
@@ -229,21 +271,33 @@ impl Graphs {
     /// `cudaGraphDestroy`.
     pub fn destroy(&mut self, graph: u64) -> Result<(), Fault> {
         let nodes = self.graphs.remove(graph).map_err(|_| Fault::InvalidValue)?;
-        nodes.into_iter().try_for_each(|node| self.nodes.remove(node).map(drop))
+        for node in nodes {
+            let bodies = self.nodes.remove(node)?.bodies;
+            bodies.iter().try_for_each(|&body| self.destroy(body))?;
+        }
+        Ok(())
     }
 
     fn steps_of(&self, graph: u64) -> Result<Vec<Step>, Fault> {
-        let mut steps: Vec<Step> = Vec::new();
-        for step in self.nodes_of(graph)?.iter().filter_map(|&node| self.node(node).ok()).flat_map(|node| &node.steps) {
-            match (steps.last_mut(), step) {
-                (Some(Step::Run(last)), Step::Run(load)) => {
-                    last.kernels += load.kernels;
-                    last.secs += load.secs;
-                }
-                _ => steps.push(*step),
-            }
-        }
+        let mut steps = Vec::new();
+        self.add_steps_of(graph, &mut steps)?;
         Ok(steps)
+    }
+
+    fn add_steps_of(&self, graph: u64, steps: &mut Vec<Step>) -> Result<(), Fault> {
+        for node in self.nodes_of(graph)?.iter().filter_map(|&node| self.node(node).ok()) {
+            for step in &node.steps {
+                match (steps.last_mut(), step) {
+                    (Some(Step::Run(last)), Step::Run(load)) => {
+                        last.kernels += load.kernels;
+                        last.secs += load.secs;
+                    }
+                    _ => steps.push(*step),
+                }
+            }
+            node.bodies.iter().try_for_each(|&body| self.add_steps_of(body, steps))?;
+        }
+        Ok(())
     }
 
     /// `cudaGraphInstantiate`: the graph itself may go.
@@ -333,5 +387,29 @@ mod tests {
         assert_eq!((graphs.update(executable, empty), graphs.launched(executable)), (Ok(()), Ok([].as_slice())));
         assert_eq!((graphs.destroy_executable(executable), graphs.count()), (Ok(()), 1));
         assert_eq!(graphs.launched(executable), Err(Fault::InvalidValue));
+    }
+
+    #[test]
+    fn a_condition_chooses_from_graphs_that_go_with_its_node() {
+        let mut graphs = Graphs::default();
+        let graph = graphs.create();
+        let condition = graphs.condition(graph).expect("a condition");
+        let other = graphs.create();
+        for (of, condition, bodies) in
+            [(graph, condition + 1, 1), (other, condition, 1), (graph, condition, 0), (graph, condition, 1 << 20)]
+        {
+            assert_eq!(graphs.add_conditional(of, condition, bodies, &[]), Err(Fault::InvalidValue));
+        }
+        let node = graphs.add_conditional(graph, condition, 2, &[]).expect("a node");
+        let [first, second] = graphs.bodies_of(node).expect("its graphs").try_into().expect("two graphs");
+        graphs.add(first, NodeKind::Kernel, vec![run(1.0)], &[]).expect("a node");
+        let inner = graphs.condition(second).expect("a condition");
+        let inner = graphs.add_conditional(second, inner, 1, &[]).expect("a node");
+        let [third] = graphs.bodies_of(inner).expect("its graph").try_into().expect("one graph");
+        graphs.add(third, NodeKind::Kernel, vec![run(2.0)], &[]).expect("a node");
+        let executable = graphs.instantiate(graph, 0).expect("an executable");
+        assert_eq!(graphs.launched(executable), Ok([Step::Run(Load { kernels: 2, secs: Span([3.0; 3]) })].as_slice()));
+        assert_eq!((graphs.destroy_node(inner), graphs.nodes_of(third)), (Ok(()), Err(Fault::InvalidValue)));
+        assert_eq!((graphs.destroy(graph), graphs.nodes_of(first), graphs.nodes.count()), (Ok(()), Err(Fault::InvalidValue), 0));
     }
 }

@@ -76,6 +76,14 @@ impl<T> Out<'_, T> {
 pub(crate) struct InOut<'call, T>(*mut T, PhantomData<&'call mut T>);
 
 impl<T: Copy> InOut<'_, T> {
+    /// What stands at an address that came as a number.
+    ///
+    /// # Safety
+    /// A value of that type stands there, which may be changed, or it is zero.
+    pub(crate) unsafe fn at(address: u64) -> Self {
+        Self(address as *mut T, PhantomData)
+    }
+
     /// What stands there now.
     pub(crate) fn get(&self) -> Option<T> {
         // SAFETY: not null, so it points to a T.
