@@ -29,7 +29,7 @@ pub(crate) fn cells(columns: &[Column], run: &Run, record: &RunRecord) -> Vec<St
 }
 
 /// A cell that no spreadsheet takes for a formula. Text that would begin one gets an apostrophe before it.
-fn inert(cell: String) -> String {
+pub(crate) fn inert(cell: String) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err() { format!("'{cell}") } else { cell }
 }
 

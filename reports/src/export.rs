@@ -7,7 +7,7 @@ use crate::columns::{Column, ColumnType, columns};
 use crate::error::Error;
 use crate::run::Run;
 use crate::summary::Summary;
-use crate::{csv, markdown, parquet};
+use crate::{csv, markdown, parquet, timeline};
 
 /// What a run can be written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Format {
     Sql,
     /// Columns of typed cells, for pandas, DuckDB and the like.
     Parquet,
+    /// How memory went in each case, as CSV: one row a moment.
+    Timeline,
 }
 
 /// The file of a run in a format: a text, but for Parquet.
@@ -35,6 +37,7 @@ pub fn export(summary: &Summary<'_>, format: Format) -> Result<Vec<u8>, Error> {
         Format::Json => json(summary.run).into(),
         Format::Sql => sql(summary.run).into(),
         Format::Parquet => parquet::file(summary.run)?,
+        Format::Timeline => timeline::timeline(summary.run)?,
     })
 }
 

@@ -32,6 +32,7 @@ mod shown_cases;
 mod snapshot_page;
 mod summary;
 mod table;
+mod timeline;
 mod verdict;
 mod whole_file;
 mod words;

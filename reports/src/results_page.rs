@@ -30,7 +30,7 @@ The scripts are our own, one small file a job in `reports/src/html/`, and draw S
 people who do not see a plot. They draw from one block of JSON in the page, `#data`; `lowmem.refresh(page)` takes over a newer page of the same run and keeps what was chosen.
 
 The timeline shows how memory went within each stage and step of the 60 cases that matter most: those to use, the best for each video, then the others in order. Of the rest it has the peaks, so that a
-page of 1,000 cases stays below 5 MB. Records have all of it (`courses` of a stage): no more than 64 moments a step, of which the highest is the peak.
+page of 1,000 cases stays below 5 MB. Records have all of it (`courses` of a stage): no more than 64 moments a step, of which the highest is the peak. `lowmem export RUN --format timeline` writes it as CSV, a row a moment.
 
 Plots are drawn by plotters, on any machine with the same font: a part of DejaVu Sans (17 kB, `reports/fonts/`). A PNG has 1720 x 760 pixels on white; an SVG has no background.
 

@@ -1,9 +1,11 @@
 //! How memory goes within a stage: in the records of a run, and as the page draws it.
 
+use std::collections::BTreeMap;
+
 use engine_protocol::{RunRecord, Stage};
 
 use crate::browser::Browser;
-use crate::command::{Place, lowmem};
+use crate::command::{Place, lowmem, stdout};
 
 const SWEEP: [&str; 8] = ["sweep", "smoke", "--gpu", "24GB", "--device", "virtual", "attn_type=sdpa", "--out"];
 
@@ -38,6 +40,25 @@ fn courses_have_each_stages_peak_and_are_the_same_twice() {
         let decode = record.stage(Stage::Decode).expect("it ran");
         let made = decode.courses[0].largest.iter().find(|block| !block.shape.is_empty()).expect("a tensor that is told of");
         assert!(made.group == "decoder" && made.stage == "decode" && !made.operation.is_empty(), "{made:?}");
+    }
+}
+
+#[test]
+fn what_the_timeline_draws_is_exported() {
+    let place = Place::new();
+    let records = records(&place, "run");
+    let exported = stdout(&lowmem().current_dir(place.path("")).args(["export", "run", "--format", "timeline"]).assert().success());
+    let mut reader = csv::Reader::from_reader(exported.as_bytes());
+    let rows: Vec<BTreeMap<String, String>> = reader.deserialize().collect::<Result<_, _>>().expect("rows");
+    for record in &records {
+        let of_case: Vec<_> = rows.iter().filter(|row| row["case"] == record.case).collect();
+        let courses = || record.stages.iter().flat_map(|stage| &stage.courses);
+        let reserved: Vec<String> = courses().flat_map(|course| &course.reserved_bytes).map(u64::to_string).collect();
+        assert_eq!(of_case.iter().map(|row| row["reserved_bytes"].clone()).collect::<Vec<_>>(), reserved, "{}", record.case);
+        let highest = of_case.iter().map(|row| row["allocated_bytes"].parse::<u64>().expect("bytes")).max();
+        assert_eq!(highest, record.peak_allocated_bytes(), "{}", record.case);
+        let told = of_case.iter().filter(|row| row["largest"].contains("VAE, decoder")).count();
+        assert!(told > 0, "{}: {exported}", record.case);
     }
 }
 

@@ -26,10 +26,14 @@ pub struct MemoryCourse {
 }
 
 impl MemoryCourse {
+    /// The bytes that were allocated at a moment, by its place among them.
+    pub fn allocated_at(&self, moment: usize) -> u64 {
+        self.allocated_bytes.values().filter_map(|bytes| bytes.get(moment)).sum()
+    }
+
     /// The most bytes that were allocated at once.
     pub fn peak_allocated_bytes(&self) -> u64 {
-        let at = |place: usize| self.allocated_bytes.values().filter_map(|bytes| bytes.get(place)).sum();
-        (0..self.at.len()).map(at).max().unwrap_or(0)
+        (0..self.at.len()).map(|moment| self.allocated_at(moment)).max().unwrap_or(0)
     }
 }
 

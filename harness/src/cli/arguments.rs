@@ -396,6 +396,8 @@ pub(crate) enum ExportFormat {
     Sql,
     /// Columns of typed cells, for pandas, DuckDB and the like; into a file
     Parquet,
+    /// How memory went within each stage and step, as CSV: what the page's timeline draws
+    Timeline,
 }
 
 /// Arguments of `lowmem history`.

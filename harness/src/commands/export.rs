@@ -18,6 +18,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode, Error> {
             return Err(Error::input("--format parquet is no text for a terminal: name a file with --out"));
         }
         ExportFormat::Parquet => Format::Parquet,
+        ExportFormat::Timeline => Format::Timeline,
     };
     let bytes = reports::export(&Summary::of(&run), format)?;
     match &arguments.out {
