@@ -216,6 +216,12 @@ pub(crate) fn holds(browser: &Browser, axe: &str, shown: &str) {
             .map((at) => at.outerHTML.slice(0, 120))",
     );
     assert_eq!(clipped, serde_json::json!([]), "{shown}");
+    // Nothing but the table of all cases is wider than a phone.
+    let hidden = browser.value(
+        "innerWidth > 576 ? [] : [...document.querySelectorAll('.stacked')].map((table) => table.parentElement)
+            .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => [box.getAttribute('aria-label'), box.scrollWidth])",
+    );
+    assert_eq!(hidden, serde_json::json!([]), "{shown}");
     browser.value(axe);
     let found = browser.value(
         "axe.run(document, { resultTypes: ['violations'] }).then((found) => found.violations.filter((one) => ['serious', 'critical'].includes(one.impact))

@@ -42,6 +42,7 @@ lowmem.draw = () => {
     lowmem.hint("");
     chosen.forEach((show) => show());
   };
+  document.querySelectorAll("table.stacked").forEach((table) => lowmem.stack(table));
   chosen.forEach((show) => show());
   document.querySelectorAll("table.sortable").forEach((table) => lowmem.sortable(table));
   document.querySelectorAll("[data-copy]").forEach((button) => (button.onclick = () => lowmem.copy(button)));

@@ -23,6 +23,7 @@ lowmem.parts = (data) => {
       return `<tr><th scope="row"><i class="swatch part-${k}"></i>${name}</th>${cells}<td class="number">${share}</td><td class="prose">${data.meanings[k]}</td></tr>`;
     };
     table.tBodies[0].innerHTML = data.parts.map(row).join("");
+    lowmem.stack(table);
     lowmem.sortable(table);
   };
 };

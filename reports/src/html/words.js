@@ -42,6 +42,12 @@ lowmem.timeTicks = (low, high, count) => {
   return found;
 };
 
+// On a narrow screen a row of such a table is a card, where each cell says its column.
+lowmem.stack = (table) => {
+  const titles = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+  for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, at) => (cell.dataset.title = titles[at]));
+};
+
 lowmem.level = (c) => `level ${c.level}${c.flags ? ` (${c.flags})` : ""}`;
 
 // Shows `html` beside a place of the page; nothing hides it.
