@@ -129,6 +129,28 @@ fn spiece_model_has_the_same_tokens() {
 }
 
 #[test]
+fn a_text_encoder_in_gguf_has_the_same_tokens() {
+    let ours = Tokenizer::open(&fixtures().join("tokenizer/tokenizer.gguf")).unwrap();
+    let wanted = Tokenizer::open(&fixtures().join("tokenizer/tokenizer.json")).unwrap();
+    for prompt in prompts() {
+        assert_eq!(ours.tokens(&prompt, 512).unwrap(), wanted.tokens(&prompt, 512).unwrap(), "{prompt:?}");
+    }
+}
+
+#[test]
+fn a_gguf_file_without_a_tokenizer_says_what_to_name() {
+    let message = Tokenizer::open(&fixtures().join("blocks.gguf")).unwrap_err().to_string();
+    assert!(message.contains("blocks.gguf: it has no tokenizer: name umT5's tokenizer.json"), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    let (path, whole) = (folder.path().join("t5.gguf"), std::fs::read(fixtures().join("tokenizer/tokenizer.gguf")).unwrap());
+    for length in [0, 3, 30, whole.len() / 2] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let message = Tokenizer::open(&path).unwrap_err().to_string();
+        assert!(message.contains("t5.gguf: ") && message.contains("fetch it again"), "{length} bytes: {message}");
+    }
+}
+
+#[test]
 fn a_truncated_spiece_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (path, whole) = (folder.path().join("spiece.model"), spiece_model());

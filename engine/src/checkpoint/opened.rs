@@ -38,6 +38,13 @@ impl TokenizerFile {
         Self::At(found.clone())
     }
 
+    /// The one beside the text encoder at `path`; where there is none and that is in GGUF, the one in it.
+    pub(super) fn beside(path: PathBuf) -> Self {
+        let found = Self::within(path.parent().unwrap_or(Path::new("")));
+        let is_gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        if found.path().is_none() && is_gguf { Self::At(path) } else { found }
+    }
+
     /// The file that it is in, where that is there.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
@@ -54,7 +61,7 @@ impl TokenizerFile {
             )),
             Self::At(path) => Tokenizer::open_in(folder, path),
             Self::Named(path) => Tokenizer::open(path),
-            Self::Within { path, pieces } => Tokenizer::of_pieces(&pieces.text()?, path),
+            Self::Within { path, pieces } => Tokenizer::of_model(&pieces.text()?, path),
         }
     }
 

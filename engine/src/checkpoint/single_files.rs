@@ -158,7 +158,7 @@ pub(super) fn open(files: &CheckpointFiles, folder: &Folder) -> Result<Checkpoin
     let tokenizer = match (&files.tokenizer, pieces) {
         (Some(path), _) => TokenizerFile::Named(path.clone()),
         (None, Some(pieces)) => TokenizerFile::Within { path: text_encoder_path, pieces },
-        (None, None) => TokenizerFile::within(text_encoder_path.parent().unwrap_or(Path::new(""))),
+        (None, None) => TokenizerFile::beside(text_encoder_path),
     };
     let root = files.main().unwrap_or(Path::new("")).to_owned();
     let components = [text_encoder, first]

@@ -1,15 +1,20 @@
-//! SentencePiece's own file, `spiece.model`, as the `tokenizer.json` that transformers makes of it. ComfyUI's text encoders have it within them.
+//! Pieces of SentencePiece as the `tokenizer.json` that transformers makes of them: from its own file, `spiece.model`, which ComfyUI's text encoders have within them, or
+//! from the keys of a text encoder in GGUF.
 //!
-//! Facts from google/sentencepiece `src/sentencepiece_model.proto`, and transformers 5.2 `convert_slow_tokenizer.py` (`T5Converter`).
+//! Facts from google/sentencepiece `src/sentencepiece_model.proto`, transformers 5.2 `convert_slow_tokenizer.py` (`T5Converter`), and llama.cpp's
+//! `convert_hf_to_gguf.py`, which writes the keys.
 
 use serde_json::{Value, json};
 
 use crate::files::limits;
+use crate::weights::gguf::GgufTokenizer;
 
 /// Kinds of pieces.
 const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+const UNUSED: u64 = 5;
+const BYTE: u64 = 6;
 
 /// What a space is to a piece.
 const SPACE: &str = "\u{2581}";
@@ -17,82 +22,115 @@ const SPACE: &str = "\u{2581}";
 /// What ends a prompt.
 const END: &str = "</s>";
 
-/// The text of a `tokenizer.json` with the pieces of `model`.
-///
-/// # Errors
-/// What keeps it from being such a file.
-pub(super) fn tokenizer_json(model: &[u8]) -> Result<Vec<u8>, String> {
-    let (mut vocab, mut added, mut unknown, mut end) = (Vec::new(), Vec::new(), None, None);
-    let (mut characters, mut is_unigram, mut has_bytes) = (Vec::new(), true, false);
-    for field in Fields(model) {
-        match field? {
-            (1, Field::Bytes(piece)) => {
-                let id = vocab.len();
-                if id == limits::PIECES {
-                    return Err(format!("it has more than {} pieces", limits::PIECES));
+/// What a tokenizer of pieces is made of.
+pub(super) struct Pieces {
+    /// Text, score and kind of each, by its number.
+    pieces: Vec<(String, f32, u64)>,
+    /// What is done to characters first, as the tokenizers library takes it; empty where nothing is.
+    characters: Vec<u8>,
+    /// Whether what no piece has is cut into bytes.
+    has_bytes: bool,
+}
+
+impl Pieces {
+    /// Those of SentencePiece's `model`.
+    ///
+    /// # Errors
+    /// What keeps it from being such a file.
+    pub(super) fn of_model(model: &[u8]) -> Result<Self, String> {
+        let (mut found, mut is_unigram) = (Self { pieces: Vec::new(), characters: Vec::new(), has_bytes: false }, true);
+        for field in Fields(model) {
+            match field? {
+                (1, Field::Bytes(piece)) => {
+                    if found.pieces.len() == limits::PIECES {
+                        return Err(format!("it has more than {} pieces", limits::PIECES));
+                    }
+                    found.pieces.push(piece_of(piece)?);
                 }
-                let (text, score, kind) = piece_of(piece)?;
-                if kind == UNKNOWN {
-                    unknown = Some(id);
-                }
-                if text == END {
-                    end = Some(id);
-                }
-                if [UNKNOWN, CONTROL, USER_DEFINED].contains(&kind) {
-                    let other = ["single_word", "lstrip", "rstrip", "normalized"].map(|key| (key.to_owned(), Value::Bool(false)));
-                    let mut token = serde_json::Map::from_iter(other);
-                    token.extend([("id".into(), json!(id)), ("content".into(), json!(text)), ("special".into(), json!(true))]);
-                    added.push(Value::Object(token));
-                }
-                vocab.push(json!([text, score]));
-            }
-            (2, Field::Bytes(trainer)) => {
-                for field in Fields(trainer) {
-                    match field? {
-                        (3, Field::Number(kind)) => is_unigram = kind == 1,
-                        (35, Field::Number(fallback)) => has_bytes = fallback != 0,
-                        _ => {}
+                (2, Field::Bytes(trainer)) => {
+                    for field in Fields(trainer) {
+                        match field? {
+                            (3, Field::Number(kind)) => is_unigram = kind == 1,
+                            (35, Field::Number(fallback)) => found.has_bytes = fallback != 0,
+                            _ => {}
+                        }
                     }
                 }
-            }
-            (3, Field::Bytes(normalizer)) => {
-                for field in Fields(normalizer) {
-                    if let (2, Field::Bytes(map)) = field? {
-                        characters = map.to_vec();
+                (3, Field::Bytes(normalizer)) => {
+                    for field in Fields(normalizer) {
+                        if let (2, Field::Bytes(map)) = field? {
+                            found.characters = map.to_vec();
+                        }
                     }
                 }
+                _ => {}
             }
-            _ => {}
         }
+        if is_unigram { Ok(found) } else { Err("its model is none of Unigram".into()) }
     }
-    if !is_unigram {
-        return Err("its model is none of Unigram".into());
+
+    /// Those of a GGUF file, which numbers kinds alike. Rows of the embedding table that no piece has stand at its end, as pieces that are not used.
+    ///
+    /// # Errors
+    /// Lists that do not belong together, and another kind of model.
+    pub(super) fn of_gguf(tokenizer: GgufTokenizer) -> Result<Self, String> {
+        let GgufTokenizer { model, tokens, scores, kinds, characters } = tokenizer;
+        if model != "t5" {
+            return Err(format!("its tokenizer is of `{model}`, and that of umT5 is of `t5`"));
+        }
+        if tokens.len() != scores.len() || tokens.len() != kinds.len() {
+            return Err(format!("it has {} tokens, {} scores and {} kinds of them", tokens.len(), scores.len(), kinds.len()));
+        }
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Err("one of its scores is no number".into());
+        }
+        let mut pieces: Vec<_> = tokens.into_iter().zip(scores).zip(kinds).map(|((text, score), kind)| (text, score, kind)).collect();
+        let used = pieces.iter().rposition(|&(_, _, kind)| kind != UNUSED).map_or(0, |last| last + 1);
+        pieces.truncate(used);
+        let has_bytes = pieces.iter().any(|&(_, _, kind)| kind == BYTE);
+        Ok(Self { pieces, characters, has_bytes })
     }
-    let (Some(unknown), Some(end)) = (unknown, end) else { return Err(format!("it has no piece for what is unknown, or no {END}")) };
-    let metaspace = json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": true});
-    let normalizer = match characters.as_slice() {
-        [] => Value::Null,
-        map => json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}),
-    };
-    let sequence = json!({"Sequence": {"id": "A", "type_id": 0}});
-    let last = json!({"SpecialToken": {"id": END, "type_id": 0}});
-    let tokenizer = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
-        "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [sequence, last],
-            "pair": [sequence, last, {"Sequence": {"id": "B", "type_id": 0}}, last],
-            "special_tokens": {END: {"id": END, "ids": [end], "tokens": [END]}},
-        },
-        "decoder": metaspace,
-        "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": has_bytes},
-    });
-    serde_json::to_vec(&tokenizer).map_err(|error| error.to_string())
+
+    /// The text of a `tokenizer.json` with them.
+    ///
+    /// # Errors
+    /// What they lack.
+    pub(super) fn tokenizer_json(&self) -> Result<Vec<u8>, String> {
+        let place = |is_it: &dyn Fn(&(String, f32, u64)) -> bool| self.pieces.iter().position(is_it);
+        let (unknown, end) = (place(&|&(_, _, kind)| kind == UNKNOWN), place(&|(text, ..)| text == END));
+        let (Some(unknown), Some(end)) = (unknown, end) else { return Err(format!("it has no piece for what is unknown, or no {END}")) };
+        let added: Vec<Value> = (self.pieces.iter().enumerate())
+            .filter(|(_, (_, _, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind))
+            .map(|(id, (text, ..))| {
+                json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let vocab: Vec<Value> = self.pieces.iter().map(|(text, score, _)| json!([text, score])).collect();
+        let metaspace = json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": true});
+        let normalizer = match self.characters.as_slice() {
+            [] => Value::Null,
+            map => json!({"type": "Precompiled", "precompiled_charsmap": base64(map)}),
+        };
+        let sequence = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let last = json!({"SpecialToken": {"id": END, "type_id": 0}});
+        let tokenizer = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added,
+            "normalizer": normalizer,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [sequence, last],
+                "pair": [sequence, last, {"Sequence": {"id": "B", "type_id": 0}}, last],
+                "special_tokens": {END: {"id": END, "ids": [end], "tokens": [END]}},
+            },
+            "decoder": metaspace,
+            "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": self.has_bytes},
+        });
+        serde_json::to_vec(&tokenizer).map_err(|error| error.to_string())
+    }
 }
 
 /// A piece's text, score and kind.
@@ -200,7 +238,24 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_refused() {
-        assert!(tokenizer_json(b"\x0a\x0e\x0a\x05<pad>\x15").is_err_and(|said| said == "it is cut short or damaged"));
-        assert!(tokenizer_json(b"").is_err_and(|said| said.contains("no piece for what is unknown")));
+        let json = |model: &[u8]| Pieces::of_model(model)?.tokenizer_json();
+        assert!(json(b"\x0a\x0e\x0a\x05<pad>\x15").is_err_and(|said| said == "it is cut short or damaged"));
+        assert!(json(b"").is_err_and(|said| said.contains("no piece for what is unknown")));
+    }
+
+    #[test]
+    fn lists_that_do_not_belong_together_are_refused() {
+        let of = |model: &str, tokens: &[&str], scores: &[f32], kinds: &[u64]| {
+            let tokens = tokens.iter().map(|&token| token.to_owned()).collect();
+            let tokenizer =
+                GgufTokenizer { model: model.to_owned(), tokens, scores: scores.to_vec(), kinds: kinds.to_vec(), characters: Vec::new() };
+            Pieces::of_gguf(tokenizer)?.tokenizer_json().map(|json| String::from_utf8_lossy(&json).into_owned())
+        };
+        assert!(of("llama", &[], &[], &[]).is_err_and(|said| said.contains("is of `llama`")));
+        assert!(of("t5", &["a"], &[], &[1]).is_err_and(|said| said == "it has 1 tokens, 0 scores and 1 kinds of them"));
+        assert!(of("t5", &["a"], &[f32::NAN], &[1]).is_err_and(|said| said == "one of its scores is no number"));
+        assert!(of("t5", &["a"], &[0.0], &[UNUSED]).is_err_and(|said| said.contains("no piece for what is unknown")));
+        let json = of("t5", &["</s>", "[PAD0]", "<unk>", "[PAD1]"], &[0.0; 4], &[CONTROL, UNUSED, UNKNOWN, UNUSED]).expect("a tokenizer");
+        assert!(json.contains("[PAD0]") && !json.contains("[PAD1]"), "numbers stay, and what is behind the last goes: {json}");
     }
 }

@@ -3,9 +3,11 @@
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use super::{prompt_clean, sentencepiece};
+use super::prompt_clean;
+use super::sentencepiece::Pieces;
 use crate::error::{Error, Result};
 use crate::files::{Folder, check_extent, check_tokenizer, limits};
+use crate::weights::gguf;
 
 /// Padding, and the first of three special tokens; bytes follow them.
 const BYTE_OFFSET: i64 = 3;
@@ -31,7 +33,7 @@ impl Tokenizer {
         Self { pieces: None, end: END_OF_SEQUENCE }
     }
 
-    /// Reads a `tokenizer.json` as transformers saves it, or SentencePiece's own `.model`.
+    /// Reads a `tokenizer.json` as transformers saves it, SentencePiece's own `.model`, or what a text encoder in GGUF has of it.
     ///
     /// # Errors
     /// A file that is not there, cannot be read, or is not a umT5 tokenizer's: named, with what to do.
@@ -44,8 +46,15 @@ impl Tokenizer {
     /// # Errors
     /// Its errors, and a file that lies elsewhere.
     pub fn open_in(folder: &Folder, path: &Path) -> Result<Self> {
-        if path.extension().is_some_and(|extension| extension == "model") {
-            return Self::of_pieces(&folder.read(path, limits::TOKENIZER.bytes)?, path);
+        let is = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+        if is("model") {
+            return Self::of_model(&folder.read(path, limits::TOKENIZER.bytes)?, path);
+        }
+        if is("gguf") {
+            let found = gguf::tokenizer(path, folder)?;
+            let found =
+                found.ok_or_else(|| Error::at(path, "it has no tokenizer: name umT5's tokenizer.json or spiece.model with --tokenizer"))?;
+            return Self::of_pieces(Pieces::of_gguf(found), path);
         }
         Self::of_json(folder.read_json(path, limits::TOKENIZER)?, path)
     }
@@ -54,8 +63,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Bytes that are none, or not umT5's.
-    pub fn of_pieces(model: &[u8], path: &Path) -> Result<Self> {
-        let json = sentencepiece::tokenizer_json(model).map_err(|why| not_one(path, &why))?;
+    pub fn of_model(model: &[u8], path: &Path) -> Result<Self> {
+        Self::of_pieces(Pieces::of_model(model), path)
+    }
+
+    fn of_pieces(pieces: std::result::Result<Pieces, String>, path: &Path) -> Result<Self> {
+        let json = pieces.and_then(|pieces| pieces.tokenizer_json()).map_err(|why| not_one(path, &why))?;
         check_extent(&json, limits::TOKENIZER).map_err(|why| not_one(path, &why))?;
         Self::of_json(json, path)
     }

@@ -2,7 +2,8 @@
 //!
 //! Facts from ggml's `docs/gguf.md`, `gguf.cpp` and `ggml.h`. Sides stand innermost first. Tensors have four at most, so ComfyUI's programs flatten those of five, and say
 //! under `comfy.gguf.orig_shape.NAME` what they were. Some models are in several files, `NAME-00001-of-00003.gguf`: each has tensors of its own,
-//! and says under `split.count` how many there are, under `split.no` which one it is, from 0 on. All other values are skipped, but for the alignment.
+//! and says under `split.count` how many there are, under `split.no` which one it is, from 0 on. A text encoder has its tokenizer under `tokenizer.ggml`, which is read
+//! where it is asked for. All other values are skipped, but for the alignment.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -127,14 +128,7 @@ fn open_one(path: &Path, folder: &Folder) -> Result<(BTreeMap<String, StoredTens
     // 1. What stands before the tensors.
     let within = file.bytes().len().min(limits::GGUF_HEADER);
     let mut reader = Reader { bytes: &file.bytes()[..within], at: MAGIC.len() };
-    let header = Header::read(&mut reader).map_err(|fault| match fault {
-        Fault::Ends if within == limits::GGUF_HEADER => {
-            damaged(&format!("what stands before its tensors has more than {} bytes, which no model has", limits::GGUF_HEADER))
-        }
-        Fault::Ends => damaged("it ends before its tensors begin"),
-        Fault::Is(what) => damaged(&what),
-        Fault::Version(version) => Error::at(path, &format!("GGUF of version {version} is not read: versions 2 and 3, little-endian, are")),
-    })?;
+    let header = Header::read(&mut reader).map_err(|fault| fault.error(path, within))?;
     let data = (reader.at as u64).next_multiple_of(header.alignment);
 
     // 2. The tensors.
@@ -167,12 +161,77 @@ fn open_one(path: &Path, folder: &Folder) -> Result<(BTreeMap<String, StoredTens
     }
 }
 
+/// What a text encoder's file says of its tokenizer.
+#[derive(Debug, Default)]
+pub(crate) struct GgufTokenizer {
+    /// What kind it is: `t5`.
+    pub(crate) model: String,
+    /// Of each token its text, score and kind, as SentencePiece numbers them.
+    pub(crate) tokens: Vec<String>,
+    pub(crate) scores: Vec<f32>,
+    pub(crate) kinds: Vec<u64>,
+    /// What is done to characters first.
+    pub(crate) characters: Vec<u8>,
+}
+
+/// The tokenizer in the GGUF file at `path` in `folder`; nothing where it has none.
+///
+/// # Errors
+/// A file that cannot be read, is truncated, or is damaged.
+pub(crate) fn tokenizer(path: &Path, folder: &Folder) -> Result<Option<GgufTokenizer>> {
+    if !is_one(path, folder) {
+        return Err(not_one(path, folder));
+    }
+    let file = MappedFile::open(path, folder)?;
+    let within = file.bytes().len().min(limits::GGUF_HEADER);
+    let mut reader = Reader { bytes: &file.bytes()[..within], at: MAGIC.len() };
+    let mut found = GgufTokenizer::default();
+    let read = begin(&mut reader).and_then(|(_, keys)| (0..keys).try_for_each(|_| found.read_key(&mut reader)));
+    match read {
+        Ok(()) => Ok(Some(found).filter(|found| !found.tokens.is_empty())),
+        Err(fault) => Err(fault.error(path, within)),
+    }
+}
+
+impl GgufTokenizer {
+    fn read_key(&mut self, reader: &mut Reader<'_>) -> Found<()> {
+        let (key, kind) = (reader.text()?, reader.u32()?);
+        match (key.as_str(), kind) {
+            ("tokenizer.ggml.model", value::TEXT) => self.model = reader.text()?,
+            ("tokenizer.ggml.tokens", value::ARRAY) => self.tokens = reader.list(value::TEXT, Reader::text)?,
+            ("tokenizer.ggml.scores", value::ARRAY) => self.scores = reader.list(value::F32, |reader| Ok(f32::from_bits(reader.u32()?)))?,
+            ("tokenizer.ggml.token_type", value::ARRAY) => self.kinds = reader.list(value::I32, |reader| reader.whole(4))?,
+            ("tokenizer.ggml.precompiled_charsmap", value::ARRAY) => {
+                self.characters = reader.list(value::U8, |reader| Ok(reader.whole(1)? as u8))?
+            }
+            (_, kind) => reader.skip(kind)?,
+        }
+        Ok(())
+    }
+}
+
 /// What is wrong with what stands before the tensors.
 enum Fault {
     /// It has no end.
     Ends,
     Is(String),
     Version(u32),
+}
+
+impl Fault {
+    /// As an error of the file at `path`, of which so many bytes were looked at.
+    fn error(self, path: &Path, within: usize) -> Error {
+        match self {
+            Self::Ends if within == limits::GGUF_HEADER => {
+                damaged(path, &format!("what stands before its tensors has more than {} bytes, which no model has", limits::GGUF_HEADER))
+            }
+            Self::Ends => damaged(path, "it ends before its tensors begin"),
+            Self::Is(what) => damaged(path, &what),
+            Self::Version(version) => {
+                Error::at(path, &format!("GGUF of version {version} is not read: versions 2 and 3, little-endian, are"))
+            }
+        }
+    }
 }
 
 /// What was read, or what is wrong with it.
@@ -194,6 +253,19 @@ struct Split {
     count: u64,
 }
 
+/// How many tensors and keys a file says that it has.
+fn begin(reader: &mut Reader<'_>) -> Found<(u64, u64)> {
+    let version = reader.u32()?;
+    if !(2..=3).contains(&version) {
+        return Err(Fault::Version(version));
+    }
+    let (tensors, keys) = (reader.u64()?, reader.u64()?);
+    if tensors > limits::TENSORS as u64 || keys > limits::GGUF_KEYS {
+        return Err(Fault::Is(format!("it says that it has {tensors} tensors and {keys} keys, which no model has")));
+    }
+    Ok((tensors, keys))
+}
+
 struct Header {
     alignment: u64,
     split: Split,
@@ -204,14 +276,7 @@ struct Header {
 
 impl Header {
     fn read(reader: &mut Reader<'_>) -> Found<Self> {
-        let version = reader.u32()?;
-        if !(2..=3).contains(&version) {
-            return Err(Fault::Version(version));
-        }
-        let (tensors, keys) = (reader.u64()?, reader.u64()?);
-        if tensors > limits::TENSORS as u64 || keys > limits::GGUF_KEYS {
-            return Err(Fault::Is(format!("it says that it has {tensors} tensors and {keys} keys, which no model has")));
-        }
+        let (tensors, keys) = begin(reader)?;
         let mut header = Self { alignment: ALIGNMENT, split: Split::default(), shapes: BTreeMap::new(), tensors: Vec::new() };
         for _ in 0..keys {
             header.read_key(reader)?;
@@ -270,8 +335,11 @@ impl Header {
 
 /// Types of values.
 mod value {
+    pub(super) const U8: u32 = 0;
     pub(super) const U16: u32 = 2;
     pub(super) const U32: u32 = 4;
+    pub(super) const I32: u32 = 5;
+    pub(super) const F32: u32 = 6;
     pub(super) const TEXT: u32 = 8;
     pub(super) const ARRAY: u32 = 9;
 
@@ -322,6 +390,18 @@ impl<'a> Reader<'a> {
         let length = self.length()?;
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| Fault::Is("one of its names is no text".into()))?;
         Ok(text.to_owned())
+    }
+
+    /// A list of values of that type, each of which is read so.
+    fn list<T>(&mut self, kind: u32, read: impl Fn(&mut Self) -> Found<T>) -> Found<Vec<T>> {
+        let (found, count) = (self.u32()?, self.length()?);
+        if found != kind {
+            return Err(Fault::Is(format!("one of its lists has values of type {found}, and not {kind}")));
+        }
+        if count > limits::PIECES {
+            return Err(Fault::Is(format!("its tokenizer has more than {} pieces", limits::PIECES)));
+        }
+        (0..count).map(|_| read(self)).collect()
     }
 
     /// Goes past a value of that type.
