@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine::Checkpoint;
+use engine::text_encoder::Tokenizer;
 use engine::weights::TensorStore;
 use engine::weights::blocks::BlockType;
 use engine_protocol::{CheckpointFiles, LoraFile, WeightDtype};
@@ -92,6 +93,7 @@ fn read_picture(path: &Path) -> bool {
 
 #[rstest]
 #[case::gguf(in_blocks, read)]
+#[case::gguf_tokenizer(|folder: &Path| a_copy(folder, "tokenizer/tokenizer.gguf"), |path: &Path| Tokenizer::open(path).is_ok())]
 #[case::scaled(scaled, read)]
 #[case::lora(|folder: &Path| a_copy(folder, "lora/kohya.safetensors"), read_lora)]
 #[case::clip(|folder: &Path| a_copy(folder, "image_to_video.image_encoder.safetensors"), read)]

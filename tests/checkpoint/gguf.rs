@@ -49,25 +49,33 @@ fn text(into: &mut Vec<u8>, text: &str) {
 
 /// Writes them.
 pub(crate) fn write(path: &Path, tensors: &[Written]) {
-    write_one(path, tensors, None);
+    write_one(path, tensors, None, &[]);
+}
+
+/// Writes them behind the keys of another file, which has no tensors.
+pub(crate) fn write_with_keys_of(keys: &Path, path: &Path, tensors: &[Written]) {
+    write_one(path, tensors, None, &fs::read(keys).expect("a file"));
 }
 
 /// Writes them to `count` files in `folder`, as `llama-gguf-split` does, and says which is the first.
 pub(crate) fn write_split(folder: &Path, tensors: &[Written], count: usize) -> PathBuf {
     let path = |number: usize| folder.join(format!("model-{:05}-of-{count:05}.gguf", number + 1));
     for (number, part) in tensors.chunks(tensors.len().div_ceil(count)).enumerate() {
-        write_one(&path(number), part, Some([number as u16, count as u16]));
+        write_one(&path(number), part, Some([number as u16, count as u16]), &[]);
     }
     path(0)
 }
 
-fn write_one(path: &Path, tensors: &[Written], split: Option<[u16; 2]>) {
+fn write_one(path: &Path, tensors: &[Written], split: Option<[u16; 2]>, with_keys_of: &[u8]) {
+    // Behind the letters, the version and how many tensors there are, which is none.
+    let more = with_keys_of.get(16..24).map_or(0, |count| u64::from_le_bytes(count.try_into().expect("eight bytes")));
     let five: Vec<&Written> = tensors.iter().filter(|tensor| tensor.sides.len() > 4).collect();
     let mut file = b"GGUF".to_vec();
     file.extend(3u32.to_le_bytes());
     file.extend((tensors.len() as u64).to_le_bytes());
     let keys = 1 + five.len() + split.map_or(0, |numbers| numbers.len());
-    file.extend((keys as u64).to_le_bytes());
+    file.extend((keys as u64 + more).to_le_bytes());
+    file.extend(with_keys_of.get(24..).unwrap_or_default());
     for (key, number) in ["split.no", "split.count"].into_iter().zip(split.into_iter().flatten()) {
         text(&mut file, key);
         file.extend(2u32.to_le_bytes());

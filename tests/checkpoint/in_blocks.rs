@@ -137,11 +137,13 @@ fn a_text_encoder_under_the_names_of_llama_cpp_is_read() {
     let written: Vec<_> =
         TensorStore::open(&text_encoder).unwrap().iter().map(|(name, stored)| Written::plain(&theirs(name), &fp32(stored))).collect();
     let path = folder.path().join("umt5.gguf");
-    gguf::write(&path, &written);
-    let opened = |text_encoder: PathBuf| {
-        Checkpoint::open_files(&CheckpointFiles { text_encoder: Some(text_encoder), ..repackaged.files() }).unwrap()
+    let keys = lowmem_tests::root().join("tests/fixtures/tokenizer/tokenizer.gguf");
+    gguf::write_with_keys_of(&keys, &path, &written);
+    let opened = |text_encoder: PathBuf, tokenizer: Option<PathBuf>| {
+        Checkpoint::open_files(&CheckpointFiles { text_encoder: Some(text_encoder), tokenizer, ..repackaged.files() }).unwrap()
     };
-    let (ours, reference) = (opened(path), opened(text_encoder));
+    // The one that is in the file, and the same one in a file of its own.
+    let (ours, reference) = (opened(path, None), opened(text_encoder, Some(repackaged.tokenizer())));
     assert_eq!(ours.inventory().refusal, None);
     assert_eq!(ours.model().text_encoder, reference.model().text_encoder);
     assert!(video(&ours, &[("dtype", "fp32")]) == video(&reference, &[("dtype", "fp32")]));
