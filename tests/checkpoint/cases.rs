@@ -66,6 +66,22 @@ fn a_folder_of_any_name_opens() {
     assert_eq!(Checkpoint::open(&folder).unwrap().inventory().refusal, None);
 }
 
+#[test]
+fn a_models_folder_in_hugging_faces_cache_means_its_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let (model, snapshot) = (cache.path().join("models--Wan-AI--Wan2.1"), "snapshots/0fad780a");
+    copy_folder(&fixture("diffusers"), &model.join(snapshot));
+    assert_eq!(Checkpoint::open(&model).unwrap().inventory().refusal, None);
+    // Of several the one of the main branch.
+    fs::create_dir(model.join("snapshots/1bad")).unwrap();
+    assert!(refusal(&model).contains("no checkpoint in this folder"), "{}", refusal(&model));
+    fs::create_dir(model.join("refs")).unwrap();
+    for (main, opens) in [("0fad780a\n", true), ("1bad", false), ("../snapshots/0fad780a", false)] {
+        fs::write(model.join("refs/main"), main).unwrap();
+        assert_eq!(Checkpoint::open(&model).is_ok(), opens, "{main}");
+    }
+}
+
 /// What is wrong with a file or a folder.
 fn refusal(path: &Path) -> String {
     Checkpoint::open(path).unwrap_err().to_string()
@@ -84,6 +100,19 @@ fn what_is_no_model_says_what_it_is_and_what_to_do() {
         let error = refusal(&path);
         assert!(error.contains(said) && error.lines().count() == 1, "`{said}` is missing in: {error}");
     }
+    // Parts of a checkpoint: by themselves, and without one that is asked for.
+    let part = Folder::of("diffusers");
+    fs::remove_file(part.file("model_index.json")).unwrap();
+    fs::remove_dir_all(part.file("vae")).unwrap();
+    let said = "scheduler, tokenizer, text_encoder, transformer is there, and model_index.json, vae is missing: fetch it again";
+    assert!(refusal(part.path()).contains(said), "{}", refusal(part.path()));
+    let part = Folder::of("diffusers");
+    fs::remove_dir_all(part.file("vae")).unwrap();
+    assert!(
+        refusal(part.path()).contains("vae: it is not there, and model_index.json names it: fetch it again"),
+        "{}",
+        refusal(part.path())
+    );
     // Hugging Face's cache, copied by something that keeps links as texts.
     let copied = Folder::of("diffusers");
     fs::write(copied.file("model_index.json"), format!("../../blobs/{}", "0".repeat(64))).unwrap();

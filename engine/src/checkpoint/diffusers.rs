@@ -14,9 +14,9 @@ use super::listing::weights_file;
 use super::opened::{Checkpoint, StoredComponent, TokenizerFile};
 use super::published::{self, Shapes};
 use crate::components::{self, Component};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::Folder;
-use crate::weights::TensorStore;
+use crate::weights::{AGAIN, TensorStore};
 
 /// The file that makes a folder a checkpoint of this layout.
 pub(super) const INDEX: &str = "model_index.json";
@@ -38,7 +38,7 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     let has_second = second.is_some_and(|(_, class)| class.is_some());
 
     // 2. Shapes.
-    let config = |component: &str| Json::read(&root.join(component).join("config.json"), folder);
+    let config = |component: &str| component_config(root, component, folder);
     let transformer = transformer_spec(&config("transformer")?)?;
     if has_second {
         let second = config("transformer_2")?;
@@ -90,6 +90,27 @@ pub(super) fn open(root: &Path, folder: &Folder) -> Result<Checkpoint> {
     drop(all);
     let tokenizer = TokenizerFile::within(&root.join("tokenizer"));
     Ok(Checkpoint { root: root.to_owned(), folder: folder.clone(), layout: "diffusers", model, tokenizer, components })
+}
+
+/// What is missing in `root`, where some of such a checkpoint is there; nothing where none of it is.
+pub(super) fn part(root: &Path) -> Option<Error> {
+    let parts = [INDEX, "scheduler", "tokenizer", "text_encoder", "transformer", "vae"];
+    let (there, missing): (Vec<&str>, Vec<&str>) = parts.into_iter().partition(|part| untrusted::is_there(&root.join(part)));
+    let what = format!(
+        "it is part of a checkpoint in diffusers' layout: {} is there, and {} is missing: {AGAIN}",
+        there.join(", "),
+        missing.join(", ")
+    );
+    (!there.is_empty()).then(|| Error::at(root, &what))
+}
+
+/// The config of `component`, whose folder is below `root`.
+fn component_config(root: &Path, component: &str, folder: &Folder) -> Result<Json> {
+    let place = root.join(component);
+    if !untrusted::is_there(&place) {
+        return Err(Error::at(&place, &format!("it is not there, and {INDEX} names it: {AGAIN}")));
+    }
+    Json::read(&place.join("config.json"), folder)
 }
 
 /// The weights of `component`, in its folder below `root`.

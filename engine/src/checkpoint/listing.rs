@@ -54,6 +54,21 @@ pub(super) fn first_weights(folder: &Path) -> Option<PathBuf> {
     files(folder, |name| endings.iter().any(|end| name.ends_with(end))).ok()?.into_iter().next()
 }
 
+/// The snapshot that is meant by a model's folder in Hugging Face's cache: the one of `main`, or the only one.
+pub(super) fn snapshot(model: &Path) -> Option<PathBuf> {
+    const MOST: u64 = 200;
+    let snapshots = model.join("snapshots");
+    let main = untrusted::read(&model.join("refs/main"), MOST).ok().and_then(|text| String::from_utf8(text).ok());
+    // It is a name, and leads nowhere else.
+    let main =
+        main.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let named = main.map(|name| snapshots.join(name)).filter(|place| place.is_dir());
+    named.or_else(|| {
+        let all = fs::read_dir(&snapshots).ok()?.take(2).filter_map(|entry| Some(entry.ok()?.path()));
+        <[PathBuf; 1]>::try_from(all.collect::<Vec<_>>()).ok().map(|[only]| only)
+    })
+}
+
 /// The only GGUF file in `folder`, or the only one of `torch.save`, which is what there was before safetensors.
 fn other_file(folder: &Path) -> Result<Option<PathBuf>> {
     let only = |found: Vec<PathBuf>| <[PathBuf; 1]>::try_from(found).ok().map(|[file]| file);

@@ -49,6 +49,7 @@ impl Checkpoint {
     /// Opens them by their layout.
     fn of_layout(files: &CheckpointFiles) -> Result<Self> {
         let Some(root) = &files.folder else { return single_files::open(files, &Folder::anywhere()) };
+        let root = &listing::snapshot(root).unwrap_or_else(|| root.clone());
         let names_weights = [&files.transformer, &files.low_noise_transformer, &files.text_encoder, &files.vae, &files.image_encoder]
             .into_iter()
             .any(Option::is_some);
@@ -84,6 +85,9 @@ fn no_checkpoint(root: &Path) -> Error {
     }
     if let (Ok(folder), Some(file)) = (Folder::of(root), listing::first_weights(root)) {
         return single_files::alone(&file, &folder);
+    }
+    if let Some(part) = diffusers::part(root) {
+        return part;
     }
     let what = if root.is_dir() { "no checkpoint in this folder" } else { "no such folder or file" };
     Error::at(

@@ -72,7 +72,12 @@ fn print_inventory(dir: &Path, inventory: &Inventory) {
         "files" => "single files",
         _ => "diffusers' layout",
     };
-    say!("{}: {} ({}), {layout}", untrusted::line(&dir.to_string_lossy()), inventory.model.title, inventory.model.name);
+    let (place, model) = (untrusted::line(&dir.to_string_lossy()), &inventory.model);
+    // One that is not published has no other name than its folder's.
+    match model.title == model.name {
+        true => say!("{place}: a model of {} blocks that is not published, {layout}", model.transformer.num_layers),
+        false => say!("{place}: {} ({}), {layout}", model.title, model.name),
+    }
     let mut table = table(&["component", "tensors", "parameters", "types", "weights GiB", "files"], &[1, 2, 4, 5]);
     for component in &inventory.components {
         table.add_row([
