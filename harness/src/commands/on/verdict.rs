@@ -75,9 +75,10 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
     if need.values_read() > 0 {
         let by: Vec<_> = need.values_read_by().into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!(
-            "The program read {} values back from the GPU{}. Nothing is computed there, so most are zero. Where the program decides by them (a mask, an early \
+            "The program read {} value{} back from the GPU{}. Nothing is computed there, so most are zero. Where the program decides by them (a mask, an early \
              stop), it may do something else on a real GPU.",
             need.values_read(),
+            if need.values_read() == 1 { "" } else { "s" },
             if by.is_empty() { String::new() } else { format!(", with {}", by.join(", ")) },
         );
     }
