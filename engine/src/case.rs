@@ -1,12 +1,16 @@
 //! One case, from a request to the event that ends it. Where the configuration says so, a case that is out of memory goes on at a lower level with
 //! what it has: prompt embeddings, latents and the sampler wait on the CPU meanwhile.
 
-use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Stage};
+use std::sync::Arc;
+
+use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Split, Stage};
 
 use crate::attention;
 use crate::checkpoint::Checkpoint;
+use crate::collectives::Nccl;
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
+use crate::context_parallel::Ranks;
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
@@ -22,14 +26,14 @@ use crate::weights::kind_of;
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
-    request.config.refuse_split().map_err(|error| outside_stages(error.into()))?;
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
     attention::check(&request.config, request.gpu.as_ref()).map_err(outside_stages)?;
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);
     let stills = Stills::of(&config, &request.model).map_err(outside_stages)?;
-    let mut case = Case { request, device, room, config, stills, prompts: None, image: None, denoising: None };
+    let ranks = ranks(request).map_err(outside_stages)?;
+    let mut case = Case { request, device, room, ranks, config, stills, prompts: None, image: None, denoising: None };
     let ending = case.run(say);
     operation_times::finish().map_err(outside_stages)?;
     if let (Some(path), true) = (&request.snapshot, device.is_gpu()) {
@@ -48,6 +52,8 @@ struct Case<'a> {
     request: &'a Request,
     device: ComputeDevice,
     room: Room<'a>,
+    /// Those that work on the video, where there are several.
+    ranks: Option<Ranks>,
     /// With nothing in it left to the machine.
     config: Config,
     /// The pictures that the video begins and ends with, where it does.
@@ -85,6 +91,9 @@ impl Case<'_> {
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
         let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone()).with_disk(self.room.disk());
+        if let Some(ranks) = &self.ranks {
+            pipeline = pipeline.with_ranks(ranks.clone());
+        }
 
         if first <= Stage::Denoise {
             let is_encoded = first > Stage::Encode;
@@ -98,7 +107,10 @@ impl Case<'_> {
             stages.run(Stage::Denoise, say, |say| self.denoise(&mut pipeline, prompts, stages, say))?;
         }
 
-        stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
+        // All ranks come to the same latents, and one video is enough.
+        if self.ranks.as_ref().is_none_or(|ranks| ranks.all.rank() == 0) {
+            stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
+        }
         Ok(Event::Finished { transfers: self.device.is_gpu().then(|| pipeline.transfers()) })
     }
 
@@ -221,6 +233,17 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
     }
     say(Event::Started { device_name, torch_version: crate::TORCH_VERSION.to_owned() });
     Ok(device)
+}
+
+/// The ranks that work on the video, once all of them are here; nothing where there is one.
+fn ranks(request: &Request) -> Result<Option<Ranks>> {
+    match (&request.ranks, request.config.split()) {
+        (None, Split::ONE) => Ok(None),
+        (Some(rank), split) if request.device.is_cuda() && rank.count == split.ranks() => {
+            Ok(Some(Ranks::new(Arc::new(Nccl::meet(rank)?), split)?))
+        }
+        (_, split) => Err(Error::Input(format!("{split}: the request is not one of {} ranks with a GPU each", split.ranks()))),
+    }
 }
 
 /// What there is room for, and at which rates.

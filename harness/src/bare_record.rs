@@ -37,6 +37,7 @@ pub(crate) fn bare_record(case: &str, config: &Config) -> RunRecord {
         is_skipped: false,
         predicted_need_bytes: None,
         cache: None,
+        ranks: Vec::new(),
         unsupported_calls: Default::default(),
     }
 }

@@ -196,6 +196,7 @@ impl Testbed {
             output: None,
             snapshot: None,
             operation_times: None,
+            ranks: None,
         }
     }
 

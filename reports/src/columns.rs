@@ -231,6 +231,12 @@ fn memory() -> Vec<Column> {
         of("predicted_peak_device_bytes", "bytes", "On a real GPU: the forecast of the virtual one for that, made before.", |r| {
             text(r.forecast.and_then(|forecast| forecast.peak_device_bytes))
         }),
+        of("ranks", "GPUs", "How many GPUs it ran on, a rank each. The peaks here are those of the rank that holds most.", |r| {
+            r.config.split().ranks().to_string()
+        }),
+        of("least_rank_peak_device_bytes", "bytes", "Of several GPUs, the peak of device bytes of the rank that holds least.", |r| {
+            text(r.ranks.iter().map(|rank| rank.peak_device_bytes).min().flatten())
+        }),
         of("peak_stage", "", "The stage in which most was allocated.", |r| text(r.peak_stage().map(Stage::name))),
     ];
     columns.extend(PARTS.into_iter().enumerate().map(part));

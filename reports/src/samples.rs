@@ -105,6 +105,7 @@ pub(crate) fn ok(case: &str, level: u8, peak: u64) -> RunRecord {
         is_skipped: false,
         predicted_need_bytes: None,
         cache: None,
+        ranks: Vec::new(),
         unsupported_calls: [("cudaThing".to_owned(), 2)].into(),
     }
 }

@@ -53,6 +53,7 @@ mod report;
 mod reported_programs;
 mod resume;
 mod several_gpus;
+mod several_ranks;
 mod shared_weights;
 mod slurm;
 mod snapshot;

@@ -134,7 +134,7 @@ fn a_file_gives_its_preset_and_options_count_over_it() {
 
 /// What several GPUs would hold and send: heads of 40 are exchanged by four ranks, three quarters of queries, keys, values and results, in each of 40 layers.
 #[test]
-fn several_gpus_are_planned_and_not_run() {
+fn several_gpus_are_planned_and_not_searched() {
     let fixed = ["--model", "wan2.1-t2v-14b", "--gpu", "h100", "resolution=720p"];
     let of = |words: &[&str]| report(&[&fixed, words].concat());
     let (one, four) = (of(&[]), of(&["cp_size=4"]));
@@ -155,11 +155,14 @@ fn several_gpus_are_planned_and_not_run() {
     assert_eq!((denoise(&guidance), guidance.ranks.expect("two ranks").sent_bytes), ((weights, alone), 4 * 16 * 21 * 90 * 160));
 
     let said = stdout(&lowmem().arg("plan").args(fixed).arg("cp_size=4").assert().success());
-    assert!(said.contains("4 ranks, a GPU each: cp_size=4 cp_ulysses=4.") && said.contains("Nothing runs on several GPUs yet"), "{said}");
+    assert!(
+        said.contains("4 ranks, a GPU each: cp_size=4 cp_ulysses=4.") && said.contains("no figure for more than one GPU was measured"),
+        "{said}"
+    );
     let place = Place::new();
-    for command in ["generate", "sweep", "autotune"] {
+    for command in ["autotune", "profile"] {
         let fixed = ["model=wan2.1-t2v-14b", "--gpu", "h100", "--device", "virtual", "cp_size=4"];
         let said = stderr(&lowmem().current_dir(place.path(".")).arg(command).args(fixed).assert().code(2));
-        assert!(said.contains("running a video on several GPUs is not built yet: leave them out"), "{command}: {said}");
+        assert!(said.contains("this command runs on one GPU: leave them out"), "{command}: {said}");
     }
 }

@@ -73,6 +73,7 @@ fn a_video_from_shared_weights_is_the_same() {
             output: Some(output.clone()),
             snapshot: None,
             operation_times: None,
+            ranks: None,
         };
         let mut worker = assert_cmd::Command::new(built("lowmem-worker"));
         worker.env("LD_LIBRARY_PATH", built("virtual-gpu")).env_remove("LOWMEM_VIRTUAL_GPU");

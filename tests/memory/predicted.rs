@@ -134,3 +134,23 @@ fn predictions_follow_the_flags() {
         assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
     }
 }
+
+/// What one of several ranks holds: heads exchanged, keys that go round, both, and cond and uncond on two groups. The largest of the ranks is what is counted.
+#[test]
+fn predictions_are_of_each_of_several_ranks() {
+    let base = "model: wan2.1-t2v-14b\nresolution: 480p\nsteps_measured: 1\nsweep:\n  low_mem_level: [0, 3]\n";
+    for flags in [
+        "cp_size: 2\n",
+        "cp_ring: 2\n",
+        "cfg_size: 2\n",
+        "cp_ulysses: 2\ncp_ring: 2\n",
+        "cp_size: 2\nhead_chunk: 10\n",
+        "cp_ring: 3\nhead_chunk: 10\n",
+        "cp_size: 2\nsequence_chunk: 0\n",
+    ] {
+        let records = sweep(&format!("{base}{flags}"));
+        assert!(records.iter().all(|record| record.ranks.len() == record.config.split().ranks() as usize), "{flags}");
+        let faults = faults(&records, None);
+        assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
+    }
+}

@@ -58,8 +58,8 @@ pub use plan::{
 };
 pub use profile::OperationTime;
 pub use quality::Quality;
-pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RunRecord, SCHEMA, Source, StageRecord, first_schema};
-pub use request::{OperationTiming, Request};
+pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RankRecord, RunRecord, SCHEMA, Source, StageRecord, first_schema};
+pub use request::{OperationTiming, RankRequest, Request};
 pub use sage::{SAGE_HEAD_SIZE, SageValues};
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use step_cache::{CacheDecision, CacheUse};

@@ -16,7 +16,8 @@ use crate::{
 /// 1: the first one, which says no number. 2: a record says its schema, the version of lowmem that ran it, and when, and has the whole configuration that ran.
 /// 3: the outcome `oom_host`, and a configuration may have `pinned_memory=require`. 4: a stage has its memory of the host, measured and predicted, a manifest the
 /// budget of it, and a configuration `load_weights`. 5: caches of sampler steps. 6: how memory went within a stage.
-pub const SCHEMA: u32 = 6;
+/// 7: what each of several ranks came to.
+pub const SCHEMA: u32 = 7;
 
 /// The oldest schema that is still read.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -251,9 +252,39 @@ pub struct RunRecord {
     /// What a cache of sampler steps came to, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
+    /// Of a case on several GPUs, what each rank came to, in their order; then the stages above have the largest peaks of all, and the times of the first one. None where
+    /// there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankRecord>,
     /// Calls that the virtual GPU does not support, by name, with how often each was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unsupported_calls: BTreeMap<String, u64>,
+}
+
+/// What one of several ranks came to, each with a GPU of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RankRecord {
+    /// The most bytes in live tensors at once.
+    pub peak_allocated_bytes: Option<u64>,
+    /// The most bytes held from the driver at once.
+    pub peak_reserved_bytes: Option<u64>,
+    /// That and what the device holds beside it: the context and the libraries' own memory.
+    pub peak_device_bytes: Option<u64>,
+    /// The sampler steps that ran.
+    pub denoise_secs: Option<Secs>,
+}
+
+impl RankRecord {
+    /// Of the record that the rank has of itself.
+    pub fn of(record: &RunRecord) -> Self {
+        let largest = |counter| record.largest(counter).map(|(_, bytes)| bytes);
+        Self {
+            peak_allocated_bytes: largest(|m| m.peak_allocated_bytes),
+            peak_reserved_bytes: largest(|m| m.peak_reserved_bytes),
+            peak_device_bytes: largest(|m| m.peak_device_bytes),
+            denoise_secs: record.stage_secs(Stage::Denoise),
+        }
+    }
 }
 
 /// What a case came to on a virtual GPU of the real one's kind. What is known from shapes alone is a prediction instead, as in [`StageRecord`].

@@ -38,6 +38,9 @@ pub struct Request {
     /// The folder in which the run's workers keep the weights that they make from a seed, for all of them; without it each makes its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_weights: Option<PathBuf>,
+    /// Which rank of several this is; empty where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankRequest>,
     /// Where the video goes; without it, finished frames are dropped.
     pub output: Option<PathBuf>,
     /// Where PyTorch's own snapshot of its memory goes when the case has ended, whichever way; without it, no history is kept.
@@ -46,6 +49,18 @@ pub struct Request {
     /// Whether each operation is to be timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_times: Option<OperationTiming>,
+}
+
+/// One of several ranks, each a process with a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RankRequest {
+    /// Which one, from 0: that one decodes the video.
+    pub rank: u32,
+    /// How many there are.
+    pub count: u32,
+    /// The file in which the first one leaves for the others what NCCL finds them by. It is the harness's, and not there when ranks start.
+    pub meeting: PathBuf,
 }
 
 /// How each operation is to be timed.

@@ -4,6 +4,7 @@
 //! gave, and into what it got.
 
 mod alone;
+mod nccl;
 mod threads;
 
 use std::fmt::Debug;
@@ -14,6 +15,7 @@ use tch::Tensor;
 use crate::error::Result;
 
 pub use alone::Alone;
+pub use nccl::Nccl;
 pub use threads::Threads;
 
 /// Ranks that speak to each other, as one of them sees them.

@@ -47,8 +47,6 @@ struct Ring {
 
 impl SequenceKeys {
     pub(super) fn new([ulysses, ring]: [&Group; 2], shard: Shard, kind: AttnType, keys_and_values: [Tensor; 2]) -> Result<Self> {
-        let [keys, values] = keys_and_values;
-        let keys_and_values = [heads_for_tokens(ulysses, keys)?, heads_for_tokens(ulysses, values)?];
         let held = if ring.size() > 1 {
             Held::InARing(Ring { group: ring.clone(), shard, kind, keys_and_values })
         } else {
@@ -117,7 +115,10 @@ impl Ring {
             }
             // 2. And on they go, but after the last turn.
             if turn + 1 < size {
-                keys_and_values = group.pass_on(keys_and_values)?;
+                // Tokens lie one after the other, as models have them: so nothing is copied.
+                let [keys, values] = keys_and_values.map(|x| x.f_transpose(HEADS, TOKENS));
+                let [keys, values] = group.pass_on([keys?, values?])?;
+                keys_and_values = [keys.f_transpose(HEADS, TOKENS)?, values.f_transpose(HEADS, TOKENS)?];
             }
         }
         Ok(merged)

@@ -1,9 +1,9 @@
 //! What self-attention over several ranks holds on one of them, and what it sends, from shapes alone.
 //!
 //! Note: what exists at once.
-//! An exchange of heads for tokens has what is given, what is sent, and what is got; then that put together. Keys are exchanged beside the values. Round a ring
-//! go keys and values, of which those that go and those that come are there at once, beside all of a rank's queries and what they attended to in fp32. Nothing runs on several GPUs yet, so no
-//! GPU, virtual or real, was asked.
+//! Keys and values are exchanged a slice at a time, as they are made: what is exchanged is there twice, as it lies and as it is sent, beside what it is made from, and then what is got goes
+//! where keys are gathered. Queries are the same, and are put together at the end; of what was attended to all that is given stays until then. Round a ring
+//! go keys and values, of which those that go and those that come are there at once, beside all of a rank's queries and what they attended to in fp32. What NCCL has for itself is not in it.
 
 use engine_protocol::Split;
 
@@ -32,12 +32,22 @@ pub struct RankAttention {
 }
 
 impl RankAttention {
-    /// The most bytes that it holds at once, keys and values among them. To make a slice's queries takes so many bytes more.
-    pub fn held_bytes(self, holds: AttentionHolds, making_queries: i64) -> i64 {
+    /// The most bytes that it holds at once, keys and values among them. A slice's keys and queries are made from so many bytes, and to make them takes so many in all.
+    pub fn held_bytes(self, holds: AttentionHolds, [made_from, making]: [i64; 2]) -> i64 {
         let [keys, slice] = [self.of(self.tokens), self.of(self.slice)];
-        // In an exchange: given, sent, and got.
-        let [keys_exchanged, slice_exchanged] = [keys, slice].map(|tensor| if self.split.cp_ulysses > 1 { 3 * tensor } else { tensor });
-        let exchanging = keys + keys_exchanged;
+        let exchanges = self.split.cp_ulysses > 1;
+        // As it lies, and as it is sent.
+        let key_exchanged = if exchanges { 2 * slice } else { 0 };
+        let query_exchanged = if exchanges { 2 * slice } else { slice };
+        // All that is given, what is got, and that put together.
+        let given_back = if exchanges { 3 * slice - slice / i64::from(self.split.cp_ulysses) } else { slice };
+        let gathering = if self.slice < self.tokens {
+            2 * keys + making.max(made_from + key_exchanged)
+        } else {
+            // One slice: what it is made from goes with its second use.
+            (made_from + key_exchanged).max(keys + making.max(key_exchanged))
+        };
+        let making_queries = making.max(query_exchanged);
         let ulysses = i64::from(self.split.cp_ulysses);
         let shape = AttentionShape {
             batch: self.batch,
@@ -49,15 +59,15 @@ impl RankAttention {
         if self.split.cp_ring == 1 {
             let [made_ready, held] = shape.key_bytes(holds, self.bytes);
             let attending = slice + shape.attending_bytes(holds, self.bytes);
-            return exchanging.max(made_ready).max(held + making_queries.max(attending).max(slice_exchanged));
+            return gathering.max(made_ready).max(held + making_queries.max(attending).max(given_back));
         }
         let (queries, row_sums) = (keys, self.batch * self.heads * self.tokens * FP32);
         let merged = self.in_fp32(keys) + row_sums;
         // What comes of one rank's keys, and that in fp32.
         let part = shape.attending_bytes(AttentionHolds::Rows, self.bytes) + if self.bytes == FP32 { 0 } else { self.in_fp32(slice) };
-        let made = 2 * keys + queries + making_queries.max(slice_exchanged);
+        let made = 2 * keys + queries + making_queries;
         let attended = queries + merged + (4 * keys).max(2 * keys + part);
-        exchanging.max(made).max(attended).max(merged + slice_exchanged)
+        gathering.max(made).max(attended).max(merged + given_back)
     }
 
     /// The bytes that the rank sends to others.
@@ -98,14 +108,15 @@ mod tests {
 
     #[test]
     fn an_exchange_and_a_ring_hold_more_than_keys_and_values() {
+        let held = |ranks: RankAttention| ranks.held_bytes(AttentionHolds::Rows, [0, 0]);
         // Keys, values, queries, result, and a number a row.
-        assert_eq!(of(1, 1).held_bytes(AttentionHolds::Rows, 0), 4 * 128 + 4 * 8 * 4);
-        // Keys and values, and of the result what is given, sent and got.
-        assert_eq!(of(2, 1).held_bytes(AttentionHolds::Rows, 0), 5 * 128);
+        assert_eq!(held(of(1, 1)), 4 * 128 + 4 * 8 * 4);
+        // Keys and values, and of the result what is given, what is got from the other rank, and both put together.
+        assert_eq!(held(of(2, 1)), 2 * 128 + 128 + 64 + 128);
         // Queries, what they attended to in fp32 with its sums, keys and values, and what comes of those: with its sums, and in fp32.
-        assert_eq!(of(1, 2).held_bytes(AttentionHolds::Rows, 0), 128 + (256 + 128) + 2 * 128 + (128 + 128 + 256));
+        assert_eq!(held(of(1, 2)), 128 + (256 + 128) + 2 * 128 + (128 + 128 + 256));
         // In short slices that is less than the keys and values of the next rank, which come while those that are here go.
         let short = RankAttention { slice: 1, ..of(1, 2) };
-        assert_eq!(short.held_bytes(AttentionHolds::Rows, 0), 128 + (256 + 128) + 4 * 128);
+        assert_eq!(held(short), 128 + (256 + 128) + 4 * 128);
     }
 }

@@ -38,10 +38,33 @@ impl Sequence {
         Shard { tokens, parts: self.parts.size() as i64, part: self.parts.rank() as i64 }
     }
 
-    /// The keys of all tokens for self-attention, of this rank's keys and values.
+    /// Of how many tokens a rank holds keys and values, each rank's part after that of the one before: those of all that exchange heads with it.
+    pub fn keys_held(&self, shard: Shard) -> i64 {
+        self.ulysses.size() as i64 * shard.length()
+    }
+
+    /// Of some tokens of each rank that exchanges heads with this one, the keys or the values of this one's heads, in the order of ranks. So much at a time is sent and received
+    /// as is given here.
     ///
     /// # Shapes
-    /// Both are `[B, heads, length, D]`.
+    /// `[B, n, heads · D]`; each of what comes is `[B, n, heads / u · D]`.
+    ///
+    /// # Errors
+    /// What the ranks say, and libtorch's.
+    pub fn heads_of_all(&self, part: Tensor) -> Result<Vec<Tensor>> {
+        let size = self.ulysses.size() as i64;
+        if size == 1 {
+            return Ok(vec![part]);
+        }
+        let parts = part.f_chunk(size, 2)?;
+        drop(part);
+        self.ulysses.all_to_all(parts)
+    }
+
+    /// The keys of all tokens for self-attention, of those that were gathered.
+    ///
+    /// # Shapes
+    /// Both are `[B, heads / u, u · length, D]`.
     ///
     /// # Errors
     /// Those of [`crate::attention::Keys::new`], and what the ranks say.

@@ -6,6 +6,7 @@
 mod compiled;
 mod driver;
 mod image_cache;
+pub(crate) mod nccl;
 mod nvrtc;
 pub mod sage;
 

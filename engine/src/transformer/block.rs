@@ -154,13 +154,13 @@ impl Block<'_> {
     fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<()> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
-        let (mut keys, mut values) = (Gathered::new(tokens), Gathered::new(tokens));
+        let [mut keys, mut values] = self.gathered();
         for (start, length) in self.slices(tokens) {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
-            values.put(start, w.linear("attn1.to_v", &normed)?)?;
+            self.gather(&mut values, start, w.linear("attn1.to_v", &normed)?)?;
             let key = self.project_and_norm(w, "attn1.to_k", "attn1.norm_k.weight", normed)?;
             rope::turn(&key, &self.rope.f_narrow(0, start, length)?)?;
-            keys.put(start, key)?;
+            self.gather(&mut keys, start, key)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
         let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
@@ -216,6 +216,18 @@ impl Block<'_> {
             let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())
+    }
+
+    /// Room for the keys of self-attention, and for its values.
+    pub(super) fn gathered(&self) -> [Gathered; 2] {
+        [(); 2].map(|()| Gathered::new(self.sequence.keys_held(self.shard)))
+    }
+
+    /// Puts in the keys or the values of a slice of the rank's tokens, with those that other ranks have for it.
+    pub(super) fn gather(&self, gathered: &mut Gathered, start: i64, part: Tensor) -> Result<()> {
+        let parts = self.sequence.heads_of_all(part)?;
+        // Taken one by one, so that one alone is put in without a copy.
+        (0..).zip(parts).try_for_each(|(rank, part)| gathered.put(rank * self.shard.length() + start, part))
     }
 
     /// Slices of so many tokens, in each of which all have the same timestep.

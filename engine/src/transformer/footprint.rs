@@ -116,8 +116,7 @@ impl Transformer {
         let attention = match self.head_chunk {
             Some(heads) => self.by_heads(heads, pass, bytes, holds),
             None if pass.split.cp_size() > 1 => {
-                let making = wide(slice) + turned;
-                (2 * wide(tokens) + making).max(self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, making))
+                self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, [wide(slice), wide(slice) + turned])
             }
             None => self_or_cross(tokens, wide(slice) + turned),
         };
@@ -173,7 +172,7 @@ impl Transformer {
         let [made_ready, held] = shape.key_bytes(holds, bytes);
         let queries = (of(slice, dim) + part + fp32).max(part + shape.attending_bytes(holds, bytes));
         let attending = if pass.split.cp_size() > 1 {
-            self.over_ranks(heads, pass, bytes).held_bytes(holds, of(slice, dim) + part + fp32)
+            self.over_ranks(heads, pass, bytes).held_bytes(holds, [of(slice, dim), of(slice, dim) + part + fp32])
         } else {
             made_ready.max(held + queries)
         };

@@ -95,11 +95,11 @@ impl Block<'_> {
         };
 
         // 1. Keys and values of all tokens.
-        let (mut keys, mut values) = (Gathered::new(tokens), Gathered::new(tokens));
+        let [mut keys, mut values] = self.gathered();
         for (start, length) in self.slices(tokens) {
             let normed = normed(start, length)?;
-            values.put(start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
-            keys.put(start, turned(KEY, &scales.key, &normed, start)?)?;
+            self.gather(&mut values, start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
+            self.gather(&mut keys, start, turned(KEY, &scales.key, &normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
         let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;

@@ -160,6 +160,10 @@ impl Space<'_> {
             }
         };
         let mut case = cases.pop()?;
+        if let Err(error) = case.config.refuse_split() {
+            self.refused.get_or_insert(error.into());
+            return None;
+        }
         if self.seen.contains(&case.config) {
             return None;
         }

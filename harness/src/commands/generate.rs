@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::json;
 use crate::model::{Models, is_made_small};
 use crate::progress::Progress;
-use crate::sweep::{Definition, Rules, resolve_one};
+use crate::sweep::{Definition, Rules, resolve};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{disk, host_rates};
@@ -122,7 +122,7 @@ fn config(definition: &Definition, models: &Models, device: Device) -> Result<(C
     if device != Device::Virtual && settings.steps_measured.is_some() {
         return Err(Error::input("steps_measured: a video needs all of its steps: leave it out, or set steps"));
     }
-    resolve_one(&settings, models, rules, |error| definition.refuse(error))
+    resolve(&settings, models, rules, |error| definition.refuse(error))
 }
 
 /// Shows which stage runs and how far it is.

@@ -15,7 +15,7 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
-use crate::sweep::{Definition, Rules, resolve_to_plan};
+use crate::sweep::{Definition, Rules, resolve};
 use crate::worker;
 
 /// Prints the plan of a configuration.
@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         output: None,
         snapshot: None,
         operation_times: None,
+        ranks: None,
     };
     let report = worker::plan(&request)?;
     let from_files = report.config.offload_dit && report.config.stream_from == Some(StreamFrom::File);
@@ -115,7 +116,7 @@ fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool>
 /// The configuration that the arguments mean.
 fn config(definition: &Definition, models: &Models) -> Result<(Config, Vec<String>), Error> {
     let settings = one_video::settings(definition)?;
-    resolve_to_plan(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
+    resolve(&settings, models, Rules { device: Device::Virtual, may_shorten: true }, |error| definition.refuse(error))
 }
 
 /// What lives where.
@@ -224,7 +225,7 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
              Norms and the like are left out of both."
         );
     }
-    say!("Nothing runs on several GPUs yet: no figure for more than one was measured, nor taken on the virtual GPU.");
+    say!("The virtual GPU runs this too; no figure for more than one GPU was measured on real ones.");
 }
 
 /// Whether the predicted peak is within the budget.

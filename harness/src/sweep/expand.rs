@@ -69,7 +69,7 @@ pub(crate) fn expand(definition: &Definition, models: &Models, rules: Rules) -> 
         for (key, value) in together.into_iter().filter(|(key, _)| *key != GPU) {
             settings.set(key, value.clone()).map_err(|error| definition.refuse(&error))?;
         }
-        let (config, warnings) = resolve_one(&settings, models, rules, |error| definition.refuse(error))?;
+        let (config, warnings) = resolve(&settings, models, rules, |error| definition.refuse(error))?;
         if config.on_oom == OnOom::Lower {
             let (reason, remedy) = ("on_oom=lower: a sweep measures each level as it is", "leave it out; it is for lowmem generate");
             return Err(definition.refuse(&ConfigError::new(reason, remedy)));
@@ -96,20 +96,20 @@ fn combination_in_words(own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
     own.iter().chain(combination).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
 }
 
-/// One configuration from settings, with the device's rules, and what in them has no effect. It is one that can run.
+/// As [`resolve`] for one GPU: a split is refused.
 pub(crate) fn resolve_one(
     settings: &Settings,
     models: &Models,
     rules: Rules,
     refuse: impl Fn(&ConfigError) -> Error,
 ) -> Result<(Config, Vec<String>), Error> {
-    let resolved = resolve_to_plan(settings, models, rules, &refuse)?;
+    let resolved = resolve(settings, models, rules, &refuse)?;
     resolved.0.refuse_split().map_err(|error| refuse(&error))?;
     Ok(resolved)
 }
 
-/// The same, where it may be one that can be planned alone.
-pub(crate) fn resolve_to_plan(
+/// One configuration from settings, with the device's rules, and what in them has no effect.
+pub(crate) fn resolve(
     settings: &Settings,
     models: &Models,
     rules: Rules,

@@ -12,7 +12,7 @@ use engine_protocol::{Allocator, Calibration, CheckpointFiles, Device, DiskRate,
 use serde::de::DeserializeOwned;
 
 use super::environment::Launcher;
-use super::process::{self, Bounds, End};
+use super::process::{self, Bounds, End, Limits};
 use super::report::ReportFile;
 use crate::children::{Line, Room};
 use crate::error::Error;
@@ -87,7 +87,13 @@ fn said(mut command: Command, words: &[&OsStr], input: &str, most: usize) -> Res
         said.push_back(line.text.clone());
         ControlFlow::Continue(())
     };
-    let ended = process::run(&command, input.to_owned(), Some(LIMIT), Interrupt, BOUNDS, &mut on_line)?;
+    let ended = process::run(
+        &command,
+        input.to_owned(),
+        Limits { time: Some(LIMIT), interrupt: Interrupt, is_over: &|| false },
+        BOUNDS,
+        &mut on_line,
+    )?;
     let last_words = ended.last_words.join("\n").trim().to_owned();
     match ended.end {
         End::Exited(0) => Ok(said.into()),

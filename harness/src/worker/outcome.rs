@@ -184,6 +184,11 @@ impl Transcript {
         Some(peaks?.into_iter().max()? + beside)
     }
 
+    /// Whether it said that the case is done, and nothing else.
+    pub(super) fn is_finished(&self) -> bool {
+        !self.is_wrong() && matches!(self.verdict, Some(Verdict::Finished(_)))
+    }
+
     /// The record of the case.
     pub(super) fn into_record(
         self,
@@ -254,6 +259,7 @@ impl Transcript {
             is_skipped: false,
             predicted_need_bytes,
             cache,
+            ranks: Vec::new(),
             unsupported_calls: report.map(|report| report.unsupported).unwrap_or_default(),
         }
     }
@@ -280,7 +286,7 @@ impl Transcript {
                 };
                 return ending(Outcome::Killed, words(format!("ended from outside by {}{}{hint}", name(signal), in_stage(stage))));
             }
-            End::Signalled(_) | End::Exited(_) | End::CutShort => {}
+            End::Signalled(_) | End::Exited(_) | End::CutShort | End::Halted => {}
         }
         if let Some(wrong) = &self.wrong {
             return ending(Outcome::Crashed, words(wrong.clone()));

@@ -32,6 +32,8 @@ pub(super) enum End {
     Interrupted,
     /// By us, since what it said is enough.
     CutShort,
+    /// By us, since what it was part of is over.
+    Halted,
 }
 
 impl fmt::Display for End {
@@ -40,7 +42,7 @@ impl fmt::Display for End {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signalled(signal) => write!(f, "crashed with {}", name(*signal)),
             Self::TimedOut => f.write_str("was not done within its time limit"),
-            Self::Interrupted | Self::CutShort => f.write_str("was ended"),
+            Self::Interrupted | Self::CutShort | Self::Halted => f.write_str("was ended"),
         }
     }
 }
@@ -70,12 +72,22 @@ pub(super) struct Bounds {
     pub(super) last_words: Room,
 }
 
+/// What ends a process before its time.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<'a> {
+    /// How long it may take.
+    pub(super) time: Option<Duration>,
+    /// The user.
+    pub(super) interrupt: Interrupt,
+    /// Whether what it is part of is over.
+    pub(super) is_over: &'a dyn Fn() -> bool,
+}
+
 /// Runs `command`, gives it `input`, hands each line of its output to `on_line` until that has enough, and sees to it that nothing that it started is left.
 pub(super) fn run(
     command: &Command,
     input: String,
-    limit: Option<Duration>,
-    interrupt: Interrupt,
+    limits: Limits<'_>,
     bounds: Bounds,
     on_line: &mut dyn FnMut(&Line) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
@@ -95,7 +107,7 @@ pub(super) fn run(
     let lines = read_lines(worker.stdout(), bounds.line);
     let last_words = LastWords::read(worker.stderr(), bounds.last_words);
 
-    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let deadline = limits.time.and_then(|limit| Instant::now().checked_add(limit));
     let (mut forced, mut process) = (None, None);
     let (mut is_open, mut looked) = (true, Instant::now());
     let status = loop {
@@ -113,8 +125,10 @@ pub(super) fn run(
             // Its output is closed, so its end is near.
             thread::sleep(Duration::from_millis(2));
         }
-        if forced.is_none() && interrupt.is_wanted() {
+        if forced.is_none() && limits.interrupt.is_wanted() {
             forced = Some(End::Interrupted);
+        } else if forced.is_none() && (limits.is_over)() {
+            forced = Some(End::Halted);
         } else if forced.is_none() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             forced = Some(End::TimedOut);
         }
@@ -140,7 +154,7 @@ pub(super) fn run(
     let is_in_log = || status.signal().is_some() && process.is_some_and(kernel_log_names);
     let is_memory_short = is_in_log() || HostKills::until_now().are_more_than(&kills);
     // What it said may be enough, and something else may have ended it meanwhile.
-    let by_us = forced.filter(|&forced| forced != End::CutShort || status.signal() == Some(SIGKILL));
+    let by_us = forced.filter(|&forced| !matches!(forced, End::CutShort | End::Halted) || status.signal() == Some(SIGKILL));
     Ok(Ended { end: by_us.unwrap_or_else(|| end(status)), is_memory_short, last_words: last_words.until(deadline) })
 }
 

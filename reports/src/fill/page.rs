@@ -20,7 +20,7 @@ use crate::run::Run;
 const COMBINATIONS: [(&[&str], &str, &str, &str); 3] = [
     (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage", ""),
     (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache", ""),
-    (&["parallelism", "parallel", "cp"], "cp_size=", "cp_size=2", "running a video on several GPUs is not built yet"),
+    (&["parallelism", "parallel", "cp"], "cp_size=", "cp_size=2", ""),
 ];
 
 /// The level that a combination is with, where its section names none.

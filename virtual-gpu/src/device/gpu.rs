@@ -423,9 +423,9 @@ impl Device {
         self.captures().capture(stream, NodeKind::Host, || vec![Step::Do(deed)])
     }
 
-    /// So many bytes to other devices, and as many from them: over the link to the host, beside its copies to the device.
+    /// So many bytes to other devices, and as many from them. They take turns with copies to the device, also where NVLink carries them.
     pub fn exchange(&self, stream: u64, bytes: u64) {
-        let secs = self.rates.link(bytes as f64, true);
+        let secs = self.rates.between_devices(bytes as f64);
         self.move_bytes(stream, (NodeKind::Kernel, None), Engine::ToDevice, "collective", bytes, secs);
     }
 

@@ -65,6 +65,8 @@ pub struct Rates {
     memory: f64,
     link: f64,
     pageable_link: f64,
+    /// To other devices.
+    between: f64,
     multiprocessors: f64,
     tile_columns: f64,
     kernel: Span,
@@ -99,6 +101,7 @@ impl Rates {
             memory: profile.memory_bytes_per_sec.value,
             link: profile.pcie.pinned_bytes_per_sec.value,
             pageable_link: profile.pcie.pageable(),
+            between: profile.link_between().bytes_per_sec(),
             multiprocessors: f64::from(profile.multiprocessors.value),
             tile_columns: TILE_COLUMNS[usize::from(major < 9)],
             kernel: secs(&small_kernels.kernel_secs),
@@ -154,9 +157,18 @@ impl Rates {
 
     /// What a copy between host and device takes.
     pub fn link(&self, bytes: f64, pinned: bool) -> Span {
-        let secs = bytes / if pinned { self.link } else { self.pageable_link };
-        Span(LINK_SHARE.map(|link| COPY_SECS + secs / link))
+        copied(bytes / if pinned { self.link } else { self.pageable_link })
     }
+
+    /// What so many bytes to another device take.
+    pub fn between_devices(&self, bytes: f64) -> Span {
+        copied(bytes / self.between)
+    }
+}
+
+/// A copy that takes so long at the link's expected rate.
+fn copied(secs: f64) -> Span {
+    Span(LINK_SHARE.map(|link| COPY_SECS + secs / link))
 }
 
 /// Seconds as they stand.

@@ -10,12 +10,12 @@
 
 mod ranks;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use ranks::{Rank, UniqueId, join, join_all, usable};
 
 use crate::cudart::{SMALL_COPY_BYTES, on_device};
-use crate::device::{Fault, KernelWork, Owner};
+use crate::device::{Device, Fault, KernelWork, Owner};
 use crate::devices::{active_device, device_that, launch_on, number_of};
 use crate::ffi::{Address, Given, Handle, Out, StaticText, move_bytes, text};
 use crate::handle_table::HandleTable;
@@ -44,6 +44,23 @@ const OWN_REDUCTIONS: i32 = 5;
 thread_local! {
     /// How many groups of calls are open.
     static GROUPS: Cell<u32> = const { Cell::new(0) };
+    /// What the calls of the open groups send and receive.
+    static TOGETHER: RefCell<Vec<Together>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The bytes that a group of calls sends from a device and those that it receives there, which go at once.
+struct Together {
+    device: &'static Device,
+    stream: u64,
+    /// Sent, and received.
+    bytes: [u64; 2],
+}
+
+/// A group is over: what it sent and received takes as long as the larger of the two.
+fn go_together() {
+    for Together { device, stream, bytes: [sent, received] } in TOGETHER.take() {
+        device.exchange(stream, sent.max(received));
+    }
 }
 
 /// Bytes of an element of an `ncclDataType_t`.
@@ -92,6 +109,25 @@ impl Call {
             self.rank.device.exchange(self.stream, bytes as u64);
         }
         Ok(self)
+    }
+
+    /// A send or a receive, which goes at the same time as the others of its group.
+    fn to_or_from(self, is_received: bool) {
+        let Self { rank: Rank { device, size, .. }, bytes, stream } = self;
+        if size == 1 || bytes == 0 {
+            return;
+        }
+        TOGETHER.with_borrow_mut(|together| {
+            let is_same = |other: &Together| other.device.ordinal == device.ordinal && other.stream == stream;
+            let place = together.iter().position(is_same).unwrap_or_else(|| {
+                together.push(Together { device, stream, bytes: [0; 2] });
+                together.len() - 1
+            });
+            together[place].bytes[usize::from(is_received)] += bytes;
+        });
+        if GROUPS.get() == 0 {
+            go_together();
+        }
     }
 
     /// As above, with a rank that the call names: a root or a partner.
@@ -193,6 +229,9 @@ exports! { answer;
 
     fn ncclGroupEnd() {
         GROUPS.set(GROUPS.get().checked_sub(1).ok_or(Fault::IllegalState)?);
+        if GROUPS.get() == 0 {
+            go_together();
+        }
         Ok(())
     }
 
@@ -231,11 +270,13 @@ exports! { answer;
     }
 
     fn ncclSend(_from: Address, count: usize, data_type: i32, to: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, to, stream)?.crossing(|_| 1.0).map(drop)
+        Call::with(handle, count, data_type, to, stream)?.to_or_from(false);
+        Ok(())
     }
 
     fn ncclRecv(_to: Address, count: usize, data_type: i32, from: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, from, stream)?.crossing(|_| 1.0).map(drop)
+        Call::with(handle, count, data_type, from, stream)?.to_or_from(true);
+        Ok(())
     }
 }
 

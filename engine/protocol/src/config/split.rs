@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::table::{Config, MOST_GPUS};
-use crate::flag_values::AttnType;
+use crate::flag_values::{AttnType, OnOom};
 use crate::{Device, ModelSpec};
 
 /// How a video is split over ranks: cond and uncond on two groups of them or not, and in each group the token sequence.
@@ -54,7 +54,7 @@ impl Config {
         Split { cfg_size, cp_ulysses, cp_ring }
     }
 
-    /// Refuses a split: for what runs on one GPU alone.
+    /// Refuses a split: for commands that know of one GPU alone.
     ///
     /// # Errors
     /// The refusal, where there is a split.
@@ -62,8 +62,8 @@ impl Config {
         match self.split() {
             Split::ONE => Ok(()),
             split => Err(ConfigError::new(
-                format!("{split}: running a video on several GPUs is not built yet"),
-                "leave them out; `lowmem plan` says what each of several GPUs would hold",
+                format!("{split}: this command runs on one GPU"),
+                "leave them out; `lowmem plan`, `generate` and `sweep` take them",
             )),
         }
     }
@@ -81,6 +81,12 @@ impl Config {
         self.check_guidance(split.cfg_size)?;
         if device == Device::Cpu && split != Split::ONE {
             return Err(ConfigError::new(format!("{split}: on the CPU there is one rank"), "leave them out"));
+        }
+        if self.on_oom == OnOom::Lower && split != Split::ONE {
+            return Err(ConfigError::new(
+                format!("{split} on_oom=lower: one rank would go on at a lower level, and the others would not"),
+                "leave one of them out",
+            ));
         }
         let several = |ranks: u32| (ranks > 1).then_some(ranks);
         (self.cp_ulysses, self.cp_ring) = (several(split.cp_ulysses), several(split.cp_ring));

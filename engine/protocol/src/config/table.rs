@@ -151,7 +151,7 @@ flags! {
         always reserve_gib: f64 = Always(0.0),
             about(Group::Memory, Results::Same).unit("GiB").at_least(0).idle_on_cpu("on the CPU there is no GPU memory to leave");
 
-        /// Parts that the token sequence is split in, a GPU each: context parallelism. `lowmem plan` says what each would hold; nothing runs on several GPUs yet.
+        /// Parts that the token sequence is split in, a GPU each: context parallelism. `lowmem plan` says what each would hold, `generate` and `sweep` run it.
         sometimes cp_size: u32 = Derived("cp_ulysses times cp_ring"),
             about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").range(1, MOST_GPUS)
                 .told(|config| Some(Value::from(config.cp_size.unwrap_or(1))));

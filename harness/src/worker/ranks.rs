@@ -1,0 +1,172 @@
+//! A case on several GPUs: a worker for each rank, all of which come to one record.
+//!
+//! Note: how they end.
+//! The first rank that does not come to its end well ends all, and the case's outcome is that rank's. Ranks that wait for each other in NCCL do not say which of them hangs: the
+//! case's time limit ends those. But where one has nothing left to wait for, since the first one is done, [`PATIENCE`] is what it has.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine_protocol::{Device, Event, HostMemory, Outcome, RankRecord, RankRequest, Request, RunRecord, StageRecord};
+
+use super::environment::Launcher;
+use super::process::{End, Limits};
+use super::run::{Ran, now, run_worker};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::real_gpu;
+use crate::scratch::Scratch;
+use crate::testbed::Testbed;
+
+/// So long the others have once the first rank is done, which alone decodes the video.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// So long the others have once one has failed: what fails alike on all, as where memory runs out, is told of the first of them.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How far all ranks together are.
+#[derive(Debug, Default)]
+struct Course {
+    /// When one did not end well.
+    failed: Option<Instant>,
+    /// When the first rank was done.
+    done: Option<Instant>,
+}
+
+impl Course {
+    /// Takes in how a rank ended.
+    fn ended(&mut self, rank: usize, ran: &Result<Ran, Error>) {
+        let is_well = ran.as_ref().is_ok_and(Ran::is_well);
+        if !is_well {
+            self.failed.get_or_insert_with(Instant::now);
+        } else if rank == 0 {
+            self.done = Some(Instant::now());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let is_past = |since: Option<Instant>, time| since.is_some_and(|since| since.elapsed() > time);
+        is_past(self.failed, GRACE) || is_past(self.done, PATIENCE)
+    }
+}
+
+/// Runs a case whose configuration is split over ranks; nothing where the user ended it. `on_event` sees what the first rank says.
+pub(super) fn run(
+    launcher: &Launcher,
+    testbed: &Testbed,
+    request: &Request,
+    limit: Option<Duration>,
+    interrupt: Interrupt,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Option<RunRecord>, Error> {
+    let (began, clock) = (now(), Instant::now());
+    let meeting = Scratch::new()?;
+    let count = request.config.split().ranks();
+    let testbeds = testbeds(testbed, count as usize)?;
+    let requests: Vec<Request> = (0..count)
+        .map(|rank| Request {
+            ranks: Some(RankRequest { rank, count, meeting: meeting.path().join("nccl-id") }),
+            // They share the machine's memory, and one of them writes what the user asked for.
+            host_limit_bytes: request.host_limit_bytes.map(|bytes| bytes / u64::from(count)),
+            output: request.output.clone().filter(|_| rank == 0),
+            snapshot: request.snapshot.clone().filter(|_| rank == 0),
+            operation_times: request.operation_times.clone().filter(|_| rank == 0),
+            ..request.clone()
+        })
+        .collect();
+    let course = Mutex::new(Course::default());
+    let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
+    let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
+        let limits = Limits { time: limit, interrupt, is_over: &|| locked().is_over() };
+        let ran = run_worker(launcher, &testbeds[rank], &requests[rank], limits, on_event);
+        locked().ended(rank, &ran);
+        ran
+    };
+    // A rank's thread lives until its worker has ended.
+    let ran: Vec<Result<Ran, Error>> = thread::scope(|scope| {
+        let run_rank = &run_rank;
+        let others: Vec<_> = (1..count as usize).map(|rank| scope.spawn(move || run_rank(rank, &mut |_| {}))).collect();
+        let first = run_rank(0, on_event);
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(Error::Fault("a rank's thread panicked".into()))));
+        std::iter::once(first).chain(others).collect()
+    });
+    let ran = ran.into_iter().collect::<Result<Vec<Ran>, Error>>()?;
+    if ran.iter().any(|ran| ran.ended.end == End::Interrupted) {
+        return Ok(None);
+    }
+    let is_halted = |ran: &Ran| ran.ended.end == End::Halted;
+    let failed = ran.iter().position(|ran| !ran.is_well() && !is_halted(ran)).or_else(|| ran.iter().position(is_halted));
+    let hangs = failed.is_some_and(|rank| ran[rank].ended.end == End::Halted);
+    let records = ran.into_iter().map(|ran| ran.into_record(testbed, request, &began, clock)).collect();
+    Ok(together(records, failed).map(|record| if hangs { hung(record, failed.unwrap_or_default()) } else { record }))
+}
+
+/// Each rank's own GPU: virtual ones are alike, and of real ones there must be as many of that kind.
+fn testbeds(testbed: &Testbed, count: usize) -> Result<Vec<Testbed>, Error> {
+    let Some(chosen) = testbed.uuid.as_ref().filter(|_| testbed.device == Device::Cuda) else {
+        return Ok(vec![testbed.clone(); count]);
+    };
+    let mut gpus = real_gpu::list().map_err(Error::input)?;
+    // The chosen one is the first rank's.
+    gpus.sort_by_key(|gpu| gpu.uuid != *chosen);
+    let alike = gpus.first().map(|first| (first.title.clone(), first.memory_bytes));
+    gpus.retain(|gpu| Some((gpu.title.clone(), gpu.memory_bytes)) == alike);
+    if gpus.len() < count {
+        let title = alike.map_or_else(String::new, |(title, _)| title);
+        return Err(Error::input(format!(
+            "{count} ranks need {count} GPUs of one kind, and of {title} there are {}: ask for fewer, or use --device virtual",
+            gpus.len()
+        )));
+    }
+    Ok(gpus.into_iter().take(count).map(|gpu| Testbed { uuid: Some(gpu.uuid), ..testbed.clone() }).collect())
+}
+
+/// The record of the case, from those that ranks have of themselves: the first one's, or that of the one that failed. Nothing where there is no rank.
+fn together(mut records: Vec<RunRecord>, failed: Option<usize>) -> Option<RunRecord> {
+    let ranks: Vec<RankRecord> = records.iter().map(RankRecord::of).collect();
+    if failed.unwrap_or_default() >= records.len() {
+        return None;
+    }
+    let count = records.len();
+    let own = records.remove(failed.unwrap_or_default());
+    let stages = own.stages.iter().map(|stage| largest(stage, &records)).collect();
+    let error = match failed {
+        Some(rank) => own.error.clone().map(|error| format!("rank {rank} of {count}: {error}")),
+        None => own.error.clone(),
+    };
+    let summed = |of: fn(&RunRecord) -> Option<u64>| records.iter().map(of).try_fold(of(&own)?, |sum, bytes| Some(sum + bytes?));
+    let (h2d_bytes, d2h_bytes, host_pinned_peak_bytes) =
+        (summed(|record| record.h2d_bytes), summed(|record| record.d2h_bytes), summed(|record| record.host_pinned_peak_bytes));
+    Some(RunRecord { stages, error, ranks, h2d_bytes, d2h_bytes, host_pinned_peak_bytes, ..own })
+}
+
+/// A stage as the case has it: with the memory of the rank that held most of its GPU, and of the host what all held together.
+fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
+    let same: Vec<&StageRecord> = others.iter().filter_map(|other| other.stage(stage.stage)).collect();
+    let peak = |stage: &StageRecord| stage.memory.map(|memory| memory.peak_device_bytes);
+    // Of equals the first one.
+    let most = same.iter().copied().fold(stage, |most, other| if peak(other) > peak(most) { other } else { most });
+    let summed = |of: fn(&StageRecord) -> Option<HostMemory>| {
+        let add = |sum: HostMemory, other: HostMemory| HostMemory {
+            peak_bytes: sum.peak_bytes.zip(other.peak_bytes).map(|(sum, other)| sum + other),
+            pinned_peak_bytes: sum.pinned_peak_bytes + other.pinned_peak_bytes,
+        };
+        same.iter().filter_map(|other| of(other)).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
+    };
+    StageRecord {
+        time: stage.time,
+        step_secs: stage.step_secs.clone(),
+        reused_steps: stage.reused_steps.clone(),
+        host: summed(|stage| stage.host),
+        predicted_host: summed(|stage| stage.predicted_host),
+        ..most.clone()
+    }
+}
+
+/// The case whose rank did not end although it had nothing left to wait for.
+fn hung(record: RunRecord, rank: usize) -> RunRecord {
+    let count = record.ranks.len();
+    let error = format!("rank {rank} of {count}: not done {} s after the first rank was", PATIENCE.as_secs());
+    RunRecord { outcome: Outcome::Timeout, error: Some(error), ..record }
+}

@@ -1,0 +1,100 @@
+//! One video on several GPUs: a worker for each rank, and one outcome of all.
+
+use std::fs;
+use std::path::Path;
+
+use engine_protocol::RunRecord;
+
+use crate::command::{Place, lowmem, stderr, stdout};
+
+const FIXED: [&str; 8] = ["generate", "--model", "wan-tiny", "--gpu", "h100", "--device", "virtual", "--json"];
+
+/// The record of two ranks of which one does as `rank_1` says, and the other one as `rank_0` does.
+fn of_two(place: &Place, rank_0: &str, rank_1: &str) -> RunRecord {
+    let script =
+        format!("begun load\nended load 1\nbegun denoise\ncase \"$request\" in *'\"rank\":1'*)\n{rank_1}\n;; *)\n{rank_0}\n;; esac\n");
+    let assert = place.lowmem_with(&script).args(FIXED).args(["cp_size=2", "--timeout", "60"]).assert();
+    serde_json::from_str(&stdout(&assert)).unwrap_or_else(|error| panic!("{error}: {}", stderr(&assert)))
+}
+
+#[test]
+fn ranks_run_on_virtual_gpus() {
+    for (split, ranks) in
+        [("cp_size=2", 2), ("cp_ring=3", 3), ("cfg_size=2", 2), ("flexcache=teacache", 1), ("cp_size=2 flexcache=teacache", 2)]
+    {
+        let assert = lowmem().args(FIXED).args(split.split(' ')).assert().success();
+        let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+        assert_eq!(record.error, None, "{split}");
+        assert_eq!(record.ranks.len(), if ranks == 1 { 0 } else { ranks }, "{split}");
+        let peaks: Vec<_> = record.ranks.iter().map(|rank| rank.peak_allocated_bytes.expect("it counts")).collect();
+        assert_eq!(peaks.iter().max().copied().or(record.peak_allocated_bytes()), record.peak_allocated_bytes(), "{split}: {peaks:?}");
+        assert!(peaks.iter().skip(1).all(|&other| other == peaks[1] && other <= peaks[0]), "{split}: {peaks:?}");
+        assert!(record.unsupported_calls.is_empty(), "{:?}", record.unsupported_calls);
+    }
+}
+
+#[test]
+fn a_sweep_has_a_row_for_each_split() {
+    let place = Place::new();
+    place.file("s.yaml", "model: wan-tiny\nsweep:\n  cp_size: [1, 2]\n  cfg_size: [1, 2]\n");
+    let sweep = ["sweep", "s.yaml", "--gpu", "h100", "--device", "virtual", "--out", "run"];
+    let assert = lowmem().current_dir(place.path(".")).args(sweep).assert().success();
+    let rows = place.rows("run");
+    let found: Vec<_> = rows.iter().map(|row| format!("{} {}", &row["ranks"], &row["outcome"])).collect();
+    assert_eq!(found, ["1 ok", "2 ok", "2 ok", "4 ok"], "{}", stderr(&assert));
+    assert!(rows[0]["least_rank_peak_device_bytes"].is_empty());
+    assert!(rows[1..].iter().all(|row| row.bytes("least_rank_peak_device_bytes") <= row.bytes("peak_device_bytes")));
+    assert!(place.path("run/report.html").is_file());
+}
+
+/// A rank that waits for others as NCCL does is ended with them, and so is what it started.
+#[test]
+fn a_rank_that_fails_ends_all_and_is_named() {
+    let waits = "echo $$ > \"$0.waits\"\nsleep 600 &\nsleep 600";
+    for (fault, outcome, error) in [
+        ("kill -9 $$", "killed", "rank 1 of 2: ended from outside by SIGKILL in denoise"),
+        ("oom denoise", "oom", "rank 1 of 2: tried to allocate"),
+        ("failed denoise", "failed", "rank 1 of 2: no such kernel"),
+        ("exit 0", "crashed", "rank 1 of 2: exited with code 0 in denoise without a result"),
+    ] {
+        let place = Place::new();
+        let record = of_two(&place, waits, fault);
+        assert_eq!(record.outcome.name(), outcome, "{:?}", record.error);
+        assert!(record.error.as_ref().is_some_and(|said| said.starts_with(error)), "{:?}", record.error);
+        assert_eq!(record.ranks.len(), 2);
+        let waited = fs::read_to_string(place.path("worker.sh.waits")).expect("it began to wait");
+        assert!(!Path::new("/proc").join(waited.trim()).exists(), "rank 0 is left");
+    }
+}
+
+#[test]
+fn what_fails_alike_on_all_is_told_of_the_first() {
+    let record = of_two(&Place::new(), "oom denoise", "oom denoise");
+    assert_eq!((record.outcome.name(), record.error.as_deref()), ("oom", Some("rank 0 of 2: tried to allocate")));
+}
+
+#[test]
+fn a_rank_that_hangs_after_the_first_is_done_is_named() {
+    let record = of_two(&Place::new(), "ended denoise 5\nbegun decode\nended decode 6\nfinished", "sleep 600");
+    let wanted = "rank 1 of 2: not done 20 s after the first rank was";
+    assert_eq!((record.outcome.name(), record.error.as_deref()), ("timeout", Some(wanted)));
+}
+
+#[test]
+fn the_largest_rank_is_the_cases_peak() {
+    let record = of_two(&Place::new(), "ended denoise 5\nfinished", "ended denoise 7\nfinished");
+    assert_eq!((record.outcome.name(), record.peak_allocated_bytes()), ("ok", Some(7 << 30)));
+    let peaks: Vec<_> = record.ranks.iter().map(|rank| rank.peak_device_bytes).collect();
+    assert_eq!(peaks, [Some(6 << 30), Some(8 << 30)]);
+    assert_eq!((record.h2d_bytes, record.d2h_bytes), (Some(2), Some(4)), "of all ranks");
+}
+
+#[test]
+fn what_ranks_cannot_do_is_refused() {
+    let refused = |words: &[&str]| stderr(&lowmem().args(["generate", "--model", "wan-tiny"]).args(words).assert().code(2));
+    let on_virtual = ["--gpu", "h100", "--device", "virtual", "cp_size=2"];
+    let said = refused(&[&on_virtual[..], &["on_oom=lower"]].concat());
+    assert!(said.contains("one rank would go on at a lower level"), "{said}");
+    let said = refused(&["--device", "cpu", "--output", "cat.gif", "cp_size=2"]);
+    assert!(said.contains("on the CPU there is one rank"), "{said}");
+}
