@@ -108,8 +108,7 @@ fn tell_open(filled: &Filled, document: &Path) {
     }
     say!("{} places stay, since no run covers them. What would fill each:", filled.open.len());
     for open in &filled.open {
-        let why_not = open.why_not.map(|why| format!(" ({why})")).unwrap_or_default();
-        say!("  line {}, {}{why_not}:\n    {}", open.line, open.what, open.command);
+        say!("  line {}, {}:\n    {}", open.line, open.what, open.command);
     }
     say!("Then: lowmem fill-tables {} --from RUN...", document.display());
 }

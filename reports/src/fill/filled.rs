@@ -23,18 +23,11 @@ pub struct Open {
     pub what: String,
     /// The command whose run would fill it.
     pub command: String,
-    /// Why no command can, in this version.
-    pub why_not: Option<&'static str>,
 }
 
 impl Open {
     /// One that a sweep of these words fills.
     pub(super) fn new(line: usize, what: &str, words: &str) -> Self {
-        Self { line: line + 1, what: untrusted::line(what), command: format!("lowmem sweep hardware {words}"), why_not: None }
-    }
-
-    /// The same, which this version cannot run.
-    pub(super) fn not_built(self, why_not: &'static str) -> Self {
-        Self { why_not: Some(why_not), ..self }
+        Self { line: line + 1, what: untrusted::line(what), command: format!("lowmem sweep hardware {words}") }
     }
 }

@@ -16,11 +16,11 @@ use super::use_cases::UseCase;
 use super::videos::{Video, is_named, videos};
 use crate::run::Run;
 
-/// What is combined with a level, by the words of its heading: the flag that a run of it has, and why there is none, where there can be none yet.
-const COMBINATIONS: [(&[&str], &str, &str, &str); 3] = [
-    (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage", ""),
-    (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache", ""),
-    (&["parallelism", "parallel", "cp"], "cp_size=", "cp_size=2", ""),
+/// What is combined with a level, by the words of its heading: how all flags that a run of it has begin, and what to set for one.
+const COMBINATIONS: [(&[&str], &str, &str); 3] = [
+    (&["sageattention", "sage"], "attn_type=sage", "attn_type=sage"),
+    (&["flexcache", "teacache"], "flexcache=", "flexcache=teacache"),
+    (&["parallelism", "parallel", "cp"], "cp_", "cp_size=2"),
 ];
 
 /// The level that a combination is with, where its section names none.
@@ -224,9 +224,9 @@ impl<'d> Page<'d, '_, '_> {
             }
         }
         if case.has_sage {
-            let (_, _, setting, why_not) = COMBINATIONS[0];
+            let (_, _, setting) = COMBINATIONS[0];
             let what = self.place(row.line, &format!("{text}, with SageAttention"));
-            self.open.push(Open::new(row.line, &what, &format!("{} low_mem_level={} {setting}", self.on(), case.level)).not_built(why_not));
+            self.open.push(Open::new(row.line, &what, &format!("{} low_mem_level={} {setting}", self.on(), case.level)));
         }
     }
 
@@ -273,10 +273,10 @@ impl<'d> Page<'d, '_, '_> {
         line: usize,
         at: &Range<usize>,
         is_memory: bool,
-        combination: (&[&str], &str, &str, &'static str),
+        combination: (&[&str], &str, &str),
         section: Range<usize>,
     ) {
-        let (_, flag, setting, why_not) = combination;
+        let (_, flags, setting) = combination;
         if Place::of(self.document.part(line, at)) == Place::Taken {
             return;
         }
@@ -285,7 +285,7 @@ impl<'d> Page<'d, '_, '_> {
             level.chars().next()?.to_digit(10).map(|level| level as usize)
         });
         let level = named.unwrap_or(COMBINED_LEVEL);
-        let is_combined = |video: &&&Video<'_>| matches!(video.flags.as_slice(), [only] if only.starts_with(flag));
+        let is_combined = |video: &&&Video<'_>| !video.flags.is_empty() && video.flags.iter().all(|flag| flag.starts_with(flags));
         let told = self.videos.iter().filter(is_combined).find_map(|video| Some((*video, video.fits_at(level)?)));
         let figure = told.and_then(|(video, record)| {
             // Without the combination it is the same video on the same card.
@@ -295,8 +295,7 @@ impl<'d> Page<'d, '_, '_> {
         });
         let what = if is_memory { "VRAM" } else { "speed" };
         self.put(line, at, figure, |page| {
-            let open = Open::new(line, &page.place(line, what), &format!("{} low_mem_level=0,{level} {setting}", page.on()));
-            if why_not.is_empty() { open } else { open.not_built(why_not) }
+            Open::new(line, &page.place(line, what), &format!("{} low_mem_level=0,{level} {setting}", page.on()))
         });
     }
 
