@@ -12,6 +12,7 @@ mod name;
 pub mod packing;
 mod parts;
 mod pickle;
+pub mod products;
 mod pth;
 mod safetensors;
 mod scales;
