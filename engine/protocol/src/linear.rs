@@ -1,7 +1,7 @@
 //! Linear layers whose products are in 8 bits: in which type their weights wait, and which GPUs have such products. The arithmetic is in `engine/src/weights/products.rs`.
 
 use crate::capability::capability_of;
-use crate::{Config, GpuProfile, LinearDtype, WeightDtype};
+use crate::{GpuProfile, LinearDtype, WeightDtype};
 
 /// What the sides of a product in 8 bits are a multiple of: libtorch asks for it of FP8.
 pub(crate) const PRODUCT_SIDE: i64 = 16;
@@ -24,18 +24,16 @@ impl LinearDtype {
             Self::Int8 => (8, 0),
         }
     }
-}
 
-impl Config {
     /// What is said where `gpu` does not have the products of linear layers that are asked for; one that is not known is a recent one.
-    pub fn linear_refusal(&self, gpu: Option<&GpuProfile>) -> Option<String> {
-        let first = self.linear_dtype.first_capability();
+    pub fn refusal(self, gpu: Option<&GpuProfile>) -> Option<String> {
+        let first = self.first_capability();
         let gpu = gpu.filter(|gpu| capability_of(Some(gpu)) < first)?;
         Some(format!(
             "compute capability {} ({}) has no linear_dtype={}: GPUs from {}.{} on have it; leave it out",
             gpu.compute_capability.value,
             gpu.name,
-            self.linear_dtype.name(),
+            self.name(),
             first.0,
             first.1
         ))

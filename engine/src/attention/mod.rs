@@ -133,7 +133,7 @@ pub fn check(config: &Config, gpu: Option<&GpuProfile>) -> Result<()> {
         Some(gpu) if config.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none() => {
             Err(Error::Input(SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name))))
         }
-        _ => config.linear_refusal(gpu).map_or(Ok(()), |refusal| Err(Error::Input(refusal))),
+        _ => config.linear_dtype.refusal(gpu).map_or(Ok(()), |refusal| Err(Error::Input(refusal))),
     }
 }
 

@@ -6,8 +6,9 @@ use tch::Tensor;
 
 use crate::attribution::operation;
 use crate::error::Result;
+use crate::weights::beside::{lora_of, scale_of};
 use crate::weights::products::Packed;
-use crate::weights::{Group, GroupLayout, GroupName, packing};
+use crate::weights::{Group, GroupLayout, GroupName};
 
 /// The tensors of one group, each a view into one slab.
 #[derive(Debug)]
@@ -81,8 +82,8 @@ impl Weights {
     /// The layer `name`, of whose outputs `part` takes some, where its weight is multiplied as it waits in 8 bits.
     fn packed<'a>(&self, name: &str, bias: Option<&'a Tensor>, part: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Option<Packed<'a>>> {
         let weight = format!("{name}.weight");
-        let Some(scale) = self.find(&packing::scale_of(&weight)) else { return Ok(None) };
-        let [up, down] = packing::lora_of(&weight).map(|factor| self.find(&factor));
+        let Some(scale) = self.find(&scale_of(&weight)) else { return Ok(None) };
+        let [up, down] = lora_of(&weight).map(|factor| self.find(&factor));
         let lora = match (up, down) {
             (Some(up), Some(down)) => Some([part(up)?, down.shallow_clone()]),
             _ => None,

@@ -4,6 +4,7 @@
 use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
+use super::beside::{lora_of, scale_of};
 use super::blocks::BlockType;
 use super::{Change, Group, Param, Precision, Source, WeightTypes, Weights, fp8};
 use crate::error::Result;
@@ -154,30 +155,6 @@ pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weig
     }
     Ok(())
 }
-
-/// Names of the two matrices that LoRAs of a weight have.
-pub(super) fn lora_of(name: &str) -> [String; 2] {
-    FACTORS.map(|factor| format!("{name}{factor}"))
-}
-
-const FACTORS: [&str; 2] = ["_lora_up", "_lora_down"];
-
-/// The weight that the tensor of that name of a [packed](packed) group is added to by LoRAs, and which of their two matrices it is; nothing where it is another one.
-pub(super) fn factor_of(name: &str) -> Option<(&str, usize)> {
-    FACTORS.iter().enumerate().find_map(|(which, factor)| Some((name.strip_suffix(factor)?, which)))
-}
-
-/// The name of the scales of a weight.
-pub(super) fn scale_of(name: &str) -> String {
-    format!("{name}{SCALE}")
-}
-
-/// The weight that the tensor of that name of a [packed](packed) group has the scales of; nothing where it is another one.
-pub(super) fn scaled_by(name: &str) -> Option<&str> {
-    name.strip_suffix(SCALE)
-}
-
-const SCALE: &str = "_scale";
 
 #[cfg(test)]
 mod tests {
