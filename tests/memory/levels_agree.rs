@@ -74,6 +74,18 @@ fn packed_weights_are_near_and_the_same_at_every_level(#[values("fp8_e4m3", "int
     assert_eq!(relative_error(&streamed, &reference), 0.0);
 }
 
+/// Products in 8 bits of weights that are used as they wait, wherever that is.
+#[rstest]
+fn linear_layers_in_8_bits_are_near_and_the_same_at_every_level(#[values("fp8", "int8")] linear: &str) {
+    let (whole, _) = run(&[]);
+    let linear = format!("linear_dtype={linear}");
+    let (reference, _) = run(&[&linear]);
+    let error = relative_error(&reference, &whole);
+    assert!((1e-4..0.1).contains(&error), "{linear} is {error:e} off");
+    let (streamed, _) = run(&[&linear, "offload_dit=true", "resident_blocks=1"]);
+    assert_eq!(relative_error(&streamed, &reference), 0.0);
+}
+
 /// What `on_oom=lower` does: one pipeline goes on where another stopped, with what it kept.
 #[rstest]
 #[case::unipc("sampler=unipc")]

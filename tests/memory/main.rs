@@ -13,6 +13,7 @@ mod host_memory;
 mod image_to_video;
 mod left_to_the_machine;
 mod levels_agree;
+mod linear_in_8_bits;
 mod low_memory_mode;
 mod measured_rows;
 mod parts;

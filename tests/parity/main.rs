@@ -2,6 +2,7 @@
 
 mod attention;
 mod image_to_video;
+mod linear;
 mod pipeline;
 mod resident;
 mod scheduler;

@@ -18,6 +18,7 @@ mod gpu_state;
 mod host_memory;
 mod host_rates;
 mod inventory;
+mod linear;
 mod model;
 mod output;
 mod plan;
@@ -44,8 +45,8 @@ pub use device::Device;
 pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
-    ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
+    PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttnType, Config, Device, WeightDtype};
+use crate::{AttnType, Config, Device, LinearDtype, WeightDtype};
 
 /// How near the video of a case is to the one of the same seed that gives nothing up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,10 +21,11 @@ pub struct Quality {
 }
 
 impl Config {
-    /// The same without what gives up quality: a cache of sampler steps, weights or attention in 8 bits. None where nothing does.
+    /// The same without what gives up quality: a cache of sampler steps, weights, their products or attention in 8 bits. None where nothing does.
     pub fn exact(&self) -> Option<Self> {
         let attn_type = if self.attn_type == AttnType::Sage { AttnType::Sdpa } else { self.attn_type };
-        let exact = Self { weight_dtype: WeightDtype::AsStored, attn_type, ..self.clone() }.without_flexcache();
+        let exact =
+            Self { weight_dtype: WeightDtype::AsStored, linear_dtype: LinearDtype::Dtype, attn_type, ..self.clone() }.without_flexcache();
         (exact != *self).then_some(exact)
     }
 }

@@ -49,6 +49,62 @@ fn the_pages_spelling_means_the_same() {
     assert!(resolve(&long).is_ok());
 }
 
+/// What stands under `flexcache` there has names of its own, in YAML and with dots.
+#[test]
+fn the_pages_names_of_caches_mean_the_same() {
+    let yaml = |text: &str| serde_yaml::from_str::<Settings>(text).map_err(|error| error.to_string());
+    let nested = "infer:\n  diffusion:\n    flexcache:\n      strategy: blockdance\n      boundary_block: 7\n      group_size: 3\n      warmup: 4\n      cooldown: 6\n";
+    let short = ["flexcache=blockdance", "flexcache_block=7", "flexcache_interval=3", "flexcache_warmup=4", "flexcache_cooldown=6"];
+    assert_eq!(yaml(nested), Ok(settings(&short).expect("legal")));
+    let dotted = ["infer.diffusion.flexcache.strategy=teacache", "flexcache.teacache_thresh=0.3"];
+    assert_eq!(settings(&dotted), settings(&["flexcache=teacache", "flexcache_threshold=0.3"]));
+    assert_eq!(
+        settings(&["flexcache.fresh_threshold=4", "flexcache.max_order=2"]),
+        settings(&["flexcache_interval=4", "flexcache_order=2"])
+    );
+    assert!(yaml("flexcache:\n  skip_self_range: 2\n").is_err_and(|error| error.contains("unknown key `flexcache.skip_self_range`")));
+    assert!(yaml("flexcache:\n  strategy: pab\n").is_err_and(|error| error.contains("flexcache=pab: there is no such value")));
+}
+
+#[test]
+fn what_multiplies_in_8_bits_waits_so() {
+    let weights = |texts: &[&str]| resolve(texts).map(|config| config.weight_dtype.name()).map_err(|error| error.to_string());
+    assert_eq!(weights(&["linear_dtype=fp8"]), Ok("fp8_e4m3"));
+    assert_eq!(weights(&["linear_dtype=int8", "weight_dtype=as_stored"]), Ok("int8"));
+    assert_eq!(weights(&["weight_dtype=fp8_e4m3"]), Ok("fp8_e4m3"));
+    for (texts, wanted) in [
+        (
+            &["linear_dtype=fp8", "weight_dtype=q4_k"][..],
+            "linear_dtype=fp8 multiplies weights in fp8_e4m3, and these wait in q4_k: leave one of weight_dtype and linear_dtype out",
+        ),
+        (&["linear_dtype=int8", "weight_dtype=fp8_e4m3"], "linear_dtype=int8 multiplies weights in int8, and these wait in fp8_e4m3"),
+        (
+            &["linear_dtype=fp8", "dtype=fp16"],
+            "linear_dtype=fp8 gives its results in bf16, and dtype=fp16: use dtype=bf16, or leave linear_dtype out",
+        ),
+        (&["linear_dtype=fp8", "low_mem_level=3", "stream_from=file"], "use stream_from=memory, or leave linear_dtype out"),
+    ] {
+        assert!(weights(texts).is_err_and(|said| said.contains(wanted)), "{:?}", weights(texts));
+    }
+    let tiny = |texts: &[&str]| Config::resolve(&settings(texts)?, &model("wan-tiny"));
+    // A head of 24 channels is no multiple of 16, two are.
+    let said = tiny(&["linear_dtype=int8", "head_chunk=1"]).expect_err("24 channels").to_string();
+    assert!(said.contains("a multiple of 16, and one here has 24"), "{said}");
+    assert!(tiny(&["linear_dtype=int8"]).is_ok());
+    let packed = |stored: &str, texts: &[&str]| {
+        let mut model = model("wan2.1-t2v-14b");
+        let stored = engine_protocol::WeightDtype::ALL.iter().copied().find(|dtype| dtype.name() == stored).expect("a type");
+        model.packed.entry("transformer".into()).or_default().insert("blocks.0.ffn.net.2.weight".into(), stored);
+        Config::resolve(&settings(texts)?, &model).map(|config| config.weight_dtype.name().to_owned())
+    };
+    assert_eq!(packed("fp8_e4m3", &["linear_dtype=fp8"]), Ok("fp8_e4m3".into()));
+    let said = packed("int8", &["linear_dtype=fp8"]).expect_err("another type").to_string();
+    assert!(said.contains("use linear_dtype=int8, or leave it out"), "{said}");
+    // The exact video has neither.
+    let exact = resolve(&["linear_dtype=fp8"]).expect("legal").exact().expect("it gives something up");
+    assert_eq!((exact.linear_dtype.name(), exact.weight_dtype.name()), ("dtype", "as_stored"));
+}
+
 #[rstest]
 #[case("unipc", Sampler::Unipc)]
 #[case("euler", Sampler::Euler)]

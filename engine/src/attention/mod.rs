@@ -124,7 +124,7 @@ fn cannot_attend_in_parts(kind: AttnType) -> Error {
     Error::Input(format!("attn_type={} keeps no sums of its rows, so keys cannot come in parts: use {legal}", kind.name()))
 }
 
-/// Refuses a configuration whose attention has no kernel on `gpu`, before anything is loaded. libtorch's own back ends say so themselves, where they are called.
+/// Refuses a configuration whose attention, or whose linear layers, have no kernel on `gpu`, before anything is loaded. libtorch's own back ends say so themselves, where they are called.
 ///
 /// # Errors
 /// The refusal, with the GPUs that have one.
@@ -133,7 +133,7 @@ pub fn check(config: &Config, gpu: Option<&GpuProfile>) -> Result<()> {
         Some(gpu) if config.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none() => {
             Err(Error::Input(SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name))))
         }
-        _ => Ok(()),
+        _ => config.linear_dtype.refusal(gpu).map_or(Ok(()), |refusal| Err(Error::Input(refusal))),
     }
 }
 

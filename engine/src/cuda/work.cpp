@@ -26,7 +26,7 @@ bool contains(std::string_view name, std::string_view part) {
   return name.find(part) != std::string_view::npos;
 }
 
-constexpr std::array<std::string_view, 5> products_of_first{"mm", "bmm", "mv", "dot", "_scaled_mm"};
+constexpr std::array<std::string_view, 6> products_of_first{"mm", "bmm", "mv", "dot", "_scaled_mm", "_int_mm"};
 constexpr std::array<std::string_view, 4> products_of_second{"addmm", "baddbmm", "addmv", "_addmm_activation"};
 constexpr std::array<std::string_view, 22> reductions{
     "sum",  "mean",   "var",    "std",  "var_mean", "std_mean",     "norm",              "linalg_vector_norm", "amax",   "amin",      "max",

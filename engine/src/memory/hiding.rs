@@ -1,7 +1,7 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{AttnType, Config, DiskRate, Dtype, GpuProfile, Interval, PinnedMemory, SageValues, WorkKind};
+use engine_protocol::{AttnType, Config, DiskRate, Dtype, GpuProfile, Interval, LinearDtype, PinnedMemory, SageValues, WorkKind};
 
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
@@ -58,7 +58,12 @@ fn turns(
         }
         _ => peak * fused,
     };
-    let gemm = peak * share(&efficiency.gemm);
+    let in_8_bits = match config.linear_dtype {
+        LinearDtype::Dtype => None,
+        LinearDtype::Fp8 => flops.fp8.as_ref(),
+        LinearDtype::Int8 => flops.int8.as_ref(),
+    };
+    let gemm = in_8_bits.map_or(peak, |figure| figure.value) * share(&efficiency.gemm);
     let pcie = &gpu.pcie;
     let link = if config.pinned_memory != Some(PinnedMemory::Off) { pcie.pinned_bytes_per_sec.value } else { pcie.pageable() };
 

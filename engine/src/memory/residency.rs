@@ -330,7 +330,7 @@ impl Groups for Residency {
         let index = self.groups.iter().position(|placed| placed.group.name == name);
         let index = index.unwrap_or_else(|| panic!("the model lists no group `{name}`"));
         let run = |weights: &Weights| in_group(name, || run(weights));
-        if !self.groups[index].stored.is_packed() {
+        if !self.groups[index].stored.is_unpacked() {
             return self.with_stored(index, run);
         }
         // Whoever wants the same room next does so after this in the same stream.

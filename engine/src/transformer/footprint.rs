@@ -6,10 +6,11 @@
 //! the hidden state: a projection's input and result, or attention's. Turning the channels has a projection and its fp32 copy instead of those
 //! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys. Where attention holds its
 //! score matrix, that and what it is made from stand in the place of attention's result. Where it packs keys and values, there is a moment in which both forms are there, and after it the
-//! packed ones alone.
+//! packed ones alone. A product in 8 bits has its input in 8 bits beside what it is of, and what that takes in fp32 a piece at a time: see `product_bytes`.
 //! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
 
-use engine_protocol::{Split, TransformerSpec};
+use engine_protocol::{LinearDtype, Split, TransformerSpec};
+use tch::Kind;
 
 use super::block::{BLOCKS, CROSS_ATTENTION, FEED_FORWARD, SELF_ATTENTION};
 use super::model::Transformer;
@@ -17,6 +18,7 @@ use super::rope;
 use super::slices::slices_cut;
 use crate::attention::{AttentionHolds, AttentionShape};
 use crate::context_parallel::{RankAttention, Shard};
+use crate::weights::products::product_bytes;
 use crate::weights::{GroupName, GroupWork};
 
 /// Bytes of an fp32 number.
@@ -93,34 +95,54 @@ impl Transformer {
         let PassShape { prompt_tokens, image_tokens, .. } = pass;
         let throughout = self.bytes_throughout(pass, bytes);
         // The moments.
-        let feed_forward = wide(slice) + batch * slice * spec.ffn_dim * bytes;
+        let inner = batch * slice * spec.ffn_dim * bytes;
+        let narrowed = wide(slice) + self.linear_bytes(batch * slice, dim, spec.ffn_dim, bytes);
+        let feed_forward = narrowed.max(inner + self.linear_bytes(batch * slice, spec.ffn_dim, dim, bytes));
         let attention =
             |keys: i64| AttentionShape { batch, heads: spec.num_attention_heads, queries: slice, keys, width: spec.attention_head_dim };
         // fp32 is turned where it lies.
         let turned = if bytes == FP32 { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
+        // A slice's input and its projection, where what is turned or attended to is not more in any case.
+        let projecting = match self.linear_dtype {
+            LinearDtype::Dtype => 0,
+            _ => wide(slice) + self.linear_bytes(batch * slice, dim, dim, bytes),
+        };
         let self_or_cross = |keys: i64, turned: i64| {
             let shape = attention(keys);
             let [made_ready, held] = shape.key_bytes(holds, bytes);
-            let gathered = 2 * wide(keys) + turned;
-            gathered.max(made_ready).max(held + turned.max(wide(slice) + shape.attending_bytes(holds, bytes)))
+            let gathered = 2 * wide(keys) + turned.max(if turned > 0 { projecting } else { 0 });
+            gathered.max(made_ready).max(held + turned.max(projecting).max(wide(slice) + shape.attending_bytes(holds, bytes)))
         };
         // What is attended to of a picture comes beside what is of the prompt.
         let beside_prompt = |image_tokens: i64| {
             let [of_prompt, of_image] = [prompt_tokens, image_tokens].map(attention);
             let ([_, prompt], [made_ready, image]) = (of_prompt.key_bytes(holds, bytes), of_image.key_bytes(holds, bytes));
             let attending = 2 * wide(slice) + of_image.attending_bytes(holds, bytes);
-            (prompt + made_ready).max(prompt + image + attending)
+            (prompt + made_ready).max(prompt + image + attending.max(projecting))
         };
         let of_image = if image_tokens > 0 { beside_prompt(image_tokens) } else { 0 };
         let cross_attention = self_or_cross(prompt_tokens, 0).max(of_image);
         let attention = match self.head_chunk {
             Some(heads) => self.by_heads(heads, pass, bytes, holds),
             None if pass.split.cp_size() > 1 => {
-                self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, [wide(slice), wide(slice) + turned])
+                let making = projecting.max(wide(slice) + turned);
+                self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, [wide(slice), making])
             }
             None => self_or_cross(tokens, wide(slice) + turned),
         };
         throughout + attention.max(cross_attention).max(feed_forward)
+    }
+
+    /// The most bytes that a linear layer makes for so many rows beside its input: its result, and what a product in 8 bits takes.
+    fn linear_bytes(&self, rows: i64, inputs: i64, outputs: i64, bytes: i64) -> i64 {
+        let result = rows * outputs * bytes;
+        let kind = match self.linear_dtype {
+            LinearDtype::Dtype => return result,
+            LinearDtype::Fp8 => Kind::Float8e4m3fn,
+            LinearDtype::Int8 => Kind::Int8,
+        };
+        let [before, beside] = product_bytes(kind, rows, inputs, outputs);
+        before.max(result + beside)
     }
 
     /// The bytes of those that are there throughout the pass: hidden state, cosine and sine of each pair of channels, modulation (six rows and the timestep's own), prompt, picture.
@@ -163,22 +185,23 @@ impl Transformer {
         let scales = 2 * batch * tokens * FP32;
 
         // 1. For the norms: a slice's input and its projection.
-        let norms = 2 * of(slice, dim);
+        let projecting = |channels: i64| self.linear_bytes(batch * slice, dim, channels, bytes);
+        let norms = of(slice, dim) + projecting(dim);
         // 2. For each group of heads: its keys and values, and of a slice the input, and a key in its type and in fp32.
         let (group, part) = (heads * width, of(slice, heads * width));
         let fp32 = if bytes == FP32 { 0 } else { batch * slice * group * FP32 };
-        let keys = of(slice, dim) + part + fp32;
+        let making = of(slice, dim) + projecting(group).max(part + fp32);
         let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
         let [made_ready, held] = shape.key_bytes(holds, bytes);
-        let queries = (of(slice, dim) + part + fp32).max(part + shape.attending_bytes(holds, bytes));
+        let queries = making.max(part + shape.attending_bytes(holds, bytes));
         let attending = if pass.split.cp_size() > 1 {
-            self.over_ranks(heads, pass, bytes).held_bytes(holds, [of(slice, dim), of(slice, dim) + part + fp32])
+            self.over_ranks(heads, pass, bytes).held_bytes(holds, [of(slice, dim), making])
         } else {
             made_ready.max(held + queries)
         };
-        let groups = of(tokens, dim) + (2 * of(tokens, group) + keys).max(attending);
+        let groups = of(tokens, dim) + (2 * of(tokens, group) + making).max(attending);
         // 3. What they attended to, and of a slice its projection.
-        let projected = of(tokens, dim) + of(slice, dim);
+        let projected = of(tokens, dim) + projecting(dim);
         scales + norms.max(groups).max(projected)
     }
 }

@@ -1,6 +1,6 @@
 //! The whole transformer: from noisy latents, a timestep and a prompt to a prediction.
 
-use engine_protocol::{AttnType, Config, TransformerSpec};
+use engine_protocol::{AttnType, Config, LinearDtype, TransformerSpec};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Affine, Block};
@@ -24,13 +24,21 @@ pub struct Transformer {
     pub(super) attn_type: AttnType,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
+    pub(super) linear_dtype: LinearDtype,
     pub(super) sequence: Sequence,
 }
 
 impl Transformer {
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
     pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
-        Self { spec: spec.clone(), attn_type, sequence_chunk, head_chunk: None, sequence: Sequence::whole_on_one() }
+        Self {
+            spec: spec.clone(),
+            attn_type,
+            sequence_chunk,
+            head_chunk: None,
+            linear_dtype: LinearDtype::Dtype,
+            sequence: Sequence::whole_on_one(),
+        }
     }
 
     /// The same with self-attention that sees so many heads at a time.
@@ -48,7 +56,7 @@ impl Transformer {
     /// The transformer that `config` means.
     pub fn of(config: &Config, spec: &TransformerSpec) -> Self {
         let [tokens, heads] = [config.sequence_chunk, config.head_chunk].map(|chunk| chunk.map(i64::from));
-        Self::new(spec, config.attn_type, tokens).with_head_chunk(heads)
+        Self { linear_dtype: config.linear_dtype, ..Self::new(spec, config.attn_type, tokens).with_head_chunk(heads) }
     }
 
     /// Its groups in execution order: those of the embeddings, of each block, and the output layer. All blocks have groups of the same layouts.

@@ -6,6 +6,8 @@ use tch::Tensor;
 
 use crate::attribution::operation;
 use crate::error::Result;
+use crate::weights::beside::{lora_of, scale_of};
+use crate::weights::products::Packed;
 use crate::weights::{Group, GroupLayout, GroupName};
 
 /// The tensors of one group, each a view into one slab.
@@ -57,7 +59,10 @@ impl Weights {
     pub fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
         let weight = self.get(&format!("{name}.weight"));
         let bias = self.find(&format!("{name}.bias"));
-        operation(|| Ok(x.f_linear(weight, bias)?))
+        match self.packed(name, bias, |whole| Ok(whole.shallow_clone()))? {
+            Some(packed) => operation(|| packed.linear(x)),
+            None => operation(|| Ok(x.f_linear(weight, bias)?)),
+        }
     }
 
     /// `x` through the part of the linear layer `name` that makes `count` of its outputs, from `first` on.
@@ -68,7 +73,22 @@ impl Weights {
         let part = |whole: &Tensor| whole.f_narrow(0, first, count);
         let weight = part(self.get(&format!("{name}.weight")))?;
         let bias = self.find(&format!("{name}.bias")).map(part).transpose()?;
-        operation(|| Ok(x.f_linear(&weight, bias.as_ref())?))
+        match self.packed(name, bias.as_ref(), |whole| Ok(part(whole)?))? {
+            Some(packed) => operation(|| packed.linear(x)),
+            None => operation(|| Ok(x.f_linear(&weight, bias.as_ref())?)),
+        }
+    }
+
+    /// The layer `name`, of whose outputs `part` takes some, where its weight is multiplied as it waits in 8 bits.
+    fn packed<'a>(&self, name: &str, bias: Option<&'a Tensor>, part: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Option<Packed<'a>>> {
+        let weight = format!("{name}.weight");
+        let Some(scale) = self.find(&scale_of(&weight)) else { return Ok(None) };
+        let [up, down] = lora_of(&weight).map(|factor| self.find(&factor));
+        let lora = match (up, down) {
+            (Some(up), Some(down)) => Some([part(up)?, down.shallow_clone()]),
+            _ => None,
+        };
+        Ok(Some(Packed { numbers: part(self.get(&weight))?, scale: part(scale)?, bias, lora }))
     }
 }
 

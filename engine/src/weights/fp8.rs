@@ -36,13 +36,13 @@ fn limit_of(kind: Kind) -> f64 {
 /// libtorch's.
 pub(super) fn pack(values: &Tensor, numbers: &mut Tensor, scale: &mut Tensor) -> Result<()> {
     let is_whole = numbers.kind() == Kind::Int8;
-    let limit = limit_of(numbers.kind());
-    let scales = if is_whole { largest(values)?.f_div_scalar(limit)? } else { scales(values, limit)? };
-    let mut scaled = values.f_to_kind(Kind::Float)?.f_div(&scales)?;
+    let scales = scales(&values.f_abs()?.f_amax([1], true)?, numbers.kind())?;
+    // Of two tensors the wider type counts, so this is fp32.
+    let mut scaled = values.f_div(&scales)?;
     if is_whole {
         let _ = scaled.f_round_()?;
     }
-    numbers.f_copy_(&scaled.f_to_kind(numbers.kind())?)?;
+    numbers.f_copy_(&scaled)?;
     Ok(scale.f_copy_(&scales)?)
 }
 
@@ -56,27 +56,28 @@ pub(super) fn unpack(numbers: &Tensor, scale: &Tensor, target: &mut Tensor) -> R
     Ok(())
 }
 
-/// Per output the smallest power of two that brings its weights into the range: `[outputs, 1]`, fp32.
-fn scales(values: &Tensor, limit: f64) -> Result<Tensor> {
-    let exponent = largest(values)?.f_div_scalar(limit)?.f_log2()?.f_ceil()?;
-    Ok(exponent.f_clamp(-126.0, 127.0)?.f_exp2()?)
-}
-
-/// Per output the largest weight, and a little for one without weights: it keeps its zeros with any scale.
-fn largest(values: &Tensor) -> Result<Tensor> {
-    Ok(values.f_abs()?.f_amax([1], true)?.f_to_kind(Kind::Float)?.f_clamp_min(1e-30)?)
+/// The scales of rows whose largest numbers are these, in fp32: of whole numbers that over 127, and otherwise the smallest power of two that brings it into the range of the
+/// type. A row of zeros keeps them with any scale.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn scales(largest: &Tensor, kind: Kind) -> Result<Tensor> {
+    let share = largest.f_to_kind(Kind::Float)?.f_clamp_min(1e-30)?.f_div_scalar(limit_of(kind))?;
+    if kind == Kind::Int8 {
+        return Ok(share);
+    }
+    Ok(share.f_log2()?.f_ceil()?.f_clamp(-126.0, 127.0)?.f_exp2()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[test]
     fn an_output_of_zeros_stays_zero() {
-        assert_eq!(scales(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), 448.0).unwrap().isfinite().all(), Tensor::from(true));
-        let powers: Vec<f32> =
-            Vec::try_from(scales(&Tensor::from_slice2(&[[448f32, 1.0], [-449.0, 0.0], [0.01, 0.0]]), 448.0).unwrap().view(-1)).unwrap();
+        let of = |largest: &[f32]| scales(&Tensor::from_slice(largest), Kind::Float8e4m3fn).unwrap();
+        assert_eq!(of(&[0.0, 0.0]).isfinite().all(), Tensor::from(true));
+        let powers: Vec<f32> = Vec::try_from(of(&[448.0, 449.0, 0.01])).unwrap();
         assert_eq!(powers, [1.0, 2.0, 2f32.powi(-15)]);
     }
 }

@@ -1,6 +1,7 @@
 //! Weights: which tensors a model has, in which groups they move, and where their values come from. Where they live is `memory`'s.
 
 mod archive;
+mod beside;
 pub mod blocks;
 mod bound;
 mod changes;
@@ -12,6 +13,7 @@ mod name;
 pub mod packing;
 mod parts;
 mod pickle;
+pub mod products;
 mod pth;
 mod safetensors;
 mod scales;

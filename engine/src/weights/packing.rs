@@ -4,6 +4,7 @@
 use engine_protocol::WeightDtype;
 use tch::{Device, Kind, Tensor};
 
+use super::beside::{lora_of, scale_of};
 use super::blocks::BlockType;
 use super::{Change, Group, Param, Precision, Source, WeightTypes, Weights, fp8};
 use crate::error::Result;
@@ -54,6 +55,14 @@ pub(super) fn packed(group: &Group, waiting: WeightDtype) -> Option<Group> {
         }
     }
     Some(Group { name: group.name, prefix: group.prefix.clone(), params })
+}
+
+/// Whether `group`, which waits [packed](packed), is used as it waits: where all that is packed of it is multiplied so.
+pub(super) fn is_used_as_it_waits(group: &Group, types: WeightTypes) -> bool {
+    let Some(multiplied) = types.linear.weight_dtype() else { return false };
+    let is_multiplied =
+        |param: &Param| matches!(param.precision, Precision::Compressible(_)) && param.precision.packed(types.waiting) == Some(multiplied);
+    group.params.iter().all(|param| packing(param, types.waiting).is_none() || is_multiplied(param))
 }
 
 /// Fills the tensors of [`packed`]`(group)` with the values that `source` has for `group`.
@@ -147,35 +156,14 @@ pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weig
     Ok(())
 }
 
-/// Names of the two matrices that LoRAs of a weight have.
-fn lora_of(name: &str) -> [String; 2] {
-    FACTORS.map(|factor| format!("{name}{factor}"))
-}
-
-const FACTORS: [&str; 2] = ["_lora_up", "_lora_down"];
-
-/// The weight that the tensor of that name of a [packed](packed) group is added to by LoRAs, and which of their two matrices it is; nothing where it is another one.
-pub(super) fn factor_of(name: &str) -> Option<(&str, usize)> {
-    FACTORS.iter().enumerate().find_map(|(which, factor)| Some((name.strip_suffix(factor)?, which)))
-}
-
-fn scale_of(name: &str) -> String {
-    format!("{name}{SCALE}")
-}
-
-/// The weight that the tensor of that name of a [packed](packed) group has the scales of; nothing where it is another one.
-pub(super) fn scaled_by(name: &str) -> Option<&str> {
-    name.strip_suffix(SCALE)
-}
-
-const SCALE: &str = "_scale";
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine_protocol::LinearDtype;
+
     use crate::weights::{GroupLayout, GroupName};
 
-    const FP8: WeightTypes = WeightTypes { compute: Kind::BFloat16, waiting: WeightDtype::Fp8E4m3 };
+    const FP8: WeightTypes = WeightTypes { compute: Kind::BFloat16, waiting: WeightDtype::Fp8E4m3, linear: LinearDtype::Dtype };
 
     fn bound(group: &Group) -> Weights {
         let layout = GroupLayout::new(group, Kind::BFloat16);

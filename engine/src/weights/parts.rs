@@ -4,7 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use super::packing::{factor_of, factors, scaled_by};
+use super::beside::{factor_of, scaled_by};
+use super::packing::factors;
 use super::source::check_stored;
 use super::{Group, GroupLayout, Param, Precision, Source, WaitingGroup, WeightTypes};
 use crate::error::Result;

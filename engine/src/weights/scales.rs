@@ -15,7 +15,7 @@ use crate::error::Result;
 /// The scale of `LAYER.weight`: one for all of it, or one a row.
 const OF_WEIGHTS: [&str; 2] = [".scale_weight", ".weight_scale"];
 
-/// The scale of a layer's input. It is for products in 8 bits; ours are in the type of arithmetic, so no value depends on it.
+/// The scale of a layer's input, for products in 8 bits. Ours have one for each token instead, so no value depends on it.
 const OF_INPUTS: [&str; 2] = [".scale_input", ".input_scale"];
 
 /// Says that weights have scales.
@@ -27,7 +27,7 @@ const FORMAT: &str = ".comfy_quant";
 /// The longest text that says how a layer is stored: some 60 bytes.
 const FORMAT_BYTES: u64 = 4096;
 
-/// What a [`FORMAT`] says. That a product is to be exact makes no difference: it is.
+/// What a [`FORMAT`] says. That a product is to be exact makes no difference: it is, unless `linear_dtype` asks for another one by hand.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Format {

@@ -131,7 +131,7 @@ mod tests {
             for compute in [Kind::Float, Kind::BFloat16, Kind::Half] {
                 let shared = shared(folder.path(), component.key(), SEED, groups, compute).unwrap();
                 for waiting in [WeightDtype::AsStored, WeightDtype::Fp8E4m3] {
-                    let types = WeightTypes { compute, waiting };
+                    let types = WeightTypes { waiting, ..WeightTypes::plain(compute) };
                     for group in groups {
                         let drawn = bytes(group, types, &Source::Seeded(SEED));
                         assert!(drawn == bytes(group, types, &shared), "{} {} in {types:?}", component.key(), group.name);

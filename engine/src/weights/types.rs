@@ -1,6 +1,6 @@
 //! In which types weights compute and wait.
 
-use engine_protocol::{Config, Dtype, WeightDtype};
+use engine_protocol::{Config, Dtype, LinearDtype, WeightDtype};
 use tch::{Kind, Tensor};
 
 /// libtorch's name of a type.
@@ -67,16 +67,18 @@ pub struct WeightTypes {
     pub compute: Kind,
     /// How those wait that are [compressible](Precision::Compressible).
     pub waiting: WeightDtype,
+    /// In which type those multiply.
+    pub linear: LinearDtype,
 }
 
 impl WeightTypes {
     /// All weights wait in the type that they compute in.
     pub fn plain(compute: Kind) -> Self {
-        Self { compute, waiting: WeightDtype::AsStored }
+        Self { compute, waiting: WeightDtype::AsStored, linear: LinearDtype::Dtype }
     }
 
     /// What a configuration says.
     pub fn of(config: &Config) -> Self {
-        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype }
+        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype, linear: config.linear_dtype }
     }
 }

@@ -17,8 +17,8 @@ pub struct WaitingGroup {
 #[derive(Debug)]
 struct Packed {
     tensors: Group,
-    /// Of the group's own tensors, which these become.
-    unpacked: GroupLayout,
+    /// Of the group's own tensors, which these become, where they are not used as they wait.
+    unpacked: Option<GroupLayout>,
 }
 
 impl WaitingGroup {
@@ -28,7 +28,8 @@ impl WaitingGroup {
         match packing::packed(group, types.waiting) {
             Some(tensors) => {
                 let layout = GroupLayout::new(&tensors, types.compute);
-                Self { packed: Some(Packed { tensors, unpacked: own }), layout }
+                let unpacked = (!packing::is_used_as_it_waits(group, types)).then_some(own);
+                Self { packed: Some(Packed { tensors, unpacked }), layout }
             }
             None => Self { packed: None, layout: own },
         }
@@ -41,7 +42,7 @@ impl WaitingGroup {
 
     /// Bytes that it is unpacked into; none where it is used as it waits.
     pub fn unpacked_bytes(&self) -> i64 {
-        self.packed.as_ref().map_or(0, |packed| packed.unpacked.bytes)
+        self.unpacked().map_or(0, |unpacked| unpacked.bytes)
     }
 
     /// Its tensors in `slab`, each with the values that `source` has for `group`.
@@ -60,9 +61,18 @@ impl WaitingGroup {
         Ok(weights)
     }
 
-    /// Whether it is made anew before it is used.
+    /// Whether some of it waits packed.
     pub fn is_packed(&self) -> bool {
         self.packed.is_some()
+    }
+
+    /// Whether it is made anew before it is used.
+    pub fn is_unpacked(&self) -> bool {
+        self.unpacked().is_some()
+    }
+
+    fn unpacked(&self) -> Option<&GroupLayout> {
+        self.packed.as_ref()?.unpacked.as_ref()
     }
 
     /// The tensors of `group` in `slab`, which has room for [`WaitingGroup::unpacked_bytes`].
@@ -73,7 +83,6 @@ impl WaitingGroup {
     /// # Panics
     /// When it is used as it waits.
     pub fn bind_unpacked(&self, group: &Group, slab: &Tensor) -> Result<Weights> {
-        let packed = self.packed.as_ref().expect("asked for groups that are packed alone");
-        Weights::bind(group, &packed.unpacked, slab)
+        Weights::bind(group, self.unpacked().expect("asked for groups that are unpacked alone"), slab)
     }
 }

@@ -84,8 +84,11 @@ fn are_alike(one: &RunRecord, other: &RunRecord) -> bool {
 pub(crate) fn rule_in_words(by_speed: &str, rule: Rule, allow_lossy: bool) -> String {
     let deadline =
         rule.deadline_secs.map(|secs| format!(" Only what takes {} at most counts.", reports::rough_time(secs))).unwrap_or_default();
-    let lossy =
-        if allow_lossy { " Weights and attention in 8 bits and a cache of sampler steps may be used: they change the video." } else { "" };
+    let lossy = if allow_lossy {
+        " Weights, their products and attention in 8 bits and a cache of sampler steps may be used: they change the video."
+    } else {
+        ""
+    };
     format!(
         "{by_speed} Balanced: the least GPU memory of those at most {:.0}% slower. Smallest: the least GPU memory, heads taken 4 at a time or as the budget asks.{deadline}{lossy}",
         LOSS * 100.0

@@ -1,4 +1,4 @@
-//! What gives up quality for time and is tried upon the fastest case, where that is allowed: attention in 8 bits, a cache of sampler steps, and both. Weights in 8 bits are
+//! What gives up quality for time and is tried upon the fastest case, where that is allowed: attention in 8 bits, a cache of sampler steps, linear layers in 8 bits, and all of them. Weights in 8 bits are
 //! tried with each placement: they take less, so they decide what fits.
 
 use serde_json::{Value, json};
@@ -10,10 +10,11 @@ use crate::model::Models;
 use crate::sweep::{Case, Rules};
 use crate::testbed::Testbed;
 
-/// What is tried, each by itself and all together.
-const WAYS: [(&str, &str); 2] = [("attn_type", "sage"), ("flexcache", "magcache")];
+/// What is tried, each by itself and all together: a key, its value, and another key that follows it.
+const WAYS: [(&str, &str, Option<&str>); 3] =
+    [("attn_type", "sage", None), ("flexcache", "magcache", None), ("linear_dtype", "fp8", Some("weight_dtype"))];
 
-/// `fastest` with each of them that is not `fixed`, where that is legal for the model and the card, and may fit.
+/// `fastest` with each of them of which nothing is `fixed`, where that is legal for the model and the card, and may fit.
 pub(crate) fn faster_and_lossy(
     fastest: &Case,
     fixed: &[(String, Value)],
@@ -21,14 +22,14 @@ pub(crate) fn faster_and_lossy(
     models: &Models,
     rules: Rules,
 ) -> Result<Vec<Case>, Error> {
-    let is_open = |(key, _): &(&str, &str)| fixed.iter().all(|(fixed, _)| fixed != key);
-    let open: Vec<(&str, &str)> = WAYS.into_iter().filter(is_open).collect();
+    let is_open = |key: &str| fixed.iter().all(|(fixed, _)| fixed != key);
+    let open = WAYS.into_iter().filter(|&(key, _, follows)| is_open(key) && follows.is_none_or(is_open));
     let mut found = Vec::new();
     let mut legal = Vec::new();
-    for way in &open {
-        if let Some(case) = with(fastest, &[*way], testbed, models, rules)? {
+    for way in open.map(|(key, value, _)| (key, value)) {
+        if let Some(case) = with(fastest, &[way], testbed, models, rules)? {
             found.push(case);
-            legal.push(*way);
+            legal.push(way);
         }
     }
     if legal.len() > 1 {

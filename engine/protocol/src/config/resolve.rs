@@ -6,7 +6,8 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::SAGE_HEAD_SIZE;
-use crate::flag_values::{AttnType, Dtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
+use crate::flag_values::{AttnType, Dtype, LinearDtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
+use crate::linear::PRODUCT_SIDE;
 use crate::{ImageInput, ModelSpec};
 
 /// Parts in which a transformer block is streamed: self-attention, cross-attention, feed-forward.
@@ -40,6 +41,7 @@ impl Config {
         config.resolve_sampling(model)?;
         config.resolve_flexcache(device, model)?;
         config.resolve_arithmetic(device, model)?;
+        config.resolve_linear(device, model)?;
         config.resolve_streaming(model)?;
         config.check_weight_dtype(model)?;
         config.resolve_vae(settings, model)?;
@@ -144,6 +146,40 @@ impl Config {
         self.resolve_split(device, model)
     }
 
+    /// What is multiplied in 8 bits waits in the same 8 bits.
+    fn resolve_linear(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
+        let Some(multiplied) = self.linear_dtype.weight_dtype() else { return Ok(()) };
+        let name = self.linear_dtype.name();
+        let waiting =
+            model.packed_dtype().unwrap_or(if self.weight_dtype == WeightDtype::AsStored { multiplied } else { self.weight_dtype });
+        if waiting != multiplied {
+            return Err(ConfigError::new(
+                format!("linear_dtype={name} multiplies weights in {}, and these wait in {}", multiplied.name(), waiting.name()),
+                match (model.packed_dtype(), waiting) {
+                    (None, _) => "leave one of weight_dtype and linear_dtype out",
+                    (_, WeightDtype::Fp8E4m3) => "use linear_dtype=fp8, or leave it out",
+                    (_, WeightDtype::Int8) => "use linear_dtype=int8, or leave it out",
+                    _ => "leave linear_dtype out, or use a file with weights in bf16",
+                },
+            ));
+        }
+        self.weight_dtype = multiplied;
+        if self.linear_dtype == LinearDtype::Fp8 && device != Device::Cpu && self.dtype != Dtype::Bf16 {
+            let reason = format!("linear_dtype=fp8 gives its results in bf16, and dtype={}", self.dtype.name());
+            return Err(ConfigError::new(reason, "use dtype=bf16, or leave linear_dtype out"));
+        }
+        let spec = &model.transformer;
+        let heads = self.head_chunk.map_or(spec.num_attention_heads, i64::from);
+        let sides = [spec.num_attention_heads, heads, spec.num_attention_heads % heads].map(|heads| heads * spec.attention_head_dim);
+        match sides.into_iter().chain([spec.ffn_dim]).find(|side| side % PRODUCT_SIDE != 0) {
+            Some(side) => Err(ConfigError::new(
+                format!("linear_dtype={name} takes layers whose sides are a multiple of {PRODUCT_SIDE}, and one here has {side}"),
+                "leave linear_dtype out, or set head_chunk so that its heads have such a number of channels together",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn resolve_streaming(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
         let blocks = model.transformer.num_layers;
         if let Some(ResidentBlocks::Count(count)) = self.resident_blocks {
@@ -163,7 +199,8 @@ impl Config {
                 "stream_from=file brings weights as the files have them, and weight_dtype={} makes them anew",
                 self.weight_dtype.name()
             );
-            return Err(ConfigError::new(reason, "use stream_from=memory, or leave weight_dtype out"));
+            let key = if self.linear_dtype == LinearDtype::Dtype { "weight_dtype" } else { "linear_dtype" };
+            return Err(ConfigError::new(reason, format!("use stream_from=memory, or leave {key} out")));
         }
         Ok(())
     }

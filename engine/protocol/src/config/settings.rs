@@ -11,6 +11,18 @@ use crate::flag_values::{Kind, told};
 /// What stands before a key in the page's spelling: `infer.diffusion.low_mem_level` is `low_mem_level`.
 const LONG_SPELLINGS: [&str; 3] = ["infer.diffusion.", "infer.", "diffusion."];
 
+/// What stands under `flexcache` in the page's system, and which flag that is: facts from `chitu_diffusion/flexcache/params.py` of thu-pacman/ChituDiffusion@f836afa.
+const UNDER_FLEXCACHE: [(&str, &str); 8] = [
+    ("strategy", "flexcache"),
+    ("warmup", "flexcache_warmup"),
+    ("cooldown", "flexcache_cooldown"),
+    ("teacache_thresh", "flexcache_threshold"),
+    ("boundary_block", "flexcache_block"),
+    ("group_size", "flexcache_interval"),
+    ("fresh_threshold", "flexcache_interval"),
+    ("max_order", "flexcache_order"),
+];
+
 impl Settings {
     /// Settings from keys and values, keys in either spelling. Later ones win.
     ///
@@ -63,11 +75,16 @@ impl<'de> Deserialize<'de> for Settings {
 /// The keys under a key of the page's nested spelling, each with what stands before it. Any other key stays as it is.
 pub fn flattened(key: String, value: Value) -> Vec<(String, Value)> {
     match value {
-        Value::Object(under) if LONG_SPELLINGS.iter().any(|prefix| prefix.trim_end_matches('.') == key) => {
+        Value::Object(under) if short(&key) == "flexcache" || LONG_SPELLINGS.iter().any(|prefix| prefix.trim_end_matches('.') == key) => {
             under.into_iter().flat_map(|(name, value)| flattened(format!("{key}.{name}"), value)).collect()
         }
         value => vec![(key, value)],
     }
+}
+
+/// A key without what the page's spelling has before it.
+fn short(key: &str) -> &str {
+    LONG_SPELLINGS.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key)
 }
 
 /// The flag of a key, in either spelling.
@@ -75,7 +92,9 @@ pub fn flattened(key: String, value: Value) -> Vec<(String, Value)> {
 /// # Errors
 /// An unknown key, with the nearest known one.
 pub fn flag(key: &str) -> Result<&'static Flag, ConfigError> {
-    let short = LONG_SPELLINGS.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+    let short = short(key);
+    let nested = short.strip_prefix("flexcache.").and_then(|name| UNDER_FLEXCACHE.iter().find(|(under, _)| *under == name));
+    let short = nested.map_or(short, |(_, flag)| flag);
     if let Some(flag) = FLAGS.iter().find(|flag| flag.key == short) {
         return Ok(flag);
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
+    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
     ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
 };
 
@@ -174,8 +174,11 @@ flags! {
         /// Type of arithmetic and of the weights. A few weights are kept in fp32.
         always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);
 
-        /// How the linear layers of the transformer's blocks wait: as they are, in 8 bits, or in one of GGUF's types. They compute in `dtype` either way.
+        /// How the linear layers of the transformer's blocks wait: as they are, in 8 bits, or in one of GGUF's types. They compute in `dtype` either way, unless `linear_dtype` says otherwise.
         always weight_dtype: WeightDtype = Always(WeightDtype::AsStored), about(Group::Arithmetic, Results::Close);
+
+        /// In which type the linear layers of the transformer's blocks multiply. In 8 bits that is faster and changes the video; their weights wait in the same 8 bits and are used as they are.
+        always linear_dtype: LinearDtype = Always(LinearDtype::Dtype), about(Group::Arithmetic, Results::Lossy);
 
         /// Which attention kernel the transformer uses.
         always attn_type: AttnType = Always(AttnType::Sdpa), about(Group::Arithmetic, Results::Close);

@@ -103,6 +103,19 @@ words! { only
 }
 
 words! { only
+    /// In which type the linear layers of the transformer's blocks multiply.
+    LinearDtype {
+        /// The type of arithmetic.
+        Dtype = "dtype",
+        /// FP8 e4m3, with a scale for each token and for each output: GPUs of compute capability 8.9 and later.
+        Fp8 = "fp8",
+        /// Whole numbers of 8 bits, with such scales: GPUs of compute capability 8.0 and later.
+        Int8 = "int8",
+    }
+    nothing: Dtype
+}
+
+words! { only
     /// How libtorch gets the GPU's memory from the driver.
     Allocator {
         /// Its caching allocator, with segments of fixed size.
