@@ -6,7 +6,7 @@ use engine::pipeline::Pipeline;
 use engine::text_encoder::byte_tokens;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
-use engine_protocol::{Config, Settings, Stage, parse_setting};
+use engine_protocol::{Config, Device, Settings, Stage, parse_setting};
 use lowmem_tests::agreement::{AGREEING, Agreeing, Agreement};
 use rstest::rstest;
 use tch::Tensor;
@@ -31,7 +31,7 @@ fn load(settings: &[&str], change: impl FnOnce(Pipeline) -> Pipeline) -> (Pipeli
     let model = lowmem_tests::model("wan-tiny");
     let pairs = settings.iter().chain(&["dtype=fp32", "seed=7", "negative_prompt=rain"]);
     let settings = Settings::from_pairs(pairs.map(|text| parse_setting(text).expect("a setting"))).expect("settings");
-    let config = Config::resolve(&settings, &model).expect("a legal configuration");
+    let config = Config::resolve_on(Device::Cpu, &settings, &model).expect("a legal configuration");
     (change(Pipeline::load(&model, &config, ComputeDevice::cpu(), &sources()).expect("loads")), config)
 }
 
@@ -81,7 +81,7 @@ fn linear_layers_in_8_bits_are_near_and_the_same_at_every_level(#[values("fp8", 
     let linear = format!("linear_dtype={linear}");
     let (reference, _) = run(&[&linear]);
     let error = relative_error(&reference, &whole);
-    assert!((1e-4..0.1).contains(&error), "{linear} is {error:e} off");
+    assert!((1e-3..0.2).contains(&error), "{linear} is {error:e} off");
     let (streamed, _) = run(&[&linear, "offload_dit=true", "resident_blocks=1"]);
     assert_eq!(relative_error(&streamed, &reference), 0.0);
 }
