@@ -76,7 +76,7 @@ generated: build ## Writes anew what is made from tables: lists of flags and col
 ram-table: build ## Has autotune choose the rows of docs/ram.md anew.
 	LOWMEM_RENEW_RAM=1 cargo test --release --workspace --test memory -- --exact ram_table::each_row_runs_as_it_says
 
-low-memory-mode: build ## Fills the tables of docs/low-memory-mode.md anew, from sweeps/hardware.yaml, flexcache.yaml and sage.yaml on virtual GPUs.
+low-memory-mode: build ## Fills the tables of docs/low-memory-mode.md anew, from sweeps/hardware.yaml, flexcache.yaml, sage.yaml and several-gpus.yaml on virtual GPUs.
 	LOWMEM_RENEW_LOW_MEMORY_MODE=1 cargo test --release --workspace --test memory -- --exact low_memory_mode::the_page_is_what_the_runs_give
 
 program-peaks: build ## Measures the peaks of diffusers' and transformers' programs; writes tests/cli/program_peaks/peaks.csv and docs/virtual-gpu.md.
