@@ -112,7 +112,7 @@ impl Call {
     }
 
     /// A send or a receive, which goes at the same time as the others of its group.
-    fn to_or_from(self, is_received: bool) {
+    fn go_with_group(self, is_received: bool) {
         let Self { rank: Rank { device, size, .. }, bytes, stream } = self;
         if size == 1 || bytes == 0 {
             return;
@@ -130,7 +130,7 @@ impl Call {
         }
     }
 
-    /// As above, with a rank that the call names: a root or a partner.
+    /// As [`Call::new`], with a rank that the call names: a root or a partner.
     fn with(handle: u64, count: usize, data_type: i32, named: i32, stream: u64) -> Result<Self, Fault> {
         if !(0..usable(handle)?.size).contains(&named) {
             return Err(Fault::InvalidValue);
@@ -270,12 +270,12 @@ exports! { answer;
     }
 
     fn ncclSend(_from: Address, count: usize, data_type: i32, to: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, to, stream)?.to_or_from(false);
+        Call::with(handle, count, data_type, to, stream)?.go_with_group(false);
         Ok(())
     }
 
     fn ncclRecv(_to: Address, count: usize, data_type: i32, from: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, from, stream)?.to_or_from(true);
+        Call::with(handle, count, data_type, from, stream)?.go_with_group(true);
         Ok(())
     }
 }
