@@ -92,31 +92,31 @@ impl RankAttention {
 mod tests {
     use super::*;
 
-    /// Four heads of two channels of eight tokens, in 16 bits: 128 bytes a tensor.
+    /// Four heads of sixteen channels of eight tokens, in 16 bits: 1024 bytes a tensor.
     fn of(cp_ulysses: u32, cp_ring: u32) -> RankAttention {
-        RankAttention { split: Split { cp_ulysses, cp_ring, ..Split::ONE }, batch: 1, heads: 4, width: 2, tokens: 8, slice: 8, bytes: 2 }
+        RankAttention { split: Split { cp_ulysses, cp_ring, ..Split::ONE }, batch: 1, heads: 4, width: 16, tokens: 8, slice: 8, bytes: 2 }
     }
 
     #[test]
     fn heads_of_all_others_and_keys_on_every_turn_but_the_last_are_sent() {
         assert_eq!(of(1, 1).sent_bytes(), 0);
-        assert_eq!(of(2, 1).sent_bytes(), 4 * 64);
-        assert_eq!(of(4, 1).sent_bytes(), 4 * 96);
-        assert_eq!(of(1, 3).sent_bytes(), 2 * 2 * 128);
-        assert_eq!(of(2, 3).sent_bytes(), 4 * 64 + 2 * 2 * 128);
+        assert_eq!(of(2, 1).sent_bytes(), 4 * 512);
+        assert_eq!(of(4, 1).sent_bytes(), 4 * 768);
+        assert_eq!(of(1, 3).sent_bytes(), 2 * 2 * 1024);
+        assert_eq!(of(2, 3).sent_bytes(), 4 * 512 + 2 * 2 * 1024);
     }
 
     #[test]
     fn an_exchange_and_a_ring_hold_more_than_keys_and_values() {
         let held = |ranks: RankAttention| ranks.held_bytes(AttentionHolds::Rows, [0, 0]);
         // Keys, values, queries, result, and a number a row.
-        assert_eq!(held(of(1, 1)), 4 * 128 + 4 * 8 * 4);
+        assert_eq!(held(of(1, 1)), 4 * 1024 + 4 * 8 * 4);
         // Keys and values, and of the result what is given, what is got from the other rank, and both put together.
-        assert_eq!(held(of(2, 1)), 2 * 128 + 128 + 64 + 128);
+        assert_eq!(held(of(2, 1)), 2 * 1024 + 1024 + 512 + 1024);
         // Queries, what they attended to in fp32 with its sums, keys and values, and what comes of those: with its sums, and in fp32.
-        assert_eq!(held(of(1, 2)), 128 + (256 + 128) + 2 * 128 + (128 + 128 + 256));
+        assert_eq!(held(of(1, 2)), 1024 + (2048 + 128) + 2 * 1024 + (1024 + 128 + 2048));
         // In short slices that is less than the keys and values of the next rank, which come while those that are here go.
         let short = RankAttention { slice: 1, ..of(1, 2) };
-        assert_eq!(held(short), 128 + (256 + 128) + 4 * 128);
+        assert_eq!(held(short), 1024 + (2048 + 128) + 4 * 1024);
     }
 }
