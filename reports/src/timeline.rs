@@ -19,18 +19,19 @@ pub(crate) fn timeline(run: &Run) -> Result<Vec<u8>, Error> {
     for record in &run.records {
         let courses = record.stages.iter().flat_map(|stage| stage.courses.iter().map(move |course| (stage.stage, course)));
         for (stage, course) in courses {
+            let peak = course.peak_allocated_bytes();
             for moment in 0..course.at.len() {
-                writer.write_record(row(record, stage, course, moment))?;
+                writer.write_record(row(record, stage, course, (moment, peak)))?;
             }
         }
     }
     Ok(writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?)
 }
 
-fn row(record: &RunRecord, stage: Stage, course: &MemoryCourse, moment: usize) -> Vec<String> {
+/// A moment of a course whose peak is so high.
+fn row(record: &RunRecord, stage: Stage, course: &MemoryCourse, (moment, peak): (usize, u64)) -> Vec<String> {
     let figure = |figures: &[u64]| figures.get(moment).map_or_else(String::new, u64::to_string);
     let allocated = course.allocated_at(moment);
-    let is_peak = allocated == course.peak_allocated_bytes();
     // Counted from 1, as people do.
     let steps = course.steps.iter().map(|step| (step + 1).to_string()).collect::<Vec<_>>().join(" ");
     let largest = course.largest.iter().map(|block| format!("{} bytes of {}", block.bytes, said(block)));
@@ -39,7 +40,7 @@ fn row(record: &RunRecord, stage: Stage, course: &MemoryCourse, moment: usize) -
         .into_iter()
         .chain([figure(&course.reserved_bytes), allocated.to_string()])
         .chain(Purpose::ALL.map(of_purpose))
-        .chain([if is_peak { inert(largest.collect::<Vec<_>>().join("; ")) } else { String::new() }])
+        .chain([if allocated == peak { inert(largest.collect::<Vec<_>>().join("; ")) } else { String::new() }])
         .collect()
 }
 

@@ -80,3 +80,9 @@ pub fn summed<const N: usize>(group: &dyn Collectives, values: [f64; N]) -> Resu
 pub fn agreed(group: &dyn Collectives, values: &[f64]) -> Result<Vec<f64>> {
     Ok(Vec::try_from(&group.broadcast(&Tensor::f_from_slice(values)?)?)?)
 }
+
+/// All ranks of a group but this one.
+fn others(group: &dyn Collectives) -> impl Iterator<Item = usize> + use<> {
+    let own = group.rank();
+    (0..group.size()).filter(move |&rank| rank != own)
+}

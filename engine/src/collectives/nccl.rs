@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use engine_protocol::RankRequest;
 use tch::{Device, Tensor};
 
-use super::{Collectives, Group};
+use super::{Collectives, Group, others};
 use crate::cuda::DEVICE;
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
@@ -44,11 +44,6 @@ impl Nccl {
         let (rank, size) = (request.rank as usize, request.count as usize);
         let id = if rank == 0 { leave(&request.meeting)? } else { find(&request.meeting)? };
         Ok(Self { communicator: Arc::new(Communicator::join(id, rank, size)?), members: (0..size).collect(), rank })
-    }
-
-    fn others(&self) -> impl Iterator<Item = usize> + use<> {
-        let own = self.rank;
-        (0..self.members.len()).filter(move |&rank| rank != own)
     }
 
     /// Sends to ranks of this group and receives from them.
@@ -110,8 +105,8 @@ impl Collectives for Nccl {
         }
         // Views of one tensor mostly, which is gone after this, before there is room for what comes.
         let mut parts = parts.into_iter().map(|part| part.f_contiguous()).collect::<std::result::Result<Vec<_>, _>>()?;
-        let received = self.others().map(|from| Ok((from, parts[from].f_empty_like()?))).collect::<Result<Vec<_>>>()?;
-        self.exchange(self.others().map(|to| (to, &parts[to])), received.iter().map(|(from, part)| (*from, part)))?;
+        let received = others(self).map(|from| Ok((from, parts[from].f_empty_like()?))).collect::<Result<Vec<_>>>()?;
+        self.exchange(others(self).map(|to| (to, &parts[to])), received.iter().map(|(from, part)| (*from, part)))?;
         for (from, part) in received {
             parts[from] = part;
         }
@@ -131,7 +126,7 @@ impl Collectives for Nccl {
         let own = on_gpu(part)?;
         let all = (0..self.size()).map(|_| place_for(&own, part)).collect::<Result<Vec<_>>>()?;
         all[self.rank].shallow_clone().f_copy_(&own)?;
-        self.exchange(self.others().map(|to| (to, &own)), self.others().map(|from| (from, &all[from])))?;
+        self.exchange(others(self).map(|to| (to, &own)), others(self).map(|from| (from, &all[from])))?;
         all.into_iter().map(|one| Ok(one.f_to_device(part.device())?)).collect()
     }
 
@@ -140,7 +135,7 @@ impl Collectives for Nccl {
         let said = place_for(&own, tensor)?;
         if self.rank == 0 {
             said.shallow_clone().f_copy_(&own)?;
-            self.exchange(self.others().map(|to| (to, &own)), std::iter::empty())?;
+            self.exchange(others(self).map(|to| (to, &own)), std::iter::empty())?;
         } else {
             self.exchange(std::iter::empty(), std::iter::once((0, &said)))?;
         }

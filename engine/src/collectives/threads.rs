@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::Tensor;
 
-use super::{Collectives, Group};
+use super::{Collectives, Group, others};
 use crate::error::{Error, Result};
 
 /// A group of threads, as one of them sees it.
@@ -99,11 +99,6 @@ impl Threads {
     fn gone(&self, step: &Step, rank: usize) -> Error {
         Error::Ranks(format!("rank {} is gone, and rank {} waits for it in {step}", self.members[rank], self.members[self.rank]))
     }
-
-    fn others(&self) -> impl Iterator<Item = usize> + use<> {
-        let own = self.rank;
-        (0..self.members.len()).filter(move |&rank| rank != own)
-    }
 }
 
 fn copy(tensor: &Tensor) -> Result<Tensor> {
@@ -126,8 +121,8 @@ impl Collectives for Threads {
         if parts.len() != self.size() {
             return Err(Error::Ranks(format!("{} parts for {} ranks in {step}", parts.len(), self.size())));
         }
-        self.others().try_for_each(|to| self.send(&step, to, &[&parts[to]]))?;
-        for from in self.others() {
+        others(self).try_for_each(|to| self.send(&step, to, &[&parts[to]]))?;
+        for from in others(self) {
             parts[from] = self.receive_one(&step, from)?;
         }
         Ok(parts)
@@ -143,7 +138,7 @@ impl Collectives for Threads {
 
     fn all_gather(&self, part: &Tensor) -> Result<Vec<Tensor>> {
         let step = self.next("all_gather");
-        self.others().try_for_each(|to| self.send(&step, to, &[part]))?;
+        others(self).try_for_each(|to| self.send(&step, to, &[part]))?;
         (0..self.size()).map(|from| if from == self.rank { copy(part) } else { self.receive_one(&step, from) }).collect()
     }
 
@@ -152,7 +147,7 @@ impl Collectives for Threads {
         if self.rank > 0 {
             return self.receive_one(&step, 0);
         }
-        self.others().try_for_each(|to| self.send(&step, to, &[tensor]))?;
+        others(self).try_for_each(|to| self.send(&step, to, &[tensor]))?;
         copy(tensor)
     }
 

@@ -126,9 +126,8 @@ fn open_one(path: &Path, folder: &Folder) -> Result<(BTreeMap<String, StoredTens
     let damaged = |what: &str| damaged(path, what);
 
     // 1. What stands before the tensors.
-    let within = file.bytes().len().min(limits::GGUF_HEADER);
-    let mut reader = Reader { bytes: &file.bytes()[..within], at: MAGIC.len() };
-    let header = Header::read(&mut reader).map_err(|fault| fault.error(path, within))?;
+    let mut reader = Reader::of(&file);
+    let header = Header::read(&mut reader).map_err(|fault| fault.error(path, &reader))?;
     let data = (reader.at as u64).next_multiple_of(header.alignment);
 
     // 2. The tensors.
@@ -183,13 +182,12 @@ pub(crate) fn tokenizer(path: &Path, folder: &Folder) -> Result<Option<GgufToken
         return Err(not_one(path, folder));
     }
     let file = MappedFile::open(path, folder)?;
-    let within = file.bytes().len().min(limits::GGUF_HEADER);
-    let mut reader = Reader { bytes: &file.bytes()[..within], at: MAGIC.len() };
+    let mut reader = Reader::of(&file);
     let mut found = GgufTokenizer::default();
     let read = begin(&mut reader).and_then(|(_, keys)| (0..keys).try_for_each(|_| found.read_key(&mut reader)));
     match read {
         Ok(()) => Ok(Some(found).filter(|found| !found.tokens.is_empty())),
-        Err(fault) => Err(fault.error(path, within)),
+        Err(fault) => Err(fault.error(path, &reader)),
     }
 }
 
@@ -219,10 +217,10 @@ enum Fault {
 }
 
 impl Fault {
-    /// As an error of the file at `path`, of which so many bytes were looked at.
-    fn error(self, path: &Path, within: usize) -> Error {
+    /// As an error of the file at `path`, of which `reader` was to read.
+    fn error(self, path: &Path, reader: &Reader<'_>) -> Error {
         match self {
-            Self::Ends if within == limits::GGUF_HEADER => {
+            Self::Ends if reader.bytes.len() == limits::GGUF_HEADER => {
                 damaged(path, &format!("what stands before its tensors has more than {} bytes, which no model has", limits::GGUF_HEADER))
             }
             Self::Ends => damaged(path, "it ends before its tensors begin"),
@@ -362,6 +360,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// What stands before the tensors of `file`, behind its first letters.
+    fn of(file: &'a MappedFile) -> Self {
+        let within = file.bytes().len().min(limits::GGUF_HEADER);
+        Self { bytes: &file.bytes()[..within], at: MAGIC.len() }
+    }
+
     fn take(&mut self, count: usize) -> Found<&'a [u8]> {
         let end = self.at.checked_add(count).ok_or(Fault::Ends)?;
         let taken = self.bytes.get(self.at..end).ok_or(Fault::Ends)?;
