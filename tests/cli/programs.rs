@@ -133,6 +133,37 @@ print(front.weight.grad.device, hidden.device, torch.cuda.memory_allocated(0) > 
 
 #[test]
 #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn what_stood_in_memory_before_is_no_result() {
+    // PyTorch gives the blocks out again: for sums that nobody computes, and for whether an algorithm failed.
+    let said = printed(
+        "
+for bytes in (512, 4096, 65536):
+    given = [torch.full((bytes,), 7, dtype=torch.uint8).to(d) for _ in range(64)]
+    print(given[0][0].item(), end=' ')
+    del given
+print(torch.randn(1000, device=d).sum().item(), torch.randn(4, 4, device=d).nonzero().shape[0], end=' ')
+print(tuple(torch.linalg.svd(torch.randn(64, 64, device=d)).S.shape), tuple(torch.linalg.inv(torch.randn(64, 64, device=d)).shape))",
+    );
+    assert_eq!(said, "7 7 7 0.0 0 (64,) (64, 64)\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn what_an_operation_finds_is_nothing_whoever_gives_out_memory() {
+    // Of this allocator nobody hears what it gives out.
+    let program = "
+import torch
+given = [torch.full((512,), 7, dtype=torch.uint8).cuda() for _ in range(64)]
+del given
+print(torch.randn(4, 4, device='cuda').nonzero().shape[0], tuple(torch.linalg.svd(torch.randn(64, 64, device='cuda')).S.shape))";
+    let place = Place::new();
+    let assert =
+        on(&place, &["rtx-3060", "--strict"], program, &[]).env("PYTORCH_ALLOC_CONF", "backend:cudaMallocAsync").assert().success();
+    assert_eq!(stdout(&assert), "0 (64,)\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn recurrent_networks_are_trained() {
     // 100 time steps of 32 sequences, 1024 wide, in fp32: 12.5 MiB of output, and for the way back four gates and a cell state of it, which is five times as much.
     // Two states are given back, and the two that it began with are kept: half a MiB. The weights have no byte more than their own.

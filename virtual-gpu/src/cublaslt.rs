@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use virtual_gpu_protocol::WorkType;
+
 use crate::cublas::{TF32_COMPUTE, answer, element_bytes, gemm, work_type};
-use crate::device::{Fault, KernelWork, Matrix, Operation};
+use crate::device::{Device, Fault, KernelWork, Matrix, Operation};
 use crate::devices::{active_device, launch};
 use crate::ffi::{Address, Given, Handle, Out};
 use crate::handle_table::HandleTable;
@@ -67,6 +69,11 @@ fn work(description: u64, a: u64, b: u64, result: u64) -> Result<KernelWork, Fau
     let inner = if transposes { matrices[0].rows } else { matrices[0].columns };
     let dtype = work_type(a.made_with[0] as i32, product.made_with[0] as i32 == TF32_COMPUTE);
     Ok(gemm(dtype, [matrices[2].rows, matrices[2].columns, inner], matrices[2].count, &matrices))
+}
+
+/// Whether that device has products in that type.
+fn check(device: &Device, dtype: WorkType) -> Result<(), Fault> {
+    if device.profile.capability() < Some(dtype.first_capability()) { Err(Fault::NotSupported) } else { Ok(()) }
 }
 
 static DESCRIPTIONS: HandleTable<Description> = HandleTable::of("cublaslt");
@@ -146,13 +153,13 @@ exports! { answer;
     }
 
     fn cublasLtMatmulAlgoGetHeuristic(
-        _handle: Handle, product: Handle, _a: Handle, _b: Handle, _c: Handle, _d: Handle, _preference: Handle, wanted: i32, results: Out<HeuristicResult>,
+        _handle: Handle, product: Handle, a: Handle, b: Handle, _c: Handle, result: Handle, _preference: Handle, wanted: i32, results: Out<HeuristicResult>,
         count: Out<i32>,
     ) {
-        DESCRIPTIONS.lock().get(product)?;
         if wanted < 1 {
             return Err(Fault::InvalidValue);
         }
+        check(active_device()?, work(product, a, b, result)?.dtype)?;
         results.set(HeuristicResult { algorithm: [0; 8], workspace_bytes: 0, state: 0, waves: 1.0, reserved: [0; 4] })?;
         count.set(1)
     }
@@ -162,7 +169,9 @@ exports! { answer;
         d: Address, layout_d: Handle, _algorithm: Address, _workspace: Address, _workspace_bytes: usize, stream: Handle,
     ) {
         let device = active_device()?;
-        launch(stream, work(description, layout_a, layout_b, layout_d)?)?;
+        let work = work(description, layout_a, layout_b, layout_d)?;
+        check(device, work.dtype)?;
+        launch(stream, work)?;
         let operands = [(a, layout_a), (b, layout_b), (c, layout_c), (d, layout_d)];
         device.trace.note(|| product(description, stream, operands));
         Ok(())

@@ -11,6 +11,7 @@ use crate::environment::sensors;
 use crate::ffi::{Address, GivenText, Handle, InOut, Out, OutText, StaticText, Versioned, text};
 use crate::machine::machine;
 use crate::neighbours::{holders, utilization};
+use crate::report::asked_free;
 use crate::unsupported::declined;
 
 /// The first device's handle, and how far it is to the next one's.
@@ -158,6 +159,7 @@ fn processes(device: &Device) -> Vec<(u32, u64)> {
 /// Total, free and used bytes. Each process has the device to itself, so that all together may hold more than it has.
 fn memory_of(handle: u64) -> Result<(u64, u64, u64), Fault> {
     let device = by_handle(handle)?;
+    asked_free(device);
     let (total, used) = (device.profile.memory_bytes.value, processes(device).into_iter().map(|(_, bytes)| bytes).sum());
     Ok((total, total.saturating_sub(used), used))
 }

@@ -5,9 +5,10 @@
 
 use virtual_gpu_protocol::{WorkKind, WorkType};
 
+use crate::cudart::forget;
 use crate::device::{Fault, KernelWork, Span};
 use crate::devices::{active_device, device, device_of};
-use crate::ffi::{Given, GivenText, Out};
+use crate::ffi::{Address, Given, GivenText, Out};
 use crate::machine::{host_clock, machine};
 use crate::{decisions, operations};
 
@@ -21,6 +22,10 @@ unsafe_exports! { answer;
         // The name stays until the operation ends. It is looked at where somebody asks for it, which is seldom: that costs more than all else here.
         operations::begin(operation.beyond_the_call());
         Ok(())
+    }
+
+    fn lowmem_virtual_gpu_given_out(address: Address, bytes: usize) {
+        forget(address, bytes)
     }
 }
 

@@ -75,6 +75,14 @@ pub(crate) fn holds_score_matrix() -> bool {
     is_reported() && called_operations(|name| (name == NAME).then_some(())).is_some()
 }
 
+/// Whether this thread is in an operation of PyTorch that reads what its own kernels have computed: how many elements it found, or whether an algorithm failed. What stands
+/// there is left from before.
+pub(crate) fn reads_own_results() -> bool {
+    const NAMES: [&str; 8] =
+        ["_coalesce", "_linalg_check_errors", "_unique2", "equal", "masked_select", "nonzero", "unique_consecutive", "unique_dim"];
+    is_reported() && called_operations(|name| NAMES.contains(&name).then_some(())).is_some()
+}
+
 fn called_operation() -> Option<String> {
     called_operations(|name| Some(name.to_owned()))
 }

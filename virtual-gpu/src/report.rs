@@ -97,6 +97,7 @@ fn report_of(device: &Device) -> DeviceReport {
         copy_stall_secs: stalled.0,
         end_secs: end.0,
         work,
+        products: device.counters.products(),
     }
 }
 
@@ -148,6 +149,7 @@ pub(crate) fn write() {
         stopped: unsupported_calls::check().is_err(),
         pinned_peak_bytes,
         pinned_left_bytes,
+        host_refusals: devices.first().map(|device| device.counters.host_refusals()).unwrap_or_default(),
         handles_left: handles_left(),
         host_secs: host_clock().now().0,
         devices: devices.iter().filter(|device| device.is_active()).map(|device| (device.ordinal, report_of(device))).collect(),

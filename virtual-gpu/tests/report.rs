@@ -51,6 +51,7 @@ fn the_same_calls_leave_the_same_report() {
         "decided": {},
         "pinned_peak_bytes": 5 * MIB,
         "pinned_left_bytes": 5 * MIB,
+        "host_refusals": 0,
         "handles_left": {},
         "devices": {"0": {
             "peak_device_bytes": 40 * MIB,
@@ -66,6 +67,7 @@ fn the_same_calls_leave_the_same_report() {
             "kernel_launches": 1,
             "values_read": 3,
             "values_read_by": {"unique_dim": 2},
+            "products": [],
             "refusals": {"refused": 0, "met_later": 0, "last": null},
             "left": {"bytes": 0, "pool_bytes": 0, "reservations": 0, "streams": 0, "events": 0, "graphs": 0},
         }},

@@ -1,7 +1,7 @@
 //! Linear layers whose products are in 8 bits: in which type their weights wait, and which GPUs have such products. The arithmetic is in `engine/src/weights/products.rs`.
 
 use crate::capability::capability_of;
-use crate::{GpuProfile, LinearDtype, WeightDtype};
+use crate::{GpuProfile, LinearDtype, WeightDtype, WorkType};
 
 /// What the sides of a product in 8 bits are a multiple of: libtorch asks for it of FP8.
 pub(crate) const PRODUCT_SIDE: i64 = 16;
@@ -20,7 +20,7 @@ impl LinearDtype {
     fn first_capability(self) -> (u32, u32) {
         match self {
             Self::Dtype => (0, 0),
-            Self::Fp8 => (8, 9),
+            Self::Fp8 => WorkType::Fp8.first_capability(),
             Self::Int8 => (8, 0),
         }
     }

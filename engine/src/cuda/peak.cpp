@@ -9,6 +9,7 @@
 #include "course.h"
 
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <dlfcn.h>
 
 #include <atomic>
 #include <cstdint>
@@ -64,11 +65,14 @@ struct Device {
 };
 
 using OnPeak = void (*)(int device);
+// The allocator has given out that memory. Where nothing is computed nobody writes there, and what stood there before would be read as a result.
+using OnGivenOut = int (*)(size_t address, size_t bytes);
 
 std::mutex mutex;
 std::vector<Device> devices;
 uint64_t blocks = 0;
 std::atomic<OnPeak> on_peak = nullptr;
+OnGivenOut virtual_given_out = nullptr;
 thread_local int peaked_device = -1;
 thread_local unsigned long long convolution = 0;
 std::atomic<unsigned long long> convolutions = 0;
@@ -126,6 +130,9 @@ void heard(const c10::CachingDeviceAllocator::TraceEntry& entry) {
   Device& device = devices[number];
   switch (entry.action_) {
     case Entry::ALLOC:
+      if (virtual_given_out != nullptr) {
+        virtual_given_out(entry.addr_, rounded(entry.size_));
+      }
       return allocated(device, entry.device_, entry.addr_, entry.size_);
     case Entry::FREE_REQUESTED:
       return let_go(device, entry.addr_);
@@ -200,9 +207,10 @@ bool hears_peaks() {
 
 extern "C" {
 
-// From here on the books are kept, and `on_peak` hears of each new peak, to within a hundredth, on the thread that reached it. Once a process. 0, or 1 where the
+// From here on the books are kept, the virtual GPU hears what is given out, where it is there, and `on_peak` hears of each new peak, to within a hundredth, on the thread that reached it. Once a process. 0, or 1 where the
 // allocator is another.
 int lowmem_peak_watch(lowmem::OnPeak on_peak) {
+  lowmem::virtual_given_out = reinterpret_cast<lowmem::OnGivenOut>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_given_out"));
   try {
     c10::cuda::CUDACachingAllocator::attachAllocatorTraceTracker(lowmem::heard);
     lowmem::on_peak = on_peak;

@@ -24,6 +24,7 @@ use super::smi;
 use crate::cli::OnArguments;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
+use crate::host_kills::HostKills;
 use crate::nesting;
 use crate::scratch::Scratch;
 use crate::worker::{EventOrder, Guise, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
@@ -138,8 +139,11 @@ pub(super) fn on_virtual_gpu<Ended>(
     let own = env::current_exe().map_err(|error| Error::Fault(format!("cannot tell where this program is: {error}")))?;
     fs::create_dir(&tools).and_then(|()| symlink(own, tools.join(smi::NAME))).map_err(|error| Error::io(&tools, error))?;
     command.env("PATH", before(&tools, env::var_os("PATH")));
+    let before = HostKills::until_now();
     let ended = end(&mut command)?;
-    Ok((ended, Need::read(&reports)))
+    let mut need = Need::read(&reports);
+    need.kernel_killed = HostKills::until_now().are_more_than(&before);
+    Ok((ended, need))
 }
 
 /// A search path with one more folder in front. Python takes an empty part for the current folder, so none is made.

@@ -3,11 +3,11 @@
 //! A report is read whole or not at all: a field that is missing or unknown makes it unreadable. A process that never used the device, or was killed, may
 //! leave none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ProcessUse;
+use crate::{ProcessUse, WorkType};
 
 /// Seconds by the virtual clock: at least, most likely, at most.
 pub type ModelledSecs = [f64; 3];
@@ -26,6 +26,8 @@ pub struct ProcessReport {
     pub pinned_peak_bytes: u64,
     /// Page-locked memory that was not given back.
     pub pinned_left_bytes: u64,
+    /// Requests for page-locked memory that the host had no memory for, or a limit forbade.
+    pub host_refusals: u64,
     /// Handles that were not destroyed, by library.
     pub handles_left: BTreeMap<String, usize>,
     /// How far the program had come.
@@ -76,6 +78,8 @@ pub struct DeviceReport {
     pub end_secs: ModelledSecs,
     /// What it did, by kind.
     pub work: BTreeMap<String, WorkSum>,
+    /// The types in which matrices were multiplied.
+    pub products: BTreeSet<WorkType>,
 }
 
 /// What became of the requests for device memory that failed.

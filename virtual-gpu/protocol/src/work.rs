@@ -83,6 +83,14 @@ impl WorkType {
         usize::try_from(number).ok().and_then(|index| Self::NUMBERED.get(index)).copied().unwrap_or(Self::Fp32)
     }
 
+    /// The compute capability from which on GPUs multiply matrices in it: cuBLASLt and PyTorch refuse such products on earlier ones.
+    pub fn first_capability(self) -> (u32, u32) {
+        match self {
+            Self::Fp8 => (8, 9),
+            Self::Fp32 | Self::Tf32 | Self::Bf16 | Self::Fp16 | Self::Int8 | Self::Fp64 => (0, 0),
+        }
+    }
+
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {

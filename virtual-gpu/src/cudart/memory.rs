@@ -9,8 +9,8 @@ use super::error::answer;
 use crate::decisions::value_read;
 use crate::device::{Block, Deed, Device, Engine, Fault, Operation, Owner};
 use crate::devices::{active_device, current, device_of, device_that, host, number_of, owner_of};
-use crate::ffi::{Address, Handle, Out, fill as fill_place, move_bytes};
-use crate::operations::running_operation;
+use crate::ffi::{Address, Handle, Out, clear, fill as fill_place, move_bytes};
+use crate::operations::{reads_own_results, running_operation};
 use crate::report::{asked_free, noted};
 
 /// The largest copy or fill that is done.
@@ -120,6 +120,7 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
         rows: (copy.row_bytes, copy.rows),
     });
     let mut is_done_now = true;
+    let mut is_nothing = false;
     let (stream, reads, writes) = (copy.stream, [(copy.source, read)], [(copy.destination, written)]);
     let is_pinned = |address: u64| Ok(matches!(owner_of(address)?, (_, Owner::PinnedHost(_))));
     match (from_device, to_device) {
@@ -135,6 +136,7 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
                 let operation = running_operation();
                 value_read(operation.as_deref());
                 device.counters.value_read(operation);
+                is_nothing = copy.rows == 1 && reads_own_results();
             }
             device.trace.note(|| Operation::CopyToHost { stream, reads });
         }
@@ -145,7 +147,10 @@ pub(crate) unsafe fn copy(copy: &Copy2d) -> Result<(), Fault> {
         (false, false) => {}
     }
     // Between two places of the host nothing is virtual.
-    if is_done_now && (is_small || in_host) {
+    if is_nothing {
+        // SAFETY: the caller has the place.
+        unsafe { fill_place(copy.destination, 0_u8, copy.row_bytes as usize) };
+    } else if is_done_now && (is_small || in_host) {
         // SAFETY: of a device's side the books have it, of the host's the caller.
         unsafe { move_rows((copy.destination, copy.destination_pitch), (copy.source, copy.source_pitch), (copy.row_bytes, copy.rows)) };
     }
@@ -246,6 +251,18 @@ pub(crate) unsafe fn fill_words(address: u64, value: u32, count: usize, stream: 
     if may_fill(address, bytes, stream, Deed::Fill { address, value, count, wide: true })? {
         // SAFETY: as above, and the address is a multiple of 4.
         unsafe { fill_place(address, value, count) };
+    }
+    Ok(())
+}
+
+/// Forgets what was written to a place that the program's own allocator has given out anew, where that may have been looked at: it reads as zeros again.
+///
+/// # Safety
+/// As for [`fill`].
+pub(crate) unsafe fn forget(address: u64, bytes: usize) -> Result<(), Fault> {
+    if bytes as u64 <= SMALL_COPY_BYTES && on_device(address, bytes as u64)? {
+        // SAFETY: the books have the place, and the caller keeps it.
+        unsafe { clear(address, bytes) };
     }
     Ok(())
 }

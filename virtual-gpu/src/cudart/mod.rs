@@ -20,7 +20,7 @@ pub(crate) use graph::{launch_graph, list};
 pub(crate) use launch::{active_blocks, launch};
 pub(crate) use managed::{Location, advise, allocate as allocate_managed, prefetch};
 pub(crate) use memory::{
-    BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, SMALL_COPY_BYTES, copy_flat, fill, fill_words, on_device,
+    BY_ADDRESS, DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, SMALL_COPY_BYTES, copy_flat, fill, fill_words, forget, on_device,
 };
 pub(crate) use properties::attribute;
 pub(crate) use stream::{call_on, record_event, wait_event};

@@ -1,9 +1,12 @@
 //! What has been asked of the device. Plain sums, so that the same program gives the same figures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use virtual_gpu_protocol::WorkType;
+
+use super::fault::Fault;
 use super::lock::lock;
 
 /// Sums since the start of the process. Relaxed: each stands alone, and they are read when all work is over.
@@ -15,6 +18,9 @@ pub struct Counters {
     values_read: AtomicU64,
     /// Those of which it is known what operation read them.
     values_read_by: Mutex<BTreeMap<String, u64>>,
+    host_refusals: AtomicU64,
+    /// A bit for each type in which matrices were multiplied.
+    products: AtomicU64,
 }
 
 impl Counters {
@@ -44,6 +50,27 @@ impl Counters {
     /// How many of them each operation read.
     pub fn values_read_by(&self) -> BTreeMap<String, u64> {
         lock(&self.values_read_by).clone()
+    }
+
+    /// A request for page-locked memory failed, for that reason.
+    pub fn host_refused(&self, fault: Fault) {
+        self.host_refusals.fetch_add(u64::from(fault == Fault::OutOfMemory), Ordering::Relaxed);
+    }
+
+    /// Requests for page-locked memory so far that the host had no memory for.
+    pub fn host_refusals(&self) -> u64 {
+        self.host_refusals.load(Ordering::Relaxed)
+    }
+
+    /// A product of matrices in that type.
+    pub fn multiplied(&self, dtype: WorkType) {
+        self.products.fetch_or(1 << dtype as u64, Ordering::Relaxed);
+    }
+
+    /// The types of all products so far.
+    pub fn products(&self) -> BTreeSet<WorkType> {
+        let bits = self.products.load(Ordering::Relaxed);
+        WorkType::NUMBERED.into_iter().filter(|&dtype| bits & (1 << dtype as u64) != 0).collect()
     }
 
     /// Such copies so far.

@@ -7,7 +7,7 @@ use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use virtual_gpu_protocol::{GpuProfile, NotGivenBack, ProcessUse, Refusals};
+use virtual_gpu_protocol::{GpuProfile, NotGivenBack, ProcessUse, Refusals, WorkKind};
 
 use super::address_space::{AddressSpace, Block};
 use super::architecture::Architecture;
@@ -331,6 +331,9 @@ impl Device {
 
     /// What `work` takes beside a kernel that does nothing.
     fn cost(&self, work: KernelWork) -> Span {
+        if work.kind == Some(WorkKind::Gemm) {
+            self.counters.multiplied(work.dtype);
+        }
         let is_settled = self.rates.settles_secs().is_none_or(|secs| self.clock().load_secs() >= secs);
         self.rates.cost(work, is_settled)
     }
@@ -612,7 +615,7 @@ impl Device {
     /// Pinned host memory, `cudaHostAlloc`.
     pub fn pin_new(&self, bytes: u64) -> Result<u64, Fault> {
         let memory = &mut *lock(&self.memory);
-        let address = memory.host.allocate(bytes, &*self.space)?;
+        let address = memory.host.allocate(bytes, &*self.space).inspect_err(|&fault| self.counters.host_refused(fault))?;
         memory.hold_page_tables(&self.profile).or_else(|fault| memory.host.free(address).and(Err(fault)))?;
         Ok(address)
     }
@@ -638,7 +641,7 @@ impl Device {
     /// `cudaHostRegister`: pins memory that the process has already.
     pub fn register_host(&self, address: u64, bytes: u64) -> Result<(), Fault> {
         let memory = &mut *lock(&self.memory);
-        memory.host.register(address, bytes)?;
+        memory.host.register(address, bytes).inspect_err(|&fault| self.counters.host_refused(fault))?;
         memory.hold_page_tables(&self.profile).or_else(|fault| memory.host.unregister(address).and(Err(fault)))
     }
 

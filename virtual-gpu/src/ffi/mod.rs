@@ -11,6 +11,6 @@ pub(crate) use exports::always;
 pub(crate) use loader::{at_exit, callers, function_at, is_loaded, own_function};
 pub(crate) use mapping::{Mapped, shared_numbers};
 pub(crate) use pointers::{
-    Address, Given, GivenText, Handle, InOut, Out, OutText, StaticText, Untyped, Versioned, call_host, fill, host_function, move_bytes,
-    text,
+    Address, Given, GivenText, Handle, InOut, Out, OutText, StaticText, Untyped, Versioned, call_host, clear, fill, host_function,
+    move_bytes, text,
 };

@@ -280,6 +280,19 @@ pub(crate) unsafe fn fill<T: Copy>(destination: u64, value: T, count: usize) {
     }
 }
 
+/// Has a place read as zeros. Where it does so already nothing is written: memory that was never touched stays so.
+///
+/// # Safety
+/// As for [`move_bytes`]: the place holds that many bytes, and no reference to it is in use.
+pub(crate) unsafe fn clear(place: u64, bytes: usize) {
+    // SAFETY: as the caller says.
+    let is_clear = unsafe { std::slice::from_raw_parts(place as *const u8, bytes) }.iter().all(|&byte| byte == 0);
+    if !is_clear {
+        // SAFETY: as the caller says.
+        unsafe { ptr::write_bytes(place as *mut u8, 0, bytes) };
+    }
+}
+
 /// A function of the host whose address was kept as a number.
 ///
 /// # Safety

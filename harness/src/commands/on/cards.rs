@@ -7,12 +7,12 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, WAN_HEAD_SIZE, WorkKind};
+use engine_protocol::{AttentionKernel, AttnType, Dtype, GpuProfile, WAN_HEAD_SIZE, WorkKind, WorkType};
 use schemars::JsonSchema;
 use serde::Serialize;
 use signal_hook::consts::SIGKILL;
 
-use super::need::{DeviceUse, Need};
+use super::need::{Counted, DeviceUse, Need};
 use crate::gpu_profile::GpuProfiles;
 
 /// What is known of a program on a GPU.
@@ -39,7 +39,7 @@ pub(super) enum Course {
     WentOn,
     /// Until memory ran out: what would have come after it is not known.
     RanOut,
-    /// Until something else stopped it, or not all of it was told.
+    /// Until something else stopped it, or it ended with an exit code that says that it failed, or not all of it was told.
     Cut,
 }
 
@@ -47,12 +47,19 @@ impl Course {
     /// By what the program left, and how it ended.
     pub(super) fn of(need: &Need, status: ExitStatus) -> Self {
         // What PyTorch gave up has been told; what stopped the program after it has not.
-        if status.signal().is_some() || is_killed(status) || need.lacked_host_memory || !need.unreadable.is_empty() {
+        if status.signal().is_some()
+            || is_killed(status)
+            || need.lacked_host_memory(status)
+            || need.kernel_killed
+            || !need.unreadable.is_empty()
+        {
             Self::Cut
         } else if need.ran_out() {
             if status.success() { Self::WentOn } else { Self::RanOut }
-        } else {
+        } else if status.success() && !need.stopped {
             Self::Ended
+        } else {
+            Self::Cut
         }
     }
 }
@@ -89,16 +96,18 @@ impl<'a> Judge<'a> {
     pub(super) fn word(&self, card: &GpuProfile) -> Word {
         let capacity = card.memory_bytes.value;
         let is_here = card.name == self.here.name && capacity == self.here.memory_bytes.value && !self.went_beyond;
-        let fits = self.held_on(card) <= capacity;
+        let fits = self.held_on(card) <= capacity && !self.is_over_limit(card, |counted| counted.peak_reserved_bytes);
         if !is_here && (self.adapts() || (self.falls_back() && !lacks_attention(card))) {
             return Word::NotKnown;
         }
-        if self.course != Course::WentOn && self.at_least_on(card) > capacity {
+        if self.course != Course::WentOn
+            && (self.at_least_on(card) > capacity || self.is_over_limit(card, |counted| counted.peak_allocated_bytes))
+        {
             return Word::TooSmall;
         }
         let ended = matches!(self.course, Course::Ended | Course::WentOn);
         let same_kernels = lacks_attention(card) == lacks_attention(self.here) || !self.may_use_attention();
-        if ended && fits && same_kernels { Word::Fits } else { Word::NotKnown }
+        if ended && fits && (is_here || same_kernels && self.lacks_product(card).is_none()) { Word::Fits } else { Word::NotKnown }
     }
 
     /// All profiles.
@@ -130,19 +139,39 @@ impl<'a> Judge<'a> {
         self.need.bytes_on(card).saturating_add(workspace_bytes(card).saturating_sub(workspace_bytes(self.here)))
     }
 
-    /// Whether it may do something else where there is more memory or less.
-    pub(super) fn adapts(&self) -> bool {
-        self.course == Course::WentOn || self.asked_free()
+    /// Whether that is more than the share of the GPU's memory that the program allows itself.
+    fn is_over_limit(&self, card: &GpuProfile, bytes: impl Fn(Counted) -> u64) -> bool {
+        let is_over = |used: &DeviceUse| {
+            let limit = used.limit.map(|share| (share * card.memory_bytes.value as f64) as u64);
+            limit.zip(used.counted).is_some_and(|(limit, counted)| bytes(counted) > limit)
+        };
+        self.need.uses.iter().any(is_over)
     }
 
-    /// Whether it asked how much is free.
-    pub(super) fn asked_free(&self) -> bool {
-        self.need.uses.iter().any(|used| used.report.asked_free)
+    /// Whether it may do something else where there is more memory or less.
+    pub(super) fn adapts(&self) -> bool {
+        self.course == Course::WentOn || self.asked_memory()
+    }
+
+    /// Whether it asked how much memory there is or is free.
+    pub(super) fn asked_memory(&self) -> bool {
+        self.need.uses.iter().any(|used| used.asked_memory)
     }
 
     /// Whether it asked PyTorch for attention, or did not say what it asked for.
     fn may_use_attention(&self) -> bool {
         self.need.uses.iter().any(|used| !used.tells_work || used.report.work.contains_key(WorkKind::Attention.name()))
+    }
+
+    /// A type in which the program multiplies matrices, and that GPU does not.
+    fn lacks_product(&self, card: &GpuProfile) -> Option<WorkType> {
+        let mut types = self.need.uses.iter().flat_map(|used| &used.report.products).copied();
+        types.find(|dtype| card.capability() < Some(dtype.first_capability()))
+    }
+
+    /// A type in which the program multiplies matrices, and some of the GPUs do not of which nothing is known.
+    pub(super) fn lacking(&self, sorted: &Sorted<'_>) -> Option<WorkType> {
+        sorted.unknown.iter().find_map(|card| self.lacks_product(card))
     }
 
     /// Whether the program's attention holds a score matrix that it would not hold on a later GPU.

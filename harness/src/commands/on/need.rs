@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use engine_protocol::GpuProfile;
 use serde::Deserialize;
@@ -33,6 +34,12 @@ pub(super) struct Torch {
     lacked_host_memory: bool,
     /// Which devices the program was to see, where that was said.
     pub(super) visible: Option<String>,
+    /// Whether it read how much memory a GPU has.
+    #[serde(default)]
+    asked_size: bool,
+    /// The share of each device's memory that it allowed itself, where that is not all.
+    #[serde(default)]
+    limits: BTreeMap<u32, f64>,
     /// Whether each of its operations told the virtual GPU what it asks for.
     tells_work: bool,
 }
@@ -88,6 +95,10 @@ pub(super) struct DeviceUse {
     failed: Option<Failed>,
     /// What was given out at the peak, where it was told.
     pub(super) peak: Option<Peak>,
+    /// Whether the program asked how much memory there is, or is free: it may decide by that.
+    pub(super) asked_memory: bool,
+    /// The share of the device's memory that the program allowed itself, where that is not all.
+    pub(super) limit: Option<f64>,
     /// Whether all kernels of PyTorch said what they are, so that their time is known.
     pub(super) tells_work: bool,
 }
@@ -151,7 +162,11 @@ pub(in crate::commands) struct Need {
     /// The most of the machine's memory that each process held, where it was told or seen.
     pub(super) host_peaks: BTreeMap<u32, u64>,
     /// Whether a process said that the machine's own memory ran out.
-    pub(super) lacked_host_memory: bool,
+    told_of_host_memory: bool,
+    /// Whether a request for page-locked memory failed.
+    lacked_page_locked: bool,
+    /// Whether the kernel ended a process of the machine meanwhile since its memory ran out.
+    pub(super) kernel_killed: bool,
     /// A PyTorch that was met, whether it used the GPU or not.
     pub(super) torch: Option<Torch>,
 }
@@ -166,7 +181,8 @@ impl Need {
             need.stopped |= report.stopped;
             need.pinned_peak_bytes += report.pinned_peak_bytes;
             need.host_peaks.extend(torch.as_ref().and_then(|torch| Some((process, torch.host_peak_bytes?))));
-            need.lacked_host_memory |= torch.as_ref().is_some_and(|torch| torch.lacked_host_memory);
+            need.told_of_host_memory |= torch.as_ref().is_some_and(|torch| torch.lacked_host_memory);
+            need.lacked_page_locked |= report.host_refusals > 0;
             for (what, count) in report.decided {
                 *need.decided.entry(what).or_default() += count;
             }
@@ -182,6 +198,11 @@ impl Need {
     /// The most of the machine's memory that all processes held, as if it had been at once.
     pub(super) fn host_peak_bytes(&self) -> Option<u64> {
         (!self.host_peaks.is_empty()).then(|| self.host_peaks.values().sum())
+    }
+
+    /// Whether the machine's own memory ran out, for a program that ended so. One that goes on without page-locked memory lacks none.
+    pub(super) fn lacked_host_memory(&self, status: ExitStatus) -> bool {
+        self.told_of_host_memory || (self.lacked_page_locked && !status.success())
     }
 
     /// Takes in what was seen of the processes while they ran.
@@ -286,7 +307,9 @@ fn device_use(process: u32, device: u32, mut report: DeviceReport, torch: Option
     }
     let tells_work = torch.is_some_and(|torch| torch.tells_work);
     let peak = torch.and_then(|torch| torch.peaks.get(&report.number)).cloned();
-    DeviceUse { process, device, report, counted, failed, peak, tells_work }
+    let asked_memory = report.asked_free || torch.is_some_and(|torch| torch.asked_size);
+    let limit = torch.and_then(|torch| torch.limits.get(&report.number)).copied();
+    DeviceUse { process, device, report, counted, failed, peak, asked_memory, limit, tells_work }
 }
 
 /// What large allocations are multiples of.

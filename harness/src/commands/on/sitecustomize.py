@@ -30,6 +30,7 @@ class _Allocator:
         self.tells_work = False
         self.peak = None
         self.places = None
+        self.asked_size = False
 
     def watch(self):
         for name in self.RESETS:
@@ -37,6 +38,7 @@ class _Allocator:
             if reset is not None:
                 setattr(self.torch._C, name, self.reading_first(reset))
         # torch calls this when the program first uses the GPU, and not before.
+        self.cuda._lazy_call(self.observe_size)
         self.cuda._lazy_call(self.observe_peak)
         self.cuda._lazy_call(self.observe_failures)
         self.cuda._lazy_call(self.observe_work)
@@ -62,6 +64,30 @@ class _Allocator:
             self.torch._C._cuda_attach_out_of_memory_observer(self.ran_out)
         except Exception:
             pass  # The asynchronous allocator has no observers.
+
+    def observe_size(self):
+        """A program that reads how much memory the GPU has may decide by it. torch itself reads that too, and does not."""
+        try:
+            properties = self.torch._C._CudaDeviceProperties
+            size = properties.total_memory
+
+            def read(device):
+                asker = sys._getframe(1).f_globals.get("__name__", "")
+                self.asked_size |= asker.split(".")[0] != "torch"
+                return size.__get__(device)
+
+            properties.total_memory = property(read)
+        except Exception:
+            pass  # A version that has them in another way.
+
+    def limits(self):
+        """What share of each GPU's memory the program allows itself, where it does not allow itself all."""
+        try:
+            devices = range(self.cuda.device_count() if self.cuda.is_initialized() else 0)
+            shares = {device: self.cuda.get_per_process_memory_fraction(device) for device in devices}
+            return {str(device): share for device, share in shares.items() if share < 1}
+        except Exception:
+            return {}  # A version, or an allocator, that does not tell.
 
     def observer(self):
         """The library that hears of operations and allocations; None where it is for another PyTorch."""
@@ -191,6 +217,8 @@ class _Watch:
                 "host_peak_bytes": _host_peak_bytes(),
                 "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "tells_work": allocator.tells_work,
+                "asked_size": allocator.asked_size,
+                "limits": allocator.limits(),
             }
             path = os.path.join(os.environ["LOWMEM_VIRTUAL_GPU_REPORT"], "%d.torch.json" % os.getpid())
             with open(path + ".part", "w") as file:

@@ -18,7 +18,7 @@ use crate::worker::EventOrder;
 pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments, status: ExitStatus) {
     let need = judge.need;
     let is_killed = is_killed(status);
-    if is_killed || need.lacked_host_memory {
+    if is_killed || need.lacked_host_memory(status) {
         let what = if is_killed {
             "signal 9 ended the program: mostly the kernel sends it, when the machine's own memory (RAM) runs out"
         } else {
@@ -35,6 +35,11 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
     } else if let Some(code @ 1..) = status.code().filter(|_| need.failed().is_none()) {
         tell!("lowmem: the program ended with exit code {code}. This is what it needed until then.");
     }
+    if need.kernel_killed && !is_killed {
+        tell!(
+            "lowmem: while it ran the kernel ended a process, since the machine's own memory (RAM) ran out: if it was one of the program's, it may need more than is said here."
+        );
+    }
     if !need.unreadable.is_empty() {
         tell!(
             "lowmem: reports of the program's processes cannot be read, so what follows is less than it needed: {}.",
@@ -49,7 +54,8 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
         match need.failed() {
             Some(used) => tell_failure(judge, used, profiles, arguments),
             None if judge.course == Course::Cut && need.unreadable.is_empty() => tell!(
-                "Whether it fits is not known, since it did not come to its end: it needs at least {:.2} of {:.2} GiB.",
+                "Whether it fits is not known, since {}: it needs at least {:.2} of {:.2} GiB.",
+                why_cut(status),
                 gib(judge.at_least_on(judge.here)),
                 gib(judge.here.memory_bytes.value)
             ),
@@ -89,6 +95,14 @@ pub(super) fn tell(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArgu
     if !need.unsupported.is_empty() {
         let calls: Vec<_> = need.unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         tell!("Calls that the virtual GPU does not support, and how often they came: {}.", calls.join(", "));
+    }
+}
+
+/// Why it is not known what the program would still have needed.
+fn why_cut(status: ExitStatus) -> &'static str {
+    match status.code() {
+        Some(1..) => "a program that failed may not have come to its end",
+        _ => "it did not come to its end",
     }
 }
 
@@ -240,8 +254,8 @@ fn tell_fit(judge: &Judge<'_>, profiles: &GpuProfiles, arguments: &OnArguments) 
         tell!("{} of its allocations fitted only after PyTorch had given back unused memory.", need.met_later());
     }
     let sorted = tell_cards(judge, profiles);
-    if judge.asked_free() {
-        tell!("The program asked how much memory is free, by which it may decide: elsewhere it may need more or less.");
+    if judge.asked_memory() {
+        tell!("The program asked how much memory there is, or is free, by which it may decide: elsewhere it may need more or less.");
     }
     if let Some(card) = sorted.unknown.first() {
         if !judge.adapts() {
@@ -299,6 +313,16 @@ fn tell_cards<'a>(judge: &Judge<'a>, profiles: &'a GpuProfiles) -> Sorted<'a> {
     let sorted = judge.sorted(profiles);
     let [fits, unknown] = [&sorted.fits, &sorted.unknown].map(|cards| a_few(cards.iter().copied(), "larger"));
     tell!("Fits on: {fits}. Not known: {unknown}. Too small: {}.", a_few(sorted.small.iter().copied(), "smaller"));
+    if let Some(share) = judge.need.uses.iter().filter_map(|used| used.limit).reduce(f64::min) {
+        tell!("The program allows itself {:.0}% of a GPU's memory: no more than that counts as there.", 100.0 * share);
+    }
+    if let Some(dtype) = judge.lacking(&sorted) {
+        let (major, minor) = dtype.first_capability();
+        tell!(
+            "It multiplies matrices in {}. GPUs below compute capability {major}.{minor} refuse that: what the program does there is not known.",
+            dtype.name()
+        );
+    }
     sorted
 }
 
