@@ -15,7 +15,7 @@ use crate::flexcache::{self, StepCache, Turn};
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::transformer::{Context, Timestep, Transformer};
-use crate::weights::kind_of;
+use crate::weights::{LeftOut, kind_of};
 
 /// Passes of guidance, by their place in a cache.
 const COND: usize = 0;
@@ -161,7 +161,7 @@ impl Pass<'_> {
             let mut pass = cache.pass(branch, self.place, self.turn);
             self.weights.leave_out(pass.left_out());
             let prediction = self.transformer.forward_cached(self.weights, &input, self.timestep, context, &mut pass);
-            self.weights.leave_out(0..0);
+            self.weights.leave_out(LeftOut::default());
             self.reused &= pass.has_reused();
             self.link.passed(cache.take_transfers());
             prediction?

@@ -21,6 +21,11 @@ impl Flexcache {
         matches!(self, Self::Teacache | Self::Magcache | Self::Firstblock)
     }
 
+    /// Whether it extrapolates, and so has an order.
+    pub fn has_order(self) -> bool {
+        matches!(self, Self::Taylorseer | Self::TaylorseerModules)
+    }
+
     /// Whether which steps reuse is known before the first one, and can be set by how many there are to be.
     pub fn is_known_before(self) -> bool {
         matches!(self, Self::Teacache | Self::Magcache)
@@ -64,6 +69,7 @@ impl Config {
             flexcache_warmup: None,
             flexcache_cooldown: None,
             flexcache_interval: None,
+            flexcache_cross_interval: None,
             flexcache_order: None,
             flexcache_block: None,
             flexcache_offload: None,
@@ -79,7 +85,8 @@ impl Config {
         }
         self.flexcache_speedup = self.flexcache_speedup.filter(|_| cache.is_known_before());
         self.flexcache_threshold = self.flexcache_threshold.filter(|_| cache.has_threshold() && self.flexcache_speedup.is_none());
-        self.flexcache_order = self.flexcache_order.filter(|_| cache == Flexcache::Taylorseer);
+        self.flexcache_order = self.flexcache_order.filter(|_| cache.has_order());
+        self.flexcache_cross_interval = self.flexcache_cross_interval.filter(|_| cache == Flexcache::Pab);
         self.flexcache_block = self.flexcache_block.filter(|_| cache == Flexcache::Blockdance);
         if cache.is_known_before() && Published::of(model).is_none() {
             return Err(ConfigError::new(
@@ -103,9 +110,14 @@ impl Config {
             }
             self.flexcache_block = Some(block);
         }
-        // What a step of some adds to is not what one of all would: such a cache is measured whole.
         let measured = self.steps_measured.and_then(StepsMeasured::count);
-        let least = if cache == Flexcache::Firstblock && device != Device::Virtual { self.steps } else { LEAST_STEPS };
+        let least = match cache {
+            // What a step of some adds to is not what one of all would: such a cache is measured whole.
+            Flexcache::Firstblock if device != Device::Virtual => self.steps,
+            // Its steps that reuse are of three kinds.
+            Flexcache::Pab => self.steps,
+            _ => LEAST_STEPS,
+        };
         self.steps_measured = measured.map(|steps| steps.max(least)).filter(|&steps| steps < self.steps).map(StepsMeasured::Count);
         Ok(())
     }

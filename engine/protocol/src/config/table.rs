@@ -116,13 +116,18 @@ flags! {
             about(Group::Sampling, Results::Lossy).unit("steps").range(0, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
 
         /// At most so many steps from one that is computed to the next.
-        sometimes flexcache_interval: u32 = Derived("5 for taylorseer, 3 for magcache, 2 for blockdance; no limit for the others"),
+        sometimes flexcache_interval: u32 = Derived("5 for taylorseer and taylorseer_modules, 3 for magcache, 2 for blockdance and for the self-attention of pab; no limit for the others"),
             about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+
+        /// The same for the cross-attention of `pab`, which changes less than self-attention.
+        sometimes flexcache_cross_interval: u32 = Derived("3"),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion()
+                .idle(|config| config.flexcache != Flexcache::Pab, "only flexcache=pab has one for cross-attention");
 
         /// Order of TaylorSeer's extrapolation: 0 repeats, 1 goes on in a line. It keeps one tensor more than this number.
         sometimes flexcache_order: u32 = Always(1),
             about(Group::Sampling, Results::Lossy).range(0, 3).of_diffusion()
-                .idle(|config| config.flexcache != Flexcache::Taylorseer, "only flexcache=taylorseer extrapolates");
+                .idle(|config| !config.flexcache.has_order(), "only flexcache=taylorseer and taylorseer_modules extrapolate");
 
         /// BlockDance's block: those up to it are left out.
         sometimes flexcache_block: u32 = Derived("20, or the middle one of fewer"),
