@@ -285,7 +285,7 @@ impl PassCache for Pass<'_> {
         self.reused |= matches!(self.turn, Turn::ReuseParts(_));
         if self.turn == Turn::Reuse {
             match method {
-                Flexcache::None | Flexcache::Firstblock | Flexcache::Pab | Flexcache::TaylorseerModules => {}
+                Flexcache::None | Flexcache::Freecache | Flexcache::Firstblock | Flexcache::Pab | Flexcache::TaylorseerModules => {}
                 Flexcache::Teacache | Flexcache::Magcache => {
                     self.add(0, hidden)?;
                     return Ok(layers);
@@ -312,7 +312,7 @@ impl PassCache for Pass<'_> {
             }
         }
         match method {
-            Flexcache::None | Flexcache::Blockdance | Flexcache::Pab | Flexcache::TaylorseerModules => {}
+            Flexcache::None | Flexcache::Freecache | Flexcache::Blockdance | Flexcache::Pab | Flexcache::TaylorseerModules => {}
             Flexcache::Teacache | Flexcache::Magcache | Flexcache::Taylorseer | Flexcache::Firstblock => self.keep_input(last, hidden)?,
         }
         Ok(0)
@@ -380,7 +380,7 @@ impl PassCache for Pass<'_> {
             return Ok(());
         }
         match self.cache.method {
-            Flexcache::None | Flexcache::Blockdance | Flexcache::Pab => {}
+            Flexcache::None | Flexcache::Freecache | Flexcache::Blockdance | Flexcache::Pab => {}
             Flexcache::TaylorseerModules => self.knows_one_more(),
             Flexcache::Teacache | Flexcache::Magcache => self.keep_output(0, hidden)?,
             Flexcache::Taylorseer => self.keep_differences(hidden)?,

@@ -26,7 +26,7 @@ pub enum Turn {
     Reuse,
     /// It leaves these parts of every block out, where there is something to reuse: by their places in [`Part::ALL`].
     ReuseParts([bool; Part::ALL.len()]),
-    /// Its first block says.
+    /// What comes of its first block says, or of the steps before it.
     Ask,
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn asks_for_modulations(config: &Config, model: &ModelSpec) -> Option
 pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], changes: Option<&[f64]>, computes: bool) -> Result<Turns> {
     let steps = Steps { config, model, ranges: ranges(model, timesteps), all: timesteps.len() };
     let decided = match (config.flexcache, computes) {
-        (Flexcache::Teacache | Flexcache::Firstblock, true) => CacheDecision::Values,
-        (Flexcache::Teacache | Flexcache::Firstblock, false) => CacheDecision::Published,
+        (Flexcache::Teacache | Flexcache::Firstblock | Flexcache::Freecache, true) => CacheDecision::Values,
+        (Flexcache::Teacache | Flexcache::Firstblock | Flexcache::Freecache, false) => CacheDecision::Published,
         _ => CacheDecision::Steps,
     };
     let others = match config.flexcache {
@@ -84,10 +84,13 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
             let share = |share: f64| (steps.all as f64 * share) as usize;
             steps.every(steps.interval_or(2), [share(0.4).max(5), (steps.all - share(0.95)).max(5)])
         }
+        // Chitu: five steps at either end computed in any case. How many it leaves out was not published.
+        Flexcache::Freecache if computes => steps.open([5, 5]).collect(),
+        Flexcache::Freecache => Vec::new(),
         Flexcache::Pab => steps.of_attention().concat(),
     };
     let turn = |step: usize| match config.flexcache {
-        Flexcache::Firstblock if computes => Turn::Ask,
+        Flexcache::Firstblock | Flexcache::Freecache if computes => Turn::Ask,
         Flexcache::TaylorseerModules => Turn::ReuseParts([true; Part::ALL.len()]),
         Flexcache::Pab => {
             let [self_attention, cross_attention] = steps.of_attention().map(|steps| steps.contains(&step));

@@ -78,6 +78,12 @@ impl Denoising {
         self.steps.get(self.done).map(|&step| Timestep { value: self.scheduler.timesteps()[step], given_frames })
     }
 
+    /// The noise level before the next step and after it, as the sampler has them; of the last one where all are done.
+    pub(super) fn sigmas(&self) -> [f64; 2] {
+        let step = self.done.min(self.steps.len() - 1);
+        [step, step + 1].map(|step| self.scheduler.sigmas()[step])
+    }
+
     /// What an image encoder says of the picture, on the CPU; nothing where none does.
     pub(super) fn seen(&self) -> Option<&Tensor> {
         self.image.as_ref().and_then(ImageCondition::seen)

@@ -182,6 +182,8 @@ words! { only
         Pab = "pab",
         /// TaylorSeer on what each part of each block gives: self-attention, cross-attention, feed-forward.
         TaylorseerModules = "taylorseer_modules",
+        /// FreeCache: a step whose prediction the ones before it foretell, nearly, does without the transformer.
+        Freecache = "freecache",
     }
     nothing: None
 }
