@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Split, Stage};
 
-use crate::attention;
 use crate::checkpoint::Checkpoint;
 use crate::collectives::Nccl;
 use crate::components::{self, Sources};
@@ -27,7 +26,7 @@ use crate::weights::kind_of;
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
-    attention::check(&request.config, request.gpu.as_ref()).map_err(outside_stages)?;
+    request.config.check_kernels_on(request.gpu.as_ref()).map_err(|refusal| outside_stages(Error::Input(refusal)))?;
     let device = start(request, say).map_err(outside_stages)?;
     let room = room(request, device).map_err(outside_stages)?;
     let config = settle(&request.config, &components::of(&request.model), room);

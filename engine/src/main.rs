@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use engine::memory::{Room, predict, predict_host, predict_ranks, settle};
-use engine::{Checkpoint, attention, calibration, case, components, disk_rate, flexcache, host_rates, kernels};
+use engine::{Checkpoint, calibration, case, components, disk_rate, flexcache, host_rates, kernels};
 use engine_protocol::{Event, PlanReport, Request, Stage};
 use rayon::prelude::*;
 
@@ -68,7 +68,7 @@ fn plan() -> ExitCode {
     let planned = |line| {
         let request = request(line)?;
         flexcache::check(&request.config, &request.model).map_err(|error| error.to_string())?;
-        attention::check(&request.config, request.gpu.as_ref()).map_err(|error| error.to_string())?;
+        request.config.check_kernels_on(request.gpu.as_ref())?;
         Ok(plan_of(&request))
     };
     let plans: Result<Vec<_>, _> = lines.into_par_iter().map(planned).collect();

@@ -136,7 +136,8 @@ pub fn steps_that_ran(record: &RunRecord) -> Option<String> {
 pub fn steps_reused(record: &RunRecord) -> Option<String> {
     let CacheUse { decided, reused_steps } = record.cache?;
     let config = &record.config;
-    Some(format!("flexcache={}: {reused_steps} of {} steps leave blocks out ({}).", config.flexcache.name(), config.steps, decided.words()))
+    let (name, left_out) = (config.flexcache.name(), config.flexcache.left_out());
+    Some(format!("flexcache={name}: {reused_steps} of {} steps leave {left_out} out ({}).", config.steps, decided.words()))
 }
 
 /// Where a record's memory figures come from, in a word.

@@ -6,13 +6,12 @@ use engine::weights::TensorStore;
 use engine::{Checkpoint, components};
 use engine_protocol::{CheckpointFiles, LoraFile, Noise, WeightDtype};
 use lowmem_tests::root;
-use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
 
 use crate::folder::fixture;
 use crate::in_blocks::{fp32, transformer};
 use crate::repackaged::{self, E4M3, Repackaged};
-use crate::single_files::video;
+use crate::single_files::{latents, video};
 
 fn file(name: &str) -> PathBuf {
     root().join("tests/fixtures/lora").join(name)
@@ -73,12 +72,7 @@ fn packed_weights_have_it_added_as_they_are_used() {
     let opened = |transformer: &Path, loras: Vec<LoraFile>| {
         Checkpoint::open_files(&CheckpointFiles { transformer: Some(transformer.to_owned()), loras, ..repackaged.files() }).unwrap()
     };
-    let latents = |bytes: Vec<u8>| {
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let view = file.tensor("latents").unwrap();
-        Tensor::from_data_size(view.data(), &[view.data().len() as i64 / 4], Kind::Float)
-    };
-    let run = |checkpoint: &Checkpoint, settings: &[(&str, &str)]| latents(video(checkpoint, &[&[("dtype", "fp32")], settings].concat()));
+    let run = |checkpoint: &Checkpoint, settings: &[(&str, &str)]| latents(&video(checkpoint, &[&[("dtype", "fp32")], settings].concat()));
     let twice = || vec![lora(&added, 0.7), lora(&added, 0.3)];
     let reference = run(&opened(&unpacked, twice()), &[]);
     let error = |ours: Tensor| (ours - &reference).abs().max().double_value(&[]) / reference.abs().max().double_value(&[]);

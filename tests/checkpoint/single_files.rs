@@ -4,23 +4,39 @@ use std::fs;
 use std::path::Path;
 
 use engine::{Checkpoint, ComputeDevice, Pipeline};
-use engine_protocol::{CheckpointFiles, Config, Settings, WeightDtype};
+use engine_protocol::{CheckpointFiles, Config, LinearDtype, Settings, WeightDtype};
 use rstest::rstest;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
+use tch::{Kind, Tensor};
 
 use crate::folder::{Folder, fixture};
 use crate::repackaged::{E4M3, E5M2, INT8, Repackaged};
 
+/// The numbers of the latents.
+pub(crate) fn latents(video: &[u8]) -> Tensor {
+    let file = SafeTensors::deserialize(video).unwrap();
+    let view = file.tensor("latents").unwrap();
+    Tensor::from_data_size(view.data(), &[view.data().len() as i64 / 4], Kind::Float)
+}
+
 /// The bytes of latents and video.
 pub(crate) fn video(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Vec<u8> {
+    video_of(checkpoint, &config(checkpoint, more))
+}
+
+fn config(checkpoint: &Checkpoint, more: &[(&str, &str)]) -> Config {
     let settings =
         [("prompt", json!("a cat")), ("seed", json!(7)), ("steps", json!(2)), ("frames", json!(5)), ("resolution", json!("32x32"))];
     let more = more.iter().map(|&(key, value)| (key.to_owned(), json!(value)));
     let all = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(more);
-    let config = Config::resolve(&Settings::from_pairs(all).unwrap(), checkpoint.model()).unwrap();
+    Config::resolve(&Settings::from_pairs(all).unwrap(), checkpoint.model()).unwrap()
+}
+
+fn video_of(checkpoint: &Checkpoint, config: &Config) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("cat.safetensors");
-    Pipeline::from_checkpoint(checkpoint, &config, ComputeDevice::cpu()).unwrap().generate(&output).unwrap();
+    Pipeline::from_checkpoint(checkpoint, config, ComputeDevice::cpu()).unwrap().generate(&output).unwrap();
     fs::read(output).unwrap()
 }
 
@@ -45,6 +61,30 @@ fn scaled_weights_are_those_unpacked_first(#[values("fp32", "bf16")] dtype: &str
                 }
             }
         }
+    }
+}
+
+/// Products in 8 bits take the numbers and scales of a file in 8 bits as they are. The fixture's layers are
+/// 24 wide, which a GPU's products do not take, so that no configuration asks for it; the CPU's do.
+#[rstest]
+#[case::fp8_scaled(E4M3, LinearDtype::Fp8)]
+#[case::int8(INT8, LinearDtype::Int8)]
+fn products_in_8_bits_take_the_weights_of_a_file_as_they_are(#[case] kind: (Kind, Dtype, f64), #[case] linear: LinearDtype) {
+    let repackaged = Repackaged::new(kind);
+    let files = Checkpoint::open_files(&repackaged.files()).unwrap();
+    let unpacked = Checkpoint::open(&repackaged.reference()).unwrap();
+    let in_8_bits = |checkpoint: &Checkpoint, more: &[(&str, &str)]| {
+        let config = config(checkpoint, &[&[("dtype", "fp32")], more].concat());
+        video_of(checkpoint, &Config { linear_dtype: linear, weight_dtype: linear.weight_dtype().unwrap(), ..config })
+    };
+    let exact = latents(&video(&unpacked, &[("dtype", "fp32")]));
+    let off = |video: &[u8]| ((latents(video) - &exact).norm() / exact.norm()).double_value(&[]);
+    let [ours, packed_here] = [&files, &unpacked].map(|checkpoint| in_8_bits(checkpoint, &[]));
+    assert!(off(&ours) > 1e-4 && off(&ours) < 0.1, "{:e} off the products of the same weights in fp32", off(&ours));
+    // A file's scale in FP8 is no power of two, as ours are, so that other numbers stand for the same weights.
+    assert!(linear != LinearDtype::Fp8 || latents(&ours) != latents(&packed_here), "the file's weights were packed anew");
+    for more in [&[("low_mem_level", "3")][..], &[("low_mem_level", "3"), ("stream_from", "file")]] {
+        assert!(latents(&in_8_bits(&files, more)) == latents(&ours), "{more:?}");
     }
 }
 

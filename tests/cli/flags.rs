@@ -54,7 +54,12 @@ fn the_schema_takes_our_definitions_and_refuses_mistakes() {
     }
     assert!(is_valid("model: wan-tiny\ninfer:\n  diffusion:\n    low_mem_level: 2\nsweep:\n  resolution: [480p, 480*832]\n"));
     assert!(is_valid("gpu: 24GB\npresets:\n  small: {head_chunk: 10}\nsweep:\n  preset: [small]\nexclude:\n  - gpu: 8GB\n"));
+    assert!(is_valid("flexcache:\n  strategy: teacache\n  teacache_thresh: 0.3\n"));
+    assert!(is_valid("flexcache.strategy: pab\nsweep:\n  flexcache: {skip_self_range: [2, 3]}\n"));
     for wrong in [
+        "flexcache: {tau_max: 2}",
+        "flexcache: {strategy: cubic}",
+        "sweep:\n  flexcache: {skip_self_range: 2}",
         "presets:\n  small: {gpu: 24GB}",
         "presets: [small]",
         "sweep:\n  gpu: 24GB",

@@ -16,8 +16,12 @@ use crate::check::{Checks, Verdict};
 use crate::folder::Found;
 use crate::hand::Hand;
 
-/// The check of the parity tests.
+/// The check of the parity tests, but for those of products in FP8, which have one of their own: older cards have no such products.
 pub(crate) const FIXTURES: &str = "parity fixtures";
+/// The check of those.
+pub(crate) const FIXTURES_IN_FP8: &str = "parity fixtures in FP8";
+/// What they have in their names.
+const IN_FP8: &str = "fp8";
 
 /// The model that has weights without a checkpoint.
 const SEEDED: &[&str] = &["--model", "wan-tiny"];
@@ -192,29 +196,36 @@ fn beside_diffusers(hand: &Hand, layout: &str, level: u8) -> Result<ParityRow, S
 /// The parity tests of each part of the models, on the GPU: tolerances are those of the CPU twice over, and TF32 is off.
 pub(crate) fn fixtures(hand: &Hand, checks: &mut Checks) {
     checks.check(FIXTURES, || {
-        if !hand.is_real() {
-            return Verdict::Skipped("needs a real GPU: `cargo test --test parity` runs them on the CPU".into());
-        }
-        let Some(tests) = newest("parity-") else {
-            return Verdict::Skipped(
-                "target/release/deps/parity-* is not built: `setup/test-gpu.sh` builds it where there is cargo".into(),
-            );
-        };
-        let mut command = Command::new(tests);
-        // They share the GPU, and one of them its first use.
-        command.arg("--test-threads=1").env("NVIDIA_TF32_OVERRIDE", "0");
         // What the CPU computes in any case.
-        for elsewhere in ["vae::tiling", "large_chunks", "shapes_of_videos", "scheduler", "tokenizer"] {
-            command.args(["--skip", elsewhere]);
-        }
-        hand.give_gpu(&mut command);
-        let output = command.output().expect("it starts");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let failed: Vec<_> =
-            said.lines().filter(|line| line.contains(" is over ") || line.ends_with("FAILED")).map(str::to_owned).collect();
-        let result = said.lines().find(|line| line.starts_with("test result: ")).unwrap_or("no result").to_owned();
-        Verdict::of(result.clone(), &if output.status.success() { Vec::new() } else { [vec![result], failed].concat() })
+        let elsewhere = ["vae::tiling", "large_chunks", "shapes_of_videos", "scheduler", "tokenizer"];
+        parity_tests(hand, &elsewhere.into_iter().chain([IN_FP8]).flat_map(|name| ["--skip", name]).collect::<Vec<_>>())
     });
+    checks.check(FIXTURES_IN_FP8, || {
+        let settings = ["plan", "--model", "wan2.1-t2v-1.3b", "linear_dtype=fp8"];
+        match hand.lowmem(&[&settings[..], &hand.whole()].concat()).fault() {
+            Some(fault) => Verdict::Skipped(fault),
+            None => parity_tests(hand, &[IN_FP8]),
+        }
+    });
+}
+
+/// Runs the parity tests that `arguments` leave.
+fn parity_tests(hand: &Hand, arguments: &[&str]) -> Verdict {
+    if !hand.is_real() {
+        return Verdict::Skipped("needs a real GPU: `cargo test --test parity` runs them on the CPU".into());
+    }
+    let Some(tests) = newest("parity-") else {
+        return Verdict::Skipped("target/release/deps/parity-* is not built: `setup/test-gpu.sh` builds it where there is cargo".into());
+    };
+    let mut command = Command::new(tests);
+    // They share the GPU, and one of them its first use.
+    command.arg("--test-threads=1").args(arguments).env("NVIDIA_TF32_OVERRIDE", "0");
+    hand.give_gpu(&mut command);
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed: Vec<_> = said.lines().filter(|line| line.contains(" is over ") || line.ends_with("FAILED")).map(str::to_owned).collect();
+    let result = said.lines().find(|line| line.starts_with("test result: ")).unwrap_or("no result").to_owned();
+    Verdict::of(result.clone(), &if output.status.success() { Vec::new() } else { [vec![result], failed].concat() })
 }
 
 /// The newest program beside this one whose name begins so.

@@ -2,11 +2,12 @@
 
 use engine::components;
 use engine::memory::{predict, predict_host};
-use engine_protocol::{BufferUse, CacheDecision, Device, Flexcache, GIB, RunRecord, Stage};
+use engine_protocol::{BufferUse, CacheDecision, Device, Flexcache, GIB, Outcome, RunRecord, Stage};
 use lowmem_tests::model;
 
 use super::sweep::sweep;
 
+/// Those that keep something of the whole hidden state.
 const CACHES: &str = "flexcache: [none, teacache, magcache, firstblock, taylorseer, blockdance]\n";
 
 fn cached(records: &[RunRecord]) -> impl Iterator<Item = &RunRecord> {
@@ -16,14 +17,18 @@ fn cached(records: &[RunRecord]) -> impl Iterator<Item = &RunRecord> {
 /// At level 2 nothing of decode hides what denoise holds: tensors as large as the hidden state, two or more a pass of guidance.
 #[test]
 fn on_the_gpu_it_holds_what_is_planned() {
+    let caches = CACHES.replace(']', ", pab, taylorseer_modules]");
     let records =
-        sweep(&format!("model: wan2.1-t2v-1.3b\nresolution: 480p\nlow_mem_level: 2\nsweep:\n  {CACHES}  guidance_batch: [false, true]\n"));
-    let hidden = 2 * 32_760 * 1536;
+        sweep(&format!("model: wan2.1-t2v-1.3b\nresolution: 480p\nlow_mem_level: 2\nsweep:\n  {caches}  guidance_batch: [false, true]\n"));
+    let (hidden, blocks) = (2 * 32_760 * 1536, 30);
     for record in cached(&records) {
         let parts = record.stage_memory(Stage::Denoise).and_then(|memory| memory.parts).expect("parts");
         let tensors = match record.config.flexcache {
             Flexcache::Firstblock => 3,
             Flexcache::Taylorseer => 2,
+            // What both attentions gave in each block; and what three parts gave, with its change.
+            Flexcache::Pab => 2 * blocks,
+            Flexcache::TaylorseerModules => 3 * 2 * blocks,
             _ => 1,
         };
         let planned = predict(&record.config, &components::of(&model(&record.config.model)), None);
@@ -62,6 +67,35 @@ fn on_the_host_it_takes_nothing_of_the_gpu_and_hardly_any_time() {
         // No block is copied in vain: what is left are the ends of a pass, or half of the blocks.
         let most = if record.config.flexcache == Flexcache::Blockdance { 0.52 } else { 0.01 };
         assert!(reused.expected < most * step(plain), "{case}: {} s of {}", reused.expected, step(plain));
+    }
+}
+
+/// What is kept of every block is far more than all else, and does not fit a GPU at 14B: a plan says how much it is, and a run ends with it.
+#[test]
+fn what_is_kept_of_parts_of_blocks_fits_with_small_models_alone() {
+    let records = sweep("model: wan2.1-t2v-14b\nresolution: 720p\nlow_mem_level: 0\nsweep:\n  flexcache: [pab, taylorseer_modules]\n");
+    for (record, wanted_gib) in records.iter().zip([115.0, 346.0]) {
+        let planned = predict(&record.config, &components::of(&model(&record.config.model)), None);
+        let cache = planned.buffers.iter().find(|buffers| buffers.purpose == BufferUse::Cache).expect("a cache");
+        let gib = (cache.count * cache.buffer_bytes) as f64 / GIB as f64;
+        assert!((gib / wanted_gib - 1.0).abs() < 0.01, "{}: {gib} GiB", record.case);
+        assert_eq!(record.outcome, Outcome::Oom, "{}", record.case);
+    }
+}
+
+/// On the host it takes nothing of the GPU's, and a step that reuses attention copies no weights of it but those that come with the modulation.
+#[test]
+fn parts_of_blocks_are_kept_on_the_host_too() {
+    let records =
+        sweep("model: wan2.1-t2v-1.3b\nresolution: 480p\nlow_mem_level: 3\nsweep:\n  flexcache: [none, pab, taylorseer_modules]\n");
+    let plain = &records[0];
+    for record in cached(&records) {
+        assert_eq!(record.peak_reserved_bytes(), plain.peak_reserved_bytes(), "{}", record.case);
+        let components = model(&record.config.model);
+        let planned = predict_host(Stage::Encode, &record.config, &components::of(&components), Device::Virtual);
+        let pinned = planned.iter().map(|planned| planned.memory.pinned_peak_bytes).max();
+        assert_eq!(pinned, record.host_pinned_peak_bytes, "{}", record.case);
+        assert_eq!(record.cache.map(|cache| cache.decided), Some(CacheDecision::Steps));
     }
 }
 

@@ -4,6 +4,7 @@ use engine::memory::{Place, Residency};
 use engine::transformer::Transformer;
 use engine::weights::{Source, WeightTypes};
 use engine_protocol::{AttnType, LinearDtype, TransformerSpec};
+use rstest::rstest;
 use tch::Kind;
 
 use crate::resident::{Fixture, assert_close_as_a_whole, device, path};
@@ -11,8 +12,10 @@ use crate::resident::{Fixture, assert_close_as_a_whole, device, path};
 /// What a number comes to that lies between two of 8 bits and is rounded to the other one, since it was computed in another order.
 const ROUNDED_OTHERWISE: f64 = 5e-3;
 
-#[test]
-fn products_in_8_bits_are_as_the_formula_says_and_near_the_exact_ones() {
+#[rstest]
+#[case::fp8(LinearDtype::Fp8, 0.08)]
+#[case::int8(LinearDtype::Int8, 0.03)]
+fn products_in_8_bits_are_as_the_formula_says_and_near_the_exact_ones(#[case] linear: LinearDtype, #[case] distance: f64) {
     let exact = Fixture::open("transformer");
     let spec: TransformerSpec = exact.fact("spec");
     let groups = Transformer::groups(&spec);
@@ -21,8 +24,7 @@ fn products_in_8_bits_are_as_the_formula_says_and_near_the_exact_ones() {
     // FP8 is multiplied on a GPU alone, and gives bf16 there. What is rounded to 16 bits first is often another number in 8.
     let of_the_cpu = [(Kind::Float, ROUNDED_OTHERWISE), (Kind::Half, 3e-2), (Kind::BFloat16, 5e-2)];
     let kinds = if device().is_gpu() { &of_the_cpu[2..] } else { &of_the_cpu[..] };
-    let linears = [(LinearDtype::Fp8, 0.08), (LinearDtype::Int8, 0.03)];
-    for (&(compute, tolerance), (linear, distance)) in kinds.iter().flat_map(|kind| linears.map(|linear| (kind, linear))) {
+    for &(compute, tolerance) in kinds {
         let types = WeightTypes { compute, waiting: linear.weight_dtype().expect("8 bits"), linear };
         let source = Source::open(&path("transformer")).unwrap();
         let mut residency = Residency::new(groups.clone(), &places, types, device().torch, &source).unwrap();

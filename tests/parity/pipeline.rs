@@ -114,6 +114,9 @@ fn a_timestep_for_every_token() {
 #[case::magcache("magcache", &["flexcache_threshold=0.2", "flexcache_interval=3", "flexcache_warmup=2", "guidance_scale=1"])]
 #[case::teacache("teacache", &["flexcache_threshold=0.02", "flexcache_warmup=2"])]
 #[case::taylorseer("taylorseer", &["flexcache_order=2", "flexcache_warmup=2", "flexcache_interval=3"])]
+#[case::pab("pab", &["flexcache_warmup=6", "flexcache_cooldown=1", "guidance_scale=1"])]
+#[case::taylorseer_modules("taylorseer_modules", &["flexcache_order=2", "flexcache_warmup=2", "flexcache_interval=3"])]
+#[case::freecache("freecache", &["flexcache_threshold=0.3", "flexcache_order=2", "flexcache_warmup=2", "flexcache_cooldown=1", "flexcache_interval=3", "guidance_scale=1"])]
 #[case::blockdance("blockdance", &["flexcache_block=0", "flexcache_warmup=2", "flexcache_cooldown=2"])]
 fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
     let fixture = Fixture::open("flexcache");

@@ -81,6 +81,17 @@ impl AttentionKernel {
 }
 
 impl Config {
+    /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
+    /// libtorch's own attention says so itself, where it is called.
+    ///
+    /// # Errors
+    /// The refusal, with the GPUs that have one.
+    pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
+        let lacking = gpu.filter(|gpu| self.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none());
+        let attention = lacking.map(|gpu| SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name)));
+        attention.or_else(|| self.linear_dtype.refusal(gpu)).map_or(Ok(()), Err)
+    }
+
     /// What to change where the attention that is asked for is not there on `gpu`, or only with a score matrix that nobody asked for.
     pub fn attention_advice(&self, gpu: &GpuProfile) -> Option<String> {
         let (of, capability, dtype) = (self.attn_type.name(), &gpu.compute_capability.value, self.dtype.name());

@@ -38,7 +38,7 @@ pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use checkpoint_files::{CheckpointFiles, LoraFile, Noise};
 pub use config::{
     At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, PARTS_OF_A_BLOCK, Published, Results, Settings, Split, flag, flattened,
-    parse_setting, parse_values, setting_text,
+    parse_setting, parse_values, setting_text, under_flexcache,
 };
 pub use course::{LiveAllocation, MemoryCourse};
 pub use device::Device;

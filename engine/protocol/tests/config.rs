@@ -62,8 +62,13 @@ fn the_pages_names_of_caches_mean_the_same() {
         settings(&["flexcache.fresh_threshold=4", "flexcache.max_order=2"]),
         settings(&["flexcache_interval=4", "flexcache_order=2"])
     );
-    assert!(yaml("flexcache:\n  skip_self_range: 2\n").is_err_and(|error| error.contains("unknown key `flexcache.skip_self_range`")));
-    assert!(yaml("flexcache:\n  strategy: pab\n").is_err_and(|error| error.contains("flexcache=pab: there is no such value")));
+    assert_eq!(settings(&["flexcache.tol=0.2", "flexcache.jvp_order=2"]), settings(&["flexcache_threshold=0.2", "flexcache_order=2"]));
+    assert_eq!(
+        yaml("flexcache:\n  strategy: pab\n  skip_self_range: 4\n  skip_cross_range: 6\n"),
+        Ok(settings(&["flexcache=pab", "flexcache_interval=4", "flexcache_cross_interval=6"]).expect("legal"))
+    );
+    assert!(yaml("flexcache:\n  tau_max: 2\n").is_err_and(|error| error.contains("unknown key `flexcache.tau_max`")));
+    assert!(yaml("flexcache:\n  strategy: cubic\n").is_err_and(|error| error.contains("flexcache=cubic: there is no such value")));
 }
 
 #[test]
@@ -206,7 +211,7 @@ fn latents_have_the_shape_of_the_published_models() {
     "cp_ulysses=3: the 40 heads of wan2.1-t2v-14b do not divide by it: use one of 1, 2, 4, 5, 8, 10, 20, 40, or cp_ring"
 )]
 #[case("cfg_size=3", "cfg_size=3 is out of range: use 1 to 2 groups of GPUs")]
-#[case("flexcache=pab", "flexcache=pab: there is no such value: use none, teacache, magcache")]
+#[case("flexcache=cubic", "flexcache=cubic: there is no such value: use none, teacache, magcache")]
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
 #[case("sigmas=1, 0.5", "sigmas are for sampler=euler and sampler=lcm: set one of them")]
@@ -285,6 +290,10 @@ fn a_cache_of_steps_is_for_models_that_it_was_published_for() {
     let with = |words: &[&str]| resolve(words).expect("legal");
     assert_eq!(with(&["flexcache_order=2", "flexcache_offload=cpu"]), with(&[]));
     assert_eq!(with(&["flexcache=teacache", "flexcache_block=3"]), with(&["flexcache=teacache"]));
+    assert_eq!(with(&["flexcache=freecache", "flexcache_offload=cpu"]), with(&["flexcache=freecache"]));
+    assert!(refused(&["flexcache=freecache", "flexcache_order=0"]).contains("freecache goes by one computed step at least: use 1 to 3"));
+    assert_eq!(with(&["flexcache=taylorseer", "flexcache_cross_interval=4"]), with(&["flexcache=taylorseer"]));
+    assert_eq!(with(&["flexcache=pab", "steps_measured=4"]), with(&["flexcache=pab"]), "whose steps are of four kinds");
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod sage;
 mod scores;
 mod sdpa;
 
-use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, Purpose, SageValues};
+use engine_protocol::{AttentionKernel, AttnType, Purpose};
 use tch::{Device, Kind, Tensor};
 
 use crate::attribution::{operation, retag, within};
@@ -122,19 +122,6 @@ impl Keys {
 fn cannot_attend_in_parts(kind: AttnType) -> Error {
     let legal = AttnType::IN_PARTS.map(AttnType::name).join(", ");
     Error::Input(format!("attn_type={} keeps no sums of its rows, so keys cannot come in parts: use {legal}", kind.name()))
-}
-
-/// Refuses a configuration whose attention, or whose linear layers, have no kernel on `gpu`, before anything is loaded. libtorch's own back ends say so themselves, where they are called.
-///
-/// # Errors
-/// The refusal, with the GPUs that have one.
-pub fn check(config: &Config, gpu: Option<&GpuProfile>) -> Result<()> {
-    match gpu {
-        Some(gpu) if config.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none() => {
-            Err(Error::Input(SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name))))
-        }
-        _ => config.linear_dtype.refusal(gpu).map_or(Ok(()), |refusal| Err(Error::Input(refusal))),
-    }
 }
 
 /// Attention of `q` over all of `k` and `v`, for one use of those: see [`Keys`].

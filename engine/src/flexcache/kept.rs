@@ -7,9 +7,10 @@ use crate::attribution::{Purpose, within};
 use crate::context_parallel::Shard;
 use crate::cuda::host_slab_pinned_if_may;
 use crate::error::Result;
+use crate::transformer::Part;
 use crate::weights::bytes_of;
 
-/// Tokens of one video that are on the GPU at a time of what waits on the host.
+/// Tokens of one video that are on the GPU at a time of what waits on the host, of all tensors that cross at once.
 const SLICE: i64 = 4096;
 
 /// What a cache holds from step to step.
@@ -26,7 +27,7 @@ pub struct CacheSize {
 /// What the cache of `config` will hold, where it has one.
 pub fn kept_between_steps(config: &Config, model: &ModelSpec) -> Option<CacheSize> {
     let spec = &model.transformer;
-    let each = tensors_of_a_pass(config)?;
+    let each = tensors_of_a_pass(config, model)?;
     let [_, latents @ ..] = config.latent_shape(model);
     let all_tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
     // Of the first rank's part, which is no shorter than any.
@@ -45,13 +46,29 @@ pub(super) fn waits_on_host(config: &Config) -> bool {
 }
 
 /// How many tensors are kept of each pass.
-pub(super) fn tensors_of_a_pass(config: &Config) -> Option<usize> {
+pub(super) fn tensors_of_a_pass(config: &Config, model: &ModelSpec) -> Option<usize> {
+    let blocks = model.transformer.num_layers as usize;
     match config.flexcache {
-        Flexcache::None => None,
+        Flexcache::None | Flexcache::Freecache => None,
         Flexcache::Teacache | Flexcache::Magcache | Flexcache::Blockdance => Some(1),
         // What the first block added, and adds now; and what the others did.
         Flexcache::Firstblock => Some(3),
-        Flexcache::Taylorseer => Some(config.flexcache_order.unwrap_or(1) as usize + 1),
+        Flexcache::Taylorseer => Some(differences(config)),
+        Flexcache::Pab | Flexcache::TaylorseerModules => Some(blocks * kept_parts(config.flexcache).len() * differences(config)),
+    }
+}
+
+/// How many tensors are kept of one thing: it, and where it is extrapolated its differences.
+pub(super) fn differences(config: &Config) -> usize {
+    if config.flexcache.has_order() { config.flexcache_order.unwrap_or(1) as usize + 1 } else { 1 }
+}
+
+/// The parts of each block of which something is kept.
+pub(super) fn kept_parts(method: Flexcache) -> &'static [Part] {
+    match method {
+        Flexcache::Pab => &[Part::SelfAttention, Part::CrossAttention],
+        Flexcache::TaylorseerModules => &Part::ALL,
+        _ => &[],
     }
 }
 
@@ -92,6 +109,11 @@ impl Kept {
         self.tensors.first().is_some_and(|kept| kept.size() == hidden.size() && kept.kind() == hidden.kind())
     }
 
+    /// Tokens of each.
+    pub(super) fn tokens(&self) -> i64 {
+        self.tensors.first().map_or(0, |kept| kept.size()[1])
+    }
+
     /// Puts the last tensor before the others.
     pub(super) fn last_first(&mut self) {
         self.tensors.rotate_right(1);
@@ -102,8 +124,8 @@ impl Kept {
         self.tensors.swap(one, other);
     }
 
-    /// Gives `change` the tensors of `places` and the hidden state, on the device and as large as each other, a part of them at a time where they wait on the host.
-    /// What crossed is added to `transfers`.
+    /// Gives `change` the tensors of `places` and the hidden state of as many tokens from `start` on, on the device and as large as each other, a part of them at a time where they
+    /// wait on the host. What crossed is added to `transfers`.
     ///
     /// # Errors
     /// libtorch's, and those of `change`.
@@ -111,23 +133,27 @@ impl Kept {
         &self,
         places: &[usize],
         crossing: Crossing,
+        start: i64,
         hidden: &Tensor,
         transfers: &mut Transfers,
         mut change: impl FnMut(&mut [Tensor], &mut Tensor) -> Result<()>,
     ) -> Result<()> {
+        let [batch, tokens] = [hidden.size()[0], hidden.size()[1]];
         if !self.waits_on_host {
-            let mut kept: Vec<Tensor> = places.iter().map(|&place| self.tensors[place].shallow_clone()).collect();
+            let kept = places.iter().map(|&place| Ok(self.tensors[place].f_narrow(1, start, tokens)?));
+            let mut kept = kept.collect::<Result<Vec<_>>>()?;
             return change(&mut kept, &mut hidden.shallow_clone());
         }
-        let [batch, tokens] = [hidden.size()[0], hidden.size()[1]];
+        let at_a_time = (SLICE.min(tokens) / places.len() as i64).max(1);
         let part =
             |x: &Tensor, video: i64, start: i64, length: i64| -> Result<Tensor> { Ok(x.f_select(0, video)?.f_narrow(0, start, length)?) };
         let mut room = Vec::new();
         for video in 0..batch {
-            for start in (0..tokens).step_by(SLICE as usize) {
-                let length = SLICE.min(tokens - start);
-                let mut hidden = part(hidden, video, start, length)?;
-                let waiting = places.iter().map(|&place| part(&self.tensors[place], video, start, length)).collect::<Result<Vec<_>>>()?;
+            for first in (0..tokens).step_by(at_a_time as usize) {
+                let length = at_a_time.min(tokens - first);
+                let mut hidden = part(hidden, video, first, length)?;
+                let waiting =
+                    places.iter().map(|&place| part(&self.tensors[place], video, start + first, length)).collect::<Result<Vec<_>>>()?;
                 if room.is_empty() {
                     // The first slice is the largest.
                     let empty = || within(Purpose::StepCache, || hidden.f_empty_like());

@@ -12,9 +12,11 @@ mod magcache;
 mod pass;
 mod steps;
 mod teacache;
+mod velocity;
 
 pub use kept::{CacheSize, kept_between_steps};
 pub use pass::{Pass, StepCache};
 pub use steps::{Turn, Turns, check};
 pub(crate) use steps::{asks_for_modulations, turns};
 pub(crate) use teacache::changes;
+pub use velocity::Velocity;

@@ -8,6 +8,7 @@ use super::magcache;
 use super::teacache::{Fit, Input, share_between};
 use crate::error::{Error, Result};
 use crate::scheduler::{SigmaSchedule, TRAIN_TIMESTEPS};
+use crate::transformer::Part;
 
 /// The first-block cache: diffusers' threshold, under which utensils/mold saw no step left out on A14B (pull request 939), and its own, which took 327 of 606 s.
 const FIRST_BLOCK: &[[f64; 2]] = &[[0.0, 1.0], [0.05, 1.0], [0.10, 0.54]];
@@ -23,8 +24,17 @@ pub enum Turn {
     Compute,
     /// It leaves blocks out, where there is something to reuse.
     Reuse,
-    /// Its first block says.
+    /// It leaves these parts of every block out, where there is something to reuse: by their places in [`Part::ALL`].
+    ReuseParts([bool; Part::ALL.len()]),
+    /// What comes of its first block says, or of the steps before it.
     Ask,
+}
+
+impl Turn {
+    /// Whether it is known to leave something out.
+    pub fn reuses(self) -> bool {
+        matches!(self, Turn::Reuse | Turn::ReuseParts(_))
+    }
 }
 
 /// What each step of a video does.
@@ -39,8 +49,8 @@ pub struct Turns {
 impl Turns {
     /// How many reuse; empty where that is found as they run.
     pub fn reused(&self) -> Option<u32> {
-        let count = |turn| self.turns.iter().filter(|&&it| it == turn).count() as u32;
-        (count(Turn::Ask) == 0).then(|| count(Turn::Reuse))
+        let reused = || self.turns.iter().filter(|turn| turn.reuses()).count() as u32;
+        (!self.turns.contains(&Turn::Ask)).then(reused)
     }
 }
 
@@ -57,8 +67,8 @@ pub(crate) fn asks_for_modulations(config: &Config, model: &ModelSpec) -> Option
 pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], changes: Option<&[f64]>, computes: bool) -> Result<Turns> {
     let steps = Steps { config, model, ranges: ranges(model, timesteps), all: timesteps.len() };
     let decided = match (config.flexcache, computes) {
-        (Flexcache::Teacache | Flexcache::Firstblock, true) => CacheDecision::Values,
-        (Flexcache::Teacache | Flexcache::Firstblock, false) => CacheDecision::Published,
+        (Flexcache::Teacache | Flexcache::Firstblock | Flexcache::Freecache, true) => CacheDecision::Values,
+        (Flexcache::Teacache | Flexcache::Firstblock | Flexcache::Freecache, false) => CacheDecision::Published,
         _ => CacheDecision::Steps,
     };
     let others = match config.flexcache {
@@ -68,16 +78,28 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
         Flexcache::Firstblock if computes => steps.open([1, 0]).collect(),
         Flexcache::Firstblock => steps.spread(share_between(FIRST_BLOCK, first_block_threshold(config)), [1, 0]),
         // diffusers: `disable_cache_before_step`, and `cache_interval`.
-        Flexcache::Taylorseer => steps.every(5, [3, 0]),
+        Flexcache::Taylorseer | Flexcache::TaylorseerModules => steps.every(steps.interval_or(5), [3, 0]),
         // Chitu: from .40 N to .95 N, five steps at either end computed in any case.
         Flexcache::Blockdance => {
             let share = |share: f64| (steps.all as f64 * share) as usize;
-            steps.every(2, [share(0.4).max(5), (steps.all - share(0.95)).max(5)])
+            steps.every(steps.interval_or(2), [share(0.4).max(5), (steps.all - share(0.95)).max(5)])
         }
+        // Chitu: five steps at either end computed in any case. How many it leaves out was not published.
+        Flexcache::Freecache if computes => steps.open([5, 5]).collect(),
+        Flexcache::Freecache => Vec::new(),
+        Flexcache::Pab => steps.of_attention().concat(),
     };
-    let turn = if config.flexcache == Flexcache::Firstblock && computes { Turn::Ask } else { Turn::Reuse };
+    let turn = |step: usize| match config.flexcache {
+        Flexcache::Firstblock | Flexcache::Freecache if computes => Turn::Ask,
+        Flexcache::TaylorseerModules => Turn::ReuseParts([true; Part::ALL.len()]),
+        Flexcache::Pab => {
+            let [self_attention, cross_attention] = steps.of_attention().map(|steps| steps.contains(&step));
+            Turn::ReuseParts([self_attention, cross_attention, false])
+        }
+        _ => Turn::Reuse,
+    };
     let mut turns = vec![Turn::Compute; steps.all];
-    others.into_iter().for_each(|step| turns[step] = turn);
+    others.into_iter().for_each(|step| turns[step] = turn(step));
     Ok(Turns { turns, decided })
 }
 
@@ -129,7 +151,6 @@ impl Steps<'_> {
 
     /// Those between which every so many are computed.
     fn every(&self, interval: usize, [start, end]: [usize; 2]) -> Vec<usize> {
-        let interval = self.interval().unwrap_or(interval);
         let of = |range: Range<usize>| {
             let first = range.start;
             range.filter(move |step| !(step - first).is_multiple_of(interval))
@@ -137,8 +158,14 @@ impl Steps<'_> {
         self.open_ranges(|_| start, end).into_iter().flat_map(of).collect()
     }
 
-    fn interval(&self) -> Option<usize> {
-        self.config.flexcache_interval.map(|steps| steps as usize)
+    /// Those that reuse what self-attention gave, and those that reuse what cross-attention gave. Chitu: ranges of two and three steps, five at either end computed in any case.
+    fn of_attention(&self) -> [Vec<usize>; 2] {
+        let of_cross = self.config.flexcache_cross_interval.map_or(3, |steps| steps as usize);
+        [self.interval_or(2), of_cross].map(|interval| self.every(interval, [5, 5]))
+    }
+
+    fn interval_or(&self, default: usize) -> usize {
+        self.config.flexcache_interval.map_or(default, |steps| steps as usize)
     }
 
     /// So many evenly among those that may reuse that this share of all is computed.
@@ -159,7 +186,7 @@ impl Steps<'_> {
             let reused = self.spread(share, fit.ends);
             return self.config.flexcache_speedup.map_or(Ok(()), |speedup| self.check_speedup(speedup, reused.len())).map(|()| reused);
         };
-        let (open, interval) = (self.open_ranges(|_| fit.ends[0], fit.ends[1]), self.interval().unwrap_or(usize::MAX));
+        let (open, interval) = (self.open_ranges(|_| fit.ends[0], fit.ends[1]), self.interval_or(usize::MAX));
         self.for_threshold(fit.threshold, |threshold| {
             let mut reused = Vec::new();
             for range in &open {
@@ -182,7 +209,7 @@ impl Steps<'_> {
         let defaults = magcache::Defaults::of(published);
         let ratios = magcache::ratios(published, self.all);
         let branches = if self.config.has_guidance() { &ratios[..] } else { &ratios[..1] };
-        let interval = self.interval().unwrap_or(3);
+        let interval = self.interval_or(3);
         let open = self.open_ranges(|steps| (steps as f64 * defaults.retention) as usize, 0);
         self.for_threshold(defaults.threshold, |threshold| {
             open.iter().flat_map(|range| magcache::reuse(branches, range.clone(), threshold, interval)).collect()
@@ -294,5 +321,20 @@ mod tests {
                 .expect("steps"),
             [3, 4, 6, 7]
         );
+    }
+
+    #[test]
+    fn cross_attention_is_computed_less_often_than_self_attention() {
+        let model = model(false);
+        let settings = ["steps=20", "flexcache=pab"].map(|text| parse_setting(text).expect("a setting"));
+        let config = Config::resolve(&Settings::from_pairs(settings).expect("settings"), &model).expect("legal");
+        let timesteps: Vec<f64> = (0..20).map(|step| 1000.0 - 25.0 * f64::from(step)).collect();
+        let turns = turns(&config, &model, &timesteps, None, false).expect("turns");
+        let parts = |attention, cross| Turn::ReuseParts([attention, cross, false]);
+        // Five at either end are computed, and both in the sixth, which is the first of each range.
+        let wanted = [Turn::Compute, parts(true, true), parts(false, true), parts(true, false), parts(false, true), parts(true, true)];
+        assert_eq!(turns.turns[5..11], wanted);
+        assert_eq!((&turns.turns[..5], &turns.turns[15..]), (&[Turn::Compute; 5][..], &[Turn::Compute; 5][..]));
+        assert_eq!(turns.reused(), Some(8), "all but the sixth and the twelfth");
     }
 }

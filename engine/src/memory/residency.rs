@@ -1,6 +1,5 @@
 //! Residency: a model's groups where the plan puts them, given to the model one after the other. It decides nothing of where they are to be.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use engine_protocol::{DiskRate, NotPageLocked};
@@ -13,7 +12,7 @@ use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, in_group, within};
 use crate::cuda::{host_slab, host_slab_pinned_if_may};
 use crate::error::Result;
-use crate::weights::{Group, GroupName, GroupParts, Groups, Source, WaitingGroup, WeightTypes, Weights, packing};
+use crate::weights::{Group, GroupName, GroupParts, Groups, LeftOut, Source, WaitingGroup, WeightTypes, Weights, packing};
 
 /// A model's weights where they live.
 #[derive(Debug)]
@@ -30,8 +29,8 @@ pub struct Residency {
     /// Room for one group of those that wait packed, in the type of arithmetic. Made when the first one is asked for.
     unpacked: Option<Tensor>,
     poisoned: bool,
-    /// Numbers of groups that the passes to come leave out.
-    left_out: Range<u32>,
+    /// Groups that the passes to come do without.
+    left_out: LeftOut,
     /// Those that come from their files.
     from_files: FromFiles,
     /// Whether not even a ring could be page-locked.
@@ -100,7 +99,7 @@ impl Residency {
             groups: Vec::new(),
             streamed: Vec::new(),
             prefetch: 0,
-            left_out: 0..0,
+            left_out: LeftOut::default(),
             staging: None,
             unpacked: None,
             poisoned: false,
@@ -206,9 +205,9 @@ impl Residency {
         self.staging = None;
     }
 
-    /// Says which numbered groups the passes to come leave out: they are not copied ahead.
-    pub fn leave_out(&mut self, numbers: Range<u32>) {
-        self.left_out = numbers;
+    /// Says which groups the passes to come leave out: they are not copied ahead.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        self.left_out = left_out;
     }
 
     /// Gives the staging buffers back, and the room in which groups are unpacked: the stage that used them is over.
@@ -257,7 +256,7 @@ impl Residency {
     }
 
     fn is_left_out(&self, index: usize) -> bool {
-        self.groups[index].group.name.number.is_some_and(|number| self.left_out.contains(&number))
+        self.left_out.has(self.groups[index].group.name)
     }
 
     fn make_staging(&mut self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! One step from noise towards latents: which transformer predicts, and with which guidance.
 
-use engine_protocol::{Config, PoolSpec};
+use engine_protocol::{Config, ModelSpec, PoolSpec};
 use tch::{Kind, Tensor};
 
 use super::denoising::Denoising;
@@ -11,11 +11,11 @@ use crate::collectives::{Collectives, agreed, summed};
 use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::finite;
-use crate::flexcache::{self, StepCache, Turn};
+use crate::flexcache::{self, StepCache, Turn, Velocity};
 use crate::memory::Residency;
 use crate::scheduler::TRAIN_TIMESTEPS;
 use crate::transformer::{Context, Timestep, Transformer};
-use crate::weights::kind_of;
+use crate::weights::{LeftOut, kind_of};
 
 /// Passes of guidance, by their place in a cache.
 const COND: usize = 0;
@@ -28,6 +28,8 @@ pub(super) struct Denoiser {
     transformer: Transformer,
     /// What some steps reuse, where the configuration has that.
     cache: Option<StepCache>,
+    /// What foretells predictions, where the configuration has that.
+    velocity: Option<Velocity>,
     ranks: Ranks,
     /// The transformer that predicted last.
     last: usize,
@@ -37,8 +39,16 @@ pub(super) struct Denoiser {
 
 impl Denoiser {
     /// One transformer with its weights, or a pool's two.
-    pub(super) fn new(transformer: Transformer, pool: Option<PoolSpec>, cache: Option<StepCache>, weights: Vec<Loadable>) -> Self {
-        Self { pool, transformer, cache, ranks: Ranks::alone(), last: 0, weights }
+    pub(super) fn new(config: &Config, model: &ModelSpec, weights: Vec<Loadable>) -> Self {
+        Self {
+            pool: model.pool.clone(),
+            transformer: Transformer::of(config, &model.transformer),
+            cache: StepCache::of(config, model),
+            velocity: Velocity::of(config),
+            ranks: Ranks::alone(),
+            last: 0,
+            weights,
+        }
     }
 
     /// The same as one of `ranks`.
@@ -68,6 +78,17 @@ impl Denoiser {
         let (step, total, is_computed) = (denoising.done() + 1, denoising.total(), link.device.computes);
         if std::mem::replace(&mut self.last, expert) != expert {
             self.cache.iter_mut().for_each(StepCache::forget);
+            self.velocity.iter_mut().for_each(Velocity::forget);
+        }
+        let (sigmas, latents) = (denoising.sigmas(), denoising.latents().shallow_clone());
+        let foretold = match &mut self.velocity {
+            Some(velocity) if turn == Turn::Ask => velocity.prediction(sigmas, self.ranks.all.as_ref())?,
+            _ => None,
+        };
+        if let Some(prediction) = foretold {
+            denoising.advance(&prediction, is_computed, true).map_err(|error| finite::in_step(error, step, total))?;
+            self.end_if_over(denoising);
+            return Ok(());
         }
         let weights = self.weights[expert].get()?;
         let cache = self.cache.as_mut();
@@ -77,14 +98,23 @@ impl Denoiser {
             Pass { config, image, link, guidance, transformer: &self.transformer, weights, timestep, cache, place, turn, reused: true };
         let prediction = pass.with_guidance(guidance_scale, &denoising.input()?, prompts);
         let reused = pass.reused;
-        prediction
-            .and_then(|prediction| denoising.advance(&prediction, is_computed, reused))
+        let prediction = prediction
+            .and_then(|prediction| denoising.advance(&prediction, is_computed, reused).map(|()| prediction))
             .map_err(|error| finite::in_step(error, step, total))?;
+        if let Some(velocity) = &mut self.velocity {
+            velocity.computed(sigmas, latents, prediction, denoising.latents());
+        }
+        self.end_if_over(denoising);
+        Ok(())
+    }
+
+    /// Gives back what a video needed, where that is done.
+    fn end_if_over(&mut self, denoising: &Denoising) {
         if denoising.is_over() {
             self.weights.iter_mut().for_each(Loadable::release);
             self.cache.iter_mut().for_each(StepCache::release);
+            self.velocity.iter_mut().for_each(Velocity::forget);
         }
-        Ok(())
     }
 
     /// Which transformer predicts at `timestep`, and with which guidance scale. One that has done its part gives back what it need not keep.
@@ -161,7 +191,7 @@ impl Pass<'_> {
             let mut pass = cache.pass(branch, self.place, self.turn);
             self.weights.leave_out(pass.left_out());
             let prediction = self.transformer.forward_cached(self.weights, &input, self.timestep, context, &mut pass);
-            self.weights.leave_out(0..0);
+            self.weights.leave_out(LeftOut::default());
             self.reused &= pass.has_reused();
             self.link.passed(cache.take_transfers());
             prediction?

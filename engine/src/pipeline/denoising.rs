@@ -78,6 +78,12 @@ impl Denoising {
         self.steps.get(self.done).map(|&step| Timestep { value: self.scheduler.timesteps()[step], given_frames })
     }
 
+    /// The noise level before the next step and after it, as the sampler has them; of the last one where all are done.
+    pub(super) fn sigmas(&self) -> [f64; 2] {
+        let step = self.done.min(self.steps.len() - 1);
+        [step, step + 1].map(|step| self.scheduler.sigmas()[step])
+    }
+
     /// What an image encoder says of the picture, on the CPU; nothing where none does.
     pub(super) fn seen(&self) -> Option<&Tensor> {
         self.image.as_ref().and_then(ImageCondition::seen)
@@ -126,8 +132,8 @@ impl Denoising {
 /// As [`steps_to_run`], where some steps leave blocks out: the first that does is among them, one that does not beside the very first, and the last of all.
 fn steps_with_reuse(turns: &[Turn], wanted: usize) -> Vec<usize> {
     let last = turns.len() - 1;
-    let first = |turn| (1..last).find(|&step| turns[step] == turn);
-    let needed: BTreeSet<usize> = [Some(0), first(Turn::Compute), first(Turn::Reuse), Some(last)].into_iter().flatten().collect();
+    let first = |reuses| (1..last).find(|&step| turns[step].reuses() == reuses);
+    let needed: BTreeSet<usize> = [Some(0), first(false), first(true), Some(last)].into_iter().flatten().collect();
     let others = (1..last).filter(|step| !needed.contains(step)).take(wanted.saturating_sub(needed.len()));
     let steps: BTreeSet<usize> = needed.iter().copied().chain(others).collect();
     steps.into_iter().take(wanted).collect()

@@ -39,10 +39,9 @@ use crate::compute_device::ComputeDevice;
 use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::finite;
-use crate::flexcache::{StepCache, asks_for_modulations, turns};
+use crate::flexcache::{asks_for_modulations, turns};
 use crate::scheduler::{SigmaSchedule, noise};
 use crate::text_encoder::Tokenizer;
-use crate::transformer::Transformer;
 use crate::vae::FrameSink;
 use crate::video::{VideoFile, VideoShape};
 
@@ -87,14 +86,13 @@ impl Pipeline {
         }
         let vae_weights = loading.get(VAE)?;
 
-        let transformer = Transformer::of(config, &model.transformer);
         Ok(Self {
             config: config.clone(),
             model: model.clone(),
             link: Link::new(device),
             prompts: PromptEncoder::new(&model.text_encoder, encoder_weights),
             pictures: pictures.transpose()?,
-            denoiser: Denoiser::new(transformer, model.pool.clone(), StepCache::of(config, model), transformer_weights),
+            denoiser: Denoiser::new(config, model, transformer_weights),
             frames: FrameDecoder::new(&model.vae, vae_weights),
         })
     }

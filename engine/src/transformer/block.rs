@@ -4,6 +4,7 @@ use engine_protocol::{AttnType, PARTS_OF_A_BLOCK, TransformerSpec};
 use tch::{Kind, Tensor};
 
 use super::embeddings::Condition;
+use super::pass_cache::{Part, PassCache};
 use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::ByToken;
@@ -12,19 +13,12 @@ use crate::context_parallel::{Sequence, Shard};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
-/// Self-attention.
-pub(super) const SELF_ATTENTION: &str = "attn1";
-/// Cross-attention.
-pub(super) const CROSS_ATTENTION: &str = "attn2";
-/// Feed-forward.
-pub(super) const FEED_FORWARD: &str = "ffn";
-
 /// What blocks are called together.
 pub const BLOCKS: &str = "blocks";
 
 /// The group of one part of block `index`.
-fn name(index: u32, part: &'static str) -> GroupName {
-    GroupName::numbered(BLOCKS, index, part)
+fn name(index: u32, part: Part) -> GroupName {
+    GroupName::numbered(BLOCKS, index, part.name())
 }
 
 /// The groups of block `index`. All blocks have the same tensors. Each group is used whole and once a pass, so a block that is streamed needs room for a part of
@@ -49,9 +43,9 @@ pub(super) fn groups(spec: &TransformerSpec, index: u32) -> [Group; PARTS_OF_A_B
     };
     [
         // The modulation of the whole block is made with its first part.
-        attention(part(SELF_ATTENTION).fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
-        cross(attention(part(CROSS_ATTENTION), "attn2")).fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
-        part(FEED_FORWARD).linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
+        attention(part(Part::SelfAttention).fp32("scale_shift_table", &[1, 6, dim]), "attn1"),
+        cross(attention(part(Part::CrossAttention), "attn2")).fp32("norm2.weight", &[dim]).fp32("norm2.bias", &[dim]),
+        part(Part::FeedForward).linear("ffn.net.0.proj", dim, spec.ffn_dim).linear("ffn.net.2", spec.ffn_dim, dim),
     ]
     .map(Group::compressible)
 }
@@ -107,37 +101,75 @@ impl Modulated {
     }
 }
 
+/// A cache, as a part of a block tells it what it gives.
+pub(super) struct Told<'a, C> {
+    cache: &'a mut C,
+    block: u32,
+    part: Part,
+}
+
+impl<C: PassCache> Told<'_, C> {
+    fn is_left_out(&self) -> bool {
+        self.cache.leaves_out(self.part)
+    }
+
+    /// That the tokens from `start` on were given that, before the gate.
+    ///
+    /// # Errors
+    /// The cache's.
+    pub(super) fn of(&mut self, start: i64, given: &Tensor) -> Result<()> {
+        self.cache.after_part(self.block, self.part, start, given)
+    }
+}
+
 impl Block<'_> {
-    /// Runs block `index` on `hidden`, in place.
+    /// Runs block `index` on `hidden`, in place, without the parts that `cache` leaves out.
     ///
     /// # Shapes
     /// `hidden` is `[B, L, dim]`.
     ///
     /// # Errors
-    /// libtorch's, and what `groups` ran into.
-    pub(super) fn forward(&self, groups: &mut impl Groups, index: u32, hidden: &Tensor) -> Result<()> {
+    /// libtorch's, the cache's, and what `groups` ran into.
+    pub(super) fn forward(&self, groups: &mut impl Groups, index: u32, hidden: &Tensor, cache: &mut impl PassCache) -> Result<()> {
         let kind = hidden.kind();
-        // 1. Self-attention.
-        let modulation = groups.with(name(index, SELF_ATTENTION), |w| {
+        let mut told = Told { cache, block: index, part: Part::SelfAttention };
+        // 1. Self-attention. Its group has the modulation, which is needed in any case.
+        let modulation = groups.with(name(index, Part::SelfAttention), |w| {
             let modulation = self.modulation(w)?;
             let step = modulation.map(|[shift, scale, gate, ..]| Modulated::new(shift, scale, gate, kind))?;
             match self.head_chunk {
-                Some(heads) => self.self_attention_by_heads(w, hidden, &step, heads)?,
-                None => self.self_attention(w, hidden, &step)?,
+                _ if told.is_left_out() => self.add_kept(hidden, Some(&step), &mut told)?,
+                Some(heads) => self.self_attention_by_heads(w, hidden, &step, heads, &mut told)?,
+                None => self.self_attention(w, hidden, &step, &mut told)?,
             }
             Ok(modulation)
         })?;
 
         // 2. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
-        groups.with(name(index, CROSS_ATTENTION), |w| {
-            let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
-            self.cross_attention(w, hidden, &norm)
-        })?;
+        told.part = Part::CrossAttention;
+        if told.is_left_out() {
+            self.add_kept(hidden, None, &mut told)?;
+        } else {
+            groups.with(name(index, Part::CrossAttention), |w| {
+                let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
+                self.cross_attention(w, hidden, &norm, &mut told)
+            })?;
+        }
 
         // 3. Feed-forward.
-        groups.with(name(index, FEED_FORWARD), |w| {
-            let step = modulation.map(|[_, _, _, shift, scale, gate]| Modulated::new(shift, scale, gate, kind))?;
-            self.feed_forward(w, hidden, &step)
+        told.part = Part::FeedForward;
+        let step = || modulation.map(|[_, _, _, shift, scale, gate]| Modulated::new(shift, scale, gate, kind));
+        if told.is_left_out() {
+            return self.add_kept(hidden, Some(&step()?), &mut told);
+        }
+        groups.with(name(index, Part::FeedForward), |w| self.feed_forward(w, hidden, &step()?, &mut told))
+    }
+
+    /// Adds what is kept of a part that is left out.
+    fn add_kept(&self, hidden: &Tensor, step: Option<&ByToken<Modulated>>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
+        self.slices(hidden.size()[1]).try_for_each(|(start, length)| {
+            let gate = step.map(|step| &step.at(start).gate);
+            told.cache.in_place_of_part(told.block, told.part, start, &slice(hidden, start, length)?, gate)
         })
     }
 
@@ -151,7 +183,7 @@ impl Block<'_> {
     }
 
     /// Adds `gate · attention(norm(hidden))`.
-    fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<()> {
+    fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
         let [mut keys, mut values] = self.gathered();
@@ -174,6 +206,7 @@ impl Block<'_> {
         };
         keys.attend(self.slices(tokens), query, |(start, length), attended| {
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
+            told.of(start, &out)?;
             // fp32 inside, since the gate is: rounded once.
             let _ = slice(hidden, start, length)?.f_addcmul_(&out, &step.at(start).gate)?;
             Ok(())
@@ -181,7 +214,7 @@ impl Block<'_> {
     }
 
     /// Adds `attention(norm(hidden), prompt)`, and where there is a picture attention to that, which is added before the last projection.
-    fn cross_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine) -> Result<()> {
+    fn cross_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
@@ -200,19 +233,22 @@ impl Block<'_> {
                 let _ = attended.f_add_(&image.attend(&self.heads(&query)?)?)?;
             }
             drop(query);
-            let _ = part.f_add_(&w.linear("attn2.to_out.0", &joined(attended)?)?)?;
+            let out = w.linear("attn2.to_out.0", &joined(attended)?)?;
+            told.of(start, &out)?;
+            let _ = part.f_add_(&out)?;
         }
         Ok(())
     }
 
     /// Adds `gate · ff(norm(hidden))`.
-    fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<()> {
+    fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
             let mut inner = w.linear("ffn.net.0.proj", &step.at(start).norm.layer_norm(&part, self.spec.eps)?)?;
             let _ = inner.f_gelu_("tanh")?;
             let out = w.linear("ffn.net.2", &inner)?;
             drop(inner);
+            told.of(start, &out)?;
             let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())

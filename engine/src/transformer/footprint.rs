@@ -12,8 +12,9 @@
 use engine_protocol::{LinearDtype, Split, TransformerSpec};
 use tch::Kind;
 
-use super::block::{BLOCKS, CROSS_ATTENTION, FEED_FORWARD, SELF_ATTENTION};
+use super::block::BLOCKS;
 use super::model::Transformer;
+use super::pass_cache::Part;
 use super::rope;
 use super::slices::slices_cut;
 use crate::attention::{AttentionHolds, AttentionShape};
@@ -71,14 +72,14 @@ impl Transformer {
         let [batch, prompt, image] = [pass.batch, pass.prompt_tokens, pass.image_tokens].map(|count| count as f64);
         let product = |rows: f64, columns: f64| 2.0 * batch * rows * dim * columns;
         let attention = |keys: f64| 4.0 * batch * tokens * keys * dim;
-        match name.part {
-            _ if name.of != BLOCKS => GroupWork::default(),
-            SELF_ATTENTION => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(all_tokens) },
-            CROSS_ATTENTION => {
+        let part = Part::ALL.into_iter().find(|part| name.of == BLOCKS && part.name() == name.part);
+        match part {
+            None => GroupWork::default(),
+            Some(Part::SelfAttention) => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(all_tokens) },
+            Some(Part::CrossAttention) => {
                 GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt + image, dim), attention: attention(prompt + image) }
             }
-            FEED_FORWARD => GroupWork { gemm: 2.0 * product(tokens, spec.ffn_dim as f64), attention: 0.0 },
-            other => unreachable!("blocks have no part `{other}`"),
+            Some(Part::FeedForward) => GroupWork { gemm: 2.0 * product(tokens, spec.ffn_dim as f64), attention: 0.0 },
         }
     }
 

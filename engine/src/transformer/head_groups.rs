@@ -8,7 +8,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::{Block, Modulated, joined};
+use super::block::{Block, Modulated, Told, joined};
+use super::pass_cache::PassCache;
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
@@ -29,8 +30,15 @@ impl Block<'_> {
     /// Adds `gate · attention(norm(hidden))`, `heads` heads at a time.
     ///
     /// # Errors
-    /// libtorch's.
-    pub(super) fn self_attention_by_heads(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, heads: i64) -> Result<()> {
+    /// libtorch's, and the cache's.
+    pub(super) fn self_attention_by_heads(
+        &self,
+        w: &Weights,
+        hidden: &Tensor,
+        step: &ByToken<Modulated>,
+        heads: i64,
+        told: &mut Told<'_, impl PassCache>,
+    ) -> Result<()> {
         let tokens = hidden.size()[1];
         let scales = self.scales(w, hidden, step)?;
 
@@ -44,6 +52,7 @@ impl Block<'_> {
         for (start, length) in self.slices(tokens) {
             let mut part = slice(hidden, start, length)?;
             let out = w.linear("attn1.to_out.0", &slice(&attended, start, length)?)?;
+            told.of(start, &out)?;
             let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
         }
         Ok(())

@@ -19,5 +19,5 @@ pub use block::BLOCKS;
 pub use context::Context;
 pub use footprint::PassShape;
 pub use model::Transformer;
-pub use pass_cache::{NoCache, PassCache};
+pub use pass_cache::{NoCache, Part, PassCache};
 pub use timestep::Timestep;

@@ -122,7 +122,7 @@ impl Transformer {
         // A cache keeps nothing of padding.
         let seen = shard.without_padding(&hidden)?;
         for index in cache.begin(&seen)?..spec.num_layers as u32 {
-            block.forward(groups, index, &hidden)?;
+            block.forward(groups, index, &hidden, cache)?;
             if cache.after_block(index, &seen)? {
                 break;
             }

@@ -1,10 +1,36 @@
-//! What may leave blocks out of a pass, and adds something in their place. What it adds, and where that is kept, is not known here.
+//! What may leave blocks out of a pass, or parts of blocks, and adds something in their place. What it adds, and where that is kept, is not known here.
 
+use engine_protocol::PARTS_OF_A_BLOCK;
 use tch::Tensor;
 
 use crate::error::Result;
 
-/// Told of the hidden state at three places of a pass. It may change it there.
+/// A part of a block: what it gives is added to the hidden state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Self-attention.
+    SelfAttention,
+    /// Cross-attention.
+    CrossAttention,
+    /// Feed-forward.
+    FeedForward,
+}
+
+impl Part {
+    /// In the order in which a block runs them.
+    pub const ALL: [Part; PARTS_OF_A_BLOCK as usize] = [Part::SelfAttention, Part::CrossAttention, Part::FeedForward];
+
+    /// What it is called in a checkpoint, and its group of weights.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::SelfAttention => "attn1",
+            Part::CrossAttention => "attn2",
+            Part::FeedForward => "ffn",
+        }
+    }
+}
+
+/// Told of the hidden state at three places of a pass, which it may change there, and of what parts of blocks give.
 ///
 /// # Shapes
 /// `hidden` is `[B, L, dim]`.
@@ -14,6 +40,27 @@ pub trait PassCache {
     /// # Errors
     /// libtorch's.
     fn begin(&mut self, hidden: &Tensor) -> Result<u32>;
+
+    /// Whether that part of every block is left out of this pass.
+    fn leaves_out(&self, part: Part) -> bool;
+
+    /// After a part of `block` that runs: what it gives for the tokens from `start` on, before its gate.
+    ///
+    /// # Shapes
+    /// `given` is `[B, n, dim]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    fn after_part(&mut self, block: u32, part: Part, start: i64, given: &Tensor) -> Result<()>;
+
+    /// In place of a part of `block` that is left out: adds to the tokens from `start` on what is kept, times `gate` where it has one.
+    ///
+    /// # Shapes
+    /// `hidden` is `[B, n, dim]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    fn in_place_of_part(&mut self, block: u32, part: Part, start: i64, hidden: &Tensor, gate: Option<&Tensor>) -> Result<()>;
 
     /// After a block: whether those after it are left out.
     ///
@@ -35,6 +82,18 @@ pub struct NoCache;
 impl PassCache for NoCache {
     fn begin(&mut self, _hidden: &Tensor) -> Result<u32> {
         Ok(0)
+    }
+
+    fn leaves_out(&self, _part: Part) -> bool {
+        false
+    }
+
+    fn after_part(&mut self, _block: u32, _part: Part, _start: i64, _given: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
+        Ok(())
     }
 
     fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {

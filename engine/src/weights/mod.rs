@@ -28,7 +28,7 @@ pub use changes::{Change, Difference};
 pub use group::{Group, GroupLayout, GroupWork, Param};
 pub(crate) use mapped::AGAIN;
 pub use mapped::StoredTensor;
-pub use name::GroupName;
+pub use name::{GroupName, LeftOut};
 pub use parts::GroupParts;
 pub use shared::shared;
 pub use source::Source;

@@ -1,6 +1,7 @@
 //! Names of groups: a model asks for its groups by them, and a plan shows them. Where a group lies, and whether it moves, no name says.
 
 use std::fmt;
+use std::ops::Range;
 
 /// What a group is called: `embeddings.time`, `blocks.3.attn1`, `output layer`. No two groups of a component have one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +12,22 @@ pub struct GroupName {
     pub number: Option<u32>,
     /// Which part of that; empty where it is all of it.
     pub part: &'static str,
+}
+
+/// Groups that a pass does without.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Those that are numbered so.
+    pub numbers: Range<u32>,
+    /// Those that are such parts of what is numbered.
+    pub parts: Vec<&'static str>,
+}
+
+impl LeftOut {
+    /// Whether the group `name` is one of them.
+    pub fn has(&self, name: GroupName) -> bool {
+        name.number.is_some_and(|number| self.numbers.contains(&number) || self.parts.contains(&name.part))
+    }
 }
 
 impl GroupName {

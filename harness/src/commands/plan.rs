@@ -148,7 +148,7 @@ fn print_groups(report: &PlanReport) {
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
             "Unpacking buffer: packed weights compute from it, one group at a time.",
         ),
-        (report.config.flexcache.is_any(), "Step cache: what some sampler steps reuse of those before them."),
+        (report.config.flexcache.keeps_hidden_states(), "Step cache: what some sampler steps reuse of those before them."),
     ];
     words.into_iter().filter(|(is_there, _)| *is_there).for_each(|(_, word)| say!("{word}"));
     say!();

@@ -284,7 +284,7 @@ mod tests {
             ("default", 8, 0),
             ("memory-levels", 24, 0),
             ("hardware", 128, 8),
-            ("flags", 44, 0),
+            ("flags", 46, 0),
             ("combinations", 60, 0),
             ("flexcache", 24, 0),
             ("sage", 16, 0),

@@ -2,7 +2,7 @@
 //!
 //! It does not know which values a model can take, nor which flags exclude each other: `lowmem sweep` says that.
 
-use engine_protocol::{FLAGS, Flag, FlagValue, Kind};
+use engine_protocol::{FLAGS, Flag, FlagValue, Kind, under_flexcache};
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) fn text() -> Result<String, Error> {
 
 /// A definition: flags with one value each, lists under `sweep`, and `cases` with values of their own.
 fn schema() -> Schema {
-    let flags: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), value(flag))).collect();
+    let flags = keys(value);
     let named = |(key, what): (&str, &str)| (key.to_owned(), json!({ "description": what, "type": ["string", "number"] }));
     let one: Map<String, Value> = flags.clone().into_iter().chain(NAMED.map(named)).collect();
     let list = |flag: &Flag| {
@@ -34,7 +34,7 @@ fn schema() -> Schema {
     let names = |(key, what): (&str, &str)| {
         (key.to_owned(), json!({ "description": what, "type": "array", "minItems": 1, "items": { "type": ["string", "number"] } }))
     };
-    let lists: Map<String, Value> = FLAGS.iter().map(|flag| (flag.key.to_owned(), list(flag))).chain(NAMED.map(names)).collect();
+    let lists: Map<String, Value> = keys(list).into_iter().chain(NAMED.map(names)).collect();
     let mut top = one.clone();
     // Several GPUs may stand outside `sweep` too.
     top.insert(GPU.into(), json!({ "anyOf": [one.get(GPU), lists.get(GPU)] }));
@@ -61,9 +61,21 @@ fn schema() -> Schema {
     })
 }
 
-/// The page's spelling, nested or with points, is taken and not checked here.
+/// Every flag, and what `of` says that it takes. Under `flexcache` may stand what the page's system has there.
+fn keys(of: impl Fn(&Flag) -> Value) -> Map<String, Value> {
+    let key = |flag: &Flag| {
+        if flag.key != "flexcache" {
+            return of(flag);
+        }
+        let under: Map<String, Value> = under_flexcache().map(|(name, flag)| (name.to_owned(), of(flag))).collect();
+        json!({ "anyOf": [of(flag), { "type": "object", "properties": under, "additionalProperties": false }] })
+    };
+    FLAGS.iter().map(|flag| (flag.key.to_owned(), key(flag))).collect()
+}
+
+/// The page's spelling from its beginning, nested or with points, is taken and not checked here; nor is what has a point after `flexcache`.
 fn long_spellings() -> Value {
-    json!({ "^(infer|diffusion)(\\.|$)": {} })
+    json!({ "^(infer|diffusion)(\\.|$)|^flexcache\\.": {} })
 }
 
 /// What a flag takes. YAML's own numbers and switches may be quoted too, as on the command line.

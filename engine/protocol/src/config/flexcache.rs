@@ -18,7 +18,26 @@ impl Flexcache {
 
     /// Whether a threshold says which steps reuse.
     pub fn has_threshold(self) -> bool {
-        matches!(self, Self::Teacache | Self::Magcache | Self::Firstblock)
+        matches!(self, Self::Teacache | Self::Magcache | Self::Firstblock | Self::Freecache)
+    }
+
+    /// Whether it extrapolates, and so has an order.
+    pub fn has_order(self) -> bool {
+        matches!(self, Self::Taylorseer | Self::TaylorseerModules | Self::Freecache)
+    }
+
+    /// Whether it keeps hidden states, or parts of what made them. Another one keeps latents, which are on the CPU in any case.
+    pub fn keeps_hidden_states(self) -> bool {
+        !matches!(self, Self::None | Self::Freecache)
+    }
+
+    /// What a step that reuses leaves out.
+    pub fn left_out(self) -> &'static str {
+        match self {
+            Self::Pab | Self::TaylorseerModules => "parts of blocks",
+            Self::Freecache => "the transformer",
+            _ => "blocks",
+        }
     }
 
     /// Whether which steps reuse is known before the first one, and can be set by how many there are to be.
@@ -64,6 +83,7 @@ impl Config {
             flexcache_warmup: None,
             flexcache_cooldown: None,
             flexcache_interval: None,
+            flexcache_cross_interval: None,
             flexcache_order: None,
             flexcache_block: None,
             flexcache_offload: None,
@@ -79,8 +99,13 @@ impl Config {
         }
         self.flexcache_speedup = self.flexcache_speedup.filter(|_| cache.is_known_before());
         self.flexcache_threshold = self.flexcache_threshold.filter(|_| cache.has_threshold() && self.flexcache_speedup.is_none());
-        self.flexcache_order = self.flexcache_order.filter(|_| cache == Flexcache::Taylorseer);
+        self.flexcache_order = self.flexcache_order.filter(|_| cache.has_order());
+        self.flexcache_cross_interval = self.flexcache_cross_interval.filter(|_| cache == Flexcache::Pab);
         self.flexcache_block = self.flexcache_block.filter(|_| cache == Flexcache::Blockdance);
+        self.flexcache_offload = self.flexcache_offload.filter(|_| cache.keeps_hidden_states());
+        if cache == Flexcache::Freecache && self.flexcache_order == Some(0) {
+            return Err(ConfigError::new("flexcache_order=0: freecache goes by one computed step at least", "use 1 to 3"));
+        }
         if cache.is_known_before() && Published::of(model).is_none() {
             return Err(ConfigError::new(
                 format!("flexcache={}: no numbers are published for {}", cache.name(), model.name),
@@ -103,9 +128,14 @@ impl Config {
             }
             self.flexcache_block = Some(block);
         }
-        // What a step of some adds to is not what one of all would: such a cache is measured whole.
         let measured = self.steps_measured.and_then(StepsMeasured::count);
-        let least = if cache == Flexcache::Firstblock && device != Device::Virtual { self.steps } else { LEAST_STEPS };
+        let least = match cache {
+            // What a step of some adds to is not what one of all would: such a cache is measured whole.
+            Flexcache::Firstblock | Flexcache::Freecache if device != Device::Virtual => self.steps,
+            // Its steps that reuse are of three kinds.
+            Flexcache::Pab => self.steps,
+            _ => LEAST_STEPS,
+        };
         self.steps_measured = measured.map(|steps| steps.max(least)).filter(|&steps| steps < self.steps).map(StepsMeasured::Count);
         Ok(())
     }

@@ -17,6 +17,6 @@ pub use error::ConfigError;
 pub use flag::{At, FlagOf, Group, Results};
 pub use flexcache::Published;
 pub use resolve::PARTS_OF_A_BLOCK;
-pub use settings::{flag, flattened, parse_setting, parse_values, setting_text};
+pub use settings::{flag, flattened, parse_setting, parse_values, setting_text, under_flexcache};
 pub use split::Split;
 pub use table::{Config, FLAGS, Flag, Settings};

@@ -12,14 +12,18 @@ use crate::flag_values::{Kind, told};
 const LONG_SPELLINGS: [&str; 3] = ["infer.diffusion.", "infer.", "diffusion."];
 
 /// What stands under `flexcache` in the page's system, and which flag that is: facts from `chitu_diffusion/flexcache/params.py` of thu-pacman/ChituDiffusion@f836afa.
-const UNDER_FLEXCACHE: [(&str, &str); 8] = [
+const UNDER_FLEXCACHE: [(&str, &str); 12] = [
     ("strategy", "flexcache"),
     ("warmup", "flexcache_warmup"),
     ("cooldown", "flexcache_cooldown"),
     ("teacache_thresh", "flexcache_threshold"),
+    ("tol", "flexcache_threshold"),
+    ("jvp_order", "flexcache_order"),
     ("boundary_block", "flexcache_block"),
     ("group_size", "flexcache_interval"),
     ("fresh_threshold", "flexcache_interval"),
+    ("skip_self_range", "flexcache_interval"),
+    ("skip_cross_range", "flexcache_cross_interval"),
     ("max_order", "flexcache_order"),
 ];
 
@@ -80,6 +84,11 @@ pub fn flattened(key: String, value: Value) -> Vec<(String, Value)> {
         }
         value => vec![(key, value)],
     }
+}
+
+/// The keys that stand under `flexcache` in the page's spelling, and the flag of each.
+pub fn under_flexcache() -> impl Iterator<Item = (&'static str, &'static Flag)> {
+    UNDER_FLEXCACHE.iter().flat_map(|(name, key)| FLAGS.iter().find(|flag| flag.key == *key).map(|flag| (*name, flag)))
 }
 
 /// A key without what the page's spelling has before it.

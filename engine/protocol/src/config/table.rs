@@ -34,7 +34,7 @@ pub(super) const MOST_GPUS: u32 = 1024;
 const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
 const NO_CACHE: &str = "there is no cache: set flexcache=teacache, for example";
-const THRESHOLD: &str = "only flexcache=teacache, magcache and firstblock go by a threshold";
+const THRESHOLD: &str = "only flexcache=teacache, magcache, firstblock and freecache go by a threshold";
 const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
 
 fn about(group: Group, results: Results) -> About<Config> {
@@ -96,7 +96,7 @@ flags! {
         /// Which cache lets sampler steps leave out transformer blocks. It saves time and changes the video.
         always flexcache: Flexcache = Always(Flexcache::None), about(Group::Sampling, Results::Lossy).of_diffusion();
 
-        /// How much a step may differ and still be left out: for `teacache`, `magcache` and `firstblock`.
+        /// How much a step may differ and still be left out: for `teacache`, `magcache`, `firstblock` and `freecache`.
         sometimes flexcache_threshold: f64 = Derived("what was published for the cache and the model: `docs/caches.md`"),
             about(Group::Sampling, Results::Lossy).at_least(0).of_diffusion()
                 .idle(|config| !config.flexcache.has_threshold(), THRESHOLD)
@@ -116,13 +116,18 @@ flags! {
             about(Group::Sampling, Results::Lossy).unit("steps").range(0, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
 
         /// At most so many steps from one that is computed to the next.
-        sometimes flexcache_interval: u32 = Derived("5 for taylorseer, 3 for magcache, 2 for blockdance; no limit for the others"),
+        sometimes flexcache_interval: u32 = Derived("5 for taylorseer and taylorseer_modules, 9 for freecache, 3 for magcache, 2 for blockdance and for the self-attention of pab; no limit for the others"),
             about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
 
-        /// Order of TaylorSeer's extrapolation: 0 repeats, 1 goes on in a line. It keeps one tensor more than this number.
+        /// The same for the cross-attention of `pab`, which changes less than self-attention.
+        sometimes flexcache_cross_interval: u32 = Derived("3"),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion()
+                .idle(|config| config.flexcache != Flexcache::Pab, "only flexcache=pab has one for cross-attention");
+
+        /// Order of TaylorSeer's extrapolation: 0 repeats, 1 goes on in a line. It keeps one tensor more than this number. Of `freecache` it is over how many computed steps the mean is taken.
         sometimes flexcache_order: u32 = Always(1),
             about(Group::Sampling, Results::Lossy).range(0, 3).of_diffusion()
-                .idle(|config| config.flexcache != Flexcache::Taylorseer, "only flexcache=taylorseer extrapolates");
+                .idle(|config| !config.flexcache.has_order(), "only flexcache=taylorseer, taylorseer_modules and freecache extrapolate");
 
         /// BlockDance's block: those up to it are left out.
         sometimes flexcache_block: u32 = Derived("20, or the middle one of fewer"),
@@ -131,7 +136,8 @@ flags! {
 
         /// Where a cache keeps what it reuses.
         sometimes flexcache_offload: FlexcacheOffload = FromLevel(3, FlexcacheOffload::Cpu, FlexcacheOffload::Off),
-            about(Group::Placement, Results::Same).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+            about(Group::Placement, Results::Same).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE)
+                .idle(|config| !config.flexcache.keeps_hidden_states(), "flexcache=freecache keeps latents alone, which are on the CPU");
 
         /// The memory level: a preset of the flags below. 0 keeps everything on the GPU, 1 decodes in tiles, 2 also runs the text encoder on the CPU, 3 also
         /// streams the transformer.

@@ -178,6 +178,12 @@ words! { only
         Taylorseer = "taylorseer",
         /// BlockDance: every other step begins with a block in the middle, from the state that the step before had there.
         Blockdance = "blockdance",
+        /// Pyramid attention broadcast: between two steps that compute it, what attention gave is used again, of each block by itself.
+        Pab = "pab",
+        /// TaylorSeer on what each part of each block gives: self-attention, cross-attention, feed-forward.
+        TaylorseerModules = "taylorseer_modules",
+        /// FreeCache: a step whose prediction the ones before it foretell, nearly, does without the transformer.
+        Freecache = "freecache",
     }
     nothing: None
 }
