@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, HostMemory, ProcessUse, Stage};
+use crate::{Config, HostMemory, ProcessUse, Split, Stage};
 
 /// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
 pub const POOL_STREAMS: u64 = 4 * 32;
@@ -135,6 +135,13 @@ pub struct PassSecs {
     pub exchange: f64,
     /// What is exchanged goes over NVLink, and not over PCI Express.
     pub is_nvlink: bool,
+}
+
+impl PassSecs {
+    /// A sampler step over what it takes on one GPU: with cond and uncond on two groups it has one pass where it has two there.
+    pub fn step_share(&self, split: Split) -> f64 {
+        (self.arithmetic + self.exchange) / self.alone / f64::from(split.cfg_size)
+    }
 }
 
 /// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::error::ConfigError;
-use super::table::{Config, MOST_GPUS};
+use super::table::{Config, MOST_GPUS, Settings};
 use crate::flag_values::{AttnType, OnOom};
 use crate::{Device, ModelSpec};
 
@@ -30,6 +30,35 @@ impl Split {
     /// Ranks in all.
     pub fn ranks(self) -> u32 {
         self.cfg_size * self.cp_size()
+    }
+
+    /// All ways to split a video over so many ranks, whatever the model and its flags allow of them.
+    pub fn all_over(ranks: u32) -> Vec<Self> {
+        let divisors = |whole: u32| (1..=whole).filter(move |part| whole.is_multiple_of(*part));
+        let of_sequence = |cfg_size: u32| {
+            let parts = ranks / cfg_size;
+            divisors(parts).map(move |cp_ulysses| Self { cfg_size, cp_ulysses, cp_ring: parts / cp_ulysses })
+        };
+        divisors(ranks).filter(|groups| *groups <= 2).flat_map(of_sequence).collect()
+    }
+
+    /// Whether it is one of those that `settings` leave open.
+    pub fn agrees_with(self, settings: &Settings) -> bool {
+        [
+            (settings.cfg_size, self.cfg_size),
+            (settings.cp_size, self.cp_size()),
+            (settings.cp_ulysses, self.cp_ulysses),
+            (settings.cp_ring, self.cp_ring),
+        ]
+        .into_iter()
+        .all(|(given, own)| given.is_none_or(|given| given == own))
+    }
+
+    /// The flags that make it, without those that are 1.
+    pub fn flags(self) -> impl Iterator<Item = (&'static str, u32)> {
+        [("cfg_size", self.cfg_size), ("cp_ulysses", self.cp_ulysses), ("cp_ring", self.cp_ring)]
+            .into_iter()
+            .filter(|(_, ranks)| *ranks > 1)
     }
 }
 
