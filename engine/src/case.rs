@@ -14,7 +14,7 @@ use crate::context_parallel::Ranks;
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
-use crate::memory::{Room, predict_from, predict_host, settle};
+use crate::memory::{Room, SharedHost, predict_from, predict_host, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
 use crate::stages::{Say, Stages, other_failure};
@@ -126,11 +126,14 @@ impl Case<'_> {
 
     /// Puts the weights of the stages from `first` on where the plan has them.
     fn load(&self, first: Stage) -> Result<Pipeline> {
+        let shared_host = self.request.ranks.as_ref().map(SharedHost::among);
         let Some(files) = &self.request.checkpoint else {
-            return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources(self.request));
+            let sources = sources(self.request).among(shared_host);
+            return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources);
         };
         let checkpoint = Checkpoint::open_files(files)?;
         let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
+        let sources = sources.among(shared_host);
         let tokenizer = checkpoint.open_tokenizer()?;
         Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))
     }

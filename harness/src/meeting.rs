@@ -66,9 +66,9 @@ impl Meeting {
         Ok(Self { launched, folder, _made: made, _own: own, begun: Instant::now() })
     }
 
-    /// The file in which the first rank leaves what NCCL finds the others by.
-    pub(crate) fn nccl_id(&self) -> PathBuf {
-        self.folder.join("nccl-id")
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Says how this rank ended.

@@ -170,7 +170,7 @@ pub struct PlanReport {
     pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
-    /// What all stages will hold of the host's memory, in order.
+    /// What all stages will hold of the host's memory, in order; of several ranks what each holds, and of what they share its part.
     #[serde(default)]
     pub host: Vec<PlannedHost>,
     /// How many latent positions the VAE decodes, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
@@ -211,9 +211,14 @@ impl PlanReport {
         [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| self.bytes_in(home)).sum()
     }
 
-    /// The most of the host's memory that any stage will hold.
+    /// The most of the host's memory that any stage will hold, of all ranks together.
     pub fn host(&self) -> HostMemory {
-        self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default()
+        self.of_all(self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default())
+    }
+
+    /// What all ranks hold together, each of which holds so much.
+    pub fn of_all(&self, host: HostMemory) -> HostMemory {
+        host.times(self.ranks.as_ref().map_or(1, |ranks| ranks.count.into()))
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.

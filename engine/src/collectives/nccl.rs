@@ -42,7 +42,8 @@ impl Nccl {
     /// A machine without NCCL, a first rank that does not come, and what NCCL says.
     pub fn meet(request: &RankRequest) -> Result<Self> {
         let (rank, size) = (request.rank as usize, request.count as usize);
-        let id = if rank == 0 { leave(&request.meeting)? } else { find(&request.meeting)? };
+        let place = request.meeting.join("nccl-id");
+        let id = if rank == 0 { leave(&place)? } else { find(&place)? };
         Ok(Self { communicator: Arc::new(Communicator::join(id, rank, size)?), members: (0..size).collect(), rank })
     }
 

@@ -177,7 +177,7 @@ fn print_stages(report: &PlanReport) {
     ];
     let mut table = table(&titles, &[1, 2, 3, 4, 5, 6]);
     for stage in &report.stages {
-        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| host.memory);
+        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| report.of_all(host.memory));
         table.add_row([
             stage.stage.name().to_owned(),
             in_gib(stage.resident_bytes),
@@ -222,8 +222,9 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     table.add_row([others, "encode, denoise".into(), known_gib(*others_peak_allocated_bytes)]);
     say!("{table}");
     say!(
-        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of one rank: ranks of one machine do not share it.",
-        in_gib(*sent_bytes)
+        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: the {} GiB of weights on the host are there once, and all else in each.",
+        in_gib(*sent_bytes),
+        in_gib(report.host_bytes())
     );
     if let Some(pass) = pass_secs {
         let PassSecs { alone, arithmetic, exchange, is_nvlink } = pass;

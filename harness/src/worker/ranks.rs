@@ -68,7 +68,7 @@ pub(super) fn run(
     let meeting = Scratch::new()?;
     let count = request.config.split().ranks();
     let testbeds = testbeds(testbed, count as usize)?;
-    let requests: Vec<Request> = (0..count).map(|rank| of_rank(request, rank, count, meeting.path().join("nccl-id"))).collect();
+    let requests: Vec<Request> = (0..count).map(|rank| of_rank(request, rank, count, meeting.path().to_owned())).collect();
     let course = Mutex::new(Course::default());
     let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
@@ -101,7 +101,7 @@ pub(super) fn run_launched(
     let (began, clock) = (now(), Instant::now());
     let Launched { rank, count, .. } = meeting.launched;
     let testbed = own_testbed(testbed, rank as usize, count as usize)?;
-    let of_rank = of_rank(request, rank, count, meeting.nccl_id());
+    let of_rank = of_rank(request, rank, count, meeting.folder().to_owned());
     let others =
         Mutex::new(Others { meeting, testbed: &testbed, request, course: Course::default(), ends: (0..count).map(|_| None).collect() });
     let locked = || others.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,8 +143,7 @@ pub(super) fn run_launched(
 fn of_rank(request: &Request, rank: u32, count: u32, meeting: PathBuf) -> Request {
     Request {
         ranks: Some(RankRequest { rank, count, meeting }),
-        // They share the machine's memory, and one of them writes what the user asked for.
-        host_limit_bytes: request.host_limit_bytes.map(|bytes| bytes / u64::from(count)),
+        // One of them writes what the user asked for.
         output: request.output.clone().filter(|_| rank == 0),
         snapshot: request.snapshot.clone().filter(|_| rank == 0),
         operation_times: request.operation_times.clone().filter(|_| rank == 0),
