@@ -155,6 +155,8 @@ pub struct PlannedRanks {
     pub sent_bytes: u64,
     /// The largest predicted peak of the ranks that do not decode; empty where that of a stage is not known.
     pub others_peak_allocated_bytes: Option<u64>,
+    /// Bytes of the weights on the host that all ranks share.
+    pub shared_host_bytes: u64,
     /// How long a pass takes; empty where no GPU was named.
     pub pass_secs: Option<PassSecs>,
 }

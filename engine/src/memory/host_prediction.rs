@@ -86,7 +86,8 @@ impl Held {
             let waiting = WaitingGroup::new(group, types);
             let bytes = waiting.layout.bytes as u64;
             // One copy for all ranks, of which each counts a part.
-            let bytes = if place.takes_host_memory() { part_of(bytes, config.split().ranks()) } else { bytes };
+            let bytes =
+                if component.is_of_all_ranks() && place.takes_host_memory() { part_of(bytes, config.split().ranks()) } else { bytes };
             match place {
                 // The device that computes is the host itself.
                 Place::Resident if on_gpu => {}

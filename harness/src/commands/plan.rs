@@ -207,7 +207,7 @@ fn print_stages(report: &PlanReport) {
 
 /// What comes of several GPUs: all that stands above is of the first one.
 fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
-    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, pass_secs } = ranks;
+    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } = ranks;
     let split = report.config.split();
     let tokens = if *parts > 1 {
         format!("one of {parts} parts of the token sequence")
@@ -222,9 +222,9 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     table.add_row([others, "encode, denoise".into(), known_gib(*others_peak_allocated_bytes)]);
     say!("{table}");
     say!(
-        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: the {} GiB of weights on the host are there once, and all else in each.",
+        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: {} GiB of weights on the host are there once, and all else in each.",
         in_gib(*sent_bytes),
-        in_gib(report.host_bytes())
+        in_gib(*shared_host_bytes)
     );
     if let Some(pass) = pass_secs {
         let PassSecs { alone, arithmetic, exchange, is_nvlink } = pass;

@@ -295,7 +295,9 @@ fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
             peak_bytes: sum.peak_bytes.zip(other.peak_bytes).map(|(sum, other)| sum + other),
             pinned_peak_bytes: sum.pinned_peak_bytes + other.pinned_peak_bytes,
         };
-        same.iter().filter_map(|other| of(other)).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
+        // One that does not decode holds what it held before, as long as it is there.
+        let held = others.iter().filter_map(|other| other.stage(stage.stage).or(other.stages.last()));
+        held.filter_map(of).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
     };
     StageRecord {
         time: stage.time,
