@@ -20,6 +20,7 @@ use super::{Collectives, Group, others};
 use crate::cuda::DEVICE;
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
+use crate::timing;
 
 /// So long the other ranks wait for what the first one leaves for them. A first rank that has failed is noticed by who started it.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -54,7 +55,8 @@ impl Nccl {
         received: impl Iterator<Item = (usize, &'a Tensor)>,
     ) -> Result<()> {
         let named = |(rank, tensor)| (self.members[rank], tensor);
-        self.communicator.exchange(&sent.map(named).collect::<Vec<_>>(), &received.map(named).collect::<Vec<_>>())
+        let (sent, received): (Vec<_>, Vec<_>) = (sent.map(named).collect(), received.map(named).collect());
+        timing::exchange(|| self.communicator.exchange(&sent, &received))
     }
 }
 

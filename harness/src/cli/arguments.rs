@@ -164,6 +164,8 @@ pub(crate) struct AutotuneArguments {
     pub(crate) files: FilesArguments,
     #[command(flatten)]
     pub(crate) video: VideoArguments,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// Which of the three answers is the recommended one
     #[arg(long, value_enum, default_value_t = Objective::Speed)]
     pub(crate) objective: Objective,
