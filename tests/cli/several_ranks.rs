@@ -129,6 +129,35 @@ fn what_ranks_cannot_do_is_refused() {
     let on_virtual = ["--gpu", "h100", "--device", "virtual", "cp_size=2"];
     let said = refused(&[&on_virtual[..], &["on_oom=lower"]].concat());
     assert!(said.contains("one rank would go on at a lower level"), "{said}");
-    let said = refused(&["--device", "cpu", "--output", "cat.gif", "cp_size=2"]);
-    assert!(said.contains("on the CPU there is one rank"), "{said}");
+}
+
+/// On the CPU ranks are threads, and what they make can be looked at.
+#[test]
+fn a_video_of_several_ranks_is_that_of_one() {
+    let place = Place::new();
+    let latents = |name: &str, words: &[&str]| {
+        let output = place.path(name);
+        let fixed = ["generate", "--model", "wan-tiny", "--device", "cpu", "--steps", "3", "--json", "dtype=fp32"];
+        let assert = lowmem().args(fixed).arg("--output").arg(&output).args(words).assert().success();
+        let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+        let split = record.config.split();
+        let file = fs::read(output).expect("the video");
+        let tensors = safetensors::SafeTensors::deserialize(&file).expect("tensors");
+        let numbers =
+            |bytes: &[u8]| bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four"))).collect::<Vec<f32>>();
+        (split, numbers(tensors.tensor("latents").expect("latents").data()))
+    };
+    let (_, wanted) = latents("one.safetensors", &[]);
+    let most = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    for (name, words) in [
+        ("ulysses", &["cp_size=2"][..]),
+        ("ring", &["cp_ring=3", "low_mem_level=3"]),
+        ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"]),
+        ("chosen", &["--gpus", "2"]),
+    ] {
+        let (split, found) = latents(&format!("{name}.safetensors"), words);
+        assert!(split.ranks() > 1, "{name}");
+        let off = found.iter().zip(&wanted).fold(0.0_f32, |off, (found, wanted)| off.max((found - wanted).abs()));
+        assert!(found.len() == wanted.len() && off / most < 1e-5, "{name}: {split} is off by {}", off / most);
+    }
 }

@@ -51,7 +51,7 @@ pub struct Request {
     pub operation_times: Option<OperationTiming>,
 }
 
-/// One of several ranks, each a process with a GPU.
+/// One of several ranks, each a process with a GPU. On the CPU they are threads of one process, and the request is the first one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RankRequest {

@@ -14,7 +14,8 @@ pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Compone
     let plan = Plan::new(config, components);
     let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
     let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device)).collect();
-    let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { HOST_PROCESS_BYTES };
+    // On the CPU ranks are threads of one process.
+    let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { part_of(HOST_PROCESS_BYTES, config.split().ranks()) };
     // What is left to the machine is not settled to the lesser yet.
     let all_at_once = config.load_weights != LoadWeights::AsUsed;
     let all = held.iter().map(|held| held.weights).fold(Bytes::default(), Bytes::plus);
@@ -85,9 +86,9 @@ impl Held {
         for (group, place) in component.groups().iter().zip(places) {
             let waiting = WaitingGroup::new(group, types);
             let bytes = waiting.layout.bytes as u64;
-            // One copy for all ranks, of which each counts a part.
-            let bytes =
-                if component.is_of_all_ranks() && place.takes_host_memory() { part_of(bytes, config.split().ranks()) } else { bytes };
+            // One copy for all ranks, of which each counts a part; threads on the CPU have one each.
+            let is_shared = on_gpu && component.is_of_all_ranks() && place.takes_host_memory();
+            let bytes = if is_shared { part_of(bytes, config.split().ranks()) } else { bytes };
             match place {
                 // The device that computes is the host itself.
                 Place::Resident if on_gpu => {}

@@ -72,6 +72,11 @@ impl Prepared {
         if let Some(model) = definition.fixed_text("model").and_then(|name| models.get(&name).ok()) {
             pictures::look(&mut definition, model)?;
         }
+        if let (Some(Launched { by, .. }), Device::Cpu) = (launched, testbed.device) {
+            return Err(Error::input(format!(
+                "--device cpu: ranks are threads of one process there. Start it without {by}, with --gpus or cp_size"
+            )));
+        }
         if let Some((gpus, asked)) = gpus(arguments, launched)? {
             let config_of = |definition: &Definition| Ok(config(definition, &models, testbed.device)?.0);
             let request_of = |config: &Config| Ok(testbed.request("split", models.get(&config.model)?, config, None));

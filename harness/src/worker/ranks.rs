@@ -55,7 +55,7 @@ impl Course {
     }
 }
 
-/// Runs a case whose configuration is split over ranks; nothing where the user ended it. `on_event` sees what the first rank says.
+/// Runs a case whose configuration is split over ranks, which on the CPU are threads of one worker; nothing where the user ended it. `on_event` sees what the first rank says.
 pub(super) fn run(
     launcher: &Launcher,
     testbed: &Testbed,
@@ -67,6 +67,11 @@ pub(super) fn run(
     let (began, clock) = (now(), Instant::now());
     let meeting = Scratch::new()?;
     let count = request.config.split().ranks();
+    if testbed.device == Device::Cpu {
+        let request = of_rank(request, 0, count, meeting.path().to_owned());
+        let ran = run_worker(launcher, testbed, &request, Limits { time: limit, interrupt, is_over: &|| false }, on_event)?;
+        return Ok((ran.ended.end != End::Interrupted).then(|| ran.into_record(testbed, &request, &began, clock)));
+    }
     let testbeds = testbeds(testbed, count as usize)?;
     let requests: Vec<Request> = (0..count).map(|rank| of_rank(request, rank, count, meeting.path().to_owned())).collect();
     let course = Mutex::new(Course::default());

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::table::{Config, MOST_GPUS, Settings};
+use crate::ModelSpec;
 use crate::flag_values::{AttnType, OnOom};
-use crate::{Device, ModelSpec};
 
 /// How a video is split over ranks: cond and uncond on two groups of them or not, and in each group the token sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Config {
     }
 
     /// What of the split is left out comes from the rest, and all of it is legal.
-    pub(super) fn resolve_split(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
+    pub(super) fn resolve_split(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
         let heads = model.transformer.num_attention_heads as u32;
         let split = self.wanted_split(heads)?;
         if split.cp_size() > MOST_GPUS {
@@ -108,9 +108,6 @@ impl Config {
         self.check_ulysses(split.cp_ulysses, heads)?;
         self.check_ring(split, heads)?;
         self.check_guidance(split.cfg_size)?;
-        if device == Device::Cpu && split != Split::ONE {
-            return Err(ConfigError::new(format!("{split}: on the CPU there is one rank"), "leave them out"));
-        }
         if self.on_oom == OnOom::Lower && split != Split::ONE {
             return Err(ConfigError::new(
                 format!("{split} on_oom=lower: one rank would go on at a lower level, and the others would not"),
