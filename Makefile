@@ -66,8 +66,8 @@ bench: build ## Times our transformer and VAE beside diffusers' on the CPU, and 
 	@engine/benches/observer_cost.py --write
 	@cargo bench --workspace --quiet --bench streaming -- --write
 
-peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
-	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test memory -- --exact peak_table::peaks_are_those_of_the_table \
+peaks: build ## Measures the peaks of each level and flag on the virtual GPU; writes tests/memory/peaks.csv and rank_peaks.csv, docs/memory-levels.md and reports/measured/*/virtual.jsonl.
+	LOWMEM_RENEW_PEAKS=1 cargo test --release --workspace --test memory -- --exact peak_table::peaks_are_those_of_the_table peak_table::peaks_of_ranks_are_those_of_the_table \
 		flag_effects::each_flags_effect_is_that_of_the_documentation measured_rows::peaks_are_those_that_were_measured
 
 generated: build ## Writes anew what is made from tables: lists of flags and columns, the schema of sweep files, docs/measured.md.

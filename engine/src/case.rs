@@ -1,19 +1,20 @@
 //! One case, from a request to the event that ends it. Where the configuration says so, a case that is out of memory goes on at a lower level with
 //! what it has: prompt embeddings, latents and the sampler wait on the CPU meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use engine_protocol::{Config, Device, Event, Lowered, OnOom, Request, Split, Stage};
+use engine_protocol::{Config, Device, Event, Lowered, OnOom, PlannedHost, RankRequest, Request, Split, Stage};
 
 use crate::checkpoint::Checkpoint;
-use crate::collectives::Nccl;
+use crate::collectives::{Nccl, Threads};
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::context_parallel::Ranks;
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
-use crate::memory::{Room, predict_from, predict_host, settle};
+use crate::memory::{Room, SharedHost, predict_from, predict_host, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
 use crate::stages::{Say, Stages, other_failure};
@@ -28,17 +29,48 @@ pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Ev
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
     request.config.check_kernels_on(request.gpu.as_ref()).map_err(|refusal| outside_stages(Error::Input(refusal)))?;
     let device = start(request, say).map_err(outside_stages)?;
-    let room = room(request, device).map_err(outside_stages)?;
-    let config = settle(&request.config, &components::of(&request.model), room);
-    let stills = Stills::of(&config, &request.model).map_err(outside_stages)?;
-    let ranks = ranks(request).map_err(outside_stages)?;
-    let mut case = Case { request, device, room, ranks, config, stills, prompts: None, image: None, denoising: None };
-    let ending = case.run(say);
+    let ending = match &request.ranks {
+        Some(ranks) if !device.is_gpu() => in_threads(request, ranks, device, say),
+        _ => Case::new(request, device, ranks(request).map_err(outside_stages)?).and_then(|mut case| case.run(say)),
+    };
     operation_times::finish().map_err(outside_stages)?;
     if let (Some(path), true) = (&request.snapshot, device.is_gpu()) {
         snapshot::write(path).map_err(outside_stages)?;
     }
     ending
+}
+
+/// Runs all ranks of a case on the CPU, a thread each; the ending of the first one, or of the one that failed before any other.
+fn in_threads(request: &Request, ranks: &RankRequest, device: ComputeDevice, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    let split = request.config.split();
+    if ranks.count != split.ranks() {
+        return Err(outside_stages(not_of(split)));
+    }
+    let requests: Vec<Request> =
+        (0..ranks.count).map(|rank| Request { ranks: Some(RankRequest { rank, ..ranks.clone() }), ..request.clone() }).collect();
+    let failed = Mutex::new(None);
+    // Which one failed is told before its end of the channels goes, by which others fail too.
+    let tell = |ending: &Event| {
+        let _ = failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Box::new(ending.clone()));
+    };
+    let run = |group: Threads, request: &Request, say: Say<'_>| {
+        let ranks = Ranks::new(Arc::new(group), split).map_err(outside_stages)?;
+        let mut case = Case::new(request, device, Some(ranks))?;
+        case.run(say).inspect_err(|ending| tell(ending))
+    };
+    let run = &run;
+    let mut groups = Threads::new(requests.len()).into_iter();
+    let first = groups.next();
+    let ending = thread::scope(|scope| {
+        for (group, request) in groups.zip(&requests[1..]) {
+            scope.spawn(move || run(group, request, &mut |_| {}));
+        }
+        first.map_or_else(|| Err(outside_stages(not_of(split))), |group| run(group, &requests[0], say))
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(failed) => Err(failed),
+        None => ending,
+    }
 }
 
 /// What ends a run that failed between its stages.
@@ -64,7 +96,15 @@ struct Case<'a> {
     denoising: Option<Denoising>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// Of which nothing is done yet.
+    fn new(request: &'a Request, device: ComputeDevice, ranks: Option<Ranks>) -> std::result::Result<Self, Box<Event>> {
+        let room = room(request, device).map_err(outside_stages)?;
+        let config = settle(&request.config, &components::of(&request.model), room);
+        let stills = Stills::of(&config, &request.model).map_err(outside_stages)?;
+        Ok(Self { request, device, room, ranks, config, stills, prompts: None, image: None, denoising: None })
+    }
+
     /// Runs it to its end, at lower levels if need be.
     fn run(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
         loop {
@@ -86,6 +126,9 @@ impl Case<'_> {
         }
         let planned = if has_peaks { report.stages } else { Vec::new() };
         let host = predict_host(first, &self.config, &components, self.request.device);
+        // Ranks that are threads are one process, which holds what all of them do.
+        let threads = if self.device.is_gpu() { 1 } else { self.config.split().ranks().into() };
+        let host = host.into_iter().map(|planned| PlannedHost { memory: planned.memory.times(threads), ..planned }).collect();
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned, host });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
@@ -125,11 +168,15 @@ impl Case<'_> {
 
     /// Puts the weights of the stages from `first` on where the plan has them.
     fn load(&self, first: Stage) -> Result<Pipeline> {
+        // Of ranks that are threads nobody would end those that wait for one that has failed.
+        let shared_host = self.request.ranks.as_ref().filter(|_| self.device.is_gpu()).map(SharedHost::among);
         let Some(files) = &self.request.checkpoint else {
-            return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources(self.request));
+            let sources = sources(self.request).among(shared_host);
+            return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources);
         };
         let checkpoint = Checkpoint::open_files(files)?;
         let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
+        let sources = sources.among(shared_host);
         let tokenizer = checkpoint.open_tokenizer()?;
         Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))
     }
@@ -241,8 +288,12 @@ fn ranks(request: &Request) -> Result<Option<Ranks>> {
         (Some(rank), split) if request.device.is_cuda() && rank.count == split.ranks() => {
             Ok(Some(Ranks::new(Arc::new(Nccl::meet(rank)?), split)?))
         }
-        (_, split) => Err(Error::Input(format!("{split}: the request is not one of {} ranks with a GPU each", split.ranks()))),
+        (_, split) => Err(not_of(split)),
     }
+}
+
+fn not_of(split: Split) -> Error {
+    Error::Input(format!("{split}: the request is not one of {} ranks", split.ranks()))
 }
 
 /// What there is room for, and at which rates.

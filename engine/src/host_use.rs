@@ -29,7 +29,9 @@ pub(crate) fn end_stage(device: ComputeDevice) -> Result<HostMemory> {
     // Where nothing is computed, weights were never written, so they are not resident either.
     let resident = if device.computes { status_bytes("VmHWM") } else { None };
     let beside = if device.computes && pinned_peak_bytes > 0 && !*LOCKED_IS_RESIDENT { pinned_peak_bytes } else { 0 };
-    Ok(HostMemory { peak_bytes: resident.map(|bytes| bytes + beside), pinned_peak_bytes })
+    // What ranks share is resident in each of them; each counts a part of it.
+    let of_others = if device.is_gpu() { cuda::others_peak_bytes() } else { 0 };
+    Ok(HostMemory { peak_bytes: resident.map(|bytes| (bytes + beside).saturating_sub(of_others)), pinned_peak_bytes })
 }
 
 /// Whether the kernel counts page-locked memory as resident in this process: some drivers' locked pages are no process's. A slab tells, once; where none can be locked,

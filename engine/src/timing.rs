@@ -55,13 +55,23 @@ struct StageClock {
     /// Since the stage began, and since its last step ended.
     watches: Option<[Stopwatch; 2]>,
     work: StageWork,
-    /// Each wait for a copy: before and after it in the stream of arithmetic. How long it took is read when the device has passed it.
-    waits: Vec<[Event; 2]>,
+    /// Each wait: before and after it in the stream of arithmetic. How long it took is read when the device has passed it.
+    waits: Vec<(WaitsFor, [Event; 2])>,
+    /// For copies.
     stalled: Secs,
+    /// For what ranks exchange, where they do.
+    exchanged: Option<Secs>,
     /// What was loaded meanwhile took so long: in the step until now, and in the stage before that step.
     loading: [Secs; 2],
     /// Something was left out, and nobody knows how long it would have taken.
     is_unknown: bool,
+}
+
+/// What arithmetic waits for.
+#[derive(Debug, Clone, Copy)]
+enum WaitsFor {
+    Copy,
+    Ranks,
 }
 
 thread_local! {
@@ -86,10 +96,19 @@ pub(crate) fn leave_out(secs: Option<Secs>) {
 
 /// Has the arithmetic in `compute` wait until a copy has `arrived`, and keeps for how long.
 pub(crate) fn wait_for_copy(compute: Stream, arrived: &Event) -> Result<()> {
+    wait(WaitsFor::Copy, compute, || compute.wait(arrived))
+}
+
+/// Runs `exchange`, by which ranks send each other tensors in the stream of arithmetic, and keeps how long that takes.
+pub(crate) fn exchange(exchange: impl FnOnce() -> Result<()>) -> Result<()> {
+    wait(WaitsFor::Ranks, Stream::current()?, exchange)
+}
+
+fn wait(waits_for: WaitsFor, compute: Stream, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = mark(compute)?;
-    compute.wait(arrived)?;
+    run()?;
     let after = mark(compute)?;
-    CLOCK.with_borrow_mut(|clock| clock.waits.push([before, after]));
+    CLOCK.with_borrow_mut(|clock| clock.waits.push((waits_for, [before, after])));
     Ok(())
 }
 
@@ -136,14 +155,19 @@ impl StageClock {
         let secs = without(whole.lap()?, self.loading[0] + self.loading[1]);
         let on_gpu = matches!(whole, Stopwatch::OnGpu(_));
         self.add_up_waits()?;
-        let time = StageTime { secs, copy_stall: on_gpu.then_some(self.stalled), work: on_gpu.then_some(self.work) };
+        let time =
+            StageTime { secs, copy_stall: on_gpu.then_some(self.stalled), exchange: self.exchanged, work: on_gpu.then_some(self.work) };
         Ok((!self.is_unknown).then_some(time))
     }
 
     /// Adds up the waits, all of which the device has passed: the stream that they are in was waited for.
     fn add_up_waits(&mut self) -> Result<()> {
-        for [before, after] in self.waits.drain(..) {
-            self.stalled = self.stalled + before.until(&after)?;
+        for (waits_for, [before, after]) in self.waits.drain(..) {
+            let secs = before.until(&after)?;
+            match waits_for {
+                WaitsFor::Copy => self.stalled = self.stalled + secs,
+                WaitsFor::Ranks => self.exchanged = Some(self.exchanged.unwrap_or_default() + secs),
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Arguments;
 use std::io::{IsTerminal, Write, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::Table;
 
@@ -19,8 +20,19 @@ macro_rules! tell {
     ($($part:tt)*) => { $crate::print::line(&mut ::std::io::stderr(), format_args!($($part)*)) };
 }
 
+/// Whether lines go nowhere.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines go nowhere, or are written again: of several ranks one speaks for all.
+pub(crate) fn hush(is_hushed: bool) {
+    HUSHED.store(is_hushed, Ordering::Relaxed);
+}
+
 /// Writes it whole.
 pub(crate) fn line(to: &mut impl Write, text: Arguments<'_>) {
+    if HUSHED.load(Ordering::Relaxed) {
+        return;
+    }
     let text = text.to_string();
     let lines: Vec<String> = text.split('\n').map(untrusted::line).collect();
     // A reader that went away wants no more lines.

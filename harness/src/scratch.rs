@@ -4,7 +4,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// What a folder is called, before what makes it one of a kind.
 const RUN: &str = "run-";
+/// What a link to one is called by which other processes find it, before the name that they look for.
+const LINK: &str = "known-as-";
 /// In such a folder, the file that its process has locked as long as it lives.
 const OWNER: &str = "owner";
 
@@ -45,6 +47,12 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.folder
     }
+
+    /// Lets other processes of this user find it by `name`, as long as it is there.
+    pub(crate) fn known_as(&self, name: &str) -> io::Result<()> {
+        let _alone = cleared(&self.base)?;
+        symlink(&self.folder, link(&self.base, name))
+    }
 }
 
 impl Drop for Scratch {
@@ -53,6 +61,26 @@ impl Drop for Scratch {
         let _ = fs::remove_dir_all(&self.folder);
         clear(&self.base);
     }
+}
+
+/// The folder of a living process of this user that is known as `name`.
+pub(crate) fn known(name: &str) -> Option<PathBuf> {
+    let folder = fs::read_link(link(&base(), name)).ok()?;
+    (!is_dead(&folder)).then_some(folder)
+}
+
+fn link(base: &Path, name: &str) -> PathBuf {
+    base.join(format!("{LINK}{name}"))
+}
+
+/// Whether the process is gone that made `folder`.
+pub(crate) fn is_dead(folder: &Path) -> bool {
+    is_let_go(&folder.join(OWNER))
+}
+
+/// Whether no process has locked that file, or it is not there.
+pub(crate) fn is_let_go(file: &Path) -> bool {
+    File::open(file).map_or(true, |file| file.try_lock().is_ok())
 }
 
 /// Removes what dead processes left among the user's temporary files.
@@ -104,13 +132,14 @@ fn cleared(base: &Path) -> io::Result<File> {
             break folder;
         }
     };
-    for entry in fs::read_dir(base)?.flatten() {
-        let is_run = entry.file_name().to_string_lossy().starts_with(RUN);
-        let is_dead = || File::open(entry.path().join(OWNER)).map_or(true, |owner| owner.try_lock().is_ok());
-        if is_run && is_dead() {
-            // Its own process may be removing it now.
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    let entries: Vec<_> =
+        fs::read_dir(base)?.flatten().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect();
+    for (_, path) in entries.iter().filter(|(name, path)| name.starts_with(RUN) && is_dead(path)) {
+        // Its own process may be removing it now.
+        let _ = fs::remove_dir_all(path);
+    }
+    for (_, path) in entries.iter().filter(|(name, path)| name.starts_with(LINK) && !path.exists()) {
+        let _ = fs::remove_file(path);
     }
     Ok(locked)
 }
@@ -147,6 +176,20 @@ mod tests {
         let mut left: Vec<_> = fs::read_dir(&base).expect("readable").map(|entry| entry.expect("readable").path()).collect();
         left.sort();
         assert_eq!(left, [base.join("a-persons-own"), living.path().to_owned()]);
+    }
+
+    #[test]
+    fn a_name_leads_to_a_living_process_alone() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let base = parent.path().join("mine");
+        let first = Scratch::new_in(&base).expect("made");
+        first.known_as("job").expect("known");
+        let second = Scratch::new_in(&base).expect("made");
+        assert!(second.known_as("job").is_err(), "one of two");
+        drop(first);
+        second.known_as("job").expect("it is free again");
+        drop(second);
+        assert!(!base.exists(), "the link went too");
     }
 
     #[test]

@@ -13,11 +13,20 @@ pub fn flags(run: &Run, config: &Config) -> String {
     model.map(|model| config.flags_beside_level(run.manifest.device, model).join(", ")).unwrap_or_default()
 }
 
-/// `level 3 (resident_blocks=10)`: what tells two configurations of one video apart.
+/// `level 3 (resident_blocks=10)` or `level 3 on 2 GPUs (cp_size=2)`: what tells two configurations of one video apart.
 pub fn level_and_flags(run: &Run, config: &Config) -> String {
+    let level = format!("level {}{}", config.low_mem_level, on_gpus(config));
     match flags(run, config).as_str() {
-        "" => format!("level {}", config.low_mem_level),
-        flags => format!("level {} ({flags})", config.low_mem_level),
+        "" => level,
+        flags => format!("{level} ({flags})"),
+    }
+}
+
+/// ` on 2 GPUs`; empty of one.
+pub fn on_gpus(config: &Config) -> String {
+    match config.split().ranks() {
+        1 => String::new(),
+        ranks => format!(" on {ranks} GPUs"),
     }
 }
 

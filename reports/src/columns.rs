@@ -2,7 +2,7 @@
 //!
 //! What is not known is an empty cell, never 0. The columns of flags come from the table of flags.
 
-use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, Kind, RunRecord, Secs, Stage, told};
+use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, Kind, RankRecord, RunRecord, Secs, Stage, told};
 use serde_json::Value;
 
 use crate::run::Run;
@@ -237,6 +237,9 @@ fn memory() -> Vec<Column> {
         of("least_rank_peak_device_bytes", "bytes", "Of several GPUs, the peak of device bytes of the rank that holds least.", |r| {
             text(r.ranks.iter().map(|rank| rank.peak_device_bytes).min().flatten())
         }),
+        of("rank_peak_device_bytes", "", "Of several GPUs, each rank's peak of device bytes, in their order.", |r| {
+            of_ranks(r, |rank| text(rank.peak_device_bytes))
+        }),
         of("peak_stage", "", "The stage in which most was allocated.", |r| text(r.peak_stage().map(Stage::name))),
     ];
     columns.extend(PARTS.into_iter().enumerate().map(part));
@@ -311,6 +314,11 @@ fn host_of_stage((stage, [peak, predicted, pinned, predicted_pinned]): (Stage, [
     ]
 }
 
+/// A figure of each rank, with spaces between them.
+fn of_ranks(record: &RunRecord, figure: impl Fn(&RankRecord) -> String) -> String {
+    record.ranks.iter().map(figure).collect::<Vec<_>>().join(" ")
+}
+
 /// Times on the device, in seconds.
 fn times() -> Vec<Column> {
     let range = |r: &RunRecord| total_secs(r).filter(|secs| secs.is_interval());
@@ -350,6 +358,21 @@ fn times() -> Vec<Column> {
             secs(r.forecast.and_then(|forecast| forecast.total_secs))
         }),
         of("copy_stall_secs", "s", "How long arithmetic stood still because weights had not arrived.", |r| secs(r.copy_stall_secs())),
+        of(
+            "exchange_secs",
+            "s",
+            "Of several GPUs, how long the first one's arithmetic stood still in the sampler steps while ranks exchanged.",
+            |r| secs(r.exchange_secs()),
+        ),
+        of("rank_denoise_secs", "", "Of several GPUs, the seconds of each rank's sampler steps that ran, in their order.", |r| {
+            of_ranks(r, |rank| secs(rank.denoise_secs))
+        }),
+        of(
+            "rank_exchange_secs",
+            "",
+            "Of several GPUs, how many seconds of those each rank's arithmetic stood still while ranks exchanged.",
+            |r| of_ranks(r, |rank| secs(rank.exchange_secs)),
+        ),
         of("denoise_operations_per_sec", "1/s", "Multiplications and additions that the sampler steps reached.", |r| {
             text(r.denoise_operations_per_sec())
         }),
@@ -445,7 +468,7 @@ mod tests {
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
         for stage in &mut record.stages {
             let work = Some(StageWork { operations: 1.5e12, bytes: 0.0 });
-            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, work });
+            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, exchange: None, work });
         }
         // Half a TFLOP/s of one.
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), Some(0.5));
@@ -457,7 +480,7 @@ mod tests {
         let mut record = samples::ok("a", 0, 10);
         (record.config.steps, record.config.steps_measured) = (50, Some(2.into()));
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
-        denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, work: None });
+        denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, exchange: None, work: None });
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(13.73 / 2.0), "without the steps' own times, the mean of all");
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
         denoise.step_secs = [7.53, 6.2].map(Secs::measured).to_vec();

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
+use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, Split, gib};
 
 use crate::advice::level_and_flags;
 use crate::ram::{self, ram_in_words};
@@ -83,7 +83,8 @@ pub(crate) fn for_all(run: &Run, chosen: &RunRecord) -> String {
 pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
     let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
     let peak = record.peak_device_bytes()?;
-    Some(format!("Fits: {:.2}{held} GiB ({})", gib(peak), source(record)))
+    let each = if record.config.split() == Split::ONE { "" } else { " on each GPU" };
+    Some(format!("Fits: {:.2}{held} GiB{each} ({})", gib(peak), source(record)))
 }
 
 /// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.

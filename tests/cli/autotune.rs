@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{ANSWERS, Place, as_its_schema_says, json, lowmem, stdout};
+use crate::command::{ANSWERS, Place, as_its_schema_says, json, lowmem, stderr, stdout};
 
 const ARGUMENTS: [&str; 9] = ["autotune", "--gpu", "24GB", "--device", "virtual", "--model", "wan-tiny", "--out", "run"];
 
@@ -57,6 +57,31 @@ oom denoise
     }
     let rows = place.rows("run");
     assert!(rows.iter().all(|row| ["", "512"].contains(&&row["vae_tile_size"])), "a smaller tile does not help denoise");
+}
+
+#[test]
+fn the_split_over_several_gpus_is_found() {
+    let place = Place::new();
+    let words = "--model wan2.1-t2v-1.3b --resolution 832x480 --frames 21 --gpu h100 --gpus 2 low_mem_level=1";
+    let said = stdout(&place.autotune("run", words).assert().success());
+    for part in ["Fastest, recommended: level 1 on 2 GPUs", "GiB on each GPU (virtual)", "cfg_size=2", "--output video.mp4"] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    let rows = place.rows("run");
+    let ok: Vec<_> = rows.iter().filter(|row| &row["outcome"] == "ok").collect();
+    // The one that is fastest by the plan, and the one that takes least.
+    assert!(ok.iter().any(|row| &row["cfg_size"] == "2") && ok.iter().any(|row| &row["cp_ulysses"] == "2"), "{}", ok.len());
+    for row in ok {
+        let [peaks, steps, exchanges] =
+            ["rank_peak_device_bytes", "rank_denoise_secs", "rank_exchange_secs"].map(|column| row[column].split(' '));
+        assert_eq!([peaks.count(), steps.count(), exchanges.count()], [2, 2, 2], "{}", &row["case"]);
+        assert!(row["exchange_secs"].parse::<f64>().is_ok_and(|secs| secs > 0.0), "{}", &row["exchange_secs"]);
+    }
+    let text = |name: &str| std::fs::read_to_string(place.path("run").join(name)).expect("it is written");
+    assert!(text("recommended.yaml").contains("level 1 on 2 GPUs (") && text("recommended.yaml").contains("cfg_size: 2\n"));
+    assert!(text("report.html").contains("<b>Level 1 on 2 GPUs</b>") && text("report.html").contains("<summary>GPU by GPU</summary>"));
+    let refused = Place::new().autotune("run", &format!("{words} cp_size=3")).assert().code(2);
+    assert!(stderr(&refused).contains("--gpus 2: cp_size=3 does not make 2 ranks"), "{}", stderr(&refused));
 }
 
 /// What takes least does not fit as it is: then heads are taken in parts.

@@ -33,7 +33,7 @@ fn what_cannot_be_written_or_computed_is_refused() {
         (with(&["--output", "cat.gif", "attn_type=mem_efficient"]), "attn_type=mem_efficient has no CPU kernel"),
         (with(&["--output", "cat.gif", "attn_type=cudnn"]), "attn_type=cudnn has no CPU kernel"),
         (with(&["--output", "cat.gif", "attn_type=flash"]), "attn_type=flash has no fp32 kernel"),
-        (with(&["--output", "cat.gif", "cp_size=2"]), "cp_size=2"),
+        (with(&["--output", "cat.gif", "cp_ulysses=3"]), "cp_ulysses=3: the 2 heads of wan-tiny do not divide by it"),
         (with(&["--output", "cat.gif", "--config", "smoke"]), "it is a sweep over low_mem_level"),
         (refused(&["--device", "cpu", "--output", "cat.gif"]), "no model is given"),
         (

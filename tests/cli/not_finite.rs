@@ -53,6 +53,16 @@ fn failure(place: &Place, output: &str, more: &[&str]) -> String {
     said
 }
 
+/// Of ranks that are threads the one that failed first is told of, and not those that wait for it.
+#[test]
+fn a_rank_that_fails_is_told_of_and_leaves_nothing() {
+    let place = with_checkpoint();
+    damage(&place, "transformer", "patch_embedding.weight", NAN, true);
+    let said = failure(&place, "cat.mp4", &["cp_size=2"]);
+    assert!(said.contains("failed: denoise: ") && said.contains("hold NaN in step 1 of 2"), "{said}");
+    assert!(!said.contains("is gone"), "{said}");
+}
+
 #[rstest]
 #[case::text_encoder(["text_encoder", "SelfAttention.q.weight"], (INFINITY, true), ["failed: encode: ", "the prompt embeddings hold NaN", "holds infinity"])]
 #[case::one_value(["transformer", "attn1.norm_k.weight"], (NAN, false), ["failed: denoise: ", "the keys of attention hold NaN in step 1 of 2", "holds NaN"])]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_protocol::RunRecord;
+use engine_protocol::{PlanReport, RunRecord, Split};
 
 use crate::command::{Place, lowmem, stderr, stdout};
 
@@ -31,6 +31,40 @@ fn ranks_run_on_virtual_gpus() {
         assert!(peaks.iter().skip(1).all(|&other| other == peaks[1] && other <= peaks[0]), "{split}: {peaks:?}");
         assert!(record.unsupported_calls.is_empty(), "{:?}", record.unsupported_calls);
     }
+}
+
+#[test]
+fn a_number_of_gpus_is_split_by_the_plan() {
+    let plan = |gpu: &[&str], words: &str| {
+        let fixed = ["plan", "--model", "wan2.1-t2v-14b", "resolution=720p", "--json"];
+        let assert = lowmem().args(fixed).args(gpu).args(words.split(' ')).assert();
+        let split = serde_json::from_str(&stdout(&assert)).map(|plan: PlanReport| plan.config.split()).ok();
+        (split, stderr(&assert))
+    };
+    let h100 = ["--gpu", "h100"];
+    let ulysses = |cp_ulysses| Some(Split { cp_ulysses, ..Split::ONE });
+    let (split, said) = plan(&h100, "--gpus 4");
+    assert_eq!(split, Some(Split { cfg_size: 2, cp_ulysses: 2, cp_ring: 1 }), "{said}");
+    assert!(
+        said.contains("--gpus 4: cfg_size=2 cp_size=2 cp_ulysses=2, of 5 ways the fastest by its plan: a sampler step takes 0.2"),
+        "{said}"
+    );
+    assert_eq!(plan(&h100, "--gpus 4 cfg_size=1").0, ulysses(4));
+    // A whole prediction is too large for what is left of the card, and half of one is not.
+    assert_eq!(plan(&["--gpu", "4GB"], "--gpus 2 low_mem_level=3 reserve_gib=0.6").0, ulysses(2));
+    assert_eq!(plan(&[], "--gpus 2 guidance_scale=1").0, ulysses(2));
+    assert_eq!(plan(&h100, "--gpus 3").0, Some(Split { cp_ring: 3, ..Split::ONE }));
+    assert_eq!(plan(&h100, "--gpus 1").0, Some(Split::ONE));
+    for (words, message) in [
+        ("--gpus 3 cp_size=2", "--gpus 3: cp_size=2 does not make 3 ranks, which are cfg_size times cp_size. Leave it out"),
+        ("--gpus 3 attn_type=sage", "attn_type=sage cannot take keys in parts"),
+    ] {
+        let (split, said) = plan(&h100, words);
+        assert!(split.is_none() && said.contains(message), "{words}: {said}");
+    }
+    let assert = lowmem().args(FIXED).args(["--gpus", "2"]).assert().success();
+    let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+    assert_eq!(record.ranks.len(), 2, "{}", stderr(&assert));
 }
 
 #[test]
@@ -95,6 +129,35 @@ fn what_ranks_cannot_do_is_refused() {
     let on_virtual = ["--gpu", "h100", "--device", "virtual", "cp_size=2"];
     let said = refused(&[&on_virtual[..], &["on_oom=lower"]].concat());
     assert!(said.contains("one rank would go on at a lower level"), "{said}");
-    let said = refused(&["--device", "cpu", "--output", "cat.gif", "cp_size=2"]);
-    assert!(said.contains("on the CPU there is one rank"), "{said}");
+}
+
+/// On the CPU ranks are threads, and what they make can be looked at.
+#[test]
+fn a_video_of_several_ranks_is_that_of_one() {
+    let place = Place::new();
+    let latents = |name: &str, words: &[&str]| {
+        let output = place.path(name);
+        let fixed = ["generate", "--model", "wan-tiny", "--device", "cpu", "--steps", "3", "--json", "dtype=fp32"];
+        let assert = lowmem().args(fixed).arg("--output").arg(&output).args(words).assert().success();
+        let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+        let split = record.config.split();
+        let file = fs::read(output).expect("the video");
+        let tensors = safetensors::SafeTensors::deserialize(&file).expect("tensors");
+        let numbers =
+            |bytes: &[u8]| bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four"))).collect::<Vec<f32>>();
+        (split, numbers(tensors.tensor("latents").expect("latents").data()))
+    };
+    let (_, wanted) = latents("one.safetensors", &[]);
+    let most = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    for (name, words) in [
+        ("ulysses", &["cp_size=2"][..]),
+        ("ring", &["cp_ring=3", "low_mem_level=3"]),
+        ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"]),
+        ("chosen", &["--gpus", "2"]),
+    ] {
+        let (split, found) = latents(&format!("{name}.safetensors"), words);
+        assert!(split.ranks() > 1, "{name}");
+        let off = found.iter().zip(&wanted).fold(0.0_f32, |off, (found, wanted)| off.max((found - wanted).abs()));
+        assert!(found.len() == wanted.len() && off / most < 1e-5, "{name}: {split} is off by {}", off / most);
+    }
 }

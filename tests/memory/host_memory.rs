@@ -131,12 +131,17 @@ fn what_is_predicted_to_be_page_locked_is_what_the_virtual_gpu_counts() {
     let definition = "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 21\nsteps_measured: 1\ncases:\n  - {low_mem_level: 2}\n  - {low_mem_level: 3}\n  \
         - {low_mem_level: 3, load_weights: as_used}\n  - {low_mem_level: 3, offload_text_encoder: stream}\n  - {low_mem_level: 3, max_pinned_gib: 1}\n  \
         - {low_mem_level: 3, stream_from: file}\n  - {low_mem_level: 3, weight_dtype: fp8_e4m3}\n  - {low_mem_level: 3, weight_dtype: q4_k}\n  - {low_mem_level: 1, activation_offload: true}\n  \
-        - {low_mem_level: 3, resident_blocks: 10, pinned_memory: false}\n";
+        - {low_mem_level: 3, resident_blocks: 10, pinned_memory: false}\n  - {low_mem_level: 3, cp_size: 2}\n  - {low_mem_level: 3, cp_size: 3, load_weights: as_used}\n";
     let swept = Swept::new(definition, "rtx-4090", "virtual", &[]);
-    for record in &swept.run().records {
+    let records = swept.run().records;
+    for record in &records {
         for stage in &record.stages {
             let pinned = |host: Option<HostMemory>| host.expect("told").pinned_peak_bytes;
             assert_eq!(pinned(stage.host), pinned(stage.predicted_host), "{} in {}", record.case, stage.stage.name());
         }
     }
+    // Ranks share the weights that wait.
+    let [one, two] = [1, 10].map(|case| records[case].predicted_host().expect("told").pinned_peak_bytes);
+    assert_eq!(records[10].ranks.len(), 2);
+    assert!(one.abs_diff(two) < one / 10, "{one} of one rank, {two} of two");
 }

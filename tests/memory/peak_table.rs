@@ -1,11 +1,10 @@
-//! The peaks of each memory level, model and stage on the virtual GPU, byte for byte as `peaks.csv` beside this file has them.
+//! The peaks of each memory level, model and stage on the virtual GPU, byte for byte as `peaks.csv` beside this file has them, and of each of several ranks as `rank_peaks.csv` does.
 //!
 //! A change that makes one tensor live longer changes a row, and so is seen by whoever makes it. `make peaks` writes the table anew.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
-use engine_protocol::{Outcome, RunRecord};
+use engine_protocol::{Outcome, RankRecord, RunRecord};
 use lowmem_tests::root;
 
 use super::sweep::sweep;
@@ -21,14 +20,13 @@ const MODELS: [(&str, &[&str]); 6] = [
 ];
 
 const LEVELS: u8 = 4;
+/// Heads exchanged, keys that go round, both, and cond and uncond on two groups.
+const SPLITS: [&str; 4] = ["cp_size=2", "cp_ring=2", "cp_ulysses=2 cp_ring=2", "cfg_size=2"];
 /// Set, the table is written instead of held against.
 const RENEW: &str = "LOWMEM_RENEW_PEAKS";
 const REMEDY: &str = "if that is meant, `make peaks` writes the table anew";
 const TITLES: &str = "model,resolution,low_mem_level,stage,peak_allocated_bytes,peak_reserved_bytes\n";
-
-fn path() -> PathBuf {
-    root().join("tests/memory/peaks.csv")
-}
+const RANK_TITLES: &str = "split,low_mem_level,rank,peak_allocated_bytes,peak_reserved_bytes\n";
 
 /// Whether what is committed is to be written anew, and not held against.
 pub(crate) fn is_renewing() -> bool {
@@ -37,15 +35,25 @@ pub(crate) fn is_renewing() -> bool {
 
 #[test]
 fn peaks_are_those_of_the_table() {
-    let found = table();
+    hold("tests/memory/peaks.csv", &table());
+}
+
+#[test]
+fn peaks_of_ranks_are_those_of_the_table() {
+    hold("tests/memory/rank_peaks.csv", &rank_table());
+}
+
+/// Holds a table against the one that is committed, or writes that anew.
+fn hold(path: &str, found: &str) {
+    let path = root().join(path);
     if is_renewing() {
-        std::fs::write(path(), found).expect("the table is written");
+        std::fs::write(path, found).expect("the table is written");
         return;
     }
-    let known = std::fs::read_to_string(path()).unwrap_or_default();
-    let differences = differences(&known, &found);
-    assert!(differences.is_empty(), "peaks are not those of {}; {REMEDY}:\n{differences}", path().display());
-    assert_eq!(known, found, "{} is not as it would be written; {REMEDY}", path().display());
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let differences = differences(&known, found);
+    assert!(differences.is_empty(), "peaks are not those of {}; {REMEDY}:\n{differences}", path.display());
+    assert_eq!(known, found, "{} is not as it would be written; {REMEDY}", path.display());
 }
 
 /// The table as it is now.
@@ -66,6 +74,24 @@ fn table() -> String {
                     assert_eq!(parts, Some((allocated, reserved)), "{model} at {resolution}, level {level}: the parts are not the peak");
                     writeln!(text, "{model},{resolution},{level},{},{allocated},{reserved}", stage.stage.name()).expect("a string");
                 }
+            }
+        }
+    }
+    text
+}
+
+/// What each of several ranks holds of a video that is split over them.
+fn rank_table() -> String {
+    let mut text = RANK_TITLES.to_owned();
+    for split in SPLITS {
+        let [flags, level] = [split.replace(' ', "\n").replace('=', ": "), "low_mem_level: [0, 3]".into()];
+        let definition = format!("model: wan2.1-t2v-14b\nresolution: 832x480\nsteps_measured: 1\n{flags}\nsweep:\n  {level}\n");
+        for record in sweep(&definition) {
+            assert_eq!(record.outcome, Outcome::Ok, "{split}: {:?}", record.error);
+            for (rank, RankRecord { peak_allocated_bytes, peak_reserved_bytes, .. }) in record.ranks.iter().enumerate() {
+                let [allocated, reserved] =
+                    [peak_allocated_bytes, peak_reserved_bytes].map(|bytes| bytes.expect("the virtual GPU counts memory"));
+                writeln!(text, "{split},{},{rank},{allocated},{reserved}", record.config.low_mem_level).expect("a string");
             }
         }
     }
@@ -115,6 +141,7 @@ fn differences(known: &str, found: &str) -> String {
 /// The cells that say what a row is about.
 fn in_words(cells: &str) -> String {
     match cells.split(',').collect::<Vec<_>>().as_slice() {
+        [split, level, rank] => format!("{split}, level {level}, rank {rank}"),
         [model, resolution, level, stage] => format!("{model} at {resolution}, level {level}, {stage}"),
         _ => cells.to_owned(),
     }

@@ -113,6 +113,44 @@ fn a_product_takes_its_operations_and_a_copy_its_bytes() {
     passed(&output);
 }
 
+/// What goes both ways at once takes the longer way, and calls that are no group go one after the other.
+#[test]
+fn a_group_of_sends_and_receives_takes_the_link_once() {
+    let mut profile: Value = serde_json::from_str(&round_profile()).expect("a profile");
+    // 80% of it is taken to be reached: 1e10 a second.
+    profile["nvlink_bytes_per_sec"] = json!({ "value": 1.25e10, "source": "round" });
+    let (test, profile) = ("clock::a_group_of_sends_and_receives_takes_the_link_once", profile.to_string());
+    let output = in_own_process(test, &[("LOWMEM_VIRTUAL_GPU", &profile)], || {
+        #[repr(C)]
+        struct UniqueId([u8; 128]);
+        let (timed, nccl) = (Timed::new(), open("libnccl.so.2"));
+        let (mut communicator, mut device) = (0, 0);
+        let id = UniqueId([3; 128]);
+        assert_eq!(call!(nccl, ncclCommInitRank(*mut u64, i32, UniqueId, i32), &mut communicator, 3, id, 0), 0);
+        assert_eq!(call!(timed.cudart, cudaMalloc(*mut u64, usize), &mut device, 200 * MIB), 0);
+        let (sends, receives) = (
+            |bytes: usize, to: i32| {
+                assert_eq!(call!(nccl, ncclSend(u64, usize, i32, i32, u64, u64), device, bytes, 0, to, communicator, 0), 0)
+            },
+            |bytes: usize, from: i32| {
+                assert_eq!(call!(nccl, ncclRecv(u64, usize, i32, i32, u64, u64), device, bytes, 0, from, communicator, 0), 0)
+            },
+        );
+        let group = |calls: &dyn Fn()| {
+            assert_eq!(call!(nccl, ncclGroupStart()), 0);
+            calls();
+            assert_eq!(call!(nccl, ncclGroupEnd()), 0);
+        };
+        // 100 MiB to each of two others, and 50 from each.
+        let all = || [1, 2].into_iter().for_each(|other| (sends(100 * MIB, other), receives(50 * MIB, other)).0);
+        assert_near(timed.time(|| group(&all)).0, 2.0 * 10.48576);
+        // A group within a group is one with it.
+        assert_near(timed.time(|| group(&|| (group(&all), group(&all)).0)).0, 4.0 * 10.48576);
+        assert_near(timed.time(all).0, 3.0 * 10.48576);
+    });
+    passed(&output);
+}
+
 #[test]
 fn an_observer_says_what_a_kernel_was() {
     let profile = round_profile();

@@ -17,6 +17,12 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
+    /// So many times as much.
+    #[must_use]
+    pub fn times(self, count: u64) -> Self {
+        Self { peak_bytes: self.peak_bytes.map(|bytes| bytes * count), pinned_peak_bytes: self.pinned_peak_bytes * count }
+    }
+
     /// The larger of each.
     #[must_use]
     pub fn max(self, other: Self) -> Self {

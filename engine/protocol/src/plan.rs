@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, HostMemory, ProcessUse, Stage};
+use crate::{Config, HostMemory, ProcessUse, Split, Stage};
 
 /// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
 pub const POOL_STREAMS: u64 = 4 * 32;
@@ -137,6 +137,13 @@ pub struct PassSecs {
     pub is_nvlink: bool,
 }
 
+impl PassSecs {
+    /// A sampler step over what it takes on one GPU: with cond and uncond on two groups it has one pass where it has two there.
+    pub fn step_share(&self, split: Split) -> f64 {
+        (self.arithmetic + self.exchange) / self.alone / f64::from(split.cfg_size)
+    }
+}
+
 /// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedRanks {
@@ -148,6 +155,8 @@ pub struct PlannedRanks {
     pub sent_bytes: u64,
     /// The largest predicted peak of the ranks that do not decode; empty where that of a stage is not known.
     pub others_peak_allocated_bytes: Option<u64>,
+    /// Bytes of the weights on the host that all ranks share.
+    pub shared_host_bytes: u64,
     /// How long a pass takes; empty where no GPU was named.
     pub pass_secs: Option<PassSecs>,
 }
@@ -163,7 +172,7 @@ pub struct PlanReport {
     pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
-    /// What all stages will hold of the host's memory, in order.
+    /// What all stages will hold of the host's memory, in order; of several ranks what each holds, and of what they share its part.
     #[serde(default)]
     pub host: Vec<PlannedHost>,
     /// How many latent positions the VAE decodes, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
@@ -204,9 +213,14 @@ impl PlanReport {
         [Home::Cpu, Home::Pinned, Home::Pageable].into_iter().map(|home| self.bytes_in(home)).sum()
     }
 
-    /// The most of the host's memory that any stage will hold.
+    /// The most of the host's memory that any stage will hold, of all ranks together.
     pub fn host(&self) -> HostMemory {
-        self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default()
+        self.of_all(self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default())
+    }
+
+    /// What all ranks hold together, each of which holds so much.
+    pub fn of_all(&self, host: HostMemory) -> HostMemory {
+        host.times(self.ranks.as_ref().map_or(1, |ranks| ranks.count.into()))
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.

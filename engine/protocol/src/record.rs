@@ -272,6 +272,9 @@ pub struct RankRecord {
     pub peak_device_bytes: Option<u64>,
     /// The sampler steps that ran.
     pub denoise_secs: Option<Secs>,
+    /// How long arithmetic stood still in them while ranks sent each other what they need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange_secs: Option<Secs>,
 }
 
 impl RankRecord {
@@ -283,6 +286,7 @@ impl RankRecord {
             peak_reserved_bytes: largest(|m| m.peak_reserved_bytes),
             peak_device_bytes: largest(|m| m.peak_device_bytes),
             denoise_secs: record.stage_secs(Stage::Denoise),
+            exchange_secs: record.stage(Stage::Denoise).and_then(|stage| stage.time?.exchange),
         }
     }
 }
@@ -465,6 +469,11 @@ impl RunRecord {
     pub fn copy_stall_secs(&self) -> Option<Secs> {
         let of = |stage: Stage| self.stage(stage)?.time?.copy_stall;
         Some(of(Stage::Encode)? + self.of_image(of)? + of(Stage::Denoise)? * self.scale() + of(Stage::Decode)?)
+    }
+
+    /// How long arithmetic stood still in the sampler steps while ranks sent each other what they need.
+    pub fn exchange_secs(&self) -> Option<Secs> {
+        Some(self.stage(Stage::Denoise)?.time?.exchange? * self.scale())
     }
 
     /// Multiplications and additions a second that the sampler steps reached.

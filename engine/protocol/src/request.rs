@@ -16,7 +16,7 @@ pub struct Request {
     pub device: Device,
     /// What the process may hold on the GPU at most, everything counted, where the GPU has more than the budget.
     pub memory_limit_bytes: Option<u64>,
-    /// What the process may take of the host's memory, everything counted; empty where nothing limits it.
+    /// What the process may take of the host's memory, everything counted, or all ranks together; empty where nothing limits it.
     #[serde(default)]
     pub host_limit_bytes: Option<u64>,
     /// The GPU's profile, for its rates; empty where it has none, and on the CPU.
@@ -51,7 +51,7 @@ pub struct Request {
     pub operation_times: Option<OperationTiming>,
 }
 
-/// One of several ranks, each a process with a GPU.
+/// One of several ranks, each a process with a GPU. On the CPU they are threads of one process, and the request is the first one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RankRequest {
@@ -59,7 +59,8 @@ pub struct RankRequest {
     pub rank: u32,
     /// How many there are.
     pub count: u32,
-    /// The file in which the first one leaves for the others what NCCL finds them by. It is the harness's, and not there when ranks start.
+    /// The folder in which they meet, which is the harness's: there the first one leaves for the others what NCCL finds them by, and where what they share of the host's
+    /// memory is.
     pub meeting: PathBuf,
 }
 

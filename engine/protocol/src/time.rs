@@ -82,6 +82,9 @@ pub struct StageTime {
     /// How long arithmetic stood still in it because a copy had not arrived; empty on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_stall: Option<Secs>,
+    /// How long it stood still in it while ranks sent each other what they need; empty where there is one, and on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Secs>,
     /// What the GPU did meanwhile; empty on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<StageWork>,

@@ -20,6 +20,7 @@ use super::{Collectives, Group, others};
 use crate::cuda::DEVICE;
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
+use crate::timing;
 
 /// So long the other ranks wait for what the first one leaves for them. A first rank that has failed is noticed by who started it.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -42,7 +43,8 @@ impl Nccl {
     /// A machine without NCCL, a first rank that does not come, and what NCCL says.
     pub fn meet(request: &RankRequest) -> Result<Self> {
         let (rank, size) = (request.rank as usize, request.count as usize);
-        let id = if rank == 0 { leave(&request.meeting)? } else { find(&request.meeting)? };
+        let place = request.meeting.join("nccl-id");
+        let id = if rank == 0 { leave(&place)? } else { find(&place)? };
         Ok(Self { communicator: Arc::new(Communicator::join(id, rank, size)?), members: (0..size).collect(), rank })
     }
 
@@ -53,7 +55,8 @@ impl Nccl {
         received: impl Iterator<Item = (usize, &'a Tensor)>,
     ) -> Result<()> {
         let named = |(rank, tensor)| (self.members[rank], tensor);
-        self.communicator.exchange(&sent.map(named).collect::<Vec<_>>(), &received.map(named).collect::<Vec<_>>())
+        let (sent, received): (Vec<_>, Vec<_>) = (sent.map(named).collect(), received.map(named).collect());
+        timing::exchange(|| self.communicator.exchange(&sent, &received))
     }
 }
 

@@ -48,6 +48,11 @@ pub trait Component: Debug {
     /// The stage that uses it.
     fn stage(&self) -> Stage;
 
+    /// Whether all ranks of a video use it; else the first one alone, which decodes.
+    fn is_of_all_ranks(&self) -> bool {
+        self.stage() != Stage::Decode
+    }
+
     /// When its groups are copied to the GPU, where they are streamed.
     fn moves(&self) -> Moves;
 

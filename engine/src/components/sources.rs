@@ -7,16 +7,32 @@ use tch::Kind;
 
 use super::component::Component;
 use crate::error::{Error, Result};
+use crate::memory::SharedHost;
 use crate::weights::{Source, shared};
 
 /// A source for each component, by its key.
 #[derive(Debug, Clone, Default)]
-pub struct Sources(BTreeMap<&'static str, Source>);
+pub struct Sources {
+    by_key: BTreeMap<&'static str, Source>,
+    /// Of one of several ranks: those that have one copy of what is on the host.
+    shared_host: Option<SharedHost>,
+}
 
 impl Sources {
     /// These sources.
     pub fn new(sources: impl IntoIterator<Item = (&'static str, Source)>) -> Self {
-        Self(sources.into_iter().collect())
+        Self { by_key: sources.into_iter().collect(), shared_host: None }
+    }
+
+    /// The same of one of several ranks, which share what is on the host.
+    #[must_use]
+    pub fn among(self, shared_host: Option<SharedHost>) -> Self {
+        Self { shared_host, ..self }
+    }
+
+    /// The ranks that share what is on the host.
+    pub(crate) fn shared_host(&self) -> Option<&SharedHost> {
+        self.shared_host.as_ref()
     }
 
     /// Weights of all `components` from one seed.
@@ -46,7 +62,7 @@ impl Sources {
     /// # Errors
     /// There is none.
     pub fn get(&self, component: &dyn Component) -> Result<&Source> {
-        self.0.get(component.key()).ok_or_else(|| Error::Input(format!("no weights were given for the {}", component.name())))
+        self.by_key.get(component.key()).ok_or_else(|| Error::Input(format!("no weights were given for the {}", component.name())))
     }
 
     /// Refuses sources of other components than these: the weights are those of another model.
@@ -54,7 +70,7 @@ impl Sources {
     /// # Errors
     /// The first that is none of them.
     pub fn only_of(&self, components: &[Box<dyn Component + '_>]) -> Result<()> {
-        match self.0.keys().find(|key| !components.iter().any(|component| component.key() == **key)) {
+        match self.by_key.keys().find(|key| !components.iter().any(|component| component.key() == **key)) {
             Some(key) => Err(Error::Input(format!("weights were given for `{key}`, which the model does not have"))),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, c_char, c_double, c_int, c_void};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use engine_protocol::{WorkKind, WorkType};
@@ -75,6 +76,8 @@ unsafe extern "C" {
     fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
     fn lowmem_cudnn_attention(query: *const c_void, key: *const c_void, value: *const c_void, result: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
+    fn lowmem_shared_bytes(file: c_int, offset: u64, bytes: usize, pinned: bool, counted: u64, tensor: *mut *mut c_void) -> c_int;
+    fn lowmem_others_peak(bytes: *mut u64);
     fn lowmem_pinned_peak(bytes: *mut u64) -> c_int;
     fn lowmem_reset_pinned_peak() -> c_int;
 }
@@ -371,6 +374,32 @@ pub(super) fn pinned_bytes(bytes: usize) -> Result<Tensor> {
     }
 }
 
+/// So many bytes of a file from `offset` on, where a page begins, as a tensor on the CPU, page-locked where `pinned`: other processes see what is written to it. They stay mapped
+/// until the last tensor goes that looks into them. `counted` of them are this process's own; the rest others count.
+pub(super) fn shared_bytes(file: &File, offset: u64, bytes: usize, pinned: bool, counted: u64) -> Result<Tensor> {
+    let has = file.metadata().map_err(|error| Error::Input(format!("memory that ranks share: {error}")))?.len();
+    if offset.checked_add(bytes as u64).is_none_or(|end| end > has) || counted > bytes as u64 {
+        return Err(Error::Input(format!(
+            "{bytes} bytes from {offset} on, {counted} of them counted: the memory that ranks share has {has}"
+        )));
+    }
+    let mut tensor = std::ptr::null_mut();
+    // SAFETY: the file is open and has so many bytes there. `tensor` is a place for one pointer, to a tensor that the shim made and that is ours from there on. Whoever
+    // looks at bytes that another process writes meanwhile sees some of both; any value of them is a number.
+    unsafe {
+        check(lowmem_shared_bytes(file.as_raw_fd(), offset, bytes, pinned, counted, &mut tensor))?;
+        Ok(Tensor::from_ptr(tensor.cast()))
+    }
+}
+
+/// Bytes of such memory that other processes counted at most since the last reset.
+pub(super) fn others_peak() -> u64 {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is a place for one number.
+    unsafe { lowmem_others_peak(&mut bytes) };
+    bytes
+}
+
 /// Bytes of the host that were page-locked at most since the last reset, by this process through us and libtorch.
 pub(super) fn pinned_peak() -> Result<u64> {
     let mut bytes = 0;
@@ -410,7 +439,7 @@ impl Copies {
             self.targets.push(to.shallow_clone());
         }
         // SAFETY: both hold at least `bytes` bytes, as just checked. `to` lives until the stream has done the copy: see `drop`. Of `from`, ordinary memory has been read
-        // when the call returns, and page-locked memory is given back by `cudaFreeHost`, which waits, or by libtorch's allocator, which keeps it.
+        // when the call returns, and page-locked memory is given back after a wait for it, or by libtorch's allocator, which keeps it.
         check(unsafe { lowmem_copy_to_device(to.data_ptr(), from.data_ptr(), bytes as usize, DEVICE, self.stream.0) })
     }
 }

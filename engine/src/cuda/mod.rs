@@ -17,7 +17,9 @@ pub(crate) use ffi::{
     launch_observed, read_from_file,
 };
 pub use host_memory::host_slab;
-pub(crate) use host_memory::{host_slab_pinned_if_may, pinned_peak_bytes, reset_pinned_peak};
+pub(crate) use host_memory::{
+    host_slab_pinned_if_may, others_peak_bytes, pinned_if_may, pinned_peak_bytes, reset_pinned_peak, shared_slab,
+};
 pub use stream::{CopyStream, Event, Stream};
 
 /// The host works for so long, which the virtual GPU's clock is told of. Elsewhere time goes by itself.

@@ -19,12 +19,14 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <sys/mman.h>
 #include <torch/csrc/cuda/memory_snapshot.h>
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <system_error>
 
 // The header that declares it includes the headers of every CUDA library. It lives in libtorch_cuda, and naming it keeps the linker from
 // leaving that library out: without it there is no CUDA device.
@@ -40,6 +42,16 @@ thread_local std::string last_error;
 std::atomic<uint64_t> pinned_now{0};
 std::atomic<uint64_t> pinned_peak{0};
 
+// Bytes of slabs that other processes map too and count as theirs, now and at most.
+std::atomic<uint64_t> others_now{0};
+std::atomic<uint64_t> others_peak{0};
+
+void add(std::atomic<uint64_t>& all, std::atomic<uint64_t>& most, uint64_t bytes) {
+  const uint64_t now = all += bytes;
+  for (uint64_t peak = most; now > peak && !most.compare_exchange_weak(peak, now);) {
+  }
+}
+
 // Page-locked memory that is counted.
 struct PinnedSlab {
   void* memory = nullptr;
@@ -47,14 +59,47 @@ struct PinnedSlab {
 
   explicit PinnedSlab(uint64_t bytes) : bytes(bytes) {
     C10_CUDA_CHECK(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
-    const uint64_t now = pinned_now += bytes;
-    for (uint64_t peak = pinned_peak; now > peak && !pinned_peak.compare_exchange_weak(peak, now);) {
-    }
+    add(pinned_now, pinned_peak, bytes);
   }
   PinnedSlab(const PinnedSlab&) = delete;
   ~PinnedSlab() {
     (void)cudaFreeHost(memory);
     pinned_now -= bytes;
+  }
+};
+
+// Memory of a file that other processes map too. What is locked of it counts as this process's part.
+struct SharedSlab {
+  void* memory;
+  size_t bytes;
+  bool pinned;
+  uint64_t counted;
+
+  SharedSlab(int file, uint64_t offset, size_t bytes, bool pinned, uint64_t counted) : bytes(bytes), pinned(pinned), counted(counted) {
+    memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, static_cast<off_t>(offset));
+    if (memory == MAP_FAILED) {
+      throw std::system_error(errno, std::generic_category(), "memory that ranks share cannot be mapped");
+    }
+    if (pinned) {
+      const cudaError_t locked = cudaHostRegister(memory, bytes, cudaHostRegisterDefault);
+      if (locked != cudaSuccess) {
+        (void)munmap(memory, bytes);
+        C10_CUDA_CHECK(locked);
+      }
+      add(pinned_now, pinned_peak, counted);
+    }
+    add(others_now, others_peak, bytes - counted);
+  }
+  SharedSlab(const SharedSlab&) = delete;
+  ~SharedSlab() {
+    others_now -= bytes - counted;
+    if (pinned) {
+      // Unlike `cudaFreeHost`, this is not said to wait for copies that still read it.
+      (void)cudaDeviceSynchronize();
+      (void)cudaHostUnregister(memory);
+      pinned_now -= counted;
+    }
+    (void)munmap(memory, bytes);
   }
 };
 
@@ -303,6 +348,22 @@ int lowmem_cudnn_attention(const at::Tensor* query, const at::Tensor* key, const
   });
 }
 
+// Bytes of a file that other processes map too as a tensor on the CPU, page-locked where that is wanted: they are mapped until the last tensor goes that looks into them.
+int lowmem_shared_bytes(int file, uint64_t offset, size_t bytes, bool pinned, uint64_t counted, at::Tensor** tensor) {
+  return guarded([&] {
+    auto slab = std::make_unique<SharedSlab>(file, offset, bytes, pinned, counted);
+    const int64_t sizes[] = {static_cast<int64_t>(bytes)};
+    void* memory = slab->memory;
+    const auto free = [](void* slab) { delete static_cast<SharedSlab*>(slab); };
+    *tensor = new at::Tensor(at::for_blob(memory, sizes).context(slab.release(), free).options(at::kByte).make_tensor());
+  });
+}
+
+// What of that other processes counted at most since the last reset.
+void lowmem_others_peak(uint64_t* bytes) {
+  *bytes = others_peak.load();
+}
+
 // Page-locked memory as a tensor of bytes on the CPU, which owns it: the memory goes with the last tensor that looks into it. `cudaFreeHost` waits for copies that
 // still read it.
 int lowmem_pinned_bytes(size_t bytes, at::Tensor** tensor) {
@@ -326,6 +387,7 @@ int lowmem_pinned_peak(uint64_t* bytes) {
 int lowmem_reset_pinned_peak() {
   return guarded([&] {
     pinned_peak = pinned_now.load();
+    others_peak = others_now.load();
     at::getHostAllocator(at::kCUDA)->reset_peak_stats();
   });
 }

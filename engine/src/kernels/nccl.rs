@@ -110,6 +110,8 @@ impl Communicator {
 
     /// Sends tensors to ranks and receives into tensors from ranks, all at once, on the stream that libtorch computes on. Tensors of one pair of ranks go in order.
     ///
+    /// No tensor needs `record_stream`: all were allocated for that stream, and what its allocator does with their memory when they go comes after this on it.
+    ///
     /// # Errors
     /// A tensor that does not lie on the GPU in one piece, a rank that is not there, and what NCCL says.
     pub(crate) fn exchange(&self, sent: &[(usize, &Tensor)], received: &[(usize, &Tensor)]) -> Result<()> {

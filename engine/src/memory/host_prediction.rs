@@ -5,15 +5,17 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
 use super::prediction::{bytes_in_passing, stages, unpacking_bytes};
+use super::shared_host::part_of;
 use crate::components::Component;
 use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing};
 
-/// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before.
+/// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before. Of what ranks share each holds a part.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
     let plan = Plan::new(config, components);
     let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
     let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device)).collect();
-    let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { HOST_PROCESS_BYTES };
+    // On the CPU ranks are threads of one process.
+    let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { part_of(HOST_PROCESS_BYTES, config.split().ranks()) };
     // What is left to the machine is not settled to the lesser yet.
     let all_at_once = config.load_weights != LoadWeights::AsUsed;
     let all = held.iter().map(|held| held.weights).fold(Bytes::default(), Bytes::plus);
@@ -84,6 +86,9 @@ impl Held {
         for (group, place) in component.groups().iter().zip(places) {
             let waiting = WaitingGroup::new(group, types);
             let bytes = waiting.layout.bytes as u64;
+            // One copy for all ranks, of which each counts a part; threads on the CPU have one each.
+            let is_shared = on_gpu && component.is_of_all_ranks() && place.takes_host_memory();
+            let bytes = if is_shared { part_of(bytes, config.split().ranks()) } else { bytes };
             match place {
                 // The device that computes is the host itself.
                 Place::Resident if on_gpu => {}

@@ -10,6 +10,7 @@ mod ranks;
 mod readers;
 mod residency;
 mod settle;
+mod shared_host;
 mod staging;
 
 pub(crate) use file_ring::PART_BYTES;
@@ -21,3 +22,4 @@ pub use ranks::predict_ranks;
 pub(crate) use readers::READERS;
 pub use residency::{Residency, Traffic};
 pub use settle::{Room, settle};
+pub use shared_host::SharedHost;

@@ -24,6 +24,16 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// Whether a group there lies in the host's memory all the time.
+    pub(super) fn takes_host_memory(self) -> bool {
+        match self {
+            Self::Host | Self::Streamed { waits: Waits::Pinned { .. } | Waits::Pageable { .. }, .. } => true,
+            Self::Resident | Self::Streamed { waits: Waits::InFile { .. }, .. } => false,
+        }
+    }
+}
+
 /// Where a streamed group waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {

@@ -5,6 +5,7 @@ use engine_protocol::{Config, DiskRate, GpuLink, GpuProfile, Moves, PassSecs, Pl
 use super::hiding::pass_secs;
 use super::plan::Plan;
 use crate::components::Component;
+use crate::weights::{WaitingGroup, WeightTypes};
 
 /// What the ranks of `config` come to on GPUs of that kind, by `report`, which is of the first of them; nothing where there is one.
 pub fn predict_ranks(
@@ -16,6 +17,12 @@ pub fn predict_ranks(
 ) -> Option<PlannedRanks> {
     let split = config.split();
     let transformer = components.iter().find(|component| component.moves() == Moves::EachPass).filter(|_| split != Split::ONE)?.as_ref();
+    let plan = Plan::new(config, components);
+    let types = WeightTypes::of(config);
+    let of_all = components.iter().filter(|component| component.is_of_all_ranks() && component.is_used(config));
+    let on_host = of_all
+        .flat_map(|component| component.groups().iter().zip(plan.of(component.as_ref())))
+        .filter(|(_, place)| place.takes_host_memory());
     let sent_bytes = transformer.sent_bytes(config) as u64;
     let of_others = report.stages.iter().filter(|stage| stage.stage != Stage::Decode).map(|stage| stage.peak_allocated_bytes());
     let secs = |config: &Config, gpu: &GpuProfile| pass_secs(config, transformer, &Plan::new(config, components), gpu, disk);
@@ -32,6 +39,7 @@ pub fn predict_ranks(
         count: split.ranks(),
         parts: split.cp_size(),
         sent_bytes,
+        shared_host_bytes: on_host.map(|(group, _)| WaitingGroup::new(group, types).layout.bytes as u64).sum(),
         others_peak_allocated_bytes: of_others.collect::<Option<Vec<_>>>().and_then(|peaks| peaks.into_iter().max()),
         pass_secs,
     })

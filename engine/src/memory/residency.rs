@@ -8,9 +8,10 @@ use tch::{Device, Kind, Tensor};
 use super::file_ring::FromFiles;
 use super::pinned_ring::{PageLocking, RING_BYTES};
 use super::plan::{Place, Waits, staging_buffers};
+use super::shared_host::{SharedHost, Slabs};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, in_group, within};
-use crate::cuda::{host_slab, host_slab_pinned_if_may};
+use crate::cuda::{host_slab, pinned_if_may};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, GroupParts, Groups, LeftOut, Source, WaitingGroup, WeightTypes, Weights, packing};
 
@@ -92,6 +93,21 @@ impl Residency {
     /// # Errors
     /// Memory that runs out, on the device or the host, and what `source` cannot give.
     pub fn new(groups: Vec<Group>, places: &[Place], types: WeightTypes, device: Device, source: &Source) -> Result<Self> {
+        Self::among(None, groups, places, types, device, source)
+    }
+
+    /// As [`Residency::new`] of one of several ranks, which share what is on the host: the ranks, and by what name they know the model.
+    ///
+    /// # Errors
+    /// Those of [`Residency::new`].
+    pub fn among(
+        shared: Option<(&SharedHost, &str)>,
+        groups: Vec<Group>,
+        places: &[Place],
+        types: WeightTypes,
+        device: Device,
+        source: &Source,
+    ) -> Result<Self> {
         assert_eq!(groups.len(), places.len(), "a place for each group");
         let mut residency = Self {
             device,
@@ -115,6 +131,8 @@ impl Residency {
         };
         let stored: Vec<_> = groups.iter().map(|group| WaitingGroup::new(group, types)).collect();
         let mut free = residency.slab_of_residents(&stored, places)?;
+        let each = stored.iter().map(|stored| stored.layout.bytes);
+        let mut slabs = HostSlabs(shared.map(|(shared, key)| shared.slabs(key, each)).transpose()?);
         for (index, ((group, stored), &place)) in groups.into_iter().zip(stored).zip(places).enumerate() {
             let bytes = stored.layout.bytes;
             let home = match place {
@@ -125,22 +143,31 @@ impl Residency {
                     Home::Bound(stored.filled(&group, types, &slab, source)?)
                 }
                 Place::Host => {
-                    let slab = Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?;
-                    Home::Bound(stored.filled(&group, types, &slab, source)?)
+                    let slab = slabs.slab(index, bytes, false)?;
+                    Home::Bound(slabs.filled(index, &stored, &group, types, &slab, source)?)
                 }
                 Place::Streamed { prefetch, waits } => {
                     residency.streamed.push(index);
                     residency.prefetch = prefetch as usize;
-                    residency.waiting(index, &group, &stored, waits, source)?
+                    residency.waiting(index, &group, &stored, waits, source, &mut slabs)?
                 }
             };
             residency.groups.push(Placed { group, stored, home });
         }
+        slabs.0.map_or(Ok(()), Slabs::publish)?;
         Ok(residency)
     }
 
     /// A streamed group where it waits.
-    fn waiting(&mut self, index: usize, group: &Group, stored: &WaitingGroup, waits: Waits, source: &Source) -> Result<Home> {
+    fn waiting(
+        &mut self,
+        index: usize,
+        group: &Group,
+        stored: &WaitingGroup,
+        waits: Waits,
+        source: &Source,
+        slabs: &mut HostSlabs,
+    ) -> Result<Home> {
         // Pages are locked for a GPU's copies.
         let on_gpu = self.device.is_cuda();
         if let Waits::InFile { ring } = waits {
@@ -150,10 +177,12 @@ impl Residency {
         }
         let bytes = stored.layout.bytes;
         let (slab, pinned) = match waits {
-            Waits::Pinned { required: true } => (host_slab(bytes, on_gpu)?, on_gpu),
+            Waits::Pinned { required: true } => (slabs.slab(index, bytes, on_gpu)?, on_gpu),
             // A machine that has refused once is not asked again: what it has left it needs.
-            Waits::Pinned { required: false } => host_slab_pinned_if_may(bytes, on_gpu && self.traffic.not_page_locked.is_none())?,
-            _ => (host_slab(bytes, false)?, false),
+            Waits::Pinned { required: false } => {
+                pinned_if_may(on_gpu && self.traffic.not_page_locked.is_none(), |pinned| slabs.slab(index, bytes, pinned))?
+            }
+            _ => (slabs.slab(index, bytes, false)?, false),
         };
         let is_refused = matches!(waits, Waits::Pinned { .. }) && on_gpu && !pinned;
         if is_refused && self.traffic.not_page_locked.is_none() {
@@ -162,7 +191,7 @@ impl Residency {
         if is_refused {
             self.traffic.not_page_locked.get_or_insert(NotPageLocked { bytes: 0, by_ring: true }).bytes += bytes as u64;
         }
-        stored.filled(group, self.types, &slab, source)?;
+        slabs.filled(index, stored, group, self.types, &slab, source)?;
         let ring = match waits {
             Waits::Pageable { ring } if on_gpu => ring,
             _ if is_refused => PageLocking::IfAllowed,
@@ -316,6 +345,35 @@ impl Residency {
         let slab = within(Purpose::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?;
         self.unpacked = Some(slab.shallow_clone());
         Ok(slab)
+    }
+}
+
+/// Memory of the host for groups: this process's own, or that of all ranks.
+struct HostSlabs(Option<Slabs>);
+
+impl HostSlabs {
+    /// The slab of group `index`.
+    fn slab(&mut self, index: usize, bytes: i64, pinned: bool) -> Result<Tensor> {
+        match &mut self.0 {
+            Some(shared) if shared.has(index) => shared.slab(index, bytes, pinned),
+            _ => host_slab(bytes, pinned),
+        }
+    }
+
+    /// The tensors of group `index` in its slab, with their values: what is shared is written once.
+    fn filled(
+        &self,
+        index: usize,
+        stored: &WaitingGroup,
+        group: &Group,
+        types: WeightTypes,
+        slab: &Tensor,
+        source: &Source,
+    ) -> Result<Weights> {
+        match &self.0 {
+            Some(shared) if shared.is_filled(index) => Weights::bind(stored.tensors(group), &stored.layout, slab),
+            _ => stored.filled(group, types, slab, source),
+        }
     }
 }
 

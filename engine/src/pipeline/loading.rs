@@ -70,7 +70,9 @@ impl Loading {
         let components = components::of(&self.model);
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
         let source = self.sources.get(component)?;
-        let load = || Residency::new(component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
+        // What one rank uses alone no other would come to map.
+        let shared = self.sources.shared_host().filter(|_| component.is_of_all_ranks()).map(|shared| (shared, component.key()));
+        let load = || Residency::among(shared, component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
         attribution::in_group(key, load)
     }
 }

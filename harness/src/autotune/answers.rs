@@ -109,7 +109,12 @@ mod tests {
         let settings = Settings { low_mem_level: Some(level), vae_tile_size: (level > 0).then_some(tile), ..Settings::default() };
         let config = Config::resolve(&settings, models.get("wan-tiny").expect("a model")).expect("legal");
         let stage = |stage| StageRecord {
-            time: Some(StageTime { secs: Secs::measured(if stage == Stage::Denoise { secs } else { 0.0 }), copy_stall: None, work: None }),
+            time: Some(StageTime {
+                secs: Secs::measured(if stage == Stage::Denoise { secs } else { 0.0 }),
+                copy_stall: None,
+                exchange: None,
+                work: None,
+            }),
             memory: Some(StageMemory { peak_device_bytes: peak << 30, ..StageMemory::default() }),
             ..StageRecord::new(stage)
         };

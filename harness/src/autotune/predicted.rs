@@ -1,8 +1,9 @@
 //! What the cases of a search are predicted to take, and which of them may fit a budget.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{GIB, PlanReport, Stage};
+use engine_protocol::{Config, GIB, PlanReport, Stage};
 
 use super::search_space::{Ladder, Rung, SMALLEST_LARGE_TILE};
 use crate::error::Error;
@@ -44,7 +45,7 @@ impl Need {
     fn of_stages(plan: &PlanReport, counts: impl Fn(Stage) -> bool) -> Self {
         let stages = plan.stages.iter().filter(|stage| counts(stage.stage));
         let tensors = stages.filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
-        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| host.memory.peak_bytes).max();
+        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| plan.of_all(host.memory).peak_bytes).max();
         Self { gpu_bytes: tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS), ram_bytes: host.unwrap_or(0) }
     }
 }
@@ -56,6 +57,15 @@ pub(crate) struct Predicted {
     pub(crate) need: Option<Need>,
     /// How many latent positions it decodes, by which the time of decode goes.
     pub(crate) positions: Option<u64>,
+    /// Of a ladder whose placement others have too, with other splits: which one, and a sampler step over that on one GPU.
+    pub(crate) fork: Fork,
+}
+
+/// One of several splits of a placement.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Fork {
+    place: usize,
+    step_secs: Option<f64>,
 }
 
 /// A budget: what the GPU and the machine may give.
@@ -86,6 +96,11 @@ impl Budget {
     }
 }
 
+/// Whether the tensors and the process of a plan fit a GPU of so many bytes.
+pub(crate) fn fits_gpu(plan: &PlanReport, config: &Config, gpu_bytes: u64) -> bool {
+    Need::of(plan).gpu_bytes <= config.usable_of(gpu_bytes)
+}
+
 /// What each of these cases needs.
 pub(crate) fn needs<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<Need>, Error> {
     Ok(plans(cases, testbed, models)?.iter().map(Need::of).collect())
@@ -98,7 +113,10 @@ fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &
 
 /// Ladders with what their rungs need, the fastest to decode first of those that cut denoise alike. A rung that the machine settles to what an earlier one is too is left out.
 pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models, can_predict: bool) -> Result<Vec<Vec<Predicted>>, Error> {
-    let rungs = |ladder: Ladder| ladder.rungs.into_iter().map(|rung| Predicted { rung, need: None, positions: None }).collect::<Vec<_>>();
+    let rungs = |ladder: Ladder| {
+        let fork = Fork { place: ladder.place, step_secs: None };
+        ladder.rungs.into_iter().map(|rung| Predicted { rung, need: None, positions: None, fork }).collect::<Vec<_>>()
+    };
     if !can_predict {
         return Ok(ladders.into_iter().map(rungs).collect());
     }
@@ -127,7 +145,8 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
                     )
                 }
             };
-            rungs.push(Predicted { rung, need, positions });
+            let fork = Fork { place: ladder.place, step_secs: by_cut.get(&(rung.denoise, first.1)).and_then(step_secs) };
+            rungs.push(Predicted { rung, need, positions, fork });
         }
         // Of ways that cut denoise alike, first the one that decodes least twice. In small tiles there is so little to do at once that to start it takes longer.
         let smallness = |rung: &Rung| rung.decode.saturating_sub(SMALLEST_LARGE_TILE);
@@ -135,6 +154,31 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         known.push(rungs);
     }
     Ok(known)
+}
+
+/// How long a sampler step takes where it is split, but for what all splits have in common.
+fn step_secs(plan: &PlanReport) -> Option<f64> {
+    let pass = plan.ranks.as_ref()?.pass_secs?;
+    Some(pass.alone * pass.step_share(plan.config.split()))
+}
+
+/// Of ladders that differ in their split alone, the one whose steps are the shortest by its plan where it may fit, without a ring if that goes, and the one that takes least.
+pub(crate) fn of_best_splits(ladders: Vec<Vec<Predicted>>, budget: &Budget) -> Vec<Vec<Predicted>> {
+    let place = |ladder: &Vec<Predicted>| ladder.first().map(|predicted| predicted.fork.place);
+    let speed = |ladder: &Vec<Predicted>| {
+        let first = ladder.iter().find(|predicted| budget.may_hold(predicted)).or_else(|| ladder.first());
+        let ring = first.is_some_and(|first| first.rung.case.config.split().cp_ring > 1);
+        (first.is_none_or(|first| !budget.may_hold(first)), ring, first.and_then(|first| first.fork.step_secs).unwrap_or(f64::MAX))
+    };
+    let least = |ladder: &Vec<Predicted>| ladder.iter().filter_map(|predicted| predicted.need).map(|need| need.gpu_bytes).min();
+    let mut best = Vec::new();
+    for together in ladders.chunk_by(|a, b| place(a) == place(b)) {
+        let by_speed = |a: &&Vec<Predicted>, b: &&Vec<Predicted>| speed(a).partial_cmp(&speed(b)).unwrap_or(Ordering::Equal);
+        let fastest = together.iter().min_by(by_speed);
+        let smallest = together.iter().min_by_key(|ladder| least(ladder)).filter(|smallest| fastest != Some(smallest));
+        best.extend(fastest.into_iter().chain(smallest).cloned());
+    }
+    best
 }
 
 /// Of those that the machine's memory holds, what needs least of the GPU: the first of equals.

@@ -1,7 +1,7 @@
 //! A quick answer: of all that may fit by prediction the first in order of speed, decoded in tiles that take little, run to see that it does. A whole search runs what may be
 //! faster too.
 
-use engine_protocol::RunRecord;
+use engine_protocol::{RunRecord, Split};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ impl Quick<'_> {
 
     fn ladders(&self, fixed: &[(String, Value)]) -> Result<Vec<Ladder>, Error> {
         let rules = Rules { device: self.testbed.device, may_shorten: true };
-        Ok(ladders("quick", fixed, self.models, rules, false)?.0)
+        Ok(ladders("quick", fixed, self.models, rules, false, &[Split::ONE])?.0)
     }
 
     fn predict(&self, ladders: Vec<Ladder>) -> Result<Vec<Vec<Predicted>>, Error> {

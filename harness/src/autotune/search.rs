@@ -176,7 +176,7 @@ mod tests {
     use engine_protocol::{Config, Settings};
     use proptest::prelude::*;
 
-    use super::super::predicted::Need;
+    use super::super::predicted::{Fork, Need};
     use super::*;
     use crate::bare_record::bare_record;
     use crate::model::Models;
@@ -188,6 +188,7 @@ mod tests {
             rung: Rung { denoise, decode, case: Case { name: format!("{denoise}{decode}"), config: config.clone(), gpu: None } },
             need: None,
             positions: None,
+            fork: Fork::default(),
         };
         (0..3).flat_map(|denoise| (0..2).map(move |decode| (denoise, decode))).map(rung).collect()
     }

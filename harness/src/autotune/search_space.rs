@@ -1,6 +1,6 @@
 //! What autotune may try: ways to place the models, the fastest first, and for each how finely denoise and decode may be cut, the least cut first.
 
-use engine_protocol::Config;
+use engine_protocol::{Config, Split};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -78,33 +78,39 @@ pub(crate) struct Rung {
     pub(crate) case: Case,
 }
 
-/// A placement, cut in all ways, the least cut first.
+/// A placement and a split, cut in all ways, the least cut first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ladder {
+    /// Which placement: those that differ in their split alone have the same.
+    pub(crate) place: usize,
     /// The ways to cut it.
     pub(crate) rungs: Vec<Rung>,
 }
 
-/// All ladders for what `fixed` leaves open, and warnings that hold for every case of them. Weights in fewer bits are among them where that is allowed.
+/// All ladders for what `fixed` leaves open, with each of `splits`, and warnings that hold for every case of them. Weights in fewer bits are among them where that is allowed.
 pub(crate) fn ladders(
     name: &str,
     fixed: &[(String, Value)],
     models: &Models,
     rules: Rules,
     allow_lossy: bool,
+    splits: &[Split],
 ) -> Result<(Vec<Ladder>, Vec<String>), Error> {
     let is_fixed = |key: &str| fixed.iter().any(|(fixed, _)| fixed == key);
     let is_open = |settings: &Settings| settings.iter().all(|(key, _)| !is_fixed(key));
     let mut space = Space { name, fixed, models, rules, seen: Vec::new(), idle: None, refused: None };
-    let mut ladders = Vec::new();
+    let (mut ladders, mut number) = (Vec::new(), 0);
     // What is fixed of a placement leaves the others of it open.
     let placements = PLACEMENTS.map(|settings| settings.iter().copied().filter(|(key, _)| !is_fixed(key)).collect::<Vec<_>>());
     let lossy: &[bool] = if allow_lossy && is_open(&LOSSY) { &[false, true] } else { &[false] };
     for settings in &placements {
         for &lossy in lossy {
             let place: Vec<_> = settings.iter().chain(if lossy { LOSSY } else { &[] }).copied().collect();
-            let rungs = space.rungs(&place, is_open);
-            ladders.extend((!rungs.is_empty()).then_some(Ladder { rungs }));
+            for &split in splits {
+                let rungs = space.rungs(&place, split, is_open);
+                ladders.extend((!rungs.is_empty()).then_some(Ladder { place: number, rungs }));
+            }
+            number += 1;
         }
     }
     match space.refused {
@@ -126,7 +132,7 @@ struct Space<'a> {
 }
 
 impl Space<'_> {
-    fn rungs(&mut self, place: &[(&'static str, &'static str)], is_open: impl Fn(&Settings) -> bool) -> Vec<Rung> {
+    fn rungs(&mut self, place: &[(&'static str, &'static str)], split: Split, is_open: impl Fn(&Settings) -> bool) -> Vec<Rung> {
         // What is fixed is not cut otherwise; then there is one way.
         let ways = |all: &[Settings]| {
             let open: Vec<(usize, Settings)> = all.iter().copied().enumerate().filter(|(_, settings)| is_open(settings)).collect();
@@ -139,7 +145,7 @@ impl Space<'_> {
         for (denoise, heads) in denoise.iter().take(most) {
             for (decode, tiles) in &decode {
                 let settings: Vec<_> = place.iter().chain(*heads).chain(*tiles).copied().collect();
-                if let Some(case) = self.case(&settings) {
+                if let Some(case) = self.case(&settings, split) {
                     rungs.push(Rung { denoise: *denoise, decode: *decode, case });
                 }
             }
@@ -148,10 +154,11 @@ impl Space<'_> {
     }
 
     /// The case of these settings; none where it is known already or not legal.
-    fn case(&mut self, settings: &[(&'static str, &'static str)]) -> Option<Case> {
+    fn case(&mut self, settings: &[(&'static str, &'static str)], split: Split) -> Option<Case> {
         let mut definition = Definition::empty(self.name);
         let open = settings.iter().map(|&(key, value)| (key.to_owned(), value_of(value)));
         self.fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
+        split.flags().for_each(|(key, ranks)| definition.fix(key.into(), ranks.into()));
         let Expanded { mut cases, warnings, .. } = match expand(&definition, self.models, self.rules) {
             Ok(found) => found,
             Err(error) => {
@@ -160,7 +167,7 @@ impl Space<'_> {
             }
         };
         let mut case = cases.pop()?;
-        if let Err(error) = case.config.refuse_split() {
+        if let (true, Err(error)) = (case.config.split() != split, case.config.refuse_split()) {
             self.refused.get_or_insert(error.into());
             return None;
         }
@@ -178,6 +185,7 @@ impl Space<'_> {
         }
         let is_told = |key: &str| !["low_mem_level", "vae_tile_size"].contains(&key);
         settings.iter().filter(|(key, _)| is_told(key)).for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
+        split.flags().for_each(|(key, ranks)| case.name += &format!("-{key}_{ranks}"));
         Some(case)
     }
 }
@@ -198,7 +206,7 @@ mod tests {
         let mut all = vec![("model".to_owned(), Value::from("wan2.1-t2v-1.3b"))];
         all.extend(fixed.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let rules = Rules { device: Device::Virtual, may_shorten: true };
-        ladders("autotune", &all, &models, rules, allow_lossy).expect("ladders").0
+        ladders("autotune", &all, &models, rules, allow_lossy, &[Split::ONE]).expect("ladders").0
     }
 
     #[test]

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine_protocol::DiskRate;
 
 use super::options::{
-    DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, ListArguments, LoraArguments, ServeArguments, VideoArguments,
+    DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, GpusArguments, ListArguments, LoraArguments, ServeArguments,
+    VideoArguments,
 };
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
@@ -163,6 +164,8 @@ pub(crate) struct AutotuneArguments {
     pub(crate) files: FilesArguments,
     #[command(flatten)]
     pub(crate) video: VideoArguments,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// Which of the three answers is the recommended one
     #[arg(long, value_enum, default_value_t = Objective::Speed)]
     pub(crate) objective: Objective,
@@ -219,6 +222,8 @@ pub(crate) struct GenerateArguments {
     /// Where the video goes: a file .mp4, .gif or .safetensors (latents and video as numbers), or a folder for PNGs (ends in / or has no extension)
     #[arg(long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
@@ -243,6 +248,8 @@ pub(crate) struct PlanArguments {
     pub(crate) video: VideoArguments,
     #[command(flatten)]
     pub(crate) files: FilesArguments,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,

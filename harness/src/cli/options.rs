@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine_protocol::{CheckpointFiles, DiskRate, LoraFile};
+use engine_protocol::{CheckpointFiles, DiskRate, LoraFile, MOST_GPUS};
 use serde_json::Value;
 
 use crate::pcie_slot::PcieSlot;
@@ -35,6 +35,14 @@ impl VideoArguments {
         let resolution = self.resolution.as_ref().map(|size| ("resolution", Value::from(size.as_str())));
         [model, resolution, self.frames.map(|frames| ("frames", frames.into()))].into_iter().flatten().collect()
     }
+}
+
+/// Over how many GPUs a video is split.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct GpusArguments {
+    /// Split the video over so many GPUs; what cp_size, cp_ulysses, cp_ring and cfg_size leave open of how is chosen by the plan
+    #[arg(long = "gpus", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_GPUS)))]
+    pub(crate) count: Option<u32>,
 }
 
 /// Whether and where a run's page is served.

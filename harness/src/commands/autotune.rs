@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Outcome, RunRecord, gib, told};
+use engine_protocol::{Config, Device, Outcome, RunRecord, Split, gib, told};
 use reports::{Miss, Need, Run, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{one_video, sweep, warn_of_attention, weights};
 use crate::autotune::{
-    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, faster_and_lossy, ladders, least_ram, predicted, rule_in_words,
-    smallest, would_fit,
+    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, faster_and_lossy, ladders, least_ram, of_best_splits, predicted,
+    rule_in_words, smallest, would_fit,
 };
 use crate::cli::AutotuneArguments;
 use crate::data;
@@ -22,6 +22,7 @@ use crate::json::{self, CaseJson, MissJson};
 use crate::progress::Progress;
 use crate::ram::wsl_said;
 use crate::run_store::RunStore;
+use crate::splits;
 use crate::sweep::{Case, Definition, Limits, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
@@ -39,10 +40,15 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
     let fixed = one_video::with_model(&definition);
-    let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy)?;
+    let splits = match arguments.gpus.count {
+        Some(gpus) => splits::legal(&definition, gpus, &format!("--gpus {gpus}"))?.into_iter().map(|(split, _)| split).collect(),
+        None => vec![Split::ONE],
+    };
+    let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &splits)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
     let budget = Budget::of(&testbed);
+    let ladders = of_best_splits(ladders, &budget);
     let search = Search::new(&ladders, &budget);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let judged = ladders.iter().flatten().map(|predicted| &predicted.rung.case.config);
@@ -248,7 +254,7 @@ fn print_answers(told: &Told<'_>, best: &RunRecord) {
     let run = told.run;
     for (objective, record) in &told.answers.found {
         let recommended = if record.case == best.case && told.answers.found.len() > 1 { ", recommended" } else { "" };
-        say!("{}{recommended}: level {}", objective.title(), record.config.low_mem_level);
+        say!("{}{recommended}: level {}{}", objective.title(), record.config.low_mem_level, reports::on_gpus(&record.config));
         describe(record, run);
         say!("  Run it: {}\n", command(&record.config, run));
     }

@@ -7,7 +7,7 @@ mod pictures;
 
 use std::time::Duration;
 
-use engine_protocol::{CheckpointFiles, Config, Device, Event, Request, ResidentBlocks, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, OutputFormat, Request, ResidentBlocks, StreamFrom};
 use serde_json::Value;
 
 pub(crate) use log::LogLine;
@@ -18,50 +18,110 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json;
+use crate::launched::Launched;
+use crate::meeting::Meeting;
 use crate::model::{Models, is_made_small};
+use crate::print;
 use crate::progress::Progress;
+use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 use crate::{disk, host_rates};
 
-/// Makes a video.
+/// Makes a video, or a rank's part of one.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
-    let mut definition = definition(arguments)?;
-    let format = arguments.output.as_deref().map(output::check).transpose()?;
-    let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
-    let testbed = Testbed::choose(arguments.device.wanted())?;
-    match (testbed.device, &arguments.output) {
-        (Device::Virtual, Some(_)) => {
-            return Err(Error::input(format!(
-                "--output: nothing is computed on the virtual GPU, so there is no video to write. {} Use --device cpu (small models) or cuda, or leave \
+    let launched = Launched::here()?;
+    if !launched.as_ref().is_none_or(Launched::is_first) {
+        // All are given the same words: what is wrong with those is said once.
+        print::hush(true);
+    }
+    let prepared = Prepared::of(arguments, launched.as_ref())?;
+    make(arguments, prepared, launched).inspect_err(|_| print::hush(false))
+}
+
+/// A video that is about to be made.
+struct Prepared {
+    testbed: Testbed,
+    models: Models,
+    config: Config,
+}
+
+impl Prepared {
+    /// What the arguments mean on this machine, checked.
+    fn of(arguments: &GenerateArguments, launched: Option<&Launched>) -> Result<Self, Error> {
+        let mut definition = definition(arguments)?;
+        let format = format(arguments)?;
+        let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
+        // Another rank may see other GPUs.
+        let testbed = Testbed::choose(arguments.device.wanted()).inspect_err(|_| print::hush(false))?;
+        match (testbed.device, &arguments.output) {
+            (Device::Virtual, Some(_)) => {
+                return Err(Error::input(format!(
+                    "--output: nothing is computed on the virtual GPU, so there is no video to write. {} Use --device cpu (small models) or cuda, or leave \
                  --output out to see the memory",
-                testbed.choice
+                    testbed.choice
+                )));
+            }
+            (Device::Cpu | Device::Cuda, None) => {
+                return Err(Error::input("--output is missing: say where the video goes, --output cat.gif"));
+            }
+            _ => {}
+        }
+        testbed.check_snapshot(arguments.snapshot.is_some())?;
+        if let Some(model) = definition.fixed_text("model").and_then(|name| models.get(&name).ok()) {
+            pictures::look(&mut definition, model)?;
+        }
+        if let (Some(Launched { by, .. }), Device::Cpu) = (launched, testbed.device) {
+            return Err(Error::input(format!(
+                "--device cpu: ranks are threads of one process there. Start it without {by}, with --gpus or cp_size"
             )));
         }
-        (Device::Cpu | Device::Cuda, None) => return Err(Error::input("--output is missing: say where the video goes, --output cat.gif")),
-        _ => {}
+        if let Some((gpus, asked)) = gpus(arguments, launched)? {
+            let config_of = |definition: &Definition| Ok(config(definition, &models, testbed.device)?.0);
+            let request_of = |config: &Config| Ok(testbed.request("split", models.get(&config.model)?, config, None));
+            let said = splits::fix(&mut definition, gpus, &asked, config_of, request_of, testbed.capacity_bytes)?;
+            tell!("{said}");
+        }
+        let (config, warnings) = config(&definition, &models, testbed.device)?;
+        let model = models.get(&config.model)?;
+        if testbed.device != Device::Virtual {
+            pictures::check(&config, model)?;
+        }
+        if let Some(format) = format {
+            output::check_size(format, &config)?;
+        }
+        warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+        warn_of_attention([&config], testbed.profile.as_ref());
+        if model.files.is_none() && testbed.device != Device::Virtual && !is_made_small(&config.model) {
+            tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
+        }
+        Ok(Self { testbed, models, config })
     }
-    testbed.check_snapshot(arguments.snapshot.is_some())?;
-    if let Some(model) = definition.fixed_text("model").and_then(|name| models.get(&name).ok()) {
-        pictures::look(&mut definition, model)?;
+}
+
+/// Over how many GPUs the video is split, and who wants that; nothing where flags alone say it.
+fn gpus(arguments: &GenerateArguments, launched: Option<&Launched>) -> Result<Option<(u32, String)>, Error> {
+    let Some(Launched { by, count, .. }) = launched else { return Ok(arguments.gpus.count.map(|gpus| (gpus, format!("--gpus {gpus}")))) };
+    match arguments.gpus.count.filter(|gpus| gpus != count) {
+        Some(gpus) => Err(Error::input(format!("--gpus {gpus}: {by} started {count} ranks. Leave it out, or start as many"))),
+        None => Ok(Some((*count, format!("{by} started {count} ranks")))),
     }
-    let (config, warnings) = config(&definition, &models, testbed.device)?;
+}
+
+fn format(arguments: &GenerateArguments) -> Result<Option<OutputFormat>, Error> {
+    arguments.output.as_deref().map(output::check).transpose()
+}
+
+/// Makes it. Of several ranks with a process each the first one writes and tells of all.
+fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Launched>) -> Result<ExitCode, Error> {
+    let Prepared { testbed, models, config } = prepared;
     let model = models.get(&config.model)?;
-    if testbed.device != Device::Virtual {
-        pictures::check(&config, model)?;
-    }
-    if let Some(format) = format {
-        output::check_size(format, &config)?;
-    }
-    warnings.iter().for_each(|warning| tell!("warning: {warning}"));
-    warn_of_attention([&config], testbed.profile.as_ref());
-    if model.files.is_none() && testbed.device != Device::Virtual && !is_made_small(&config.model) {
-        tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);
-    }
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
     tell!("{}", testbed.choice);
+    let meeting = launched.map(|launched| Meeting::join(launched, interrupt)).transpose()?;
+    let is_first = meeting.as_ref().is_none_or(|meeting| meeting.launched.is_first());
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     let disk = disk::for_video(&testbed, model.files.as_ref().and_then(CheckpointFiles::main), &config);
@@ -74,11 +134,25 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
         snapshot: arguments.snapshot.clone(),
         ..testbed.request("generate", model, &config, host_rates)
     };
-    let mut log = arguments.log.as_deref().map(log::Log::open).transpose()?;
-    let _held = arguments.output.as_deref().zip(format).map(|(output, format)| output::Held::of(output, format)).transpose()?;
+    let mut log = arguments.log.as_deref().filter(|_| is_first).map(log::Log::open).transpose()?;
+    let _held = arguments
+        .output
+        .as_deref()
+        .zip(format(arguments)?)
+        .filter(|_| is_first)
+        .map(|(output, format)| output::Held::of(output, format))
+        .transpose()?;
     let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
     let mut watcher = Watcher::new(&request.config);
-    let record = worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut |event| watcher.see(event))?;
+    let mut on_event = |event: &Event| {
+        if is_first {
+            watcher.see(event);
+        }
+    };
+    let record = match &meeting {
+        Some(meeting) => worker::run_rank(&launcher, &testbed, &request, limit, &interrupt, meeting, &mut on_event)?,
+        None => worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut on_event)?,
+    };
     watcher.finish();
     let logged = match (&mut log, &record) {
         (Some(log), Some(record)) => log.append(record, &request.model),
@@ -86,7 +160,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<ExitCode, Error> {
     };
     // What became of the video is said before what went wrong with the log.
     let code = match record {
-        Some(record) if arguments.json => {
+        Some(record) if arguments.json && is_first => {
             json::print(&record)?;
             ending::tell_end(&record, &testbed, None)
         }

@@ -15,6 +15,7 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
+use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
 use crate::worker;
 
@@ -24,31 +25,40 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
     let mut definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
     let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
+    let ram = Ram::of(arguments.ram.as_deref(), Device::Virtual)?;
+    let request_of = |config: &Config| -> Result<Request, Error> {
+        Ok(Request {
+            checkpoint: None,
+            case: "plan".into(),
+            device: Device::Virtual,
+            memory_limit_bytes: budget.as_ref().map(|budget| config.usable_of(budget.capacity_bytes)),
+            host_limit_bytes: ram.limit_bytes(),
+            gpu: budget.as_ref().map(|budget| budget.profile.clone()),
+            host_rates: None,
+            disk: arguments.disk,
+            model: models.get(&config.model)?.clone(),
+            config: config.clone(),
+            shared_weights: None,
+            output: None,
+            snapshot: None,
+            operation_times: None,
+            ranks: None,
+        })
+    };
+    if let Some(gpus) = arguments.gpus.count {
+        let capacity_bytes = budget.as_ref().map(|budget| budget.capacity_bytes);
+        let config_of = |definition: &Definition| Ok(config(definition, &models)?.0);
+        let said = splits::fix(&mut definition, gpus, &format!("--gpus {gpus}"), config_of, request_of, capacity_bytes)?;
+        tell!("{said}");
+    }
     let (config, warnings) = config(&definition, &models)?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
-    let ram = Ram::of(arguments.ram.as_deref(), Device::Virtual)?;
     warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
+    let request = request_of(&config)?;
     let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
-    let request = Request {
-        checkpoint: None,
-        case: "plan".into(),
-        device: Device::Virtual,
-        memory_limit_bytes: budget.as_ref().map(|budget| budget.capacity_bytes),
-        host_limit_bytes: ram.limit_bytes(),
-        gpu: budget.as_ref().map(|budget| budget.profile.clone()),
-        host_rates: None,
-        disk: arguments.disk,
-        model: models.get(&config.model)?.clone(),
-        config,
-        shared_weights: None,
-        output: None,
-        snapshot: None,
-        operation_times: None,
-        ranks: None,
-    };
     let report = worker::plan(&request)?;
     let from_files = report.config.offload_dit && report.config.stream_from == Some(StreamFrom::File);
     disk::say_where_assumed(request.disk, from_files && request.config.resident_blocks == Some(ResidentBlocks::Auto));
@@ -167,7 +177,7 @@ fn print_stages(report: &PlanReport) {
     ];
     let mut table = table(&titles, &[1, 2, 3, 4, 5, 6]);
     for stage in &report.stages {
-        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| host.memory);
+        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| report.of_all(host.memory));
         table.add_row([
             stage.stage.name().to_owned(),
             in_gib(stage.resident_bytes),
@@ -197,7 +207,7 @@ fn print_stages(report: &PlanReport) {
 
 /// What comes of several GPUs: all that stands above is of the first one.
 fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
-    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, pass_secs } = ranks;
+    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } = ranks;
     let split = report.config.split();
     let tokens = if *parts > 1 {
         format!("one of {parts} parts of the token sequence")
@@ -212,14 +222,14 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     table.add_row([others, "encode, denoise".into(), known_gib(*others_peak_allocated_bytes)]);
     say!("{table}");
     say!(
-        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of one rank: ranks of one machine do not share it.",
-        in_gib(*sent_bytes)
+        "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: {} GiB of weights on the host are there once, and all else in each.",
+        in_gib(*sent_bytes),
+        in_gib(*shared_host_bytes)
     );
-    if let Some(PassSecs { alone, arithmetic, exchange, is_nvlink }) = pass_secs {
+    if let Some(pass) = pass_secs {
+        let PassSecs { alone, arithmetic, exchange, is_nvlink } = pass;
         let link = if *is_nvlink { "NVLink" } else { "PCI Express" };
-        let secs = arithmetic + exchange;
-        // With cond and uncond on two groups a step has one pass where it has two on one GPU.
-        let share = secs / alone / f64::from(split.cfg_size);
+        let (secs, share) = (arithmetic + exchange, pass.step_share(split));
         say!(
             "Modelled: a pass takes {secs:.2} s, {exchange:.2} of them for that over {link}; on one GPU {alone:.2} s. A step takes {share:.2} of the time of one GPU. \
              Norms and the like are left out of both."

@@ -15,6 +15,7 @@ use engine_protocol::{Event, Request, RunRecord, Split};
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::meeting::Meeting;
 use crate::testbed::Testbed;
 
 pub(crate) use ask::{calibrate, disk_rate, host_rates, inspect, plan, plans};
@@ -36,8 +37,25 @@ pub(crate) fn run_case(
 ) -> Result<Option<RunRecord>, Error> {
     let (began, clock) = (now(), Instant::now());
     match request.config.split() {
-        Split::ONE => run_worker(launcher, testbed, request, Limits { time: limit, interrupt: *interrupt, is_over: &|| false }, on_event)
+        Split::ONE => run_worker(launcher, testbed, request, limits(limit, interrupt), on_event)
             .map(|ran| (ran.ended.end != End::Interrupted).then(|| ran.into_record(testbed, request, &began, clock))),
         _ => ranks::run(launcher, testbed, request, limit, *interrupt, on_event),
     }
+}
+
+/// As [`run_case`], of a case whose ranks have each a process of `lowmem`: this one's rank, for which the first one gets the record of all.
+pub(crate) fn run_rank(
+    launcher: &Launcher,
+    testbed: &Testbed,
+    request: &Request,
+    limit: Option<Duration>,
+    interrupt: &Interrupt,
+    meeting: &Meeting,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Option<RunRecord>, Error> {
+    ranks::run_launched(launcher, testbed, request, meeting, limits(limit, interrupt), on_event)
+}
+
+fn limits(time: Option<Duration>, interrupt: &Interrupt) -> Limits<'static> {
+    Limits { time, interrupt: *interrupt, is_over: &|| false }
 }

@@ -4,17 +4,22 @@
 //! The first rank that does not come to its end well ends all, and the case's outcome is that rank's. Ranks that wait for each other in NCCL do not say which of them hangs: the
 //! case's time limit ends those. But where one has nothing left to wait for, since the first one is done, [`PATIENCE`] is what it has.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use engine_protocol::{Device, Event, HostMemory, Outcome, RankRecord, RankRequest, Request, RunRecord, StageRecord};
 
-use super::environment::Launcher;
+use serde::{Deserialize, Serialize};
+
+use super::environment::{Launcher, VISIBLE_DEVICES};
 use super::process::{End, Limits};
 use super::run::{Ran, now, run_worker};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::launched::Launched;
+use crate::meeting::{self, Meeting, Other};
 use crate::real_gpu;
 use crate::scratch::Scratch;
 use crate::testbed::Testbed;
@@ -36,8 +41,7 @@ struct Course {
 
 impl Course {
     /// Takes in how a rank ended.
-    fn ended(&mut self, rank: usize, ran: &Result<Ran, Error>) {
-        let is_well = ran.as_ref().is_ok_and(Ran::is_well);
+    fn ended(&mut self, rank: usize, is_well: bool) {
         if !is_well {
             self.failed.get_or_insert_with(Instant::now);
         } else if rank == 0 {
@@ -51,7 +55,7 @@ impl Course {
     }
 }
 
-/// Runs a case whose configuration is split over ranks; nothing where the user ended it. `on_event` sees what the first rank says.
+/// Runs a case whose configuration is split over ranks, which on the CPU are threads of one worker; nothing where the user ended it. `on_event` sees what the first rank says.
 pub(super) fn run(
     launcher: &Launcher,
     testbed: &Testbed,
@@ -63,24 +67,19 @@ pub(super) fn run(
     let (began, clock) = (now(), Instant::now());
     let meeting = Scratch::new()?;
     let count = request.config.split().ranks();
+    if testbed.device == Device::Cpu {
+        let request = of_rank(request, 0, count, meeting.path().to_owned());
+        let ran = run_worker(launcher, testbed, &request, Limits { time: limit, interrupt, is_over: &|| false }, on_event)?;
+        return Ok((ran.ended.end != End::Interrupted).then(|| ran.into_record(testbed, &request, &began, clock)));
+    }
     let testbeds = testbeds(testbed, count as usize)?;
-    let requests: Vec<Request> = (0..count)
-        .map(|rank| Request {
-            ranks: Some(RankRequest { rank, count, meeting: meeting.path().join("nccl-id") }),
-            // They share the machine's memory, and one of them writes what the user asked for.
-            host_limit_bytes: request.host_limit_bytes.map(|bytes| bytes / u64::from(count)),
-            output: request.output.clone().filter(|_| rank == 0),
-            snapshot: request.snapshot.clone().filter(|_| rank == 0),
-            operation_times: request.operation_times.clone().filter(|_| rank == 0),
-            ..request.clone()
-        })
-        .collect();
+    let requests: Vec<Request> = (0..count).map(|rank| of_rank(request, rank, count, meeting.path().to_owned())).collect();
     let course = Mutex::new(Course::default());
     let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
         let limits = Limits { time: limit, interrupt, is_over: &|| locked().is_over() };
         let ran = run_worker(launcher, &testbeds[rank], &requests[rank], limits, on_event);
-        locked().ended(rank, &ran);
+        locked().ended(rank, ran.as_ref().is_ok_and(Ran::is_well));
         ran
     };
     // A rank's thread lives until its worker has ended.
@@ -92,14 +91,163 @@ pub(super) fn run(
         std::iter::once(first).chain(others).collect()
     });
     let ran = ran.into_iter().collect::<Result<Vec<Ran>, Error>>()?;
-    if ran.iter().any(|ran| ran.ended.end == End::Interrupted) {
+    Ok(outcome(ran.into_iter().map(|ran| RankEnd::of(ran, testbed, request, &began, clock)).collect()))
+}
+
+/// Runs the rank of this process, where each has a process of its own: for the first one the case's record, for another its own. Nothing where the user ended it.
+pub(super) fn run_launched(
+    launcher: &Launcher,
+    testbed: &Testbed,
+    request: &Request,
+    meeting: &Meeting,
+    Limits { time, interrupt, .. }: Limits<'_>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Option<RunRecord>, Error> {
+    let (began, clock) = (now(), Instant::now());
+    let Launched { rank, count, .. } = meeting.launched;
+    let testbed = own_testbed(testbed, rank as usize, count as usize)?;
+    let of_rank = of_rank(request, rank, count, meeting.folder().to_owned());
+    let others =
+        Mutex::new(Others { meeting, testbed: &testbed, request, course: Course::default(), ends: (0..count).map(|_| None).collect() });
+    let locked = || others.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_over = || {
+        let mut others = locked();
+        others.look();
+        others.course.is_over() || (rank > 0 && meeting.is_over())
+    };
+    let ran = run_worker(launcher, &testbed, &of_rank, Limits { time, interrupt, is_over: &is_over }, on_event)?;
+    let end = RankEnd::of(ran, &testbed, request, &began, clock);
+    if rank > 0 {
+        meeting.tell(&end)?;
+        // The first one speaks for all, and before this process tells the launcher how it ended.
+        while !meeting.is_over() && !meeting::rest(interrupt) {}
+        return Ok((end.fate != Fate::Interrupted).then_some(end.record));
+    }
+    let mut others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
+    others.course.ended(0, end.fate == Fate::Well);
+    others.ends[0] = Some(end);
+    // Each of them ends by itself where the course is over; one that cannot even do that is not waited for.
+    let mut over = None;
+    while others.ends.iter().any(Option::is_none) && !meeting::rest(interrupt) {
+        others.look();
+        if over.is_none() && others.course.is_over() {
+            over = Some(Instant::now());
+        }
+        if over.is_some_and(|over| over.elapsed() > PATIENCE) {
+            break;
+        }
+    }
+    if interrupt.is_wanted() {
         return Ok(None);
     }
-    let is_halted = |ran: &Ran| ran.ended.end == End::Halted;
-    let failed = ran.iter().position(|ran| !ran.is_well() && !is_halted(ran)).or_else(|| ran.iter().position(is_halted));
-    let hangs = failed.is_some_and(|rank| ran[rank].ended.end == End::Halted);
-    let records = ran.into_iter().map(|ran| ran.into_record(testbed, request, &began, clock)).collect();
-    Ok(together(records, failed).map(|record| if hangs { hung(record, failed.unwrap_or_default()) } else { record }))
+    let missing = || RankEnd::without_word(&testbed, request, Outcome::Timeout, "it does not end".into());
+    Ok(outcome(others.ends.into_iter().map(|end| end.unwrap_or_else(missing)).collect()))
+}
+
+/// The request of one of the ranks of `request`.
+fn of_rank(request: &Request, rank: u32, count: u32, meeting: PathBuf) -> Request {
+    Request {
+        ranks: Some(RankRequest { rank, count, meeting }),
+        // One of them writes what the user asked for.
+        output: request.output.clone().filter(|_| rank == 0),
+        snapshot: request.snapshot.clone().filter(|_| rank == 0),
+        operation_times: request.operation_times.clone().filter(|_| rank == 0),
+        ..request.clone()
+    }
+}
+
+/// In which way a rank came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Fate {
+    Well,
+    Failed,
+    /// Since another one had failed, or it had nothing left to wait for.
+    Halted,
+    /// By the user.
+    Interrupted,
+}
+
+/// How a rank ended, and its record of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RankEnd {
+    fate: Fate,
+    record: RunRecord,
+}
+
+impl RankEnd {
+    fn of(ran: Ran, testbed: &Testbed, request: &Request, began: &str, clock: Instant) -> Self {
+        let fate = match ran.ended.end {
+            End::Interrupted => Fate::Interrupted,
+            End::Halted => Fate::Halted,
+            _ if ran.is_well() => Fate::Well,
+            _ => Fate::Failed,
+        };
+        Self { fate, record: ran.into_record(testbed, request, began, clock) }
+    }
+
+    /// One of which nothing else is known.
+    fn without_word(testbed: &Testbed, request: &Request, outcome: Outcome, why: String) -> Self {
+        let record = Ran::without_word().into_record(testbed, request, &now(), Instant::now());
+        Self { fate: Fate::Failed, record: RunRecord { outcome, error: Some(why), ..record } }
+    }
+}
+
+/// The ranks of a meeting, as this one comes to know of them.
+struct Others<'a> {
+    meeting: &'a Meeting,
+    testbed: &'a Testbed,
+    request: &'a Request,
+    course: Course,
+    /// How each ended, where that is known. This one's own comes last.
+    ends: Vec<Option<RankEnd>>,
+}
+
+impl Others<'_> {
+    /// Takes in what has become of others since.
+    fn look(&mut self) {
+        let of_none = |outcome, why| RankEnd::without_word(self.testbed, self.request, outcome, why);
+        let own = self.meeting.launched.rank as usize;
+        let open: Vec<usize> = (0..self.ends.len()).filter(|&rank| rank != own && self.ends[rank].is_none()).collect();
+        for rank in open {
+            let end = match self.meeting.see::<RankEnd>(rank as u32) {
+                Other::Ended(end) => end,
+                Other::Dead => of_none(Outcome::Killed, "its process is gone".into()),
+                Other::NotThere if self.meeting.is_late() => {
+                    of_none(Outcome::Timeout, format!("it has not come in {} s", meeting::PATIENCE.as_secs()))
+                }
+                Other::NotThere | Other::Working => continue,
+            };
+            self.course.ended(rank, end.fate == Fate::Well);
+            self.ends[rank] = Some(end);
+        }
+    }
+}
+
+/// The record of the case, from how its ranks ended; nothing where the user ended it.
+fn outcome(ends: Vec<RankEnd>) -> Option<RunRecord> {
+    if ends.iter().any(|end| end.fate == Fate::Interrupted) {
+        return None;
+    }
+    let first = |fate: Fate| ends.iter().position(|end| end.fate == fate);
+    let failed = first(Fate::Failed).or_else(|| first(Fate::Halted));
+    let hangs = failed.is_some_and(|rank| ends[rank].fate == Fate::Halted);
+    let record = together(ends.into_iter().map(|end| end.record).collect(), failed)?;
+    Some(if hangs { hung(record, failed.unwrap_or_default()) } else { record })
+}
+
+/// The GPU of the rank that this process is. Where the launcher lets it see one alone, that is it.
+fn own_testbed(testbed: &Testbed, rank: usize, count: usize) -> Result<Testbed, Error> {
+    if testbed.device != Device::Cuda {
+        return Ok(testbed.clone());
+    }
+    let Some(visible) = std::env::var(VISIBLE_DEVICES).ok().filter(|visible| !visible.is_empty() && !visible.contains(',')) else {
+        return Ok(testbeds(testbed, count)?.swap_remove(rank));
+    };
+    let gpus = real_gpu::list().map_err(Error::input)?;
+    let bound = visible.parse().map_or_else(|_| gpus.iter().find(|gpu| gpu.uuid.starts_with(&visible)), |place: usize| gpus.get(place));
+    let uuid = bound.map(|gpu| gpu.uuid.clone());
+    let uuid = uuid.ok_or_else(|| Error::input(format!("{VISIBLE_DEVICES}={visible}: there is no such GPU")))?;
+    Ok(Testbed { uuid: Some(uuid), ..testbed.clone() })
 }
 
 /// Each rank's own GPU: virtual ones are alike, and of real ones there must be as many of that kind.
@@ -152,7 +300,9 @@ fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
             peak_bytes: sum.peak_bytes.zip(other.peak_bytes).map(|(sum, other)| sum + other),
             pinned_peak_bytes: sum.pinned_peak_bytes + other.pinned_peak_bytes,
         };
-        same.iter().filter_map(|other| of(other)).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
+        // One that does not decode holds what it held before, as long as it is there.
+        let held = others.iter().filter_map(|other| other.stage(stage.stage).or(other.stages.last()));
+        held.filter_map(of).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
     };
     StageRecord {
         time: stage.time,

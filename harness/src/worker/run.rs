@@ -25,6 +25,12 @@ pub(super) struct Ran {
 }
 
 impl Ran {
+    /// One of another process, of which nothing is known.
+    pub(super) fn without_word() -> Self {
+        let ended = Ended { end: End::Halted, is_memory_short: false, last_words: Vec::new() };
+        Self { transcript: Transcript::default(), ended, report: Ok(None) }
+    }
+
     /// The record of the case that it ran, which began then.
     pub(super) fn into_record(self, testbed: &Testbed, request: &Request, began: &str, clock: Instant) -> RunRecord {
         let course = Course { began: began.to_owned(), wall_secs: clock.elapsed().as_secs_f64() };

@@ -3,7 +3,7 @@
 use engine_protocol::{Device, RunRecord, Source, gib};
 
 use super::figure::{Figure, gpu, pinned, ram, total};
-use crate::advice::{flags, settled};
+use crate::advice::{flags, on_gpus, settled};
 use crate::choices::choices;
 use crate::command::generate_line;
 use crate::ram::source as ram_source;
@@ -38,6 +38,8 @@ pub(super) struct Answer<'a> {
 pub(super) struct Told<'a> {
     pub case: &'a str,
     pub level: u8,
+    /// On how many GPUs; empty where that is one.
+    pub on: String,
     pub flags: String,
     pub settled: String,
     pub gpu: Bar,
@@ -137,6 +139,7 @@ fn told<'a>(run: &Run, record: &'a RunRecord) -> Told<'a> {
     Told {
         case: &record.case,
         level: config.low_mem_level,
+        on: on_gpus(config),
         flags: flags(run, config),
         settled: settled(record),
         gpu: bar(gpu(record), needs, held),

@@ -15,9 +15,10 @@ mod grid;
 mod levels;
 pub(crate) mod lone_timeline;
 mod peak;
+mod ranks;
 
 use askama::Template;
-use engine_protocol::gib;
+use engine_protocol::{RunRecord, gib};
 
 use crate::error::Error;
 use crate::peak_parts;
@@ -74,14 +75,20 @@ struct Page<'a> {
     notes: Vec<String>,
     beside: Vec<BesideRow<'a>>,
     beside_note: String,
-    ram_titles: [&'static str; 6],
-    ram_rows: Vec<[String; 6]>,
+    details: Vec<Details>,
     failures: Vec<Failure<'a>>,
     again: Option<String>,
     glossary: Vec<(String, String)>,
     data: String,
     scripts: String,
     live: Option<Live>,
+}
+
+/// A table that is opened to be seen: two columns of text, and then figures.
+struct Details {
+    name: &'static str,
+    titles: &'static [&'static str],
+    rows: Vec<Vec<String>>,
 }
 
 /// A video and what to use for it.
@@ -134,8 +141,7 @@ fn made(summary: &Summary<'_>, live: Option<Live>) -> Result<String, Error> {
         notes: all_notes(summary),
         beside: beside::rows(&told),
         beside_note: forecast::NOTE.replace('`', ""),
-        ram_titles: ram::TITLES,
-        ram_rows: ram::rows(&told),
+        details: details(&told),
         failures: failures::groups(run),
         again: failures::again(run),
         glossary: glossary::words(),
@@ -144,6 +150,15 @@ fn made(summary: &Summary<'_>, live: Option<Live>) -> Result<String, Error> {
         live,
     };
     Ok(page.render()?)
+}
+
+fn details(told: &[&RunRecord]) -> Vec<Details> {
+    let of_ram = ram::rows(told).into_iter().map(Vec::from).collect();
+    let all = [
+        Details { name: "RAM by stage", titles: &ram::TITLES, rows: of_ram },
+        Details { name: "GPU by GPU", titles: &ranks::TITLES, rows: ranks::rows(told) },
+    ];
+    all.into_iter().filter(|details| !details.rows.is_empty()).collect()
 }
 
 fn video<'a>(summary: &Summary<'a>, verdict: &crate::verdict::Verdict<'a>) -> VideoRow<'a> {
@@ -162,7 +177,7 @@ fn video<'a>(summary: &Summary<'a>, verdict: &crate::verdict::Verdict<'a>) -> Vi
 
 #[cfg(test)]
 mod tests {
-    use engine_protocol::{MemoryCourse, Purpose, RunRecord};
+    use engine_protocol::{MemoryCourse, Purpose};
 
     use super::*;
     use crate::samples;

@@ -19,4 +19,4 @@ pub use flexcache::Published;
 pub use resolve::PARTS_OF_A_BLOCK;
 pub use settings::{flag, flattened, parse_setting, parse_values, setting_text, under_flexcache};
 pub use split::Split;
-pub use table::{Config, FLAGS, Flag, Settings};
+pub use table::{Config, FLAGS, Flag, MOST_GPUS, Settings};

@@ -143,7 +143,7 @@ impl Config {
         let heads = model.transformer.num_attention_heads;
         ranged("head_chunk", self.head_chunk.unwrap_or(0).into(), 0, heads)?;
         self.head_chunk = self.head_chunk.filter(|&chunk| chunk > 0 && i64::from(chunk) < heads);
-        self.resolve_split(device, model)
+        self.resolve_split(model)
     }
 
     /// What is multiplied in 8 bits waits in the same 8 bits.

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::error::ConfigError;
-use super::table::{Config, MOST_GPUS};
+use super::table::{Config, MOST_GPUS, Settings};
+use crate::ModelSpec;
 use crate::flag_values::{AttnType, OnOom};
-use crate::{Device, ModelSpec};
 
 /// How a video is split over ranks: cond and uncond on two groups of them or not, and in each group the token sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,35 @@ impl Split {
     /// Ranks in all.
     pub fn ranks(self) -> u32 {
         self.cfg_size * self.cp_size()
+    }
+
+    /// All ways to split a video over so many ranks, whatever the model and its flags allow of them.
+    pub fn all_over(ranks: u32) -> Vec<Self> {
+        let divisors = |whole: u32| (1..=whole).filter(move |part| whole.is_multiple_of(*part));
+        let of_sequence = |cfg_size: u32| {
+            let parts = ranks / cfg_size;
+            divisors(parts).map(move |cp_ulysses| Self { cfg_size, cp_ulysses, cp_ring: parts / cp_ulysses })
+        };
+        divisors(ranks).filter(|groups| *groups <= 2).flat_map(of_sequence).collect()
+    }
+
+    /// Whether it is one of those that `settings` leave open.
+    pub fn agrees_with(self, settings: &Settings) -> bool {
+        [
+            (settings.cfg_size, self.cfg_size),
+            (settings.cp_size, self.cp_size()),
+            (settings.cp_ulysses, self.cp_ulysses),
+            (settings.cp_ring, self.cp_ring),
+        ]
+        .into_iter()
+        .all(|(given, own)| given.is_none_or(|given| given == own))
+    }
+
+    /// The flags that make it, without those that are 1.
+    pub fn flags(self) -> impl Iterator<Item = (&'static str, u32)> {
+        [("cfg_size", self.cfg_size), ("cp_ulysses", self.cp_ulysses), ("cp_ring", self.cp_ring)]
+            .into_iter()
+            .filter(|(_, ranks)| *ranks > 1)
     }
 }
 
@@ -63,13 +92,13 @@ impl Config {
             Split::ONE => Ok(()),
             split => Err(ConfigError::new(
                 format!("{split}: this command runs on one GPU"),
-                "leave them out; `lowmem plan`, `generate` and `sweep` take them",
+                "leave them out; `lowmem plan`, `generate` and `sweep` take them, and `autotune --gpus`",
             )),
         }
     }
 
     /// What of the split is left out comes from the rest, and all of it is legal.
-    pub(super) fn resolve_split(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
+    pub(super) fn resolve_split(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
         let heads = model.transformer.num_attention_heads as u32;
         let split = self.wanted_split(heads)?;
         if split.cp_size() > MOST_GPUS {
@@ -79,9 +108,6 @@ impl Config {
         self.check_ulysses(split.cp_ulysses, heads)?;
         self.check_ring(split, heads)?;
         self.check_guidance(split.cfg_size)?;
-        if device == Device::Cpu && split != Split::ONE {
-            return Err(ConfigError::new(format!("{split}: on the CPU there is one rank"), "leave them out"));
-        }
         if self.on_oom == OnOom::Lower && split != Split::ONE {
             return Err(ConfigError::new(
                 format!("{split} on_oom=lower: one rank would go on at a lower level, and the others would not"),

@@ -29,7 +29,7 @@ const SEQUENCE_CHUNK: u32 = 4096;
 pub(super) const LAST_LEVEL: u8 = 3;
 
 /// Parts of a token sequence at most: in more there would be next to nothing.
-pub(super) const MOST_GPUS: u32 = 1024;
+pub const MOST_GPUS: u32 = 1024;
 
 const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level=1";
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
