@@ -11,6 +11,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/course.h");
     println!("cargo:rerun-if-changed=src/cuda/peak.h");
     println!("cargo:rerun-if-changed=src/attention/sage");
+    println!("cargo:rerun-if-changed=src/kernels/norm_and_turn");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -34,14 +35,15 @@ fn main() {
     link_observer(&build, &observer, &lib, &profile().join("liblowmem_observer.so"));
     build.file("src/cuda/shim.cpp").objects(observer).compile("lowmem_shim");
 
-    // The source of our own attention, for the CPU.
+    // The source of our own kernels, for the CPU.
     cc::Build::new()
         .cpp(true)
         .std("c++20")
         .opt_level(2)
         .flag("-Wno-unknown-pragmas")
-        .file("src/attention/sage/on_cpu.cpp")
-        .compile("lowmem_sage");
+        .include("src/attention/sage")
+        .files(["src/attention/sage/on_cpu.cpp", "src/kernels/norm_and_turn/on_cpu.cpp"])
+        .compile("lowmem_kernels");
 
     println!("cargo:rustc-link-search=native={}", lib.display());
     for name in ["torch_cuda", "c10_cuda", "torch_cpu", "c10"] {

@@ -57,6 +57,8 @@ pub const AGREEING: &[Agreeing] = &[
     rounded(&["head_chunk=1"]),
     rounded(&["head_chunk=1", "sequence_chunk=5", "guidance_batch=true"]),
     rounded(&["sequence_chunk=5"]),
+    rounded(&["fused=true"]),
+    rounded(&["fused=true", "head_chunk=1"]),
     same(&["activation_offload=true"]),
     same(&["vae_temporal_chunk=3"]),
 ];

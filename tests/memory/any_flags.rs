@@ -21,8 +21,16 @@ fn results() -> impl Strategy<Value = Vec<String>> {
 
 /// What decides about memory alone, or about rounding: every flag of the table but those that make another video, other types or seams.
 fn flags() -> impl Strategy<Value = Vec<String>> {
-    let rounds =
-        ["low_mem_level", "offload_text_encoder", "attn_type", "sequence_chunk", "head_chunk", "vae_temporal_chunk", "guidance_batch"];
+    let rounds = [
+        "low_mem_level",
+        "offload_text_encoder",
+        "attn_type",
+        "sequence_chunk",
+        "head_chunk",
+        "vae_temporal_chunk",
+        "guidance_batch",
+        "fused",
+    ];
     any_settings(move |flag| flag.results == Results::Same || rounds.contains(&flag.key)).prop_map(|words| {
         // Weights from a seed are in no file.
         // Attention in 8 bits comes near the result, and no nearer.

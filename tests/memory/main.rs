@@ -8,6 +8,7 @@ mod buffer_order;
 mod doubled;
 mod flag_effects;
 mod from_files;
+mod fused;
 mod happens_before;
 mod host_memory;
 mod image_to_video;

@@ -80,8 +80,11 @@ impl AttentionKernel {
     }
 }
 
+/// The compute capability from which on GPUs have the fused kernel: it rounds to bf16 by their instruction.
+const FIRST_FUSED: (u32, u32) = (8, 0);
+
 impl Config {
-    /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
+    /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention and a fused kernel of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
     /// libtorch's own attention says so itself, where it is called.
     ///
     /// # Errors
@@ -89,7 +92,11 @@ impl Config {
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
         let lacking = gpu.filter(|gpu| self.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none());
         let attention = lacking.map(|gpu| SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name)));
-        attention.or_else(|| self.linear_dtype.refusal(gpu)).map_or(Ok(()), Err)
+        let fused = gpu.filter(|gpu| self.fused && capability_of(Some(gpu)) < FIRST_FUSED).map(|gpu| {
+            let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
+            format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
+        });
+        attention.or_else(|| self.linear_dtype.refusal(gpu)).or(fused).map_or(Ok(()), Err)
     }
 
     /// What to change where the attention that is asked for is not there on `gpu`, or only with a score matrix that nobody asked for.

@@ -3,8 +3,9 @@
 use engine_protocol::SageValues;
 use serde::{Deserialize, Serialize};
 
-use super::nvrtc;
-use super::sage::{Element, NAMES, SOURCE, Variant};
+use super::element::Element;
+use super::nvrtc::{self, Source};
+use super::{norm_and_turn, sage};
 use crate::error::{Error, Result};
 
 /// A kernel as the compiler made it.
@@ -16,8 +17,8 @@ pub struct CompiledKernels {
     pub capability: String,
     /// What it is compiled for.
     pub element: String,
-    /// Channels of a head.
-    pub head: i64,
+    /// Channels of a head, where it is compiled for so many.
+    pub head: Option<i64>,
     /// Registers of a thread.
     pub registers: u32,
     /// Bytes of shared memory of a block.
@@ -36,15 +37,13 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
     let mut kernels = Vec::new();
     for (capability, values) in SageValues::all() {
         for element in Element::ALL {
-            for head in [64, 128] {
-                let mut options = Variant::padded(element, head, values).options(capability);
+            let mut compile = |head, source: &Source, mut options: Vec<String>, names: &[&str]| -> Result<()> {
                 options.push("--ptxas-options=-v".into());
-                let compiled = nvrtc::compile(SOURCE, &options)?;
-                for name in NAMES {
-                    let log = of_kernel(&compiled.log, name)
-                        .ok_or_else(|| Error::Input(format!("NVRTC says nothing of {name}: {}", compiled.log)))?;
+                let log = nvrtc::compile(source, &options)?.log;
+                for name in names {
+                    let log = of_kernel(&log, name).ok_or_else(|| Error::Input(format!("NVRTC says nothing of {name}: {log}")))?;
                     kernels.push(CompiledKernels {
-                        kernel: name.to_owned(),
+                        kernel: (*name).to_owned(),
                         capability: format!("{}.{}", capability.0, capability.1),
                         element: element.cpp().to_owned(),
                         head,
@@ -54,7 +53,13 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
                         spill_load_bytes: before(log, " bytes spill loads").unwrap_or(0),
                     });
                 }
+                Ok(())
+            };
+            for head in [64, 128] {
+                let options = sage::Variant::padded(element, head, values).options(capability);
+                compile(Some(head), sage::SOURCE, options, &sage::NAMES)?;
             }
+            compile(None, norm_and_turn::SOURCE, norm_and_turn::options(element, capability), &[norm_and_turn::NAME])?;
         }
     }
     Ok(kernels)

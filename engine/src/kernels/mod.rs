@@ -5,11 +5,15 @@
 
 mod compiled;
 mod driver;
+mod element;
 mod image_cache;
+mod loaded;
 pub(crate) mod nccl;
+mod norm_and_turn;
 mod nvrtc;
 pub mod sage;
 
 pub(crate) use crate::cuda::cudnn_attention;
 pub use compiled::{CompiledKernels, compiled_everywhere};
 pub(crate) use driver::capability;
+pub use norm_and_turn::norm_and_turn;

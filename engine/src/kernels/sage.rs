@@ -1,15 +1,14 @@
 //! The kernels of attention in 8 bits (`engine/src/attention/sage`), as functions of tensors: on a GPU launched, on the CPU run warp by warp from the same source.
 #![expect(unsafe_code, reason = "kernels read and write memory by address: what they are given is held against what they do")]
 
-use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::{Mutex, PoisonError};
 
 use engine_protocol::{SageValues, WorkKind, WorkType};
 use tch::{Device, Kind, Tensor};
 
 use super::driver::{self, Function};
-use super::image_cache;
+use super::element::Element;
+use super::loaded::Loaded;
 use super::nvrtc::Source;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
@@ -55,34 +54,6 @@ pub struct Variant {
     values: SageValues,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Element {
-    Fp32,
-    Bf16,
-    Fp16,
-}
-
-impl Element {
-    pub(super) const ALL: [Self; 3] = [Self::Fp32, Self::Bf16, Self::Fp16];
-
-    fn of(kind: Kind) -> Result<Self> {
-        match kind {
-            Kind::Float => Ok(Self::Fp32),
-            Kind::BFloat16 => Ok(Self::Bf16),
-            Kind::Half => Ok(Self::Fp16),
-            other => Err(Error::Input(format!("attn_type=sage takes fp32, bf16 and fp16, and not {other:?}"))),
-        }
-    }
-
-    pub(super) fn cpp(self) -> &'static str {
-        match self {
-            Self::Fp32 => "float",
-            Self::Bf16 => "sage::Bf16",
-            Self::Fp16 => "sage::Fp16",
-        }
-    }
-}
-
 impl Variant {
     /// For heads of so many channels, of that type.
     ///
@@ -94,7 +65,7 @@ impl Variant {
                 "attn_type=sage takes heads of 8 to 128 channels, a multiple of 8, and not {channels}: use attn_type=sdpa"
             )));
         }
-        Ok(Self::padded(Element::of(kind)?, if channels <= 64 { 64 } else { 128 }, values))
+        Ok(Self::padded(element(kind)?, if channels <= 64 { 64 } else { 128 }, values))
     }
 
     pub(super) fn padded(element: Element, head: i64, values: SageValues) -> Self {
@@ -124,17 +95,8 @@ impl Variant {
 
     /// The kernel, compiled and loaded when it is first asked for.
     fn function(self, kernel: usize) -> Result<Function> {
-        static LOADED: Mutex<Option<HashMap<Variant, [Function; 3]>>> = Mutex::new(None);
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = loaded.get_or_insert_default();
-        if let Some(functions) = loaded.get(&self) {
-            return Ok(functions[kernel]);
-        }
-        let image = image_cache::image("sage", SOURCE, &self.options(driver::capability()?))?;
-        // SAFETY: the image is what NVRTC made, whole.
-        let functions = unsafe { driver::load(&image, NAMES) }?;
-        loaded.insert(self, functions);
-        Ok(functions[kernel])
+        static LOADED: Loaded<Variant, 3> = Loaded::new();
+        Ok(LOADED.get(self, "sage", SOURCE, NAMES, |capability| self.options(capability))?[kernel])
     }
 
     /// Runs a kernel.
@@ -144,7 +106,7 @@ impl Variant {
     unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
         if device == Device::Cpu {
             let [x, y, z] = blocks;
-            let (element, values) = (self.element as c_int, self.values as c_int);
+            let (element, values) = (self.element.number(), self.values as c_int);
             // SAFETY: as the caller says.
             let answer = unsafe {
                 lowmem_sage_on_cpu(element, self.head as c_int, values, kernel as c_int, std::ptr::from_ref(given).cast(), x, y, z)
@@ -229,6 +191,10 @@ struct GivenAttention {
     key_tiles: i64,
 }
 
+fn element(kind: Kind) -> Result<Element> {
+    Element::of(kind).ok_or_else(|| Error::Input(format!("attn_type=sage takes fp32, bf16 and fp16, and not {kind:?}")))
+}
+
 /// Tiles of so many keys.
 pub fn key_tiles(tokens: i64) -> i64 {
     (tokens + KEY_TILE - 1) / KEY_TILE
@@ -259,7 +225,7 @@ fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
 pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
     let [batch, heads, tokens, channels] = shape(keys);
     let tiles = key_tiles(tokens);
-    assert!(Element::of(keys.kind())? == variant.element && channels <= variant.head, "the variant is for these keys");
+    assert!(element(keys.kind())? == variant.element && channels <= variant.head, "the variant is for these keys");
     check(means, keys, Kind::Float, &[batch, heads, 1, channels]);
     check(packed, keys, Kind::Uint8, &[batch, heads, tiles, KEY_TILE, variant.head]);
     check(scales, keys, Kind::Float, &[batch, heads, tiles]);
@@ -287,7 +253,7 @@ pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &T
 pub fn pack_values(variant: Variant, values: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
     let [batch, heads, tokens, channels] = shape(values);
     let tiles = key_tiles(tokens);
-    assert!(Element::of(values.kind())? == variant.element && channels <= variant.head, "the variant is for these values");
+    assert!(element(values.kind())? == variant.element && channels <= variant.head, "the variant is for these values");
     check(packed, values, Kind::Uint8, &[batch, heads, variant.head, tiles * KEY_TILE * variant.values.bytes()]);
     check(scales, values, Kind::Float, &[batch, heads, 1, channels]);
     let given = GivenValues {
@@ -328,7 +294,7 @@ pub struct Packed {
 pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, result: &Tensor) -> Result<()> {
     let [batch, heads, query_tokens, channels] = shape(queries);
     let key_tiles = key_tiles(packed.tokens);
-    assert!(Element::of(queries.kind())? == variant.element && channels <= variant.head, "the variant is for these queries");
+    assert!(element(queries.kind())? == variant.element && channels <= variant.head, "the variant is for these queries");
     assert!(
         result.size() == queries.size() && result.kind() == queries.kind() && result.device() == queries.device(),
         "a place for the result"

@@ -11,6 +11,7 @@ use super::timestep::ByToken;
 use crate::attention::Keys;
 use crate::context_parallel::{Sequence, Shard};
 use crate::error::Result;
+use crate::kernels::norm_and_turn;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
 /// What blocks are called together.
@@ -57,6 +58,8 @@ pub(super) struct Block<'a> {
     pub(super) attn_type: AttnType,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
+    /// Queries and keys are normed and turned by one kernel.
+    pub(super) fused: bool,
     pub(super) condition: &'a Condition,
     pub(super) rope: &'a Tensor,
     /// Whose parts these tokens are among.
@@ -190,9 +193,7 @@ impl Block<'_> {
         for (start, length) in self.slices(tokens) {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
             self.gather(&mut values, start, w.linear("attn1.to_v", &normed)?)?;
-            let key = self.project_and_norm(w, "attn1.to_k", "attn1.norm_k.weight", normed)?;
-            rope::turn(&key, &self.rope.f_narrow(0, start, length)?)?;
-            self.gather(&mut keys, start, key)?;
+            self.gather(&mut keys, start, self.project_and_turn(w, "attn1.to_k", "attn1.norm_k.weight", normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
         let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
@@ -200,9 +201,7 @@ impl Block<'_> {
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         let query = |(start, length)| {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
-            let query = self.project_and_norm(w, "attn1.to_q", "attn1.norm_q.weight", normed)?;
-            rope::turn(&query, &self.rope.f_narrow(0, start, length)?)?;
-            self.heads(&query)
+            self.heads(&self.project_and_turn(w, "attn1.to_q", "attn1.norm_q.weight", normed, start)?)
         };
         keys.attend(self.slices(tokens), query, |(start, length), attended| {
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
@@ -277,6 +276,20 @@ impl Block<'_> {
         drop(x);
         let weight = w.get(norm);
         Ok(projected.f_rms_norm(weight.size(), Some(weight), self.spec.eps)?)
+    }
+
+    /// The same of tokens from `start` on, whose channels are then turned.
+    fn project_and_turn(&self, w: &Weights, projection: &str, norm: &str, x: Tensor, start: i64) -> Result<Tensor> {
+        let turns = self.rope.f_narrow(0, start, x.size()[1])?;
+        if !self.fused {
+            let normed = self.project_and_norm(w, projection, norm, x)?;
+            rope::turn(&normed, &turns)?;
+            return Ok(normed);
+        }
+        let projected = w.linear(projection, &x)?;
+        drop(x);
+        norm_and_turn(&projected, w.get(norm), None, &turns, self.spec.eps)?;
+        Ok(projected)
     }
 
     /// `[B, L, heads · D]` as `[B, heads, L, D]`, a view.

@@ -101,8 +101,8 @@ impl Transformer {
         let feed_forward = narrowed.max(inner + self.linear_bytes(batch * slice, spec.ffn_dim, dim, bytes));
         let attention =
             |keys: i64| AttentionShape { batch, heads: spec.num_attention_heads, queries: slice, keys, width: spec.attention_head_dim };
-        // fp32 is turned where it lies.
-        let turned = if bytes == FP32 { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
+        // fp32 is turned where it lies, and so is what one kernel norms and turns.
+        let turned = if bytes == FP32 || self.fused { 0 } else { batch * slice.min(rope::TOKENS_AT_A_TIME) * dim * FP32 };
         // A slice's input and its projection, where what is turned or attended to is not more in any case.
         let projecting = match self.linear_dtype {
             LinearDtype::Dtype => 0,
@@ -190,7 +190,7 @@ impl Transformer {
         let norms = of(slice, dim) + projecting(dim);
         // 2. For each group of heads: its keys and values, and of a slice the input, and a key in its type and in fp32.
         let (group, part) = (heads * width, of(slice, heads * width));
-        let fp32 = if bytes == FP32 { 0 } else { batch * slice * group * FP32 };
+        let fp32 = if bytes == FP32 || self.fused { 0 } else { batch * slice * group * FP32 };
         let making = of(slice, dim) + projecting(group).max(part + fp32);
         let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
         let [made_ready, held] = shape.key_bytes(holds, bytes);

@@ -14,6 +14,7 @@ use super::rope;
 use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
 use crate::error::Result;
+use crate::kernels::norm_and_turn;
 use crate::weights::Weights;
 
 /// One over the root mean square of each token's channels: `[B, L, 1]`, fp32.
@@ -93,13 +94,19 @@ impl Block<'_> {
         let turned = |names: (&str, &str), scale: &Tensor, normed: &Tensor, start: i64| -> Result<Tensor> {
             let length = normed.size()[1];
             let projected = w.linear_part(names.0, normed, first, count)?;
+            let (scale, turns) = (slice(scale, start, length)?, self.rope.f_narrow(0, start, length)?);
+            let weight = w.get(names.1).f_narrow(0, first, count)?;
+            if self.fused {
+                norm_and_turn(&projected, &weight, Some(&scale.f_contiguous()?), &turns, self.spec.eps)?;
+                return Ok(projected);
+            }
             let mut wide = projected.f_to_kind(Kind::Float)?;
             drop(projected);
-            let _ = wide.f_mul_(&slice(scale, start, length)?)?;
-            let _ = wide.f_mul_(&w.get(names.1).f_narrow(0, first, count)?)?;
+            let _ = wide.f_mul_(&scale)?;
+            let _ = wide.f_mul_(&weight)?;
             let x = wide.f_to_kind(normed.kind())?;
             drop(wide);
-            rope::turn(&x, &self.rope.f_narrow(0, start, length)?)?;
+            rope::turn(&x, &turns)?;
             Ok(x)
         };
 

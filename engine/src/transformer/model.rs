@@ -25,6 +25,7 @@ pub struct Transformer {
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
     pub(super) linear_dtype: LinearDtype,
+    pub(super) fused: bool,
     pub(super) sequence: Sequence,
 }
 
@@ -37,6 +38,7 @@ impl Transformer {
             sequence_chunk,
             head_chunk: None,
             linear_dtype: LinearDtype::Dtype,
+            fused: false,
             sequence: Sequence::whole_on_one(),
         }
     }
@@ -53,10 +55,19 @@ impl Transformer {
         Self { sequence, ..self }
     }
 
+    /// The same that norms and turns queries and keys by one kernel.
+    #[must_use]
+    pub fn with_fused(self, fused: bool) -> Self {
+        Self { fused, ..self }
+    }
+
     /// The transformer that `config` means.
     pub fn of(config: &Config, spec: &TransformerSpec) -> Self {
         let [tokens, heads] = [config.sequence_chunk, config.head_chunk].map(|chunk| chunk.map(i64::from));
-        Self { linear_dtype: config.linear_dtype, ..Self::new(spec, config.attn_type, tokens).with_head_chunk(heads) }
+        Self {
+            linear_dtype: config.linear_dtype,
+            ..Self::new(spec, config.attn_type, tokens).with_head_chunk(heads).with_fused(config.fused)
+        }
     }
 
     /// Its groups in execution order: those of the embeddings, of each block, and the output layer. All blocks have groups of the same layouts.
@@ -114,6 +125,7 @@ impl Transformer {
             attn_type: self.attn_type,
             sequence_chunk: self.sequence_chunk,
             head_chunk: self.head_chunk,
+            fused: self.fused,
             condition: &condition,
             rope: &rope,
             sequence: &self.sequence,

@@ -189,6 +189,10 @@ flags! {
         /// Which attention kernel the transformer uses.
         always attn_type: AttnType = Always(AttnType::Sdpa), about(Group::Arithmetic, Results::Close);
 
+        /// A kernel of our own for what libtorch has several for: the norm of queries and keys with their turns (RoPE). It saves time and memory. It never ran on a GPU, so it is off
+        /// until it is asked for: `docs/kernels.md`.
+        always fused: bool = Always(false), about(Group::Arithmetic, Results::Close);
+
         /// Tokens that norms, projections, queries and the feed-forward layer take at a time; 0 is all at once. Keys and values are always whole.
         sometimes sequence_chunk: u32 = Always(SEQUENCE_CHUNK),
             about(Group::Arithmetic, Results::Close).unit("tokens").range(0, 1 << 30)

@@ -71,6 +71,14 @@ SAGE_FN float absolute(float x) {
   return x < 0 ? -x : x;
 }
 
+SAGE_FN float square_root(float x) {
+#ifdef __CUDACC_RTC__
+  return __fsqrt_rn(x);
+#else
+  return std::sqrt(x);
+#endif
+}
+
 // To the nearest whole number, halves away from zero, as int8. `x` is within 127.5 of zero.
 SAGE_FN u32 rounded_to_int8(float x) {
   return static_cast<u32>(static_cast<int>(x + (x >= 0 ? 0.5f : -0.5f))) & 0xff;
@@ -185,6 +193,22 @@ SAGE_FN void largest_of_warp(PerLane<float, 1>& values) {
     largest = larger(largest, values(lane));
   }
   fill(values, largest);
+#endif
+}
+
+// The sum of the values of all lanes, for each of them.
+SAGE_FN void sum_of_warp(PerLane<float, 1>& values) {
+#ifdef __CUDACC_RTC__
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    values(0) += __shfl_xor_sync(0xffffffff, values(0), distance);
+  }
+#else
+  float sum = 0;
+  EACH_LANE(lane) {
+    sum += values(lane);
+  }
+  fill(values, sum);
 #endif
 }
 

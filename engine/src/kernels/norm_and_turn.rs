@@ -1,0 +1,157 @@
+//! RMS norm and turn (RoPE) of queries or keys in one kernel, where they lie: on a GPU launched, on the CPU run from the same source.
+#![expect(unsafe_code, reason = "the kernel reads and writes memory by address: what it is given is held against what it does")]
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use engine_protocol::{WorkKind, WorkType};
+use tch::{Device, Kind, Tensor};
+
+use super::driver;
+use super::element::Element;
+use super::loaded::Loaded;
+use super::nvrtc::Source;
+use crate::cuda::{OwnKernel, launch_observed};
+use crate::error::{Error, Result};
+
+/// Rows of a block, a warp each, and the lanes of a warp.
+const ROWS: i64 = 4;
+const LANES: u32 = 32;
+
+/// The kernel, for each type of numbers.
+static LOADED: Loaded<Element, 1> = Loaded::new();
+
+pub(super) const NAME: &str = "norm_and_turn";
+
+/// The kernel's source.
+pub(super) const SOURCE: &Source = &[
+    ("norm_and_turn.cu", include_str!("norm_and_turn/norm_and_turn.cu")),
+    ("norm_and_turn.cuh", include_str!("norm_and_turn/norm_and_turn.cuh")),
+    ("elements.cuh", include_str!("../attention/sage/elements.cuh")),
+    ("warp.cuh", include_str!("../attention/sage/warp.cuh")),
+];
+
+unsafe extern "C" {
+    fn lowmem_norm_and_turn_on_cpu(element: c_int, given: *const c_void) -> c_int;
+}
+
+/// `NormAndTurn` of `norm_and_turn.cuh`.
+#[repr(C)]
+struct Given {
+    numbers: *mut c_void,
+    weight: *const c_void,
+    scales: *const c_void,
+    turns: *const c_void,
+    rows: i64,
+    tokens: i64,
+    channels: i64,
+    head: i64,
+    eps: f64,
+}
+
+/// Options of the compiler, for that compute capability.
+pub(super) fn options(element: Element, (major, minor): (u32, u32)) -> Vec<String> {
+    vec![format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".into(), format!("-DSAGE_ELEMENT={}", element.cpp())]
+}
+
+/// Norms each token's channels by their root mean square times `weight`, and turns each pair of them, in place. Where `scales` has what each token is multiplied by, its channels here
+/// may be some of them.
+///
+/// # Shapes
+/// `x` is `[B, n, channels]` with any number of heads in `channels`, `weight` `[channels]` in the same type; `scales` `[B, n, 1]` and `turns` `[n, head / 2, 2]` are in fp32. All lie
+/// whole, one number after the other.
+///
+/// # Errors
+/// The compiler's and the driver's, and a type of numbers that there is no kernel for.
+pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns: &Tensor, eps: f64) -> Result<()> {
+    let [batch, tokens, channels] = <[i64; 3]>::try_from(x.size()).expect("[batch, tokens, channels]");
+    let element =
+        Element::of(x.kind()).ok_or_else(|| Error::Input(format!("fused=true takes fp32, bf16 and fp16, and not {:?}", x.kind())))?;
+    let check = |tensor: &Tensor, kind: Kind, size: &[i64]| {
+        assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
+        assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
+        assert!((tensor.data_ptr() as usize).is_multiple_of(2 * kind.elt_size_in_bytes()), "numbers are read two at a time");
+    };
+    let head = 2 * turns.size()[1];
+    assert!(head > 0 && channels % head == 0, "whole heads");
+    check(x, x.kind(), &[batch, tokens, channels]);
+    check(weight, x.kind(), &[channels]);
+    check(turns, Kind::Float, &[tokens, head / 2, 2]);
+    if let Some(scales) = scales {
+        check(scales, Kind::Float, &[batch, tokens, 1]);
+    }
+    let given = Given {
+        numbers: x.data_ptr(),
+        weight: weight.data_ptr(),
+        scales: scales.map_or(ptr::null(), |scales| scales.data_ptr().cast_const()),
+        turns: turns.data_ptr(),
+        rows: batch * tokens,
+        tokens,
+        channels,
+        head,
+        eps,
+    };
+    let parameter = ptr::from_ref(&given);
+    if x.device() == Device::Cpu {
+        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+        let answer = unsafe { lowmem_norm_and_turn_on_cpu(element.number(), parameter.cast()) };
+        assert_eq!(answer, 0, "there is such a kernel");
+        return Ok(());
+    }
+    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| options(element, capability))?;
+    let blocks = (given.rows + ROWS - 1) / ROWS;
+    let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: the video is too long for its kernel".into()))?;
+    // Each number is read and written, and each turn is read.
+    let bytes = 2.0 * (x.numel() * x.kind().elt_size_in_bytes()) as f64 + (turns.numel() * turns.kind().elt_size_in_bytes()) as f64;
+    let work = OwnKernel { name: c"lowmem::norm_and_turn", kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes };
+    // SAFETY: as above. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
+    launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], ROWS as u32 * LANES, &given) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two videos of seven tokens, with two heads of twelve channels; a weight; and the turns of the tokens, of which the angles do not matter.
+    fn given(kind: Kind) -> [Tensor; 3] {
+        tch::manual_seed(3);
+        let angles = Tensor::randn([7, 6], (Kind::Float, Device::Cpu));
+        let [x, weight] = [&[2, 7, 24][..], &[24]].map(|size| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind));
+        [x * 3.0, weight, Tensor::stack(&[angles.cos(), angles.sin()], -1)]
+    }
+
+    /// The same by libtorch's operators, in fp64.
+    fn wanted([x, weight, turns]: &[Tensor; 3], scales: Option<&Tensor>) -> Tensor {
+        let [x, weight] = [x, weight].map(|tensor| tensor.to_kind(Kind::Double));
+        let scales =
+            scales.map_or_else(|| (x.square().mean_dim(-1, true, Kind::Double) + 1e-6).rsqrt(), |scales| scales.to_kind(Kind::Double));
+        let pairs = (x * scales * weight).view([2, 7, 2, 6, 2]);
+        let [a, b] = [0, 1].map(|place| pairs.select(-1, place));
+        let [cosine, sine] = [0, 1].map(|place| turns.to_kind(Kind::Double).select(-1, place).unsqueeze(1));
+        Tensor::stack(&[&a * &cosine - &b * &sine, a * sine + b * cosine], -1).view([2, 7, 24])
+    }
+
+    #[test]
+    fn it_is_the_norm_and_the_turn_rounded_once() {
+        // Half of a unit in the last place.
+        for (kind, most) in [(Kind::Float, 1e-6), (Kind::BFloat16, 1.0 / 256.0), (Kind::Half, 1.0 / 2048.0)] {
+            for is_known in [false, true] {
+                let given = given(kind);
+                let scales = is_known.then(|| Tensor::rand([2, 7, 1], (Kind::Float, Device::Cpu)) + 0.5);
+                let wanted = wanted(&given, scales.as_ref());
+                let [x, weight, turns] = &given;
+                norm_and_turn(x, weight, scales.as_ref(), turns, 1e-6).unwrap();
+                // Over the length of the pair, which a turn does not change: of one number little may be left.
+                let lengths = |x: &Tensor| x.view([2, 7, 12, 2]).square().sum_dim_intlist([-1].as_slice(), false, Kind::Double).sqrt();
+                let off = (lengths(&(x.to_kind(Kind::Double) - &wanted)) / lengths(&wanted)).max().double_value(&[]);
+                assert!(off <= most, "{kind:?}, scales {is_known}: {off:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        let [x, weight, turns] = given(Kind::Double);
+        assert!(norm_and_turn(&x, &weight, None, &turns, 1e-6).is_err_and(|error| error.to_string().contains("fused=true takes fp32")));
+    }
+}
