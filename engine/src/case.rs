@@ -14,12 +14,12 @@ use crate::context_parallel::Ranks;
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
-use crate::memory::{Room, SharedHost, predict_from, predict_host, settle};
+use crate::memory::{Room, predict_from, predict_host, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
 use crate::stages::{Say, Stages, other_failure};
 use crate::video::{Discard, VideoFile, VideoShape};
-use crate::weights::kind_of;
+use crate::weights::{SharedHost, kind_of};
 
 /// Runs the case; the event that ends it, either way.
 ///

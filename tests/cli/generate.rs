@@ -104,6 +104,10 @@ fn a_failed_run_is_no_success() {
     let virtually = ["generate", "--model", "wan-tiny", "--device", "virtual", "--gpu", "8GB"];
     let assert = place.lowmem_with("begun denoise\noom denoise\n").args(virtually).assert().code(3);
     assert!(stderr(&assert).contains("out of memory in denoise: it needs at least 51.00 of 7.78 GiB"), "{}", stderr(&assert));
+    assert!(!stderr(&assert).contains("flexcache"), "{}", stderr(&assert));
+    // What a cache keeps on the GPU need not be there.
+    let assert = place.lowmem_with("begun denoise\noom denoise\n").args(virtually).arg("flexcache=pab").assert().code(3);
+    assert!(stderr(&assert).contains("Try low_mem_level=1, flexcache=none, a smaller --size"), "{}", stderr(&assert));
 }
 
 /// A100 with 40 GB: the weights fit, and what denoise needs beside them does not. Going on, the text encoder is not loaded again, so level 1 is enough.

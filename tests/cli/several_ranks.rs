@@ -51,7 +51,7 @@ fn a_number_of_gpus_is_split_by_the_plan() {
     );
     assert_eq!(plan(&h100, "--gpus 4 cfg_size=1").0, ulysses(4));
     // A whole prediction is too large for what is left of the card, and half of one is not.
-    assert_eq!(plan(&["--gpu", "4GB"], "--gpus 2 low_mem_level=3 reserve_gib=0.6").0, ulysses(2));
+    assert_eq!(plan(&["--gpu", "4GB"], "--gpus 2 low_mem_level=3 reserve_gib=1").0, ulysses(2));
     assert_eq!(plan(&[], "--gpus 2 guidance_scale=1").0, ulysses(2));
     assert_eq!(plan(&h100, "--gpus 3").0, Some(Split { cp_ring: 3, ..Split::ONE }));
     assert_eq!(plan(&h100, "--gpus 1").0, Some(Split::ONE));

@@ -7,8 +7,7 @@ use tch::Kind;
 
 use super::component::Component;
 use crate::error::{Error, Result};
-use crate::memory::SharedHost;
-use crate::weights::{Source, shared};
+use crate::weights::{SharedHost, Source, shared};
 
 /// A source for each component, by its key.
 #[derive(Debug, Clone, Default)]

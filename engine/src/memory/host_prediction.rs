@@ -5,9 +5,8 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
 use super::prediction::{bytes_in_passing, stages, unpacking_bytes};
-use super::shared_host::part_of;
 use crate::components::Component;
-use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing};
+use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing, part_of};
 
 /// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before. Of what ranks share each holds a part.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {

@@ -10,7 +10,6 @@ mod ranks;
 mod readers;
 mod residency;
 mod settle;
-mod shared_host;
 mod staging;
 
 pub(crate) use file_ring::PART_BYTES;
@@ -22,4 +21,3 @@ pub use ranks::predict_ranks;
 pub(crate) use readers::READERS;
 pub use residency::{Residency, Traffic};
 pub use settle::{Room, settle};
-pub use shared_host::SharedHost;

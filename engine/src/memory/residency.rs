@@ -8,12 +8,13 @@ use tch::{Device, Kind, Tensor};
 use super::file_ring::FromFiles;
 use super::pinned_ring::{PageLocking, RING_BYTES};
 use super::plan::{Place, Waits, staging_buffers};
-use super::shared_host::{SharedHost, Slabs};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, in_group, within};
 use crate::cuda::{host_slab, pinned_if_may};
 use crate::error::Result;
-use crate::weights::{Group, GroupName, GroupParts, Groups, LeftOut, Source, WaitingGroup, WeightTypes, Weights, packing};
+use crate::weights::{
+    Group, GroupName, GroupParts, Groups, LeftOut, SharedHost, Slabs, Source, WaitingGroup, WeightTypes, Weights, packing,
+};
 
 /// A model's weights where they live.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine_protocol::{HostMemory, Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMemory, StageRecord, gib};
+use engine_protocol::{FlexcacheOffload, HostMemory, Lowered, Outcome, RunRecord, Secs, Source, Stage, StageMemory, StageRecord, gib};
 
 use super::super::table;
 use crate::exit_code::ExitCode;
@@ -139,6 +139,10 @@ fn remedies(record: &RunRecord) -> String {
     }
     if record.lowered.is_empty() && config.resident_blocks.is_some_and(|blocks| blocks.count() != Some(0)) {
         remedies.push("resident_blocks=0".into());
+    }
+    // On the host it would take as much RAM, and of a cache of every block's parts that is much.
+    if config.flexcache.keeps_hidden_states() && config.flexcache_offload != Some(FlexcacheOffload::Cpu) {
+        remedies.push("flexcache=none".into());
     }
     remedies.push("a smaller --size".into());
     if config.frames > 1 {

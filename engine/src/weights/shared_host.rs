@@ -35,7 +35,7 @@ pub struct SharedHost {
 }
 
 /// Of `bytes` that so many ranks share, what each counts as its own: all of them together then count as much as there is.
-pub(super) fn part_of(bytes: u64, ranks: u32) -> u64 {
+pub(crate) fn part_of(bytes: u64, ranks: u32) -> u64 {
     bytes / u64::from(ranks)
 }
 
@@ -46,7 +46,7 @@ impl SharedHost {
     }
 
     /// Memory for the component `key`, whose groups need so many bytes each. A rank that is not the first waits here until it is filled.
-    pub(super) fn slabs(&self, key: &str, each: impl Iterator<Item = i64>) -> Result<Slabs> {
+    pub(crate) fn slabs(&self, key: &str, each: impl Iterator<Item = i64>) -> Result<Slabs> {
         let place = self.folder.join(key);
         let mut end = 0;
         let begin = |bytes: i64| {
@@ -76,7 +76,7 @@ impl SharedHost {
 
 /// The memory of one component.
 #[derive(Debug)]
-pub(super) struct Slabs {
+pub(crate) struct Slabs {
     of: SharedHost,
     place: PathBuf,
     file: File,
@@ -88,12 +88,12 @@ pub(super) struct Slabs {
 
 impl Slabs {
     /// Whether group `index` is there, or will be.
-    pub(super) fn has(&self, index: usize) -> bool {
+    pub(crate) fn has(&self, index: usize) -> bool {
         self.of.rank == 0 || self.written.contains(&index)
     }
 
     /// Whether somebody else has written it.
-    pub(super) fn is_filled(&self, index: usize) -> bool {
+    pub(crate) fn is_filled(&self, index: usize) -> bool {
         self.of.rank > 0 && self.written.contains(&index)
     }
 
@@ -101,14 +101,14 @@ impl Slabs {
     ///
     /// # Errors
     /// When the host has, or can lock, no such amount.
-    pub(super) fn slab(&mut self, index: usize, bytes: i64, pinned: bool) -> Result<Tensor> {
+    pub(crate) fn slab(&mut self, index: usize, bytes: i64, pinned: bool) -> Result<Tensor> {
         let slab = shared_slab(&self.file, self.begins[index], bytes, pinned, part_of(bytes as u64, self.of.count))?;
         self.written.insert(index);
         Ok(slab)
     }
 
     /// Everything is written: the first rank lets the others have it, and waits until they do.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(crate) fn publish(self) -> Result<()> {
         if self.of.rank > 0 {
             return Ok(());
         }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::components;
     use crate::memory::{Place, Residency, Waits};
-    use crate::weights::{Groups, Source, WeightTypes};
+    use crate::weights::{Group, Groups, Source, WeightTypes, Weights};
 
     /// The sums of all groups of a tiny transformer, by a rank whose weights come from `source`.
     fn sums(source: &Source, shared: Option<&SharedHost>, resident: usize) -> Vec<f64> {
@@ -170,8 +170,8 @@ mod tests {
         let shared = shared.map(|shared| (shared, component.key()));
         let types = WeightTypes::plain(Kind::Float);
         let mut residency = Residency::among(shared, groups.clone(), &places, types, Device::Cpu, source).unwrap();
-        let sum = |group: &crate::weights::Group| {
-            let of = |weights: &crate::weights::Weights| {
+        let sum = |group: &Group| {
+            let of = |weights: &Weights| {
                 Ok(group.params.iter().map(|param| weights.get(&param.name).abs().sum(Kind::Double).double_value(&[])).sum())
             };
             residency.with(group.name, of).unwrap()
