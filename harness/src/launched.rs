@@ -132,7 +132,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let several = "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_STEP_TASKS_PER_NODE=2(x2) SLURM_JOB_ID=1 SLURM_STEP_ID=0";
         assert!(found(several).is_err_and(|said| said.starts_with("srun started 4 ranks on several machines")));
-        let wrong = "RANK=2 WORLD_SIZE=2 MASTER_ADDR=localhost";
+        let wrong = "RANK=2 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=1";
         assert!(
             found(wrong).is_err_and(|said| said.starts_with("RANK=2 WORLD_SIZE=2: a rank is below the number of ranks: start this by"))
         );

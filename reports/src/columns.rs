@@ -237,7 +237,7 @@ fn memory() -> Vec<Column> {
         of("least_rank_peak_device_bytes", "bytes", "Of several GPUs, the peak of device bytes of the rank that holds least.", |r| {
             text(r.ranks.iter().map(|rank| rank.peak_device_bytes).min().flatten())
         }),
-        of("rank_peak_device_bytes", "", "Of several GPUs, each rank's peak of device bytes, in their order.", |r| {
+        of("peak_device_bytes_by_rank", "", "Of several GPUs, each rank's peak of device bytes, in their order.", |r| {
             of_ranks(r, |rank| text(rank.peak_device_bytes))
         }),
         of("peak_stage", "", "The stage in which most was allocated.", |r| text(r.peak_stage().map(Stage::name))),
@@ -364,11 +364,11 @@ fn times() -> Vec<Column> {
             "Of several GPUs, how long the first one's arithmetic stood still in the sampler steps while ranks exchanged.",
             |r| secs(r.exchange_secs()),
         ),
-        of("rank_denoise_secs", "", "Of several GPUs, the seconds of each rank's sampler steps that ran, in their order.", |r| {
+        of("denoise_secs_by_rank", "", "Of several GPUs, the seconds of each rank's sampler steps that ran, in their order.", |r| {
             of_ranks(r, |rank| secs(rank.denoise_secs))
         }),
         of(
-            "rank_exchange_secs",
+            "exchange_secs_by_rank",
             "",
             "Of several GPUs, how many seconds of those each rank's arithmetic stood still while ranks exchanged.",
             |r| of_ranks(r, |rank| secs(rank.exchange_secs)),

@@ -73,7 +73,7 @@ fn the_split_over_several_gpus_is_found() {
     assert!(ok.iter().any(|row| &row["cfg_size"] == "2") && ok.iter().any(|row| &row["cp_ulysses"] == "2"), "{}", ok.len());
     for row in ok {
         let [peaks, steps, exchanges] =
-            ["rank_peak_device_bytes", "rank_denoise_secs", "rank_exchange_secs"].map(|column| row[column].split(' '));
+            ["peak_device_bytes_by_rank", "denoise_secs_by_rank", "exchange_secs_by_rank"].map(|column| row[column].split(' '));
         assert_eq!([peaks.count(), steps.count(), exchanges.count()], [2, 2, 2], "{}", &row["case"]);
         assert!(row["exchange_secs"].parse::<f64>().is_ok_and(|secs| secs > 0.0), "{}", &row["exchange_secs"]);
     }
