@@ -128,5 +128,7 @@ fn ten_thousand_damaged_files_are_read_or_refused(#[case] make: fn(&Path) -> Pat
         refused += usize::from(!is_read(&path));
     }
     assert!(refused > 1000, "{refused} refused");
-    assert!(peak_bytes() - before < ROOM, "{} bytes more than before", peak_bytes() - before);
+    // The kernel's own sums of threads are a little behind: a peak may be less than it was.
+    let more = peak_bytes().saturating_sub(before);
+    assert!(more < ROOM, "{more} bytes more than before");
 }
