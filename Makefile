@@ -18,7 +18,7 @@ export CARGO_TARGET_DIR := $(cache)/target-$(shell pwd | sha256sum | cut -c1-12)
 linked := mkdir -p "$(CARGO_TARGET_DIR)" && ln -sfnT "$(CARGO_TARGET_DIR)" target
 endif
 
-.PHONY: help setup build sweep autotune dist test soak test-gpu lint deny format reference bench peaks generated ram-table low-memory-mode program-peaks clean
+.PHONY: help setup build sweep autotune dist test test-large soak test-gpu lint deny format reference bench peaks generated ram-table low-memory-mode program-peaks clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -41,6 +41,9 @@ dist: build ## Makes target/dist/lowmem-VERSION-x86_64.tar.gz, for machines with
 
 test: build ## All tests that need no GPU.
 	cargo test --release --workspace
+
+test-large: build ## Programs over packages of gigabytes, which it fetches: PyTorch for CUDA 12, and Triton for torch.compile.
+	cargo test --release --workspace --test cli -- --ignored large_packages::
 
 soak: ## Random operations of several threads on the virtual GPU, under address sanitizer.
 	@virtual-gpu/tests/soak/sanitized.sh

@@ -19,6 +19,16 @@ for tag in 1 2010 2014 _2_{5,12,17,18,24,25,26,27,28}; do platforms+=(--platform
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: --python-version 3.11 \
     --implementation cp "${platforms[@]}" --dest "$work/wheels" --requirement "$list" \
     || fail "pip could not fetch what $list names: see its message above"
-for wheel in "$work"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$work/files"; done
+# `python3 -m zipfile` would forget which files are programs.
+python3 - "$work/files" "$work"/wheels/*.whl <<'PROGRAM'
+import os, sys, zipfile
+
+for name in sys.argv[2:]:
+    with zipfile.ZipFile(name) as wheel:
+        for member in wheel.infolist():
+            path = wheel.extract(member, sys.argv[1])
+            if member.external_attr >> 16 & 0o111 and not member.is_dir():
+                os.chmod(path, 0o755)
+PROGRAM
 # Another process may have been quicker: its copy is the same.
 mv -T "$work/files" "$folder" 2>/dev/null || [ -d "$folder" ] || fail "could not move $work/files to $folder"

@@ -28,6 +28,7 @@ mod interrupt;
 mod json;
 mod kills;
 mod kubernetes;
+mod large_packages;
 mod launched_ranks;
 mod live;
 mod memory_course;

@@ -1,5 +1,9 @@
 //! Packages beside PyTorch that ask CUDA for something themselves, on the virtual GPU.
 
+use std::collections::BTreeSet;
+
+use lowmem_tests::root;
+
 use crate::command::{Place, stderr, stdout};
 use crate::on::on;
 
@@ -43,4 +47,64 @@ print(tuple(model.generate(prompt, attention_mask=torch.ones_like(prompt), max_n
     let said = stderr(&assert);
     assert!(said.contains("transformers' generate ended a text at its greatest length (4)."), "{said}");
     assert_eq!(said.matches("a loop that waits for another value does not end").count(), 1, "said once: {said}");
+}
+
+/// Bytes that a layer's weights take, for each of them, with what `quantize` of each package makes of them.
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn torchao_and_quanto_hold_linear_layers_in_fewer_bits() {
+    let place = Place::new();
+    let program = "
+import gc, torch
+from optimum import quanto
+from torchao import quantization as ao
+def held(name, quantize):
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    model = torch.nn.Sequential(torch.nn.Linear(4096, 8192, bias=False)).cuda().bfloat16()
+    quantize(model)
+    gc.collect()
+    bytes_each = (torch.cuda.memory_allocated() - before) / (4096 * 8192)
+    with torch.no_grad():
+        print(name, tuple(model(torch.randn(256, 4096, device='cuda', dtype=torch.bfloat16)).shape), f'{bytes_each:.1f}')
+for name in 'Int8WeightOnly', 'Int8DynamicActivationInt8Weight', 'Float8WeightOnly', 'Float8DynamicActivationFloat8Weight':
+    held(name, lambda model: ao.quantize_(model, getattr(ao, name + 'Config')()))
+for name, kinds in {'qint8': {'weights': quanto.qint8}, 'qint4': {'weights': quanto.qint4}, 'both': {'weights': quanto.qint8, 'activations': quanto.qint8}}.items():
+    held(name, lambda model: (quanto.quantize(model, **kinds), quanto.freeze(model)))
+";
+    let assert = on(&place, &["rtx-4090", "--strict"], program, &[]).assert().success();
+    assert_eq!(
+        stdout(&assert),
+        "Int8WeightOnly (256, 8192) 1.0
+Int8DynamicActivationInt8Weight (256, 8192) 1.0
+Float8WeightOnly (256, 8192) 1.0
+Float8DynamicActivationFloat8Weight (256, 8192) 1.0
+qint8 (256, 8192) 1.0
+qint4 (256, 8192) 0.5
+both (256, 8192) 1.0
+"
+    );
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn diffusers_unpacks_weights_of_gguf_files() {
+    let place = Place::new();
+    let program = "
+import sys, gguf, torch
+from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
+for tensor in gguf.GGUFReader(sys.argv[1]).tensors:
+    name = tensor.tensor_type.name
+    if name.startswith('Q') and tensor.data.ndim == 2:
+        inputs, outputs = map(int, tensor.shape)
+        layer = GGUFLinear(inputs, outputs, compute_dtype=torch.bfloat16)
+        layer.weight = GGUFParameter(torch.from_numpy(tensor.data.copy()), quant_type=tensor.tensor_type)
+        assert layer.cuda()(torch.randn(8, inputs, device='cuda', dtype=torch.bfloat16)).shape == (8, outputs)
+        print(name)
+";
+    let file = root().join("tests/fixtures/blocks.gguf");
+    let assert = on(&place, &["rtx-3060", "--strict"], program, &[&file.to_string_lossy()]).assert().success();
+    let said = stdout(&assert);
+    let kinds: BTreeSet<&str> = said.lines().collect();
+    assert_eq!(Vec::from_iter(kinds), ["Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0"]);
 }

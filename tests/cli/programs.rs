@@ -1,10 +1,7 @@
 //! What ordinary PyTorch programs ask of the CUDA libraries, on the virtual GPU: they run to their end, and nothing they call is unsupported.
 
-use std::env;
-
 use crate::command::{Place, stderr, stdout};
 use crate::on::on;
-use crate::python::path_to_torch;
 
 /// Runs a program that works on CUDA device `d`, with every unsupported call an error. What it printed.
 fn printed(program: &str) -> String {
@@ -277,29 +274,6 @@ print((x.half() * y).dtype, (x * 2).dtype)",
         said,
         "(16384, 64) (8192, 64) (64,) (1, 8, 62, 62)\nThe size of tensor a (8192) must match the size of tensor b (3) at non-singleton dimension 1\ntorch.float32 torch.float32\n"
     );
-}
-
-#[test]
-#[ignore = "Triton is half a gigabyte: run with --ignored where PYTHONPATH has it"]
-fn what_is_compiled_runs() {
-    let place = Place::new();
-    let program = "
-import torch
-layers = torch.nn.Sequential(torch.nn.Linear(256, 1024), torch.nn.LayerNorm(1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10)).cuda()
-for mode in 'default', 'reduce-overhead':
-    model = torch.compile(layers, mode=mode)
-    for _ in range(3):
-        layers.zero_grad()
-        model(torch.randn(32, 256, device='cuda')).sum().backward()
-print(tuple(layers[0].weight.grad.shape))
-";
-    let mut command = on(&place, &["h100", "--strict"], program, &[]);
-    let path = format!("{}:{}", path_to_torch(), env::var("PYTHONPATH").unwrap_or_default());
-    let caches = place.path("caches");
-    command.env("PYTHONPATH", path).env("TRITON_CACHE_DIR", &caches).env("TORCHINDUCTOR_CACHE_DIR", &caches);
-    let assert = command.assert().success();
-    assert_eq!(stdout(&assert), "(1024, 256)\n");
-    assert!(!stderr(&assert).contains("not supported"), "{}", stderr(&assert));
 }
 
 #[test]

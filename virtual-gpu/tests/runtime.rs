@@ -121,8 +121,10 @@ fn an_address_is_known_by_what_it_belongs_to() {
     let output = in_own_process("runtime::an_address_is_known_by_what_it_belongs_to", &[("LOWMEM_VIRTUAL_GPU", &profile)], || {
         let cudart = open("libcudart.so.13");
         let kind = |address: u64| {
-            let mut found = PointerAttributes::default();
+            // A program for CUDA 12 has other things where CUDA 13 has reserved bytes.
+            let mut found = PointerAttributes { reserved: [7; 8], ..PointerAttributes::default() };
             assert_eq!(call!(cudart, cudaPointerGetAttributes(*mut PointerAttributes, u64), &mut found, address), 0);
+            assert_eq!(found.reserved, [7; 8]);
             found.kind
         };
         let (mut device, mut pinned) = (0, 0);

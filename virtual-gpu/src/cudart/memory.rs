@@ -26,7 +26,7 @@ pub(crate) const BY_ADDRESS: i32 = 4;
 /// The stream of what is put on none. A copy there is over when the call returns.
 pub(super) const DEFAULT_STREAM: u64 = 0;
 
-/// `cudaPointerAttributes`.
+/// `cudaPointerAttributes` as CUDA 12 has it. CUDA 13's ends in 64 more bytes, which are reserved and left as they are: a program for CUDA 12 has no room for them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct PointerAttributes {
@@ -34,7 +34,6 @@ pub(crate) struct PointerAttributes {
     device: i32,
     device_pointer: u64,
     host_pointer: u64,
-    reserved: [i64; 8],
 }
 
 /// Whether the address is a device's; if so all of the range must be inside one of its blocks.
@@ -333,7 +332,7 @@ exports! { answer;
             Owner::Device(_) => (2, number_of(device), address, 0),
             Owner::Managed(_) => (3, current()?, address, address),
         };
-        attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer, reserved: [0; 8] })
+        attributes.set(PointerAttributes { kind, device: ordinal, device_pointer, host_pointer })
     }
 }
 

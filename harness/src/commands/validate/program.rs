@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use engine_protocol::Secs;
+use virtual_gpu_protocol::environment::MOST_DEVICES;
 
 use super::case::Case;
 use crate::children::{Room, last_words};
@@ -84,8 +85,8 @@ impl Programs {
         if let Some(missing) = missing {
             return Ok(Outcome::Skipped(missing.into()));
         }
-        if case.gpus > 1 {
-            return Ok(Outcome::Skipped(format!("it ran on {} GPUs, and programs are run on one", case.gpus)));
+        if case.gpus > MOST_DEVICES {
+            return Ok(Outcome::Skipped(format!("it ran on {} GPUs, and {MOST_DEVICES} are the most here", case.gpus)));
         }
         if case.program == "wan" && self.wan.is_empty() {
             return Ok(Outcome::Skipped("the official code is needed: --wan DIR".into()));
@@ -100,7 +101,7 @@ impl Programs {
     }
 
     fn run_script(&self, script: &str, case: &Case, expandable: bool) -> Result<Ended, Error> {
-        let guise = Guise { devices: 1, masks_name: false, is_strict: false, goes_beyond: false, events: EventOrder::Clock };
+        let guise = Guise { devices: case.gpus as u16, masks_name: false, is_strict: false, goes_beyond: false, events: EventOrder::Clock };
         let (ended, need) = on_virtual_gpu(&self.words(script, case), self.path.clone(), &case.profile, guise, |command| {
             // The user's own would be in no row.
             command
@@ -135,7 +136,7 @@ impl Programs {
         if case.program == "wan" {
             words.extend(self.wan.iter().flat_map(|folder| ["--wan".into(), folder.clone().into()]));
         }
-        let numbers = [("--width", case.width), ("--height", case.height), ("--frames", case.frames)];
+        let numbers = [("--width", case.width), ("--height", case.height), ("--frames", case.frames), ("--gpus", case.gpus)];
         words.extend(["--model", &case.model, "--task", &case.task].map(Into::into));
         words.extend(numbers.iter().flat_map(|(name, number)| [OsString::from(name), number.to_string().into()]));
         if self.times {

@@ -2,14 +2,15 @@
 
     python wan.py --wan CHECKOUT [--wan ANOTHER] --model wan2.1-t2v-14b --task t2v --width 1280 --height 720 --frames 81 OPTIONS
 
-OPTIONS are those of the code's own generate.py. With `--steps 50 --times` the last line that it prints is the time that generating a video in so many
-steps takes by the virtual GPU's clock, in seconds: at least, most likely, at most. Ends with exit code 3, and the reason on standard error, where it cannot run what is asked for.
+OPTIONS are those of the code's own generate.py. With `--gpus 8` torchrun starts as many processes of it, a rank each, as for generate.py. With `--steps 50 --times` the last line
+that it prints is the time that generating a video in so many steps takes by the virtual GPU's clock (of several the first one's), in seconds: at least, most likely, at most. Ends with
+exit code 3, and the reason on standard error, where it cannot run what is asked for.
 What differs from a real run, none of it on the GPU:
 
 - No checkpoint is read. Weights are allocated where the code would have loaded them, in the type that the published files have, and never filled.
 - The text encoder is not computed where it runs on the CPU: its output has the right shape.
 - The tokenizer gives as many tokens as there is room for half of, whatever the prompt is: the transformer pads them.
-- flash-attn is answered by torch's scaled_dot_product_attention: by its FlashAttention-2, or, for Wan2.2 on GPUs that have FlashAttention-3, with which its
+- flash-attn, which xFuser asks for as well, is answered by torch's scaled_dot_product_attention: by its FlashAttention-2, or, for Wan2.2 on GPUs that have FlashAttention-3, with which its
   figures were published, by cuDNN's kernel at the rate of FlashAttention-3, where the GPU's profile has it.
 - Four steps are run: enough for both transformers of Wan2.2's pool to have their turn, and for the solver to hold all that it ever holds. Of the time that they
   take, the median counts for each step that is not run.
@@ -21,6 +22,7 @@ import argparse
 import ctypes
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import statistics
@@ -63,11 +65,66 @@ def arguments():
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--times", action="store_true")
-    # generate.py's own. On one GPU it offloads unless it is told not to.
-    parser.add_argument("--offload_model", type=lambda text: text.lower() in ("yes", "true", "t", "y", "1"), default=True)
-    parser.add_argument("--t5_cpu", action="store_true")
-    parser.add_argument("--convert_model_dtype", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--gpus", type=int, default=1)
+    # generate.py's own. On one GPU it offloads unless it is told not to, on several only where it is told to.
+    parser.add_argument("--offload_model", type=lambda text: text.lower() in ("yes", "true", "t", "y", "1"))
+    for name in "t5_cpu", "convert_model_dtype", "t5_fsdp", "dit_fsdp":
+        parser.add_argument("--" + name, action="store_true")
+    for name in "ulysses_size", "ring_size":
+        parser.add_argument("--" + name, type=int, default=1)
+    given = parser.parse_args()
+    if given.offload_model is None:
+        given.offload_model = given.gpus == 1
+    return given
+
+
+def check(given):
+    """What generate.py asserts, and what there is no program for."""
+    if given.model not in MODELS:
+        cannot(f"there is no program for {given.model}: only for {', '.join(MODELS)}")
+    if given.task != "t2v":
+        cannot(f"only text to video (t2v) is run, not {given.task}")
+    version = MODELS[given.model][0]
+    if given.convert_model_dtype and version == "2.1":
+        cannot("Wan2.1's code has no --convert_model_dtype")
+    if given.ring_size > 1 and version == "2.2":
+        cannot("Wan2.2's code has no --ring_size")
+    parts = given.ulysses_size * given.ring_size
+    if parts not in (1, given.gpus):
+        cannot(f"--ulysses_size times --ring_size is {parts}, and {given.gpus} GPUs were used")
+    if given.gpus == 1 and (given.t5_fsdp or given.dit_fsdp):
+        cannot("--t5_fsdp and --dit_fsdp are for several GPUs")
+
+
+def start_ranks(count):
+    """Becomes torchrun, which starts so many processes of this program."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--no-python"]
+    os.execv(sys.executable, [sys.executable, *torchrun, *sys.orig_argv])
+
+
+def join_ranks(torch, given, version):
+    """What generate.py does to join the other ranks. Gives which of them this one is, and its device."""
+    rank, local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    if given.gpus > 1:
+        torch.cuda.set_device(local_rank)
+        torch.distributed.init_process_group(backend="nccl", init_method="env://", rank=rank, world_size=given.gpus)
+    if given.ulysses_size * given.ring_size > 1 and version == "2.1":
+        take_parts_of_xfuser()
+        from xfuser.core.distributed import init_distributed_environment, initialize_model_parallel
+
+        init_distributed_environment(rank=rank, world_size=given.gpus)
+        initialize_model_parallel(sequence_parallel_degree=given.gpus, ring_degree=given.ring_size, ulysses_degree=given.ulysses_size)
+    return rank, local_rank
+
+
+def take_parts_of_xfuser():
+    """The package without what it imports for all its pipelines, of which some ask for packages that nothing else needs."""
+    found = importlib.util.find_spec("xfuser")
+    if found is None:
+        cannot("Wan2.1's code needs the packages xfuser and yunchang for several GPUs")
+    package = types.ModuleType("xfuser")
+    package.__path__, package.__spec__ = list(found.submodule_search_locations), found
+    sys.modules["xfuser"] = package
 
 
 def checkout(folders, version):
@@ -83,7 +140,7 @@ def checkout(folders, version):
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Modules that are imported and never used: whatever is taken from them is a class without anything in it."""
 
-    NAMES = ("cv2", "dashscope", "decord", "imageio", "librosa", "peft", "torchvision")
+    NAMES = ("cv2", "dashscope", "decord", "distvae", "imageio", "librosa", "peft", "torchvision")
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.NAMES:
@@ -94,11 +151,16 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        module.__getattr__ = lambda name: type(name, (), {})
+        def attribute(name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+        module.__getattr__ = attribute
 
 
-def flash_attention(torch, version):
-    """The package flash_attn, as far as Wan calls it."""
+def answer_for_flash_attention(torch, version):
+    """The package flash_attn, as far as Wan and xFuser call it. What they only import is a stand-in."""
 
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -113,10 +175,21 @@ def flash_attention(torch, version):
         with sdpa_kernel(backend(q.device)):
             return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).squeeze(0)
 
-    module = types.ModuleType("flash_attn")
-    module.flash_attn_varlen_func = flash_attn_varlen_func
-    module.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
-    return module
+    def forward(q, k, v, dropout_p, softmax_scale, causal, **_):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, causal, scale=softmax_scale)
+        return out.transpose(1, 2), logsumexp, None, None
+
+    answers = {
+        "flash_attn": {"flash_attn_varlen_func": flash_attn_varlen_func, "__version__": "2.7.4"},
+        "flash_attn.flash_attn_interface": {"_flash_attn_forward": forward},
+    }
+    for name, functions in answers.items():
+        module = types.ModuleType(name)
+        StandIns().exec_module(module)
+        module.__spec__, module.__path__ = importlib.machinery.ModuleSpec(name, None, is_package=True), []
+        module.__dict__.update(functions)
+        sys.modules[name] = module
 
 
 def take_cudnn_for_flash_attention_3():
@@ -186,14 +259,11 @@ class Stopwatch:
 
 def main():
     given = arguments()
-    if given.model not in MODELS:
-        cannot(f"there is no program for {given.model}: only for {', '.join(MODELS)}")
-    if given.task != "t2v":
-        cannot(f"only text to video (t2v) is run, not {given.task}")
+    check(given)
     version, pipeline, name, latent_channels = MODELS[given.model]
-    if given.convert_model_dtype and version == "2.1":
-        cannot("Wan2.1's code has no --convert_model_dtype")
     sys.path.insert(0, checkout(given.wan, version))
+    if given.gpus > 1 and "RANK" not in os.environ:
+        start_ranks(given.gpus)
     sys.dont_write_bytecode = True
     if version == "2.2":
         take_cudnn_for_flash_attention_3()
@@ -201,8 +271,9 @@ def main():
     import torch
     import diffusers, transformers  # noqa: E401,F401 Before the stand-ins, which they must not find.
 
-    sys.modules["flash_attn"] = flash_attention(torch, version)
+    answer_for_flash_attention(torch, version)
     sys.meta_path.append(StandIns())
+    rank, device = join_ranks(torch, given, version)
     leave_weights_empty(torch)
 
     import wan
@@ -249,6 +320,9 @@ def main():
     solver.set_timesteps = set_timesteps_and_begin
 
     options = {"convert_model_dtype": given.convert_model_dtype} if version == "2.2" else {}
+    if given.gpus > 1:
+        options |= {"device_id": device, "rank": rank, "t5_fsdp": given.t5_fsdp, "dit_fsdp": given.dit_fsdp}
+        options["use_sp" if version == "2.2" else "use_usp"] = given.ulysses_size * given.ring_size > 1
     video = getattr(wan, pipeline)(config=config, checkpoint_dir="", t5_cpu=given.t5_cpu, **options)
     shift = getattr(config, "sample_shift", 5.0)
     guidance = getattr(config, "sample_guide_scale", 5.0)
@@ -275,6 +349,7 @@ def main():
     )
     if stopwatch:
         stopwatch.mark()
+    if stopwatch and rank == 0:
         print(json.dumps(stopwatch.total(given.steps)))
 
 
