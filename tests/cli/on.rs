@@ -372,6 +372,23 @@ for number in range(torch.cuda.device_count()):
 }
 
 #[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn what_a_program_hides_before_it_uses_a_device_is_hidden() {
+    let place = Place::new();
+    let program = "
+import os, torch
+before = torch.cuda.device_count()
+os.environ['CUDA_VISIBLE_DEVICES'] = '1'
+print(before, torch.cuda.device_count())
+held = torch.empty(1 << 30, dtype=torch.uint8, device='cuda')
+print(torch.cuda.device_count())
+";
+    let assert = on(&place, &["12GB", "--gpus", "2"], program, &[]).assert().success();
+    assert_eq!(stdout(&assert), "2 1\n1\n");
+    assert_eq!(last_row(&assert)[1..3], ["1", "1.00"]);
+}
+
+#[test]
 fn a_program_that_a_signal_ends_ends_as_in_a_shell() {
     let assert = lowmem().args(["on", "24GB", "--", "sh", "-c", "kill -TERM $$"]).assert().code(128 + 15);
     assert_says(&assert, &["signal 15 ended the program"]);

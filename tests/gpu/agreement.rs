@@ -28,6 +28,9 @@ const SEEDED: &[&str] = &["--model", "wan-tiny"];
 /// Small, so that a setting takes seconds on a CPU too.
 const SIZE: &[&str] = &["seed=7", "negative_prompt=rain", "resolution=48x32", "frames=9", "steps=2"];
 
+/// Ways to split a video over two GPUs.
+const SPLITS: [&[&str]; 3] = [&["cp_size=2"], &["cp_size=2", "cp_ring=2"], &["cfg_size=2"]];
+
 /// How far latents may be off where arithmetic goes in another order: the norm of the difference over the norm of the values.
 fn latents_tolerance(dtype: &str) -> f64 {
     if dtype == "fp32" { 1e-5 } else { 5e-2 }
@@ -128,6 +131,39 @@ pub(crate) fn levels(hand: &Hand, checks: &mut Checks, found: &mut Found) {
             Verdict::of(format!("{} settings against level 0, {same} with the same bits", rows.len()), &faults)
         });
     }
+}
+
+/// A video split over two GPUs, beside level 0 on one. On the CPU ranks are threads.
+pub(crate) fn two_ranks(hand: &Hand, checks: &mut Checks, found: &mut Found) {
+    checks.check("two ranks agree with one in fp32", || {
+        if let Some(missing) = hand.is_real().then(|| lacks_two_gpus(hand)).flatten() {
+            return Verdict::Skipped(missing);
+        }
+        let (mut faults, mut level_0) = (Vec::new(), HashMap::new());
+        for split in SPLITS {
+            for level in ["low_mem_level=0", "low_mem_level=3"] {
+                match compared(hand, "fp32", &[split, &[level]].concat(), &mut level_0) {
+                    Ok(row) => {
+                        if row.latents > latents_tolerance("fp32") || row.video > video_tolerance("fp32", hand.is_real()) {
+                            faults.push(format!("{}: latents off by {:.1e}, the video by {:.1e}", row.settings, row.latents, row.video));
+                        }
+                        found.settings.push(row);
+                    }
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        Verdict::of(format!("{} splits at levels 0 and 3", SPLITS.len()), &faults)
+    });
+}
+
+/// What `lowmem` says where there are no two GPUs that it can use.
+fn lacks_two_gpus(hand: &Hand) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("video.safetensors");
+    let run = ["generate", "--output", output.to_str().expect("a path in UTF-8")];
+    let said = hand.lowmem(&[&run, SEEDED, SIZE, &hand.computing(), SPLITS[0]].concat());
+    (said.code == Some(2)).then(|| said.stderr.trim().to_owned())
 }
 
 /// A setting beside level 0. What is read from files needs some.

@@ -47,6 +47,7 @@ fn every_check_passes() {
     let mut checks = Checks::new(BUDGET);
     let mut found = Found::default();
     agreement::levels(&hand, &mut checks, &mut found);
+    agreement::two_ranks(&hand, &mut checks, &mut found);
     agreement::parity(&hand, &mut checks, &mut found);
     agreement::fixtures(&hand, &mut checks);
     page_locked::given_back(&hand, &mut checks);

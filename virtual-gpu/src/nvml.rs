@@ -169,16 +169,28 @@ exports! { answer;
         machine().map(drop)
     }
 
+    /// By the older names too, under which programs look that open the library themselves: PyTorch counts devices by them.
+    fn nvmlInit() {
+        machine().map(drop)
+    }
+
     fn nvmlInitWithFlags(_flags: u32) {
         machine().map(drop)
     }
 
     fn nvmlDeviceGetCount_v2(count: Out<u32>) {
-        machine()?;
+        count.set(machine()?.len() as u32)
+    }
+
+    fn nvmlDeviceGetCount(count: Out<u32>) {
         count.set(machine()?.len() as u32)
     }
 
     fn nvmlDeviceGetHandleByIndex_v2(index: u32, handle: Out<u64>) {
+        handle.set(handle_of(machine()?.get(index as usize).ok_or(Fault::InvalidValue)?))
+    }
+
+    fn nvmlDeviceGetHandleByIndex(index: u32, handle: Out<u64>) {
         handle.set(handle_of(machine()?.get(index as usize).ok_or(Fault::InvalidValue)?))
     }
 
@@ -275,6 +287,11 @@ exports! { answer;
 
     fn nvmlDeviceGetMinorNumber(handle: Handle, number: Out<u32>) {
         number.set(by_handle(handle)?.ordinal)
+    }
+
+    fn nvmlSystemGetCudaDriverVersion(version: Out<i32>) {
+        machine()?;
+        version.set(CUDA_VERSION)
     }
 
     fn nvmlSystemGetCudaDriverVersion_v2(version: Out<i32>) {

@@ -15,6 +15,8 @@ What differs from a real run, none of it on the GPU:
 - Four steps are run: enough for both transformers of Wan2.2's pool to have their turn, and for the solver to hold all that it ever holds. Of the time that they
   take, the median counts for each step that is not run.
 - The sampler is told that its first step is the first one, and does not check whether its systems of two equations could be solved: both it would read from the GPU.
+- Products in fp32 are made in TF32, as NVIDIA's containers of PyTorch have it (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=0` has them in fp32). Wan2.2 makes the embedding of each token's
+  time by such a product, on every GPU anew, and its published times of several GPUs come about only so.
 - What its package imports and text-to-video never uses (reading and writing pictures and sound) is a stand-in.
 """
 
@@ -92,6 +94,8 @@ def check(given):
     parts = given.ulysses_size * given.ring_size
     if parts not in (1, given.gpus):
         cannot(f"--ulysses_size times --ring_size is {parts}, and {given.gpus} GPUs were used")
+    if parts > 1 and version == "2.1" and importlib.util.find_spec("xfuser") is None:
+        cannot("Wan2.1's code needs the packages xfuser and yunchang for several GPUs")
     if given.gpus == 1 and (given.t5_fsdp or given.dit_fsdp):
         cannot("--t5_fsdp and --dit_fsdp are for several GPUs")
 
@@ -120,8 +124,6 @@ def join_ranks(torch, given, version):
 def take_parts_of_xfuser():
     """The package without what it imports for all its pipelines, of which some ask for packages that nothing else needs."""
     found = importlib.util.find_spec("xfuser")
-    if found is None:
-        cannot("Wan2.1's code needs the packages xfuser and yunchang for several GPUs")
     package = types.ModuleType("xfuser")
     package.__path__, package.__spec__ = list(found.submodule_search_locations), found
     sys.modules["xfuser"] = package
@@ -267,6 +269,7 @@ def main():
     sys.dont_write_bytecode = True
     if version == "2.2":
         take_cudnn_for_flash_attention_3()
+    os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
 
     import torch
     import diffusers, transformers  # noqa: E401,F401 Before the stand-ins, which they must not find.
