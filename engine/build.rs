@@ -11,6 +11,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/course.h");
     println!("cargo:rerun-if-changed=src/cuda/peak.h");
     println!("cargo:rerun-if-changed=src/attention/sage");
+    println!("cargo:rerun-if-changed=src/kernels/cuda");
     println!("cargo:rerun-if-changed=src/kernels/norm_and_turn");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -41,7 +42,7 @@ fn main() {
         .std("c++20")
         .opt_level(2)
         .flag("-Wno-unknown-pragmas")
-        .include("src/attention/sage")
+        .include("src/kernels/cuda")
         .files(["src/attention/sage/on_cpu.cpp", "src/kernels/norm_and_turn/on_cpu.cpp"])
         .compile("lowmem_kernels");
 

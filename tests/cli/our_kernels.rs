@@ -30,7 +30,7 @@ fn every_kernel_compiles_for_every_gpu_and_the_table_is_what_came_of_it() {
     let of = |kernel: &CompiledKernels| (kernel.capability.clone(), kernel.element.clone(), kernel.head, kernel.kernel.clone());
     assert_eq!(kernels.iter().map(of).collect::<BTreeSet<_>>().len(), SageValues::all().count() * 3 * (2 * 3 + 1), "each of them once");
     let mut table = "| kernel | compute capability | head | registers | shared memory, bytes | spilled, bytes (stores, loads) |\n|---|---|--:|--:|--:|--:|\n".to_owned();
-    for kernel in kernels.iter().filter(|kernel| kernel.element == "sage::Bf16") {
+    for kernel in kernels.iter().filter(|kernel| kernel.element == "kernels::Bf16") {
         let CompiledKernels {
             kernel, capability, head, registers, shared_bytes, spill_store_bytes: stored, spill_load_bytes: loaded, ..
         } = kernel;

@@ -59,7 +59,7 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
                 let options = sage::Variant::padded(element, head, values).options(capability);
                 compile(Some(head), sage::SOURCE, options, &sage::NAMES)?;
             }
-            compile(None, norm_and_turn::SOURCE, norm_and_turn::options(element, capability), &[norm_and_turn::NAME])?;
+            compile(None, norm_and_turn::SOURCE, element.options(capability), &[norm_and_turn::NAME])?;
         }
     }
     Ok(kernels)

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use tch::Kind;
 
-/// A type of numbers, as C++ has it in `engine/src/attention/sage/elements.cuh`.
+/// A type of numbers, as C++ has it in `engine/src/kernels/cuda/elements.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Element {
     Fp32,
@@ -29,9 +29,14 @@ impl Element {
     pub(super) fn cpp(self) -> &'static str {
         match self {
             Self::Fp32 => "float",
-            Self::Bf16 => "sage::Bf16",
-            Self::Fp16 => "sage::Fp16",
+            Self::Bf16 => "kernels::Bf16",
+            Self::Fp16 => "kernels::Fp16",
         }
+    }
+
+    /// Options of the compiler, for that compute capability: they are every kernel's.
+    pub(super) fn options(self, (major, minor): (u32, u32)) -> Vec<String> {
+        vec![format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".into(), format!("-DELEMENT={}", self.cpp())]
     }
 
     /// Its number on the CPU.

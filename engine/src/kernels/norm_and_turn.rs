@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::driver;
 use super::element::Element;
 use super::loaded::Loaded;
-use super::nvrtc::Source;
+use super::nvrtc::{self, Source};
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -27,8 +27,8 @@ pub(super) const NAME: &str = "norm_and_turn";
 pub(super) const SOURCE: &Source = &[
     ("norm_and_turn.cu", include_str!("norm_and_turn/norm_and_turn.cu")),
     ("norm_and_turn.cuh", include_str!("norm_and_turn/norm_and_turn.cuh")),
-    ("elements.cuh", include_str!("../attention/sage/elements.cuh")),
-    ("warp.cuh", include_str!("../attention/sage/warp.cuh")),
+    nvrtc::ELEMENTS,
+    nvrtc::WARP,
 ];
 
 unsafe extern "C" {
@@ -47,11 +47,6 @@ struct Given {
     channels: i64,
     head: i64,
     eps: f64,
-}
-
-/// Options of the compiler, for that compute capability.
-pub(super) fn options(element: Element, (major, minor): (u32, u32)) -> Vec<String> {
-    vec![format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".into(), format!("-DSAGE_ELEMENT={}", element.cpp())]
 }
 
 /// Norms each token's channels by their root mean square times `weight`, and turns each pair of them, in place. Where `scales` has what each token is multiplied by, its channels here
@@ -98,7 +93,7 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
         assert_eq!(answer, 0, "there is such a kernel");
         return Ok(());
     }
-    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| options(element, capability))?;
+    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
     let blocks = (given.rows + ROWS - 1) / ROWS;
     let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: the video is too long for its kernel".into()))?;
     // Each number is read and written, and each turn is read.

@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 /// A program's text: its files by name, the first of which includes the others.
 pub(super) type Source = [(&'static str, &'static str)];
 
+/// What a warp does, and the types of numbers: files of every program.
+pub(super) const WARP: (&str, &str) = ("warp.cuh", include_str!("cuda/warp.cuh"));
+pub(super) const ELEMENTS: (&str, &str) = ("elements.cuh", include_str!("cuda/elements.cuh"));
+
 /// What came of a program.
 #[derive(Debug)]
 pub(super) struct Compiled {

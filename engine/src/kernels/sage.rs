@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::driver::{self, Function};
 use super::element::Element;
 use super::loaded::Loaded;
-use super::nvrtc::Source;
+use super::nvrtc::{self, Source};
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -28,8 +28,9 @@ pub(super) const SOURCE: &Source = &[
     ("attention.cuh", include_str!("../attention/sage/attention.cuh")),
     ("quantise.cuh", include_str!("../attention/sage/quantise.cuh")),
     ("values.cuh", include_str!("../attention/sage/values.cuh")),
-    ("elements.cuh", include_str!("../attention/sage/elements.cuh")),
-    ("warp.cuh", include_str!("../attention/sage/warp.cuh")),
+    ("heads.cuh", include_str!("../attention/sage/heads.cuh")),
+    nvrtc::ELEMENTS,
+    nvrtc::WARP,
 ];
 
 /// The kernels by the numbers of `on_cpu.cpp`.
@@ -78,19 +79,14 @@ impl Variant {
     }
 
     /// Options of the compiler, for that compute capability.
-    pub(super) fn options(self, (major, minor): (u32, u32)) -> Vec<String> {
+    pub(super) fn options(self, capability: (u32, u32)) -> Vec<String> {
         let values = match self.values {
             SageValues::Fp16 => "HalfValues",
             SageValues::Fp8 => "Fp8Values",
             SageValues::Fp8InHalf => "Fp8ValuesInHalf",
         };
-        vec![
-            format!("--gpu-architecture=sm_{major}{minor}"),
-            "--std=c++17".into(),
-            format!("-DSAGE_ELEMENT={}", self.element.cpp()),
-            format!("-DSAGE_HEAD={}", self.head),
-            format!("-DSAGE_VALUES=sage::{values}"),
-        ]
+        let own = [format!("-DSAGE_HEAD={}", self.head), format!("-DSAGE_VALUES=sage::{values}")];
+        self.element.options(capability).into_iter().chain(own).collect()
     }
 
     /// The kernel, compiled and loaded when it is first asked for.
@@ -124,7 +120,7 @@ impl Variant {
     }
 }
 
-/// A tensor `[batch, heads, tokens, channels]`: `View` of `elements.cuh`.
+/// A tensor `[batch, heads, tokens, channels]`: `View` of `heads.cuh`.
 #[repr(C)]
 struct View {
     data: *mut c_void,

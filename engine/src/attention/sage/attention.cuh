@@ -6,7 +6,6 @@
 
 #pragma once
 
-#include "elements.cuh"
 #include "quantise.cuh"
 #include "values.cuh"
 
@@ -45,7 +44,7 @@ constexpr float NO_SCORE = -1e30f;
 
 // Where 16 bytes of a tile lie in shared memory, whose rows have 64 or 128 bytes: turned by the row, so that the same column of eight rows comes from all banks at once.
 template <int ROW_BYTES>
-SAGE_FN int place_in_tile(int row, int sixteenth) {
+KERNEL_FN int place_in_tile(int row, int sixteenth) {
   static_assert(ROW_BYTES == 64 || ROW_BYTES == 128, "a turn for each");
   const int turn = ROW_BYTES == 128 ? row % 8 : row / 2 % 4;
   return row * ROW_BYTES + (sixteenth ^ turn) * 16;
@@ -53,7 +52,7 @@ SAGE_FN int place_in_tile(int row, int sixteenth) {
 
 // Begins to copy `ROWS` rows, `stride` bytes apart, into a tile.
 template <int COUNT, int ROW_BYTES>
-SAGE_FN void copy_tile(u8* tile, const u8* from, s64 stride) {
+KERNEL_FN void copy_tile(u8* tile, const u8* from, s64 stride) {
   constexpr int SIXTEENTHS = ROW_BYTES / 16;
   EACH_OF_BLOCK(index, COUNT * SIXTEENTHS) {
     const int row = index / SIXTEENTHS, sixteenth = index % SIXTEENTHS;
@@ -64,7 +63,7 @@ SAGE_FN void copy_tile(u8* tile, const u8* from, s64 stride) {
 
 // The fragment of 16 rows by 32 bytes that begins there, as the first factor.
 template <int ROW_BYTES>
-SAGE_FN void load_first(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
+KERNEL_FN void load_first(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
   PerLane<int, 1> places;
   EACH_LANE(lane) {
     places(lane) = place_in_tile<ROW_BYTES>(row + lane % 16, sixteenth + lane / 16);
@@ -74,7 +73,7 @@ SAGE_FN void load_first(PerLane<u32, 4>& to, const u8* tile, int row, int sixtee
 
 // Two fragments of 8 rows by 32 bytes each, as second factors, of which rows are columns.
 template <int ROW_BYTES>
-SAGE_FN void load_second(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
+KERNEL_FN void load_second(PerLane<u32, 4>& to, const u8* tile, int row, int sixteenth) {
   PerLane<int, 1> places;
   EACH_LANE(lane) {
     places(lane) = place_in_tile<ROW_BYTES>(row + lane / 16 * 8 + lane % 8, sixteenth + lane / 8 % 2);
@@ -84,7 +83,7 @@ SAGE_FN void load_second(PerLane<u32, 4>& to, const u8* tile, int row, int sixte
 
 // A warp's 32 queries in int8 into its rows of the tile, and their scale.
 template <typename Element, int HEAD>
-SAGE_FN float quantise_queries(u8* tile, const Attention& given, s64 batch, s64 head, s64 first, int warp) {
+KERNEL_FN float quantise_queries(u8* tile, const Attention& given, s64 batch, s64 head, s64 first, int warp) {
   constexpr int EIGHTS = HEAD / 8;
   constexpr int ROUNDS = WARP_QUERIES * EIGHTS / LANES;
   float eight[8];
@@ -122,7 +121,7 @@ struct Found {
   PerLane<float, ROWS> total;
   PerLane<float, 4> sums[QUERY_FRAGMENTS][HEAD / 8];
 
-  SAGE_FN Found() {
+  KERNEL_FN Found() {
     fill(largest, NO_SCORE);
     fill(total, 0.0f);
     for (auto& row : sums) {
@@ -135,7 +134,7 @@ struct Found {
 
 // Scores of a warp's queries and the keys of a tile, in whole numbers.
 template <int HEAD>
-SAGE_FN void score(PerLane<int, 4> (&scores)[QUERY_FRAGMENTS][KEY_FRAGMENTS], const u8* queries, const u8* keys, int warp) {
+KERNEL_FN void score(PerLane<int, 4> (&scores)[QUERY_FRAGMENTS][KEY_FRAGMENTS], const u8* queries, const u8* keys, int warp) {
 #pragma unroll
   for (int step = 0; step < HEAD / 32; ++step) {
     PerLane<u32, 4> query[QUERY_FRAGMENTS];
@@ -157,7 +156,7 @@ SAGE_FN void score(PerLane<int, 4> (&scores)[QUERY_FRAGMENTS][KEY_FRAGMENTS], co
 }
 
 // Takes the scores of all but the first `keys` of a tile out.
-SAGE_FN void hide_beyond(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], int keys) {
+KERNEL_FN void hide_beyond(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], int keys) {
 #pragma unroll
   for (int fragment = 0; fragment < KEY_FRAGMENTS; ++fragment) {
     EACH_LANE(lane) {
@@ -173,7 +172,7 @@ SAGE_FN void hide_beyond(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], int keys) {
 
 // Probabilities of a row of a lane from its scores, as far as the largest score is known: the sums of the row are scaled down to it.
 template <int HEAD, typename Values>
-SAGE_FN void weigh(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], Found<HEAD>& found, int part, int row) {
+KERNEL_FN void weigh(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], Found<HEAD>& found, int part, int row) {
   const int number = 2 * part + row;
   PerLane<float, 4> over;
   EACH_LANE(lane) {
@@ -206,7 +205,7 @@ SAGE_FN void weigh(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], Found<HEAD>& foun
 
 // Adds the values of a tile, each with its probability.
 template <int HEAD, typename Values, int PRODUCTS>
-SAGE_FN void add_values(Found<HEAD>& found, const PerLane<u32, 4> (&probabilities)[QUERY_FRAGMENTS][PRODUCTS], const u8* tile) {
+KERNEL_FN void add_values(Found<HEAD>& found, const PerLane<u32, 4> (&probabilities)[QUERY_FRAGMENTS][PRODUCTS], const u8* tile) {
 #pragma unroll
   for (int pair = 0; pair < HEAD / 16; ++pair) {
     typename Values::Tile sums[QUERY_FRAGMENTS];
@@ -228,7 +227,7 @@ SAGE_FN void add_values(Found<HEAD>& found, const PerLane<u32, 4> (&probabilitie
 
 // The result of a warp's queries.
 template <typename Element, int HEAD, typename Values>
-SAGE_FN void write(Found<HEAD>& found, const Attention& given, s64 batch, s64 head, s64 first) {
+KERNEL_FN void write(Found<HEAD>& found, const Attention& given, s64 batch, s64 head, s64 first) {
   const float* scales = given.value_scales + (batch * given.heads + head) * given.channels;
 #pragma unroll
   for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
@@ -261,7 +260,7 @@ SAGE_FN void write(Found<HEAD>& found, const Attention& given, s64 batch, s64 he
 
 // The whole of it for one warp of a block. `shared` has `SHARED_BYTES` bytes, on a multiple of 128.
 template <typename Element, int HEAD, typename Values>
-SAGE_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s64 query_tile, int warp) {
+KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s64 query_tile, int warp) {
   constexpr int PRODUCTS = KEY_TILE / Values::KEYS;
   constexpr int VALUE_ROW = KEY_TILE * Values::BYTES;
   u8* const query_tile_bytes = shared;

@@ -16,7 +16,7 @@ struct Place {
 
 // x counts tiles of keys, one a warp.
 template <typename Element, int HEAD>
-SAGE_FN void keys_of_warp(const Keys& given, const Place& place) {
+KERNEL_FN void keys_of_warp(const Keys& given, const Place& place) {
   const s64 tile = place.x * WARPS + place.warp;
   if (tile < given.tiles) {
     quantise_keys<Element, HEAD>(given, place.z, place.y, tile);
@@ -25,7 +25,7 @@ SAGE_FN void keys_of_warp(const Keys& given, const Place& place) {
 
 // x counts 32 tokens and, within them, eight channels, one a warp.
 template <typename Element, int HEAD, typename Values>
-SAGE_FN void values_of_warp(const ValuesIn& given, const Place& place) {
+KERNEL_FN void values_of_warp(const ValuesIn& given, const Place& place) {
   constexpr int EIGHTS = HEAD / 8;
   const s64 number = place.x * WARPS + place.warp;
   const s64 group = number / EIGHTS;
@@ -36,7 +36,7 @@ SAGE_FN void values_of_warp(const ValuesIn& given, const Place& place) {
 
 // x counts tiles of queries, one a block.
 template <typename Element, int HEAD, typename Values>
-SAGE_FN void attention_of_warp(const Attention& given, const Place& place, u8* shared) {
+KERNEL_FN void attention_of_warp(const Attention& given, const Place& place, u8* shared) {
   attend<Element, HEAD, Values>(given, shared, place.z, place.y, place.x, place.warp);
 }
 

@@ -77,9 +77,9 @@ extern "C" int lowmem_sage_on_cpu(int element, int head, int values, int kernel,
     case 0:
       return with_head<float>(head, values, kernel, given, grid);
     case 1:
-      return with_head<sage::Bf16>(head, values, kernel, given, grid);
+      return with_head<kernels::Bf16>(head, values, kernel, given, grid);
     case 2:
-      return with_head<sage::Fp16>(head, values, kernel, given, grid);
+      return with_head<kernels::Fp16>(head, values, kernel, given, grid);
     default:
       return 1;
   }

@@ -8,7 +8,7 @@
 
 #pragma once
 
-#include "elements.cuh"
+#include "heads.cuh"
 
 namespace sage {
 
@@ -32,7 +32,7 @@ struct Keys {
 
 // Eight channels of a key minus the mean; zeros beyond the last token.
 template <typename Element>
-SAGE_FN void centred(float (&to)[8], const Keys& given, s64 batch, s64 head, s64 token, s64 channel) {
+KERNEL_FN void centred(float (&to)[8], const Keys& given, s64 batch, s64 head, s64 token, s64 channel) {
   read_eight<Element>(to, given.keys, batch, head, token, given.tokens, channel, given.channels);
   if (token < given.tokens && channel < given.channels) {
     const float* means = given.means + (batch * given.heads + head) * given.channels + channel;
@@ -45,7 +45,7 @@ SAGE_FN void centred(float (&to)[8], const Keys& given, s64 batch, s64 head, s64
 
 // Tile `tile` of a head, by one warp.
 template <typename Element, int HEAD>
-SAGE_FN void quantise_keys(const Keys& given, s64 batch, s64 head, s64 tile) {
+KERNEL_FN void quantise_keys(const Keys& given, s64 batch, s64 head, s64 tile) {
   // Lanes side by side read channels side by side.
   constexpr int EIGHTS = HEAD / 8;
   constexpr int ROUNDS = KEY_TILE * EIGHTS / LANES;
@@ -97,7 +97,7 @@ struct ValuesIn {
 
 // Eight channels from `channel` on of 32 tokens, by one warp. `Values` says how values are kept: see `values.cuh`.
 template <typename Element, int HEAD, typename Values>
-SAGE_FN void quantise_values(const ValuesIn& given, s64 batch, s64 head, s64 group, int channel) {
+KERNEL_FN void quantise_values(const ValuesIn& given, s64 batch, s64 head, s64 group, int channel) {
   const s64 tokens = given.tiles * KEY_TILE;
   const s64 number = batch * given.heads + head;
   EACH_LANE(lane) {

@@ -6,7 +6,7 @@
 
 #pragma once
 
-#include "warp.cuh"
+#include "heads.cuh"
 
 namespace sage {
 
@@ -22,17 +22,17 @@ struct HalfValues {
   // Probabilities are multiplied by two to the power of this, to use the type's range.
   static constexpr float SHIFT = 0;
 
-  SAGE_FN static int place(int token) {
+  KERNEL_FN static int place(int token) {
     return token;
   }
 
-  SAGE_FN static void store(u8* packed, s64 place, float value) {
+  KERNEL_FN static void store(u8* packed, s64 place, float value) {
     reinterpret_cast<u16*>(packed)[place] = static_cast<u16>(half_from(value));
   }
 
   // The probabilities of 16 keys, from two fragments.
   template <typename Fragment>
-  SAGE_FN static void pack(PerLane<u32, 4>& to, const Fragment* from) {
+  KERNEL_FN static void pack(PerLane<u32, 4>& to, const Fragment* from) {
     EACH_LANE(lane) {
 #pragma unroll
       for (int part = 0; part < 4; ++part) {
@@ -44,14 +44,14 @@ struct HalfValues {
 
   // The sums of a tile for two fragments of channels: none of its own.
   struct Tile {
-    SAGE_FN void add(PerLane<float, 4>* sums, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
+    KERNEL_FN void add(PerLane<float, 4>* sums, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
 #pragma unroll
       for (int fragment = 0; fragment < CHANNEL_FRAGMENTS; ++fragment) {
         multiply_half(sums[fragment], probabilities, values, 2 * fragment);
       }
     }
 
-    SAGE_FN void close(PerLane<float, 4>*) {}
+    KERNEL_FN void close(PerLane<float, 4>*) {}
   };
 };
 
@@ -63,18 +63,18 @@ struct Fp8Base {
   static constexpr float SHIFT = 8.807354922f;
 
   // Where token `token` of 32 is stored. Byte i of word t of the half h of a row is then key 16 h + 8 (i / 2) + 2 t + i % 2.
-  SAGE_FN static int place(int token) {
+  KERNEL_FN static int place(int token) {
     const int half = token / 16, fragment = token / 8 % 2, word = token % 8 / 2;
     return 16 * half + 4 * word + 2 * fragment + token % 2;
   }
 
-  SAGE_FN static void store(u8* packed, s64 place, float value) {
+  KERNEL_FN static void store(u8* packed, s64 place, float value) {
     packed[place] = static_cast<u8>(e4m3s_from(value, 0.0f) & 0xff);
   }
 
   // The probabilities of 32 keys, from four fragments.
   template <typename Fragment>
-  SAGE_FN static void pack(PerLane<u32, 4>& to, const Fragment* from) {
+  KERNEL_FN static void pack(PerLane<u32, 4>& to, const Fragment* from) {
     EACH_LANE(lane) {
 #pragma unroll
       for (int part = 0; part < 4; ++part) {
@@ -93,21 +93,21 @@ struct Fp8Values : Fp8Base {
   struct Tile {
     PerLane<float, 4> own[CHANNEL_FRAGMENTS];
 
-    SAGE_FN Tile() {
+    KERNEL_FN Tile() {
 #pragma unroll
       for (auto& fragment : own) {
         fill(fragment, 0.0f);
       }
     }
 
-    SAGE_FN void add(PerLane<float, 4>*, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
+    KERNEL_FN void add(PerLane<float, 4>*, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
 #pragma unroll
       for (int fragment = 0; fragment < CHANNEL_FRAGMENTS; ++fragment) {
         multiply_e4m3(own[fragment], probabilities, values, 2 * fragment);
       }
     }
 
-    SAGE_FN void close(PerLane<float, 4>* sums) {
+    KERNEL_FN void close(PerLane<float, 4>* sums) {
 #pragma unroll
       for (int fragment = 0; fragment < CHANNEL_FRAGMENTS; ++fragment) {
         EACH_LANE(lane) {
@@ -127,21 +127,21 @@ struct Fp8ValuesInHalf : Fp8Base {
   struct Tile {
     PerLane<u32, 2> own[CHANNEL_FRAGMENTS];
 
-    SAGE_FN Tile() {
+    KERNEL_FN Tile() {
 #pragma unroll
       for (auto& fragment : own) {
         fill(fragment, 0u);
       }
     }
 
-    SAGE_FN void add(PerLane<float, 4>*, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
+    KERNEL_FN void add(PerLane<float, 4>*, const PerLane<u32, 4>& probabilities, const PerLane<u32, 4>& values) {
 #pragma unroll
       for (int fragment = 0; fragment < CHANNEL_FRAGMENTS; ++fragment) {
         multiply_e4m3_in_half(own[fragment], probabilities, values, 2 * fragment);
       }
     }
 
-    SAGE_FN void close(PerLane<float, 4>* sums) {
+    KERNEL_FN void close(PerLane<float, 4>* sums) {
 #pragma unroll
       for (int fragment = 0; fragment < CHANNEL_FRAGMENTS; ++fragment) {
         EACH_LANE(lane) {

@@ -1,10 +1,10 @@
-// The kernel. Who compiles it says `SAGE_ELEMENT`.
+// The kernel. Who compiles it says `ELEMENT`.
 
 #include "norm_and_turn.cuh"
 
-extern "C" __global__ void __launch_bounds__(sage::LANES* sage::WARPS) norm_and_turn(const sage::NormAndTurn given) {
-  const sage::s64 row = static_cast<sage::s64>(blockIdx.x) * sage::WARPS + threadIdx.x / sage::LANES;
+extern "C" __global__ void __launch_bounds__(kernels::LANES* kernels::WARPS) norm_and_turn(const kernels::NormAndTurn given) {
+  const kernels::s64 row = static_cast<kernels::s64>(blockIdx.x) * kernels::WARPS + threadIdx.x / kernels::LANES;
   if (row < given.rows) {
-    sage::norm_and_turn<SAGE_ELEMENT>(given, row);
+    kernels::norm_and_turn<ELEMENT>(given, row);
   }
 }

@@ -7,7 +7,7 @@
 
 #include "elements.cuh"
 
-namespace sage {
+namespace kernels {
 
 struct NormAndTurn {
   // `[rows, channels]`, and `[channels]`.
@@ -28,7 +28,7 @@ struct NormAndTurn {
 constexpr int WARP_PAIRS = LANES;
 
 template <typename Element>
-SAGE_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
+KERNEL_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
   Pair<Element>* numbers = reinterpret_cast<Pair<Element>*>(static_cast<Element*>(given.numbers) + row * given.channels);
   const Pair<Element>* weights = static_cast<const Pair<Element>*>(given.weight);
   const s64 pairs = given.channels / 2;
@@ -74,4 +74,4 @@ SAGE_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
   }
 }
 
-} // namespace sage
+} // namespace kernels

@@ -8,16 +8,16 @@
 #pragma once
 
 #ifdef __CUDACC_RTC__
-#define SAGE_FN __device__ __forceinline__
+#define KERNEL_FN __device__ __forceinline__
 #else
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
-#define SAGE_FN inline
+#define KERNEL_FN inline
 #endif
 
-namespace sage {
+namespace kernels {
 
 using u8 = unsigned char;
 using u16 = unsigned short;
@@ -30,12 +30,12 @@ constexpr int WARPS = 4;
 
 #ifdef __CUDACC_RTC__
 constexpr int HELD = 1;
-#define EACH_LANE(lane) if (const int lane = threadIdx.x % sage::LANES; true)
+#define EACH_LANE(lane) if (const int lane = threadIdx.x % kernels::LANES; true)
 // Each `index` below `count` is one thread's of the block.
-#define EACH_OF_BLOCK(index, count) for (int index = threadIdx.x; index < (count); index += sage::LANES * sage::WARPS)
+#define EACH_OF_BLOCK(index, count) for (int index = threadIdx.x; index < (count); index += kernels::LANES * kernels::WARPS)
 #else
 constexpr int HELD = LANES;
-#define EACH_LANE(lane) for (int lane = 0; lane < sage::LANES; ++lane)
+#define EACH_LANE(lane) for (int lane = 0; lane < kernels::LANES; ++lane)
 // Warps run one after the other, so each finds in shared memory what it loads itself.
 #define EACH_OF_BLOCK(index, count) for (int index = 0; index < (count); ++index)
 #endif
@@ -45,16 +45,16 @@ template <typename T, int COUNT>
 struct PerLane {
   T values[HELD][COUNT];
 
-  SAGE_FN T& operator()(int lane, int index = 0) {
+  KERNEL_FN T& operator()(int lane, int index = 0) {
     return values[lane % HELD][index];
   }
-  SAGE_FN const T& operator()(int lane, int index = 0) const {
+  KERNEL_FN const T& operator()(int lane, int index = 0) const {
     return values[lane % HELD][index];
   }
 };
 
 template <typename T, int COUNT>
-SAGE_FN void fill(PerLane<T, COUNT>& values, T value) {
+KERNEL_FN void fill(PerLane<T, COUNT>& values, T value) {
   EACH_LANE(lane) {
 #pragma unroll
     for (int index = 0; index < COUNT; ++index) {
@@ -63,15 +63,15 @@ SAGE_FN void fill(PerLane<T, COUNT>& values, T value) {
   }
 }
 
-SAGE_FN float larger(float a, float b) {
+KERNEL_FN float larger(float a, float b) {
   return a > b ? a : b;
 }
 
-SAGE_FN float absolute(float x) {
+KERNEL_FN float absolute(float x) {
   return x < 0 ? -x : x;
 }
 
-SAGE_FN float square_root(float x) {
+KERNEL_FN float square_root(float x) {
 #ifdef __CUDACC_RTC__
   return __fsqrt_rn(x);
 #else
@@ -80,7 +80,7 @@ SAGE_FN float square_root(float x) {
 }
 
 // To the nearest whole number, halves away from zero, as int8. `x` is within 127.5 of zero.
-SAGE_FN u32 rounded_to_int8(float x) {
+KERNEL_FN u32 rounded_to_int8(float x) {
   return static_cast<u32>(static_cast<int>(x + (x >= 0 ? 0.5f : -0.5f))) & 0xff;
 }
 
@@ -137,7 +137,7 @@ constexpr float LARGEST_HALF = 65504;
 constexpr float LARGEST_E4M3 = 448;
 
 // As fp16; what is too large for it becomes its largest number.
-SAGE_FN u32 half_from(float x) {
+KERNEL_FN u32 half_from(float x) {
   x = x > LARGEST_HALF ? LARGEST_HALF : x < -LARGEST_HALF ? -LARGEST_HALF : x;
 #ifdef __CUDACC_RTC__
   u16 bits;
@@ -149,7 +149,7 @@ SAGE_FN u32 half_from(float x) {
 }
 
 // Two numbers as fp16, the first in the lower bits. They are small enough.
-SAGE_FN u32 halves_from(float first, float second) {
+KERNEL_FN u32 halves_from(float first, float second) {
 #ifdef __CUDACC_RTC__
   u32 bits;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
@@ -160,7 +160,7 @@ SAGE_FN u32 halves_from(float first, float second) {
 }
 
 // Two numbers as FP8 e4m3, the first in the lower bits; what is too large becomes its largest number.
-SAGE_FN u32 e4m3s_from(float first, float second) {
+KERNEL_FN u32 e4m3s_from(float first, float second) {
 #ifdef __CUDACC_RTC__
   u16 bits;
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(second), "f"(first));
@@ -170,7 +170,7 @@ SAGE_FN u32 e4m3s_from(float first, float second) {
 #endif
 }
 
-SAGE_FN float power_of_two(float x) {
+KERNEL_FN float power_of_two(float x) {
 #ifdef __CUDACC_RTC__
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
@@ -181,7 +181,7 @@ SAGE_FN float power_of_two(float x) {
 }
 
 // The largest of the values of all lanes, for each of them.
-SAGE_FN void largest_of_warp(PerLane<float, 1>& values) {
+KERNEL_FN void largest_of_warp(PerLane<float, 1>& values) {
 #ifdef __CUDACC_RTC__
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -197,7 +197,7 @@ SAGE_FN void largest_of_warp(PerLane<float, 1>& values) {
 }
 
 // The sum of the values of all lanes, for each of them.
-SAGE_FN void sum_of_warp(PerLane<float, 1>& values) {
+KERNEL_FN void sum_of_warp(PerLane<float, 1>& values) {
 #ifdef __CUDACC_RTC__
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -214,7 +214,7 @@ SAGE_FN void sum_of_warp(PerLane<float, 1>& values) {
 
 // Four lanes side by side have the columns of one row of a fragment. The largest of theirs, or their sum, for each of them.
 template <bool IS_SUM>
-SAGE_FN void over_row(PerLane<float, 4>& values, int index) {
+KERNEL_FN void over_row(PerLane<float, 4>& values, int index) {
 #ifdef __CUDACC_RTC__
 #pragma unroll
   for (int distance = 1; distance < 4; distance *= 2) {
@@ -235,7 +235,7 @@ SAGE_FN void over_row(PerLane<float, 4>& values, int index) {
 }
 
 // Four matrices of 8 rows of 16 bytes each, from shared memory. Lane 8 m + r says where row r of matrix m begins. Lane 4 r + w gets word w of row r of each.
-SAGE_FN void load_matrices(PerLane<u32, 4>& to, const u8* shared, const PerLane<int, 1>& rows) {
+KERNEL_FN void load_matrices(PerLane<u32, 4>& to, const u8* shared, const PerLane<int, 1>& rows) {
 #ifdef __CUDACC_RTC__
   const u32 address = static_cast<u32>(__cvta_generic_to_shared(shared + rows(0)));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -252,7 +252,7 @@ SAGE_FN void load_matrices(PerLane<u32, 4>& to, const u8* shared, const PerLane<
 }
 
 // Copies 16 bytes to shared memory without waiting for them.
-SAGE_FN void copy_ahead(u8* shared, const u8* from) {
+KERNEL_FN void copy_ahead(u8* shared, const u8* from) {
 #ifdef __CUDACC_RTC__
   const u32 address = static_cast<u32>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
@@ -262,7 +262,7 @@ SAGE_FN void copy_ahead(u8* shared, const u8* from) {
 }
 
 // Closes a group of such copies.
-SAGE_FN void close_copies() {
+KERNEL_FN void close_copies() {
 #ifdef __CUDACC_RTC__
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
@@ -270,7 +270,7 @@ SAGE_FN void close_copies() {
 
 // Waits until all groups but the newest `PENDING` have arrived, and all warps are here.
 template <int PENDING>
-SAGE_FN void arrived() {
+KERNEL_FN void arrived() {
 #ifdef __CUDACC_RTC__
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
   __syncthreads();
@@ -278,7 +278,7 @@ SAGE_FN void arrived() {
 }
 
 // All warps of the block are here.
-SAGE_FN void all_here() {
+KERNEL_FN void all_here() {
 #ifdef __CUDACC_RTC__
   __syncthreads();
 #endif
@@ -346,7 +346,7 @@ inline float e4m3_at(const u8* bytes, int k) {
 #endif
 
 // sum += A B in int8: 16 x 32 by 32 x 8. Of `b` the registers from `first` on.
-SAGE_FN void multiply_int8(PerLane<int, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+KERNEL_FN void multiply_int8(PerLane<int, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
 #ifdef __CUDACC_RTC__
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+r"(sum(0, 0)), "+r"(sum(0, 1)), "+r"(sum(0, 2)), "+r"(sum(0, 3))
@@ -364,7 +364,7 @@ SAGE_FN void multiply_int8(PerLane<int, 4>& sum, const PerLane<u32, 4>& a, const
 }
 
 // sum += A B in fp16, summed in fp32: 16 x 16 by 16 x 8.
-SAGE_FN void multiply_half(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+KERNEL_FN void multiply_half(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
 #ifdef __CUDACC_RTC__
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(sum(0, 0)), "+f"(sum(0, 1)), "+f"(sum(0, 2)), "+f"(sum(0, 3))
@@ -375,7 +375,7 @@ SAGE_FN void multiply_half(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, con
 }
 
 // sum += A B in FP8 e4m3, summed in fp32: 16 x 32 by 32 x 8.
-SAGE_FN void multiply_e4m3(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+KERNEL_FN void multiply_e4m3(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
 #ifdef __CUDACC_RTC__
   asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(sum(0, 0)), "+f"(sum(0, 1)), "+f"(sum(0, 2)), "+f"(sum(0, 3))
@@ -386,7 +386,7 @@ SAGE_FN void multiply_e4m3(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, con
 }
 
 // The same, summed in fp16: a register has the two columns of a row.
-SAGE_FN void multiply_e4m3_in_half(PerLane<u32, 2>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+KERNEL_FN void multiply_e4m3_in_half(PerLane<u32, 2>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
 #ifdef __CUDACC_RTC__
   asm volatile("mma.sync.aligned.m16n8k32.row.col.f16.e4m3.e4m3.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
                : "+r"(sum(0, 0)), "+r"(sum(0, 1))
@@ -408,7 +408,7 @@ SAGE_FN void multiply_e4m3_in_half(PerLane<u32, 2>& sum, const PerLane<u32, 4>& 
 }
 
 // The two numbers of a register of fp16.
-SAGE_FN float half_in(u32 bits, int which) {
+KERNEL_FN float half_in(u32 bits, int which) {
   const u32 half = which == 0 ? bits & 0xffff : bits >> 16;
 #ifdef __CUDACC_RTC__
   float value;
@@ -419,4 +419,4 @@ SAGE_FN float half_in(u32 bits, int which) {
 #endif
 }
 
-} // namespace sage
+} // namespace kernels

@@ -1,66 +1,12 @@
-// The types that queries, keys and values come in, and where they lie.
+// Where queries, keys and values lie, and how they are rounded to int8.
 
 #pragma once
 
-#include "warp.cuh"
+#include "elements.cuh"
 
 namespace sage {
 
-struct Bf16 {
-  u16 bits;
-};
-
-struct Fp16 {
-  u16 bits;
-};
-
-SAGE_FN float to_float(float x) {
-  return x;
-}
-
-SAGE_FN float to_float(Bf16 x) {
-#ifdef __CUDACC_RTC__
-  return __uint_as_float(static_cast<u32>(x.bits) << 16);
-#else
-  const u32 bits = static_cast<u32>(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-#endif
-}
-
-SAGE_FN float to_float(Fp16 x) {
-  return half_in(x.bits, 0);
-}
-
-SAGE_FN void set(float& to, float x) {
-  to = x;
-}
-
-SAGE_FN void set(Fp16& to, float x) {
-  to.bits = static_cast<u16>(half_from(x));
-}
-
-SAGE_FN void set(Bf16& to, float x) {
-#ifdef __CUDACC_RTC__
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
-#else
-  u32 bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  to.bits = static_cast<u16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-#endif
-}
-
-// Two numbers side by side, which are read and written at once. So are eight.
-template <typename Element>
-struct alignas(2 * sizeof(Element)) Pair {
-  Element values[2];
-};
-
-template <typename Element>
-struct alignas(16) Eight {
-  Element values[8];
-};
+using namespace kernels;
 
 // A tensor `[batch, heads, tokens, channels]` whose channels are dense. Every field has 8 bytes, here as in Rust (`engine/src/kernels/sage.rs`). Channels begin at multiples of 16 bytes.
 struct View {
@@ -70,14 +16,14 @@ struct View {
   s64 token_stride;
 
   template <typename Element>
-  SAGE_FN Element* row(s64 batch, s64 head, s64 token) const {
+  KERNEL_FN Element* row(s64 batch, s64 head, s64 token) const {
     return static_cast<Element*>(data) + batch * batch_stride + head * head_stride + token * token_stride;
   }
 };
 
 // Eight channels of a token from `channel` on, as floats; zeros where the tensor has no such token or channel.
 template <typename Element>
-SAGE_FN void read_eight(float (&to)[8], const View& tensor, s64 batch, s64 head, s64 token, s64 tokens, s64 channel, s64 channels) {
+KERNEL_FN void read_eight(float (&to)[8], const View& tensor, s64 batch, s64 head, s64 token, s64 tokens, s64 channel, s64 channels) {
   const bool is_there = token < tokens && channel < channels;
   Eight<Element> eight{};
   if (is_there) {
@@ -90,7 +36,7 @@ SAGE_FN void read_eight(float (&to)[8], const View& tensor, s64 batch, s64 head,
 }
 
 // Eight floats over `scale`, rounded to int8, the first in the lowest byte.
-SAGE_FN void pack_int8(u32 (&to)[2], const float (&from)[8], float scale) {
+KERNEL_FN void pack_int8(u32 (&to)[2], const float (&from)[8], float scale) {
   const float inverse = 1 / scale;
 #pragma unroll
   for (int word = 0; word < 2; ++word) {
@@ -104,7 +50,7 @@ SAGE_FN void pack_int8(u32 (&to)[2], const float (&from)[8], float scale) {
 
 // What a group of numbers up to `largest` is divided by to fit into int8: as SageAttention has it (triton/quant_per_block.py), where the last term keeps a group of zeros
 // from being divided by zero.
-SAGE_FN float int8_scale(float largest) {
+KERNEL_FN float int8_scale(float largest) {
   return largest / 127 + 1e-7f;
 }
 

@@ -1,0 +1,65 @@
+// The types of numbers that kernels read and write.
+
+#pragma once
+
+#include "warp.cuh"
+
+namespace kernels {
+
+struct Bf16 {
+  u16 bits;
+};
+
+struct Fp16 {
+  u16 bits;
+};
+
+KERNEL_FN float to_float(float x) {
+  return x;
+}
+
+KERNEL_FN float to_float(Bf16 x) {
+#ifdef __CUDACC_RTC__
+  return __uint_as_float(static_cast<u32>(x.bits) << 16);
+#else
+  const u32 bits = static_cast<u32>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+KERNEL_FN float to_float(Fp16 x) {
+  return half_in(x.bits, 0);
+}
+
+KERNEL_FN void set(float& to, float x) {
+  to = x;
+}
+
+KERNEL_FN void set(Fp16& to, float x) {
+  to.bits = static_cast<u16>(half_from(x));
+}
+
+KERNEL_FN void set(Bf16& to, float x) {
+#ifdef __CUDACC_RTC__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
+#else
+  u32 bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  to.bits = static_cast<u16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#endif
+}
+
+// Two numbers side by side, which are read and written at once. So are eight.
+template <typename Element>
+struct alignas(2 * sizeof(Element)) Pair {
+  Element values[2];
+};
+
+template <typename Element>
+struct alignas(16) Eight {
+  Element values[8];
+};
+
+} // namespace kernels
