@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
+use engine::collectives::Alone;
 use engine::transformer::Transformer;
 use engine::vae::{FrameSink, Pieces, VaeDecoder, decode_video};
 use engine::weights::{Group, GroupLayout, GroupName, Groups, Source, Weights};
@@ -55,7 +56,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         } else {
             let mut frames = Frames::default();
             let decoding = Pieces::in_chunks(TEMPORAL_CHUNK);
-            decode_video(&decoder, &shared.weights[&engine::vae::DECODER], inputs.get("latents"), decoding, &mut frames, &mut |_, _| ())?;
+            decode_video(
+                &decoder,
+                &shared.weights[&engine::vae::DECODER],
+                inputs.get("latents"),
+                decoding,
+                &Alone,
+                &mut frames,
+                &mut |_, _| (),
+            )?;
             output = Some(Tensor::f_cat(&frames.chunks, 0)?.f_permute([3, 0, 1, 2])?);
         }
         println!("done");

@@ -150,7 +150,7 @@ impl<'a> Case<'a> {
         }
 
         // All ranks come to the same latents, and one video is enough.
-        if self.ranks.as_ref().is_none_or(|ranks| ranks.all.rank() == 0) {
+        if pipeline.decodes() {
             stages.run(Stage::Decode, say, |say| self.decode(&mut pipeline, say))?;
         }
         Ok(Event::Finished { transfers: self.device.is_gpu().then(|| pipeline.transfers()) })

@@ -131,6 +131,20 @@ fn what_ranks_cannot_do_is_refused() {
     assert!(said.contains("one rank would go on at a lower level"), "{said}");
 }
 
+/// What each rank does is said where the VAE decodes in tiles, and where it decodes whole frames.
+#[test]
+fn who_decodes_is_planned() {
+    let plan = |level: &str| {
+        let words = ["plan", "--model", "wan2.1-t2v-14b", "--gpu", "h100", "cp_size=4"];
+        stdout(&lowmem().args(words).arg(format!("low_mem_level={level}")).assert().success())
+    };
+    for (level, wanted) in [("0", "encode, denoise "), ("1", "encode, denoise, decode tiles ")] {
+        let said = plan(level);
+        let line = said.lines().find(|line| line.contains("1 to 3, each")).expect("a row for the others");
+        assert!(line.contains(wanted), "level {level}: {line}");
+    }
+}
+
 /// On the CPU ranks are threads, and what they make can be looked at.
 #[test]
 fn a_video_of_several_ranks_is_that_of_one() {

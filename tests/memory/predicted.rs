@@ -1,8 +1,8 @@
 //! What `lowmem plan` predicts, held against what the virtual GPU counts.
 
 use engine::components;
-use engine::memory::predict;
-use engine_protocol::{Config, Dtype, GpuProfile, RunRecord, Settings, Stage};
+use engine::memory::{predict, predict_ranks};
+use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, PlanReport, RunRecord, Settings, Stage};
 use lowmem_tests::{model, root};
 
 use super::sweep::{sweep, sweep_on};
@@ -160,5 +160,57 @@ fn predictions_are_of_each_of_several_ranks() {
         assert!(records.iter().all(|record| record.ranks.len() == record.config.split().ranks() as usize), "{flags}");
         let faults = faults(&records, None);
         assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
+    }
+}
+
+/// A case's plan, with what its ranks come to.
+fn planned(config: &Config) -> PlanReport {
+    let model = model(&config.model);
+    let components = components::of(&model);
+    let report = predict(config, &components, None);
+    let ranks = predict_ranks(config, &components, &report, None, DiskRate::ASSUMED);
+    PlanReport { ranks, ..report }
+}
+
+/// Holds what is predicted for all ranks but the first against the peak of each; one line for each that is off.
+fn faults_of_others(record: &RunRecord) -> String {
+    let predicted = planned(&record.config).ranks.and_then(|ranks| ranks.others_peak_allocated_bytes).expect("ranks, and estimates");
+    let mut faults = String::new();
+    for (rank, counted) in record.ranks.iter().enumerate().skip(1) {
+        let counted = counted.peak_allocated_bytes.expect("the virtual GPU counts memory");
+        let off = predicted.abs_diff(counted);
+        if off > UNSPLIT && 100.0 * off as f64 / counted as f64 > PEAK_TOLERANCE {
+            faults += &format!("{}, rank {rank}: {predicted} bytes predicted, {counted} counted\n", record.config.split());
+        }
+    }
+    faults
+}
+
+/// Ranks decode tiles by turns: the first one holds what one alone holds, the others less, and all of it takes a part of the time.
+#[test]
+fn tiles_are_decoded_by_all_ranks() {
+    let base = "model: wan2.1-t2v-1.3b\nresolution: 480p\nframes: 33\nsteps_measured: 1\nlow_mem_level: 3\n";
+    // Large tiles, so that the peak of the others is decoding too.
+    let records = sweep(&format!("{base}vae_tile_size: 32\nvae_temporal_chunk: 4\nsweep:\n  cp_size: [1, 2, 4]\n"));
+    let faults: String =
+        records.iter().filter(|record| !record.ranks.is_empty()).map(faults_of_others).collect::<String>() + &faults(&records, None);
+    assert!(faults.is_empty(), "predictions are off:\n{faults}");
+    let decode = |record: &RunRecord| {
+        let stage = record.stage(Stage::Decode).expect("a stage");
+        (stage.memory.expect("it counts").peak_allocated_bytes, stage.time.expect("a time").secs.expected)
+    };
+    let (alone, alone_secs) = decode(&records[0]);
+    // Four columns in three rows. Putting them together is the first one's alone.
+    for (record, share) in records[1..].iter().zip([0.5, 0.25]) {
+        let (peak, secs) = decode(record);
+        assert_eq!(peak, alone, "{}", record.config.split());
+        assert!(secs > share * alone_secs && secs < (share + 0.1) * alone_secs, "{}: {secs} s, alone {alone_secs}", record.config.split());
+        let others = record.ranks[1].peak_allocated_bytes.expect("it counts");
+        let denoise = planned(&record.config)
+            .stages
+            .iter()
+            .find(|stage| stage.stage == Stage::Denoise)
+            .and_then(|stage| stage.peak_allocated_bytes());
+        assert!(Some(others) > denoise && others < peak, "{}: {others} of {peak}, {denoise:?} in denoise", record.config.split());
     }
 }

@@ -144,16 +144,19 @@ impl PassSecs {
     }
 }
 
-/// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes.
+/// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes, and the others do where the VAE has tiles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedRanks {
     /// How many ranks.
     pub count: u32,
     /// In how many parts the token sequence is.
     pub parts: u32,
+    /// Whether all ranks decode, tiles by turns; else the first one does alone.
+    #[serde(default)]
+    pub all_decode: bool,
     /// Bytes that each rank sends to others in a pass of the transformer.
     pub sent_bytes: u64,
-    /// The largest predicted peak of the ranks that do not decode; empty where that of a stage is not known.
+    /// The largest predicted peak of the ranks but the first; empty where that of a stage is not known.
     pub others_peak_allocated_bytes: Option<u64>,
     /// Bytes of the weights on the host that all ranks share.
     pub shared_host_bytes: u64,
@@ -175,7 +178,7 @@ pub struct PlanReport {
     /// What all stages will hold of the host's memory, in order; of several ranks what each holds, and of what they share its part.
     #[serde(default)]
     pub host: Vec<PlannedHost>,
-    /// How many latent positions the VAE decodes, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
+    /// How many latent positions the VAE decodes, of several ranks the one that decodes most, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
     /// versions that did not say it.
     #[serde(default)]
     pub vae_positions: Option<u64>,

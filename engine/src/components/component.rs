@@ -48,9 +48,14 @@ pub trait Component: Debug {
     /// The stage that uses it.
     fn stage(&self) -> Stage;
 
-    /// Whether all ranks of a video use it; else the first one alone, which decodes.
-    fn is_of_all_ranks(&self) -> bool {
-        self.stage() != Stage::Decode
+    /// Whether all ranks of a video of `config` use it; else the first one alone.
+    fn is_of_all_ranks(&self, _config: &Config) -> bool {
+        true
+    }
+
+    /// [`Component::activation_bytes`] of a rank that is not the first, where all use it.
+    fn activation_bytes_of_others(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
+        self.activation_bytes(config, gpu)
     }
 
     /// When its groups are copied to the GPU, where they are streamed.
@@ -86,7 +91,7 @@ pub trait Component: Debug {
         0
     }
 
-    /// How many latent positions it decodes, where it does; see [`PlanReport::vae_positions`](engine_protocol::PlanReport).
+    /// How many latent positions a rank decodes at most, where it does; see [`PlanReport::vae_positions`](engine_protocol::PlanReport).
     fn decoded_positions(&self, _config: &Config) -> Option<u64> {
         None
     }

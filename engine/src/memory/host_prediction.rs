@@ -86,7 +86,7 @@ impl Held {
             let waiting = WaitingGroup::new(group, types);
             let bytes = waiting.layout.bytes as u64;
             // One copy for all ranks, of which each counts a part; threads on the CPU have one each.
-            let is_shared = on_gpu && component.is_of_all_ranks() && place.takes_host_memory();
+            let is_shared = on_gpu && component.is_of_all_ranks(config) && place.takes_host_memory();
             let bytes = if is_shared { part_of(bytes, config.split().ranks()) } else { bytes };
             match place {
                 // The device that computes is the host itself.

@@ -1,10 +1,13 @@
 //! Latents to frames: the loop that pipelines end with.
 
+use std::sync::Arc;
+
 use engine_protocol::{Config, Transfers, VaeSpec};
 use tch::Tensor;
 
 use super::link::Link;
 use super::loading::Loadable;
+use crate::collectives::{Alone, Group};
 use crate::error::Result;
 use crate::vae::{self, FrameSink, Pieces, VaeDecoder};
 use crate::weights::{Groups, bytes_of, kind_of};
@@ -14,13 +17,15 @@ use crate::weights::{Groups, bytes_of, kind_of};
 pub(super) struct FrameDecoder {
     spec: VaeSpec,
     decoder: VaeDecoder,
+    /// Those that share tiles.
+    pub(super) ranks: Group,
     pub(super) weights: Loadable,
 }
 
 impl FrameDecoder {
     /// The decoder of these shapes.
     pub(super) fn new(spec: &VaeSpec, weights: Loadable) -> Self {
-        Self { spec: spec.clone(), decoder: VaeDecoder::new(spec), weights }
+        Self { spec: spec.clone(), decoder: VaeDecoder::new(spec), ranks: Arc::new(Alone), weights }
     }
 
     /// Frames from latents, some at a time given to `sink` as they are done; `progress` hears of each time.
@@ -36,7 +41,8 @@ impl FrameDecoder {
         let latents = link.upload(&latents)?;
         let decoding = Pieces::of(config)?;
         let mut counted = Counted { sink, bytes: 0 };
-        let decode = |weights: &_| vae::decode_video(&self.decoder, weights, &latents, decoding, &mut counted, progress);
+        let decode =
+            |weights: &_| vae::decode_video(&self.decoder, weights, &latents, decoding, self.ranks.as_ref(), &mut counted, progress);
         let cached = self.weights.get()?.with(vae::DECODER, decode)?;
         link.passed(Transfers { h2d_bytes: cached.h2d_bytes, d2h_bytes: cached.d2h_bytes, not_page_locked: None });
         link.downloaded(counted.bytes);

@@ -21,6 +21,8 @@ pub(super) struct Loading {
     types: WeightTypes,
     device: Device,
     at_start: bool,
+    /// Components that all ranks use.
+    of_all_ranks: Vec<&'static str>,
 }
 
 impl Loading {
@@ -39,6 +41,11 @@ impl Loading {
             types: WeightTypes::of(config),
             device,
             at_start: config.load_weights != LoadWeights::AsUsed,
+            of_all_ranks: components
+                .iter()
+                .filter(|component| component.is_of_all_ranks(config))
+                .map(|component| component.key())
+                .collect(),
         }))
     }
 
@@ -71,7 +78,8 @@ impl Loading {
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
         let source = self.sources.get(component)?;
         // What one rank uses alone no other would come to map.
-        let shared = self.sources.shared_host().filter(|_| component.is_of_all_ranks()).map(|shared| (shared, component.key()));
+        let shared =
+            self.sources.shared_host().filter(|_| self.of_all_ranks.contains(&component.key())).map(|shared| (shared, component.key()));
         let load = || Residency::among(shared, component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
         attribution::in_group(key, load)
     }

@@ -20,6 +20,7 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 
 use engine_protocol::{Config, DiskRate, HostRates, ModelSpec, Stage, Transfers};
 use tch::Tensor;
@@ -34,7 +35,7 @@ use super::picture_encoder::PictureEncoder;
 use super::prompts::{PromptEmbeddings, PromptEncoder};
 use super::stills::Stills;
 use crate::checkpoint::Checkpoint;
-use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
+use crate::components::{self, Component, IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
 use crate::compute_device::ComputeDevice;
 use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
@@ -118,10 +119,18 @@ impl Pipeline {
         self
     }
 
-    /// The same pipeline as one of `ranks`, each of which has one: they denoise together, and each comes to the same latents.
+    /// The same pipeline as one of `ranks`, each of which has one: they denoise together, each comes to the same latents, and of those that are decoded in tiles each decodes some.
     #[must_use]
-    pub fn with_ranks(self, ranks: Ranks) -> Self {
+    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+        self.frames.ranks = Arc::clone(&ranks.all);
         Self { denoiser: self.denoiser.with_ranks(ranks), ..self }
+    }
+
+    /// Whether this rank takes part in decoding: the first one, and where there are tiles all.
+    pub fn decodes(&self) -> bool {
+        let is_vae = |component: &&Box<dyn Component + '_>| component.key() == VAE;
+        self.frames.ranks.rank() == 0
+            || components::of(&self.model).iter().find(is_vae).is_some_and(|vae| vae.is_of_all_ranks(&self.config))
     }
 
     /// The same pipeline, which knows what the host's processor reaches: for the time of what a device that computes nothing leaves out.
@@ -276,7 +285,7 @@ impl Pipeline {
         })
     }
 
-    /// Frames from latents, some at a time given to `sink` as they are done; `progress` hears of each time.
+    /// Frames from latents, some at a time given to `sink` of the first rank as they are done; `progress` hears of each time. All ranks that [decode](Pipeline::decodes) call it.
     ///
     /// # Errors
     /// libtorch's and the sink's.

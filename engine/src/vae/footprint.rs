@@ -18,12 +18,26 @@ impl VaeDecoder {
     /// # Shapes
     /// `latents` is `[C, T, H, W]`.
     pub fn activation_bytes(&self, latents: [i64; 4], pieces: Pieces, numbers: Numbers<'_>) -> i64 {
-        let peak = walk::peak(&self.slots, latents, pieces, numbers, |walk, chunk, place| walk.decode(self, chunk, place));
-        let [_, frames, height, width] = latents;
+        let [_, _, _, width] = latents;
         // The canvas that tiles are put together in is as high as one of them.
+        let canvas = if pieces.tiling.is_some() { self.pixel_bytes(latents, pieces, width, numbers) } else { 0 };
+        canvas + self.peak(latents, pieces, numbers)
+    }
+
+    /// The same of a rank that is not the first: it has a tile's pixels until the first one has them.
+    pub(crate) fn activation_bytes_for_first(&self, latents: [i64; 4], pieces: Pieces, numbers: Numbers<'_>) -> i64 {
+        let [_, _, _, width] = latents;
+        self.pixel_bytes(latents, pieces, pieces.side(width), numbers) + self.peak(latents, pieces, numbers)
+    }
+
+    fn peak(&self, latents: [i64; 4], pieces: Pieces, numbers: Numbers<'_>) -> i64 {
+        walk::peak(&self.slots, latents, pieces, numbers, |walk, chunk, place| walk.decode(self, chunk, place))
+    }
+
+    /// Bytes of the pixels of all frames, as high as a tile and as wide as so many latent pixels.
+    fn pixel_bytes(&self, [_, frames, height, _]: [i64; 4], pieces: Pieces, width: i64, numbers: Numbers<'_>) -> i64 {
         let pixels = self.frames_of(frames) * pieces.side(height) * width * self.spatial_compression().pow(2);
-        let canvas = if pieces.tiling.is_some() { (numbers.allocated)(pixels * COLOURS * numbers.bytes) } else { 0 };
-        canvas + peak
+        (numbers.allocated)(pixels * COLOURS * numbers.bytes)
     }
 
     /// Bytes of the host that are page-locked for what is remembered between chunks, where that waits there. libtorch locks a power of two for each frame.

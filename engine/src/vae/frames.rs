@@ -1,12 +1,18 @@
 //! A whole video from its latents: chunk by chunk, tile by tile, and out of the device's memory as soon as pixels are done.
+//!
+//! Note: several ranks.
+//! They take tiles by turns. The first rank puts all of them together, in the order in which one rank alone would, so that it gets the same bits: its own as they are decoded, and
+//! after each of them those that others have decoded meanwhile, whole. So it holds no more at its peak than alone, and the others, which have no canvas, hold less.
 
 use tch::{Device, Kind, Tensor};
 
+use super::COLOURS;
 use super::decoder::VaeDecoder;
 use super::feature_cache::{CacheTraffic, FeatureCache};
 use super::pieces::Pieces;
 use super::tiling::{Span, blend_weights, even_spans};
 use crate::attribution::{Purpose, within};
+use crate::collectives::{Collectives, Group};
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::weights::Weights;
@@ -33,19 +39,22 @@ pub trait FrameSink {
     }
 }
 
-/// Decodes a whole video into `sink` in such pieces. After each chunk (of each tile) `progress` gets the number of those done and of all. Gives what the
+/// Decodes a whole video into `sink` in such pieces. After each chunk (of each tile) `progress` gets the number of those done and of all that this rank does. Gives what the
 /// feature cache copied.
+///
+/// All of `ranks` have the same latents. They share tiles, and the sink of the first one gets all pixels, that of another none; a video that is not in tiles is the first rank's alone.
 ///
 /// # Shapes
 /// `latents`, as [`super::denormalise`] returns them and in the type of the weights: `[1, z_dim, frames, height, width]`.
 ///
 /// # Errors
-/// libtorch's, the sink's, and latents that are not those of one video.
+/// libtorch's, the sink's, what the ranks say, and latents that are not those of one video.
 pub fn decode_video(
     decoder: &VaeDecoder,
     w: &Weights,
     latents: &Tensor,
     pieces: Pieces,
+    ranks: &dyn Collectives,
     sink: &mut dyn FrameSink,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<CacheTraffic> {
@@ -58,8 +67,9 @@ pub fn decode_video(
         )));
     }
     let chunks = even_spans(latent_frames, temporal_chunk);
-    let mut video = Video { decoder, w, chunks, activation_offload, traffic: CacheTraffic::default() };
+    let mut video = Video { decoder, w, chunks, activation_offload, ranks, traffic: CacheTraffic::default() };
     match tiling {
+        None if ranks.rank() > 0 => Ok(()),
         None => video.decode_whole(latents, sink, progress),
         Some(tiling) => video.decode_tiles(latents, &tiling.spans(height), &tiling.spans(width), sink, progress),
     }?;
@@ -73,6 +83,7 @@ struct Video<'a> {
     /// Latent frames of each chunk.
     chunks: Vec<Span>,
     activation_offload: bool,
+    ranks: &'a dyn Collectives,
     /// Of all tiles until now.
     traffic: CacheTraffic,
 }
@@ -109,8 +120,8 @@ impl Video<'_> {
         })
     }
 
-    /// Decodes one row of tiles after the other into a canvas as high as a tile. Of the canvas, the rows that the next row of tiles does not
-    /// touch are done and leave; the others move to its top.
+    /// Decodes one row of tiles after the other into a canvas as high as a tile, with those that other ranks have decoded. Of the canvas, the rows that the next row of tiles does
+    /// not touch are done and leave; the others move to its top.
     fn decode_tiles(
         &mut self,
         latents: &Tensor,
@@ -119,36 +130,40 @@ impl Video<'_> {
         sink: &mut dyn FrameSink,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
+        let tiles = Tiles::new(rows, columns, self.ranks)?;
+        let (mut done, total) = (0, tiles.own().count() * self.chunks.len());
+        let mut progress = || {
+            done += 1;
+            progress(done, total);
+        };
+        if self.ranks.rank() > 0 {
+            return self.decode_for_first(latents, &tiles, &mut progress);
+        }
         let quantiser = Quantiser::new(latents, sink)?;
         let scale = self.decoder.spatial_compression();
         let row_weights = upload(&blend_weights(rows, scale), &[-1, 1, 1], latents.device())?;
         let column_weights = upload(&blend_weights(columns, scale), &[1, -1, 1], latents.device())?;
-        let (_, _, latent_frames, _, width) = latents.size5()?;
         let band_height = rows[0].len() * scale;
-        // In the type of the tiles: where no tiles overlap, pixels are then those of the frame decoded at once.
-        let shape = [1, self.decoder.frames_of(latent_frames), band_height, width * scale, 3];
-        let canvas = within(Purpose::Frames, || Tensor::f_zeros(shape, (latents.kind(), latents.device())))?;
+        let (_, _, _, _, width) = latents.size5()?;
+        let canvas = within(Purpose::Frames, || Tensor::f_zeros(self.pixels(latents, band_height, width * scale), options(latents)))?;
 
-        let total = rows.len() * columns.len() * self.chunks.len();
-        let mut done = 0;
         for (row, span) in rows.iter().enumerate() {
-            // 1. The tiles of this row, each through all its chunks.
-            let band = latents.f_narrow(3, span.start, span.len())?;
-            for (column, column_weight) in columns.iter().zip(&column_weights) {
-                let tile = band.f_narrow(4, column.start, column.len())?;
+            // 1. The tiles of this row: one's own through all its chunks, and others as their ranks have them.
+            for (index, (column, column_weight)) in columns.iter().zip(&column_weights).enumerate() {
+                let tile = row * columns.len() + index;
                 let place = canvas.f_narrow(3, column.start * scale, column.len() * scale)?;
                 let weight = row_weights[row].f_mul(column_weight)?;
-                let mut first_frame = 0;
-                let take = |pixels: Tensor| {
-                    let frames = pixels.size()[1];
-                    let _ = place.f_narrow(1, first_frame, frames)?.f_addcmul_(&pixels, &weight)?;
-                    first_frame += frames;
+                let add = |first_frame: i64, pixels: &Tensor| {
+                    let _ = place.f_narrow(1, first_frame, pixels.size()[1])?.f_addcmul_(pixels, &weight)?;
                     Ok(())
                 };
-                self.decode_chunks(&tile, take, || {
-                    done += 1;
-                    progress(done, total);
-                })?;
+                match tiles.pair(tile) {
+                    Some(pair) => {
+                        let sides = self.pixels(latents, band_height, column.len() * scale);
+                        add(0, &pair.broadcast(&within(Purpose::Frames, || Tensor::f_empty(sides, options(latents)))?)?)?;
+                    }
+                    None => self.decode_tile(latents, [*span, *column], add, &mut progress)?,
+                }
             }
 
             // 2. Finished rows leave.
@@ -165,6 +180,87 @@ impl Video<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Decodes this rank's tiles, and gives each to the first rank.
+    fn decode_for_first(&mut self, latents: &Tensor, tiles: &Tiles<'_>, progress: &mut dyn FnMut()) -> Result<()> {
+        let scale = self.decoder.spatial_compression();
+        for tile in tiles.own() {
+            let spans = tiles.spans(tile);
+            let sides = self.pixels(latents, spans[0].len() * scale, spans[1].len() * scale);
+            let whole = within(Purpose::Frames, || Tensor::f_empty(sides, options(latents)))?;
+            let put = |first_frame: i64, pixels: &Tensor| Ok(whole.f_narrow(1, first_frame, pixels.size()[1])?.f_copy_(pixels)?);
+            self.decode_tile(latents, spans, put, progress)?;
+            if let Some(pair) = tiles.pair(tile) {
+                let _ = pair.broadcast(&whole)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes the tile between these rows and columns, through all its chunks. `put` gets the first frame of some, and their pixels.
+    fn decode_tile(
+        &mut self,
+        latents: &Tensor,
+        [row, column]: [Span; 2],
+        put: impl Fn(i64, &Tensor) -> Result<()>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<()> {
+        let tile = latents.f_narrow(3, row.start, row.len())?.f_narrow(4, column.start, column.len())?;
+        let mut first_frame = 0;
+        let take = |pixels: Tensor| {
+            put(first_frame, &pixels)?;
+            first_frame += pixels.size()[1];
+            Ok(())
+        };
+        self.decode_chunks(&tile, take, progress)
+    }
+
+    /// The sides of all frames' pixels of a part of the frame.
+    fn pixels(&self, latents: &Tensor, height: i64, width: i64) -> [i64; 5] {
+        [1, self.decoder.frames_of(latents.size()[2]), height, width, COLOURS]
+    }
+}
+
+/// In the type of the tiles: where no tiles overlap, pixels are then those of the frame decoded at once.
+fn options(latents: &Tensor) -> (Kind, Device) {
+    (latents.kind(), latents.device())
+}
+
+/// The tiles of a frame, row by row, and which rank decodes each.
+struct Tiles<'a> {
+    rows: &'a [Span],
+    columns: &'a [Span],
+    rank: usize,
+    /// For each rank but the first that rank and the first one, where this is one of the two.
+    pairs: Vec<Option<Group>>,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(rows: &'a [Span], columns: &'a [Span], ranks: &dyn Collectives) -> Result<Self> {
+        let rank = ranks.rank();
+        let pair = |other: usize| if rank == 0 || rank == other { ranks.split(&[other, 0]).map(Some) } else { Ok(None) };
+        Ok(Self { rows, columns, rank, pairs: (1..ranks.size()).map(pair).collect::<Result<_>>()? })
+    }
+
+    /// Which rank decodes tile `number`.
+    fn rank_of(&self, number: usize) -> usize {
+        number % (self.pairs.len() + 1)
+    }
+
+    /// Numbers of those that this rank decodes.
+    fn own(&self) -> impl Iterator<Item = usize> {
+        (0..self.rows.len() * self.columns.len()).filter(|&number| self.rank_of(number) == self.rank)
+    }
+
+    /// The rank that decodes tile `number` with the first one; nothing where it is that.
+    fn pair(&self, number: usize) -> Option<&Group> {
+        self.pairs[..].get(self.rank_of(number).checked_sub(1)?)?.as_ref()
+    }
+
+    /// Rows and columns of tile `number`.
+    fn spans(&self, number: usize) -> [Span; 2] {
+        [self.rows[number / self.columns.len()], self.columns[number % self.columns.len()]]
     }
 }
 

@@ -68,6 +68,15 @@ impl Pieces {
         (frames * all(height) * all(width)) as u64
     }
 
+    /// How many tiles a frame has.
+    ///
+    /// # Shapes
+    /// `latents` is `[C, T, H, W]`.
+    pub(crate) fn tiles(self, latents: [i64; 4]) -> usize {
+        let [_, _, height, width] = latents;
+        self.spans(height).len() * self.spans(width).len()
+    }
+
     /// The tiles along a side of so many latent pixels.
     pub(super) fn spans(self, extent: i64) -> Vec<Span> {
         self.tiling.map_or_else(|| vec![Span { start: 0, end: extent }], |tiling| tiling.spans(extent))

@@ -207,7 +207,7 @@ fn print_stages(report: &PlanReport) {
 
 /// What comes of several GPUs: all that stands above is of the first one.
 fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
-    let PlannedRanks { count, parts, sent_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } = ranks;
+    let PlannedRanks { count, parts, all_decode, sent_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } = ranks;
     let split = report.config.split();
     let tokens = if *parts > 1 {
         format!("one of {parts} parts of the token sequence")
@@ -219,7 +219,8 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     let first = report.peak().map(|(_, bytes)| bytes);
     table.add_row(["0".to_owned(), "encode, denoise, decode".into(), known_gib(first)]);
     let others = if *count == 2 { "1".into() } else { format!("1 to {}, each", count - 1) };
-    table.add_row([others, "encode, denoise".into(), known_gib(*others_peak_allocated_bytes)]);
+    let does = if *all_decode { "encode, denoise, decode tiles" } else { "encode, denoise" };
+    table.add_row([others, does.into(), known_gib(*others_peak_allocated_bytes)]);
     say!("{table}");
     say!(
         "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: {} GiB of weights on the host are there once, and all else in each.",

@@ -24,7 +24,7 @@ use crate::real_gpu;
 use crate::scratch::Scratch;
 use crate::testbed::Testbed;
 
-/// So long the others have once the first rank is done, which alone decodes the video.
+/// So long the others have once the first rank is done, which puts the video together.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// So long the others have once one has failed: what fails alike on all, as where memory runs out, is told of the first of them.

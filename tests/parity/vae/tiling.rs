@@ -1,5 +1,9 @@
 //! Chunks and tiles of a video against the video at once.
 
+use std::sync::Arc;
+use std::thread;
+
+use engine::collectives::{Alone, Collectives, Threads};
 use engine::vae::{CacheTraffic, FrameSink, Pieces, Span, Tiling, VaeDecoder, blend_weights, decode_video};
 use engine::weights::Weights;
 use engine_protocol::VaeSpec;
@@ -43,7 +47,7 @@ fn decode_as(spec: &VaeSpec, w: &Weights, latents: &Tensor, decoding: Pieces) ->
     let mut sink = Collected { pixels: empty(), times: empty(), calls: 0 };
     let mut seen = Vec::new();
     let decoder = VaeDecoder::new(spec);
-    let traffic = decode_video(&decoder, w, latents, decoding, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
+    let traffic = decode_video(&decoder, w, latents, decoding, &Alone, &mut sink, &mut |done, total| seen.push((done, total))).unwrap();
     assert_eq!(traffic, CacheTraffic::default(), "nothing crosses on the CPU");
 
     let tiles = tiling.map_or(1, |tiling| tiling.spans(height).len() * tiling.spans(width).len());
@@ -90,6 +94,60 @@ fn where_remembered_frames_wait_changes_nothing(#[case] spec: VaeSpec, #[values(
         let [on_device, on_host] =
             [false, true].map(|activation_offload| decode_as(&spec, &w, &latents, Pieces { tiling, temporal_chunk, activation_offload }));
         assert!(on_host.pixels == on_device.pixels, "{tiling:?}, chunks of {temporal_chunk}");
+    }
+}
+
+/// Keeps colours as they come: the first frame and row, and the pixels from there on.
+#[derive(Default)]
+struct Colours(Vec<(i64, i64, Tensor)>);
+
+impl FrameSink for Colours {
+    fn accept(&mut self, first_frame: i64, first_row: i64, pixels: &Tensor) -> engine::Result<()> {
+        self.0.push((first_frame, first_row, pixels.copy()));
+        Ok(())
+    }
+
+    fn takes_colours(&self) -> bool {
+        true
+    }
+}
+
+/// One rank's weights and latents, and what its sink got of them; and of how many chunks it heard.
+fn decode_as_one_of(ranks: &dyn Collectives, (spec, w): &(VaeSpec, Weights), latents: &Tensor, pieces: Pieces) -> (Colours, usize) {
+    let (mut sink, mut chunks) = (Colours::default(), 0);
+    decode_video(&VaeDecoder::new(spec), w, latents, pieces, ranks, &mut sink, &mut |_, _| chunks += 1).unwrap();
+    (sink, chunks)
+}
+
+/// To the last bit, since the first rank adds tiles in the same order.
+#[rstest]
+#[case::wan2_1(published())]
+#[case::wan2_2(residual())]
+fn tiles_of_several_ranks_are_those_of_one(#[case] spec: VaeSpec, #[values(Kind::Float, Kind::BFloat16)] kind: Kind) {
+    let made = || seeded(spec.clone(), Parts::Decoder, kind, 1.0);
+    // Three rows of three; one row of two; one tile; and the whole frame.
+    for (size, overlap, chunks) in [(Some(4), 2, 2), (Some(5), 1, 1), (Some(7), 0, 3), (None, 0, 2)] {
+        let tiling = size.map(|size| Tiling::new(size, overlap).unwrap());
+        let pieces = Pieces { tiling, temporal_chunk: chunks, activation_offload: false };
+        let latents = smooth_latents(&spec, [3, 5, 7]).to_kind(kind);
+        let (wanted, all_chunks) = decode_as_one_of(&Alone, &made(), &latents, pieces);
+        for count in 2..=4 {
+            let ranks: Vec<_> = Threads::new(count).into_iter().map(|rank| (Arc::new(rank), made(), latents.copy())).collect();
+            let got: Vec<_> = thread::scope(|scope| {
+                let of = |(rank, vae, latents): (Arc<Threads>, _, Tensor)| {
+                    scope.spawn(move || decode_as_one_of(rank.as_ref(), &vae, &latents, pieces))
+                };
+                let threads: Vec<_> = ranks.into_iter().map(of).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let what = format!("{kind:?}, tiles of {size:?}, {count} ranks");
+            assert!(got[0].0.0 == wanted.0, "{what}: other bits");
+            assert!(got[1..].iter().all(|(sink, _)| sink.0.is_empty()), "{what}: only the first rank has the video");
+            let shares: Vec<usize> = got.iter().map(|(_, chunks)| *chunks).collect();
+            assert_eq!(shares.iter().sum::<usize>(), all_chunks, "{what}: {shares:?}");
+            let tiles = tiling.map_or(1, |tiling| tiling.spans(5).len() * tiling.spans(7).len());
+            assert_eq!(shares[0], tiles.div_ceil(count) * all_chunks / tiles, "{what}: {shares:?}");
+        }
     }
 }
 
