@@ -13,7 +13,7 @@ use self::program::{Outcome, Programs};
 use self::verdict::Verdict;
 use super::table;
 use crate::cli::ValidateArguments;
-use crate::data::{self, DataFile};
+use crate::data;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::gpu_profile::GpuProfiles;
@@ -25,12 +25,8 @@ const PUBLISHED: &str = "published.csv";
 /// Runs each row's program on the row's GPU, and says how far what it counted is from what was published.
 pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
-    let file = match &arguments.cases {
-        Some(path) => DataFile { path: path.clone(), text: data::read(path)?.into() },
-        None => {
-            data::find(PUBLISHED)?.ok_or_else(|| Error::input(format!("{PUBLISHED} is not there: name a file of published figures")))?
-        }
-    };
+    let named = arguments.cases.as_ref().map_or(PUBLISHED.into(), |path| path.to_string_lossy());
+    let file = data::find(&named)?.ok_or_else(|| Error::input(format!("{named}: no such file, and none of ours of that name")))?;
     let cases = case::read(&file, &profiles)?;
     let programs = Programs::find(arguments)?;
 
