@@ -46,8 +46,12 @@ fn in_threads(request: &Request, ranks: &RankRequest, device: ComputeDevice, say
     if ranks.count != split.ranks() {
         return Err(outside_stages(not_of(split)));
     }
-    let requests: Vec<Request> =
-        (0..ranks.count).map(|rank| Request { ranks: Some(RankRequest { rank, ..ranks.clone() }), ..request.clone() }).collect();
+    // The first one writes what was asked for.
+    let of_rank = |rank| {
+        let output = request.output.clone().filter(|_| rank == 0);
+        Request { ranks: Some(RankRequest { rank, ..ranks.clone() }), output, ..request.clone() }
+    };
+    let requests: Vec<Request> = (0..ranks.count).map(of_rank).collect();
     let failed = Mutex::new(None);
     // Which one failed is told before its end of the channels goes, by which others fail too.
     let tell = |ending: &Event| {

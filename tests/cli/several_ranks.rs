@@ -149,29 +149,32 @@ fn who_decodes_is_planned() {
 #[test]
 fn a_video_of_several_ranks_is_that_of_one() {
     let place = Place::new();
-    let latents = |name: &str, words: &[&str]| {
+    let made = |name: &str, words: &[&str]| {
         let output = place.path(name);
         let fixed = ["generate", "--model", "wan-tiny", "--device", "cpu", "--steps", "3", "--json", "dtype=fp32"];
         let assert = lowmem().args(fixed).arg("--output").arg(&output).args(words).assert().success();
         let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
-        let split = record.config.split();
         let file = fs::read(output).expect("the video");
         let tensors = safetensors::SafeTensors::deserialize(&file).expect("tensors");
         let numbers =
             |bytes: &[u8]| bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four"))).collect::<Vec<f32>>();
-        (split, numbers(tensors.tensor("latents").expect("latents").data()))
+        (record.config.split(), ["latents", "video"].map(|name| numbers(tensors.tensor(name).expect("it is there").data())))
     };
-    let (_, wanted) = latents("one.safetensors", &[]);
-    let most = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    for (name, words) in [
-        ("ulysses", &["cp_size=2"][..]),
-        ("ring", &["cp_ring=3", "low_mem_level=3"]),
-        ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"]),
-        ("chosen", &["--gpus", "2"]),
+    let of_one = |name: &str, words: &[&str]| made(name, words).1;
+    let (whole, in_tiles) = (of_one("one.safetensors", &[]), of_one("tiles.safetensors", &["vae_tiling=true"]));
+    for (name, words, wanted) in [
+        ("ulysses", &["cp_size=2"][..], &whole),
+        ("ring", &["cp_ring=3", "low_mem_level=3"], &in_tiles),
+        ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"], &whole),
+        ("chosen", &["--gpus", "2", "low_mem_level=1"], &in_tiles),
     ] {
-        let (split, found) = latents(&format!("{name}.safetensors"), words);
+        let (split, found) = made(&format!("{name}.safetensors"), words);
         assert!(split.ranks() > 1, "{name}");
-        let off = found.iter().zip(&wanted).fold(0.0_f32, |off, (found, wanted)| off.max((found - wanted).abs()));
-        assert!(found.len() == wanted.len() && off / most < 1e-5, "{name}: {split} is off by {}", off / most);
+        // A VAE of weights by chance makes more of a difference.
+        for ((found, wanted), most_off) in found.iter().zip(wanted).zip([1e-5, 1e-3]) {
+            let most = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            let off = found.iter().zip(wanted).fold(0.0_f32, |off, (found, wanted)| off.max((found - wanted).abs()));
+            assert!(found.len() == wanted.len() && most > 0.0 && off / most < most_off, "{name}: {split} is off by {}", off / most);
+        }
     }
 }
