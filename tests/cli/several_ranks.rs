@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_protocol::{PlanReport, RunRecord, Split};
+use engine_protocol::{PlanReport, RunRecord, Split, Stage};
 
 use crate::command::{Place, lowmem, stderr, stdout};
 
@@ -127,8 +127,16 @@ fn the_largest_rank_is_the_cases_peak() {
 fn what_ranks_cannot_do_is_refused() {
     let refused = |words: &[&str]| stderr(&lowmem().args(["generate", "--model", "wan-tiny"]).args(words).assert().code(2));
     let on_virtual = ["--gpu", "h100", "--device", "virtual", "cp_size=2"];
-    let said = refused(&[&on_virtual[..], &["on_oom=lower"]].concat());
-    assert!(said.contains("one rank would go on at a lower level"), "{said}");
+    for (words, message) in [
+        (&["on_oom=lower"][..], "one rank would go on at a lower level"),
+        (&["shard_weights=true", "low_mem_level=3"], "where all ranks of a machine have one copy already. Use a memory level below 3"),
+        (&["shard_weights=true", "cp_size=1", "cfg_size=2"], "each GPU has a whole token sequence"),
+    ] {
+        let said = refused(&[&on_virtual[..], words].concat());
+        assert!(said.contains(message), "{said}");
+    }
+    let said = stderr(&lowmem().args(["plan", "--model", "wan-tiny", "shard_weights=true"]).assert().success());
+    assert!(said.contains("shard_weights has no effect: there is one GPU"), "{said}");
 }
 
 /// What each rank does is said where the VAE decodes in tiles, and where it decodes whole frames.
@@ -143,6 +151,30 @@ fn who_decodes_is_planned() {
         let line = said.lines().find(|line| line.contains("1 to 3, each")).expect("a row for the others");
         assert!(line.contains(wanted), "level {level}: {line}");
     }
+}
+
+/// Of the blocks' weights each rank has a part, which is planned, and less is held; what it gets of others crosses the link while it computes.
+#[test]
+fn weights_in_parts_take_less() {
+    let run = |words: &[&str]| {
+        let fixed =
+            ["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "h100", "--device", "virtual", "--json", "resolution=480p", "cp_size=4"];
+        let assert = lowmem().args(fixed).args(["low_mem_level=2", "steps_measured=2"]).args(words).assert().success();
+        serde_json::from_str::<RunRecord>(&stdout(&assert)).expect("a record")
+    };
+    let (whole, parts) = (run(&[]), run(&["shard_weights=true"]));
+    let [before, after] = [&whole, &parts].map(|record| record.ranks.iter().map(|rank| rank.peak_allocated_bytes).collect::<Vec<_>>());
+    assert!(after.iter().zip(&before).all(|(after, before)| after < before), "{after:?}, with whole weights {before:?}");
+    let secs = |record: &RunRecord| record.stage_secs(Stage::Denoise).expect("a time").expected;
+    assert!(secs(&parts) < 1.1 * secs(&whole), "{} s, with whole weights {}", secs(&parts), secs(&whole));
+    assert!(parts.unsupported_calls.is_empty(), "{:?}", parts.unsupported_calls);
+
+    let words = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", "h100", "cp_size=4", "shard_weights=true"];
+    let said = stdout(&lowmem().args(words).assert().success());
+    assert!(
+        said.contains("GPUs of ranks") && said.contains("each holds one of 4 parts, and gets the others ahead of their turn"),
+        "{said}"
+    );
 }
 
 /// On the CPU ranks are threads, and what they make can be looked at.
@@ -167,6 +199,7 @@ fn a_video_of_several_ranks_is_that_of_one() {
         ("ring", &["cp_ring=3", "low_mem_level=3"], &in_tiles),
         ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"], &whole),
         ("chosen", &["--gpus", "2", "low_mem_level=1"], &in_tiles),
+        ("parts", &["--gpus", "4", "cfg_size=2", "shard_weights=true"], &whole),
     ] {
         let (split, found) = made(&format!("{name}.safetensors"), words);
         assert!(split.ranks() > 1, "{name}");
