@@ -7,7 +7,7 @@ use std::thread;
 use engine_protocol::{Config, Device, Event, Lowered, OnOom, PlannedHost, RankRequest, Request, Split, Stage};
 
 use crate::checkpoint::Checkpoint;
-use crate::collectives::{Nccl, Threads};
+use crate::collectives::{Group, Nccl, Threads};
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::context_parallel::Ranks;
@@ -46,15 +46,19 @@ fn in_threads(request: &Request, ranks: &RankRequest, device: ComputeDevice, say
     if ranks.count != split.ranks() {
         return Err(outside_stages(not_of(split)));
     }
-    let requests: Vec<Request> =
-        (0..ranks.count).map(|rank| Request { ranks: Some(RankRequest { rank, ..ranks.clone() }), ..request.clone() }).collect();
+    // The first one writes what was asked for.
+    let of_rank = |rank| {
+        let output = request.output.clone().filter(|_| rank == 0);
+        Request { ranks: Some(RankRequest { rank, ..ranks.clone() }), output, ..request.clone() }
+    };
+    let requests: Vec<Request> = (0..ranks.count).map(of_rank).collect();
     let failed = Mutex::new(None);
     // Which one failed is told before its end of the channels goes, by which others fail too.
     let tell = |ending: &Event| {
         let _ = failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Box::new(ending.clone()));
     };
     let run = |group: Threads, request: &Request, say: Say<'_>| {
-        let ranks = Ranks::new(Arc::new(group), split).map_err(outside_stages)?;
+        let ranks = ranks_of(&request.config, Arc::new(group), |group| Ok(Arc::clone(group))).map_err(outside_stages)?;
         let mut case = Case::new(request, device, Some(ranks))?;
         case.run(say).inspect_err(|ending| tell(ending))
     };
@@ -170,13 +174,14 @@ impl<'a> Case<'a> {
     fn load(&self, first: Stage) -> Result<Pipeline> {
         // Of ranks that are threads nobody would end those that wait for one that has failed.
         let shared_host = self.request.ranks.as_ref().filter(|_| self.device.is_gpu()).map(SharedHost::among);
+        let parts = self.ranks.as_ref().and_then(|ranks| ranks.weights.clone());
         let Some(files) = &self.request.checkpoint else {
-            let sources = sources(self.request).among(shared_host);
+            let sources = sources(self.request).among(shared_host).in_parts_of(parts);
             return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources);
         };
         let checkpoint = Checkpoint::open_files(files)?;
         let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
-        let sources = sources.among(shared_host);
+        let sources = sources.among(shared_host).in_parts_of(parts);
         let tokenizer = checkpoint.open_tokenizer()?;
         Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))
     }
@@ -286,10 +291,16 @@ fn ranks(request: &Request) -> Result<Option<Ranks>> {
     match (&request.ranks, request.config.split()) {
         (None, Split::ONE) => Ok(None),
         (Some(rank), split) if request.device.is_cuda() && rank.count == split.ranks() => {
-            Ok(Some(Ranks::new(Arc::new(Nccl::meet(rank)?), split)?))
+            Ok(Some(ranks_of(&request.config, Arc::new(Nccl::meet(rank)?), |_| Ok(Arc::new(Nccl::meet_again(rank)?)))?))
         }
         (_, split) => Err(not_of(split)),
     }
+}
+
+/// The ranks of `config`, which are `all`. Where each holds a part of the weights, those that `again` gives speak of them.
+fn ranks_of(config: &Config, all: Group, again: impl FnOnce(&Group) -> Result<Group>) -> Result<Ranks> {
+    let ranks = Ranks::new(Arc::clone(&all), config.split())?;
+    if config.shard_weights == Some(true) { ranks.with_weights(&again(&all)?) } else { Ok(ranks) }
 }
 
 fn not_of(split: Split) -> Error {

@@ -20,8 +20,14 @@ const MODELS: [(&str, &[&str]); 6] = [
 ];
 
 const LEVELS: u8 = 4;
-/// Heads exchanged, keys that go round, both, and cond and uncond on two groups.
-const SPLITS: [&str; 4] = ["cp_size=2", "cp_ring=2", "cp_ulysses=2 cp_ring=2", "cfg_size=2"];
+/// Heads exchanged, keys that go round, both, cond and uncond on two groups, and weights in parts; and at which levels.
+const SPLITS: [(&str, &str); 5] = [
+    ("cp_size=2", "[0, 3]"),
+    ("cp_ring=2", "[0, 3]"),
+    ("cp_ulysses=2 cp_ring=2", "[0, 3]"),
+    ("cfg_size=2", "[0, 3]"),
+    ("cp_size=2 shard_weights=true", "[0, 2]"),
+];
 /// Set, the table is written instead of held against.
 const RENEW: &str = "LOWMEM_RENEW_PEAKS";
 const REMEDY: &str = "if that is meant, `make peaks` writes the table anew";
@@ -83,9 +89,10 @@ fn table() -> String {
 /// What each of several ranks holds of a video that is split over them.
 fn rank_table() -> String {
     let mut text = RANK_TITLES.to_owned();
-    for split in SPLITS {
-        let [flags, level] = [split.replace(' ', "\n").replace('=', ": "), "low_mem_level: [0, 3]".into()];
-        let definition = format!("model: wan2.1-t2v-14b\nresolution: 832x480\nsteps_measured: 1\n{flags}\nsweep:\n  {level}\n");
+    for (split, levels) in SPLITS {
+        let flags = split.replace(' ', "\n").replace('=', ": ");
+        let definition =
+            format!("model: wan2.1-t2v-14b\nresolution: 832x480\nsteps_measured: 1\n{flags}\nsweep:\n  low_mem_level: {levels}\n");
         for record in sweep(&definition) {
             assert_eq!(record.outcome, Outcome::Ok, "{split}: {:?}", record.error);
             for (rank, RankRecord { peak_allocated_bytes, peak_reserved_bytes, .. }) in record.ranks.iter().enumerate() {

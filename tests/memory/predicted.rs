@@ -186,6 +186,22 @@ fn faults_of_others(record: &RunRecord) -> String {
     faults
 }
 
+/// Each rank holds a part of every block, room for some of them whole, and while they are loaded room for one.
+#[test]
+fn predictions_are_of_weights_in_parts() {
+    let base = "resolution: 480p\nsteps_measured: 1\nshard_weights: true\n";
+    for flags in [
+        "model: wan2.1-t2v-14b\ncp_size: 2\nsweep:\n  low_mem_level: [0, 1, 2]\n",
+        "model: wan2.1-t2v-14b\ncp_ring: 3\nprefetch_blocks: 4\nlow_mem_level: 2\nsweep:\n  load_weights: [at_start, as_used]\n",
+        "model: wan2.1-t2v-14b\ncp_size: 2\ncfg_size: 2\nweight_dtype: q4_k\nlow_mem_level: 2\nsweep:\n  prefetch_blocks: [0, 1]\n",
+        "cp_size: 2\nmodel: wan2.2-t2v-a14b\nlow_mem_level: 2\nsweep:\n  flexcache: [none, firstblock]\n",
+    ] {
+        let records = sweep(&format!("{base}{flags}"));
+        let faults = records.iter().map(faults_of_others).collect::<String>() + &faults(&records, None);
+        assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
+    }
+}
+
 /// Ranks decode tiles by turns: the first one holds what one alone holds, the others less, and all of it takes a part of the time.
 #[test]
 fn tiles_are_decoded_by_all_ranks() {

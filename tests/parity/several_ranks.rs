@@ -5,6 +5,7 @@ use std::thread;
 
 use engine::collectives::{Collectives, Group, Threads};
 use engine::context_parallel::Ranks;
+use engine::cuda::CopyStream;
 use engine::transformer::{Timestep, Transformer};
 use engine_protocol::{AttnType, ModelSpec, Split, TransformerSpec};
 use rstest::rstest;
@@ -148,6 +149,44 @@ fn a_video_is_the_same(#[case] ranks: u32) {
     }
 }
 
+/// Weights in parts are put together again bit for bit, whatever else is done with them.
+#[rstest]
+#[case::two(2)]
+#[case::three(3)]
+#[case::four(4)]
+fn a_video_of_weights_in_parts_is_the_same_bits(#[case] count: u32) {
+    let fixture = Fixture::open("flexcache");
+    let model = ModelSpec { name: "wan-tiny".into(), ..fixture.fact("spec") };
+    let steps = format!("steps={}", fixture.fact::<u32>("steps"));
+    let ways: [&[&str]; 5] = [
+        &[],
+        // One decides for all which blocks are left out.
+        &["flexcache=firstblock", "flexcache_threshold=0.35"],
+        // What waits packed is packed in parts too.
+        &["weight_dtype=fp8_e4m3", "prefetch_blocks=0"],
+        &["weight_dtype=q8_0", "low_mem_level=1", "vae_tiling=false"],
+        &["low_mem_level=2", "vae_tiling=false", "prefetch_blocks=4"],
+    ];
+    let both = splits(count, model.transformer.num_attention_heads, &[1, 2]);
+    for split in both.into_iter().filter(|split| split.cp_size() > 1) {
+        let flags: Vec<String> = split.flags().map(|(key, ranks)| format!("{key}={ranks}")).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        for way in ways {
+            let run = |ranks: Ranks, more: &[&str]| {
+                let ranks = ranks.clone().with_weights(&ranks.all).expect("the same ranks");
+                let (pipeline, config) = pipeline::load_among(&model, &[way, &[&steps], &flags, more].concat(), ranks.weights.clone());
+                assert_eq!(config.shard_weights, (!more.is_empty()).then_some(true));
+                pipeline::steps(&mut pipeline.with_ranks(ranks).with_poisoned_buffers(), &Fixture::open("flexcache"))
+            };
+            let [whole, in_parts] =
+                [&[][..], &["shard_weights=true"]].map(|more| each(split, || (), |group| group, |(), ranks| run(ranks, more)));
+            for (rank, (got, wanted)) in in_parts.iter().zip(&whole).enumerate() {
+                assert!(got == wanted, "latents, {way:?}, {split}, rank {rank}: other bits than of whole weights");
+            }
+        }
+    }
+}
+
 #[rstest]
 #[case::two(2)]
 #[case::three(3)]
@@ -267,6 +306,11 @@ impl Collectives for Delayed {
     fn broadcast(&self, tensor: &Tensor) -> engine::Result<Tensor> {
         self.turns.take(self.rank);
         self.group.broadcast(tensor)
+    }
+
+    fn gather_into(&self, places: &[Tensor], copies: Option<&mut CopyStream>) -> engine::Result<()> {
+        self.turns.take(self.rank);
+        self.group.gather_into(places, copies)
     }
 
     fn split(&self, members: &[usize]) -> engine::Result<Group> {

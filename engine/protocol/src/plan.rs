@@ -22,6 +22,8 @@ pub enum Home {
     Pageable,
     /// In the checkpoint's files, to be read and copied to the GPU.
     File,
+    /// On the GPUs of several ranks, a part on each, to be gathered.
+    Ranks,
 }
 
 /// When weights are copied to the GPU after loading.
@@ -156,6 +158,9 @@ pub struct PlannedRanks {
     pub all_decode: bool,
     /// Bytes that each rank sends to others in a pass of the transformer.
     pub sent_bytes: u64,
+    /// Bytes of weights that each rank gets from others in a pass, ahead of their turn, where each holds a part of them.
+    #[serde(default)]
+    pub gathered_bytes: u64,
     /// The largest predicted peak of the ranks but the first; empty where that of a stage is not known.
     pub others_peak_allocated_bytes: Option<u64>,
     /// Bytes of the weights on the host that all ranks share.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+use crate::cuda::CopyStream;
 use crate::error::Result;
 
 pub use alone::Alone;
@@ -52,6 +53,13 @@ pub trait Collectives: Debug + Send + Sync {
     /// # Errors
     /// Those of [`Collectives::all_to_all`].
     fn broadcast(&self, tensor: &Tensor) -> Result<Tensor>;
+
+    /// Puts each rank's part into its place of `places`, where this one's own is already. Places may differ in size, and are the same on all ranks. On a GPU that goes in the stream
+    /// of `copies`.
+    ///
+    /// # Errors
+    /// Those of [`Collectives::all_to_all`].
+    fn gather_into(&self, places: &[Tensor], copies: Option<&mut CopyStream>) -> Result<()>;
 
     /// The group of some ranks of this one, in that order. Every rank asks for the one that it is in.
     ///

@@ -1,8 +1,8 @@
 //! Ranks that are processes with a GPU each, which NCCL connects.
 //!
-//! Note: one communicator, and sends and receives alone.
+//! Note: one communicator a stream, and sends and receives alone.
 //! A group of some ranks is a list of them, and every operation is made of sends and receives that go at once. So no communicator is split, and all exchanges are in the
-//! order of the stream that computes. NCCL's own gathering would cross each link once where several hops are cheaper; among the ranks of one machine that is the same.
+//! order of the stream that computes, but for weights that are gathered ahead, which have a communicator and a stream of their own. NCCL's own gathering would cross each link once where several hops are cheaper; among the ranks of one machine that is the same.
 //!
 //! Note: what is on the CPU.
 //! It goes to the GPU and back. There what comes is laid over a copy of the own part: where nothing arrives, as on the virtual GPU, all ranks seem to have said the same.
@@ -17,7 +17,7 @@ use engine_protocol::RankRequest;
 use tch::{Device, Tensor};
 
 use super::{Collectives, Group, others};
-use crate::cuda::DEVICE;
+use crate::cuda::{CopyStream, DEVICE};
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
 use crate::timing;
@@ -42,8 +42,20 @@ impl Nccl {
     /// # Errors
     /// A machine without NCCL, a first rank that does not come, and what NCCL says.
     pub fn meet(request: &RankRequest) -> Result<Self> {
+        Self::meet_by(request, "nccl-id")
+    }
+
+    /// Meets them once more, for what is in the order of another stream.
+    ///
+    /// # Errors
+    /// Those of [`Nccl::meet`].
+    pub fn meet_again(request: &RankRequest) -> Result<Self> {
+        Self::meet_by(request, "nccl-id-2")
+    }
+
+    fn meet_by(request: &RankRequest, file: &str) -> Result<Self> {
         let (rank, size) = (request.rank as usize, request.count as usize);
-        let place = request.meeting.join("nccl-id");
+        let place = request.meeting.join(file);
         let id = if rank == 0 { leave(&place)? } else { find(&place)? };
         Ok(Self { communicator: Arc::new(Communicator::join(id, rank, size)?), members: (0..size).collect(), rank })
     }
@@ -143,6 +155,16 @@ impl Collectives for Nccl {
             self.exchange(std::iter::empty(), std::iter::once((0, &said)))?;
         }
         Ok(said.f_to_device(tensor.device())?)
+    }
+
+    fn gather_into(&self, places: &[Tensor], copies: Option<&mut CopyStream>) -> Result<()> {
+        let (Some(copies), true) = (copies, places.len() == self.size()) else {
+            return Err(Error::Ranks(format!("{} places for {} ranks, in a stream of copies", places.len(), self.size())));
+        };
+        let is_any = |rank: &usize| places[*rank].numel() > 0;
+        let sent = others(self).filter(|_| is_any(&self.rank)).map(|to| (self.members[to], &places[self.rank]));
+        let received = others(self).filter(is_any).map(|from| (self.members[from], &places[from]));
+        self.communicator.exchange_in(copies, &sent.collect::<Vec<_>>(), &received.collect::<Vec<_>>())
     }
 
     fn split(&self, members: &[usize]) -> Result<Group> {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::Tensor;
 
 use super::{Collectives, Group, others};
+use crate::cuda::CopyStream;
 use crate::error::{Error, Result};
 
 /// A group of threads, as one of them sees it.
@@ -149,6 +150,15 @@ impl Collectives for Threads {
         }
         others(self).try_for_each(|to| self.send(&step, to, &[tensor]))?;
         copy(tensor)
+    }
+
+    fn gather_into(&self, places: &[Tensor], _copies: Option<&mut CopyStream>) -> Result<()> {
+        let step = self.next("gather_into");
+        if places.len() != self.size() {
+            return Err(Error::Ranks(format!("{} places for {} ranks in {step}", places.len(), self.size())));
+        }
+        others(self).try_for_each(|to| self.send(&step, to, &[&places[self.rank]]))?;
+        others(self).try_for_each(|from| Ok(places[from].shallow_clone().f_copy_(&self.receive_one(&step, from)?)?))
     }
 
     fn split(&self, members: &[usize]) -> Result<Group> {

@@ -16,6 +16,8 @@ pub enum Wanted {
     OnHost,
     /// Elsewhere, to be copied to the device each time that it is used.
     Streamed,
+    /// On the devices of all ranks of a sequence, a part on each, to be gathered each time that it is used.
+    OnRanks,
 }
 
 /// A second name of a tensor, under which some checkpoints have it.

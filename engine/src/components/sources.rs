@@ -6,6 +6,7 @@ use std::path::Path;
 use tch::Kind;
 
 use super::component::Component;
+use crate::collectives::Group;
 use crate::error::{Error, Result};
 use crate::weights::{SharedHost, Source, shared};
 
@@ -15,18 +16,31 @@ pub struct Sources {
     by_key: BTreeMap<&'static str, Source>,
     /// Of one of several ranks: those that have one copy of what is on the host.
     shared_host: Option<SharedHost>,
+    /// Of one of several ranks: those that hold the parts of what each has a part of.
+    parts: Option<Group>,
 }
 
 impl Sources {
     /// These sources.
     pub fn new(sources: impl IntoIterator<Item = (&'static str, Source)>) -> Self {
-        Self { by_key: sources.into_iter().collect(), shared_host: None }
+        Self { by_key: sources.into_iter().collect(), shared_host: None, parts: None }
     }
 
     /// The same of one of several ranks, which share what is on the host.
     #[must_use]
     pub fn among(self, shared_host: Option<SharedHost>) -> Self {
         Self { shared_host, ..self }
+    }
+
+    /// The same of one of several ranks, which each hold a part of what the configuration has in parts. What they say of weights they say by `ranks`, and nothing else.
+    #[must_use]
+    pub fn in_parts_of(self, ranks: Option<Group>) -> Self {
+        Self { parts: ranks, ..self }
+    }
+
+    /// The ranks that hold parts.
+    pub(crate) fn parts(&self) -> Option<&Group> {
+        self.parts.as_ref()
     }
 
     /// The ranks that share what is on the host.

@@ -92,7 +92,11 @@ impl Component for TransformerComponent<'_> {
             // What stands at the two ends of a pass waits in between, while a block's own buffers are needed.
             None => false,
         };
-        if is_resident || !config.offload_dit { Wanted::OnDevice } else { Wanted::Streamed }
+        match name.number {
+            Some(_) if config.shard_weights == Some(true) => Wanted::OnRanks,
+            _ if is_resident || !config.offload_dit => Wanted::OnDevice,
+            _ => Wanted::Streamed,
+        }
     }
 
     /// The prompt embeddings, the latents of a pass, and what the pass holds.

@@ -17,12 +17,14 @@ pub struct Ranks {
     pub guidance: Group,
     /// Those that have one prediction's parts.
     pub sequence: Sequence,
+    /// The same ones once more, where each holds a part of the weights: what they say of those is in no order with all else.
+    pub weights: Option<Group>,
 }
 
 impl Ranks {
     /// One that does all.
     pub fn alone() -> Self {
-        Self { all: Arc::new(Alone), guidance: Arc::new(Alone), sequence: Sequence::whole_on_one() }
+        Self { all: Arc::new(Alone), guidance: Arc::new(Alone), sequence: Sequence::whole_on_one(), weights: None }
     }
 
     /// The ranks of `all`, which are as many as `split` has. Those that exchange heads stand side by side, since they exchange most; then those of a ring.
@@ -45,6 +47,17 @@ impl Ranks {
                 ring: group((0..split.cp_ring as usize).map(|place| first + place * ulysses + part % ulysses).collect())?,
             },
             all,
+            weights: None,
         })
+    }
+
+    /// The same where each holds a part of the weights, and `all` speak of those.
+    ///
+    /// # Errors
+    /// What the group says.
+    pub fn with_weights(self, all: &Group) -> Result<Self> {
+        let parts = self.sequence.group().size();
+        let first = self.all.rank() / parts * parts;
+        Ok(Self { weights: Some(all.split(&(first..first + parts).collect::<Vec<_>>())?), ..self })
     }
 }

@@ -59,7 +59,7 @@ unsafe extern "C" {
     fn lowmem_device_memory(free: *mut usize, total: *mut usize) -> c_int;
     fn lowmem_synchronize() -> c_int;
     fn lowmem_current_stream(device: c_int, id: *mut i64) -> c_int;
-    fn lowmem_current_driver_stream(device: c_int, stream: *mut *mut c_void) -> c_int;
+    fn lowmem_driver_stream(id: i64, device: c_int, stream: *mut *mut c_void) -> c_int;
     fn lowmem_kernel_begins(name: *const c_char);
     fn lowmem_kernel_launched(name: *const c_char, kind: c_int, dtype: c_int, operations: c_double, bytes: c_double);
     fn lowmem_stream_from_pool(device: c_int, id: *mut i64) -> c_int;
@@ -73,7 +73,7 @@ unsafe extern "C" {
     fn lowmem_event_passed(event: RawEvent, passed: *mut bool) -> c_int;
     fn lowmem_event_record(event: RawEvent, device: c_int, stream: i64) -> c_int;
     fn lowmem_event_wait(event: RawEvent, device: c_int, stream: i64) -> c_int;
-    fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, device: c_int, stream: i64) -> c_int;
+    fn lowmem_copy_to_device(to: *mut c_void, from: *const c_void, bytes: usize, from_device: bool, device: c_int, stream: i64) -> c_int;
     fn lowmem_cudnn_attention(query: *const c_void, key: *const c_void, value: *const c_void, result: *mut *mut c_void) -> c_int;
     fn lowmem_pinned_bytes(bytes: usize, tensor: *mut *mut c_void) -> c_int;
     fn lowmem_shared_bytes(file: c_int, offset: u64, bytes: usize, pinned: bool, counted: u64, tensor: *mut *mut c_void) -> c_int;
@@ -215,14 +215,6 @@ pub(crate) fn launch_observed(kernel: &OwnKernel, launch: impl FnOnce() -> Resul
     result
 }
 
-/// The stream that libtorch computes on, as the driver has it: alive as long as the program.
-pub(crate) fn current_driver_stream() -> Result<*mut c_void> {
-    let mut stream = std::ptr::null_mut();
-    // SAFETY: `stream` is a place for one handle.
-    check(unsafe { lowmem_current_driver_stream(DEVICE, &mut stream) })?;
-    Ok(stream)
-}
-
 /// The host works for so long, for all that the virtual GPU knows.
 pub(super) fn host_work(secs: [f64; 3]) {
     // SAFETY: three numbers, as it expects.
@@ -292,6 +284,14 @@ impl StreamId {
         // SAFETY: `id` is a place for one number.
         check(unsafe { lowmem_current_stream(DEVICE, &mut id) })?;
         Ok(Self(id))
+    }
+
+    /// As the driver has it: alive as long as the program.
+    pub(super) fn driver(self) -> Result<*mut c_void> {
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: `stream` is a place for one handle, and the stream is one of libtorch's.
+        check(unsafe { lowmem_driver_stream(self.0, DEVICE, &mut stream) })?;
+        Ok(stream)
     }
 
     /// Another one, from its pool.
@@ -414,33 +414,43 @@ pub(super) fn reset_pinned_peak() -> Result<()> {
     check(unsafe { lowmem_reset_pinned_peak() })
 }
 
-/// Copies to the GPU in one stream. What they go into is kept until the device has done them.
+/// Copies to the GPU in one stream. What they go into is kept until the device has done them, and what they come from on the GPU.
 #[derive(Debug)]
 pub(super) struct Copies {
     stream: StreamId,
-    /// What copies were put into, each once.
-    targets: Vec<Tensor>,
+    /// What is kept, each once.
+    kept: Vec<Tensor>,
 }
 
 impl Copies {
     /// None yet.
     pub(super) fn new(stream: StreamId) -> Self {
-        Self { stream, targets: Vec::new() }
+        Self { stream, kept: Vec::new() }
     }
 
-    /// Puts a copy of the first `bytes` bytes of `from`, on the host, to `to`, on the GPU, into the stream. What is written to `from` before the stream is there
+    /// Keeps `tensor` until the device has done all that the stream was given.
+    pub(super) fn keep(&mut self, tensor: &Tensor) {
+        let is_there = |kept: &Tensor| kept.data_ptr() == tensor.data_ptr() && kept.numel() >= tensor.numel();
+        if !self.kept.iter().any(is_there) {
+            self.kept.push(tensor.shallow_clone());
+        }
+    }
+
+    /// Puts a copy of the first `bytes` bytes of `from`, on the host or on the GPU, to `to`, on the GPU, into the stream. What is written to `from` before the stream is there
     /// may be copied too.
     pub(super) fn put(&mut self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
-        assert!(to.device() == Device::Cuda(DEVICE as usize) && from.device() == Device::Cpu, "from the host to the GPU");
+        let from_device = from.device() == Device::Cuda(DEVICE as usize);
+        assert!(to.device() == Device::Cuda(DEVICE as usize) && (from_device || from.device() == Device::Cpu), "to the GPU");
         assert!(to.is_contiguous() && from.is_contiguous(), "slabs are contiguous");
         assert!(to.kind() == Kind::Uint8 && from.kind() == Kind::Uint8, "slabs are bytes");
         assert!(0 <= bytes && bytes as usize <= to.numel().min(from.numel()), "the slab is too small");
-        if !self.targets.iter().any(|target| target.data_ptr() == to.data_ptr()) {
-            self.targets.push(to.shallow_clone());
+        self.keep(to);
+        if from_device {
+            self.keep(from);
         }
-        // SAFETY: both hold at least `bytes` bytes, as just checked. `to` lives until the stream has done the copy: see `drop`. Of `from`, ordinary memory has been read
-        // when the call returns, and page-locked memory is given back after a wait for it, or by libtorch's allocator, which keeps it.
-        check(unsafe { lowmem_copy_to_device(to.data_ptr(), from.data_ptr(), bytes as usize, DEVICE, self.stream.0) })
+        // SAFETY: both hold at least `bytes` bytes, as just checked. `to` lives until the stream has done the copy: see `drop`. So does `from` on the GPU. On the host, ordinary
+        // memory has been read when the call returns, and page-locked memory is given back after a wait for it, or by libtorch's allocator, which keeps it.
+        check(unsafe { lowmem_copy_to_device(to.data_ptr(), from.data_ptr(), bytes as usize, from_device, DEVICE, self.stream.0) })
     }
 }
 
@@ -577,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "from the host to the GPU")]
+    #[should_panic(expected = "to the GPU")]
     fn no_copy_goes_to_what_is_not_on_the_gpu() {
         let slab = || Tensor::zeros([4], (Kind::Uint8, Device::Cpu));
         let _ = Copies::new(StreamId(0)).put(&slab(), &slab(), 4);

@@ -13,8 +13,7 @@ use engine_protocol::Secs;
 use crate::error::Result;
 
 pub(crate) use ffi::{
-    DEVICE, FileMapping, ObservedOperation, OperationListener, OwnKernel, PlaceInFile, cudnn_attention, current_driver_stream,
-    launch_observed, read_from_file,
+    DEVICE, FileMapping, ObservedOperation, OperationListener, OwnKernel, PlaceInFile, cudnn_attention, launch_observed, read_from_file,
 };
 pub use host_memory::host_slab;
 pub(crate) use host_memory::{

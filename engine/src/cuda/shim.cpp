@@ -253,9 +253,9 @@ int lowmem_current_stream(int device, int64_t* id) {
   return guarded([&] { *id = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).id(); });
 }
 
-// The stream that libtorch computes on, as the driver has it.
-int lowmem_current_driver_stream(int device, void** stream) {
-  return guarded([&] { *stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream(); });
+// One of libtorch's streams, as the driver has it.
+int lowmem_driver_stream(int64_t id, int device, void** stream) {
+  return guarded([&] { *stream = stream_of(id, device).stream(); });
 }
 
 int lowmem_stream_from_pool(int device, int64_t* id) {
@@ -326,9 +326,9 @@ int lowmem_event_wait(cudaEvent_t event, int device, int64_t stream) {
   return guarded([&] { C10_CUDA_CHECK(cudaStreamWaitEvent(stream_of(stream, device).stream(), event, 0)); });
 }
 
-int lowmem_copy_to_device(void* to, const void* from, size_t bytes, int device, int64_t stream) {
-  return guarded(
-      [&] { C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(stream, device).stream())); });
+int lowmem_copy_to_device(void* to, const void* from, size_t bytes, bool from_device, int device, int64_t stream) {
+  const cudaMemcpyKind kind = from_device ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice;
+  return guarded([&] { C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, kind, stream_of(stream, device).stream())); });
 }
 
 // cuDNN's attention, by libtorch's own operator. That takes what libtorch would not give to cuDNN by itself and fails in cuDNN: so libtorch is asked first, and

@@ -1,5 +1,7 @@
 //! Streams and events: the order between arithmetic and copies.
 
+use std::ffi::c_void;
+
 use engine_protocol::Secs;
 use tch::Tensor;
 
@@ -29,6 +31,14 @@ impl Stream {
         Ok(Self { id: ffi::StreamId::from_pool()? })
     }
 
+    /// The stream as the driver has it: alive as long as the program.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn driver(self) -> Result<*mut c_void> {
+        self.id.driver()
+    }
+
     /// Work put into this stream from now on waits for what `event` marks.
     ///
     /// # Errors
@@ -56,13 +66,18 @@ impl CopyStream {
         self.stream
     }
 
-    /// Puts a copy of the first `bytes` bytes of the host slab `from` to the GPU slab `to` into the stream.
+    /// Keeps `tensor` until the stream has done all that it was given.
+    pub(crate) fn keep(&mut self, tensor: &Tensor) {
+        self.copies.keep(tensor);
+    }
+
+    /// Puts a copy of the first `bytes` bytes of the slab `from`, on the host or on the GPU, to the GPU slab `to` into the stream.
     ///
     /// # Errors
     /// libtorch's.
     ///
     /// # Panics
-    /// What are no slabs of bytes, on the host and on the GPU, that are large enough.
+    /// What are no slabs of bytes that are large enough, or not there.
     pub fn copy(&mut self, to: &Tensor, from: &Tensor, bytes: i64) -> Result<()> {
         self.copies.put(to, from, bytes)
     }

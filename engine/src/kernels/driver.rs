@@ -7,7 +7,7 @@ use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{DriverError, result, sys};
 use tch::TchError;
 
-use crate::cuda::{DEVICE, current_driver_stream};
+use crate::cuda::{DEVICE, Stream};
 use crate::error::{Error, Result};
 
 /// A kernel in a module that stays loaded as long as the program lives. It is a handle of the driver's, which any thread may use.
@@ -59,7 +59,7 @@ pub(super) unsafe fn load<const COUNT: usize>(image: &[u8], names: [&str; COUNT]
 /// # Safety
 /// The function takes a parameter of this layout, in a grid and in blocks of these sizes, and may read and write what it points to until the stream has done it.
 pub(super) unsafe fn launch<P>(function: Function, grid: [u32; 3], threads: u32, parameter: &P) -> Result<()> {
-    let stream = current_driver_stream()?;
+    let stream = Stream::current()?.driver()?;
     let [x, y, z] = grid;
     let mut parameters = [std::ptr::from_ref(parameter).cast_mut().cast::<c_void>()];
     // SAFETY: as the caller says. The parameter has been copied when the call returns.

@@ -8,7 +8,7 @@ use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclResult_t, 
 use libloading::Library;
 use tch::{Device, Tensor};
 
-use crate::cuda::{DEVICE, current_driver_stream};
+use crate::cuda::{CopyStream, DEVICE, Stream};
 use crate::error::{Error, Result};
 
 /// The name that libtorch asks the loader for. cudarc would look for `libnccl.so`, which NVIDIA's wheels do not have.
@@ -115,6 +115,19 @@ impl Communicator {
     /// # Errors
     /// A tensor that does not lie on the GPU in one piece, a rank that is not there, and what NCCL says.
     pub(crate) fn exchange(&self, sent: &[(usize, &Tensor)], received: &[(usize, &Tensor)]) -> Result<()> {
+        self.exchange_on(Stream::current()?, sent, received)
+    }
+
+    /// As [`Communicator::exchange`] in the stream of `copies`, which keeps the tensors until all that was put into it is done.
+    ///
+    /// # Errors
+    /// Those of [`Communicator::exchange`].
+    pub(crate) fn exchange_in(&self, copies: &mut CopyStream, sent: &[(usize, &Tensor)], received: &[(usize, &Tensor)]) -> Result<()> {
+        sent.iter().chain(received).for_each(|(_, tensor)| copies.keep(tensor));
+        self.exchange_on(copies.stream(), sent, received)
+    }
+
+    fn exchange_on(&self, stream: Stream, sent: &[(usize, &Tensor)], received: &[(usize, &Tensor)]) -> Result<()> {
         for (rank, tensor) in sent.iter().chain(received) {
             if tensor.device() != Device::Cuda(DEVICE as usize) || !tensor.is_contiguous() {
                 return Err(Error::Ranks(format!("a tensor on {:?} cannot be exchanged as it lies", tensor.device())));
@@ -123,14 +136,14 @@ impl Communicator {
                 return Err(Error::Ranks(format!("rank {rank} of {}", self.size)));
             }
         }
-        let (nccl, stream) = (Nccl::get()?, current_driver_stream()?.cast());
+        let (nccl, stream) = (Nccl::get()?, stream.driver()?.cast());
         let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
         // SAFETY: groups may be nested, and this one is ended below, whatever comes between.
         nccl.check("a group", unsafe { (nccl.group_start)() })?;
         let calls = || {
             for (rank, tensor) in sent {
                 let (data, count) = (tensor.data_ptr(), bytes(tensor));
-                // SAFETY: the tensor has so many bytes on the GPU, which its allocator gives to nothing that does not come after this on the same stream.
+                // SAFETY: the tensor has so many bytes on the GPU, which its allocator gives to nothing that does not come after this on the same stream, or it is kept until this is done.
                 let code = unsafe { (nccl.send)(data, count, ncclDataType_t::ncclInt8, *rank as c_int, self.handle, stream) };
                 nccl.check("nothing is sent", code)?;
             }

@@ -72,6 +72,10 @@ fn turns(
         let work = component.work(config, group.name);
         let rate = match place {
             Place::Streamed { waits: Waits::InFile { .. }, .. } => Some(link.min(disk.expected)),
+            // All but the own part crosses the link between GPUs.
+            Place::Streamed { waits: Waits::OnRanks { ranks }, .. } => {
+                Some(gpu.link_between().bytes_per_sec() * f64::from(*ranks) / f64::from(ranks - 1))
+            }
             Place::Streamed { .. } => Some(link),
             Place::Resident | Place::Host => None,
         };

@@ -92,6 +92,8 @@ impl Held {
                 // The device that computes is the host itself.
                 Place::Resident if on_gpu => {}
                 Place::Streamed { waits: Waits::InFile { .. }, .. } => {}
+                Place::Streamed { waits: Waits::OnRanks { .. }, .. } if on_gpu => {}
+                Place::Streamed { waits: Waits::OnRanks { ranks }, .. } => weights.pageable += part_of(bytes, *ranks),
                 Place::Streamed { waits: Waits::Pinned { .. }, .. } if on_gpu => weights.pinned += bytes,
                 Place::Resident | Place::Host | Place::Streamed { .. } => weights.pageable += bytes,
             }

@@ -10,6 +10,7 @@ mod ranks;
 mod readers;
 mod residency;
 mod settle;
+mod shards;
 mod staging;
 
 pub(crate) use file_ring::PART_BYTES;
@@ -19,5 +20,5 @@ pub use plan::{Place, Plan, Waits};
 pub use prediction::{predict, predict_from};
 pub use ranks::predict_ranks;
 pub(crate) use readers::READERS;
-pub use residency::{Residency, Traffic};
+pub use residency::{Residency, Traffic, WithRanks};
 pub use settle::{Room, settle};

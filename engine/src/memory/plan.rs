@@ -29,7 +29,7 @@ impl Place {
     pub(super) fn takes_host_memory(self) -> bool {
         match self {
             Self::Host | Self::Streamed { waits: Waits::Pinned { .. } | Waits::Pageable { .. }, .. } => true,
-            Self::Resident | Self::Streamed { waits: Waits::InFile { .. }, .. } => false,
+            Self::Resident | Self::Streamed { waits: Waits::InFile { .. } | Waits::OnRanks { .. }, .. } => false,
         }
     }
 }
@@ -52,6 +52,11 @@ pub enum Waits {
         /// How those are page-locked.
         ring: PageLocking,
     },
+    /// On the devices of so many ranks, a part on each.
+    OnRanks {
+        /// How many.
+        ranks: u32,
+    },
 }
 
 /// Where all groups of all components live.
@@ -67,6 +72,9 @@ impl Plan {
             Wanted::OnHost => Place::Host,
             Wanted::Streamed if component.moves() == Moves::EachPass => {
                 Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: waiting.next(group) }
+            }
+            Wanted::OnRanks => {
+                Place::Streamed { prefetch: config.prefetch_blocks.unwrap_or(0), waits: Waits::OnRanks { ranks: config.split().cp_size() } }
             }
             // What is used once, for a moment, is neither copied ahead nor worth the time that locking its pages takes.
             Wanted::Streamed => Place::Streamed { prefetch: 0, waits: waiting.once() },

@@ -7,6 +7,7 @@ use engine_protocol::{
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits, staging_buffers};
+use super::shards::part_bytes;
 use crate::components::{Component, Wanted};
 use crate::cuda::allocator::block_bytes;
 use crate::flexcache::CacheSize;
@@ -33,12 +34,11 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
             LoadWeights::AsUsed => of_stage(stage).max().unwrap_or(0),
         },
         // Transformers of a pool come one after the other, each with buffers of its own.
-        staging_bytes: placed
-            .iter()
-            .filter(|placed| placed.component.stage() == stage)
-            .map(PlacedComponent::buffer_bytes)
-            .max()
-            .unwrap_or(0),
+        staging_bytes: if stage == Stage::Load && config.load_weights != LoadWeights::AsUsed {
+            loading_bytes(&placed)
+        } else {
+            placed.iter().filter(|placed| placed.component.stage() == stage).map(PlacedComponent::buffer_bytes).max().unwrap_or(0)
+        },
         activation_bytes: activation_bytes(stage, config, components, gpu).map(|bytes| bytes as u64),
     });
     PlanReport {
@@ -51,6 +51,12 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         process_bytes: None,
         ranks: None,
     }
+}
+
+/// Bytes beside all that stays on the device, while components are loaded one after the other.
+fn loading_bytes(placed: &[PlacedComponent<'_>]) -> u64 {
+    let later = |place: usize| placed[place + 1..].iter().map(PlacedComponent::resident_bytes).sum::<u64>();
+    (0..placed.len()).map(|place| placed[place].sharding_bytes().saturating_sub(later(place))).max().unwrap_or(0)
 }
 
 /// The stages of a run, in order.
@@ -111,8 +117,14 @@ impl<'a> PlacedComponent<'a> {
 
     /// Its resident groups, which are one allocation.
     fn resident_bytes(&self) -> u64 {
-        let bytes: i64 = self.groups.iter().filter(|group| group.place == Place::Resident).map(|group| group.bytes).sum();
+        let bytes: i64 = self.groups.iter().map(PlacedGroup::resident_bytes).sum();
         if bytes == 0 { 0 } else { block_bytes(bytes) }
+    }
+
+    /// Bytes on the device in which a group is whole while its part is taken from it.
+    fn sharding_bytes(&self) -> u64 {
+        let is_sharded = |group: &&PlacedGroup| matches!(group.place, Place::Streamed { waits: Waits::OnRanks { .. }, .. });
+        self.groups.iter().filter(is_sharded).map(|group| block_bytes(group.bytes)).max().unwrap_or(0)
     }
 
     /// What is there in passing for its groups: staging buffers, room to unpack one, and what they pass through on the host; and what is kept between passes.
@@ -197,6 +209,7 @@ impl<'a> PlacedComponent<'a> {
             Place::Streamed { waits: Waits::Pinned { .. }, .. } => (Home::Pinned, moves),
             Place::Streamed { waits: Waits::Pageable { .. }, .. } => (Home::Pageable, moves),
             Place::Streamed { waits: Waits::InFile { .. }, .. } => (Home::File, moves),
+            Place::Streamed { waits: Waits::OnRanks { .. }, .. } => (Home::Ranks, moves),
         };
         let (count, bytes) = (groups.len() as u64, groups.iter().map(|group| group.bytes as u64).sum());
         PlannedGroups { component: self.component.name().into(), name: name_of(groups), count, bytes, home, moves }
@@ -204,6 +217,15 @@ impl<'a> PlacedComponent<'a> {
 }
 
 impl PlacedGroup {
+    /// Those that stay on the device.
+    fn resident_bytes(&self) -> i64 {
+        match self.place {
+            Place::Resident => self.bytes,
+            Place::Streamed { waits: Waits::OnRanks { ranks }, .. } => part_bytes(self.bytes, ranks),
+            Place::Host | Place::Streamed { .. } => 0,
+        }
+    }
+
     /// Whether it and `other` are parts of one thing in one place.
     fn is_of_the_same(&self, other: &Self) -> bool {
         (self.name.of, self.name.number, self.place) == (other.name.of, other.name.number, other.place)

@@ -3,7 +3,8 @@
 use engine_protocol::{Config, DiskRate, GpuLink, GpuProfile, Moves, PassSecs, PlanReport, PlannedRanks, Split, Stage};
 
 use super::hiding::pass_secs;
-use super::plan::Plan;
+use super::plan::{Place, Plan, Waits};
+use super::shards::part_bytes;
 use crate::components::Component;
 use crate::weights::{WaitingGroup, WeightTypes};
 
@@ -23,6 +24,13 @@ pub fn predict_ranks(
     let on_host = of_all
         .flat_map(|component| component.groups().iter().zip(plan.of(component.as_ref())))
         .filter(|(_, place)| place.takes_host_memory());
+    let gathered = transformer.groups().iter().zip(plan.of(transformer)).filter_map(|(group, place)| match place {
+        Place::Streamed { waits: Waits::OnRanks { ranks }, .. } => {
+            let bytes = WaitingGroup::new(group, types).layout.bytes;
+            Some((bytes - part_bytes(bytes, *ranks)) as u64)
+        }
+        _ => None,
+    });
     let sent_bytes = transformer.sent_bytes(config) as u64;
     let of_stage = |stage| components.iter().filter(move |component| component.stage() == stage && component.is_used(config));
     let is_of_others = |stage| stage == Stage::Load || of_stage(stage).any(|component| component.is_of_all_ranks(config));
@@ -39,7 +47,10 @@ pub fn predict_ranks(
     let pass_secs = gpu.map(|gpu| {
         let link = gpu.link_between();
         PassSecs {
-            alone: secs(&Config { cp_size: None, cp_ulysses: None, cp_ring: None, cfg_size: None, ..config.clone() }, gpu),
+            alone: secs(
+                &Config { cp_size: None, cp_ulysses: None, cp_ring: None, cfg_size: None, shard_weights: None, ..config.clone() },
+                gpu,
+            ),
             arithmetic: secs(config, gpu),
             exchange: sent_bytes as f64 / link.bytes_per_sec(),
             is_nvlink: matches!(link, GpuLink::Nvlink(_)),
@@ -50,6 +61,7 @@ pub fn predict_ranks(
         parts: split.cp_size(),
         all_decode: is_of_others(Stage::Decode),
         sent_bytes,
+        gathered_bytes: gathered.sum(),
         shared_host_bytes: on_host.map(|(group, _)| WaitingGroup::new(group, types).layout.bytes as u64).sum(),
         others_peak_allocated_bytes: of_others.collect::<Option<Vec<_>>>().and_then(|peaks| peaks.into_iter().max()),
         pass_secs,

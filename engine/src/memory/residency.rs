@@ -8,10 +8,12 @@ use tch::{Device, Kind, Tensor};
 use super::file_ring::FromFiles;
 use super::pinned_ring::{PageLocking, RING_BYTES};
 use super::plan::{Place, Waits, staging_buffers};
+use super::shards::{Shards, part_bytes};
 use super::staging::{Origin, Staging};
 use crate::attribution::{Purpose, in_group, within};
+use crate::collectives;
 use crate::cuda::{host_slab, pinned_if_may};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::{
     Group, GroupName, GroupParts, Groups, LeftOut, SharedHost, Slabs, Source, WaitingGroup, WeightTypes, Weights, packing,
 };
@@ -35,6 +37,8 @@ pub struct Residency {
     left_out: LeftOut,
     /// Those that come from their files.
     from_files: FromFiles,
+    /// Those that gather the groups of which each holds a part.
+    shards: Option<Shards>,
     /// Whether not even a ring could be page-locked.
     lacks_ring: bool,
     /// Bytes of the ring for groups from their files that were to be page-locked, and were not.
@@ -86,6 +90,17 @@ enum Home {
     ByRing(Tensor, PageLocking),
     /// In its file, to be read each time.
     InFile,
+    /// On the devices of ranks, of which this one has this part.
+    OnRanks(Tensor),
+}
+
+/// The ranks with which a rank has weights of a model in common.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WithRanks<'a> {
+    /// Those that share what is on the host, and by what name they know the model.
+    pub host: Option<(&'a SharedHost, &'a str)>,
+    /// Those that have the parts of one token sequence, for groups of which each holds a part.
+    pub parts: Option<&'a collectives::Group>,
 }
 
 impl Residency {
@@ -94,15 +109,15 @@ impl Residency {
     /// # Errors
     /// Memory that runs out, on the device or the host, and what `source` cannot give.
     pub fn new(groups: Vec<Group>, places: &[Place], types: WeightTypes, device: Device, source: &Source) -> Result<Self> {
-        Self::among(None, groups, places, types, device, source)
+        Self::among(WithRanks::default(), groups, places, types, device, source)
     }
 
-    /// As [`Residency::new`] of one of several ranks, which share what is on the host: the ranks, and by what name they know the model.
+    /// As [`Residency::new`] of one of several ranks.
     ///
     /// # Errors
     /// Those of [`Residency::new`].
     pub fn among(
-        shared: Option<(&SharedHost, &str)>,
+        ranks: WithRanks<'_>,
         groups: Vec<Group>,
         places: &[Place],
         types: WeightTypes,
@@ -125,6 +140,7 @@ impl Residency {
                 locking: PageLocking::Never,
                 modelled: matches!(source, Source::Empty).then(|| DiskRate::ASSUMED.bytes_per_sec()),
             },
+            shards: ranks.parts.map(Shards::among),
             lacks_ring: false,
             not_locked_bytes: 0,
             is_written: !matches!(source, Source::Empty),
@@ -132,8 +148,9 @@ impl Residency {
         };
         let stored: Vec<_> = groups.iter().map(|group| WaitingGroup::new(group, types)).collect();
         let mut free = residency.slab_of_residents(&stored, places)?;
+        let room = residency.room_for_wholes(&stored, places)?;
         let each = stored.iter().map(|stored| stored.layout.bytes);
-        let mut slabs = HostSlabs(shared.map(|(shared, key)| shared.slabs(key, each)).transpose()?);
+        let mut slabs = HostSlabs(ranks.host.map(|(shared, key)| shared.slabs(key, each)).transpose()?);
         for (index, ((group, stored), &place)) in groups.into_iter().zip(stored).zip(places).enumerate() {
             let bytes = stored.layout.bytes;
             let home = match place {
@@ -146,6 +163,16 @@ impl Residency {
                 Place::Host => {
                     let slab = slabs.slab(index, bytes, false)?;
                     Home::Bound(slabs.filled(index, &stored, &group, types, &slab, source)?)
+                }
+                Place::Streamed { prefetch, waits: Waits::OnRanks { ranks } } => {
+                    residency.streamed.push(index);
+                    residency.prefetch = prefetch as usize;
+                    let [slab, rest] = split(&free, part_bytes(bytes, ranks))?;
+                    free = rest;
+                    residency.traffic.h2d_bytes += if device.is_cuda() { bytes as u64 } else { 0 };
+                    let whole = room.as_ref().expect("made for such groups").f_narrow(0, 0, bytes)?;
+                    drop(stored.filled(&group, types, &whole, source)?);
+                    Home::OnRanks(residency.own_part(&whole, ranks, &slab)?)
                 }
                 Place::Streamed { prefetch, waits } => {
                     residency.streamed.push(index);
@@ -223,9 +250,30 @@ impl Residency {
 
     /// Room for all resident groups. They are one allocation, since the caching allocator rounds each one up.
     fn slab_of_residents(&self, stored: &[WaitingGroup], places: &[Place]) -> Result<Tensor> {
-        let resident = stored.iter().zip(places).filter(|(_, place)| **place == Place::Resident);
-        let bytes: i64 = resident.map(|(stored, _)| stored.layout.bytes).sum();
-        Ok(within(Purpose::Weights, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?)
+        let resident = stored.iter().zip(places).map(|(stored, place)| match place {
+            Place::Resident => stored.layout.bytes,
+            Place::Streamed { waits: Waits::OnRanks { ranks }, .. } => part_bytes(stored.layout.bytes, *ranks),
+            Place::Host | Place::Streamed { .. } => 0,
+        });
+        Ok(within(Purpose::Weights, || Tensor::f_empty([resident.sum::<i64>()], (Kind::Uint8, self.device)))?)
+    }
+
+    /// Room in which groups are whole while this rank's part is taken from them; nothing where there are no such groups.
+    fn room_for_wholes(&self, stored: &[WaitingGroup], places: &[Place]) -> Result<Option<Tensor>> {
+        let in_parts = stored.iter().zip(places).filter(|(_, place)| matches!(place, Place::Streamed { waits: Waits::OnRanks { .. }, .. }));
+        let largest = in_parts.map(|(stored, _)| stored.layout.bytes).max();
+        largest.map(|bytes| Ok(within(Purpose::Staging, || Tensor::f_empty([bytes], (Kind::Uint8, self.device)))?)).transpose()
+    }
+
+    /// This rank's part of a `whole` group that so many have in parts, in `slab`.
+    fn own_part(&self, whole: &Tensor, ranks: u32, slab: &Tensor) -> Result<Tensor> {
+        let Some(shards) = self.shards.as_ref().filter(|shards| shards.count() == ranks as usize) else {
+            return Err(Error::Ranks(format!("weights are in {ranks} parts, and there are not as many ranks to have them")));
+        };
+        let part = shards.own(whole)?;
+        let mut own = slab.f_narrow(0, 0, part.size()[0])?;
+        own.f_copy_(&part)?;
+        Ok(own)
     }
 
     /// Has each staging buffer written over with NaN whenever a group lets go of it, so that whoever reads what was not copied there for it is found out. For
@@ -313,11 +361,16 @@ impl Residency {
                 staging.fetch(next, tensors, layout, origin, wanted)?
             }
             Home::InFile => staging.fetch(next, tensors, layout, Origin::InFile(&self.from_files), wanted)?,
+            Home::OnRanks(own) => {
+                let shards = self.shards.as_ref().expect("there are parts");
+                staging.fetch(next, tensors, layout, Origin::OnRanks { own, shards }, wanted)?;
+            }
             Home::Bound(_) => unreachable!("resident groups are not fetched"),
         };
         self.lacks_ring |= staging.lacks_ring();
         self.not_locked_bytes = self.not_locked_bytes.max(staging.not_locked_bytes());
-        self.traffic.h2d_bytes += if self.device.is_cuda() { stored.layout.bytes as u64 } else { 0 };
+        let is_from_host = self.device.is_cuda() && !matches!(home, Home::OnRanks(_));
+        self.traffic.h2d_bytes += if is_from_host { stored.layout.bytes as u64 } else { 0 };
         Ok(())
     }
 

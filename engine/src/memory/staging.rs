@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use super::file_ring::{FileRing, FromFiles, PART_BYTES};
 use super::pinned_ring::{PageLocking, PinnedRing};
 use super::readers::{Readers, Reading};
+use super::shards::Shards;
 use crate::attribution::{Purpose, within};
 use crate::cuda::{CopyStream, Event, Stream};
 use crate::error::Result;
@@ -83,6 +84,8 @@ struct Buffer {
     slab: Tensor,
     /// The group that is in the buffer or on its way there, and its tensors.
     holds: Option<(usize, Weights)>,
+    /// Ranks gather it, each of which holds a part.
+    is_gathered: bool,
     /// It is being read into the buffer.
     reading: Option<Reading>,
     events: Option<BufferEvents>,
@@ -96,6 +99,8 @@ pub(super) enum Origin<'a> {
     ByRing { slab: &'a Tensor, locking: PageLocking, written: bool },
     /// From its file, as one of these.
     InFile(&'a FromFiles),
+    /// From the devices of these ranks, of which this one has a part.
+    OnRanks { own: &'a Tensor, shards: &'a Shards },
 }
 
 impl Buffer {
@@ -105,6 +110,21 @@ impl Buffer {
             Some(streams) => self.put(bytes, streams, |copies| copies.copy(&self.slab, host, bytes)),
             None => Ok(self.slab.f_narrow(0, 0, bytes)?.f_copy_(&host.f_narrow(0, 0, bytes)?)?),
         }
+    }
+
+    /// Starts gathering the first `bytes`, of which this rank's part is `own`.
+    fn gather(&self, own: &Tensor, bytes: i64, shards: &Shards, streams: Option<&mut Streams>) -> Result<()> {
+        let whole = self.slab.f_narrow(0, 0, bytes)?;
+        let mut place = shards.own(&whole)?;
+        let Some(streams) = streams else {
+            place.f_copy_(own)?;
+            return shards.gather(&whole, None);
+        };
+        let (events, stream) = (self.events(), streams.copy.stream());
+        stream.wait(&events.released)?;
+        streams.copy.copy(&place, own, own.size()[0])?;
+        shards.gather(&whole, Some(&mut streams.copy))?;
+        events.arrived.record(stream)
     }
 
     /// Has `copy` put copies of so many bytes into the copy stream, between the buffer's two events.
@@ -143,7 +163,7 @@ impl Staging {
                 let _ = slab.f_fill_(POISON)?;
             }
             let events = if on_gpu { Some(BufferEvents { arrived: Event::new()?, released: Event::new()? }) } else { None };
-            buffers.push(Buffer { slab, holds: None, reading: None, events });
+            buffers.push(Buffer { slab, holds: None, is_gathered: false, reading: None, events });
         }
         if let Some(streams) = &streams {
             // The allocator may hand out memory that arithmetic already queued still reads: the first copy must come after it.
@@ -187,6 +207,7 @@ impl Staging {
         self.next = (turn + 1) % count;
         let buffer = &mut self.buffers[turn];
         buffer.holds = None;
+        buffer.is_gathered = matches!(origin, Origin::OnRanks { .. });
         // Nobody came for what was read here. What may be wrong with it is of no interest any more.
         drop(buffer.reading.take().map(Reading::wait));
         match origin {
@@ -201,6 +222,7 @@ impl Staging {
                     Ring::Unmade | Ring::Refused => buffer.copy(slab, layout.bytes, Some(streams)),
                 }
             }
+            Origin::OnRanks { own, shards } => buffer.gather(own, layout.bytes, shards, self.streams.as_mut()),
             Origin::InFile(from) => self.begin_from_file(turn, index, from),
         }?;
         let buffer = &mut self.buffers[turn];
@@ -286,7 +308,11 @@ impl Staging {
         }
         let (_, weights) = buffer.holds.as_ref().expect("it holds the group");
         if let (Some(streams), Some(events)) = (&self.streams, &buffer.events) {
-            timing::wait_for_copy(streams.compute, &events.arrived)?;
+            if buffer.is_gathered {
+                timing::exchange(|| streams.compute.wait(&events.arrived))?;
+            } else {
+                timing::wait_for_copy(streams.compute, &events.arrived)?;
+            }
             if let Some(Files::ByRing { begun, .. }) = &self.files {
                 begun.record(streams.compute)?;
             }

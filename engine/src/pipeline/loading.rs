@@ -8,7 +8,7 @@ use tch::Device;
 use crate::attribution;
 use crate::components::{self, Sources};
 use crate::error::Result;
-use crate::memory::{Plan, Residency, Traffic};
+use crate::memory::{Plan, Residency, Traffic, WithRanks};
 use crate::timing;
 use crate::weights::WeightTypes;
 
@@ -78,9 +78,10 @@ impl Loading {
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
         let source = self.sources.get(component)?;
         // What one rank uses alone no other would come to map.
-        let shared =
+        let host =
             self.sources.shared_host().filter(|_| self.of_all_ranks.contains(&component.key())).map(|shared| (shared, component.key()));
-        let load = || Residency::among(shared, component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
+        let ranks = WithRanks { host, parts: self.sources.parts() };
+        let load = || Residency::among(ranks, component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
         attribution::in_group(key, load)
     }
 }

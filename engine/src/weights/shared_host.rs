@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::components;
-    use crate::memory::{Place, Residency, Waits};
+    use crate::memory::{Place, Residency, Waits, WithRanks};
     use crate::weights::{Group, Groups, Source, WeightTypes, Weights};
 
     /// The sums of all groups of a tiny transformer, by a rank whose weights come from `source`.
@@ -167,9 +167,9 @@ mod tests {
             _ => streamed,
         };
         let places: Vec<Place> = (0..groups.len()).map(place).collect();
-        let shared = shared.map(|shared| (shared, component.key()));
+        let ranks = WithRanks { host: shared.map(|shared| (shared, component.key())), parts: None };
         let types = WeightTypes::plain(Kind::Float);
-        let mut residency = Residency::among(shared, groups.clone(), &places, types, Device::Cpu, source).unwrap();
+        let mut residency = Residency::among(ranks, groups.clone(), &places, types, Device::Cpu, source).unwrap();
         let sum = |group: &Group| {
             let of = |weights: &Weights| {
                 Ok(group.params.iter().map(|param| weights.get(&param.name).abs().sum(Kind::Double).double_value(&[])).sum())

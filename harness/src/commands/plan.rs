@@ -158,6 +158,7 @@ fn print_groups(report: &PlanReport) {
             report.buffers.iter().any(|buffers| buffers.purpose == BufferUse::Unpacking),
             "Unpacking buffer: packed weights compute from it, one group at a time.",
         ),
+        (report.bytes_in(Home::Ranks) > 0, "GPUs of ranks: each holds a part, and gets the others while it computes."),
         (report.config.flexcache.keeps_hidden_states(), "Step cache: what some sampler steps reuse of those before them."),
     ];
     words.into_iter().filter(|(is_there, _)| *is_there).for_each(|(_, word)| say!("{word}"));
@@ -207,14 +208,16 @@ fn print_stages(report: &PlanReport) {
 
 /// What comes of several GPUs: all that stands above is of the first one.
 fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
-    let PlannedRanks { count, parts, all_decode, sent_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } = ranks;
+    let PlannedRanks { count, parts, all_decode, sent_bytes, gathered_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } =
+        ranks;
     let split = report.config.split();
     let tokens = if *parts > 1 {
         format!("one of {parts} parts of the token sequence")
     } else {
         "the whole token sequence of one prediction".into()
     };
-    say!("\n{count} ranks, a GPU each: {split}. Each has {tokens}, and all the weights above.");
+    let weights = if *gathered_bytes > 0 { "the weights above, of the transformer's blocks a part" } else { "all the weights above" };
+    say!("\n{count} ranks, a GPU each: {split}. Each has {tokens}, and {weights}.");
     let mut table = table(&["rank", "does", "predicted peak allocated GiB"], &[2]);
     let first = report.peak().map(|(_, bytes)| bytes);
     table.add_row(["0".to_owned(), "encode, denoise, decode".into(), known_gib(first)]);
@@ -227,6 +230,12 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
         in_gib(*sent_bytes),
         in_gib(*shared_host_bytes)
     );
+    if *gathered_bytes > 0 {
+        say!(
+            "Of the transformer's blocks each holds one of {parts} parts, and gets the others ahead of their turn: {} GiB in a pass.",
+            in_gib(*gathered_bytes)
+        );
+    }
     if let Some(pass) = pass_secs {
         let PassSecs { alone, arithmetic, exchange, is_nvlink } = pass;
         let link = if *is_nvlink { "NVLink" } else { "PCI Express" };
@@ -289,6 +298,7 @@ fn place(home: Home) -> &'static str {
         Home::Pinned => "host, pinned",
         Home::Pageable => "host, pageable",
         Home::File => "file",
+        Home::Ranks => "GPUs of ranks",
     }
 }
 

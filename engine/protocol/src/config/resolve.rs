@@ -187,7 +187,8 @@ impl Config {
         }
         ranged("prefetch_blocks", self.prefetch_blocks.unwrap_or(0).into(), 0, PARTS_OF_A_BLOCK * blocks)?;
         if !self.offload_dit {
-            (self.resident_blocks, self.prefetch_blocks, self.stream_from) = (None, None, None);
+            (self.resident_blocks, self.stream_from) = (None, None);
+            self.prefetch_blocks = self.prefetch_blocks.filter(|_| self.shard_weights.is_some());
             (self.pinned_memory, self.max_pinned_gib) = (None, None);
             return Ok(());
         }

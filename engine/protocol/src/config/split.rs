@@ -114,6 +114,8 @@ impl Config {
                 "leave one of them out",
             ));
         }
+        self.check_shards(split)?;
+        self.shard_weights = self.shard_weights.filter(|&wanted| wanted && split != Split::ONE);
         let several = |ranks: u32| (ranks > 1).then_some(ranks);
         (self.cp_ulysses, self.cp_ring) = (several(split.cp_ulysses), several(split.cp_ring));
         (self.cp_size, self.cfg_size) = (several(split.cp_size()), several(split.cfg_size));
@@ -175,6 +177,24 @@ impl Config {
             format!("cp_ring={}: attn_type={name} cannot take keys in parts, as a ring brings them", split.cp_ring),
             format!("use cp_size with one of {legal} and no cp_ring, or attn_type with one of {kernels}"),
         ))
+    }
+
+    /// Ranks gather a block together, so they are to come to it together; and it is to be on GPUs.
+    fn check_shards(&self, split: Split) -> Result<(), ConfigError> {
+        match self.shard_weights {
+            Some(true) if split == Split::ONE => Ok(()),
+            Some(true) if split.cp_size() == 1 => Err(ConfigError::new(
+                format!(
+                    "shard_weights=true {split}: each GPU has a whole token sequence, and no other one goes through it at the same time"
+                ),
+                "set cp_size to 2 or more, or leave shard_weights out",
+            )),
+            Some(true) if self.offload_dit => Err(ConfigError::new(
+                "shard_weights=true offload_dit=true: blocks wait in the host's memory, where all ranks of a machine have one copy already",
+                "use a memory level below 3 or offload_dit=false, or leave shard_weights out",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_guidance(&self, groups: u32) -> Result<(), ConfigError> {

@@ -177,6 +177,12 @@ flags! {
             about(Group::Memory, Results::Close).of_diffusion().unit("groups of GPUs").range(1, 2)
                 .told(|config| Some(Value::from(config.cfg_size.unwrap_or(1))));
 
+        /// Each GPU holds a part of every transformer block, and gets the rest of it from the GPUs that have the other parts of the token sequence, ahead of its turn.
+        sometimes shard_weights: bool = Always(false),
+            about(Group::Placement, Results::Same).of_diffusion()
+                .idle(|config| config.cp_size.is_none() && config.cfg_size.is_none(), "there is one GPU: set cp_size to 2 or more")
+                .told(|config| Some(Value::from(config.shard_weights.unwrap_or(false))));
+
         /// Type of arithmetic and of the weights. A few weights are kept in fp32.
         always dtype: Dtype = OnCpu(Dtype::Fp32, Dtype::Bf16), about(Group::Arithmetic, Results::Close);
 
@@ -221,9 +227,9 @@ flags! {
         sometimes resident_blocks: ResidentBlocks = Always(ResidentBlocks::Count(0)),
             about(Group::Placement, Results::Same).unit("blocks").idle(|config| !config.offload_dit, STREAMING);
 
-        /// Parts of streamed blocks that are on their way while one computes. A block has three.
+        /// Parts of blocks, of those that are streamed or that `shard_weights` has on several GPUs, that are on their way while one computes. A block has three.
         sometimes prefetch_blocks: u32 = Always(1),
-            about(Group::Placement, Results::Same).unit("parts of blocks").idle(|config| !config.offload_dit, STREAMING);
+            about(Group::Placement, Results::Same).unit("parts of blocks").idle(|config| !config.offload_dit && config.shard_weights.is_none(), STREAMING);
 
         /// Streamed blocks wait in page-locked memory, which copies need to overlap with arithmetic.
         sometimes pinned_memory: PinnedMemory = Always(PinnedMemory::On), about(Group::Placement, Results::Same).idle(|config| !config.offload_dit, STREAMING);
