@@ -1,7 +1,7 @@
 //! Which GPUs our own attention in 8 bits has a kernel for, and how it multiplies values there. The kernel is in `engine/src/attention/sage`.
 
 use crate::capability::capability_of;
-use crate::{AttnType, GpuProfile};
+use crate::{AttnType, Config, GpuProfile};
 
 /// How values are kept and multiplied with their probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,12 +51,54 @@ impl SageValues {
     }
 
     /// What is said of a GPU that there is no kernel for.
-    pub fn refusal(capability: &str) -> String {
+    pub fn refusal(attn_type: AttnType, capability: &str) -> String {
         let known: Vec<_> = KERNELS.iter().map(|((major, minor), _)| format!("{major}.{minor}")).collect();
         format!(
             "compute capability {capability} has no attn_type={}: there are kernels for {}; use attn_type=sdpa",
-            AttnType::Sage.name(),
+            attn_type.name(),
             known.join(", ")
         )
+    }
+}
+
+/// How `attn_type=sparge` chooses the tiles of keys that a tile of queries attends to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockChoice {
+    /// The share of all that are chosen.
+    pub topk: f64,
+    /// The likeness of a tile's vectors below which it is not judged by their mean.
+    pub similarity: f64,
+    /// How far below the largest score, in powers of e, scores are when their values are left out.
+    pub pv_threshold: f64,
+}
+
+impl BlockChoice {
+    /// How many of so many tiles are chosen at least.
+    pub fn count(self, tiles: i64) -> i64 {
+        ((self.topk * tiles as f64).ceil() as i64).clamp(1, tiles.max(1))
+    }
+}
+
+impl AttnType {
+    /// Whether it is our own kernel.
+    pub fn is_in_8_bits(self) -> bool {
+        matches!(self, Self::Sage | Self::Sparge)
+    }
+}
+
+impl Config {
+    /// How keys are chosen, where they are.
+    pub fn block_choice(&self) -> Option<BlockChoice> {
+        let choice = BlockChoice {
+            topk: self.attn_topk.unwrap_or(1.0),
+            similarity: self.attn_similarity.unwrap_or(-1.0),
+            pv_threshold: self.attn_pv_threshold.unwrap_or(f64::MAX),
+        };
+        (self.attn_type == AttnType::Sparge).then_some(choice)
+    }
+
+    /// The same without what means something with such a choice alone.
+    pub(crate) fn without_choice(self) -> Self {
+        Self { attn_topk: None, attn_similarity: None, attn_pv_threshold: None, ..self }
     }
 }
