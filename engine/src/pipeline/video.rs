@@ -35,7 +35,7 @@ use super::picture_encoder::PictureEncoder;
 use super::prompts::{PromptEmbeddings, PromptEncoder};
 use super::stills::Stills;
 use crate::checkpoint::Checkpoint;
-use crate::components::{self, Component, IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
+use crate::components::{self, IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
 use crate::compute_device::ComputeDevice;
 use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
@@ -128,9 +128,9 @@ impl Pipeline {
 
     /// Whether this rank takes part in decoding: the first one, and where there are tiles all.
     pub fn decodes(&self) -> bool {
-        let is_vae = |component: &&Box<dyn Component + '_>| component.key() == VAE;
-        self.frames.ranks.rank() == 0
-            || components::of(&self.model).iter().find(is_vae).is_some_and(|vae| vae.is_of_all_ranks(&self.config))
+        let is_shared =
+            || components::of(&self.model).iter().any(|component| component.key() == VAE && component.is_of_all_ranks(&self.config));
+        self.frames.ranks.rank() == 0 || is_shared()
     }
 
     /// The same pipeline, which knows what the host's processor reaches: for the time of what a device that computes nothing leaves out.
