@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
-use crate::command::{ANSWERS, Place, stderr, stdout};
+use crate::command::{ANSWERS, Place, executable, stderr, stdout};
 
 /// A cluster of one node, gone when dropped.
 struct Cluster {
@@ -107,6 +107,20 @@ fn parts_run_in_an_array_and_are_put_together() {
     assert_eq!(cases("run"), cases("alone"));
     assert_eq!(["1", "2", "3"].map(|part| place.rows(&format!("run/parts/{part}")).len()), [6, 5, 5]);
     assert!(place.path("run/report.html").is_file());
+}
+
+#[test]
+#[cfg_attr(without_slurm, ignore = "there is no slurmctld and slurmd here: install slurm-wlm")]
+fn srun_starts_the_ranks_of_a_video() {
+    let place = Place::new();
+    let cluster = Cluster::begin(&place.path("slurm"));
+    let mut srun = cluster.slurm("srun");
+    srun.args(["--ntasks", "2", "--overcommit"]).arg(executable("lowmem")).current_dir(place.path(""));
+    srun.args(["generate", "--model", "wan-tiny", "--gpu", "h100", "--device", "virtual", "cp_size=2"]);
+    let output = srun.output().expect("srun starts");
+    let [said, told] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success() && told.contains("srun started 2 ranks: cp_size=2"), "{told}");
+    assert_eq!(said.matches("From prompt to video").count(), 1, "{said}");
 }
 
 #[test]
