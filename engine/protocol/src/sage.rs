@@ -1,7 +1,7 @@
 //! Which GPUs our own attention in 8 bits has a kernel for, and how it multiplies values there. The kernel is in `engine/src/attention/sage`.
 
 use crate::capability::capability_of;
-use crate::{AttnType, Config, GpuProfile};
+use crate::{AttnType, GpuProfile};
 
 /// How values are kept and multiplied with their probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,22 +83,5 @@ impl AttnType {
     /// Whether it is our own kernel.
     pub fn is_in_8_bits(self) -> bool {
         matches!(self, Self::Sage | Self::Sparge)
-    }
-}
-
-impl Config {
-    /// How keys are chosen, where they are.
-    pub fn block_choice(&self) -> Option<BlockChoice> {
-        let choice = BlockChoice {
-            topk: self.attn_topk.unwrap_or(1.0),
-            similarity: self.attn_similarity.unwrap_or(-1.0),
-            pv_threshold: self.attn_pv_threshold.unwrap_or(f64::MAX),
-        };
-        (self.attn_type == AttnType::Sparge).then_some(choice)
-    }
-
-    /// The same without what means something with such a choice alone.
-    pub(crate) fn without_choice(self) -> Self {
-        Self { attn_topk: None, attn_similarity: None, attn_pv_threshold: None, ..self }
     }
 }

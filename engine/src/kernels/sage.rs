@@ -5,14 +5,13 @@ use std::f64::consts::LOG2_E;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
-use engine_protocol::{SageValues, WorkKind, WorkType};
+use engine_protocol::{BlockChoice, SageValues, WorkKind, WorkType};
 use tch::{Device, Kind, Tensor};
 
 use super::driver::{self, Function};
 use super::element::Element;
 use super::loaded::Loaded;
 use super::nvrtc::{self, Source};
-use super::sparge::Chosen;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -307,6 +306,23 @@ pub struct Packed {
     pub value_scales: Tensor,
     /// How many there are.
     pub tokens: i64,
+}
+
+/// The tiles of keys that each tile of queries attends to. Only [`super::sparge::choose`] makes one.
+#[derive(Debug)]
+pub struct Chosen {
+    pub(super) tiles: Tensor,
+    pub(super) by: BlockChoice,
+}
+
+impl Chosen {
+    /// For each tile of queries how many there are, and which, in their order.
+    ///
+    /// # Shapes
+    /// `[B, heads, tiles of queries, 1 + tiles of keys]`, of which what comes after those that are chosen means nothing.
+    pub fn tiles(&self) -> Tensor {
+        self.tiles.copy()
+    }
 }
 
 /// Attention of `queries` over them, or over `chosen` tiles of them, into `result`.

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use engine_protocol::{BlockChoice, WorkType};
 use tch::{Kind, Tensor};
 
-use super::sage::{CHOICE, MEANS, Sizes, Variant, View, WARPS, check, key_tiles, query_tiles, shape, work};
+use super::sage::{CHOICE, Chosen, MEANS, Sizes, Variant, View, WARPS, check, key_tiles, query_tiles, shape, work};
 use crate::cuda::OwnKernel;
 use crate::error::Result;
 
@@ -17,23 +17,6 @@ pub struct KeyMeans {
     pub means: Tensor,
     /// How alike the keys of each tile are.
     pub likeness: Tensor,
-}
-
-/// The tiles of keys that each tile of queries attends to. Only [`choose`] makes one.
-#[derive(Debug)]
-pub struct Chosen {
-    pub(super) tiles: Tensor,
-    pub(super) by: BlockChoice,
-}
-
-impl Chosen {
-    /// For each tile of queries how many there are, and which, in their order.
-    ///
-    /// # Shapes
-    /// `[B, heads, tiles of queries, 1 + tiles of keys]`, of which what comes after those that are chosen means nothing.
-    pub fn tiles(&self) -> Tensor {
-        self.tiles.copy()
-    }
 }
 
 /// `Means` of `choose.cuh`.

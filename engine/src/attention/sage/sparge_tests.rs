@@ -106,15 +106,15 @@ fn where_what_is_near_is_alike_little_is_lost() {
     let local = local(2000);
     let scattered = inputs([1, 2, 2000, 2000, 64], Kind::Float, false);
     for values in VALUES {
-        let most = if values == SageValues::Fp16 { 0.03 } else { 0.05 };
+        let most = if values == SageValues::Fp16 { 0.01 } else { 0.02 };
         let off = |inputs: &[Tensor; 3], topk: f64| errors(&sparge(values, inputs, BlockChoice { topk, ..DEFAULT }), &exact(inputs));
         for topk in [0.25, 0.5] {
             let [angle, difference, _] = off(&local, topk);
             println!("{values:?}, {topk} of the keys: cosine {:.6}, L1 {:.2}%", 1.0 - angle, 100.0 * difference);
-            assert!(angle < 0.002 && difference < most, "{values:?} {topk}: {angle} {difference}");
+            assert!(angle < 0.001 && difference < most, "{values:?} {topk}: {angle} {difference}");
         }
         let [_, difference, _] = off(&scattered, 0.5);
-        assert!(difference > 0.3, "of numbers without any order half of the keys are half of the result: {difference}");
+        assert!(difference > 0.5, "of numbers without any order half of the keys are no use: {difference}");
     }
 }
 
