@@ -6,14 +6,16 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use engine::attention::Keys;
-use engine_protocol::AttnType;
+use engine::attention::{Attention, Keys};
+use engine_protocol::{AttnType, BlockChoice};
 use tch::{Device, Kind, Tensor};
 
 /// What a video of 832x480 and of 1280x720 with 81 frames has, and a short one.
 const ON_GPU: [i64; 3] = [4_096, 32_760, 75_600];
 const ON_CPU: [i64; 1] = [512];
 const HEAD_DIM: i64 = 128;
+/// What `attn_type=sparge` does where nothing else is said.
+const HALF_OF_THE_KEYS: BlockChoice = BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 50.0 };
 
 fn main() {
     let _guard = tch::no_grad_guard();
@@ -27,8 +29,10 @@ fn main() {
         let tensor = || Tensor::randn([1, heads, tokens, HEAD_DIM], (Kind::BFloat16, device));
         let (q, k, v) = (tensor(), tensor(), tensor());
         // `math` holds 40 score matrices of up to 75,600 x 75,600: that is no choice at these lengths.
-        for kind in [AttnType::Sdpa, AttnType::Flash, AttnType::MemEfficient, AttnType::Cudnn, AttnType::Sage] {
-            let run = || Keys::new(kind, k.shallow_clone(), v.shallow_clone())?.attend(&q);
+        let kinds = [AttnType::Sdpa, AttnType::Flash, AttnType::MemEfficient, AttnType::Cudnn, AttnType::Sage];
+        let chosen = (AttnType::Sparge, Attention::from(HALF_OF_THE_KEYS));
+        for (kind, attention) in kinds.into_iter().map(|kind| (kind, Attention::from(kind))).chain([chosen]) {
+            let run = || Keys::new(attention, k.shallow_clone(), v.shallow_clone())?.attend(&q);
             if let Err(error) = run() {
                 eprintln!("{}, {tokens} tokens: {error}", kind.name());
                 continue;

@@ -6,6 +6,7 @@ use engine_protocol::{Device, Dtype, FLAGS, Flag, GpuProfile, GpuState, Kind, Ra
 use serde_json::Value;
 
 use crate::run::Run;
+use crate::sentences::keys_decided;
 use crate::verdict::{need, needed_bytes, total_secs};
 
 /// What the cells of a column are.
@@ -349,6 +350,12 @@ fn times() -> Vec<Column> {
             "",
             "By what: `steps` (their number), `values` (computed ones), or `published` (as many as were, since the virtual GPU computes no values).",
             |r| text(r.cache.map(|cache| cache.decided.name())),
+        ),
+        of(
+            "attn_keys_decided",
+            "",
+            "By what `attn_type=sparge` chooses keys: `values` (computed ones), or `share` (as many as `attn_topk` has, since the virtual GPU computes no values: no tile counts as unlike).",
+            |r| text(keys_decided(r)),
         ),
         of("vae_decode_secs", "s", "Latents to frames.", |r| secs(r.stage_secs(Stage::Decode))),
         of("total_secs", "s", "From prompt to video, without loading.", |r| secs(total_secs(r))),

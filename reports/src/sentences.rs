@@ -133,8 +133,30 @@ pub fn steps_that_ran(record: &RunRecord) -> Option<String> {
     (record.outcome == Outcome::Ok && config.steps_to_run() < config.steps).then(|| format!("{ran}{scaled}."))
 }
 
+/// What was not computed, and by what that was decided: by a cache of sampler steps, and of attention's keys. Nothing where all was.
+pub fn left_out(record: &RunRecord) -> Option<String> {
+    let said = [steps_reused(record), keys_attended(record)].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    (!said.is_empty()).then_some(said)
+}
+
+/// The share of keys that queries attend to, and by what they are chosen; nothing where they attend to all.
+fn keys_attended(record: &RunRecord) -> Option<String> {
+    let (config, choice) = (&record.config, record.config.block_choice()?);
+    let by = match keys_decided(record)? {
+        "values" => "of each 128 queries those that are nearest, by computed values",
+        _ => "as many as attn_topk has, since no values are computed here: no tile counts as unlike",
+    };
+    Some(format!("attn_type={}: queries attend to {:.0}% of the keys ({by}).", config.attn_type.name(), 100.0 * choice.topk))
+}
+
+/// By what attention's keys are chosen, in a word.
+pub(crate) fn keys_decided(record: &RunRecord) -> Option<&'static str> {
+    record.config.block_choice()?;
+    Some(if record.device == Device::Virtual { "share" } else { "values" })
+}
+
 /// How many steps a cache of sampler steps lets leave blocks out, and by what; nothing where there is no cache.
-pub fn steps_reused(record: &RunRecord) -> Option<String> {
+fn steps_reused(record: &RunRecord) -> Option<String> {
     let CacheUse { decided, reused_steps } = record.cache?;
     let config = &record.config;
     let (name, left_out) = (config.flexcache.name(), config.flexcache.left_out());

@@ -9,7 +9,7 @@ use engine_protocol::{Outcome, RunRecord, Stage};
 use crate::advice::host_remedies;
 use crate::ram::{self, pinned_bytes};
 use crate::run::Run;
-use crate::sentences::{step, steps_reused, steps_that_ran};
+use crate::sentences::{left_out, step, steps_that_ran};
 use crate::summary::Summary;
 use crate::verdict::{need, total_secs};
 use crate::words::{CONTEXT, counters, in_gib, time};
@@ -165,7 +165,7 @@ fn notes(summary: &Summary<'_>, counters: String) -> Vec<String> {
         notes.push(format!("Total: the time from prompt to video, without loading.{ends}"));
     }
     notes.extend(records.iter().find_map(steps_that_ran));
-    let cached = records.iter().filter_map(|record| Some(format!("{}: {}", record.case, steps_reused(record)?)));
+    let cached = records.iter().filter_map(|record| Some(format!("{}: {}", record.case, left_out(record)?)));
     notes.extend(cached.take(FEW_LINES));
     let measured = run.quality.iter().map(|quality| {
         let psnr = quality.psnr_db.map_or("the same video".to_owned(), |psnr| format!("PSNR {psnr:.1} dB, SSIM {:.3}", quality.ssim));

@@ -44,15 +44,44 @@ fn each_card_has_the_kernel_that_is_for_it() {
     }
 }
 
+/// Half of the keys are half of the operations of self-attention; what they are chosen by is less than a hundredth of what keys and values take.
+#[test]
+fn over_half_of_the_keys_it_takes_less_time_and_hardly_more_memory() {
+    let definition = "model: wan2.1-t2v-14b\nresolution: 720p\nlow_mem_level: 3\nhead_chunk: 10\ncases:\n  - attn_type: sage\n  - attn_type: sparge\n  - {attn_type: sparge, attn_topk: 1}\n";
+    let records = sweep(definition);
+    let of = |record: &RunRecord| {
+        assert_eq!(record.outcome, Outcome::Ok, "{}: {:?}", record.case, record.error);
+        let stage = record.stage(Stage::Denoise).expect("it ran");
+        let operations = stage.time.and_then(|time| time.work).expect("what was computed").operations;
+        let reserved = record.peak_reserved_bytes().expect("it ran") as f64 / GIB as f64;
+        println!("{}: {reserved:.3} GiB, {:.1} s a step, {operations:e}", record.case, step(record));
+        (stage.attention.clone(), operations, reserved, step(record))
+    };
+    let [sage, half, all] = [0, 1, 2].map(|place| of(&records[place]));
+    assert_eq!(
+        (sage.0, half.0, all.0),
+        (
+            vec![AttentionKernel::Sage],
+            vec![AttentionKernel::Sage, AttentionKernel::Sparge],
+            vec![AttentionKernel::Sage, AttentionKernel::Sparge]
+        )
+    );
+    // Cross-attention is to all keys: there are few.
+    let self_attention = sage.1 - half.1;
+    assert!((all.1 - sage.1).abs() < 0.01 * sage.1 && self_attention > 0.2 * sage.1, "{} {} {}", sage.1, half.1, all.1);
+    assert!(half.3 < 0.85 * sage.3 && all.3 >= sage.3, "{} {} {}", sage.3, half.3, all.3);
+    assert!(half.2 <= 3.1 && half.2 < sage.2 + 0.05, "{} {}", sage.2, half.2);
+}
+
 #[test]
 fn cards_without_a_kernel_are_refused_with_the_list() {
-    for (gpu, capability) in [("t4", "7.5 (t4)"), ("b200", "10.0 (b200)")] {
+    for (gpu, capability, kernel) in [("t4", "7.5 (t4)", "sage"), ("b200", "10.0 (b200)", "sparge")] {
         let mut lowmem = std::process::Command::new(built("lowmem"));
-        let arguments = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "low_mem_level=3", "attn_type=sage"];
+        let arguments = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "low_mem_level=3", &format!("attn_type={kernel}")];
         let output = lowmem.current_dir(root()).args(arguments).output().expect("lowmem starts");
         let said = String::from_utf8_lossy(&output.stderr);
         let wanted = format!(
-            "compute capability {capability} has no attn_type=sage: there are kernels for 8.0, 8.6, 8.9, 9.0, 12.0; use attn_type=sdpa"
+            "compute capability {capability} has no attn_type={kernel}: there are kernels for 8.0, 8.6, 8.9, 9.0, 12.0; use attn_type=sdpa"
         );
         assert!(said.contains(&wanted), "{said}");
         assert_eq!(output.status.code(), Some(2), "{said}");

@@ -1,7 +1,7 @@
 //! Attention in 8 bits against attention in fp32: on a GPU the kernel, which has run on none so far; on the CPU the same source, warp by warp.
 
 use engine::attention::{Keys, attend};
-use engine_protocol::AttnType;
+use engine_protocol::{AttnType, BlockChoice};
 use tch::{Kind, Tensor};
 
 use crate::resident::device;
@@ -39,5 +39,27 @@ fn eight_bits_are_near_fp32() {
             println!("{kind:?} {shape:?}: cosine {cosine:.6}, L1 {:.2}%", 100.0 * difference);
             assert!(cosine > 0.999 && difference < most, "{kind:?} {shape:?}: {cosine} {difference}");
         }
+    }
+}
+
+#[test]
+fn over_chosen_keys_slices_choose_as_the_whole_does_and_all_keys_change_no_bit() {
+    for shape in SHAPES {
+        tch::manual_seed(13);
+        let [batch, heads, queries, keys, channels] = shape;
+        let [q, k, v] = [queries, keys, keys].map(|tokens| {
+            Tensor::randn([batch, tokens, heads, channels], (Kind::Float, device().torch)).to_kind(Kind::BFloat16).transpose(1, 2)
+        });
+        let over = |topk| {
+            let choice = BlockChoice { topk, similarity: -0.1, pv_threshold: 50.0 };
+            Keys::new(choice, k.shallow_clone(), v.shallow_clone()).unwrap()
+        };
+        let all = Keys::new(AttnType::Sage, k.shallow_clone(), v.shallow_clone()).unwrap();
+        assert_eq!(over(1.0).attend(&q).unwrap(), all.attend(&q).unwrap(), "{shape:?}");
+        // Tiles of 128 queries choose by themselves.
+        let half = over(0.5);
+        let slices: Vec<_> =
+            (0..queries).step_by(128).map(|first| half.attend(&q.narrow(2, first, 128.min(queries - first))).unwrap()).collect();
+        assert_eq!(Tensor::cat(&slices, 2), half.attend(&q).unwrap(), "{shape:?}");
     }
 }

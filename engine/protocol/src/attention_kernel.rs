@@ -19,6 +19,8 @@ pub enum AttentionKernel {
     MemEfficient,
     /// Our own in 8 bits.
     Sage,
+    /// The same over chosen keys.
+    Sparge,
     /// Matrix products, between which the whole score matrix is kept.
     Math,
 }
@@ -34,6 +36,7 @@ impl AttentionKernel {
             AttentionKernel::Flash => "flash attention",
             AttentionKernel::MemEfficient => "memory-efficient attention",
             AttentionKernel::Sage => "attention in 8 bits",
+            AttentionKernel::Sparge => "attention in 8 bits over chosen keys",
             AttentionKernel::Math => "matrix products",
         }
     }
@@ -50,6 +53,7 @@ impl AttentionKernel {
             AttnType::Cudnn => has(Self::Cudnn),
             AttnType::MemEfficient => has(Self::MemEfficient),
             AttnType::Sage => has(Self::Sage),
+            AttnType::Sparge => has(Self::Sparge),
             AttnType::Math => Some(Self::Math),
             // cuDNN comes first on Hopper and on the Blackwell of data centres, and elsewhere after the others, of which one takes whatever it does.
             AttnType::Sdpa if matches!(capability.0, 9 | 10) => {
@@ -74,7 +78,7 @@ impl AttentionKernel {
                 let takes_dtype = major >= 8 || dtype != Dtype::Bf16;
                 ((5, 0)..=(12, 1)).contains(&capability) && takes_dtype && head_size % alignment == 0
             }
-            Self::Sage => SageValues::on(capability).is_some() && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
+            Self::Sage | Self::Sparge => SageValues::on(capability).is_some() && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
             Self::Math => true,
         }
     }
@@ -90,8 +94,8 @@ impl Config {
     /// # Errors
     /// The refusal, with the GPUs that have one.
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
-        let lacking = gpu.filter(|gpu| self.attn_type == AttnType::Sage && SageValues::of(Some(gpu)).is_none());
-        let attention = lacking.map(|gpu| SageValues::refusal(&format!("{} ({})", gpu.compute_capability.value, gpu.name)));
+        let lacking = gpu.filter(|gpu| self.attn_type.is_in_8_bits() && SageValues::of(Some(gpu)).is_none());
+        let attention = lacking.map(|gpu| SageValues::refusal(self.attn_type, &format!("{} ({})", gpu.compute_capability.value, gpu.name)));
         let fused = gpu.filter(|gpu| self.fused && capability_of(Some(gpu)) < FIRST_FUSED).map(|gpu| {
             let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
             format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
@@ -107,7 +111,7 @@ impl Config {
                 "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
                 gpu.name
             )),
-            None if self.attn_type == AttnType::Sage => Some(SageValues::refusal(&format!("{capability} ({})", gpu.name))),
+            None if self.attn_type.is_in_8_bits() => Some(SageValues::refusal(self.attn_type, &format!("{capability} ({})", gpu.name))),
             None if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }

@@ -23,9 +23,10 @@ pub struct Quality {
 impl Config {
     /// The same without what gives up quality: a cache of sampler steps, weights, their products or attention in 8 bits. None where nothing does.
     pub fn exact(&self) -> Option<Self> {
-        let attn_type = if self.attn_type == AttnType::Sage { AttnType::Sdpa } else { self.attn_type };
-        let exact =
-            Self { weight_dtype: WeightDtype::AsStored, linear_dtype: LinearDtype::Dtype, attn_type, ..self.clone() }.without_flexcache();
+        let attn_type = if self.attn_type.is_in_8_bits() { AttnType::Sdpa } else { self.attn_type };
+        let exact = Self { weight_dtype: WeightDtype::AsStored, linear_dtype: LinearDtype::Dtype, attn_type, ..self.clone() }
+            .without_flexcache()
+            .without_choice();
         (exact != *self).then_some(exact)
     }
 }

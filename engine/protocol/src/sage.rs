@@ -51,12 +51,37 @@ impl SageValues {
     }
 
     /// What is said of a GPU that there is no kernel for.
-    pub fn refusal(capability: &str) -> String {
+    pub fn refusal(attn_type: AttnType, capability: &str) -> String {
         let known: Vec<_> = KERNELS.iter().map(|((major, minor), _)| format!("{major}.{minor}")).collect();
         format!(
             "compute capability {capability} has no attn_type={}: there are kernels for {}; use attn_type=sdpa",
-            AttnType::Sage.name(),
+            attn_type.name(),
             known.join(", ")
         )
+    }
+}
+
+/// How `attn_type=sparge` chooses the tiles of keys that a tile of queries attends to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockChoice {
+    /// The share of all that are chosen.
+    pub topk: f64,
+    /// The likeness of a tile's vectors below which it is not judged by their mean.
+    pub similarity: f64,
+    /// How far below the largest score, in powers of e, scores are when their values are left out.
+    pub pv_threshold: f64,
+}
+
+impl BlockChoice {
+    /// How many of so many tiles are chosen at least.
+    pub fn count(self, tiles: i64) -> i64 {
+        ((self.topk * tiles as f64).ceil() as i64).clamp(1, tiles.max(1))
+    }
+}
+
+impl AttnType {
+    /// Whether it is our own kernel.
+    pub fn is_in_8_bits(self) -> bool {
+        matches!(self, Self::Sage | Self::Sparge)
     }
 }

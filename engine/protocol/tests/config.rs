@@ -110,6 +110,20 @@ fn what_multiplies_in_8_bits_waits_so() {
     assert_eq!((exact.linear_dtype.name(), exact.weight_dtype.name()), ("dtype", "as_stored"));
 }
 
+#[test]
+fn keys_are_chosen_with_sparge_alone() {
+    let sparge = resolve(&["attn_type=sparge", "infer.attn_topk=0.3"]).expect("legal");
+    let choice = sparge.block_choice().expect("it chooses");
+    assert_eq!((choice.topk, choice.similarity, choice.pv_threshold), (0.3, -0.1, 50.0));
+    assert_eq!([0, 1, 10, 1182].map(|tiles| choice.count(tiles)), [1, 1, 3, 355]);
+    // It gives up quality, and what says how goes with it.
+    assert_eq!(sparge.exact(), Some(resolve(&["attn_type=sdpa"]).expect("legal")));
+    let sage = resolve(&["attn_type=sage", "attn_topk=0.3"]).expect("legal");
+    assert_eq!((sage.block_choice(), &sage), (None, &resolve(&["attn_type=sage"]).expect("legal")));
+    let texts = settings(&["attn_type=sage", "attn_topk=0.3"]).expect("settings");
+    assert_eq!(sage.without_effect(&texts, Device::Cuda), ["attn_topk has no effect: only attn_type=sparge leaves keys out"]);
+}
+
 #[rstest]
 #[case("unipc", Sampler::Unipc)]
 #[case("euler", Sampler::Euler)]
@@ -215,7 +229,8 @@ fn latents_have_the_shape_of_the_published_models() {
 #[case("flexcache_speedup=9", "flexcache_speedup=9 is out of range: use 1 to 8")]
 #[case("sigmas=1", "sigmas=1: there is no such value: use two or more falling numbers")]
 #[case("sigmas=1, 0.5", "sigmas are for sampler=euler and sampler=lcm: set one of them")]
-#[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient, sage or math")]
+#[case("attn_type=xformers", "attn_type=xformers: there is no such value: use sdpa, flash, cudnn, mem_efficient, sage, sparge or math")]
+#[case("attn_topk=1.5", "attn_topk=1.5 is out of range: use 0 to 1")]
 #[case("offload_text_encoder=gpu", "offload_text_encoder=gpu: there is no such value: use off, cpu or stream")]
 #[case("offload_vae=maybe", "offload_vae=maybe: there is no such value: use true or false")]
 #[case("vae_tyle_size=3", "did you mean `vae_tile_size`?")]
@@ -249,6 +264,7 @@ fn a_split_is_made_whole(#[case] settings: &[&str], #[case] split: Split) {
 #[case(&["cp_size=8", "cp_ulysses=2", "cp_ring=2"], "cp_size=8 cp_ulysses=2 cp_ring=2: cp_size is")]
 #[case(&["cp_ulysses=4", "head_chunk=6"], "cp_ulysses=4: the 6 heads of head_chunk do not divide by it: use one of 1, 2, or cp_ring")]
 #[case(&["cp_size=3", "attn_type=sage"], "cp_ring=3: attn_type=sage cannot take keys in parts, as a ring brings them: use cp_size with one of 1, 2, 4, 5, 8, 10, 20, 40 and no cp_ring")]
+#[case(&["cp_ring=2", "attn_type=sparge"], "cp_ring=2: attn_type=sparge cannot take keys in parts")]
 #[case(&["cp_ring=2", "attn_type=math"], "or attn_type with one of sdpa, flash, mem_efficient")]
 #[case(&["cp_ulysses=8", "cp_ring=1000"], "cp_ulysses=8 cp_ring=1000 are 8000 parts: use 1024 at most")]
 #[case(&["cfg_size=2", "guidance_scale=1"], "cfg_size=2: without guidance there is one prediction")]

@@ -14,7 +14,7 @@ mod sage;
 mod scores;
 mod sdpa;
 
-use engine_protocol::{AttentionKernel, AttnType, Purpose};
+use engine_protocol::{AttentionKernel, AttnType, BlockChoice, Config, Purpose};
 use tch::{Device, Kind, Tensor};
 
 use crate::attribution::{operation, retag, within};
@@ -26,6 +26,38 @@ use sage::PackedKeys;
 pub use merged::{InPart, Merged};
 pub(crate) use picked::take_kernels;
 pub use scores::{AttentionHolds, AttentionShape};
+
+/// A back end, and which keys it may leave out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    kind: AttnType,
+    choice: Option<BlockChoice>,
+}
+
+impl Attention {
+    /// The one that `config` means for self-attention.
+    pub fn of(config: &Config) -> Self {
+        Self { kind: config.attn_type, choice: config.block_choice() }
+    }
+
+    /// The same that attends to all keys: for cross-attention, which has few.
+    #[must_use]
+    pub fn to_all_keys(self) -> Self {
+        Self { choice: None, ..self }
+    }
+}
+
+impl From<BlockChoice> for Attention {
+    fn from(choice: BlockChoice) -> Self {
+        Self { kind: AttnType::Sparge, choice: Some(choice) }
+    }
+}
+
+impl From<AttnType> for Attention {
+    fn from(kind: AttnType) -> Self {
+        Self { kind, choice: None }
+    }
+}
 
 /// Keys and values, as a back end takes them for all queries.
 #[derive(Debug)]
@@ -41,20 +73,21 @@ enum Held {
 }
 
 impl Keys {
-    /// Keys `k` and values `v` for the back end `kind`. Where that packs them, they go with this call.
+    /// Keys `k` and values `v` for a back end. Where that packs them, they go with this call.
     ///
     /// # Shapes
     /// Both are `[B, heads, Lk, D]`, with any strides that keep `D` dense.
     ///
     /// # Errors
     /// libtorch's, a back end that has no kernel for the device, and on the CPU keys that are not finite.
-    pub fn new(kind: AttnType, k: Tensor, v: Tensor) -> Result<Self> {
+    pub fn new(attention: impl Into<Attention>, k: Tensor, v: Tensor) -> Result<Self> {
+        let Attention { kind, choice } = attention.into();
         // libtorch's kernel for the CPU takes a row whose scores are NaN for one that a mask hides, and makes zeros of it: what is wrong would not be seen any more.
         if k.device() == Device::Cpu {
             finite::check(&k, || "the keys of attention".into())?;
         }
         let held = match kind {
-            AttnType::Sage => Held::Packed(within(Purpose::Workspace, || PackedKeys::new(k, v))?),
+            AttnType::Sage | AttnType::Sparge => Held::Packed(within(Purpose::Workspace, || PackedKeys::new(k, v, choice))?),
             _ => Held::AsTheyAre([k, v]),
         };
         Ok(Self { kind, held })
@@ -75,7 +108,7 @@ impl Keys {
         let [k, v] = match &self.held {
             Held::AsTheyAre(tensors) => tensors,
             Held::Packed(packed) => {
-                picked::note(AttentionKernel::Sage);
+                picked::note(if packed.are_chosen() { AttentionKernel::Sparge } else { AttentionKernel::Sage });
                 return operation(|| packed.attend(q));
             }
         };
@@ -86,7 +119,7 @@ impl Keys {
             AttnType::Cudnn => cudnn::attend(q, k, v),
             AttnType::MemEfficient => mem_efficient::attend(q, k, v),
             AttnType::Math => math::attend(q, k, v),
-            AttnType::Sage => unreachable!("its keys are packed"),
+            AttnType::Sage | AttnType::Sparge => unreachable!("their keys are packed"),
         })
     }
 

@@ -29,6 +29,7 @@ pub(super) fn note_named(kind: AttnType, q: &Tensor, k: &Tensor, v: &Tensor) -> 
         AttnType::Cudnn => Some(AttentionKernel::Cudnn),
         AttnType::MemEfficient => Some(AttentionKernel::MemEfficient),
         AttnType::Sage => Some(AttentionKernel::Sage),
+        AttnType::Sparge => Some(AttentionKernel::Sparge),
         AttnType::Math => Some(AttentionKernel::Math),
     };
     kernel.into_iter().for_each(note);

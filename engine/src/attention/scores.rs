@@ -8,6 +8,8 @@
 use engine_protocol::SageValues;
 
 use super::sage::packed_bytes;
+use crate::kernels::sage::Variant;
+use crate::kernels::sparge::{chosen_bytes, means_bytes};
 
 /// Bytes of an fp32 number.
 const FP32: i64 = 4;
@@ -19,8 +21,23 @@ pub enum AttentionHolds {
     Rows,
     /// The score matrix.
     Scores,
-    /// Keys and values, packed so; those that they are made of go.
-    Packed(SageValues),
+    /// Keys and values, packed so; those that they are made of go. Where keys are chosen, what that goes by, and the choice.
+    Packed {
+        /// How values are.
+        values: SageValues,
+        /// Whether keys are chosen.
+        chooses: bool,
+    },
+}
+
+impl AttentionHolds {
+    /// The same where no key is left out: cross-attention's.
+    pub fn of_all_keys(self) -> Self {
+        match self {
+            Self::Packed { values, .. } => Self::Packed { values, chooses: false },
+            other => other,
+        }
+    }
 }
 
 /// What one call of attention is given: `[batch, heads, queries, width]` against as many keys.
@@ -45,9 +62,10 @@ impl AttentionShape {
         let each = rows * self.keys * self.width * bytes;
         match holds {
             AttentionHolds::Rows | AttentionHolds::Scores => [2 * each; 2],
-            AttentionHolds::Packed(values) => {
+            AttentionHolds::Packed { values, chooses } => {
                 let [key, value] = packed_bytes(values, rows, self.keys, self.width);
-                [(2 * each + key).max(each + key + value), key + value]
+                let means = if chooses { means_bytes(rows, self.keys, Variant::head_for(self.width)) } else { 0 };
+                [(2 * each + key + means).max(each + key + means + value), key + means + value]
             }
         }
     }
@@ -58,7 +76,8 @@ impl AttentionShape {
         match holds {
             AttentionHolds::Rows => result + self.batch * self.heads * self.queries * FP32,
             AttentionHolds::Scores => self.score_bytes(bytes),
-            AttentionHolds::Packed(_) => result,
+            AttentionHolds::Packed { chooses: false, .. } => result,
+            AttentionHolds::Packed { chooses: true, .. } => result + chosen_bytes(self.batch * self.heads, [self.queries, self.keys]),
         }
     }
 

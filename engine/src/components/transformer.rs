@@ -100,7 +100,10 @@ impl Component for TransformerComponent<'_> {
         let transformer = Transformer::of(config, &self.model.transformer);
         let holds = match AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) {
             Some(AttentionKernel::Math) => AttentionHolds::Scores,
-            Some(AttentionKernel::Sage) => SageValues::of(gpu).map_or(AttentionHolds::Rows, AttentionHolds::Packed),
+            Some(kernel @ (AttentionKernel::Sage | AttentionKernel::Sparge)) => {
+                let chooses = kernel == AttentionKernel::Sparge;
+                SageValues::of(gpu).map_or(AttentionHolds::Rows, |values| AttentionHolds::Packed { values, chooses })
+            }
             _ => AttentionHolds::Rows,
         };
         let pass = transformer.activation_bytes(pass_shape(self.model, config), number_bytes(config), holds);

@@ -7,11 +7,10 @@
 //! Padding stands at the end of the sequence, so the keys of a group have it at their end, where they are cut off: no query sees it. Queries that are padding attend like any
 //! other, and nobody reads what comes of them.
 
-use engine_protocol::AttnType;
 use tch::Tensor;
 
 use super::shard::Shard;
-use crate::attention::{Keys, Merged};
+use crate::attention::{Attention, Keys, Merged};
 use crate::collectives::Group;
 use crate::error::Result;
 
@@ -41,17 +40,17 @@ enum Held {
 struct Ring {
     group: Group,
     shard: Shard,
-    kind: AttnType,
+    attention: Attention,
     keys_and_values: [Tensor; 2],
 }
 
 impl SequenceKeys {
-    pub(super) fn new([ulysses, ring]: [&Group; 2], shard: Shard, kind: AttnType, keys_and_values: [Tensor; 2]) -> Result<Self> {
+    pub(super) fn new([ulysses, ring]: [&Group; 2], shard: Shard, attention: Attention, keys_and_values: [Tensor; 2]) -> Result<Self> {
         let held = if ring.size() > 1 {
-            Held::InARing(Ring { group: ring.clone(), shard, kind, keys_and_values })
+            Held::InARing(Ring { group: ring.clone(), shard, attention, keys_and_values })
         } else {
             let [keys, values] = keys_and_values.map(|x| first(x, shard.tokens));
-            Held::All(Keys::new(kind, keys?, values?)?)
+            Held::All(Keys::new(attention, keys?, values?)?)
         };
         Ok(Self { ulysses: ulysses.clone(), held })
     }
@@ -97,7 +96,7 @@ impl SequenceKeys {
 impl Ring {
     /// What all queries attended to once the keys of every rank have come by.
     fn attend(self, queries: &[Tensor]) -> Result<Vec<Merged>> {
-        let Self { group, shard, kind, mut keys_and_values } = self;
+        let Self { group, shard, attention, mut keys_and_values } = self;
         let (size, rank) = (group.size(), group.rank());
         // Tokens of an Ulysses group.
         let length = keys_and_values[0].size()[TOKENS as usize];
@@ -108,7 +107,7 @@ impl Ring {
             let real = shard.real_from(of as i64 * length, length);
             if real > 0 {
                 let [keys, values] = [0, 1].map(|place: usize| first(keys_and_values[place].shallow_clone(), real));
-                let keys = Keys::new(kind, keys?, values?)?;
+                let keys = Keys::new(attention, keys?, values?)?;
                 for (query, merged) in queries.iter().zip(&mut merged) {
                     merged.add(keys.attend_in_part(query)?)?;
                 }

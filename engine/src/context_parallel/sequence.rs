@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use engine_protocol::AttnType;
 use tch::Tensor;
 
 use super::attention::SequenceKeys;
 use super::shard::Shard;
+use crate::attention::Attention;
 use crate::collectives::{Alone, Group};
 use crate::error::Result;
 
@@ -68,8 +68,8 @@ impl Sequence {
     ///
     /// # Errors
     /// Those of [`crate::attention::Keys::new`], and what the ranks say.
-    pub fn keys(&self, shard: Shard, kind: AttnType, keys: Tensor, values: Tensor) -> Result<SequenceKeys> {
-        SequenceKeys::new([&self.ulysses, &self.ring], shard, kind, [keys, values])
+    pub fn keys(&self, shard: Shard, attention: Attention, keys: Tensor, values: Tensor) -> Result<SequenceKeys> {
+        SequenceKeys::new([&self.ulysses, &self.ring], shard, attention, [keys, values])
     }
 
     /// The whole sequence without padding, of each rank's part.

@@ -12,6 +12,7 @@ pub(crate) mod nccl;
 mod norm_and_turn;
 mod nvrtc;
 pub mod sage;
+pub mod sparge;
 
 pub(crate) use crate::cuda::cudnn_attention;
 pub use compiled::{CompiledKernels, compiled_everywhere};

@@ -1,9 +1,11 @@
 //! The kernels of attention in 8 bits (`engine/src/attention/sage`), as functions of tensors: on a GPU launched, on the CPU run warp by warp from the same source.
 #![expect(unsafe_code, reason = "kernels read and write memory by address: what they are given is held against what they do")]
 
+use std::f64::consts::LOG2_E;
 use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
 
-use engine_protocol::{SageValues, WorkKind, WorkType};
+use engine_protocol::{BlockChoice, SageValues, WorkKind, WorkType};
 use tch::{Device, Kind, Tensor};
 
 use super::driver::{self, Function};
@@ -18,13 +20,14 @@ pub const KEY_TILE: i64 = 64;
 /// Queries of a tile.
 pub const QUERY_TILE: i64 = 128;
 /// Warps of a block, and their lanes.
-const WARPS: i64 = 4;
+pub(super) const WARPS: i64 = 4;
 const LANES: i64 = 32;
 
 /// The kernels' source.
 pub(super) const SOURCE: &Source = &[
     ("sage.cu", include_str!("../attention/sage/sage.cu")),
     ("blocks.cuh", include_str!("../attention/sage/blocks.cuh")),
+    ("choose.cuh", include_str!("../attention/sage/choose.cuh")),
     ("attention.cuh", include_str!("../attention/sage/attention.cuh")),
     ("quantise.cuh", include_str!("../attention/sage/quantise.cuh")),
     ("values.cuh", include_str!("../attention/sage/values.cuh")),
@@ -34,10 +37,13 @@ pub(super) const SOURCE: &Source = &[
 ];
 
 /// The kernels by the numbers of `on_cpu.cpp`.
-pub(super) const NAMES: [&str; 3] = ["sage_keys", "sage_values", "sage_attention"];
+pub(super) const NAMES: [&str; 6] = ["sage_keys", "sage_values", "sage_attention", "sparge_means", "sparge_choice", "sparge_attention"];
 const KEYS: usize = 0;
 const VALUES: usize = 1;
 const ATTENTION: usize = 2;
+pub(super) const MEANS: usize = 3;
+pub(super) const CHOICE: usize = 4;
+const CHOSEN_ATTENTION: usize = 5;
 
 unsafe extern "C" {
     fn lowmem_sage_on_cpu(element: c_int, head: c_int, values: c_int, kernel: c_int, given: *const c_void, x: i64, y: i64, z: i64)
@@ -63,19 +69,33 @@ impl Variant {
     pub fn new(kind: Kind, channels: i64, values: SageValues) -> Result<Self> {
         if !(8..=engine_protocol::SAGE_HEAD_SIZE).contains(&channels) || channels % 8 != 0 {
             return Err(Error::Input(format!(
-                "attn_type=sage takes heads of 8 to 128 channels, a multiple of 8, and not {channels}: use attn_type=sdpa"
+                "attention in 8 bits takes heads of 8 to 128 channels, a multiple of 8, and not {channels}: use attn_type=sdpa"
             )));
         }
-        Ok(Self::padded(element(kind)?, if channels <= 64 { 64 } else { 128 }, values))
+        Ok(Self::padded(element(kind)?, Self::head_for(channels), values))
     }
 
     pub(super) fn padded(element: Element, head: i64, values: SageValues) -> Self {
         Self { element, head, values }
     }
 
+    /// Channels of a head as they are packed, of so many.
+    pub fn head_for(channels: i64) -> i64 {
+        if channels <= 64 { 64 } else { 128 }
+    }
+
     /// Channels of a head as they are packed.
     pub fn head(self) -> i64 {
         self.head
+    }
+
+    /// That it is for such tensors.
+    ///
+    /// # Errors
+    /// A type of numbers that there is no kernel for.
+    pub(super) fn check(self, tensor: &Tensor) -> Result<()> {
+        assert!(element(tensor.kind())? == self.element && shape(tensor)[3] <= self.head, "the variant is for these");
+        Ok(())
     }
 
     /// Options of the compiler, for that compute capability.
@@ -91,7 +111,7 @@ impl Variant {
 
     /// The kernel, compiled and loaded when it is first asked for.
     fn function(self, kernel: usize) -> Result<Function> {
-        static LOADED: Loaded<Variant, 3> = Loaded::new();
+        static LOADED: Loaded<Variant, { NAMES.len() }> = Loaded::new();
         Ok(LOADED.get(self, "sage", SOURCE, NAMES, |capability| self.options(capability))?[kernel])
     }
 
@@ -99,7 +119,7 @@ impl Variant {
     ///
     /// # Safety
     /// `given` is the kernel's own parameter, and what it points to has the sizes that it says, on `device`.
-    unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
+    pub(super) unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
         if device == Device::Cpu {
             let [x, y, z] = blocks;
             let (element, values) = (self.element.number(), self.values as c_int);
@@ -111,8 +131,9 @@ impl Variant {
             return Ok(());
         }
         let function = self.function(kernel)?;
-        let grid = blocks
-            .map(|count| u32::try_from(count).map_err(|_| Error::Input("attn_type=sage: the video is too long for its kernel".into())));
+        let grid = blocks.map(|count| {
+            u32::try_from(count).map_err(|_| Error::Input("attention in 8 bits: the video is too long for its kernel".into()))
+        });
         let [x, y, z] = grid;
         let grid = [x?, y?, z?];
         // SAFETY: as the caller says. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
@@ -122,13 +143,13 @@ impl Variant {
 
 /// A tensor `[batch, heads, tokens, channels]`: `View` of `heads.cuh`.
 #[repr(C)]
-struct View {
+pub(super) struct View {
     data: *mut c_void,
     strides: [i64; 3],
 }
 
 impl View {
-    fn of(tensor: &Tensor) -> Self {
+    pub(super) fn of(tensor: &Tensor) -> Self {
         let strides = tensor.stride();
         assert!(can_be_read(tensor), "channels lie side by side, from multiples of 16 bytes on");
         Self { data: tensor.data_ptr(), strides: [strides[0], strides[1], strides[2]] }
@@ -161,14 +182,14 @@ struct GivenValues {
     sizes: Sizes,
 }
 
-/// How both end.
+/// How those that take keys and values end.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Sizes {
-    heads: i64,
-    tokens: i64,
-    channels: i64,
-    tiles: i64,
+pub(super) struct Sizes {
+    pub(super) heads: i64,
+    pub(super) tokens: i64,
+    pub(super) channels: i64,
+    pub(super) tiles: i64,
 }
 
 /// `Attention` of `attention.cuh`.
@@ -185,10 +206,12 @@ struct GivenAttention {
     key_tokens: i64,
     channels: i64,
     key_tiles: i64,
+    chosen: *const c_void,
+    negligible: f64,
 }
 
 fn element(kind: Kind) -> Result<Element> {
-    Element::of(kind).ok_or_else(|| Error::Input(format!("attn_type=sage takes fp32, bf16 and fp16, and not {kind:?}")))
+    Element::of(kind).ok_or_else(|| Error::Input(format!("attention in 8 bits takes fp32, bf16 and fp16, and not {kind:?}")))
 }
 
 /// Tiles of so many keys.
@@ -196,17 +219,22 @@ pub fn key_tiles(tokens: i64) -> i64 {
     (tokens + KEY_TILE - 1) / KEY_TILE
 }
 
-fn shape(tensor: &Tensor) -> [i64; 4] {
+/// Tiles of so many queries.
+pub fn query_tiles(tokens: i64) -> i64 {
+    (tokens + QUERY_TILE - 1) / QUERY_TILE
+}
+
+pub(super) fn shape(tensor: &Tensor) -> [i64; 4] {
     <[i64; 4]>::try_from(tensor.size()).expect("[batch, heads, tokens, channels]")
 }
 
 /// That a tensor is as a kernel takes it for: whole, on the device, of that type and size.
-fn check(tensor: &Tensor, like: &Tensor, kind: Kind, size: &[i64]) {
+pub(super) fn check(tensor: &Tensor, like: &Tensor, kind: Kind, size: &[i64]) {
     assert!(tensor.device() == like.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
     assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
 }
 
-fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
+pub(super) fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
     let bytes = tensors.iter().map(|tensor| tensor.numel() as f64 * tensor.kind().elt_size_in_bytes() as f64).sum();
     OwnKernel { name, kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes }
 }
@@ -221,7 +249,7 @@ fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
 pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
     let [batch, heads, tokens, channels] = shape(keys);
     let tiles = key_tiles(tokens);
-    assert!(element(keys.kind())? == variant.element && channels <= variant.head, "the variant is for these keys");
+    variant.check(keys)?;
     check(means, keys, Kind::Float, &[batch, heads, 1, channels]);
     check(packed, keys, Kind::Uint8, &[batch, heads, tiles, KEY_TILE, variant.head]);
     check(scales, keys, Kind::Float, &[batch, heads, tiles]);
@@ -249,7 +277,7 @@ pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &T
 pub fn pack_values(variant: Variant, values: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
     let [batch, heads, tokens, channels] = shape(values);
     let tiles = key_tiles(tokens);
-    assert!(element(values.kind())? == variant.element && channels <= variant.head, "the variant is for these values");
+    variant.check(values)?;
     check(packed, values, Kind::Uint8, &[batch, heads, variant.head, tiles * KEY_TILE * variant.values.bytes()]);
     check(scales, values, Kind::Float, &[batch, heads, 1, channels]);
     let given = GivenValues {
@@ -280,17 +308,34 @@ pub struct Packed {
     pub tokens: i64,
 }
 
-/// Attention of `queries` over them, into `result`.
+/// The tiles of keys that each tile of queries attends to. Only [`super::sparge::choose`] makes one.
+#[derive(Debug)]
+pub struct Chosen {
+    pub(super) tiles: Tensor,
+    pub(super) by: BlockChoice,
+}
+
+impl Chosen {
+    /// For each tile of queries how many there are, and which, in their order.
+    ///
+    /// # Shapes
+    /// `[B, heads, tiles of queries, 1 + tiles of keys]`, of which what comes after those that are chosen means nothing.
+    pub fn tiles(&self) -> Tensor {
+        self.tiles.copy()
+    }
+}
+
+/// Attention of `queries` over them, or over `chosen` tiles of them, into `result`.
 ///
 /// # Shapes
 /// Both are `[B, heads, L, D]`.
 ///
 /// # Errors
 /// The compiler's and the driver's.
-pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, result: &Tensor) -> Result<()> {
+pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, chosen: Option<&Chosen>, result: &Tensor) -> Result<()> {
     let [batch, heads, query_tokens, channels] = shape(queries);
     let key_tiles = key_tiles(packed.tokens);
-    assert!(element(queries.kind())? == variant.element && channels <= variant.head, "the variant is for these queries");
+    variant.check(queries)?;
     assert!(
         result.size() == queries.size() && result.kind() == queries.kind() && result.device() == queries.device(),
         "a place for the result"
@@ -300,7 +345,10 @@ pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, result: &Tens
     check(&packed.values, queries, Kind::Uint8, &[batch, heads, variant.head, key_tiles * KEY_TILE * variant.values.bytes()]);
     check(&packed.value_scales, queries, Kind::Float, &[batch, heads, 1, channels]);
     if query_tokens == 0 || packed.tokens == 0 {
-        return Err(Error::Input("attn_type=sage: there is nothing to attend to".into()));
+        return Err(Error::Input("attention in 8 bits: there is nothing to attend to".into()));
+    }
+    if let Some(chosen) = chosen {
+        check(&chosen.tiles, queries, Kind::Int, &[batch, heads, query_tiles(query_tokens), 1 + key_tiles]);
     }
     let given = GivenAttention {
         queries: View::of(queries),
@@ -314,16 +362,24 @@ pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, result: &Tens
         key_tokens: packed.tokens,
         channels,
         key_tiles,
+        chosen: chosen.map_or(ptr::null(), |chosen| chosen.tiles.data_ptr().cast_const()),
+        // In powers of two, as the kernel has its scores.
+        negligible: chosen.map_or(f64::MAX, |chosen| chosen.by.pv_threshold * LOG2_E),
     };
-    let blocks = [(query_tokens + QUERY_TILE - 1) / QUERY_TILE, heads, batch];
+    let blocks = [query_tiles(query_tokens), heads, batch];
+    let (kernel, name, share) = match chosen {
+        None => (ATTENTION, c"lowmem::sage_attention", 1.0),
+        Some(chosen) => (CHOSEN_ATTENTION, c"lowmem::sparge_attention", chosen.by.count(key_tiles) as f64 / key_tiles as f64),
+    };
     let work = OwnKernel {
         kind: WorkKind::SageAttention,
         dtype: WorkType::Int8,
-        operations: operations(variant.values, (batch * heads) as f64, [query_tokens, packed.tokens], channels),
-        ..work(c"lowmem::sage_attention", &[queries, result, &packed.keys, &packed.values])
+        operations: share * operations(variant.values, (batch * heads) as f64, [query_tokens, packed.tokens], channels),
+        ..work(name, &[queries, result, &packed.keys, &packed.values])
     };
-    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-    unsafe { variant.run(queries.device(), ATTENTION, &work, blocks, &given) }
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. Chosen tiles are numbers of such, and one at least for each tile of queries: nobody but
+    // the kernel that chooses makes them.
+    unsafe { variant.run(queries.device(), kernel, &work, blocks, &given) }
 }
 
 /// Multiplications and additions of attention, in those of int8: products in fp16 take twice as long.

@@ -1,6 +1,6 @@
 //! One transformer block: self-attention, cross-attention to the prompt, feed-forward.
 
-use engine_protocol::{AttnType, PARTS_OF_A_BLOCK, TransformerSpec};
+use engine_protocol::{PARTS_OF_A_BLOCK, TransformerSpec};
 use tch::{Kind, Tensor};
 
 use super::embeddings::Condition;
@@ -8,7 +8,7 @@ use super::pass_cache::{Part, PassCache};
 use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::ByToken;
-use crate::attention::Keys;
+use crate::attention::{Attention, Keys};
 use crate::context_parallel::{Sequence, Shard};
 use crate::error::Result;
 use crate::kernels::norm_and_turn;
@@ -55,7 +55,7 @@ pub(super) fn groups(spec: &TransformerSpec, index: u32) -> [Group; PARTS_OF_A_B
 #[derive(Debug)]
 pub(super) struct Block<'a> {
     pub(super) spec: &'a TransformerSpec,
-    pub(super) attn_type: AttnType,
+    pub(super) attention: Attention,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
     /// Queries and keys are normed and turned by one kernel.
@@ -196,7 +196,7 @@ impl Block<'_> {
             self.gather(&mut keys, start, self.project_and_turn(w, "attn1.to_k", "attn1.norm_k.weight", normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
+        let keys = self.sequence.keys(self.shard, self.attention, keys, values)?;
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         let query = |(start, length)| {
@@ -217,10 +217,10 @@ impl Block<'_> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
-        let keys = Keys::new(self.attn_type, keys, values)?;
+        let keys = Keys::new(self.attention.to_all_keys(), keys, values)?;
         let of_image = |image: &Tensor| -> Result<Keys> {
             let keys = self.project_and_norm(w, "attn2.add_k_proj", "attn2.norm_added_k.weight", image.shallow_clone())?;
-            Keys::new(self.attn_type, self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?)
+            Keys::new(self.attention.to_all_keys(), self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?)
         };
         let image = self.condition.image.as_ref().map(of_image).transpose()?;
         for (start, length) in self.slices(hidden.size()[1]) {

@@ -108,28 +108,29 @@ impl Transformer {
             LinearDtype::Dtype => 0,
             _ => wide(slice) + self.linear_bytes(batch * slice, dim, dim, bytes),
         };
-        let self_or_cross = |keys: i64, turned: i64| {
+        let self_or_cross = |keys: i64, turned: i64, holds: AttentionHolds| {
             let shape = attention(keys);
             let [made_ready, held] = shape.key_bytes(holds, bytes);
             let gathered = 2 * wide(keys) + turned.max(if turned > 0 { projecting } else { 0 });
             gathered.max(made_ready).max(held + turned.max(projecting).max(wide(slice) + shape.attending_bytes(holds, bytes)))
         };
+        let of_cross = holds.of_all_keys();
         // What is attended to of a picture comes beside what is of the prompt.
         let beside_prompt = |image_tokens: i64| {
             let [of_prompt, of_image] = [prompt_tokens, image_tokens].map(attention);
-            let ([_, prompt], [made_ready, image]) = (of_prompt.key_bytes(holds, bytes), of_image.key_bytes(holds, bytes));
-            let attending = 2 * wide(slice) + of_image.attending_bytes(holds, bytes);
+            let ([_, prompt], [made_ready, image]) = (of_prompt.key_bytes(of_cross, bytes), of_image.key_bytes(of_cross, bytes));
+            let attending = 2 * wide(slice) + of_image.attending_bytes(of_cross, bytes);
             (prompt + made_ready).max(prompt + image + attending.max(projecting))
         };
         let of_image = if image_tokens > 0 { beside_prompt(image_tokens) } else { 0 };
-        let cross_attention = self_or_cross(prompt_tokens, 0).max(of_image);
+        let cross_attention = self_or_cross(prompt_tokens, 0, of_cross).max(of_image);
         let attention = match self.head_chunk {
             Some(heads) => self.by_heads(heads, pass, bytes, holds),
             None if pass.split.cp_size() > 1 => {
                 let making = projecting.max(wide(slice) + turned);
                 self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, [wide(slice), making])
             }
-            None => self_or_cross(tokens, wide(slice) + turned),
+            None => self_or_cross(tokens, wide(slice) + turned, holds),
         };
         throughout + attention.max(cross_attention).max(feed_forward)
     }

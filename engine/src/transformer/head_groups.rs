@@ -118,7 +118,7 @@ impl Block<'_> {
             self.gather(&mut keys, start, turned(KEY, &scales.key, &normed, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = self.sequence.keys(self.shard, self.attn_type, keys, values)?;
+        let keys = self.sequence.keys(self.shard, self.attention, keys, values)?;
 
         // 2. Queries of a slice against all of them.
         let query = |(start, length)| self.heads(&turned(QUERY, &scales.query, &normed(start, length)?, start)?);

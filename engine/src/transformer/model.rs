@@ -1,6 +1,6 @@
 //! The whole transformer: from noisy latents, a timestep and a prompt to a prediction.
 
-use engine_protocol::{AttnType, Config, LinearDtype, TransformerSpec};
+use engine_protocol::{Config, LinearDtype, TransformerSpec};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{self, Affine, Block};
@@ -10,6 +10,7 @@ use super::pass_cache::{NoCache, PassCache};
 use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::Timestep;
+use crate::attention::Attention;
 use crate::context_parallel::Sequence;
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
@@ -21,7 +22,7 @@ const OUTPUT: GroupName = GroupName::whole("output layer");
 #[derive(Debug, Clone)]
 pub struct Transformer {
     pub(super) spec: TransformerSpec,
-    pub(super) attn_type: AttnType,
+    pub(super) attention: Attention,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
     pub(super) linear_dtype: LinearDtype,
@@ -31,10 +32,10 @@ pub struct Transformer {
 
 impl Transformer {
     /// A transformer of these shapes. With `sequence_chunk` norms, projections, queries and feed-forward see so many tokens at a time.
-    pub fn new(spec: &TransformerSpec, attn_type: AttnType, sequence_chunk: Option<i64>) -> Self {
+    pub fn new(spec: &TransformerSpec, attention: impl Into<Attention>, sequence_chunk: Option<i64>) -> Self {
         Self {
             spec: spec.clone(),
-            attn_type,
+            attention: attention.into(),
             sequence_chunk,
             head_chunk: None,
             linear_dtype: LinearDtype::Dtype,
@@ -66,7 +67,7 @@ impl Transformer {
         let [tokens, heads] = [config.sequence_chunk, config.head_chunk].map(|chunk| chunk.map(i64::from));
         Self {
             linear_dtype: config.linear_dtype,
-            ..Self::new(spec, config.attn_type, tokens).with_head_chunk(heads).with_fused(config.fused)
+            ..Self::new(spec, Attention::of(config), tokens).with_head_chunk(heads).with_fused(config.fused)
         }
     }
 
@@ -122,7 +123,7 @@ impl Transformer {
         // 2. The blocks, which write into the hidden state.
         let block = Block {
             spec,
-            attn_type: self.attn_type,
+            attention: self.attention,
             sequence_chunk: self.sequence_chunk,
             head_chunk: self.head_chunk,
             fused: self.fused,

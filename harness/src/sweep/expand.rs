@@ -287,7 +287,7 @@ mod tests {
             ("flags", 46, 0),
             ("combinations", 60, 0),
             ("flexcache", 24, 0),
-            ("sage", 16, 0),
+            ("sage", 24, 0),
             ("several-gpus", 6, 0),
             ("lightning-4", 1, 0),
         ] {

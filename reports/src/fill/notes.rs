@@ -78,7 +78,7 @@ pub(super) fn of_time(video: &Video<'_>, record: &RunRecord) -> String {
         }
         _ => format!("modelled for {}, not measured", gpu(video)),
     };
-    let said = [sentences::steps_that_ran(record), sentences::steps_reused(record)].into_iter().flatten();
+    let said = [sentences::steps_that_ran(record), sentences::left_out(record)].into_iter().flatten();
     let ran: String = said.map(|said| format!(" {said}")).collect();
     format!("From prompt to video, without loading; the ratio is level 0's time over this level's. {}; {how}.{ran}", subject(video))
 }

@@ -92,7 +92,7 @@ impl<'a> Answer<'a> {
             said.push(sentences::sentence(run, verdict));
         }
         said.extend(best.and_then(sentences::steps_that_ran));
-        said.extend(best.and_then(sentences::steps_reused));
+        said.extend(best.and_then(sentences::left_out));
         Self {
             word,
             class,

@@ -2,6 +2,7 @@
 //!
 //! `table.rs` has every flag; begin there.
 
+mod choice;
 mod effect;
 mod error;
 mod flag;

@@ -121,10 +121,10 @@ impl Config {
     fn resolve_arithmetic(&mut self, device: Device, model: &ModelSpec) -> Result<(), ConfigError> {
         let name = self.attn_type.name();
         let channels = model.transformer.attention_head_dim;
-        if self.attn_type == AttnType::Sage && (channels > SAGE_HEAD_SIZE || channels % 8 != 0) {
+        if self.attn_type.is_in_8_bits() && (channels > SAGE_HEAD_SIZE || channels % 8 != 0) {
             return Err(ConfigError::new(
                 format!(
-                    "attn_type=sage takes heads of 8 to {SAGE_HEAD_SIZE} channels, a multiple of 8, and those of {} have {channels}",
+                    "attn_type={name} takes heads of 8 to {SAGE_HEAD_SIZE} channels, a multiple of 8, and those of {} have {channels}",
                     self.model
                 ),
                 "use attn_type=sdpa",
@@ -138,6 +138,9 @@ impl Config {
                 format!("attn_type={name} has no fp32 kernel"),
                 "use dtype=bf16 or dtype=fp16, or attn_type=mem_efficient, sdpa or math",
             ));
+        }
+        if self.attn_type != AttnType::Sparge {
+            *self = self.clone().without_choice();
         }
         self.sequence_chunk = self.sequence_chunk.filter(|&tokens| tokens > 0);
         let heads = model.transformer.num_attention_heads;

@@ -35,6 +35,7 @@ const TILING: &str = "the VAE is not tiled: set vae_tiling=true or low_mem_level
 const STREAMING: &str = "no transformer block is streamed: set offload_dit=true or low_mem_level=3";
 const NO_CACHE: &str = "there is no cache: set flexcache=teacache, for example";
 const THRESHOLD: &str = "only flexcache=teacache, magcache, firstblock and freecache go by a threshold";
+const SPARGE: &str = "only attn_type=sparge leaves keys out";
 const GUIDANCE: &str = "guidance_scale=1 has no uncond prediction";
 
 fn about(group: Group, results: Results) -> About<Config> {
@@ -188,6 +189,18 @@ flags! {
 
         /// Which attention kernel the transformer uses.
         always attn_type: AttnType = Always(AttnType::Sdpa), about(Group::Arithmetic, Results::Close);
+
+        /// Of the tiles of 64 keys the share that `sparge` attends to: 1 is `sage`.
+        sometimes attn_topk: f64 = Always(0.5),
+            about(Group::Arithmetic, Results::Lossy).range(0, 1).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
+
+        /// `sparge` judges tiles by their mean. Where the mean cosine of all pairs of a tile, each with itself among them, is below this, its keys are attended to in any case, or its queries attend to all.
+        sometimes attn_similarity: f64 = Always(-0.1),
+            about(Group::Arithmetic, Results::Lossy).range(-1, 1).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
+
+        /// `sparge` leaves out values of a tile all of whose scores are so much below the largest of their rows: their probabilities are below e to the power of minus this.
+        sometimes attn_pv_threshold: f64 = Always(50.0),
+            about(Group::Arithmetic, Results::Lossy).at_least(0).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
 
         /// A kernel of our own for what libtorch has several for: the norm of queries and keys with their turns (RoPE). It saves time and memory. It never ran on a GPU, so it is off
         /// until it is asked for: `docs/kernels.md`.

@@ -43,6 +43,8 @@ words! { only
         MemEfficient = "mem_efficient",
         /// Our own kernel in 8 bits: no score matrix, and near the result. It gives up some quality for time.
         Sage = "sage",
+        /// The same over some of the keys: for each 128 queries those tiles of 64 whose mean is nearest to theirs (`attn_topk`). Self-attention alone.
+        Sparge = "sparge",
         /// Plain matrix products: the whole score matrix exists at once.
         Math = "math",
     }

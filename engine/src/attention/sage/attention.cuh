@@ -33,6 +33,40 @@ struct Attention {
   s64 key_tokens;
   s64 channels;
   s64 key_tiles;
+  // As `Choice` leaves them (`choose.cuh`); null where queries attend to all keys.
+  const u32* chosen;
+  // Where queries attend to chosen tiles, values whose probabilities are below two to the power of minus this, beside the largest one until then, are left out.
+  double negligible;
+};
+
+// The tiles of keys that a tile of queries attends to, in their order: all.
+struct AllTiles {
+  static constexpr bool ARE_CHOSEN = false;
+  int count;
+
+  KERNEL_FN AllTiles(const Attention& given, s64, s64) : count(static_cast<int>(given.key_tiles)) {}
+
+  KERNEL_FN int at(int turn) const {
+    return turn;
+  }
+};
+
+// Those that were chosen: one at least.
+struct ChosenTiles {
+  static constexpr bool ARE_CHOSEN = true;
+  const u32* tiles;
+  int count;
+
+  KERNEL_FN ChosenTiles(const Attention& given, s64 number, s64 query_tile) {
+    const s64 query_tiles = (given.query_tokens + QUERY_TILE - 1) / QUERY_TILE;
+    const u32* row = given.chosen + (number * query_tiles + query_tile) * (1 + given.key_tiles);
+    tiles = row + 1;
+    count = static_cast<int>(row[0]);
+  }
+
+  KERNEL_FN int at(int turn) const {
+    return static_cast<int>(tiles[turn]);
+  }
 };
 
 // The bytes of a block's shared memory.
@@ -120,6 +154,8 @@ struct Found {
   PerLane<float, ROWS> largest;
   PerLane<float, ROWS> total;
   PerLane<float, 4> sums[QUERY_FRAGMENTS][HEAD / 8];
+  // Of the tile at hand the largest score of a row less the largest so far: of the rows of the lane the one that comes nearest.
+  PerLane<float, 1> nearest;
 
   KERNEL_FN Found() {
     fill(largest, NO_SCORE);
@@ -187,6 +223,7 @@ KERNEL_FN void weigh(PerLane<float, 4> (&scores)[KEY_FRAGMENTS], Found<HEAD>& fo
     const float largest = larger(found.largest(lane, number), over(lane, 0));
     const float shrinks = power_of_two(found.largest(lane, number) - largest);
     found.largest(lane, number) = largest;
+    found.nearest(lane) = larger(found.nearest(lane), over(lane, 0) - largest);
     float total = 0;
 #pragma unroll
     for (int index = 0; index < 2 * KEY_FRAGMENTS; ++index) {
@@ -259,7 +296,7 @@ KERNEL_FN void write(Found<HEAD>& found, const Attention& given, s64 batch, s64 
 }
 
 // The whole of it for one warp of a block. `shared` has `SHARED_BYTES` bytes, on a multiple of 128.
-template <typename Element, int HEAD, typename Values>
+template <typename Element, int HEAD, typename Values, typename Tiles>
 KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s64 query_tile, int warp) {
   constexpr int PRODUCTS = KEY_TILE / Values::KEYS;
   constexpr int VALUE_ROW = KEY_TILE * Values::BYTES;
@@ -274,17 +311,19 @@ KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s
   const s64 value_stride = given.key_tiles * VALUE_ROW;
 
   // 1. The first tiles are on their way while queries are rounded. A warp reads only the queries that it wrote, so no other need be waited for.
-  copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys, HEAD);
-  copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values, value_stride);
+  const Tiles tiles(given, number, query_tile);
+  int tile = tiles.at(0);
+  copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys + static_cast<s64>(tile) * KEY_TILE * HEAD, HEAD);
+  copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values + static_cast<s64>(tile) * VALUE_ROW, value_stride);
   const s64 first = query_tile * QUERY_TILE + warp * WARP_QUERIES;
   const float query_scale = quantise_queries<Element, HEAD>(query_tile_bytes, given, batch, head, first, warp);
   // log2(e) / √D.
   const float score_scale = query_scale * 1.4426950408889634f / sqrtf(static_cast<float>(given.channels));
 
   Found<HEAD> found;
-  const int tiles = static_cast<int>(given.key_tiles);
-  for (int tile = 0; tile < tiles; ++tile) {
-    const bool is_last = tile + 1 == tiles;
+  for (int turn = 0; turn < tiles.count; ++turn) {
+    const bool is_last = turn + 1 == tiles.count;
+    const int next = is_last ? tile : tiles.at(turn + 1);
     // 2. Scores. Then the next keys may come.
     arrived<1>();
     PerLane<int, 4> whole[QUERY_FRAGMENTS][KEY_FRAGMENTS];
@@ -298,7 +337,7 @@ KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s
     score<HEAD>(whole, query_tile_bytes, key_tile_bytes, warp);
     all_here();
     if (!is_last) {
-      copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys + static_cast<s64>(tile + 1) * KEY_TILE * HEAD, HEAD);
+      copy_tile<KEY_TILE, HEAD>(key_tile_bytes, keys + static_cast<s64>(next) * KEY_TILE * HEAD, HEAD);
     } else {
       close_copies();
     }
@@ -306,6 +345,7 @@ KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s
     // 3. Probabilities.
     const float scale = score_scale * key_scales[tile];
     PerLane<u32, 4> probabilities[QUERY_FRAGMENTS][PRODUCTS];
+    fill(found.nearest, NO_SCORE);
 #pragma unroll
     for (int part = 0; part < QUERY_FRAGMENTS; ++part) {
       PerLane<float, 4> scores[KEY_FRAGMENTS];
@@ -318,7 +358,7 @@ KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s
           }
         }
       }
-      if (is_last) {
+      if (Tiles::ARE_CHOSEN ? tile + 1 == given.key_tiles : is_last) {
         hide_beyond(scores, static_cast<int>(given.key_tokens - static_cast<s64>(tile) * KEY_TILE));
       }
       weigh<HEAD, Values>(scores, found, part, 0);
@@ -331,13 +371,21 @@ KERNEL_FN void attend(const Attention& given, u8* shared, s64 batch, s64 head, s
 
     // 4. Values, each with its probability. Then the next ones may come.
     arrived<1>();
-    add_values<HEAD, Values, PRODUCTS>(found, probabilities, value_tile_bytes);
+    bool matters = true;
+    if (Tiles::ARE_CHOSEN) {
+      largest_of_warp(found.nearest);
+      matters = found.nearest(0) >= -static_cast<float>(given.negligible);
+    }
+    if (matters) {
+      add_values<HEAD, Values, PRODUCTS>(found, probabilities, value_tile_bytes);
+    }
     all_here();
     if (!is_last) {
-      copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values + (tile + 1) * VALUE_ROW, value_stride);
+      copy_tile<HEAD, VALUE_ROW>(value_tile_bytes, values + static_cast<s64>(next) * VALUE_ROW, value_stride);
     } else {
       close_copies();
     }
+    tile = next;
   }
   write<Element, HEAD, Values>(found, given, batch, head, first);
 }

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "attention.cuh"
+#include "choose.cuh"
 
 namespace sage {
 
@@ -35,9 +35,27 @@ KERNEL_FN void values_of_warp(const ValuesIn& given, const Place& place) {
 }
 
 // x counts tiles of queries, one a block.
-template <typename Element, int HEAD, typename Values>
+template <typename Element, int HEAD, typename Values, typename Tiles>
 KERNEL_FN void attention_of_warp(const Attention& given, const Place& place, u8* shared) {
-  attend<Element, HEAD, Values>(given, shared, place.z, place.y, place.x, place.warp);
+  attend<Element, HEAD, Values, Tiles>(given, shared, place.z, place.y, place.x, place.warp);
+}
+
+// x counts tiles of keys, one a warp.
+template <typename Element, int HEAD>
+KERNEL_FN void means_of_warp(const Means& given, const Place& place) {
+  const s64 tile = place.x * WARPS + place.warp;
+  if (tile < given.tiles) {
+    pool_keys<Element, HEAD>(given, place.z, place.y, tile);
+  }
+}
+
+// x counts tiles of queries, one a warp. `shared` has `WARPS * HEAD` floats.
+template <typename Element, int HEAD>
+KERNEL_FN void choice_of_warp(const Choice& given, const Place& place, float* shared) {
+  const s64 tile = place.x * WARPS + place.warp;
+  if (tile * QUERY_TILE < given.query_tokens) {
+    choose<Element, HEAD>(given, shared + place.warp * HEAD, place.z, place.y, tile);
+  }
 }
 
 } // namespace sage

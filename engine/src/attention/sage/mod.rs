@@ -3,17 +3,20 @@
 //! Keys and values are packed once, after which theirs may go; queries are rounded by the kernel as it begins. What that does, and where it comes from, is at the
 //! top of `attention.cuh` and `quantise.cuh`; docs/kernels.md has the whole.
 
-use engine_protocol::SageValues;
+use engine_protocol::{AttnType, BlockChoice, SageValues};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels::sage::{KEY_TILE, Packed, Variant, attend, can_be_read, key_tiles, pack_values, quantise_keys};
+use crate::kernels::sparge::{KeyMeans, choose, key_means};
 
 /// Keys and values, packed.
 #[derive(Debug)]
 pub(super) struct PackedKeys {
     variant: Variant,
     packed: Packed,
+    /// Where some are left out: how they are chosen, and by what.
+    choice: Option<(BlockChoice, KeyMeans)>,
 }
 
 impl PackedKeys {
@@ -24,13 +27,13 @@ impl PackedKeys {
     ///
     /// # Errors
     /// libtorch's, a GPU without a kernel, and heads that no kernel is for.
-    pub(super) fn new(k: Tensor, v: Tensor) -> Result<Self> {
+    pub(super) fn new(k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Result<Self> {
         let values = values_on(k.device())?;
-        Self::with(values, k, v)
+        Self::with(values, k, v, choice)
     }
 
     /// The same, with values kept so.
-    pub(super) fn with(values: SageValues, k: Tensor, v: Tensor) -> Result<Self> {
+    pub(super) fn with(values: SageValues, k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Result<Self> {
         let [batch, heads, tokens, channels] = [0, 1, 2, 3].map(|axis| k.size()[axis]);
         let variant = Variant::new(k.kind(), channels, values)?;
         let (tiles, device) = (key_tiles(tokens), k.device());
@@ -43,6 +46,7 @@ impl PackedKeys {
         let keys = bytes(&[batch, heads, tiles, KEY_TILE, variant.head()])?;
         let key_scales = Tensor::f_empty([batch, heads, tiles], (Kind::Float, device))?;
         quantise_keys(variant, &k, &means, &keys, &key_scales)?;
+        let choice = choice.map(|choice| Ok::<_, Error>((choice, key_means(variant, &k, &means)?))).transpose()?;
         drop((k, means));
 
         // 2. Values, each channel over its scale.
@@ -50,10 +54,15 @@ impl PackedKeys {
         let value_scales = scales(values, &v)?;
         let packed_values = bytes(&[batch, heads, variant.head(), tiles * KEY_TILE * values.bytes()])?;
         pack_values(variant, &v, &packed_values, &value_scales)?;
-        Ok(Self { variant, packed: Packed { keys, key_scales, values: packed_values, value_scales, tokens } })
+        Ok(Self { variant, packed: Packed { keys, key_scales, values: packed_values, value_scales, tokens }, choice })
     }
 
-    /// Attention of `q` over them.
+    /// Whether some may be left out.
+    pub(super) fn are_chosen(&self) -> bool {
+        self.choice.is_some()
+    }
+
+    /// Attention of `q` over them, or over those that are chosen for it.
     ///
     /// # Shapes
     /// `q` and the result are `[B, heads, L, D]`, the result laid out as `[B, L, heads, D]`.
@@ -64,7 +73,8 @@ impl PackedKeys {
         let q = readable(q.shallow_clone())?;
         let [batch, heads, tokens, channels] = [0, 1, 2, 3].map(|axis| q.size()[axis]);
         let result = Tensor::f_empty([batch, tokens, heads, channels], (q.kind(), q.device()))?.f_transpose(1, 2)?;
-        attend(self.variant, &q, &self.packed, &result)?;
+        let chosen = self.choice.as_ref().map(|(by, means)| choose(self.variant, &q, means, *by)).transpose()?;
+        attend(self.variant, &q, &self.packed, chosen.as_ref(), &result)?;
         Ok(result)
     }
 }
@@ -72,7 +82,7 @@ impl PackedKeys {
 /// The bytes of packed keys and values, their scales among them: of so many heads in all and tokens.
 pub(super) fn packed_bytes(values: SageValues, heads: i64, tokens: i64, channels: i64) -> [i64; 2] {
     const FP32: i64 = 4;
-    let head = if channels <= 64 { 64 } else { 128 };
+    let head = Variant::head_for(channels);
     let tiles = key_tiles(tokens);
     [heads * (tiles * KEY_TILE * head + tiles * FP32), heads * (tiles * KEY_TILE * head * values.bytes() + channels * FP32)]
 }
@@ -83,7 +93,7 @@ fn values_on(device: Device) -> Result<SageValues> {
         return Ok(SageValues::Fp16);
     }
     let (major, minor) = crate::kernels::capability()?;
-    SageValues::on((major, minor)).ok_or_else(|| Error::Input(SageValues::refusal(&format!("{major}.{minor}"))))
+    SageValues::on((major, minor)).ok_or_else(|| Error::Input(SageValues::refusal(AttnType::Sage, &format!("{major}.{minor}"))))
 }
 
 /// What each channel of the values is divided by: its largest number comes to the largest that sums hold.
@@ -123,5 +133,7 @@ fn readable(tensor: Tensor) -> Result<Tensor> {
     if can_be_read(&tensor) { Ok(tensor) } else { Ok(tensor.f_contiguous()?) }
 }
 
+#[cfg(test)]
+mod sparge_tests;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,12 @@ void each_warp(const Grid& grid, const Body& body) {
   }
 }
 
+template <typename Element, int HEAD, typename Values, typename Tiles>
+void attend_each(const void* given, const Grid& grid) {
+  alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD, Values>];
+  each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Values, Tiles>(*static_cast<const Attention*>(given), place, shared); });
+}
+
 // The kernels by their numbers in `engine/src/kernels/sage.rs`.
 template <typename Element, int HEAD, typename Values>
 int run_kernel(int kernel, const void* given, const Grid& grid) {
@@ -37,11 +43,20 @@ int run_kernel(int kernel, const void* given, const Grid& grid) {
     case 1:
       each_warp(grid, [&](const Place& place) { values_of_warp<Element, HEAD, Values>(*static_cast<const ValuesIn*>(given), place); });
       return 0;
-    case 2: {
-      alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD, Values>];
-      each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Values>(*static_cast<const Attention*>(given), place, shared); });
+    case 2:
+      attend_each<Element, HEAD, Values, AllTiles>(given, grid);
+      return 0;
+    case 3:
+      each_warp(grid, [&](const Place& place) { means_of_warp<Element, HEAD>(*static_cast<const Means*>(given), place); });
+      return 0;
+    case 4: {
+      static thread_local float shared[WARPS * HEAD];
+      each_warp(grid, [&](const Place& place) { choice_of_warp<Element, HEAD>(*static_cast<const Choice*>(given), place, shared); });
       return 0;
     }
+    case 5:
+      attend_each<Element, HEAD, Values, ChosenTiles>(given, grid);
+      return 0;
     default:
       return 1;
   }

@@ -18,5 +18,19 @@ SAGE_KERNEL sage_values(const sage::ValuesIn given) {
 
 SAGE_KERNEL sage_attention(const sage::Attention given) {
   __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD, SAGE_VALUES>];
-  sage::attention_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES>(given, here(), shared);
+  sage::attention_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES, sage::AllTiles>(given, here(), shared);
+}
+
+SAGE_KERNEL sparge_means(const sage::Means given) {
+  sage::means_of_warp<ELEMENT, SAGE_HEAD>(given, here());
+}
+
+SAGE_KERNEL sparge_choice(const sage::Choice given) {
+  __shared__ float shared[kernels::WARPS * SAGE_HEAD];
+  sage::choice_of_warp<ELEMENT, SAGE_HEAD>(given, here(), shared);
+}
+
+SAGE_KERNEL sparge_attention(const sage::Attention given) {
+  __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD, SAGE_VALUES>];
+  sage::attention_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES, sage::ChosenTiles>(given, here(), shared);
 }

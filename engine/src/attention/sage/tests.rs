@@ -5,10 +5,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::{PackedKeys, packed_bytes};
 
-const VALUES: [SageValues; 3] = [SageValues::Fp16, SageValues::Fp8, SageValues::Fp8InHalf];
+pub(super) const VALUES: [SageValues; 3] = [SageValues::Fp16, SageValues::Fp8, SageValues::Fp8InHalf];
 
 /// Batch, heads, queries, keys, channels: whole tiles, tails of all of them, the prompt's few keys, one query, one key, channels that are padded.
-const SHAPES: [[i64; 5]; 8] = [
+pub(super) const SHAPES: [[i64; 5]; 8] = [
     [1, 1, 128, 64, 128],
     [2, 3, 200, 333, 64],
     [1, 2, 129, 65, 128],
@@ -20,7 +20,7 @@ const SHAPES: [[i64; 5]; 8] = [
 ];
 
 /// `q`, `k` and `v` as a model hands them over: views of `[B, L, heads, D]`.
-fn inputs(shape: [i64; 5], kind: Kind, outliers: bool) -> [Tensor; 3] {
+pub(super) fn inputs(shape: [i64; 5], kind: Kind, outliers: bool) -> [Tensor; 3] {
     tch::manual_seed(7);
     let [batch, heads, queries, keys, channels] = shape;
     let [q, k, v] = [queries, keys, keys].map(|tokens| Tensor::randn([batch, heads, tokens, channels], (Kind::Float, Device::Cpu)));
@@ -35,18 +35,18 @@ fn inputs(shape: [i64; 5], kind: Kind, outliers: bool) -> [Tensor; 3] {
     [q, k, v].map(|tensor| tensor.transpose(1, 2).contiguous().to_kind(kind).transpose(1, 2))
 }
 
-fn sage(values: SageValues, [q, k, v]: &[Tensor; 3]) -> Tensor {
-    PackedKeys::with(values, k.shallow_clone(), v.shallow_clone()).unwrap().attend(q).unwrap()
+pub(super) fn sage(values: SageValues, [q, k, v]: &[Tensor; 3]) -> Tensor {
+    PackedKeys::with(values, k.shallow_clone(), v.shallow_clone(), None).unwrap().attend(q).unwrap()
 }
 
-fn exact([q, k, v]: &[Tensor; 3]) -> Tensor {
+pub(super) fn exact([q, k, v]: &[Tensor; 3]) -> Tensor {
     let [q, k, v] = [q, k, v].map(|tensor| tensor.to_kind(Kind::Double));
     let channels = q.size()[3] as f64;
     (q.matmul(&k.transpose(-2, -1)) / channels.sqrt()).softmax(-1, Kind::Double).matmul(&v)
 }
 
 /// One minus the cosine, the sum of differences over the sum of sizes, and the same of squares.
-fn errors(got: &Tensor, wanted: &Tensor) -> [f64; 3] {
+pub(super) fn errors(got: &Tensor, wanted: &Tensor) -> [f64; 3] {
     let [got, wanted] = [got, wanted].map(|tensor| tensor.to_kind(Kind::Double));
     let sum = |tensor: Tensor| tensor.sum(Kind::Double).double_value(&[]);
     let cosine = sum(&got * &wanted) / (sum(&got * &got) * sum(&wanted * &wanted)).sqrt();
@@ -165,7 +165,7 @@ fn what_it_holds_is_what_is_planned() {
     for [batch, heads, _, keys, channels] in SHAPES {
         let [_, k, v] = inputs([batch, heads, 1, keys, channels], Kind::Float, false);
         for values in VALUES {
-            let packed = PackedKeys::with(values, k.shallow_clone(), v.shallow_clone()).unwrap().packed;
+            let packed = PackedKeys::with(values, k.shallow_clone(), v.shallow_clone(), None).unwrap().packed;
             let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as i64;
             let held = [bytes(&packed.keys) + bytes(&packed.key_scales), bytes(&packed.values) + bytes(&packed.value_scales)];
             assert_eq!(held, packed_bytes(values, batch * heads, keys, channels));
@@ -177,10 +177,10 @@ fn what_it_holds_is_what_is_planned() {
 fn heads_without_a_kernel_are_refused() {
     for (channels, says) in [(136, "8 to 128 channels, a multiple of 8, and not 136"), (12, "and not 12: use attn_type=sdpa")] {
         let [_, k, v] = inputs([1, 1, 1, 4, channels], Kind::Float, false);
-        let said = PackedKeys::with(SageValues::Fp16, k, v).unwrap_err().to_string();
+        let said = PackedKeys::with(SageValues::Fp16, k, v, None).unwrap_err().to_string();
         assert!(said.contains(says), "{said}");
     }
     let [_, k, v] = inputs([1, 1, 1, 4, 64], Kind::Double, false);
-    let said = PackedKeys::with(SageValues::Fp16, k, v).unwrap_err().to_string();
-    assert_eq!(said, "attn_type=sage takes fp32, bf16 and fp16, and not Double");
+    let said = PackedKeys::with(SageValues::Fp16, k, v, None).unwrap_err().to_string();
+    assert_eq!(said, "attention in 8 bits takes fp32, bf16 and fp16, and not Double");
 }

@@ -45,8 +45,7 @@ KERNEL_FN void set(Bf16& to, float x) {
 #ifdef __CUDACC_RTC__
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
 #else
-  u32 bits;
-  std::memcpy(&bits, &x, sizeof bits);
+  const u32 bits = bits_of(x);
   to.bits = static_cast<u16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 #endif
 }

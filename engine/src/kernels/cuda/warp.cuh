@@ -79,6 +79,16 @@ KERNEL_FN float square_root(float x) {
 #endif
 }
 
+KERNEL_FN u32 bits_of(float x) {
+#ifdef __CUDACC_RTC__
+  return __float_as_uint(x);
+#else
+  u32 bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+#endif
+}
+
 // To the nearest whole number, halves away from zero, as int8. `x` is within 127.5 of zero.
 KERNEL_FN u32 rounded_to_int8(float x) {
   return static_cast<u32>(static_cast<int>(x + (x >= 0 ? 0.5f : -0.5f))) & 0xff;
@@ -196,19 +206,47 @@ KERNEL_FN void largest_of_warp(PerLane<float, 1>& values) {
 #endif
 }
 
-// The sum of the values of all lanes, for each of them.
-KERNEL_FN void sum_of_warp(PerLane<float, 1>& values) {
+// Of lanes whose numbers differ in the bits from `FROM` up to `TO` alone, both powers of two, the sum of their values, for each of them.
+template <int FROM, int TO, int COUNT>
+KERNEL_FN void sum_over_lanes(PerLane<float, COUNT>& values) {
+#pragma unroll
+  for (int distance = FROM; distance < TO; distance *= 2) {
 #ifdef __CUDACC_RTC__
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    values(0) += __shfl_xor_sync(0xffffffff, values(0), distance);
-  }
+    for (int index = 0; index < COUNT; ++index) {
+      values(0, index) += __shfl_xor_sync(0xffffffff, values(0, index), distance);
+    }
 #else
-  float sum = 0;
-  EACH_LANE(lane) {
-    sum += values(lane);
+    const PerLane<float, COUNT> before = values;
+    EACH_LANE(lane) {
+      for (int index = 0; index < COUNT; ++index) {
+        values(lane, index) += before(lane ^ distance, index);
+      }
+    }
+#endif
   }
-  fill(values, sum);
+}
+
+// The lanes whose value is not 0, a bit each, for each of them.
+KERNEL_FN u32 lanes_where(const PerLane<int, 1>& values) {
+#ifdef __CUDACC_RTC__
+  return __ballot_sync(0xffffffff, values(0));
+#else
+  u32 lanes = 0;
+  EACH_LANE(lane) {
+    lanes |= (values(lane) != 0 ? 1u : 0u) << lane;
+  }
+  return lanes;
+#endif
+}
+
+// How many of these lanes come before `lane`.
+KERNEL_FN int lanes_before(u32 lanes, int lane) {
+  const u32 before = lane < LANES ? lanes & ((1u << lane) - 1) : lanes;
+#ifdef __CUDACC_RTC__
+  return __popc(before);
+#else
+  return __builtin_popcount(before);
 #endif
 }
 
@@ -274,6 +312,13 @@ KERNEL_FN void arrived() {
 #ifdef __CUDACC_RTC__
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
   __syncthreads();
+#endif
+}
+
+// All lanes of the warp are here, and see what others wrote.
+KERNEL_FN void warp_here() {
+#ifdef __CUDACC_RTC__
+  __syncwarp();
 #endif
 }
 

@@ -49,7 +49,7 @@ KERNEL_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
         }
       }
     }
-    sum_of_warp(scale);
+    sum_over_lanes<1, LANES>(scale);
     EACH_LANE(lane) {
       scale(lane) = 1 / square_root(scale(lane) / static_cast<float>(given.channels) + static_cast<float>(given.eps));
     }

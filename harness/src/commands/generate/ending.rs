@@ -118,7 +118,7 @@ fn print_stages(record: &RunRecord, testbed: &Testbed) {
         say!("From prompt to video, without loading: {}.", reports::time_with_range(secs));
     }
     record.warnings().iter().for_each(|warning| say!("Warning: {warning}."));
-    [reports::steps_that_ran(record), reports::steps_reused(record)].iter().flatten().for_each(|said| say!("{said}"));
+    [reports::steps_that_ran(record), reports::left_out(record)].iter().flatten().for_each(|said| say!("{said}"));
 }
 
 /// Where memory ran out, and how the run goes on.
