@@ -129,7 +129,7 @@ fn what_ranks_cannot_do_is_refused() {
     let on_virtual = ["--gpu", "h100", "--device", "virtual", "cp_size=2"];
     for (words, message) in [
         (&["on_oom=lower"][..], "one rank would go on at a lower level"),
-        (&["shard_weights=true", "low_mem_level=3"], "where all ranks of a machine have one copy already. Use a memory level below 3"),
+        (&["shard_weights=true", "low_mem_level=3"], "where all ranks of a machine have one copy already: use a memory level below 3"),
         (&["shard_weights=true", "cp_size=1", "cfg_size=2"], "each GPU has a whole token sequence"),
     ] {
         let said = refused(&[&on_virtual[..], words].concat());

@@ -288,7 +288,7 @@ mod tests {
             ("combinations", 60, 0),
             ("flexcache", 24, 0),
             ("sage", 24, 0),
-            ("several-gpus", 6, 0),
+            ("several-gpus", 8, 0),
             ("lightning-4", 1, 0),
         ] {
             let definition = Definition::load(name).expect(name);
