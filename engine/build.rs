@@ -13,6 +13,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/attention/sage");
     println!("cargo:rerun-if-changed=src/kernels/cuda");
     println!("cargo:rerun-if-changed=src/kernels/norm_and_turn");
+    println!("cargo:rerun-if-changed=src/kernels/unpack");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
@@ -42,8 +43,10 @@ fn main() {
         .std("c++20")
         .opt_level(2)
         .flag("-Wno-unknown-pragmas")
+        // Products and sums are rounded each by itself, as libtorch rounds them.
+        .flag("-ffp-contract=off")
         .include("src/kernels/cuda")
-        .files(["src/attention/sage/on_cpu.cpp", "src/kernels/norm_and_turn/on_cpu.cpp"])
+        .files(["src/attention/sage/on_cpu.cpp", "src/kernels/norm_and_turn/on_cpu.cpp", "src/kernels/unpack/on_cpu.cpp"])
         .compile("lowmem_kernels");
 
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -129,6 +129,8 @@ fn predictions_follow_the_flags() {
         "weight_dtype: q8_0\nlow_mem_level: 2\nframes: 1\nsequence_chunk: 500\n",
         "weight_dtype: iq4_xs\nlow_mem_level: 3\nframes: 1\nsequence_chunk: 500\n",
         "fused: true\nlow_mem_level: 2\n",
+        "fused: true\nweight_dtype: q4_k\nlow_mem_level: 2\n",
+        "fused: true\nweight_dtype: q4_k\nlow_mem_level: 3\nframes: 1\nsequence_chunk: 500\n",
         "fused: true\nlow_mem_level: 3\nhead_chunk: 3\n",
         "fused: true\nlow_mem_level: 3\nsequence_chunk: 0\n",
         "linear_dtype: fp8\nlow_mem_level: 2\n",

@@ -25,7 +25,7 @@ fn products_in_8_bits_are_as_the_formula_says_and_near_the_exact_ones(#[case] li
     let of_the_cpu = [(Kind::Float, ROUNDED_OTHERWISE), (Kind::Half, 3e-2), (Kind::BFloat16, 5e-2)];
     let kinds = if device().is_gpu() { &of_the_cpu[2..] } else { &of_the_cpu[..] };
     for &(compute, tolerance) in kinds {
-        let types = WeightTypes { compute, waiting: linear.weight_dtype().expect("8 bits"), linear };
+        let types = WeightTypes { waiting: linear.weight_dtype().expect("8 bits"), linear, ..WeightTypes::plain(compute) };
         let source = Source::open(&path("transformer")).unwrap();
         let mut residency = Residency::new(groups.clone(), &places, types, device().torch, &source).unwrap();
         // A head's 24 channels are no multiple of 16, which a GPU asks for.

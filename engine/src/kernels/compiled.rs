@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::element::Element;
 use super::nvrtc::{self, Source};
-use super::{norm_and_turn, sage};
+use super::{norm_and_turn, sage, unpack};
 use crate::error::{Error, Result};
 
 /// A kernel as the compiler made it.
@@ -60,6 +60,7 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
                 compile(Some(head), sage::SOURCE, options, &sage::NAMES)?;
             }
             compile(None, norm_and_turn::SOURCE, element.options(capability), &[norm_and_turn::NAME])?;
+            compile(None, unpack::SOURCE, element.options(capability), &[unpack::NAME])?;
         }
     }
     Ok(kernels)

@@ -13,8 +13,10 @@ mod norm_and_turn;
 mod nvrtc;
 pub mod sage;
 pub mod sparge;
+mod unpack;
 
 pub(crate) use crate::cuda::cudnn_attention;
 pub use compiled::{CompiledKernels, compiled_everywhere};
 pub(crate) use driver::capability;
 pub use norm_and_turn::norm_and_turn;
+pub(crate) use unpack::{unpack_blocks, unpack_rows};

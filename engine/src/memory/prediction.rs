@@ -79,7 +79,7 @@ fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Compone
 /// Bytes that are there in passing while a group of `component` is unpacked, beside the room for it: of the groups that compute on the host, or of all others.
 pub(super) fn unpacking_bytes(component: &dyn Component, config: &Config, on_host: bool) -> i64 {
     let are_there = component.groups().iter().filter(|group| (component.wanted(config, group.name) == Wanted::OnHost) == on_host);
-    are_there.map(|group| packing::unpacking_bytes(group, config.weight_dtype)).max().unwrap_or(0)
+    are_there.map(|group| packing::unpacking_bytes(group, WeightTypes::of(config))).max().unwrap_or(0)
 }
 
 /// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is

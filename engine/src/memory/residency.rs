@@ -447,8 +447,8 @@ impl Groups for Residency {
         // Whoever wants the same room next does so after this in the same stream.
         let slab = self.room_to_unpack()?;
         let Placed { group, stored, .. } = &self.groups[index];
-        let (group, weights, waiting) = (group.clone(), stored.bind_unpacked(group, &slab)?, self.types.waiting);
-        self.with_stored(index, |packed| packing::unpack(&group, waiting, packed, &weights))?;
+        let (group, weights, types) = (group.clone(), stored.bind_unpacked(group, &slab)?, self.types);
+        self.with_stored(index, |packed| packing::unpack(&group, types, packed, &weights))?;
         run(&weights)
     }
 }

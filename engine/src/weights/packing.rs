@@ -8,6 +8,7 @@ use super::beside::{lora_of, scale_of};
 use super::blocks::BlockType;
 use super::{Change, Group, Param, Precision, Source, WeightTypes, Weights, fp8};
 use crate::error::Result;
+use crate::kernels;
 
 /// How one tensor waits.
 #[derive(Debug, Clone, Copy)]
@@ -127,9 +128,9 @@ pub fn filling_bytes(group: &Group, types: WeightTypes) -> i64 {
 }
 
 /// Bytes that [`unpack`] takes in passing, beside the group's own tensors.
-pub fn unpacking_bytes(group: &Group, waiting: WeightDtype) -> i64 {
-    let bytes = group.params.iter().map(|param| match packing(param, waiting) {
-        Some(Packing::Blocks(kind)) => kind.unpacking_bytes(param.shape.iter().product()),
+pub fn unpacking_bytes(group: &Group, types: WeightTypes) -> i64 {
+    let bytes = group.params.iter().map(|param| match packing(param, types.waiting) {
+        Some(Packing::Blocks(kind)) if !types.fused => kind.unpacking_bytes(param.shape.iter().product()),
         _ => 0,
     });
     bytes.max().unwrap_or(0)
@@ -139,15 +140,25 @@ pub fn unpacking_bytes(group: &Group, waiting: WeightDtype) -> i64 {
 ///
 /// # Errors
 /// libtorch's.
-pub fn unpack(group: &Group, waiting: WeightDtype, packed: &Weights, into: &Weights) -> Result<()> {
+pub fn unpack(group: &Group, types: WeightTypes, packed: &Weights, into: &Weights) -> Result<()> {
     for param in &group.params {
         let (stored, mut target) = (packed.get(&param.name), into.get(&param.name).shallow_clone());
-        match packing(param, waiting) {
+        let packing = packing(param, types.waiting);
+        match packing {
             None => target.f_copy_(stored)?,
-            Some(Packing::Scaled(_)) => fp8::unpack(stored, packed.get(&scale_of(&param.name)), &mut target)?,
+            Some(Packing::Scaled(kind)) => {
+                let scales = packed.get(&scale_of(&param.name));
+                match fp8::dtype_of(kind).filter(|_| types.fused) {
+                    Some(dtype) => kernels::unpack_rows(dtype, stored, scales, &target)?,
+                    None => fp8::unpack(stored, scales, &mut target)?,
+                }
+            }
+            Some(Packing::Blocks(kind)) if types.fused => {
+                kernels::unpack_blocks(kind.dtype, [kind.numbers, kind.bytes], stored, &target)?;
+            }
             Some(Packing::Blocks(kind)) => kind.unpack(stored, &target)?,
         }
-        if param.lora_rank > 0 && packing(param, waiting).is_some() {
+        if param.lora_rank > 0 && packing.is_some() {
             let [up, down] = lora_of(&param.name);
             // One kernel: the product is added as it is made, and the sum rounded once.
             let _ = target.f_addmm_(packed.get(&up), packed.get(&down))?;
@@ -163,7 +174,8 @@ mod tests {
 
     use crate::weights::{GroupLayout, GroupName};
 
-    const FP8: WeightTypes = WeightTypes { compute: Kind::BFloat16, waiting: WeightDtype::Fp8E4m3, linear: LinearDtype::Dtype };
+    const FP8: WeightTypes =
+        WeightTypes { compute: Kind::BFloat16, waiting: WeightDtype::Fp8E4m3, linear: LinearDtype::Dtype, fused: false };
 
     fn bound(group: &Group) -> Weights {
         let layout = GroupLayout::new(group, Kind::BFloat16);
@@ -180,7 +192,7 @@ mod tests {
             source.fill(&group, param, &mut whole.get(&param.name).shallow_clone()).unwrap();
         }
         fill(&group, &waiting, FP8, &source).unwrap();
-        unpack(&group, FP8.waiting, &waiting, &back).unwrap();
+        unpack(&group, FP8, &waiting, &back).unwrap();
         for name in ["norm.weight", "proj.bias"] {
             assert_eq!(whole.get(name), back.get(name), "{name} is no linear layer's weight");
         }
@@ -190,5 +202,31 @@ mod tests {
         let bound = (whole.abs() / 16.0).maximum(&(largest / 448.0 * 2f64.powi(-9)));
         assert!(bool::try_from((&whole - &back).abs().le_tensor(&bound).all()).unwrap());
         assert_ne!(whole, back, "8 bits round");
+    }
+
+    /// Every type, in rows that end within a lane's numbers, to every type of arithmetic.
+    #[test]
+    fn one_kernel_gives_the_bits_of_libtorchs_operations() {
+        let packed_types = WeightDtype::ALL.iter().copied().filter(|&dtype| dtype != WeightDtype::AsStored);
+        let mut compared = 0;
+        for (waiting, compute) in packed_types.flat_map(|dtype| [Kind::Float, Kind::BFloat16, Kind::Half].map(|kind| (dtype, kind))) {
+            let row = if BlockType::of(waiting).is_some() { 512 } else { 70 };
+            let group = Group::new(GroupName::whole("layer"), "").fp32("norm.weight", &[8]).linear("proj", row, 37).compressible();
+            let packed_group = packed(&group, waiting).unwrap();
+            let bound = |group: &Group, compute: Kind| {
+                let layout = GroupLayout::new(group, compute);
+                Weights::bind(group, &layout, &Tensor::zeros([layout.bytes], (Kind::Uint8, Device::Cpu))).unwrap()
+            };
+            let (stored, by_operations, by_kernel) = (bound(&packed_group, compute), bound(&group, compute), bound(&group, compute));
+            let types = WeightTypes { waiting, ..WeightTypes::plain(compute) };
+            fill(&group, &stored, types, &Source::Seeded(5)).unwrap();
+            unpack(&group, types, &stored, &by_operations).unwrap();
+            unpack(&group, WeightTypes { fused: true, ..types }, &stored, &by_kernel).unwrap();
+            let [wanted, got] = [by_operations, by_kernel].map(|weights| weights.get("proj.weight").copy());
+            assert!(wanted.abs().max().double_value(&[]) > 0.0, "{waiting:?}");
+            assert_eq!(got, wanted, "{waiting:?} to {compute:?}");
+            compared += 1;
+        }
+        assert_eq!(compared, 15 * 3);
     }
 }

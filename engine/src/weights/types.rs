@@ -69,16 +69,18 @@ pub struct WeightTypes {
     pub waiting: WeightDtype,
     /// In which type those multiply.
     pub linear: LinearDtype,
+    /// Whether what is packed is unpacked by one kernel of ours.
+    pub fused: bool,
 }
 
 impl WeightTypes {
     /// All weights wait in the type that they compute in.
     pub fn plain(compute: Kind) -> Self {
-        Self { compute, waiting: WeightDtype::AsStored, linear: LinearDtype::Dtype }
+        Self { compute, waiting: WeightDtype::AsStored, linear: LinearDtype::Dtype, fused: false }
     }
 
     /// What a configuration says.
     pub fn of(config: &Config) -> Self {
-        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype, linear: config.linear_dtype }
+        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype, linear: config.linear_dtype, fused: config.fused }
     }
 }

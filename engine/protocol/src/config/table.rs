@@ -208,8 +208,8 @@ flags! {
         sometimes attn_pv_threshold: f64 = Always(50.0),
             about(Group::Arithmetic, Results::Lossy).at_least(0).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
 
-        /// A kernel of our own for what libtorch has several for: the norm of queries and keys with their turns (RoPE). It saves time and memory. It never ran on a GPU, so it is off
-        /// until it is asked for: `docs/kernels.md`.
+        /// Kernels of our own for what libtorch has several for: the norm of queries and keys with their turns (RoPE), and unpacking of packed weights. They save time and memory. They never
+        /// ran on a GPU, so this is off until it is asked for: `docs/kernels.md`.
         always fused: bool = Always(false), about(Group::Arithmetic, Results::Close);
 
         /// Tokens that norms, projections, queries and the feed-forward layer take at a time; 0 is all at once. Keys and values are always whole.

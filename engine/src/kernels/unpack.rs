@@ -1,0 +1,131 @@
+//! Weights that wait packed to the type of arithmetic in one kernel: on a GPU launched, on the CPU run from the same source.
+#![expect(unsafe_code, reason = "the kernel reads and writes memory by address: what it is given is held against what it does")]
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use engine_protocol::{WeightDtype, WorkKind, WorkType};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use super::driver;
+use super::element::Element;
+use super::loaded::Loaded;
+use super::nvrtc::{self, Source};
+use crate::cuda::{OwnKernel, launch_observed};
+use crate::error::{Error, Result};
+
+/// Numbers that a lane makes, and lanes of a block.
+const AT_ONCE: i64 = 8;
+const LANES: i64 = 128;
+
+/// On the CPU a thread makes so many times [`AT_ONCE`] numbers at a time.
+const CPU_PART: i64 = 1 << 15;
+
+/// The kernel, for each type that it makes.
+static LOADED: Loaded<Element, 1> = Loaded::new();
+
+pub(super) const NAME: &str = "unpack";
+
+/// The kernel's source.
+pub(super) const SOURCE: &Source =
+    &[("unpack.cu", include_str!("unpack/unpack.cu")), ("unpack.cuh", include_str!("unpack/unpack.cuh")), nvrtc::ELEMENTS, nvrtc::WARP];
+
+/// What it unpacks, in the order of `PackedType` of `unpack.cuh`.
+const TYPES: [WeightDtype; 15] = [
+    WeightDtype::Fp8E4m3,
+    WeightDtype::Fp8E5m2,
+    WeightDtype::Int8,
+    WeightDtype::Q4_0,
+    WeightDtype::Q4_1,
+    WeightDtype::Q5_0,
+    WeightDtype::Q5_1,
+    WeightDtype::Q8_0,
+    WeightDtype::Iq4Nl,
+    WeightDtype::Q2K,
+    WeightDtype::Q3K,
+    WeightDtype::Q4K,
+    WeightDtype::Q5K,
+    WeightDtype::Q6K,
+    WeightDtype::Iq4Xs,
+];
+
+unsafe extern "C" {
+    fn lowmem_unpack_on_cpu(element: c_int, given: *const c_void, first: i64, last: i64) -> c_int;
+}
+
+/// `Unpack` of `unpack.cuh`.
+#[repr(C)]
+struct Given {
+    packed: *const c_void,
+    scales: *const c_void,
+    target: *mut c_void,
+    numbers: i64,
+    row: i64,
+    kind: i64,
+}
+
+// SAFETY: threads share it to read numbers and to write others of the target, each by its place.
+unsafe impl Sync for Given {}
+
+/// Writes `packed`, numbers of 8 bits, times the scales of their rows into `target`.
+///
+/// # Shapes
+/// `packed` and `target` are `[rows, row]`, `scales` is `[rows, 1]` in fp32.
+///
+/// # Errors
+/// The compiler's and the driver's, and types that there is no kernel for.
+pub(crate) fn unpack_rows(dtype: WeightDtype, packed: &Tensor, scales: &Tensor, target: &Tensor) -> Result<()> {
+    let [rows, row] = <[i64; 2]>::try_from(target.size()).expect("[rows, row]");
+    assert!(packed.size() == target.size() && packed.kind().elt_size_in_bytes() == 1, "a byte for each number");
+    assert!(scales.size() == [rows, 1] && scales.kind() == Kind::Float && scales.is_contiguous(), "a scale for each row");
+    assert!(scales.device() == target.device(), "on the device");
+    unpack(dtype, packed, Some(scales), target, row)
+}
+
+/// Writes the numbers of `packed`, of whole blocks of so many `[numbers, bytes]`, into `target`.
+///
+/// # Errors
+/// Those of [`unpack_rows`].
+pub(crate) fn unpack_blocks(dtype: WeightDtype, [numbers, bytes]: [i64; 2], packed: &Tensor, target: &Tensor) -> Result<()> {
+    let (count, packed_bytes) = (target.numel() as i64, packed.numel() as i64);
+    assert!(packed.kind() == Kind::Uint8 && count % numbers == 0 && packed_bytes == count / numbers * bytes, "whole blocks");
+    unpack(dtype, packed, None, target, count.max(1))
+}
+
+fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: &Tensor, row: i64) -> Result<()> {
+    let element = Element::of(target.kind())
+        .ok_or_else(|| Error::Input(format!("fused=true makes fp32, bf16 and fp16, and not {:?}", target.kind())))?;
+    let kind = TYPES.iter().position(|&known| known == dtype).expect("a packed type");
+    assert!(packed.device() == target.device() && packed.is_contiguous() && target.is_contiguous(), "whole, on one device");
+    assert!((target.data_ptr() as usize).is_multiple_of(16), "numbers are written eight at a time");
+    let numbers = target.numel() as i64;
+    let given = Given {
+        packed: packed.data_ptr(),
+        scales: scales.map_or(ptr::null(), |scales| scales.data_ptr().cast_const()),
+        target: target.data_ptr(),
+        numbers,
+        row,
+        kind: kind as i64,
+    };
+    let eighths = (numbers + AT_ONCE - 1) / AT_ONCE;
+    if target.device() == Device::Cpu {
+        (0..(eighths + CPU_PART - 1) / CPU_PART).into_par_iter().for_each(|part| {
+            let (first, last) = (part * CPU_PART, ((part + 1) * CPU_PART).min(eighths));
+            // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. No other thread writes these numbers.
+            let answer = unsafe { lowmem_unpack_on_cpu(element.number(), ptr::from_ref(&given).cast(), first, last) };
+            assert_eq!(answer, 0, "there is such a kernel");
+        });
+        return Ok(());
+    }
+    if numbers == 0 {
+        return Ok(());
+    }
+    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
+    let blocks = u32::try_from((eighths + LANES - 1) / LANES).map_err(|_| Error::Input("fused=true: a weight is too large".into()))?;
+    // Packed numbers are read and the others written, each once.
+    let bytes = [packed, target].iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum();
+    let work = OwnKernel { name: c"lowmem::unpack", kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes };
+    // SAFETY: as above. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
+    launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], LANES as u32, &given) })
+}
