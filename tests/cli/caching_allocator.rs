@@ -348,3 +348,25 @@ same(held(), (512, 2 * MIB))
 ",
     );
 }
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn cublas_has_the_workspace_that_was_asked_for() {
+    let program = "
+import torch
+torch.backends.cuda.preferred_blas_library('cublas')
+a = torch.randn(7, 7, device='cuda')
+before = torch.cuda.memory_stats()['active_bytes.all.allocated']
+a @ a
+print(torch.cuda.memory_stats()['active_bytes.all.allocated'] - before - 512)
+";
+    // In KiB: how large, and how many of these. What PyTorch takes by itself depends on the generation.
+    for (card, asked, bytes) in
+        [("rtx-4090", "", (4096 * 2 + 16 * 8) << 10), ("h100", "", (4096 * 8) << 10), ("rtx-4090", ":128:8:64:16:32:32", 3072 << 10)]
+    {
+        let place = Place::new();
+        let mut command = on(&place, &[card], program, &[]);
+        let assert = command.env("CUBLAS_WORKSPACE_CONFIG", asked).assert().success();
+        assert_eq!(stdout(&assert).trim(), format!("{bytes}"), "{card} {asked}");
+    }
+}

@@ -110,6 +110,25 @@ for work in (lambda: h.copy_(x, non_blocking=True)), (lambda: x.copy_(h, non_blo
 
 #[test]
 #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn a_graph_that_is_kept_is_made_ready_again_and_captured_again() {
+    let said = printed(
+        "
+x = torch.zeros(2000, device='cuda')
+graph = torch.cuda.CUDAGraph(keep_graph=True)
+for _ in range(2):
+    with torch.cuda.graph(graph, capture_error_mode='relaxed'):
+        x += 1
+    for _ in range(2):
+        graph.instantiate()
+        graph.replay()
+    graph.reset()
+print('replayed')",
+    );
+    assert_eq!(said, "replayed\n");
+}
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn a_branch_that_the_device_chooses_is_captured_on_both_sides() {
     let program = "
 import torch
