@@ -57,7 +57,7 @@ fn the_virtual_gpu_answers_although_nvidias_runtime_is_loaded() {
 #[test]
 #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
 fn nvidias_runtime_answers_where_the_virtual_gpu_is_not_asked_for() {
-    // The other libraries are the virtual GPU's, since there are no others here; but for the driver, which NVIDIA's runtime would find.
+    // The other libraries are the virtual GPU's, since there are no others here; but for the driver's, which NVIDIA's runtime and PyTorch would find.
     let place = Place::new();
     let path = installed_together(&place);
     place.file("program.py", PROGRAM);
@@ -66,7 +66,7 @@ fn nvidias_runtime_answers_where_the_virtual_gpu_is_not_asked_for() {
     symlink(built("libvirtual_gpu.so"), place.path("target/libvirtual_gpu.so")).expect("a link");
     for entry in fs::read_dir(built("virtual-gpu")).expect("the libraries") {
         let entry = entry.expect("a library");
-        if !entry.file_name().to_string_lossy().starts_with("libcuda.so") {
+        if !["libcuda.so", "libnvidia-ml.so"].iter().any(|driver| entry.file_name().to_string_lossy().starts_with(driver)) {
             fs::copy(entry.path(), libraries.join(entry.file_name())).expect("a copy");
         }
     }
