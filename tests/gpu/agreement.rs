@@ -115,16 +115,8 @@ pub(crate) fn levels(hand: &Hand, checks: &mut Checks, found: &mut Found) {
             let mut level_0 = HashMap::new();
             for Agreeing { settings, agreement } in AGREEING {
                 let is_same = *agreement == Agreement::Bits || *agreement == Agreement::BitsOnTheCpu && !hand.is_real();
-                match compared(hand, dtype, settings, &mut level_0) {
-                    Ok(row) => {
-                        let most = if is_same { 0.0 } else { latents_tolerance(dtype) };
-                        if row.latents > most || row.video > video_tolerance(dtype, hand.is_real()) {
-                            faults.push(format!("{}: latents off by {:.1e}, the video by {:.1e}", row.settings, row.latents, row.video));
-                        }
-                        found.settings.push(row);
-                    }
-                    Err(fault) => faults.push(fault),
-                }
+                let most = if is_same { 0.0 } else { latents_tolerance(dtype) };
+                faults.extend(kept(compared(hand, dtype, settings, &mut level_0), most, hand, found));
             }
             let rows = &found.settings[before..];
             let same = rows.iter().filter(|row| row.latents == 0.0).count();
@@ -142,19 +134,25 @@ pub(crate) fn two_ranks(hand: &Hand, checks: &mut Checks, found: &mut Found) {
         let (mut faults, mut level_0) = (Vec::new(), HashMap::new());
         for split in SPLITS {
             for level in ["low_mem_level=0", "low_mem_level=3"] {
-                match compared(hand, "fp32", &[split, &[level]].concat(), &mut level_0) {
-                    Ok(row) => {
-                        if row.latents > latents_tolerance("fp32") || row.video > video_tolerance("fp32", hand.is_real()) {
-                            faults.push(format!("{}: latents off by {:.1e}, the video by {:.1e}", row.settings, row.latents, row.video));
-                        }
-                        found.settings.push(row);
-                    }
-                    Err(fault) => faults.push(fault),
-                }
+                let row = compared(hand, "fp32", &[split, &[level]].concat(), &mut level_0);
+                faults.extend(kept(row, latents_tolerance("fp32"), hand, found));
             }
         }
         Verdict::of(format!("{} splits at levels 0 and 3", SPLITS.len()), &faults)
     });
+}
+
+/// Keeps what was compared, and gives what is wrong with it: latents that are off by more than `most`, or a video by more than its tolerance.
+fn kept(row: Result<SettingsRow, String>, most: f64, hand: &Hand, found: &mut Found) -> Option<String> {
+    match row {
+        Ok(row) => {
+            let is_off = row.latents > most || row.video > video_tolerance(&row.dtype, hand.is_real());
+            let fault = is_off.then(|| format!("{}: latents off by {:.1e}, the video by {:.1e}", row.settings, row.latents, row.video));
+            found.settings.push(row);
+            fault
+        }
+        Err(fault) => Some(fault),
+    }
 }
 
 /// What `lowmem` says where there are no two GPUs that it can use.
