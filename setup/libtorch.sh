@@ -4,7 +4,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
-cache=${LOWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lowmem}
 wanted=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$here/libtorch.txt")
 
 # The version of an unpacked libtorch: a wheel says it in version.py, a zip from pytorch.org in build-version.
@@ -27,8 +26,7 @@ if [ -n "${LIBTORCH:-}" ] && [ "$(readlink -f "$LIBTORCH")" != "$(readlink -f "$
     fi
 fi
 [ -n "$torch" ] || torch=$("$here/pytorch.sh")
-headers=$cache/cuda-headers-$(sha256sum "$here/cuda-headers.txt" | cut -c1-12)
-"$here/unpack.sh" "$here/cuda-headers.txt" "$headers"
+headers=$("$here/unpack.sh" "$here/cuda-headers.txt")
 
 # A link that already points there keeps its age, so that nothing is built again.
 point() { [ "$(readlink "$2" 2>/dev/null)" = "$1" ] || ln -sfnT "$1" "$2"; }

@@ -3,14 +3,10 @@
 # them. `make setup` runs this, and so does `lowmem setup`, which has it in the binary.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${LOWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lowmem}
-wheel=$cache/torch-$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$here/libtorch.txt")
-
-bash "$here/unpack.sh" "$here/libtorch.txt" "$wheel"
+wheel=$(bash "$here/unpack.sh" "$here/libtorch.txt" "torch-$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$here/libtorch.txt")")
 # An unpacked wheel looks for NVIDIA's libraries beside itself.
 if [ -e /proc/driver/nvidia/version ]; then
-    libraries=$cache/cuda-libraries-$(sha256sum "$here/cuda-libraries.txt" | cut -c1-12)
-    bash "$here/unpack.sh" "$here/cuda-libraries.txt" "$libraries"
+    libraries=$(bash "$here/unpack.sh" "$here/cuda-libraries.txt")
     [ "$(readlink "$wheel/nvidia" 2>/dev/null)" = "$libraries/nvidia" ] || ln -sfnT "$libraries/nvidia" "$wheel/nvidia"
 fi
 printf '%s\n' "$wheel/torch"

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# unpack.sh LIST FOLDER: the wheels that LIST names, checked against their hashes and unpacked into FOLDER, which appears whole or not at all.
+# unpack.sh LIST [NAME]: fetches the wheels that LIST names, checks them against their hashes, and unpacks them once into a folder of the user's cache, which appears
+# whole or not at all. It prints where that is. The folder is called NAME, or after the list and what is in it.
 set -euo pipefail
-list=$1 folder=$2
+list=$1
+cache=${LOWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lowmem}
+folder=$cache/${2:-$(basename "$list" .txt)-$(sha256sum "$list" | cut -c1-12)}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
+printf '%s\n' "$folder"
 [ -d "$folder" ] && exit
 command -v python3 >/dev/null || fail "python3 is needed to fetch packages: install it (with pip) and try again"
 python3 -m pip --version >/dev/null 2>&1 || fail "python3 has no pip: install it (Debian: python3-pip) and try again"
-mkdir -p "$(dirname "$folder")"
+mkdir -p "$cache"
 work=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 say "fetching $(sed -n 's/^\([a-z0-9-]*==[0-9.]*\).*/\1/p' "$list" | paste -sd' ') (once, into $folder)"

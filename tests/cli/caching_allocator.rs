@@ -345,6 +345,13 @@ same(held(), (512, 64 * MIB))
 torch.cuda.synchronize()
 torch.cuda.empty_cache()
 same(held(), (512, 2 * MIB))
+# One block takes another's place. When the first stops to count is not known before the host has waited.
+b = block(84 * MIB)
+torch.cuda.synchronize()
+before = held()[0]
+b = block(84 * MIB)
+torch.cuda.synchronize()
+same(held()[0], before)
 ",
     );
 }

@@ -151,3 +151,38 @@ print(tuple(y.shape))
     let said = stderr(&assert);
     assert!(said.contains("a condition of a CUDA graph: each of its graphs runs once (4)"), "{said}");
 }
+
+/// Graphs and states of a generator that each of them registers: the blocks and bytes that these hold while the graphs live, and after.
+pub(crate) const STATES_OF_GENERATORS: &str = "
+import gc
+def held():
+    return torch.tensor([torch.cuda.memory_stats().get(f'{name}.all.current', 0) for name in ('active', 'active_bytes')])
+def go(graphs, states):
+    before = held()
+    graphs, generator = [torch.cuda.CUDAGraph() for _ in range(graphs)], torch.cuda.default_generators[0]
+    states = [generator.graphsafe_get_state(), *(generator.clone_state() for _ in range(1, states))]
+    for graph in graphs:
+        for state in states:
+            graph.register_generator_state(state)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            graph.capture_begin()
+            torch.rand(1, device='cuda')
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(side)
+        graph.replay()
+    alive = held() - before
+    del graphs, graph, states, state
+    gc.collect()
+    torch.cuda.empty_cache()
+    return alive.tolist(), (held() - before).tolist()
+torch.cuda.init()
+print(go(1, 1), go(3, 2), go(10, 20))
+";
+
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn states_of_generators_go_with_the_graphs_that_use_them() {
+    // Seed and offset, 512 bytes each, of each state and, in this PyTorch, of each graph.
+    assert_eq!(printed(STATES_OF_GENERATORS), "([2, 1024], [0, 0]) ([12, 6144], [0, 0]) ([400, 204800], [0, 0])\n");
+}

@@ -6,12 +6,14 @@ use lowmem_tests::root;
 use rstest::rstest;
 
 use crate::command::{Place, stderr, stdout};
+use crate::graphs::STATES_OF_GENERATORS;
 use crate::on::on;
 use crate::python::path_to_torch;
 
 /// Where the package of that list is, for `PYTHONPATH`.
 fn fetched(list: &str) -> String {
-    let script = Command::new(root().join("setup/large-package.sh")).arg(list).output().expect("a shell");
+    let setup = root().join("setup");
+    let script = Command::new(setup.join("unpack.sh")).arg(setup.join(list).with_added_extension("txt")).output().expect("a shell");
     assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
     String::from_utf8_lossy(&script.stdout).trim().to_owned()
 }
@@ -67,6 +69,15 @@ True (1048576,)
 }
 
 #[test]
+#[ignore = "PyTorch for CUDA 12 is a gigabyte: make test-large"]
+fn graphs_share_the_states_of_generators_as_pytorchs_own_test_expects() {
+    let place = Place::new();
+    let mut command = on(&place, &["rtx-4090", "--strict"], &format!("import torch\n{STATES_OF_GENERATORS}"), &[]);
+    let assert = command.env("PYTHONPATH", format!("{}:{}", fetched("torch-cuda12.8"), path_to_torch())).assert().success();
+    assert_eq!(stdout(&assert), "([2, 1024], [0, 0]) ([4, 2048], [0, 0]) ([40, 20480], [0, 0])\n");
+}
+
+#[test]
 #[ignore = "Triton is half a gigabyte: make test-large"]
 fn what_is_compiled_runs() {
     let place = Place::new();
@@ -87,4 +98,22 @@ print(tuple(layers[0].weight.grad.shape))
     let assert = command.assert().success();
     assert_eq!(stdout(&assert), "(1024, 256)\n");
     assert!(!stderr(&assert).contains("not supported"), "{}", stderr(&assert));
+}
+
+#[test]
+#[ignore = "Triton is half a gigabyte: make test-large"]
+fn sageattention_of_pypi_runs() {
+    let place = Place::new();
+    let program = "
+import torch
+from sageattention import sageattn
+query = torch.randn(1, 12, 8192, 128, device='cuda', dtype=torch.bfloat16)
+print(sageattn(query, query, query, is_causal=False).shape)
+";
+    let mut command = on(&place, &["rtx-4090", "--strict"], program, &[]);
+    command.env("PYTHONPATH", format!("{}:{}", path_to_torch(), fetched("triton"))).env("TRITON_CACHE_DIR", place.path("caches"));
+    let assert = command.assert().success();
+    assert_eq!(stdout(&assert), "torch.Size([1, 12, 8192, 128])\n");
+    let said = stderr(&assert);
+    assert!(said.contains("Fits on: rtx-4060") && said.contains("which called"), "{said}");
 }
