@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use engine_protocol::{Config, Device, Event, Lowered, OnOom, PlannedHost, RankRequest, Request, Split, Stage};
+use engine_protocol::{Config, Device, Event, Lowered, OnOom, RankRequest, Request, Split, Stage};
 
 use crate::checkpoint::Checkpoint;
 use crate::collectives::{Group, Nccl, Threads};
@@ -14,7 +14,7 @@ use crate::context_parallel::Ranks;
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
-use crate::memory::{Room, predict_from, predict_host, settle};
+use crate::memory::{Room, predict_from, predict_host, predict_host_of, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
 use crate::stages::{Say, Stages, other_failure};
@@ -59,7 +59,7 @@ fn in_threads(request: &Request, ranks: &RankRequest, device: ComputeDevice, say
     };
     let run = |group: Threads, request: &Request, say: Say<'_>| {
         let ranks = ranks_of(&request.config, Arc::new(group), |group| Ok(Arc::clone(group))).map_err(outside_stages)?;
-        let mut case = Case::new(request, device, Some(ranks))?;
+        let mut case = Case::new(request, device, ranks)?;
         case.run(say).inspect_err(|ending| tell(ending))
     };
     let run = &run;
@@ -87,8 +87,8 @@ struct Case<'a> {
     request: &'a Request,
     device: ComputeDevice,
     room: Room<'a>,
-    /// Those that work on the video, where there are several.
-    ranks: Option<Ranks>,
+    /// Those that work on the video.
+    ranks: Ranks,
     /// With nothing in it left to the machine.
     config: Config,
     /// The pictures that the video begins and ends with, where it does.
@@ -102,7 +102,7 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     /// Of which nothing is done yet.
-    fn new(request: &'a Request, device: ComputeDevice, ranks: Option<Ranks>) -> std::result::Result<Self, Box<Event>> {
+    fn new(request: &'a Request, device: ComputeDevice, ranks: Ranks) -> std::result::Result<Self, Box<Event>> {
         let room = room(request, device).map_err(outside_stages)?;
         let config = settle(&request.config, &components::of(&request.model), room);
         let stills = Stills::of(&config, &request.model).map_err(outside_stages)?;
@@ -124,22 +124,21 @@ impl<'a> Case<'a> {
         let first = self.first_stage();
         let has_peaks = self.device.is_gpu();
         let components = components::of(&self.request.model);
-        let report = predict_from(first, &self.config, &components, self.room.gpu);
+        let report = predict_from(first, self.rank(), &self.config, &components, self.room.gpu);
         if let (Some(_), Some(reservable)) = (self.request.memory_limit_bytes, self.room.reservable_bytes(&report)) {
             allocator::set_limit(reservable).map_err(outside_stages)?;
         }
         let planned = if has_peaks { report.stages } else { Vec::new() };
-        let host = predict_host(first, &self.config, &components, self.request.device);
-        // Ranks that are threads are one process, which holds what all of them do.
-        let threads = if self.device.is_gpu() { 1 } else { self.config.split().ranks().into() };
-        let host = host.into_iter().map(|planned| PlannedHost { memory: planned.memory.times(threads), ..planned }).collect();
+        let host = if self.device.is_gpu() {
+            predict_host_of(self.rank(), first, &self.config, &components, self.request.device)
+        } else {
+            // Ranks that are threads are one process, which holds what all of them do.
+            predict_host(first, &self.config, &components, self.request.device)
+        };
         say(Event::Planned { config: Box::new(self.config.clone()), stages: planned, host });
         let stages = Stages::new(self.device);
         let pipeline = stages.run(Stage::Load, say, |_| self.load(first))?;
         let mut pipeline = pipeline.with_host_rates(self.request.host_rates.clone()).with_disk(self.room.disk());
-        if let Some(ranks) = &self.ranks {
-            pipeline = pipeline.with_ranks(ranks.clone());
-        }
 
         if first <= Stage::Denoise {
             let is_encoded = first > Stage::Encode;
@@ -160,6 +159,11 @@ impl<'a> Case<'a> {
         Ok(Event::Finished { transfers: self.device.is_gpu().then(|| pipeline.transfers()) })
     }
 
+    /// Which of the ranks this is.
+    fn rank(&self) -> usize {
+        self.ranks.all.rank()
+    }
+
     /// The first stage that is not done yet.
     fn first_stage(&self) -> Stage {
         match (&self.prompts, &self.denoising) {
@@ -174,14 +178,13 @@ impl<'a> Case<'a> {
     fn load(&self, first: Stage) -> Result<Pipeline> {
         // Of ranks that are threads nobody would end those that wait for one that has failed.
         let shared_host = self.request.ranks.as_ref().filter(|_| self.device.is_gpu()).map(SharedHost::among);
-        let parts = self.ranks.as_ref().and_then(|ranks| ranks.weights.clone());
         let Some(files) = &self.request.checkpoint else {
-            let sources = sources(self.request).among(shared_host).in_parts_of(parts);
+            let sources = sources(self.request).among(shared_host).as_one_of(self.ranks.clone());
             return Pipeline::load_from(first, &self.request.model, &self.config, self.device, &sources);
         };
         let checkpoint = Checkpoint::open_files(files)?;
         let sources = if self.device.computes { checkpoint.sources()? } else { sources(self.request) };
-        let sources = sources.among(shared_host).in_parts_of(parts);
+        let sources = sources.among(shared_host).as_one_of(self.ranks.clone());
         let tokenizer = checkpoint.open_tokenizer()?;
         Ok(Pipeline::load_from(first, checkpoint.model(), &self.config, self.device, &sources)?.with_tokenizer(tokenizer))
     }
@@ -253,7 +256,7 @@ impl<'a> Case<'a> {
         let mut next = self.config.lowered(model)?;
         loop {
             let settled = settle(&next, &components, self.room);
-            let report = predict_from(self.first_stage(), &settled, &components, self.room.gpu);
+            let report = predict_from(self.first_stage(), self.rank(), &settled, &components, self.room.gpu);
             let peaks = report.stages.iter().filter(|planned| planned.stage >= stage).map(|planned| planned.peak_allocated_bytes());
             let fits = peaks.flatten().max() <= self.room.reservable_bytes(&report);
             match next.lowered(model) {
@@ -286,12 +289,12 @@ fn start(request: &Request, say: Say<'_>) -> Result<ComputeDevice> {
     Ok(device)
 }
 
-/// The ranks that work on the video, once all of them are here; nothing where there is one.
-fn ranks(request: &Request) -> Result<Option<Ranks>> {
+/// The ranks that work on the video, once all of them are here.
+fn ranks(request: &Request) -> Result<Ranks> {
     match (&request.ranks, request.config.split()) {
-        (None, Split::ONE) => Ok(None),
+        (None, Split::ONE) => Ok(Ranks::alone()),
         (Some(rank), split) if request.device.is_cuda() && rank.count == split.ranks() => {
-            Ok(Some(ranks_of(&request.config, Arc::new(Nccl::meet(rank)?), |_| Ok(Arc::new(Nccl::meet_again(rank)?)))?))
+            ranks_of(&request.config, Arc::new(Nccl::meet(rank)?), |_| Ok(Arc::new(Nccl::meet_again(rank)?)))
         }
         (_, split) => Err(not_of(split)),
     }

@@ -91,7 +91,7 @@ fn plan_of(request: &Request) -> PlanReport {
     let config = settle(&request.config, &components, room);
     let mut report = predict(&config, &components, room.gpu);
     report.host = predict_host(Stage::Encode, &config, &components, request.device);
-    report.ranks = predict_ranks(&config, &components, &report, room.gpu, room.disk());
+    report.ranks = predict_ranks(&config, &components, room.gpu, room.disk());
     report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
     report
 }

@@ -59,8 +59,9 @@ struct StageClock {
     waits: Vec<(WaitsFor, [Event; 2])>,
     /// For copies.
     stalled: Secs,
-    /// For what ranks exchange, where they do.
+    /// For what ranks exchange, where they do, and in that for those that were not there yet, where that is known.
     exchanged: Option<Secs>,
+    waited: Option<Secs>,
     /// What was loaded meanwhile took so long: in the step until now, and in the stage before that step.
     loading: [Secs; 2],
     /// Something was left out, and nobody knows how long it would have taken.
@@ -99,9 +100,14 @@ pub(crate) fn wait_for_copy(compute: Stream, arrived: &Event) -> Result<()> {
     wait(WaitsFor::Copy, compute, || compute.wait(arrived))
 }
 
-/// Runs `exchange`, by which ranks send each other tensors in the stream of arithmetic, and keeps how long that takes.
+/// Runs `exchange`, by which ranks send each other tensors in the stream of arithmetic, and keeps how long that takes, and how much of it they wait for each other.
 pub(crate) fn exchange(exchange: impl FnOnce() -> Result<()>) -> Result<()> {
-    wait(WaitsFor::Ranks, Stream::current()?, exchange)
+    let before = cuda::waited_for_ranks();
+    wait(WaitsFor::Ranks, Stream::current()?, exchange)?;
+    if let Some((before, after)) = before.zip(cuda::waited_for_ranks()) {
+        CLOCK.with_borrow_mut(|clock| clock.waited = Some(clock.waited.unwrap_or_default() + (after - before)));
+    }
+    Ok(())
 }
 
 fn wait(waits_for: WaitsFor, compute: Stream, run: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -135,7 +141,7 @@ pub(crate) fn end_step() -> Result<Option<Secs>> {
         clock.add_up_waits()?;
         let loading = std::mem::take(&mut clock.loading[0]);
         clock.loading[1] = clock.loading[1] + loading;
-        Ok(secs.filter(|_| !clock.is_unknown).map(|secs| without(secs, loading)))
+        Ok(secs.filter(|_| !clock.is_unknown).map(|secs| secs - loading))
     })
 }
 
@@ -144,19 +150,19 @@ pub(crate) fn end_stage() -> Result<Option<StageTime>> {
     CLOCK.take().end()
 }
 
-/// A time without a part of it.
-fn without(secs: Secs, part: Secs) -> Secs {
-    Secs { low: secs.low - part.low, expected: secs.expected - part.expected, high: secs.high - part.high }
-}
-
 impl StageClock {
     fn end(mut self) -> Result<Option<StageTime>> {
         let Some([whole, _]) = &mut self.watches else { return Ok(None) };
-        let secs = without(whole.lap()?, self.loading[0] + self.loading[1]);
+        let secs = whole.lap()? - self.loading[0] - self.loading[1];
         let on_gpu = matches!(whole, Stopwatch::OnGpu(_));
         self.add_up_waits()?;
-        let time =
-            StageTime { secs, copy_stall: on_gpu.then_some(self.stalled), exchange: self.exchanged, work: on_gpu.then_some(self.work) };
+        let time = StageTime {
+            secs,
+            copy_stall: on_gpu.then_some(self.stalled),
+            exchange: self.exchanged.map(|all| (all - self.waited.unwrap_or_default()).max(Secs::default()).in_order()),
+            waiting: self.waited.map(Secs::in_order),
+            work: on_gpu.then_some(self.work),
+        };
         Ok((!self.is_unknown).then_some(time))
     }
 

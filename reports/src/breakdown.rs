@@ -246,8 +246,13 @@ mod tests {
         record.config.steps_measured = Some(2.into());
         for stage in &mut record.stages {
             let (secs, stall) = if stage.stage == Stage::Denoise { (denoise_secs, stalled_secs) } else { (1.0, 0.0) };
-            stage.time =
-                Some(StageTime { secs: Secs::measured(secs), copy_stall: Some(Secs::measured(stall)), exchange: None, work: None });
+            stage.time = Some(StageTime {
+                secs: Secs::measured(secs),
+                copy_stall: Some(Secs::measured(stall)),
+                exchange: None,
+                waiting: None,
+                work: None,
+            });
             if stage.stage == Stage::Denoise {
                 stage.operations.clone_from(&operations);
             }

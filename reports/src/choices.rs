@@ -40,7 +40,7 @@ mod tests {
             let mut record = samples::ok(name, level, peak);
             for stage in &mut record.stages {
                 let secs = engine_protocol::Secs::measured(secs);
-                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, work: None });
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, waiting: None, work: None });
             }
             record
         };

@@ -371,6 +371,12 @@ fn times() -> Vec<Column> {
             "Of several GPUs, how long the first one's arithmetic stood still in the sampler steps while ranks exchanged.",
             |r| secs(r.exchange_secs()),
         ),
+        of(
+            "waiting_secs",
+            "s",
+            "Of several GPUs, how long the first one's arithmetic stood still in the sampler steps that ran since another rank was not there yet: not scaled to all steps, since some of it comes once. Empty on real GPUs, where `exchange_secs` has it.",
+            |r| secs(r.waiting_secs()),
+        ),
         of("denoise_secs_by_rank", "", "Of several GPUs, the seconds of each rank's sampler steps that ran, in their order.", |r| {
             of_ranks(r, |rank| secs(rank.denoise_secs))
         }),
@@ -380,6 +386,9 @@ fn times() -> Vec<Column> {
             "Of several GPUs, how many seconds of those each rank's arithmetic stood still while ranks exchanged.",
             |r| of_ranks(r, |rank| secs(rank.exchange_secs)),
         ),
+        of("waiting_secs_by_rank", "", "Of several GPUs, how many seconds of those each rank's arithmetic waited for a slower one.", |r| {
+            of_ranks(r, |rank| secs(rank.waiting_secs))
+        }),
         of("denoise_operations_per_sec", "1/s", "Multiplications and additions that the sampler steps reached.", |r| {
             text(r.denoise_operations_per_sec())
         }),
@@ -475,7 +484,7 @@ mod tests {
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), None);
         for stage in &mut record.stages {
             let work = Some(StageWork { operations: 1.5e12, bytes: 0.0 });
-            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, exchange: None, work });
+            stage.time = Some(StageTime { secs: Secs::measured(3.0), copy_stall: None, exchange: None, waiting: None, work });
         }
         // Half a TFLOP/s of one.
         assert_eq!(denoise_share_of_peak(&record, &samples::gpu()), Some(0.5));
@@ -487,7 +496,7 @@ mod tests {
         let mut record = samples::ok("a", 0, 10);
         (record.config.steps, record.config.steps_measured) = (50, Some(2.into()));
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
-        denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, exchange: None, work: None });
+        denoise.time = Some(StageTime { secs: Secs::measured(13.73), copy_stall: None, exchange: None, waiting: None, work: None });
         assert_eq!(record.step_secs().map(|secs| secs.expected), Some(13.73 / 2.0), "without the steps' own times, the mean of all");
         let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("it ran");
         denoise.step_secs = [7.53, 6.2].map(Secs::measured).to_vec();

@@ -57,7 +57,7 @@ mod tests {
         record.forecast =
             Some(Forecast { peak_device_bytes: Some(9 * GIB), total_secs: Some(Secs { low: 20.0, expected: 33.0, high: 40.0 }) });
         for stage in &mut record.stages {
-            stage.time = Some(StageTime { secs: Secs::measured(10.0), copy_stall: None, exchange: None, work: None });
+            stage.time = Some(StageTime { secs: Secs::measured(10.0), copy_stall: None, exchange: None, waiting: None, work: None });
         }
         record.config.steps_measured = None;
         let run = samples::run(vec![record, samples::ok("level2", 2, 9), samples::oom("level0", 0, 20)]);

@@ -44,7 +44,7 @@ mod tests {
         for (record, secs) in records.iter_mut().zip([200.0, 100.0]) {
             for stage in &mut record.stages {
                 let secs = engine_protocol::Secs::measured(secs);
-                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, work: None });
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, waiting: None, work: None });
             }
         }
         let run = samples::run(records);

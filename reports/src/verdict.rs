@@ -221,7 +221,7 @@ mod tests {
             let mut record = samples::ok(name, level, peak);
             for stage in &mut record.stages {
                 let secs = Secs::measured(if stage.stage == engine_protocol::Stage::Denoise { secs } else { 0.0 });
-                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, work: None });
+                stage.time = Some(engine_protocol::StageTime { secs, copy_stall: None, exchange: None, waiting: None, work: None });
             }
             record
         };

@@ -63,7 +63,7 @@ fn events() -> String {
             operations: Vec::new(),
             course: None,
         };
-        let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, exchange: None, work: None };
+        let time = StageTime { secs: Secs::measured(1.5), copy_stall: None, exchange: None, waiting: None, work: None };
         let oom = |gib| Event::OutOfMemory {
             stage,
             requested_bytes: Some(30 << 30),

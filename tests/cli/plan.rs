@@ -147,7 +147,11 @@ fn several_gpus_are_planned_and_not_searched() {
     };
     let ((weights, alone), (same_weights, of_four)) = (denoise(&one), denoise(&four));
     assert!(one.ranks.is_none() && weights == same_weights && of_four < alone / 2, "{of_four} of {alone}");
-    assert_eq!(ranks.others_peak_allocated_bytes, Some(same_weights + of_four));
+    // Without the text encoder and a VAE that decodes whole frames.
+    assert_eq!(ranks.of_first, ["text encoder", "VAE"]);
+    let of_first: u64 = four.groups.iter().filter(|groups| ranks.of_first.contains(&groups.component)).map(|groups| groups.bytes).sum();
+    let wanted = same_weights + of_four - of_first;
+    assert!(ranks.others_peak_allocated_bytes.is_some_and(|bytes| bytes.abs_diff(wanted) < 8 << 20), "{ranks:?}, and not {wanted}");
     let secs = ranks.pass_secs.expect("rates");
     assert!(secs.is_nvlink && secs.arithmetic > 0.24 * secs.alone && secs.arithmetic < 0.26 * secs.alone, "{secs:?}");
     // The two predictions on two GPUs: each has the whole sequence, and sends its prediction in fp32.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_protocol::{PlanReport, RunRecord, Split, Stage};
+use engine_protocol::{PlanReport, RankRecord, RunRecord, Secs, Split, Stage};
 
 use crate::command::{Place, lowmem, stderr, stdout};
 
@@ -146,7 +146,7 @@ fn who_decodes_is_planned() {
         let words = ["plan", "--model", "wan2.1-t2v-14b", "--gpu", "h100", "cp_size=4"];
         stdout(&lowmem().args(words).arg(format!("low_mem_level={level}")).assert().success())
     };
-    for (level, wanted) in [("0", "encode, denoise "), ("1", "encode, denoise, decode tiles ")] {
+    for (level, wanted) in [("0", "each  denoise "), ("1", "each  denoise, decode tiles ")] {
         let said = plan(level);
         let line = said.lines().find(|line| line.contains("1 to 3, each")).expect("a row for the others");
         assert!(line.contains(wanted), "level {level}: {line}");
@@ -175,6 +175,38 @@ fn weights_in_parts_take_less() {
         said.contains("GPUs of ranks") && said.contains("each holds one of 4 parts, and gets the others ahead of their turn"),
         "{said}"
     );
+}
+
+/// A rank begins an exchange when the last one is there: what the first one did before, on its GPU, the others need to do as well. It is the same each time.
+#[test]
+fn waiting_is_told_from_the_link() {
+    let run = || {
+        let fixed = ["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "h100", "--device", "virtual", "--json", "resolution=480p", "cp_size=3"];
+        let assert = lowmem().args(fixed).args(["steps_measured=2"]).assert().success();
+        serde_json::from_str::<RunRecord>(&stdout(&assert)).expect("a record")
+    };
+    let record = run();
+    let secs = |of: fn(&RankRecord) -> Option<Secs>| record.ranks.iter().map(|rank| of(rank).expect("it is known").expected).collect::<Vec<_>>();
+    let (all, exchange, waiting) = (secs(|rank| rank.denoise_secs), secs(|rank| rank.exchange_secs), secs(|rank| rank.waiting_secs));
+    // cuBLAS makes itself ready as the others begin.
+    assert!(waiting[0] > 0.05 && waiting[1..].iter().all(|secs| *secs < waiting[0] / 10.0), "{waiting:?}");
+    let is_alike = |secs: &[f64]| secs.iter().all(|one| (one - secs[0]).abs() < 0.01 * secs[0]);
+    assert!(is_alike(&all) && is_alike(&exchange) && exchange[0] > 0.0, "{all:?}, {exchange:?}");
+    // Nobody has the prompt embeddings before the first one.
+    let encode = record.stage_secs(Stage::Encode).expect("a time").expected;
+    assert!(encode > 0.0, "{encode}");
+    assert_eq!(run().ranks, record.ranks);
+}
+
+/// The first rank has the text encoder beside the transformer, for which the card is too small; the other one waits for it, and is ended.
+#[test]
+fn who_waits_for_one_that_is_out_of_memory_is_ended() {
+    let words = ["generate", "--model", "wan2.1-t2v-14b", "--gpu", "rtx-5090", "--device", "virtual", "--json", "resolution=480p", "cp_size=2"];
+    let assert = lowmem().args(words).args(["--timeout", "120"]).assert();
+    let record: RunRecord = serde_json::from_str(&stdout(&assert)).unwrap_or_else(|error| panic!("{error}: {}", stderr(&assert)));
+    assert_eq!(record.outcome.name(), "oom", "{:?}", record.error);
+    assert!(record.error.as_ref().is_some_and(|said| said.starts_with("rank 0 of 2: ")), "{:?}", record.error);
+    assert!(record.wall_secs < 60.0, "{} s", record.wall_secs);
 }
 
 /// On the CPU ranks are threads, and what they make can be looked at.

@@ -4,17 +4,13 @@ use engine::ComputeDevice;
 use engine::components::{self, Sources};
 use engine::pipeline::{Pipeline, Stills};
 use engine_protocol::{Config, Outcome, Settings, Stage, parse_setting};
-use lowmem_tests::{model, root};
+use lowmem_tests::model;
 use rstest::rstest;
 use tch::Tensor;
 
 use super::levels_agree::relative_error;
 use super::predicted::faults;
-use super::sweep::sweep;
-
-fn picture() -> String {
-    root().join("tests/fixtures/picture.png").display().to_string()
-}
+use super::sweep::{picture, sweep};
 
 /// Latents of a run of the small model on the CPU in fp32.
 fn latents(settings: &[&str]) -> Tensor {

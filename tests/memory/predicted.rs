@@ -2,10 +2,10 @@
 
 use engine::components;
 use engine::memory::{predict, predict_ranks};
-use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, PlanReport, RunRecord, Settings, Stage};
+use engine_protocol::{Config, DiskRate, Dtype, GPU_HOST_PROCESS_BYTES, GpuProfile, PlanReport, RunRecord, Settings, Stage};
 use lowmem_tests::{model, root};
 
-use super::sweep::{sweep, sweep_on};
+use super::sweep::{picture, sweep, sweep_on};
 
 /// How far a predicted peak may be off, in percent of the count.
 const PEAK_TOLERANCE: f64 = 0.5;
@@ -163,7 +163,7 @@ fn predictions_are_of_each_of_several_ranks() {
     ] {
         let records = sweep(&format!("{base}{flags}"));
         assert!(records.iter().all(|record| record.ranks.len() == record.config.split().ranks() as usize), "{flags}");
-        let faults = faults(&records, None);
+        let faults = records.iter().map(faults_of_others).collect::<String>() + &faults(&records, None);
         assert!(faults.is_empty(), "predictions are off with\n{flags}{faults}");
     }
 }
@@ -173,7 +173,7 @@ fn planned(config: &Config) -> PlanReport {
     let model = model(&config.model);
     let components = components::of(&model);
     let report = predict(config, &components, None);
-    let ranks = predict_ranks(config, &components, &report, None, DiskRate::ASSUMED);
+    let ranks = predict_ranks(config, &components, None, DiskRate::ASSUMED);
     PlanReport { ranks, ..report }
 }
 
@@ -189,6 +189,24 @@ fn faults_of_others(record: &RunRecord) -> String {
         }
     }
     faults
+}
+
+/// One encodes prompts and pictures for all: the others have none of those weights on their GPUs, nor in RAM, where several ranks hold what one holds, and a process each.
+#[test]
+fn encoders_are_the_first_ranks_alone() {
+    let base = format!("model: wan2.1-i2v-14b\nresolution: 480p\nsteps_measured: 1\nimage: {}\n", picture());
+    let records = sweep(&format!("{base}sweep:\n  low_mem_level: [1, 2]\n  cp_size: [1, 3]\n"));
+    let faults: String =
+        records.iter().filter(|record| !record.ranks.is_empty()).map(faults_of_others).collect::<String>() + &faults(&records, None);
+    assert!(faults.is_empty(), "predictions are off:\n{faults}");
+    let [first, second] = [0, 1].map(|rank| records[1].ranks[rank].peak_allocated_bytes.expect("it counts"));
+    let encoders = ["text encoder", "image encoder", "VAE encoder"];
+    let groups = planned(&records[1].config).groups;
+    let bytes: u64 = groups.iter().filter(|groups| encoders.contains(&groups.component.as_str())).map(|groups| groups.bytes).sum();
+    assert!((first - second).abs_diff(bytes) < bytes / 20, "{second} of {first}, and the encoders have {bytes}");
+    let ram = |case: usize| records[case].predicted_host().and_then(|host| host.peak_bytes).expect("told");
+    // Two processes more, and what is on its way as each loads what it has.
+    assert!(ram(3) - ram(2) < 2 * GPU_HOST_PROCESS_BYTES + (1 << 30), "{} of three, {} of one", ram(3), ram(2));
 }
 
 /// Each rank holds a part of every block, room for some of them whole, and while they are loaded room for one.

@@ -46,7 +46,7 @@ fn latents_as(
     let others = [(TEXT_ENCODER, "pipeline.text_encoder"), (VAE, "pipeline.vae"), (VAE_ENCODER, "image_to_video.vae_encoder")];
     let clip = model.image_encoder.as_ref().map(|_| source(IMAGE_ENCODER, "image_to_video.image_encoder"));
     let sources = Sources::new(others.map(|(key, name)| source(key, name)).into_iter().chain(of_transformers).chain(clip));
-    let mut pipeline = Pipeline::load(model, &config, device(), &sources).unwrap().with_ranks(ranks);
+    let mut pipeline = Pipeline::load(model, &config, device(), &sources.as_one_of(ranks)).unwrap();
 
     let stills = Stills::of(&config, model).unwrap().expect("a picture was named");
     let prompts = pipeline.encode(&tokens(fixture, "input.prompt_ids"), &tokens(fixture, "input.negative_prompt_ids")).unwrap();

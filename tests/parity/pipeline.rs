@@ -1,8 +1,8 @@
 //! The whole pipeline against diffusers' `WanPipeline`: prompt to video with tiny weights.
 
 use engine::Pipeline;
-use engine::collectives::Group;
 use engine::components::{LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE};
+use engine::context_parallel::Ranks;
 use engine::video::VideoCanvas;
 use engine::weights::Source;
 use engine_protocol::{Config, ModelSpec, PoolSpec, Settings, parse_setting};
@@ -19,17 +19,17 @@ pub(crate) fn tokens(fixture: &Fixture, name: &str) -> Vec<i64> {
 
 /// The fixture's weights in a pipeline for `model`, which may have a second transformer.
 pub(crate) fn load(model: &ModelSpec, settings: &[&str]) -> (Pipeline, Config) {
-    load_among(model, settings, None)
+    load_as(model, settings, Ranks::alone())
 }
 
-/// As [`load`], where those ranks each hold a part of the weights.
-pub(crate) fn load_among(model: &ModelSpec, settings: &[&str], ranks: Option<Group>) -> (Pipeline, Config) {
+/// As [`load`], as one of `ranks`.
+pub(crate) fn load_as(model: &ModelSpec, settings: &[&str], ranks: Ranks) -> (Pipeline, Config) {
     let pairs = settings.iter().chain(&["dtype=fp32"]).map(|text| parse_setting(text).unwrap());
     let config = Config::resolve(&Settings::from_pairs(pairs).unwrap(), model).unwrap();
     let source = |key, name: &str| (key, Source::open(&path(&format!("pipeline.{name}"))).unwrap());
     let one = [source(TEXT_ENCODER, "text_encoder"), source(TRANSFORMER, "transformer"), source(VAE, "vae")];
     let second = model.pool.as_ref().map(|_| source(LOW_NOISE_TRANSFORMER, "low_noise_transformer"));
-    let sources = Sources::new(one.into_iter().chain(second)).in_parts_of(ranks);
+    let sources = Sources::new(one.into_iter().chain(second)).as_one_of(ranks);
     (Pipeline::load(model, &config, device(), &sources).unwrap(), config)
 }
 

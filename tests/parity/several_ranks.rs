@@ -131,8 +131,8 @@ fn a_video_is_the_same(#[case] ranks: u32) {
     let steps = format!("steps={}", fixture.fact::<u32>("steps"));
     for cache in caches {
         let run = |ranks: Ranks, more: &[&str]| {
-            let (pipeline, _) = pipeline::load(&model, &[cache, &[&steps], more].concat());
-            pipeline::steps(&mut pipeline.with_ranks(ranks), &Fixture::open("flexcache"))
+            let (mut pipeline, _) = pipeline::load_as(&model, &[cache, &[&steps], more].concat(), ranks);
+            pipeline::steps(&mut pipeline, &Fixture::open("flexcache"))
         };
         let (wanted, reused) = run(Ranks::alone(), &[]);
         assert_eq!(reused > 0, cache.len() > 1, "{cache:?}: {reused} steps left blocks out");
@@ -174,9 +174,9 @@ fn a_video_of_weights_in_parts_is_the_same_bits(#[case] count: u32) {
         for way in ways {
             let run = |ranks: Ranks, more: &[&str]| {
                 let ranks = ranks.clone().with_weights(&ranks.all).expect("the same ranks");
-                let (pipeline, config) = pipeline::load_among(&model, &[way, &[&steps], &flags, more].concat(), ranks.weights.clone());
+                let (pipeline, config) = pipeline::load_as(&model, &[way, &[&steps], &flags, more].concat(), ranks);
                 assert_eq!(config.shard_weights, (!more.is_empty()).then_some(true));
-                pipeline::steps(&mut pipeline.with_ranks(ranks).with_poisoned_buffers(), &Fixture::open("flexcache"))
+                pipeline::steps(&mut pipeline.with_poisoned_buffers(), &Fixture::open("flexcache"))
             };
             let [whole, in_parts] =
                 [&[][..], &["shard_weights=true"]].map(|more| each(split, || (), |group| group, |(), ranks| run(ranks, more)));
@@ -303,7 +303,7 @@ impl Collectives for Delayed {
         self.group.all_gather(part)
     }
 
-    fn broadcast(&self, tensor: &Tensor) -> engine::Result<Tensor> {
+    fn broadcast(&self, tensor: Tensor) -> engine::Result<Tensor> {
         self.turns.take(self.rank);
         self.group.broadcast(tensor)
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use virtual_gpu_protocol::environment::{
-    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PATIENCE, PINNED_LIMIT, PROFILE, QUIET, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
+    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PATIENCE, PINNED_LIMIT, PROFILE, QUIET, RANKS, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
 };
 use virtual_gpu_protocol::{GpuProfile, Sensors};
 
@@ -141,6 +141,12 @@ pub(crate) fn is_reported() -> bool {
 pub(crate) fn report_file() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os(REPORT)?);
     Some(report_folder().map_or(path, |folder| folder.join(format!("{}.json", process::id()))))
+}
+
+/// The folder in which ranks meet, where one is named.
+pub(crate) fn ranks_folder() -> Option<&'static PathBuf> {
+    static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| env::var_os(RANKS).map(PathBuf::from));
+    FOLDER.as_ref()
 }
 
 /// The folder that the reports of all processes go to, where it is one.

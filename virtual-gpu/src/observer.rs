@@ -56,6 +56,10 @@ exports! { answer;
         secs.set(device()?.clock().stalled().0)
     }
 
+    fn lowmem_virtual_gpu_waited_for_ranks(secs: Out<[f64; 3]>) {
+        secs.set(device()?.clock().waited_for_ranks().0)
+    }
+
     fn lowmem_virtual_gpu_now(secs: Out<[f64; 3]>) {
         device()?;
         secs.set(host_clock().now().0)

@@ -234,6 +234,54 @@ fn processes_know_their_parts() {
     }
 }
 
+/// Processes that are given a folder to meet in begin what they exchange together, by the clock: sends and receives with those that they are with, collectives with all.
+#[test]
+fn processes_that_meet_begin_together() {
+    const RANK: &str = "LOWMEM_TEST_RANK";
+    let folder = tempfile::tempdir().expect("a folder");
+    let profile = with_memory(100 << 20, 10 << 20);
+    let start = |rank: i32| {
+        let rank = rank.to_string();
+        let folder = folder.path().to_str().expect("a plain path");
+        let environment = [("LOWMEM_VIRTUAL_GPU", profile.as_str()), ("LOWMEM_VIRTUAL_GPU_RANKS", folder), (RANK, &rank)];
+        start_in_own_process("nccl::processes_that_meet_begin_together", &environment, || {
+            let (cudart, nccl) = (open("libcudart.so.13"), open("libnccl.so.2"));
+            let rank: i32 = std::env::var(RANK).expect("it was given").parse().expect("a number");
+            let (code, all) = join(&nccl, UniqueId([7; 128]), rank, 3);
+            assert_eq!(code, 0);
+            let mut buffer = 0;
+            assert_eq!(call!(cudart, cudaMalloc(*mut u64, usize), &mut buffer, 1 << 20), 0);
+            let work = |secs: f64| assert_eq!(call!(cudart, lowmem_virtual_gpu_host_work(*const [f64; 3]), &[secs; 3]), 0);
+            let waited = || {
+                let mut secs = [9.0; 3];
+                assert_eq!(call!(cudart, lowmem_virtual_gpu_waited_for_ranks(*mut [f64; 3]), &mut secs), 0);
+                secs[1]
+            };
+            let is_about = |secs: f64, wanted: f64| assert!((secs - wanted).abs() < 0.1, "rank {rank}: {secs} s, not {wanted}");
+            // 1. All of them: the last one comes after 3 s.
+            work(f64::from(rank) + 1.0);
+            assert_eq!(all_reduce(&nccl, buffer, 1 << 18, FLOAT32, SUM, all, 0), 0);
+            assert_eq!(call!(cudart, cudaStreamSynchronize(u64), 0), 0);
+            is_about(waited(), 2.0 - f64::from(rank));
+            // 2. The first gives the second something, which is a second later. The third has nothing to do with it.
+            let before = waited();
+            work(f64::from(rank));
+            let send_or_receive = (buffer, 1_usize << 20, INT8, 1 - rank, all, 0_u64);
+            let (data, count, kind, partner, communicator, stream) = send_or_receive;
+            let code = match rank {
+                0 => call!(nccl, ncclSend(u64, usize, i32, i32, u64, u64), data, count, kind, partner, communicator, stream),
+                1 => call!(nccl, ncclRecv(u64, usize, i32, i32, u64, u64), data, count, kind, partner, communicator, stream),
+                _ => 0,
+            };
+            assert_eq!(code, 0);
+            is_about(waited() - before, if rank == 0 { 1.0 } else { 0.0 });
+        })
+    };
+    for process in (0..3).map(start).collect::<Vec<_>>() {
+        passed(&process.wait_with_output().expect("it was started"));
+    }
+}
+
 #[test]
 fn a_part_of_ranks_that_nobody_can_hear_of_counts_as_the_whole() {
     on_devices("nccl::a_part_of_ranks_that_nobody_can_hear_of_counts_as_the_whole", "1", || {

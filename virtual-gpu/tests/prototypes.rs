@@ -61,6 +61,7 @@ const WITHOUT_REFERENCE: [(&str, &[&str]); 7] = [
             "lowmem_virtual_gpu_end",
             "lowmem_virtual_gpu_given_out",
             "lowmem_virtual_gpu_host_work",
+            "lowmem_virtual_gpu_waited_for_ranks",
             "lowmem_virtual_gpu_now",
             "lowmem_virtual_gpu_stalled",
         ],

@@ -17,10 +17,13 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
-    /// So many times as much.
+    /// Both together; not known where one is not.
     #[must_use]
-    pub fn times(self, count: u64) -> Self {
-        Self { peak_bytes: self.peak_bytes.map(|bytes| bytes * count), pinned_peak_bytes: self.pinned_peak_bytes * count }
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            peak_bytes: self.peak_bytes.zip(other.peak_bytes).map(|(own, other)| own + other),
+            pinned_peak_bytes: self.pinned_peak_bytes + other.pinned_peak_bytes,
+        }
     }
 
     /// The larger of each.

@@ -146,7 +146,7 @@ impl PassSecs {
     }
 }
 
-/// What a video that is split over ranks comes to, each of which has a GPU. All have the same weights; the first one decodes, and the others do where the VAE has tiles.
+/// What a video that is split over ranks comes to, each of which has a GPU. The first one encodes for all and decodes; the others decode where the VAE has tiles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedRanks {
     /// How many ranks.
@@ -156,6 +156,9 @@ pub struct PlannedRanks {
     /// Whether all ranks decode, tiles by turns; else the first one does alone.
     #[serde(default)]
     pub all_decode: bool,
+    /// The components whose weights the first rank has alone.
+    #[serde(default)]
+    pub of_first: Vec<String>,
     /// Bytes that each rank sends to others in a pass of the transformer.
     pub sent_bytes: u64,
     /// Bytes of weights that each rank gets from others in a pass, ahead of their turn, where each holds a part of them.
@@ -163,7 +166,7 @@ pub struct PlannedRanks {
     pub gathered_bytes: u64,
     /// The largest predicted peak of the ranks but the first; empty where that of a stage is not known.
     pub others_peak_allocated_bytes: Option<u64>,
-    /// Bytes of the weights on the host that all ranks share.
+    /// Bytes of the weights on the host, which are there once for all ranks.
     pub shared_host_bytes: u64,
     /// How long a pass takes; empty where no GPU was named.
     pub pass_secs: Option<PassSecs>,
@@ -180,7 +183,7 @@ pub struct PlanReport {
     pub buffers: Vec<PlannedBuffers>,
     /// All stages, in order.
     pub stages: Vec<PlannedStage>,
-    /// What all stages will hold of the host's memory, in order; of several ranks what each holds, and of what they share its part.
+    /// What all stages will hold of the host's memory, in order; with several ranks what all of them hold.
     #[serde(default)]
     pub host: Vec<PlannedHost>,
     /// How many latent positions the VAE decodes, of several ranks the one that decodes most, those that tiles share counted for each of them: how long decoding takes goes by that. Empty in plans of
@@ -223,12 +226,7 @@ impl PlanReport {
 
     /// The most of the host's memory that any stage will hold, of all ranks together.
     pub fn host(&self) -> HostMemory {
-        self.of_all(self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default())
-    }
-
-    /// What all ranks hold together, each of which holds so much.
-    pub fn of_all(&self, host: HostMemory) -> HostMemory {
-        host.times(self.ranks.as_ref().map_or(1, |ranks| ranks.count.into()))
+        self.host.iter().map(|planned| planned.memory).reduce(HostMemory::max).unwrap_or_default()
     }
 
     /// The largest predicted peak and its stage; empty where the peak of a stage is not known, since that may be the largest.

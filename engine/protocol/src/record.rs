@@ -272,9 +272,12 @@ pub struct RankRecord {
     pub peak_device_bytes: Option<u64>,
     /// The sampler steps that ran.
     pub denoise_secs: Option<Secs>,
-    /// How long arithmetic stood still in them while ranks sent each other what they need.
+    /// How long arithmetic stood still in them while ranks sent each other what they need; see [`StageTime::exchange`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange_secs: Option<Secs>,
+    /// How long it stood still in them since another rank was not there yet; see [`StageTime::waiting`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_secs: Option<Secs>,
 }
 
 impl RankRecord {
@@ -287,6 +290,7 @@ impl RankRecord {
             peak_device_bytes: largest(|m| m.peak_device_bytes),
             denoise_secs: record.stage_secs(Stage::Denoise),
             exchange_secs: record.stage(Stage::Denoise).and_then(|stage| stage.time?.exchange),
+            waiting_secs: record.stage(Stage::Denoise).and_then(|stage| stage.time?.waiting),
         }
     }
 }
@@ -474,6 +478,11 @@ impl RunRecord {
     /// How long arithmetic stood still in the sampler steps while ranks sent each other what they need.
     pub fn exchange_secs(&self) -> Option<Secs> {
         Some(self.stage(Stage::Denoise)?.time?.exchange? * self.scale())
+    }
+
+    /// How long the first rank's arithmetic stood still in the sampler steps that ran since another rank was not there yet.
+    pub fn waiting_secs(&self) -> Option<Secs> {
+        self.stage(Stage::Denoise)?.time?.waiting
     }
 
     /// Multiplications and additions a second that the sampler steps reached.

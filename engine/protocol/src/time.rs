@@ -29,6 +29,15 @@ impl Secs {
         Self { low: self.low.max(other.low), expected: self.expected.max(other.expected), high: self.high.max(other.high) }
     }
 
+    /// With the least of the three first: what is left of a time need not be least where it was least.
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        let mut all = [self.low, self.expected, self.high];
+        all.sort_by(f64::total_cmp);
+        let [low, expected, high] = all;
+        Self { low, expected, high }
+    }
+
     /// Whether it is known no closer than between two ends.
     pub fn is_interval(self) -> bool {
         self.low < self.high
@@ -82,9 +91,12 @@ pub struct StageTime {
     /// How long arithmetic stood still in it because a copy had not arrived; empty on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_stall: Option<Secs>,
-    /// How long it stood still in it while ranks sent each other what they need; empty where there is one, and on the CPU.
+    /// How long it stood still in it while ranks sent each other what they need; empty where there is one, and on the CPU. Where nobody knows `waiting`, that is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Secs>,
+    /// How long it stood still in it since another rank was not there yet to exchange with; empty where there is one, and but on the virtual GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Secs>,
     /// What the GPU did meanwhile; empty on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<StageWork>,

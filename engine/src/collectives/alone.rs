@@ -33,8 +33,8 @@ impl Collectives for Alone {
         Ok(vec![part.shallow_clone()])
     }
 
-    fn broadcast(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.shallow_clone())
+    fn broadcast(&self, tensor: Tensor) -> Result<Tensor> {
+        Ok(tensor)
     }
 
     fn gather_into(&self, _places: &[Tensor], _copies: Option<&mut CopyStream>) -> Result<()> {

@@ -48,11 +48,11 @@ pub trait Collectives: Debug + Send + Sync {
     /// Those of [`Collectives::all_to_all`].
     fn all_gather(&self, part: &Tensor) -> Result<Vec<Tensor>>;
 
-    /// What the first rank has.
+    /// What the first rank gives. What the others give says of which shape and type that is, and where it is to lie; it may be written over.
     ///
     /// # Errors
     /// Those of [`Collectives::all_to_all`].
-    fn broadcast(&self, tensor: &Tensor) -> Result<Tensor>;
+    fn broadcast(&self, tensor: Tensor) -> Result<Tensor>;
 
     /// Puts each rank's part into its place of `places`, where this one's own is already. Places may differ in size, and are the same on all ranks. On a GPU that goes in the stream
     /// of `copies`.
@@ -86,7 +86,7 @@ pub fn summed<const N: usize>(group: &dyn Collectives, values: [f64; N]) -> Resu
 /// # Errors
 /// Those of [`Collectives::broadcast`].
 pub fn agreed(group: &dyn Collectives, values: &[f64]) -> Result<Vec<f64>> {
-    Ok(Vec::try_from(&group.broadcast(&Tensor::f_from_slice(values)?)?)?)
+    Ok(Vec::try_from(&group.broadcast(Tensor::f_from_slice(values)?)?)?)
 }
 
 /// All ranks of a group but this one.

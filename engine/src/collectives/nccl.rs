@@ -145,16 +145,16 @@ impl Collectives for Nccl {
         all.into_iter().map(|one| Ok(one.f_to_device(part.device())?)).collect()
     }
 
-    fn broadcast(&self, tensor: &Tensor) -> Result<Tensor> {
-        let own = on_gpu(tensor)?;
-        let said = place_for(&own, tensor)?;
+    fn broadcast(&self, tensor: Tensor) -> Result<Tensor> {
+        let device = tensor.device();
+        let said = on_gpu(&tensor)?;
+        drop(tensor);
         if self.rank == 0 {
-            said.shallow_clone().f_copy_(&own)?;
-            self.exchange(others(self).map(|to| (to, &own)), std::iter::empty())?;
+            self.exchange(others(self).map(|to| (to, &said)), std::iter::empty())?;
         } else {
             self.exchange(std::iter::empty(), std::iter::once((0, &said)))?;
         }
-        Ok(said.f_to_device(tensor.device())?)
+        Ok(said.f_to_device(device)?)
     }
 
     fn gather_into(&self, places: &[Tensor], copies: Option<&mut CopyStream>) -> Result<()> {

@@ -143,13 +143,13 @@ impl Collectives for Threads {
         (0..self.size()).map(|from| if from == self.rank { copy(part) } else { self.receive_one(&step, from) }).collect()
     }
 
-    fn broadcast(&self, tensor: &Tensor) -> Result<Tensor> {
+    fn broadcast(&self, tensor: Tensor) -> Result<Tensor> {
         let step = self.next("broadcast");
         if self.rank > 0 {
             return self.receive_one(&step, 0);
         }
-        others(self).try_for_each(|to| self.send(&step, to, &[tensor]))?;
-        copy(tensor)
+        others(self).try_for_each(|to| self.send(&step, to, &[&tensor]))?;
+        Ok(tensor)
     }
 
     fn gather_into(&self, places: &[Tensor], _copies: Option<&mut CopyStream>) -> Result<()> {
@@ -201,7 +201,7 @@ mod tests {
             let exchanged = ranks.all_to_all((0..3).map(|to| number(10 * own + to)).collect()).unwrap();
             let passed = ranks.pass_on([number(own), number(own + 10)]).unwrap();
             let gathered = ranks.all_gather(&number(own)).unwrap();
-            let said = ranks.broadcast(&number(own + 5)).unwrap();
+            let said = ranks.broadcast(number(own + 5)).unwrap();
             [exchanged, passed.into(), gathered, vec![said]].map(|tensors| tensors.iter().map(value).collect::<Vec<_>>())
         });
         for (own, [exchanged, passed, gathered, said]) in got.into_iter().enumerate() {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn ranks_that_are_not_in_step_are_named() {
         let said = each(2, |ranks| {
-            let done = if ranks.rank() == 0 { ranks.all_gather(&number(1)).map(drop) } else { ranks.broadcast(&number(1)).map(drop) };
+            let done = if ranks.rank() == 0 { ranks.all_gather(&number(1)).map(drop) } else { ranks.broadcast(number(1)).map(drop) };
             done.unwrap_err().to_string()
         });
         let wanted = "ranks are not in step: rank 1 is at ";

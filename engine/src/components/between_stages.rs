@@ -10,6 +10,9 @@ use crate::vae::Numbers;
 /// and a prediction is that much too high there.
 pub(super) const CUBLAS_WORKSPACE_BYTES: i64 = 32 << 20;
 
+/// Bytes of an fp32 number.
+pub(super) const FP32: i64 = 4;
+
 /// Bytes of one number in the compute type.
 pub(super) fn number_bytes(config: &Config) -> i64 {
     config.dtype.bytes() as i64

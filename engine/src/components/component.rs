@@ -55,9 +55,9 @@ pub trait Component: Debug {
         true
     }
 
-    /// [`Component::activation_bytes`] of a rank that is not the first, where all use it.
-    fn activation_bytes_of_others(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
-        self.activation_bytes(config, gpu)
+    /// Whether that one of the ranks uses it, and so has its weights.
+    fn is_of_rank(&self, config: &Config, rank: usize) -> bool {
+        rank == 0 || self.is_of_all_ranks(config)
     }
 
     /// When its groups are copied to the GPU, where they are streamed.
@@ -84,9 +84,9 @@ pub trait Component: Debug {
     /// Where `config` wants the group `name`.
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted;
 
-    /// The most bytes that its stage holds on `gpu` at once beside weights and buffers, estimated from shapes; empty where there is no estimate. A GPU that is not
-    /// known is taken for a recent one.
-    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64>;
+    /// The most bytes that its stage holds on a rank's `gpu` at once beside weights and buffers, estimated from shapes; empty where there is no estimate. A GPU that is not
+    /// known is taken for a recent one. A rank that does not use it may hold what the one that does hands on.
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64>;
 
     /// Bytes of those that are there as it asks for a group of its weights.
     fn bytes_between_groups(&self, _config: &Config) -> i64 {
@@ -98,8 +98,8 @@ pub trait Component: Debug {
         None
     }
 
-    /// What its stage holds of the host's memory beside weights and buffers, where a GPU computes: what computes on the host all the same, and what waits there.
-    fn on_host(&self, _config: &Config) -> HostMemory {
+    /// What its stage holds of the host's memory beside weights and buffers on a rank that uses it, where a GPU computes: what computes on the host all the same, and what waits there.
+    fn on_host(&self, _config: &Config, _rank: usize) -> HostMemory {
         HostMemory { peak_bytes: Some(0), pinned_peak_bytes: 0 }
     }
 

@@ -56,11 +56,19 @@ impl Component for ImageEncoderComponent<'_> {
         others.iter().any(|part| name.starts_with(part)).then_some("it compares pictures with texts, which no video needs")
     }
 
+    /// One looks at the picture for all.
+    fn is_of_all_ranks(&self, _config: &Config) -> bool {
+        false
+    }
+
     fn wanted(&self, config: &Config, _name: GroupName) -> Wanted {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
-    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+        if !self.is_of_rank(config, rank) {
+            return Some(prompt_embedding_bytes(self.model, config) + self.spec.tokens() * self.spec.hidden_size * number_bytes(config));
+        }
         let held = ImageEncoder::new(self.spec).activation_bytes(number_bytes(config));
         Some(CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + held)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::Kind;
 
 use super::component::Component;
-use crate::collectives::Group;
+use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::weights::{SharedHost, Source, shared};
 
@@ -16,14 +16,14 @@ pub struct Sources {
     by_key: BTreeMap<&'static str, Source>,
     /// Of one of several ranks: those that have one copy of what is on the host.
     shared_host: Option<SharedHost>,
-    /// Of one of several ranks: those that hold the parts of what each has a part of.
-    parts: Option<Group>,
+    /// Which of the ranks they are for: it does not load what another one has alone, and of what all have a part of it gets the rest from others.
+    ranks: Ranks,
 }
 
 impl Sources {
     /// These sources.
     pub fn new(sources: impl IntoIterator<Item = (&'static str, Source)>) -> Self {
-        Self { by_key: sources.into_iter().collect(), shared_host: None, parts: None }
+        Self { by_key: sources.into_iter().collect(), shared_host: None, ranks: Ranks::alone() }
     }
 
     /// The same of one of several ranks, which share what is on the host.
@@ -32,15 +32,15 @@ impl Sources {
         Self { shared_host, ..self }
     }
 
-    /// The same of one of several ranks, which each hold a part of what the configuration has in parts. What they say of weights they say by `ranks`, and nothing else.
+    /// The same for one of `ranks`.
     #[must_use]
-    pub fn in_parts_of(self, ranks: Option<Group>) -> Self {
-        Self { parts: ranks, ..self }
+    pub fn as_one_of(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
     }
 
-    /// The ranks that hold parts.
-    pub(crate) fn parts(&self) -> Option<&Group> {
-        self.parts.as_ref()
+    /// The ranks, as the one sees them that they are for.
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// The ranks that share what is on the host.

@@ -66,6 +66,11 @@ impl Component for TextEncoderComponent<'_> {
         ["decoder.", "lm_head."].iter().any(|part| name.starts_with(part)).then_some("the encoder alone makes prompt embeddings")
     }
 
+    /// One encodes for all.
+    fn is_of_all_ranks(&self, _config: &Config) -> bool {
+        false
+    }
+
     fn wanted(&self, config: &Config, name: GroupName) -> Wanted {
         match config.offload_text_encoder {
             OffloadTextEncoder::Off => Wanted::OnDevice,
@@ -76,16 +81,16 @@ impl Component for TextEncoderComponent<'_> {
         }
     }
 
-    /// Where it runs on the host, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as without a checkpoint;
+    /// Where it runs on the host or for another rank, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as without a checkpoint;
     /// real tokenizers make fewer.
-    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>) -> Option<i64> {
-        if config.offload_text_encoder == OffloadTextEncoder::Cpu {
+    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+        if config.offload_text_encoder == OffloadTextEncoder::Cpu || !self.is_of_rank(config, rank) {
             return Some(prompt_embedding_bytes(self.model, config));
         }
         Some(CUBLAS_WORKSPACE_BYTES + self.pass_bytes(config))
     }
 
-    fn on_host(&self, config: &Config) -> HostMemory {
+    fn on_host(&self, config: &Config, _rank: usize) -> HostMemory {
         let computes = config.offload_text_encoder == OffloadTextEncoder::Cpu;
         HostMemory { peak_bytes: Some(if computes { self.pass_bytes(config) as u64 } else { 0 }), pinned_peak_bytes: 0 }
     }

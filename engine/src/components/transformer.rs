@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, SageValues, Stage};
 
 use super::between_stages::{
-    CUBLAS_WORKSPACE_BYTES, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
+    CUBLAS_WORKSPACE_BYTES, FP32, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
 };
 use super::component::{Component, Wanted};
 use crate::attention::AttentionHolds;
@@ -15,8 +15,6 @@ use crate::weights::{Group, GroupName, GroupWork};
 
 /// The key of the only transformer, or of a pool's high-noise one.
 pub const KEY: &str = "transformer";
-/// Bytes of an fp32 number.
-const FP32: i64 = 4;
 
 /// The key of a pool's low-noise transformer.
 pub const LOW_NOISE_KEY: &str = "transformer_2";
@@ -100,7 +98,7 @@ impl Component for TransformerComponent<'_> {
     }
 
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
-    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, _rank: usize) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
         let holds = match AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) {
             Some(AttentionKernel::Math) => AttentionHolds::Scores,

@@ -6,8 +6,8 @@ use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
 use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes, vae_numbers};
 use super::component::{Component, Wanted};
-use crate::vae::{self, Numbers, Pieces, VaeDecoder};
-use crate::weights::{Group, GroupName, part_of};
+use crate::vae::{self, Pieces, VaeDecoder};
+use crate::weights::{Group, GroupName};
 
 /// Its key.
 pub const KEY: &str = "vae";
@@ -60,12 +60,11 @@ impl Component for VaeComponent<'_> {
     }
 
     /// The latents, and what the decoder holds.
-    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
-        self.held_bytes(config, gpu, VaeDecoder::activation_bytes)
-    }
-
-    fn activation_bytes_of_others(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
-        self.held_bytes(config, gpu, VaeDecoder::activation_bytes_for_first)
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+        let of = if rank == 0 { VaeDecoder::activation_bytes } else { VaeDecoder::activation_bytes_for_first };
+        let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
+        let held = of(&decoder, latents, Pieces::of(config).ok()?, vae_numbers(config, gpu, decoder.head_size()));
+        Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }
 
     /// Those of all its tiles.
@@ -75,11 +74,10 @@ impl Component for VaeComponent<'_> {
         Some(all / tiles * tiles.div_ceil(u64::from(config.split().ranks())))
     }
 
-    /// The finished video's pixels, which rows of tiles are gathered in, and what is remembered between chunks where that waits there. Of the pixels, which the first rank has,
-    /// each that decodes counts a part.
-    fn on_host(&self, config: &Config) -> HostMemory {
+    /// The finished video's pixels, which the first rank gathers rows of tiles in, and what is remembered between chunks where that waits there.
+    fn on_host(&self, config: &Config, rank: usize) -> HostMemory {
         let pixels = u64::from(config.frames) * u64::from(config.resolution.width) * u64::from(config.resolution.height) * 3;
-        let pixels = if self.is_of_all_ranks(config) { part_of(pixels, config.split().ranks()) } else { pixels };
+        let pixels = if rank == 0 { pixels } else { 0 };
         let decoder = VaeDecoder::new(&self.model.vae);
         let remembered = Pieces::of(config)
             .map_or(0, |pieces| decoder.remembered_on_host_bytes(config.latent_shape(self.model), pieces, number_bytes(config)));
@@ -94,17 +92,5 @@ impl Component for VaeComponent<'_> {
 impl VaeComponent<'_> {
     fn tiles(&self, config: &Config) -> usize {
         Pieces::of(config).map_or(1, |pieces| pieces.tiles(config.latent_shape(self.model)))
-    }
-
-    /// The latents, and what the decoder has beside them by `of`.
-    fn held_bytes(
-        &self,
-        config: &Config,
-        gpu: Option<&GpuProfile>,
-        of: fn(&VaeDecoder, [i64; 4], Pieces, Numbers<'_>) -> i64,
-    ) -> Option<i64> {
-        let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
-        let held = of(&decoder, latents, Pieces::of(config).ok()?, vae_numbers(config, gpu, decoder.head_size()));
-        Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
     }
 }

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, vae_numbers};
+use super::between_stages::{CUBLAS_WORKSPACE_BYTES, FP32, number_bytes, prompt_embedding_bytes, vae_numbers};
 use super::component::{Component, Wanted};
 use super::vae;
 use crate::vae::{Pieces, VaeEncoder, encoder_groups, groups};
@@ -60,12 +60,21 @@ impl Component for VaeEncoderComponent<'_> {
         groups(&self.model.vae)
     }
 
+    /// One encodes the picture for all.
+    fn is_of_all_ranks(&self, _config: &Config) -> bool {
+        false
+    }
+
     fn wanted(&self, config: &Config, _name: GroupName) -> Wanted {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
     /// The prompt embeddings, which wait, and what the encoder holds.
-    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+        if !self.is_of_rank(config, rank) {
+            let latents = config.image_latent_shape(self.model).iter().product::<i64>() * FP32;
+            return Some(prompt_embedding_bytes(self.model, config) + latents);
+        }
         let encoder = VaeEncoder::new(&self.model.vae);
         let numbers = vae_numbers(config, gpu, encoder.head_size());
         let held = encoder.activation_bytes(config.image_latent_shape(self.model), Pieces::encoded(config).ok()?, numbers);
@@ -73,7 +82,7 @@ impl Component for VaeEncoderComponent<'_> {
     }
 
     /// What is remembered between chunks, where that waits there.
-    fn on_host(&self, config: &Config) -> HostMemory {
+    fn on_host(&self, config: &Config, _rank: usize) -> HostMemory {
         let (encoder, latents) = (VaeEncoder::new(&self.model.vae), config.image_latent_shape(self.model));
         let remembered =
             Pieces::encoded(config).map_or(0, |pieces| encoder.remembered_on_host_bytes(latents, pieces, number_bytes(config)));

@@ -21,6 +21,12 @@ pub struct Ranks {
     pub weights: Option<Group>,
 }
 
+impl Default for Ranks {
+    fn default() -> Self {
+        Self::alone()
+    }
+}
+
 impl Ranks {
     /// One that does all.
     pub fn alone() -> Self {

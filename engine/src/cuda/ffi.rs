@@ -67,6 +67,7 @@ unsafe extern "C" {
     fn lowmem_event_elapsed(begun: RawEvent, ended: RawEvent, secs: *mut c_double) -> c_int;
     fn lowmem_observe_work(begins: OnBegin, ended: OnEnd, result: OnResult) -> c_int;
     fn lowmem_host_work(secs: *const c_double);
+    fn lowmem_waited_for_ranks(secs: *mut c_double) -> c_int;
     fn lowmem_modelled_now(secs: *mut c_double) -> c_int;
     fn lowmem_event_free(event: RawEvent) -> c_int;
     fn lowmem_event_synchronize(event: RawEvent) -> c_int;
@@ -219,6 +220,13 @@ pub(crate) fn launch_observed(kernel: &OwnKernel, launch: impl FnOnce() -> Resul
 pub(super) fn host_work(secs: [f64; 3]) {
     // SAFETY: three numbers, as it expects.
     unsafe { lowmem_host_work(secs.as_ptr()) }
+}
+
+/// How long what was put into streams has waited for other ranks by the virtual GPU's clock, at least, expected and at most. Nothing where there is none.
+pub(super) fn waited_for_ranks() -> Option<[f64; 3]> {
+    let mut secs = [0.0; 3];
+    // SAFETY: a place for three numbers.
+    (unsafe { lowmem_waited_for_ranks(secs.as_mut_ptr()) } == 0).then_some(secs)
 }
 
 /// How far the host has come by the virtual GPU's clock, at least, expected and at most. Nothing where there is none.

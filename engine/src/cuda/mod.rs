@@ -26,6 +26,11 @@ pub(crate) fn host_work(secs: Secs) {
     ffi::host_work([secs.low, secs.expected, secs.high]);
 }
 
+/// How long what was put into streams has waited for other ranks, which the virtual GPU's clock knows. Nothing elsewhere.
+pub(crate) fn waited_for_ranks() -> Option<Secs> {
+    ffi::waited_for_ranks().map(|[low, expected, high]| Secs { low, expected, high })
+}
+
 /// How far the host has come by the virtual GPU's clock. Nothing elsewhere.
 pub(crate) fn modelled_now() -> Option<Secs> {
     ffi::modelled_now().map(|[low, expected, high]| Secs { low, expected, high })

@@ -290,6 +290,13 @@ void lowmem_host_work(const double* secs) {
   }
 }
 
+// How long what was put into streams has waited for other ranks by the virtual GPU's clock; 1 without one.
+int lowmem_waited_for_ranks(double* secs) {
+  using Waited = int (*)(double*);
+  static const auto waited = reinterpret_cast<Waited>(dlsym(RTLD_DEFAULT, "lowmem_virtual_gpu_waited_for_ranks"));
+  return waited == nullptr ? 1 : waited(secs);
+}
+
 // How far the host has come by the virtual GPU's clock; 1 without one.
 int lowmem_modelled_now(double* secs) {
   using Now = int (*)(double*);

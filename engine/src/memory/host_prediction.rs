@@ -4,15 +4,33 @@ use engine_protocol::{Config, Device, GPU_HOST_PROCESS_BYTES, HOST_PROCESS_BYTES
 
 use super::pinned_ring::RING_BYTES;
 use super::plan::{Place, Plan, Waits};
-use super::prediction::{bytes_in_passing, stages, unpacking_bytes};
+use super::prediction::{bytes_in_passing, loaded, stages, unpacking_bytes};
 use crate::components::Component;
 use crate::weights::{Group, Param, WaitingGroup, WeightTypes, packing, part_of};
 
-/// What each stage from `first` on will hold of the host's memory on `device`, with the loading that goes before. Of what ranks share each holds a part.
+/// What each stage from `first` on will hold of the host's memory on `device` with all ranks, and the loading that goes before.
 pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], device: Device) -> Vec<PlannedHost> {
+    let of_others: Vec<_> =
+        (1..config.split().ranks() as usize).map(|rank| predict_host_of(rank, first, config, components, device)).collect();
+    let with_others = |planned: PlannedHost| {
+        // One that is done before holds what it held until all are.
+        let held = of_others.iter().filter_map(|other| other.iter().rfind(|other| other.stage <= planned.stage));
+        PlannedHost { memory: held.fold(planned.memory, |sum, other| sum.plus(other.memory)), ..planned }
+    };
+    predict_host_of(0, first, config, components, device).into_iter().map(with_others).collect()
+}
+
+/// The same of one of the ranks: of what they share each holds a part.
+pub fn predict_host_of(
+    rank: usize,
+    first: Stage,
+    config: &Config,
+    components: &[Box<dyn Component + '_>],
+    device: Device,
+) -> Vec<PlannedHost> {
     let plan = Plan::new(config, components);
-    let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
-    let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device)).collect();
+    let loaded = loaded(first, rank, config, components);
+    let held: Vec<_> = loaded.map(|component| Held::new(component.as_ref(), plan.of(component.as_ref()), config, device, rank)).collect();
     // On the CPU ranks are threads of one process.
     let process = if device.is_cuda() { GPU_HOST_PROCESS_BYTES } else { part_of(HOST_PROCESS_BYTES, config.split().ranks()) };
     // What is left to the machine is not settled to the lesser yet.
@@ -37,7 +55,7 @@ pub fn predict_host(first: Stage, config: &Config, components: &[Box<dyn Compone
         let memory = HostMemory { peak_bytes: Some(process + bytes.both()), pinned_peak_bytes: bytes.pinned };
         PlannedHost { stage, memory }
     };
-    stages(config, components).filter(|&stage| stage == Stage::Load || stage >= first).map(planned).collect()
+    stages(rank, config, components).filter(|&stage| stage == Stage::Load || stage >= first).map(planned).collect()
 }
 
 /// Memory of the host of both kinds.
@@ -79,7 +97,7 @@ struct Held {
 }
 
 impl Held {
-    fn new(component: &dyn Component, places: &[Place], config: &Config, device: Device) -> Self {
+    fn new(component: &dyn Component, places: &[Place], config: &Config, device: Device, rank: usize) -> Self {
         let (types, on_gpu) = (WeightTypes::of(config), device.is_cuda());
         let (mut weights, mut loading) = (Bytes::default(), Bytes::default());
         for (group, place) in component.groups().iter().zip(places) {
@@ -109,7 +127,7 @@ impl Held {
         let unpacked = (room + unpacking_bytes(component, config, true)) as u64;
         let (buffers, ring) = bytes_in_passing(component, places, config);
         let beside = if on_gpu {
-            let on_host = component.on_host(config);
+            let on_host = component.on_host(config, rank);
             Bytes {
                 pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64 + kept_on_host(component, config),
                 // What comes from files comes by way of a ring in any case.
@@ -123,7 +141,7 @@ impl Held {
             Bytes {
                 pinned: 0,
                 pageable: buffers
-                    + component.activation_bytes(config, None).unwrap_or(0) as u64
+                    + component.activation_bytes(config, None, rank).unwrap_or(0) as u64
                     + unpacking_bytes(component, config, false) as u64
                     + sums
                     + unpacked,

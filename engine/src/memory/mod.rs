@@ -14,7 +14,7 @@ mod shards;
 mod staging;
 
 pub(crate) use file_ring::PART_BYTES;
-pub use host_prediction::predict_host;
+pub use host_prediction::{predict_host, predict_host_of};
 pub use pinned_ring::PageLocking;
 pub use plan::{Place, Plan, Waits};
 pub use prediction::{predict, predict_from};

@@ -17,16 +17,22 @@ use crate::weights::{Group, GroupName, WaitingGroup, WeightTypes, packing};
 ///
 /// Counted is what libtorch's caching allocator calls allocated; what it reserves beyond that and the context are not.
 pub fn predict(config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
-    predict_from(Stage::Encode, config, components, gpu)
+    predict_from(Stage::Encode, 0, config, components, gpu)
 }
 
-/// As [`predict`], for a pipeline that is loaded for the stages from `first` on.
-pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> PlanReport {
+/// As [`predict`], for a pipeline that is loaded for the stages from `first` on, by that one of the ranks.
+pub fn predict_from(
+    first: Stage,
+    rank: usize,
+    config: &Config,
+    components: &[Box<dyn Component + '_>],
+    gpu: Option<&GpuProfile>,
+) -> PlanReport {
     let plan = Plan::new(config, components);
-    let loaded = components.iter().filter(|component| component.stage() >= first && component.is_used(config));
+    let loaded = loaded(first, rank, config, components);
     let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), config)).collect();
     let of_stage = |stage| placed.iter().filter(move |placed| placed.component.stage() == stage).map(PlacedComponent::resident_bytes);
-    let stages = stages(config, components).map(|stage| PlannedStage {
+    let stages = stages(rank, config, components).map(|stage| PlannedStage {
         stage,
         resident_bytes: match config.load_weights {
             LoadWeights::Auto | LoadWeights::AtStart => placed.iter().map(PlacedComponent::resident_bytes).sum(),
@@ -39,7 +45,7 @@ pub fn predict_from(first: Stage, config: &Config, components: &[Box<dyn Compone
         } else {
             placed.iter().filter(|placed| placed.component.stage() == stage).map(PlacedComponent::buffer_bytes).max().unwrap_or(0)
         },
-        activation_bytes: activation_bytes(stage, config, components, gpu).map(|bytes| bytes as u64),
+        activation_bytes: activation_bytes(stage, rank, config, components, gpu).map(|bytes| bytes as u64),
     });
     PlanReport {
         config: config.clone(),
@@ -59,20 +65,39 @@ fn loading_bytes(placed: &[PlacedComponent<'_>]) -> u64 {
     (0..placed.len()).map(|place| placed[place].sharding_bytes().saturating_sub(later(place))).max().unwrap_or(0)
 }
 
-/// The stages of a run, in order.
-pub(super) fn stages(config: &Config, components: &[Box<dyn Component + '_>]) -> impl Iterator<Item = Stage> {
-    let is_one = |stage: &Stage| {
-        *stage == Stage::Load || components.iter().any(|component| component.stage() == *stage && component.is_used(config))
+/// The components that a rank loads for the stages from `first` on.
+pub(super) fn loaded<'a, 'b>(
+    first: Stage,
+    rank: usize,
+    config: &'a Config,
+    components: &'a [Box<dyn Component + 'b>],
+) -> impl Iterator<Item = &'a Box<dyn Component + 'b>> {
+    components.iter().filter(move |component| component.stage() >= first && component.is_used(config) && component.is_of_rank(config, rank))
+}
+
+/// The stages of a run on a rank, in order. What one encodes for all the others wait for; who does not decode is done before.
+pub(super) fn stages(rank: usize, config: &Config, components: &[Box<dyn Component + '_>]) -> impl Iterator<Item = Stage> {
+    let is_one = move |stage: &Stage| {
+        let is_in = |component: &Box<dyn Component + '_>| *stage < Stage::Denoise || component.is_of_rank(config, rank);
+        let mut of_stage = components.iter().filter(|component| component.stage() == *stage && component.is_used(config));
+        *stage == Stage::Load || of_stage.any(is_in)
     };
     Stage::ALL.into_iter().filter(is_one)
 }
 
-/// The most that a component of `stage` holds beside weights and buffers; empty where one has no estimate.
-fn activation_bytes(stage: Stage, config: &Config, components: &[Box<dyn Component + '_>], gpu: Option<&GpuProfile>) -> Option<i64> {
+/// The most that a component of `stage` holds on a rank beside weights and buffers; empty where one has no estimate.
+fn activation_bytes(
+    stage: Stage,
+    rank: usize,
+    config: &Config,
+    components: &[Box<dyn Component + '_>],
+    gpu: Option<&GpuProfile>,
+) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
     components.try_fold(0, |most, component| {
         let unpacking = component.bytes_between_groups(config) + unpacking_bytes(component.as_ref(), config, false);
-        Some(component.activation_bytes(config, gpu)?.max(unpacking).max(most))
+        let unpacking = if component.is_of_rank(config, rank) { unpacking } else { 0 };
+        Some(component.activation_bytes(config, gpu, rank)?.max(unpacking).max(most))
     })
 }
 

@@ -197,8 +197,7 @@ fn load_weights(config: &Config, components: &[Box<dyn Component + '_>], room: O
 fn fits_host(config: &Config, components: &[Box<dyn Component + '_>], room: Option<u64>) -> bool {
     let Some(room) = room else { return true };
     let planned = predict_host(Stage::Encode, config, components, Device::Cuda);
-    let ranks = u64::from(config.split().ranks());
-    planned.into_iter().all(|planned| planned.memory.peak_bytes.map(|bytes| ranks * bytes) <= Some(room))
+    planned.into_iter().all(|planned| planned.memory.peak_bytes <= Some(room))
 }
 
 /// From memory, unless the host has too little of it.

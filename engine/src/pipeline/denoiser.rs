@@ -38,24 +38,17 @@ pub(super) struct Denoiser {
 }
 
 impl Denoiser {
-    /// One transformer with its weights, or a pool's two.
-    pub(super) fn new(config: &Config, model: &ModelSpec, weights: Vec<Loadable>) -> Self {
+    /// One transformer with its weights, or a pool's two, as one of `ranks`.
+    pub(super) fn new(config: &Config, model: &ModelSpec, ranks: Ranks, weights: Vec<Loadable>) -> Self {
         Self {
             pool: model.pool.clone(),
-            transformer: Transformer::of(config, &model.transformer),
-            cache: StepCache::of(config, model),
+            transformer: Transformer::of(config, &model.transformer).with_sequence(ranks.sequence.clone()),
+            cache: StepCache::of(config, model).map(|cache| cache.with_ranks(ranks.sequence.group().clone())),
             velocity: Velocity::of(config),
-            ranks: Ranks::alone(),
+            ranks,
             last: 0,
             weights,
         }
-    }
-
-    /// The same as one of `ranks`.
-    pub(super) fn with_ranks(self, ranks: Ranks) -> Self {
-        let transformer = self.transformer.with_sequence(ranks.sequence.clone());
-        let cache = self.cache.map(|cache| cache.with_ranks(ranks.sequence.group().clone()));
-        Self { transformer, cache, ranks, ..self }
     }
 
     /// How much what `timesteps` become differs from step to step (see [`flexcache::changes`]), as the first rank has it. They are looked at all at once.

@@ -1,13 +1,11 @@
 //! Latents to frames: the loop that pipelines end with.
 
-use std::sync::Arc;
-
 use engine_protocol::{Config, Transfers, VaeSpec};
 use tch::Tensor;
 
 use super::link::Link;
 use super::loading::Loadable;
-use crate::collectives::{Alone, Group};
+use crate::collectives::Group;
 use crate::error::Result;
 use crate::vae::{self, FrameSink, Pieces, VaeDecoder};
 use crate::weights::{Groups, bytes_of, kind_of};
@@ -18,14 +16,14 @@ pub(super) struct FrameDecoder {
     spec: VaeSpec,
     decoder: VaeDecoder,
     /// Those that share tiles.
-    pub(super) ranks: Group,
+    ranks: Group,
     pub(super) weights: Loadable,
 }
 
 impl FrameDecoder {
-    /// The decoder of these shapes.
-    pub(super) fn new(spec: &VaeSpec, weights: Loadable) -> Self {
-        Self { spec: spec.clone(), decoder: VaeDecoder::new(spec), ranks: Arc::new(Alone), weights }
+    /// The decoder of these shapes, as one of `ranks`.
+    pub(super) fn new(spec: &VaeSpec, ranks: Group, weights: Loadable) -> Self {
+        Self { spec: spec.clone(), decoder: VaeDecoder::new(spec), ranks, weights }
     }
 
     /// Frames from latents, some at a time given to `sink` as they are done; `progress` hears of each time.

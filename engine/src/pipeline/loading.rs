@@ -1,5 +1,6 @@
 //! Loading: a component's weights to where the plan has them, at the start or when they are first used. Which components a pipeline loads is the pipeline's own.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use engine_protocol::{Config, DiskRate, LoadWeights, ModelSpec};
@@ -7,6 +8,7 @@ use tch::Device;
 
 use crate::attribution;
 use crate::components::{self, Sources};
+use crate::context_parallel::Ranks;
 use crate::error::Result;
 use crate::memory::{Plan, Residency, Traffic, WithRanks};
 use crate::timing;
@@ -21,8 +23,8 @@ pub(super) struct Loading {
     types: WeightTypes,
     device: Device,
     at_start: bool,
-    /// Components that all ranks use.
-    of_all_ranks: Vec<&'static str>,
+    /// Components that this rank uses, and whether all do.
+    used: BTreeMap<&'static str, bool>,
 }
 
 impl Loading {
@@ -41,20 +43,25 @@ impl Loading {
             types: WeightTypes::of(config),
             device,
             at_start: config.load_weights != LoadWeights::AsUsed,
-            of_all_ranks: components
+            used: components
                 .iter()
-                .filter(|component| component.is_of_all_ranks(config))
-                .map(|component| component.key())
+                .filter(|component| component.is_of_rank(config, sources.ranks().all.rank()))
+                .map(|component| (component.key(), component.is_of_all_ranks(config)))
                 .collect(),
         }))
     }
 
-    /// The weights of the component `key`; nothing where the model has none of that key.
+    /// The ranks, as this one sees them.
+    pub(super) fn ranks(&self) -> &Ranks {
+        self.sources.ranks()
+    }
+
+    /// The weights of the component `key`; nothing where the model has none of that key, or another rank uses it alone.
     ///
     /// # Errors
     /// Memory that runs out, and what the source cannot give.
     pub(super) fn find(self: &Rc<Self>, key: &'static str) -> Result<Option<Loadable>> {
-        if !components::of(&self.model).iter().any(|component| component.key() == key) {
+        if !self.used.contains_key(key) {
             return Ok(None);
         }
         let mut loadable =
@@ -65,7 +72,7 @@ impl Loading {
         Ok(Some(loadable))
     }
 
-    /// As [`Loading::find`], of a component that every model of the pipeline has.
+    /// As [`Loading::find`], of a component that every model of the pipeline has, and every rank.
     ///
     /// # Errors
     /// Those of [`Loading::find`].
@@ -78,9 +85,8 @@ impl Loading {
         let component = components.iter().find(|component| component.key() == key).expect("it was found before").as_ref();
         let source = self.sources.get(component)?;
         // What one rank uses alone no other would come to map.
-        let host =
-            self.sources.shared_host().filter(|_| self.of_all_ranks.contains(&component.key())).map(|shared| (shared, component.key()));
-        let ranks = WithRanks { host, parts: self.sources.parts() };
+        let host = self.sources.shared_host().filter(|_| self.used.get(key) == Some(&true)).map(|shared| (shared, component.key()));
+        let ranks = WithRanks { host, parts: self.ranks().weights.as_ref() };
         let load = || Residency::among(ranks, component.groups().to_vec(), self.plan.of(component), self.types, self.device, source);
         attribution::in_group(key, load)
     }

@@ -1,11 +1,12 @@
 //! Prompts to embeddings: the stage that text encoders work in, on the device or on the host.
 
 use engine_protocol::{Config, HostRates, OffloadTextEncoder, Secs, TextEncoderSpec};
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use super::link::Link;
 use super::loading::Loadable;
 use crate::attribution::{Purpose, retag};
+use crate::collectives::Group;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::text_encoder::{TextEncoder, Tokenizer};
@@ -45,15 +46,17 @@ pub(super) struct PromptEncoder {
     /// For the time of what the host leaves out.
     pub(super) host_rates: Option<HostRates>,
     encoder: TextEncoder,
-    /// Its weights; empty where prompts are encoded already.
+    /// Of which the first one encodes for all.
+    ranks: Group,
+    /// Its weights; empty where prompts are encoded already, and on other ranks than the first.
     pub(super) weights: Option<Loadable>,
 }
 
 impl PromptEncoder {
     /// One whose tokens are bytes.
-    pub(super) fn new(spec: &TextEncoderSpec, weights: Option<Loadable>) -> Self {
+    pub(super) fn new(spec: &TextEncoderSpec, ranks: Group, weights: Option<Loadable>) -> Self {
         let (spec, encoder) = (spec.clone(), TextEncoder::new(spec));
-        Self { spec, tokenizer: Tokenizer::bytes(), host_rates: None, encoder, weights }
+        Self { spec, tokenizer: Tokenizer::bytes(), host_rates: None, encoder, ranks, weights }
     }
 
     /// Token ids of the configuration's prompts: cond, then uncond.
@@ -68,17 +71,32 @@ impl PromptEncoder {
         if config.has_guidance() {
             prompts.push(uncond.to_vec());
         }
+        let shape = [prompts.len() as i64, self.spec.max_tokens, self.spec.d_model];
+        let empty = |device| Tensor::f_empty(shape, (kind_of(config.dtype), device));
+        let both = if self.ranks.rank() == 0 { self.encoded(config, link, &prompts, empty)? } else { empty(link.device.torch)? };
+        let both = self.ranks.broadcast(both)?;
+        retag(&both, Purpose::Latents);
+        Ok(PromptEmbeddings { both })
+    }
+
+    /// The embeddings that this rank makes of token ids, on the device; `empty` makes a place for them.
+    fn encoded(
+        &mut self,
+        config: &Config,
+        link: &mut Link,
+        prompts: &[Vec<i64>],
+        empty: impl Fn(Device) -> std::result::Result<Tensor, TchError>,
+    ) -> Result<Tensor> {
         let on_host = config.offload_text_encoder == OffloadTextEncoder::Cpu;
         let device = if on_host { Device::Cpu } else { link.device.torch };
         let both = if on_host && !link.device.computes {
-            timing::leave_out(self.host_secs(config, &prompts));
-            let shape = [prompts.len() as i64, self.spec.max_tokens, self.spec.d_model];
-            Tensor::f_empty(shape, (kind_of(config.dtype), device))?
+            timing::leave_out(self.host_secs(config, prompts));
+            empty(device)?
         } else {
             let Some(weights) = &mut self.weights else {
                 return Err(Error::Input("there is no text encoder: the pipeline was loaded for later stages".into()));
             };
-            let both = self.encoder.prompt_embedding(weights.get()?, &prompts, device)?;
+            let both = self.encoder.prompt_embedding(weights.get()?, prompts, device)?;
             weights.release();
             // Those on a GPU are looked at where latents are not finite: here the host does not wait for it.
             if both.device() == Device::Cpu {
@@ -86,9 +104,7 @@ impl PromptEncoder {
             }
             both
         };
-        let both = if on_host { link.upload(&both)? } else { both };
-        retag(&both, Purpose::Latents);
-        Ok(PromptEmbeddings { both })
+        if on_host { link.upload(&both) } else { Ok(both) }
     }
 
     /// How long the host takes to encode `prompts`.

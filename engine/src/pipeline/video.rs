@@ -35,9 +35,8 @@ use super::picture_encoder::PictureEncoder;
 use super::prompts::{PromptEmbeddings, PromptEncoder};
 use super::stills::Stills;
 use crate::checkpoint::Checkpoint;
-use crate::components::{self, IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
+use crate::components::{IMAGE_ENCODER, LOW_NOISE_TRANSFORMER, Sources, TEXT_ENCODER, TRANSFORMER, VAE, VAE_ENCODER};
 use crate::compute_device::ComputeDevice;
-use crate::context_parallel::Ranks;
 use crate::error::{Error, Result};
 use crate::finite;
 use crate::flexcache::{asks_for_modulations, turns};
@@ -56,11 +55,13 @@ pub struct Pipeline {
     /// Of a video that begins with a picture.
     pictures: Option<PictureEncoder>,
     denoiser: Denoiser,
-    frames: FrameDecoder,
+    /// Of a rank that decodes.
+    frames: Option<FrameDecoder>,
 }
 
 impl Pipeline {
-    /// Puts the weights where the plan of `config` has them; or is ready to, where they are loaded as they are used.
+    /// Puts the weights where the plan of `config` has them; or is ready to, where they are loaded as they are used. Of several ranks, which the sources name, each has a pipeline:
+    /// the first one encodes for all, they denoise together, each comes to the same latents, and of those that are decoded in tiles each decodes some.
     ///
     /// # Errors
     /// Memory that runs out, and what the sources cannot give.
@@ -74,27 +75,28 @@ impl Pipeline {
     /// Those of [`Pipeline::load`].
     pub fn load_from(first: Stage, model: &ModelSpec, config: &Config, device: ComputeDevice, sources: &Sources) -> Result<Self> {
         let loading = Loading::new(model, config, device.torch, sources)?;
-        let encoder_weights = if first <= Stage::Encode { Some(loading.get(TEXT_ENCODER)?) } else { None };
+        let ranks = loading.ranks();
+        let encoder_weights = if first <= Stage::Encode { loading.find(TEXT_ENCODER)? } else { None };
         let input = model.image.filter(|_| first <= Stage::EncodeImage && config.has_image(model));
         let pictures = input.map(|input| {
-            let weights = [loading.get(VAE_ENCODER)?].into_iter().chain(loading.find(IMAGE_ENCODER)?).collect();
-            Ok::<_, Error>(PictureEncoder::new(model, input, weights))
+            let weights = loading.find(VAE_ENCODER)?.into_iter().chain(loading.find(IMAGE_ENCODER)?).collect();
+            Ok::<_, Error>(PictureEncoder::new(model, input, Arc::clone(&ranks.all), weights))
         });
         let mut transformer_weights = Vec::new();
         if first <= Stage::Denoise {
             transformer_weights.push(loading.get(TRANSFORMER)?);
             transformer_weights.extend(loading.find(LOW_NOISE_TRANSFORMER)?);
         }
-        let vae_weights = loading.get(VAE)?;
+        let frames = loading.find(VAE)?.map(|weights| FrameDecoder::new(&model.vae, Arc::clone(&ranks.all), weights));
 
         Ok(Self {
             config: config.clone(),
             model: model.clone(),
             link: Link::new(device),
-            prompts: PromptEncoder::new(&model.text_encoder, encoder_weights),
+            prompts: PromptEncoder::new(&model.text_encoder, Arc::clone(&ranks.all), encoder_weights),
             pictures: pictures.transpose()?,
-            denoiser: Denoiser::new(config, model, transformer_weights),
-            frames: FrameDecoder::new(&model.vae, vae_weights),
+            denoiser: Denoiser::new(config, model, ranks.clone(), transformer_weights),
+            frames,
         })
     }
 
@@ -119,18 +121,9 @@ impl Pipeline {
         self
     }
 
-    /// The same pipeline as one of `ranks`, each of which has one: they denoise together, each comes to the same latents, and of those that are decoded in tiles each decodes some.
-    #[must_use]
-    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
-        self.frames.ranks = Arc::clone(&ranks.all);
-        Self { denoiser: self.denoiser.with_ranks(ranks), ..self }
-    }
-
     /// Whether this rank takes part in decoding: the first one, and where there are tiles all.
     pub fn decodes(&self) -> bool {
-        let is_shared =
-            || components::of(&self.model).iter().any(|component| component.key() == VAE && component.is_of_all_ranks(&self.config));
-        self.frames.ranks.rank() == 0 || is_shared()
+        self.frames.is_some()
     }
 
     /// The same pipeline, which knows what the host's processor reaches: for the time of what a device that computes nothing leaves out.
@@ -149,7 +142,12 @@ impl Pipeline {
 
     fn weights(&mut self) -> impl Iterator<Item = &mut Loadable> {
         let pictures = self.pictures.iter_mut().flat_map(|pictures| &mut pictures.weights);
-        self.prompts.weights.iter_mut().chain(pictures).chain(&mut self.denoiser.weights).chain([&mut self.frames.weights])
+        self.prompts
+            .weights
+            .iter_mut()
+            .chain(pictures)
+            .chain(&mut self.denoiser.weights)
+            .chain(self.frames.iter_mut().map(|frames| &mut frames.weights))
     }
 
     /// The same pipeline with staging buffers that are written over as soon as a group lets go of them: see [`crate::memory::Residency::poison_buffers`].
@@ -175,7 +173,7 @@ impl Pipeline {
         video.finish()
     }
 
-    /// Prompt embeddings of the configuration's prompts, on the device.
+    /// Prompt embeddings of the configuration's prompts, on the device. All ranks call it.
     ///
     /// # Errors
     /// libtorch's, and a prompt that the tokenizer cannot take.
@@ -209,7 +207,7 @@ impl Pipeline {
         Ok(PromptEmbeddings { both: self.link.upload(&kept.both)? })
     }
 
-    /// What the video is given of its pictures, on the CPU; `progress` hears of each chunk that is encoded.
+    /// What the video is given of its pictures, on the CPU; `progress` hears of each chunk that is encoded. All ranks call it.
     ///
     /// # Errors
     /// libtorch's, pictures of another size, and a pipeline whose video begins with none.
@@ -290,14 +288,23 @@ impl Pipeline {
     /// # Errors
     /// libtorch's and the sink's.
     pub fn decode(&mut self, latents: &Tensor, sink: &mut dyn FrameSink, mut progress: impl FnMut(usize, usize)) -> Result<()> {
-        let decoded = self.frames.decode(&self.config, &mut self.link, latents, sink, &mut progress);
-        decoded.map_err(|error| explained(error, &self.config, [&self.frames.weights]))
+        let Some(frames) = &mut self.frames else {
+            return Err(Error::Input("another rank decodes: this one has no VAE".into()));
+        };
+        let decoded = frames.decode(&self.config, &mut self.link, latents, sink, &mut progress);
+        decoded.map_err(|error| explained(error, &self.config, [&frames.weights]))
     }
 
     /// What crossed between host and device until now.
     pub fn transfers(&self) -> Transfers {
         let pictures = self.pictures.iter().flat_map(|pictures| &pictures.weights);
-        let weights = self.prompts.weights.iter().chain(pictures).chain(&self.denoiser.weights).chain([&self.frames.weights]);
+        let weights = self
+            .prompts
+            .weights
+            .iter()
+            .chain(pictures)
+            .chain(&self.denoiser.weights)
+            .chain(self.frames.iter().map(|frames| &frames.weights));
         self.link.transfers(weights)
     }
 }

@@ -160,7 +160,7 @@ impl Video<'_> {
                 match tiles.pair(tile) {
                     Some(pair) => {
                         let sides = self.pixels(latents, band_height, column.len() * scale);
-                        add(0, &pair.broadcast(&within(Purpose::Frames, || Tensor::f_empty(sides, options(latents)))?)?)?;
+                        add(0, &pair.broadcast(within(Purpose::Frames, || Tensor::f_empty(sides, options(latents)))?)?)?;
                     }
                     None => self.decode_tile(latents, [*span, *column], add, &mut progress)?,
                 }
@@ -192,7 +192,7 @@ impl Video<'_> {
             let put = |first_frame: i64, pixels: &Tensor| Ok(whole.f_narrow(1, first_frame, pixels.size()[1])?.f_copy_(pixels)?);
             self.decode_tile(latents, spans, put, progress)?;
             if let Some(pair) = tiles.pair(tile) {
-                let _ = pair.broadcast(&whole)?;
+                let _ = pair.broadcast(whole)?;
             }
         }
         Ok(())

@@ -113,6 +113,7 @@ mod tests {
                 secs: Secs::measured(if stage == Stage::Denoise { secs } else { 0.0 }),
                 copy_stall: None,
                 exchange: None,
+                waiting: None,
                 work: None,
             }),
             memory: Some(StageMemory { peak_device_bytes: peak << 30, ..StageMemory::default() }),

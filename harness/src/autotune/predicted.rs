@@ -45,7 +45,7 @@ impl Need {
     fn of_stages(plan: &PlanReport, counts: impl Fn(Stage) -> bool) -> Self {
         let stages = plan.stages.iter().filter(|stage| counts(stage.stage));
         let tensors = stages.filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
-        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| plan.of_all(host.memory).peak_bytes).max();
+        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| host.memory.peak_bytes).max();
         Self { gpu_bytes: tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS), ram_bytes: host.unwrap_or(0) }
     }
 }

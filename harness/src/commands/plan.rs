@@ -178,7 +178,7 @@ fn print_stages(report: &PlanReport) {
     ];
     let mut table = table(&titles, &[1, 2, 3, 4, 5, 6]);
     for stage in &report.stages {
-        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| report.of_all(host.memory));
+        let host = report.host.iter().find(|host| host.stage == stage.stage).map(|host| host.memory);
         table.add_row([
             stage.stage.name().to_owned(),
             in_gib(stage.resident_bytes),
@@ -208,23 +208,33 @@ fn print_stages(report: &PlanReport) {
 
 /// What comes of several GPUs: all that stands above is of the first one.
 fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
-    let PlannedRanks { count, parts, all_decode, sent_bytes, gathered_bytes, others_peak_allocated_bytes, shared_host_bytes, pass_secs } =
-        ranks;
+    let PlannedRanks {
+        count,
+        parts,
+        all_decode,
+        of_first,
+        sent_bytes,
+        gathered_bytes,
+        others_peak_allocated_bytes,
+        shared_host_bytes,
+        pass_secs,
+    } = ranks;
     let split = report.config.split();
     let tokens = if *parts > 1 {
         format!("one of {parts} parts of the token sequence")
     } else {
         "the whole token sequence of one prediction".into()
     };
-    let weights = if *gathered_bytes > 0 { "the weights above, of the transformer's blocks a part" } else { "all the weights above" };
+    let weights = if *gathered_bytes > 0 { "the weights above, of the transformer's blocks a part" } else { "the weights above" };
     say!("\n{count} ranks, a GPU each: {split}. Each has {tokens}, and {weights}.");
     let mut table = table(&["rank", "does", "predicted peak allocated GiB"], &[2]);
     let first = report.peak().map(|(_, bytes)| bytes);
     table.add_row(["0".to_owned(), "encode, denoise, decode".into(), known_gib(first)]);
     let others = if *count == 2 { "1".into() } else { format!("1 to {}, each", count - 1) };
-    let does = if *all_decode { "encode, denoise, decode tiles" } else { "encode, denoise" };
+    let does = if *all_decode { "denoise, decode tiles" } else { "denoise" };
     table.add_row([others, does.into(), known_gib(*others_peak_allocated_bytes)]);
     say!("{table}");
+    say!("Rank 0 alone has the {}, and hands on what it makes by it.", of_first.join(" and the "));
     say!(
         "Each sends {} GiB to others in a pass of the transformer. The RAM above is that of all ranks: {} GiB of weights on the host are there once, and all else in each.",
         in_gib(*sent_bytes),

@@ -96,7 +96,7 @@ mod tests {
             Err(gib) => (Outcome::Oom, 0.0, Some(gib << 30)),
         };
         let stage = |(stage, secs): (Stage, f64)| StageRecord {
-            time: Some(StageTime { secs: Secs::measured(secs), copy_stall: None, exchange: None, work: None }),
+            time: Some(StageTime { secs: Secs::measured(secs), copy_stall: None, exchange: None, waiting: None, work: None }),
             memory: Some(StageMemory::default()),
             ..StageRecord::new(stage)
         };

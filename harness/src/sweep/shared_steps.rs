@@ -85,7 +85,7 @@ mod tests {
 
     fn record(case: &Case, steps: &[f64]) -> RunRecord {
         let stage = |stage, secs: &[f64]| StageRecord {
-            time: Some(StageTime { secs: Secs::measured(secs.iter().sum()), copy_stall: None, exchange: None, work: None }),
+            time: Some(StageTime { secs: Secs::measured(secs.iter().sum()), copy_stall: None, exchange: None, waiting: None, work: None }),
             step_secs: secs.iter().copied().map(Secs::measured).collect(),
             ..StageRecord::new(stage)
         };

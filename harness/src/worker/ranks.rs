@@ -296,13 +296,9 @@ fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
     // Of equals the first one.
     let most = same.iter().copied().fold(stage, |most, other| if peak(other) > peak(most) { other } else { most });
     let summed = |of: fn(&StageRecord) -> Option<HostMemory>| {
-        let add = |sum: HostMemory, other: HostMemory| HostMemory {
-            peak_bytes: sum.peak_bytes.zip(other.peak_bytes).map(|(sum, other)| sum + other),
-            pinned_peak_bytes: sum.pinned_peak_bytes + other.pinned_peak_bytes,
-        };
         // One that does not decode holds what it held before, as long as it is there.
         let held = others.iter().filter_map(|other| other.stage(stage.stage).or(other.stages.last()));
-        held.filter_map(of).fold(of(stage), |sum, other| sum.map(|sum| add(sum, other)))
+        held.filter_map(of).fold(of(stage), |sum, other| sum.map(|sum: HostMemory| sum.plus(other)))
     };
     StageRecord {
         time: stage.time,

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use engine_protocol::{Event, Request, RunRecord};
-use virtual_gpu_protocol::ProcessReport;
+use engine_protocol::{Device, Event, Request, RunRecord};
+use virtual_gpu_protocol::{ProcessReport, environment as virtual_gpu_variable};
 
 use super::environment::Launcher;
 use super::outcome::{Course, Transcript};
@@ -52,7 +52,10 @@ pub(super) fn run_worker(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Ran, Error> {
     let report = ReportFile::new()?;
-    let command = launcher.command(testbed, request.config.allocator, report.path())?;
+    let mut command = launcher.command(testbed, request.config.allocator, report.path())?;
+    if let (Some(ranks), Device::Virtual) = (&request.ranks, testbed.device) {
+        command.env(virtual_gpu_variable::RANKS, &ranks.meeting);
+    }
     let mut transcript = Transcript::default();
     let input = serde_json::to_string(request).map_err(|error| Error::Fault(format!("the request is no JSON: {error}")))?;
     let mut on_line = |line: &Line| {

@@ -51,7 +51,7 @@ fn timed(case: &str, level: u8, peak: u64, step: f64) -> RunRecord {
     record.time_source = Some(Source::Modelled);
     for stage in &mut record.stages {
         let secs = Secs::measured(if stage.stage == Stage::Denoise { step * f64::from(record.config.steps) } else { 0.0 });
-        stage.time = Some(StageTime { secs, copy_stall: None, exchange: None, work: None });
+        stage.time = Some(StageTime { secs, copy_stall: None, exchange: None, waiting: None, work: None });
     }
     record
 }

@@ -30,5 +30,8 @@ pub const PINNED_LIMIT: &str = "LOWMEM_VIRTUAL_GPU_PINNED_LIMIT";
 /// After how many seconds a program that reads values from a device is told, once, that a loop which waits for one does not end. By default a minute.
 pub const PATIENCE: &str = "LOWMEM_VIRTUAL_GPU_PATIENCE";
 
+/// A folder in which ranks of NCCL that are a process each meet, so that none goes on by its clock before those that it exchanges with are there. Without it none waits for another.
+pub const RANKS: &str = "LOWMEM_VIRTUAL_GPU_RANKS";
+
 /// As many devices as PyTorch can tell apart.
 pub const MOST_DEVICES: u32 = 64;

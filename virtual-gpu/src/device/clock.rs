@@ -127,6 +127,7 @@ pub struct Clock {
     free: [Span; 3],
     busy: [Span; 3],
     stalled: Span,
+    waited_for_ranks: Span,
     /// Seconds of arithmetic less those in which it stood still since, as is most likely: how long the card has been under load.
     load_secs: f64,
     polls: u32,
@@ -147,6 +148,7 @@ impl Clock {
             free: [Span::default(); 3],
             busy: [Span::default(); 3],
             stalled: Span::default(),
+            waited_for_ranks: Span::default(),
             load_secs: 0.0,
             polls: 0,
             sums: Vec::new(),
@@ -186,13 +188,29 @@ impl Clock {
 
     /// The host asks, in `launch`, for work on `stream` that takes `cost`. Gives when it begins.
     pub fn run(&mut self, stream: u64, engine: Engine, launch: Span, cost: Span) -> Span {
+        let begins = self.arrive(stream, engine, launch);
+        self.run_at(begins, stream, engine, cost);
+        begins
+    }
+
+    /// The host asks, in `launch`, for work on `stream`: when it may begin.
+    pub fn arrive(&mut self, stream: u64, engine: Engine, launch: Span) -> Span {
         self.polls = 0;
         self.wait_for_room(stream);
         let asked = self.host.spend(launch);
-        let begins = self.end_of(stream).max(asked).max(self.free[engine as usize]);
+        self.end_of(stream).max(asked).max(self.free[engine as usize])
+    }
+
+    /// What was asked for begins then.
+    fn run_at(&mut self, begins: Span, stream: u64, engine: Engine, cost: Span) {
         self.finish(stream, engine, begins + cost, cost);
         self.pending.entry(stream).or_default().push_back(begins + cost);
-        begins
+    }
+
+    /// What was asked for and may begin at `arrived` begins later, when other ranks are there.
+    pub fn run_with_others(&mut self, [arrived, begins]: [Span; 2], stream: u64, engine: Engine, cost: Span) {
+        self.waited_for_ranks += begins - arrived;
+        self.run_at(begins, stream, engine, cost);
     }
 
     /// The host waits until the stream takes one more piece of work.
@@ -384,6 +402,11 @@ impl Clock {
         self.stalled
     }
 
+    /// How long work has waited for other ranks.
+    pub fn waited_for_ranks(&self) -> Span {
+        self.waited_for_ranks
+    }
+
     /// When all that was asked for until now is done.
     pub fn end(&self) -> Span {
         self.streams.values().fold(self.host.now(), |latest, end| latest.max(end.time))
@@ -542,6 +565,18 @@ mod tests {
         // Another device's arithmetic has waited since it was asked to at 9.
         clock.wait_for_another_device(9, &copied, ASK);
         assert_eq!(clock.stalled(), secs(5.0 + 7.0));
+    }
+
+    #[test]
+    fn what_waits_for_other_ranks_begins_when_they_are_there() {
+        let mut clock = clock(EventOrder::Clock);
+        let arrived = clock.arrive(7, Engine::ToDevice, ASK);
+        assert_eq!(arrived, secs(1.0));
+        clock.run_with_others([arrived, secs(4.0)], 7, Engine::ToDevice, secs(2.0));
+        assert_eq!((clock.end_of(7), clock.waited_for_ranks()), (secs(6.0), secs(3.0)));
+        let arrived = clock.arrive(7, Engine::ToDevice, ASK);
+        clock.run_with_others([arrived; 2], 7, Engine::ToDevice, secs(2.0));
+        assert_eq!((clock.end_of(7), clock.waited_for_ranks()), (secs(8.0), secs(3.0)));
     }
 
     #[test]

@@ -426,10 +426,22 @@ impl Device {
         self.captures().capture(stream, NodeKind::Host, || vec![Step::Do(deed)])
     }
 
-    /// So many bytes to other devices, and as many from them. They take turns with copies to the device, also where NVLink carries them.
-    pub fn exchange(&self, stream: u64, bytes: u64) {
-        let secs = self.rates.between_devices(bytes as f64);
-        self.move_bytes(stream, (NodeKind::Kernel, None), Engine::ToDevice, "collective", bytes, secs);
+    /// So many bytes to other devices, and as many from them. They take turns with copies to the device, also where NVLink carries them. `meet` is told when it may begin here,
+    /// and says when it may with all others.
+    pub fn exchange(&self, stream: u64, bytes: u64, meet: impl FnOnce(Span) -> Span) {
+        const NAME: &str = "collective";
+        let (engine, secs) = (Engine::ToDevice, self.rates.between_devices(bytes as f64));
+        if self.captures().capture(stream, NodeKind::Kernel, || vec![Step::Run(Load { kernels: 0, secs })]) {
+            return;
+        }
+        let arrived = self.clock().arrive(one_default(stream), engine, self.rates.launch());
+        let begins = meet(arrived);
+        {
+            let mut clock = self.clock();
+            clock.count(NAME, 1, secs, 0.0, bytes as f64);
+            clock.run_with_others([arrived, begins], one_default(stream), engine, secs);
+        }
+        self.timeline.note(self.ordinal, Track::of(engine, stream), NAME, begins, begins + secs);
     }
 
     /// `cudaGraphLaunch`: what is to be done with values then.

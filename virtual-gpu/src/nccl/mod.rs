@@ -1,16 +1,19 @@
 //! `libnccl.so.2`: communicators and what they are asked for. Each call is checked, counted as work on its stream, and not carried out.
 //!
-//! # Note: ranks do not meet
-//! A rank is often another process, and no call waits for its data: nothing arrives. (Only its choice is waited for when a communicator is split, see `ranks`.) What a program reads back must still make
+//! # Note: ranks exchange no data
+//! A rank is often another process, and no call waits for its data: nothing arrives. (Its choice is waited for when a communicator is split, see `ranks`, and where the environment asks for that
+//! its time, see `arrivals`.) What a program reads back must still make
 //! sense, since it decides by sizes and flags that it gathered. So up to 64 KiB a rank receives what it would if every rank had sent what it sent
 //! itself: a gathering has as many copies, a reduction is the own part. What only another rank could know stays as it is: the result of a
 //! broadcast on all ranks but the root, and of a receive.
 //!
 //! What NCCL takes of the device for its own buffers depends on channels and connections between real cards. It is not counted.
 
+mod arrivals;
 mod ranks;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use ranks::{Rank, UniqueId, join, join_all, usable};
 
@@ -54,12 +57,16 @@ struct Together {
     stream: u64,
     /// Sent, and received.
     bytes: [u64; 2],
+    /// The communicator of the first of them.
+    communicator: u64,
+    /// The ranks of it that have to be there.
+    partners: BTreeSet<i32>,
 }
 
 /// A group is over: what it sent and received takes as long as the larger of the two.
 fn go_together() {
-    for Together { device, stream, bytes: [sent, received] } in TOGETHER.take() {
-        device.exchange(stream, sent.max(received));
+    for Together { device, stream, bytes: [sent, received], communicator, partners } in TOGETHER.take() {
+        device.exchange(stream, sent.max(received), |own| ranks::all_there(communicator, own, partners.iter().copied()));
     }
 }
 
@@ -88,6 +95,7 @@ fn reduction_handle(operation: i32) -> u64 {
 
 /// A call that is put on a stream of its communicator's device, once it was found to be right.
 struct Call {
+    communicator: u64,
     rank: Rank,
     /// What each rank gives or gets.
     bytes: u64,
@@ -99,31 +107,36 @@ impl Call {
         let rank = usable(handle)?;
         let bytes = (count as u64).checked_mul(element_bytes(data_type)?).ok_or(Fault::InvalidValue)?;
         launch_on(rank.device, stream, KernelWork::UNKNOWN)?;
-        Ok(Self { rank, bytes, stream })
+        Ok(Self { communicator: handle, rank, bytes, stream })
     }
 
     /// Takes the time in which so many times its bytes cross each rank's link, as NCCL's rings have it, where there are others to exchange them with.
     fn crossing(self, times: impl FnOnce(f64) -> f64) -> Result<Self, Fault> {
         if self.rank.size > 1 && self.bytes > 0 {
             let bytes = self.bytes as f64 * times(f64::from(self.rank.size));
-            self.rank.device.exchange(self.stream, bytes as u64);
+            let Rank { device, number, size } = self.rank;
+            let others = (0..size).filter(move |&other| other != number);
+            device.exchange(self.stream, bytes as u64, |own| ranks::all_there(self.communicator, own, others));
         }
         Ok(self)
     }
 
     /// A send or a receive, which goes at the same time as the others of its group.
-    fn go_with_group(self, is_received: bool) {
-        let Self { rank: Rank { device, size, .. }, bytes, stream } = self;
+    fn go_with_group(self, partner: i32, is_received: bool) {
+        let Self { communicator, rank: Rank { device, number, size }, bytes, stream } = self;
         if size == 1 || bytes == 0 {
             return;
         }
         TOGETHER.with_borrow_mut(|together| {
             let is_same = |other: &Together| other.device.ordinal == device.ordinal && other.stream == stream;
             let place = together.iter().position(is_same).unwrap_or_else(|| {
-                together.push(Together { device, stream, bytes: [0; 2] });
+                together.push(Together { device, stream, bytes: [0; 2], communicator, partners: BTreeSet::new() });
                 together.len() - 1
             });
             together[place].bytes[usize::from(is_received)] += bytes;
+            if partner != number && together[place].communicator == communicator {
+                together[place].partners.insert(partner);
+            }
         });
         if GROUPS.get() == 0 {
             go_together();
@@ -270,12 +283,12 @@ exports! { answer;
     }
 
     fn ncclSend(_from: Address, count: usize, data_type: i32, to: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, to, stream)?.go_with_group(false);
+        Call::with(handle, count, data_type, to, stream)?.go_with_group(to, false);
         Ok(())
     }
 
     fn ncclRecv(_to: Address, count: usize, data_type: i32, from: i32, handle: Handle, stream: Handle) {
-        Call::with(handle, count, data_type, from, stream)?.go_with_group(true);
+        Call::with(handle, count, data_type, from, stream)?.go_with_group(from, true);
         Ok(())
     }
 }

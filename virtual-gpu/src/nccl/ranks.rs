@@ -11,13 +11,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::device::{Device, Fault, lock};
+use super::arrivals::Meeting;
+use crate::device::{Device, Fault, Span, lock};
 use crate::devices::{active_device, current, set_current};
-use crate::environment::report_folder;
+use crate::environment::{ranks_folder, report_folder};
 use crate::handle_table::HandleTable;
 
 /// `NCCL_SPLIT_NOCOLOR`: this rank is in no part.
@@ -96,6 +97,8 @@ struct Communicator {
     place: Place,
     /// What all its ranks know it by.
     name: String,
+    /// Where its ranks meet, from the first time on, if they do.
+    meeting: Arc<OnceLock<Option<Meeting>>>,
     /// How often it was split.
     splits: u64,
     is_finalized: bool,
@@ -114,7 +117,7 @@ static COMMUNICATORS: HandleTable<Communicator> = HandleTable::of("nccl");
 static FAMILIES: Mutex<BTreeMap<String, Family>> = Mutex::new(BTreeMap::new());
 
 fn add(device: &'static Device, place: Place, name: String) -> u64 {
-    COMMUNICATORS.lock().insert(Communicator { device, place, name, splits: 0, is_finalized: false })
+    COMMUNICATORS.lock().insert(Communicator { device, place, name, meeting: Arc::default(), splits: 0, is_finalized: false })
 }
 
 /// A rank is there. In one process neither it nor its device can be there twice.
@@ -216,6 +219,24 @@ pub(super) fn rank(handle: u64) -> Result<Rank, Fault> {
         let _ = enter(&name, &rank);
     }
     Ok(rank)
+}
+
+/// When this rank of the communicator, which is there at `own`, and `others` are all there: at once where ranks do not meet.
+pub(super) fn all_there(handle: u64, own: Span, others: impl Iterator<Item = i32> + Clone) -> Span {
+    let Some(folder) = ranks_folder() else { return own };
+    let Ok(Rank { number, .. }) = rank(handle) else { return own };
+    let Some((name, meeting)) =
+        COMMUNICATORS.lock().get(handle).ok().map(|communicator| (communicator.name.clone(), Arc::clone(&communicator.meeting)))
+    else {
+        return own;
+    };
+    let join = || {
+        // Ranks of one process would wait for themselves.
+        let is_alone = lock(&FAMILIES).get(&name).is_none_or(|family| family.members.len() == 1);
+        let joined = is_alone.then(|| Meeting::join(folder, &name, number))?;
+        joined.inspect_err(|error| eprintln!("lowmem: virtual GPU: NCCL: ranks do not meet in {}: {error}", folder.display())).ok()
+    };
+    meeting.get_or_init(join).as_ref().map_or(own, |meeting| meeting.all_there(own, others))
 }
 
 /// The number of the communicator's next split or its like, which all its ranks count alike.
