@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use engine::memory::{Room, predict, predict_host, predict_ranks, settle};
+use engine::memory::{Room, predict_from, predict_host, predict_ranks, settle};
 use engine::{Checkpoint, calibration, case, components, disk_rate, flexcache, host_rates, kernels};
 use engine_protocol::{Event, PlanReport, Request, Stage};
 use rayon::prelude::*;
@@ -89,7 +89,9 @@ fn plan_of(request: &Request) -> PlanReport {
     let room = Room { gpu_bytes: request.memory_limit_bytes, host_bytes: request.host_limit_bytes, gpu, disk };
     let components = components::of(&request.model);
     let config = settle(&request.config, &components, room);
-    let mut report = predict(&config, &components, room.gpu);
+    // Of one of the ranks, where they differ.
+    let rank = request.ranks.as_ref().map_or(0, |ranks| ranks.rank as usize);
+    let mut report = predict_from(Stage::Encode, rank, &config, &components, room.gpu);
     report.host = predict_host(Stage::Encode, &config, &components, request.device);
     report.ranks = predict_ranks(&config, &components, room.gpu, room.disk());
     report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));

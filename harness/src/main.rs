@@ -38,6 +38,7 @@ mod progress;
 mod pytorch;
 mod quality;
 mod ram;
+mod rank_plans;
 mod real_gpu;
 mod run_differences;
 mod run_json;

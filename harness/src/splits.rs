@@ -4,10 +4,9 @@ use std::cmp::Ordering;
 
 use engine_protocol::{Config, PlanReport, Request, Settings, Split};
 
-use crate::autotune::fits_gpu;
 use crate::error::Error;
+use crate::rank_plans::RankGpus;
 use crate::sweep::Definition;
-use crate::worker;
 
 /// A split that was chosen.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +20,14 @@ struct Chosen {
 
 /// Fixes in `definition` the split over `gpus` that is the best, and says in a sentence which one. Where there is one GPU, or one way, there is nothing to choose.
 ///
-/// `asked` says who wants so many; `config_of` makes a configuration, `request_of` a request for its plan; `capacity_bytes` are those of each GPU.
+/// `asked` says who wants so many; `config_of` makes a configuration, `request_of` a request for the first rank's plan; `on` are the GPUs.
 pub(crate) fn fix(
     definition: &mut Definition,
     gpus: u32,
     asked: &str,
     config_of: impl Fn(&Definition) -> Result<Config, Error>,
     request_of: impl Fn(&Config) -> Result<Request, Error>,
-    capacity_bytes: Option<u64>,
+    on: &RankGpus,
 ) -> Result<String, Error> {
     let ways = legal(definition, gpus, asked)?;
     // Flags may say all of it: what they leave out has a rule of its own.
@@ -46,7 +45,7 @@ pub(crate) fn fix(
     let chosen = match (&known[..], refused) {
         ([], Some(refused)) => return Err(refused),
         ([(split, _)], _) => Chosen { split: *split, ways: 1, step_share: None },
-        _ => best(&known, &request_of, capacity_bytes)?,
+        _ => best(&known, &request_of, on)?,
     };
     give(definition, chosen.split);
     Ok(in_words(asked, chosen))
@@ -78,17 +77,17 @@ fn give(definition: &mut Definition, split: Split) {
 }
 
 /// The best of several: what fits before what does not; then without a ring, whose sums the plan leaves out; then the shortest step, or where no GPU is named what sends least.
-fn best(
-    known: &[(Split, Config)],
-    request_of: impl Fn(&Config) -> Result<Request, Error>,
-    capacity_bytes: Option<u64>,
-) -> Result<Chosen, Error> {
+fn best(known: &[(Split, Config)], request_of: impl Fn(&Config) -> Result<Request, Error>, on: &RankGpus) -> Result<Chosen, Error> {
     let requests = known.iter().map(|(_, config)| request_of(config)).collect::<Result<Vec<_>, Error>>()?;
-    let plans = worker::plans(&requests)?;
-    let judged = known.iter().zip(&plans).map(|((split, config), plan)| {
-        let step_share = plan.ranks.as_ref().and_then(|ranks| Some(ranks.pass_secs?.step_share(*split)));
-        let is_over = capacity_bytes.is_some_and(|bytes| !fits_gpu(plan, config, bytes));
-        (is_over, split.cp_ring > 1, step_share.unwrap_or_else(|| sent(plan)), Chosen { split: *split, ways: known.len(), step_share })
+    let plans = on.plans(&requests)?;
+    let judged = known.iter().zip(&plans).map(|((split, config), plans)| {
+        let (step_share, is_over) = (plans.step_share(*split), !plans.fit(config, on));
+        (
+            is_over,
+            split.cp_ring > 1,
+            step_share.unwrap_or_else(|| sent(plans.first())),
+            Chosen { split: *split, ways: known.len(), step_share },
+        )
     });
     let better = |a: &(bool, bool, f64, Chosen), b: &(bool, bool, f64, Chosen)| match (a.0, a.1).cmp(&(b.0, b.1)) {
         Ordering::Equal => a.2.total_cmp(&b.2),

@@ -1,5 +1,6 @@
 //! The testbed: the device that cases run on, as which GPU, with how much memory.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -59,6 +60,8 @@ pub(crate) struct Testbed {
     pub(crate) ram: Ram,
     /// The real GPU to use.
     pub(crate) uuid: Option<String>,
+    /// Where a GPU was named for each rank, those of all but the first; empty where all ranks have one of this kind.
+    pub(crate) others: Vec<Self>,
     /// What the disk gives that streamed weights are read from, where that is known.
     pub(crate) disk: Option<DiskRate>,
     /// How all this came about, in a sentence or two.
@@ -70,7 +73,50 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// What is wanted, as it is on this machine.
     pub(crate) fn choose(wanted: Wanted<'_>) -> Result<Self, Error> {
-        Self::of(wanted)?.completed(wanted)
+        Self::of(wanted, &[])?.completed(wanted)
+    }
+
+    /// The same for a video that may be split over several GPUs, of which several kinds may be named.
+    pub(crate) fn for_ranks(wanted: Wanted<'_>) -> Result<Self, Error> {
+        let kinds = wanted.gpu.map(kinds).unwrap_or_default();
+        let [_, _, ..] = kinds.as_slice() else { return Self::choose(wanted) };
+        if wanted.device == DeviceChoice::Cpu {
+            return Err(Error::input("--gpu: ranks are threads on the CPU, and no GPU has a part in it: leave it out, and use --gpus N"));
+        }
+        let mut all: Vec<Self> = Vec::new();
+        for kind in &kinds {
+            let taken: Vec<String> = all.iter().filter_map(|testbed| testbed.uuid.clone()).collect();
+            all.push(Self::of(Wanted { gpu: Some(kind), ..wanted }, &taken)?);
+        }
+        if all.iter().any(|testbed| testbed.device != all[0].device) {
+            return Self::for_ranks(Wanted { device: DeviceChoice::Virtual, ..wanted });
+        }
+        Self::together(all)?.completed(wanted)
+    }
+
+    /// One for the ranks that have these GPUs. The first rank does most, so it has most memory.
+    fn together(mut all: Vec<Self>) -> Result<Self, Error> {
+        all.sort_by_key(|testbed| Reverse(testbed.capacity_bytes));
+        let choices: Vec<String> = all.iter().enumerate().map(|(rank, testbed)| format!("Rank {rank}: {}", testbed.choice)).collect();
+        let label = all.iter().map(|testbed| testbed.label.as_str()).collect::<Vec<_>>().join("+");
+        let mut all = all.into_iter();
+        let first = all.next().ok_or_else(|| Error::Fault("no GPU was named".into()))?;
+        Ok(Self { choice: choices.join(" "), label, others: all.collect(), ..first })
+    }
+
+    /// The GPUs of so many ranks, where one was named for each; nothing where all have one of this kind.
+    pub(crate) fn of_each_rank(&self, count: usize) -> Result<Option<Vec<Self>>, Error> {
+        let named = 1 + self.others.len();
+        match named {
+            1 => Ok(None),
+            _ if named == count => {
+                let first = Self { others: Vec::new(), ..self.clone() };
+                Ok(Some(std::iter::once(first).chain(self.others.clone()).collect()))
+            }
+            _ => Err(Error::input(format!(
+                "--gpu names {named} GPUs, and the video is split over {count}: name one for each rank, or one kind for all"
+            ))),
+        }
     }
 
     /// A virtual GPU of that kind, whatever is here: for commands that plan, and of which nobody asks for a device.
@@ -79,10 +125,20 @@ impl Testbed {
         Self::on_virtual(budget, "")?.completed(wanted)
     }
 
+    /// The same for videos that may be split over several GPUs.
+    pub(crate) fn planned_for_ranks(wanted: Wanted<'_>) -> Result<Self, Error> {
+        let kinds = wanted.gpu.map(kinds).unwrap_or_default();
+        match kinds.as_slice() {
+            [_, _, ..] => Self::for_ranks(Wanted { device: DeviceChoice::Virtual, ..wanted }),
+            _ => Self::planned(wanted),
+        }
+    }
+
     /// With the machine, the disk and the slot that are wanted.
     fn completed(self, wanted: Wanted<'_>) -> Result<Self, Error> {
         let mut testbed = Self { disk: wanted.disk, ..self };
         testbed.ram = Ram::of(wanted.ram, testbed.device)?;
+        testbed.others = testbed.others.into_iter().map(|other| other.completed(wanted)).collect::<Result<_, _>>()?;
         if let (Some(slot), Some(profile)) = (wanted.pcie, &mut testbed.profile) {
             profile.pcie = slot.link(&profile.pcie);
             let (generation, lanes) = (profile.pcie.generation.value, profile.pcie.lanes.value);
@@ -91,15 +147,16 @@ impl Testbed {
         Ok(testbed)
     }
 
-    fn of(wanted: Wanted<'_>) -> Result<Self, Error> {
+    /// What is wanted, where those real GPUs are taken.
+    fn of(wanted: Wanted<'_>, taken: &[String]) -> Result<Self, Error> {
+        let list = || real_gpu::list().map(|gpus| gpus.into_iter().filter(|gpu| !taken.contains(&gpu.uuid)).collect::<Vec<_>>());
         let profiles = GpuProfiles::load()?;
         let budget = wanted.gpu.map(|text| profiles.budget(text)).transpose()?;
         match wanted.device {
             DeviceChoice::Cpu => Ok(Self::cpu(wanted.gpu)),
             DeviceChoice::Virtual => Self::on_virtual(budget, "--device virtual was asked for."),
             DeviceChoice::Cuda => {
-                let gpus = real_gpu::list()
-                    .map_err(|why| Error::input(format!("--device cuda: no real GPU here ({why}): use --device virtual")))?;
+                let gpus = list().map_err(|why| Error::input(format!("--device cuda: no real GPU here ({why}): use --device virtual")))?;
                 match large_enough(&gpus, budget.as_ref()) {
                     Some(gpu) => Ok(Self::on_real(gpu, budget, &profiles)),
                     None => Err(Error::input(format!(
@@ -108,7 +165,7 @@ impl Testbed {
                     ))),
                 }
             }
-            DeviceChoice::Auto => match real_gpu::list() {
+            DeviceChoice::Auto => match list() {
                 Ok(gpus) => match large_enough(&gpus, budget.as_ref()) {
                     Some(gpu) => Ok(Self::on_real(gpu, budget, &profiles)),
                     None => Self::on_virtual(budget, &format!("None of the real GPUs here is what was asked for ({}).", titles(&gpus))),
@@ -128,6 +185,7 @@ impl Testbed {
             smaller: Vec::new(),
             ram: Ram::unlimited(),
             uuid: None,
+            others: Vec::new(),
             disk: None,
             choice: format!("--device cpu was asked for.{idle}"),
             label: "cpu".into(),
@@ -146,6 +204,7 @@ impl Testbed {
             smaller: budget.smaller.clone(),
             ram: Ram::unlimited(),
             uuid: None,
+            others: Vec::new(),
             disk: None,
             choice: format!("{} {why}", budget.choice).trim_end().to_owned(),
             label: label(&budget),
@@ -172,6 +231,7 @@ impl Testbed {
             smaller: Vec::new(),
             ram: Ram::unlimited(),
             uuid: Some(gpu.uuid.clone()),
+            others: Vec::new(),
             disk: None,
             choice,
             label: limited.as_ref().map_or_else(|| short(&gpu.title), label),
@@ -227,7 +287,7 @@ impl Testbed {
     }
 
     /// What a case may hold on the device, where that is less than there is.
-    fn memory_limit_of(&self, config: &Config) -> Option<u64> {
+    pub(crate) fn memory_limit_of(&self, config: &Config) -> Option<u64> {
         let usable = config.usable_of(self.capacity_bytes?);
         if Some(usable) == self.capacity_bytes { self.memory_limit_bytes } else { Some(usable) }
     }
@@ -248,6 +308,11 @@ impl Testbed {
     }
 }
 
+/// The GPUs that `text` names, one for each rank: `rtx-4090,rtx-3090`, or with a plus where a comma tells runs apart.
+pub(crate) fn kinds(text: &str) -> Vec<&str> {
+    text.split([',', '+']).map(str::trim).filter(|kind| !kind.is_empty()).collect()
+}
+
 /// The smallest real GPU that is what the budget asks for: of that kind where it names one, else at least as large.
 fn large_enough<'a>(gpus: &'a [RealGpu], budget: Option<&Budget>) -> Option<&'a RealGpu> {
     let fits = |gpu: &&RealGpu| match budget {
@@ -255,7 +320,7 @@ fn large_enough<'a>(gpus: &'a [RealGpu], budget: Option<&Budget>) -> Option<&'a 
         Some(budget) => gpu.memory_bytes >= budget.capacity_bytes,
         None => true,
     };
-    gpus.iter().filter(fits).min_by_key(|gpu| (gpu.memory_bytes, std::cmp::Reverse(gpu.free_bytes)))
+    gpus.iter().filter(fits).min_by_key(|gpu| (gpu.memory_bytes, Reverse(gpu.free_bytes)))
 }
 
 fn label(budget: &Budget) -> String {

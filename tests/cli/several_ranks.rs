@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_protocol::{PlanReport, RankRecord, RunRecord, Secs, Split, Stage};
+use engine_protocol::{Home, PlanReport, RankRecord, ResidentBlocks, RunRecord, Secs, Split, Stage};
 
 use crate::command::{Place, lowmem, stderr, stdout};
 
@@ -181,12 +181,14 @@ fn weights_in_parts_take_less() {
 #[test]
 fn waiting_is_told_from_the_link() {
     let run = || {
-        let fixed = ["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "h100", "--device", "virtual", "--json", "resolution=480p", "cp_size=3"];
+        let fixed =
+            ["generate", "--model", "wan2.1-t2v-1.3b", "--gpu", "h100", "--device", "virtual", "--json", "resolution=480p", "cp_size=3"];
         let assert = lowmem().args(fixed).args(["steps_measured=2"]).assert().success();
         serde_json::from_str::<RunRecord>(&stdout(&assert)).expect("a record")
     };
     let record = run();
-    let secs = |of: fn(&RankRecord) -> Option<Secs>| record.ranks.iter().map(|rank| of(rank).expect("it is known").expected).collect::<Vec<_>>();
+    let secs =
+        |of: fn(&RankRecord) -> Option<Secs>| record.ranks.iter().map(|rank| of(rank).expect("it is known").expected).collect::<Vec<_>>();
     let (all, exchange, waiting) = (secs(|rank| rank.denoise_secs), secs(|rank| rank.exchange_secs), secs(|rank| rank.waiting_secs));
     // cuBLAS makes itself ready as the others begin.
     assert!(waiting[0] > 0.05 && waiting[1..].iter().all(|secs| *secs < waiting[0] / 10.0), "{waiting:?}");
@@ -201,12 +203,75 @@ fn waiting_is_told_from_the_link() {
 /// The first rank has the text encoder beside the transformer, for which the card is too small; the other one waits for it, and is ended.
 #[test]
 fn who_waits_for_one_that_is_out_of_memory_is_ended() {
-    let words = ["generate", "--model", "wan2.1-t2v-14b", "--gpu", "rtx-5090", "--device", "virtual", "--json", "resolution=480p", "cp_size=2"];
+    let words =
+        ["generate", "--model", "wan2.1-t2v-14b", "--gpu", "rtx-5090", "--device", "virtual", "--json", "resolution=480p", "cp_size=2"];
     let assert = lowmem().args(words).args(["--timeout", "120"]).assert();
     let record: RunRecord = serde_json::from_str(&stdout(&assert)).unwrap_or_else(|error| panic!("{error}: {}", stderr(&assert)));
     assert_eq!(record.outcome.name(), "oom", "{:?}", record.error);
     assert!(record.error.as_ref().is_some_and(|said| said.starts_with("rank 0 of 2: ")), "{:?}", record.error);
     assert!(record.wall_secs < 60.0, "{} s", record.wall_secs);
+}
+
+/// A GPU for each rank: the one with most memory is the first one's, each placement follows its own, and the faster card waits for the slower one.
+#[test]
+fn cards_may_differ() {
+    let video =
+        ["--model", "wan2.1-t2v-14b", "resolution=480p", "frames=5", "low_mem_level=3", "resident_blocks=auto", "cp_size=2", "--json"];
+    let cards = ["--gpu", "rtx-3060,rtx-4090"];
+    let assert = lowmem().arg("plan").args(video).args(cards).assert().success();
+    let plan: PlanReport = serde_json::from_str(&stdout(&assert)).expect("a plan");
+    assert!(stderr(&assert).contains("2 GPUs are named: cp_size=2 cp_ulysses=2."), "{}", stderr(&assert));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&assert)).expect("JSON");
+    let others: Vec<PlanReport> = serde_json::from_value(json["other_ranks"].clone()).expect("a plan of the other");
+    let [other] = others.as_slice() else { panic!("{others:?}") };
+    let resident = |plan: &PlanReport| plan.config.resident_blocks.and_then(ResidentBlocks::count).expect("settled");
+    assert!(resident(&plan) > resident(other), "{} and {} blocks", resident(&plan), resident(other));
+    // Blocks that the first one has on its GPU wait for the other one in RAM.
+    let waiting = other.bytes_in(Home::Pinned) - plan.bytes_in(Home::Pinned);
+    assert_eq!(json["ram_peak_bytes"].as_u64(), Some(plan.host().peak_bytes.expect("told") + waiting));
+    let secs = |plan: &PlanReport| plan.ranks.as_ref().and_then(|ranks| ranks.pass_secs).expect("rates").arithmetic;
+    assert!(secs(other) > 2.0 * secs(&plan), "{} and {}", secs(other), secs(&plan));
+
+    let words = ["generate", "--device", "virtual", "steps_measured=2"];
+    let assert = lowmem().args(words).args(video).args(cards).assert().success();
+    let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+    let gpus: Vec<_> = record.ranks.iter().map(|rank| rank.gpu.clone().expect("told")).collect();
+    assert_eq!(gpus, ["rtx-4090", "rtx-3060"]);
+    for (rank, plan) in record.ranks.iter().zip([&plan, other]) {
+        let (counted, (_, predicted)) = (rank.peak_allocated_bytes.expect("it counts"), plan.peak().expect("an estimate"));
+        // On older cards than an H100 a prediction is 24 MiB too high.
+        assert!(counted.abs_diff(predicted) < (24 << 20) + counted / 100, "{gpus:?}: {counted} bytes counted, {predicted} predicted");
+    }
+    let waiting: Vec<f64> = record.ranks.iter().map(|rank| rank.waiting_secs.expect("it is known").expected).collect();
+    let all = record.ranks[0].denoise_secs.expect("a time").expected;
+    assert!(waiting[0] > 0.3 * all && waiting[1] < 0.05 * all, "{waiting:?} of {all} s");
+    let said = stdout(&lowmem().arg("plan").args(&video[..7]).args(cards).assert().success());
+    assert!(said.contains("Each rank's placement follows its own GPU:") && said.contains("rtx-3060"), "{said}");
+}
+
+#[test]
+fn a_card_for_each_rank() {
+    let place = Place::new();
+    place.file("s.yaml", "model: wan-tiny\nsweep:\n  cp_size: [1, 3]\n");
+    place.file("t.yaml", "model: wan-tiny\nsweep:\n  cp_size: [1, 2]\n");
+    for (words, message) in [
+        ("generate --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual --gpus 3", "--gpus 3: --gpu names 2 GPUs."),
+        ("plan --model wan-tiny --gpu rtx-3060,rtx-4090 cp_size=3", "2 GPUs are named: cp_size=3 does not make 2 ranks"),
+        ("generate --model wan-tiny --gpu rtx-3060,rtx-4090 --device cpu --output a.gif", "ranks are threads on the CPU"),
+        ("autotune --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual", "neither a size nor a known GPU"),
+        (
+            "sweep s.yaml --gpu rtx-3060+rtx-4090 --device virtual",
+            "--gpu names 2 GPUs, and the video is split over 3: name one for each rank",
+        ),
+    ] {
+        let said = stderr(&lowmem().current_dir(place.path(".")).args(words.split(' ')).assert().code(2));
+        assert!(said.contains(message), "{words}: {said}");
+    }
+    // In a sweep a comma stands between GPUs of different cases.
+    let words = "sweep t.yaml --gpu rtx-3060+rtx-4090 --device virtual --out run";
+    let assert = lowmem().current_dir(place.path(".")).args(words.split(' ')).assert().success();
+    let found: Vec<_> = place.rows("run").iter().map(|row| format!("{} {} {}", &row["ranks"], &row["outcome"], &row["gpu"])).collect();
+    assert_eq!(found, ["1 ok rtx-4090", "2 ok rtx-4090"], "{}", stderr(&assert));
 }
 
 /// On the CPU ranks are threads, and what they make can be looked at.

@@ -262,8 +262,11 @@ pub struct RunRecord {
 }
 
 /// What one of several ranks came to, each with a GPU of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RankRecord {
+    /// Which kind of GPU it had; empty where nobody described it, and in records before 2026-12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// The most bytes in live tensors at once.
     pub peak_allocated_bytes: Option<u64>,
     /// The most bytes held from the driver at once.
@@ -285,6 +288,7 @@ impl RankRecord {
     pub fn of(record: &RunRecord) -> Self {
         let largest = |counter| record.largest(counter).map(|(_, bytes)| bytes);
         Self {
+            gpu: record.gpu.clone(),
             peak_allocated_bytes: largest(|m| m.peak_allocated_bytes),
             peak_reserved_bytes: largest(|m| m.peak_reserved_bytes),
             peak_device_bytes: largest(|m| m.peak_device_bytes),

@@ -38,7 +38,7 @@ pub struct Request {
     /// The folder in which the run's workers keep the weights that they make from a seed, for all of them; without it each makes its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_weights: Option<PathBuf>,
-    /// Which rank of several this is; empty where there is one.
+    /// Which rank of several this is; empty where there is one, and for a plan where all ranks have GPUs of one kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<RankRequest>,
     /// Where the video goes; without it, finished frames are dropped.

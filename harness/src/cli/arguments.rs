@@ -250,7 +250,7 @@ pub(crate) struct PlanArguments {
     pub(crate) files: FilesArguments,
     #[command(flatten)]
     pub(crate) gpus: GpusArguments,
-    /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against
+    /// Budget (24GB) or profile (rtx-4090) to hold the predicted peak against; one for each rank: rtx-4090,rtx-3090
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
     /// The machine's memory to hold the predicted RAM against

@@ -7,6 +7,7 @@ use clap::Args;
 use engine_protocol::{CheckpointFiles, DiskRate, LoraFile, MOST_GPUS};
 use serde_json::Value;
 
+use crate::error::Error;
 use crate::pcie_slot::PcieSlot;
 use crate::testbed::{DeviceChoice, Wanted};
 use crate::web;
@@ -45,6 +46,20 @@ pub(crate) struct GpusArguments {
     pub(crate) count: Option<u32>,
 }
 
+impl GpusArguments {
+    /// How many, and who wants that, where `named` ones are one for each rank; nothing where flags alone say it.
+    pub(crate) fn wanted(self, named: Option<u32>) -> Result<Option<(u32, String)>, Error> {
+        match (self.count, named) {
+            (Some(count), Some(named)) if count != named => {
+                Err(Error::input(format!("--gpus {count}: --gpu names {named} GPUs. Leave --gpus out, or name one kind for all")))
+            }
+            (Some(count), _) => Ok(Some((count, format!("--gpus {count}")))),
+            (None, Some(named)) => Ok(Some((named, format!("{named} GPUs are named")))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 /// Whether and where a run's page is served.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct ServeArguments {
@@ -80,7 +95,7 @@ pub(crate) struct FormArguments {
 /// What cases run on.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DeviceArguments {
-    /// Budget (24GB) or profile (rtx-4090); several for a sweep: 12GB,24GB
+    /// Budget (24GB) or profile (rtx-4090); several for a sweep: 12GB,24GB; one for each rank of a video: rtx-4090,rtx-3090, in a sweep rtx-4090+rtx-3090
     #[arg(long, value_name = "GPU", allow_hyphen_values = true)]
     pub(crate) gpu: Option<String>,
     /// What runs the cases

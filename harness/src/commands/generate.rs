@@ -23,6 +23,7 @@ use crate::meeting::Meeting;
 use crate::model::{Models, is_made_small};
 use crate::print;
 use crate::progress::Progress;
+use crate::rank_plans::RankGpus;
 use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
 use crate::testbed::Testbed;
@@ -54,7 +55,7 @@ impl Prepared {
         let format = format(arguments)?;
         let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
         // Another rank may see other GPUs.
-        let testbed = Testbed::choose(arguments.device.wanted()).inspect_err(|_| print::hush(false))?;
+        let testbed = Testbed::for_ranks(arguments.device.wanted()).inspect_err(|_| print::hush(false))?;
         match (testbed.device, &arguments.output) {
             (Device::Virtual, Some(_)) => {
                 return Err(Error::input(format!(
@@ -77,10 +78,11 @@ impl Prepared {
                 "--device cpu: ranks are threads of one process there. Start it without {by}, with --gpus or cp_size"
             )));
         }
-        if let Some((gpus, asked)) = gpus(arguments, launched)? {
+        let on = RankGpus::of(&testbed);
+        if let Some((gpus, asked)) = gpus(arguments, launched, &on)? {
             let config_of = |definition: &Definition| Ok(config(definition, &models, testbed.device)?.0);
             let request_of = |config: &Config| Ok(testbed.request("split", models.get(&config.model)?, config, None));
-            let said = splits::fix(&mut definition, gpus, &asked, config_of, request_of, testbed.capacity_bytes)?;
+            let said = splits::fix(&mut definition, gpus, &asked, config_of, request_of, &on)?;
             tell!("{said}");
         }
         let (config, warnings) = config(&definition, &models, testbed.device)?;
@@ -101,8 +103,8 @@ impl Prepared {
 }
 
 /// Over how many GPUs the video is split, and who wants that; nothing where flags alone say it.
-fn gpus(arguments: &GenerateArguments, launched: Option<&Launched>) -> Result<Option<(u32, String)>, Error> {
-    let Some(Launched { by, count, .. }) = launched else { return Ok(arguments.gpus.count.map(|gpus| (gpus, format!("--gpus {gpus}")))) };
+fn gpus(arguments: &GenerateArguments, launched: Option<&Launched>, on: &RankGpus) -> Result<Option<(u32, String)>, Error> {
+    let Some(Launched { by, count, .. }) = launched else { return arguments.gpus.wanted(on.named()) };
     match arguments.gpus.count.filter(|gpus| gpus != count) {
         Some(gpus) => Err(Error::input(format!("--gpus {gpus}: {by} started {count} ranks. Leave it out, or start as many"))),
         None => Ok(Some((*count, format!("{by} started {count} ranks")))),

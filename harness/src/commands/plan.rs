@@ -1,5 +1,7 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
+use std::cmp::Reverse;
+
 use engine_protocol::{
     BufferUse, Config, Device, Home, Moves, PassSecs, PlanReport, PlannedGroups, PlannedRanks, Request, ResidentBlocks, StreamFrom, gib,
 };
@@ -15,14 +17,19 @@ use crate::gpu_profile::{Budget, GpuProfiles};
 use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
+use crate::rank_plans::{RankGpus, RankPlans};
 use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
-use crate::worker;
+use crate::testbed::kinds;
 
 /// Prints the plan of a configuration.
 pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
-    let budget = arguments.gpu.as_deref().map(|text| profiles.budget(text)).transpose()?;
+    let kinds = arguments.gpu.as_deref().map(kinds).unwrap_or_default();
+    let mut budgets = kinds.into_iter().map(|text| profiles.budget(text)).collect::<Result<Vec<Budget>, Error>>()?;
+    // The first rank does most.
+    budgets.sort_by_key(|budget| Reverse(budget.capacity_bytes));
+    let (on, budget) = (RankGpus::of_budgets(&budgets), budgets.first().cloned());
     let mut definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
     let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
     let ram = Ram::of(arguments.ram.as_deref(), Device::Virtual)?;
@@ -45,10 +52,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
             ranks: None,
         })
     };
-    if let Some(gpus) = arguments.gpus.count {
-        let capacity_bytes = budget.as_ref().map(|budget| budget.capacity_bytes);
+    if let Some((gpus, asked)) = arguments.gpus.wanted(on.named())? {
         let config_of = |definition: &Definition| Ok(config(definition, &models)?.0);
-        let said = splits::fix(&mut definition, gpus, &format!("--gpus {gpus}"), config_of, request_of, capacity_bytes)?;
+        let said = splits::fix(&mut definition, gpus, &asked, config_of, request_of, &on)?;
         tell!("{said}");
     }
     let (config, warnings) = config(&definition, &models)?;
@@ -59,10 +65,11 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
     let request = request_of(&config)?;
     let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
-    let report = worker::plan(&request)?;
+    let plans = on.plans(std::slice::from_ref(&request))?.pop().ok_or_else(|| Error::Fault("the worker gave no plan".into()))?;
+    let [report, other_ranks @ ..] = plans.0.as_slice() else { return Err(Error::Fault("there is no first rank".into())) };
     let from_files = report.config.offload_dit && report.config.stream_from == Some(StreamFrom::File);
     disk::say_where_assumed(request.disk, from_files && request.config.resident_blocks == Some(ResidentBlocks::Auto));
-    let fits = fits(&report, budget.as_ref(), &ram);
+    let fits = fits(&plans, budget.as_ref(), &ram).map(|fits| fits && plans.fit(&config, &on));
     let ending = if fits == Some(false) { ExitCode::NothingFits } else { ExitCode::Done };
     if arguments.json {
         json::print(&PlanJson {
@@ -70,8 +77,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
             capacity_bytes: budget.as_ref().map(|budget| budget.capacity_bytes),
             peak_allocated_bytes: report.peak().map(|(_, bytes)| bytes),
             ram_bytes: ram.bytes,
-            ram_peak_bytes: report.host().peak_bytes,
-            report,
+            ram_peak_bytes: plans.host_peak_bytes(),
+            report: report.clone(),
+            other_ranks: other_ranks.to_vec(),
         })?;
         return Ok(ending);
     }
@@ -80,15 +88,18 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) = (c.resident_blocks, report.config.resident_blocks) {
         say!("resident_blocks=auto: {count} blocks stay on the GPU.\n");
     }
-    print_groups(&report);
-    print_stages(&report);
+    print_groups(report);
+    print_stages(report);
     if let Some(ranks) = &report.ranks {
-        print_ranks(ranks, &report);
+        print_ranks(ranks, report);
+        if on.named().is_some() {
+            print_kinds(&plans, &on, &request.config);
+        }
     }
     if let Some(budget) = &budget {
-        say!("\n{}\n{}", budget.choice, verdict(&report, budget));
+        say!("\n{}\n{}", budget.choice, verdict(report, budget));
     }
-    say!("{} {}", ram.said, ram_verdict(&report, &ram));
+    say!("{} {}", ram.said, ram_verdict(&plans, &ram));
     [wsl_said(report.pinned_bytes()), ulimit_said(report.pinned_bytes())].iter().flatten().for_each(|said| say!("{said}"));
     Ok(ending)
 }
@@ -98,6 +109,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
 pub(crate) struct PlanJson {
     #[serde(flatten)]
     report: PlanReport,
+    /// Where a GPU was named for each rank, the same of each rank but the first, whose placement follows its own GPU.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_ranks: Vec<PlanReport>,
     /// Whether it is within the budgets; null where that is not known, or there is no budget.
     fits: Option<bool>,
     /// What of the GPU may be used.
@@ -111,14 +125,15 @@ pub(crate) struct PlanJson {
 }
 
 /// Whether the plan is within the budgets that there are; none where that is not known, or there is no budget.
-fn fits(report: &PlanReport, budget: Option<&Budget>, ram: &Ram) -> Option<bool> {
+fn fits(plans: &RankPlans, budget: Option<&Budget>, ram: &Ram) -> Option<bool> {
+    let report = plans.first();
     let on_gpu = budget.map(|budget| {
         let room = budget.capacity_bytes.saturating_sub(report.process_bytes.unwrap_or(0));
         // Where a stage has no prediction, another one may be too large all the same.
         let is_larger = report.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).any(|bytes| bytes > room);
         if is_larger { Some(false) } else { report.peak().map(|_| true) }
     });
-    let on_host = ram.limit_bytes().map(|held| Some(report.host().peak_bytes? <= held));
+    let on_host = ram.limit_bytes().map(|held| Some(plans.host_peak_bytes()? <= held));
     let all: Vec<Option<bool>> = [on_gpu, on_host].into_iter().flatten().collect();
     if all.contains(&Some(false)) { Some(false) } else { (!all.is_empty() && !all.contains(&None)).then_some(true) }
 }
@@ -258,6 +273,36 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     say!("The virtual GPU runs this too; no figure for more than one GPU was measured on real ones.");
 }
 
+/// What comes of GPUs of several kinds.
+fn print_kinds(plans: &RankPlans, on: &RankGpus, config: &Config) {
+    let titles = ["rank", "GPU", "blocks that stay", "predicted peak allocated GiB", "of GiB", "a pass takes s"];
+    let mut table = table(&titles, &[2, 3, 4, 5]);
+    for (rank, (plan, gpu)) in plans.0.iter().zip(&on.0).enumerate() {
+        let blocks = match plan.config.resident_blocks {
+            Some(ResidentBlocks::Count(count)) => count.to_string(),
+            _ => "all".into(),
+        };
+        let secs = plan.ranks.as_ref().and_then(|ranks| ranks.pass_secs).map(|pass| format!("{:.2}", pass.arithmetic + pass.exchange));
+        table.add_row([
+            rank.to_string(),
+            gpu.profile.as_ref().map_or_else(String::new, |profile| profile.name.clone()),
+            blocks,
+            known_gib(plan.peak().map(|(_, bytes)| bytes)),
+            known_gib(gpu.capacity_bytes),
+            secs.unwrap_or_default(),
+        ]);
+    }
+    say!("\nEach rank's placement follows its own GPU:\n{table}");
+    for rank in plans.too_large(config, on) {
+        say!("Does not fit: rank {rank}.");
+    }
+    if let Some(share) = plans.step_share(config.split()) {
+        say!(
+            "A step takes as long as the slowest: {share:.2} of the time on one GPU of the first kind (modelled). RAM above is predicted as if all had what rank 0 has there; what others have there beside it is in the sum below."
+        );
+    }
+}
+
 /// Whether the predicted peak is within the budget.
 fn verdict(report: &PlanReport, budget: &Budget) -> String {
     let process_bytes = report.process_bytes.unwrap_or(0);
@@ -278,8 +323,8 @@ fn verdict(report: &PlanReport, budget: &Budget) -> String {
 }
 
 /// Whether the predicted RAM is within the budget.
-fn ram_verdict(report: &PlanReport, ram: &Ram) -> String {
-    let needed = report.host().peak_bytes.unwrap_or(0);
+fn ram_verdict(plans: &RankPlans, ram: &Ram) -> String {
+    let needed = plans.host_peak_bytes().unwrap_or(0);
     match ram.bytes {
         Some(held) if needed > held => {
             format!("Does not fit: {} of {} GiB. `lowmem autotune --ram` finds what does.", shortly(needed), shortly(held))

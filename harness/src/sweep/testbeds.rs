@@ -1,5 +1,6 @@
 //! What the cases of a sweep run on: one testbed for all, or a virtual GPU for each that the definition names.
 
+use engine_protocol::Split;
 use reports::{Manifest, RunGpu};
 
 use super::definition::Definition;
@@ -21,11 +22,11 @@ impl Testbeds {
         let asked = definition.gpus();
         let with_place =
             |gpu: &str, testbed: Result<Testbed, Error>| testbed.map_err(|error| definition.refuse_gpu(gpu, &error.to_string()));
-        let planned = |gpu: &str| with_place(gpu, Testbed::planned(Wanted { gpu: Some(gpu), ..wanted }));
+        let planned = |gpu: &str| with_place(gpu, Testbed::planned_for_ranks(Wanted { gpu: Some(gpu), ..wanted }));
         match asked.as_slice() {
-            [] => Ok(Self { first: Testbed::choose(wanted)?, several: Vec::new() }),
+            [] => Ok(Self { first: Testbed::for_ranks(wanted)?, several: Vec::new() }),
             [gpu] => {
-                let first = with_place(gpu, Testbed::choose(Wanted { gpu: Some(gpu), ..wanted }))?;
+                let first = with_place(gpu, Testbed::for_ranks(Wanted { gpu: Some(gpu), ..wanted }))?;
                 Ok(Self { first, several: Vec::new() })
             }
             [first, others @ ..] => {
@@ -54,12 +55,14 @@ impl Testbeds {
             let why = format!("{} names no GPU, and others do: name one for all with --gpu, or one for each", case.name);
             return Err(definition.refuse_gpu(gpu, &why));
         }
-        if self.several.is_empty() {
-            return Ok(vec![(&self.first, cases.iter().collect())]);
-        }
-        let on =
-            |(asked, testbed): &'a (String, Testbed)| (testbed, cases.iter().filter(|case| case.gpu.as_ref() == Some(asked)).collect());
-        Ok(self.several.iter().map(on).collect())
+        let with_cases = if self.several.is_empty() {
+            vec![(&self.first, cases.iter().collect())]
+        } else {
+            let of = |asked: &String| cases.iter().filter(|case| case.gpu.as_ref() == Some(asked)).collect::<Vec<_>>();
+            self.several.iter().map(|(asked, testbed)| (testbed, of(asked))).collect()
+        };
+        with_cases.iter().try_for_each(|(testbed, cases)| one_for_each_rank(testbed, cases))?;
+        Ok(with_cases)
     }
 
     /// How they were chosen, a sentence or two each.
@@ -87,4 +90,13 @@ impl Testbeds {
         let choice = format!("{} GPUs, each a virtual one.", gpus.len());
         Manifest { gpu: None, capacity_bytes: None, smaller: Vec::new(), memory_limit_bytes: None, choice, gpus, ..manifest }
     }
+}
+
+/// Refuses cases on several GPUs where others were named: of those on one GPU the first one is it.
+fn one_for_each_rank(testbed: &Testbed, cases: &[&Case]) -> Result<(), Error> {
+    let of_several = cases.iter().filter(|case| case.config.split() != Split::ONE);
+    of_several.map(|case| (case, testbed.of_each_rank(case.config.split().ranks() as usize))).try_for_each(|(case, each)| match each {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::input(format!("{}: {error}", case.name))),
+    })
 }

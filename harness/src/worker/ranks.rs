@@ -73,7 +73,8 @@ pub(super) fn run(
         return Ok((ran.ended.end != End::Interrupted).then(|| ran.into_record(testbed, &request, &began, clock)));
     }
     let testbeds = testbeds(testbed, count as usize)?;
-    let requests: Vec<Request> = (0..count).map(|rank| of_rank(request, rank, count, meeting.path().to_owned())).collect();
+    let of_rank = |(rank, testbed): (u32, &Testbed)| on_own_gpu(of_rank(request, rank, count, meeting.path().to_owned()), testbed);
+    let requests: Vec<Request> = (0..count).zip(&testbeds).map(of_rank).collect();
     let course = Mutex::new(Course::default());
     let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
@@ -91,7 +92,8 @@ pub(super) fn run(
         std::iter::once(first).chain(others).collect()
     });
     let ran = ran.into_iter().collect::<Result<Vec<Ran>, Error>>()?;
-    Ok(outcome(ran.into_iter().map(|ran| RankEnd::of(ran, testbed, request, &began, clock)).collect()))
+    let ends = ran.into_iter().zip(&testbeds).map(|(ran, testbed)| RankEnd::of(ran, testbed, request, &began, clock));
+    Ok(outcome(ends.collect()))
 }
 
 /// Runs the rank of this process, where each has a process of its own: for the first one the case's record, for another its own. Nothing where the user ended it.
@@ -106,7 +108,7 @@ pub(super) fn run_launched(
     let (began, clock) = (now(), Instant::now());
     let Launched { rank, count, .. } = meeting.launched;
     let testbed = own_testbed(testbed, rank as usize, count as usize)?;
-    let of_rank = of_rank(request, rank, count, meeting.folder().to_owned());
+    let of_rank = on_own_gpu(of_rank(request, rank, count, meeting.folder().to_owned()), &testbed);
     let others =
         Mutex::new(Others { meeting, testbed: &testbed, request, course: Course::default(), ends: (0..count).map(|_| None).collect() });
     let locked = || others.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,6 +156,11 @@ fn of_rank(request: &Request, rank: u32, count: u32, meeting: PathBuf) -> Reques
         operation_times: request.operation_times.clone().filter(|_| rank == 0),
         ..request.clone()
     }
+}
+
+/// The same where the rank's GPU is that of `testbed`: its placement follows that one's memory and rates.
+fn on_own_gpu(request: Request, testbed: &Testbed) -> Request {
+    Request { gpu: testbed.profile.clone(), memory_limit_bytes: testbed.memory_limit_of(&request.config), ..request }
 }
 
 /// In which way a rank came to its end.
@@ -237,8 +244,8 @@ fn outcome(ends: Vec<RankEnd>) -> Option<RunRecord> {
 
 /// The GPU of the rank that this process is. Where the launcher lets it see one alone, that is it.
 fn own_testbed(testbed: &Testbed, rank: usize, count: usize) -> Result<Testbed, Error> {
-    if testbed.device != Device::Cuda {
-        return Ok(testbed.clone());
+    if testbed.device != Device::Cuda || !testbed.others.is_empty() {
+        return Ok(testbeds(testbed, count)?.swap_remove(rank));
     }
     let Some(visible) = std::env::var(VISIBLE_DEVICES).ok().filter(|visible| !visible.is_empty() && !visible.contains(',')) else {
         return Ok(testbeds(testbed, count)?.swap_remove(rank));
@@ -250,8 +257,11 @@ fn own_testbed(testbed: &Testbed, rank: usize, count: usize) -> Result<Testbed, 
     Ok(Testbed { uuid: Some(uuid), ..testbed.clone() })
 }
 
-/// Each rank's own GPU: virtual ones are alike, and of real ones there must be as many of that kind.
+/// Each rank's own GPU: those that were named for each; else virtual ones are alike, and of real ones there must be as many of that kind.
 fn testbeds(testbed: &Testbed, count: usize) -> Result<Vec<Testbed>, Error> {
+    if let Some(named) = testbed.of_each_rank(count)? {
+        return Ok(named);
+    }
     let Some(chosen) = testbed.uuid.as_ref().filter(|_| testbed.device == Device::Cuda) else {
         return Ok(vec![testbed.clone(); count]);
     };
@@ -263,7 +273,7 @@ fn testbeds(testbed: &Testbed, count: usize) -> Result<Vec<Testbed>, Error> {
     if gpus.len() < count {
         let title = alike.map_or_else(String::new, |(title, _)| title);
         return Err(Error::input(format!(
-            "{count} ranks need {count} GPUs of one kind, and of {title} there are {}: ask for fewer, or use --device virtual",
+            "{count} ranks need {count} GPUs of one kind, and of {title} there are {}: ask for fewer, name one for each rank (--gpu A,B), or use --device virtual",
             gpus.len()
         )));
     }

@@ -21,7 +21,8 @@ pub(super) fn rows(records: &[&RunRecord]) -> Vec<Vec<String>> {
     let row = |record: &RunRecord, (number, rank): (usize, &RankRecord)| {
         let peaks = [rank.peak_allocated_bytes, rank.peak_reserved_bytes, rank.peak_device_bytes].map(in_gib);
         let times = [rank.denoise_secs, rank.exchange_secs, rank.waiting_secs].map(secs);
-        [record.case.clone(), number.to_string()].into_iter().chain(peaks).chain(times).collect()
+        let gpu = rank.gpu.as_ref().map_or_else(|| number.to_string(), |gpu| format!("{number}: {gpu}"));
+        [record.case.clone(), gpu].into_iter().chain(peaks).chain(times).collect()
     };
     records.iter().flat_map(|record| record.ranks.iter().enumerate().map(move |rank| row(record, rank))).collect()
 }
@@ -34,6 +35,7 @@ mod tests {
     #[test]
     fn each_rank_has_a_row() {
         let rank = |gib: u64| RankRecord {
+            gpu: (gib == 3).then(|| "rtx-3090".into()),
             peak_allocated_bytes: Some(gib << 30),
             peak_reserved_bytes: None,
             peak_device_bytes: Some((gib + 1) << 30),
@@ -45,7 +47,7 @@ mod tests {
         let rows = rows(&[&samples::ok("one", 3, 4), &two]);
         assert_eq!(
             rows.iter().map(|row| row.join("|")).collect::<Vec<_>>(),
-            ["two|0|4.00||5.00|10.0 s|2.00 s|1.00 s", "two|1|3.00||4.00|10.0 s|2.00 s|1.00 s"]
+            ["two|0|4.00||5.00|10.0 s|2.00 s|1.00 s", "two|1: rtx-3090|3.00||4.00|10.0 s|2.00 s|1.00 s"]
         );
     }
 }

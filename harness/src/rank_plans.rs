@@ -1,0 +1,101 @@
+//! What the ranks of a video are planned to come to where their GPUs are of several kinds: each rank's placement follows its own memory and rates.
+
+use std::path::PathBuf;
+
+use engine_protocol::{Config, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
+
+use crate::autotune::fits_gpu;
+use crate::error::Error;
+use crate::gpu_profile::Budget;
+use crate::testbed::Testbed;
+use crate::worker;
+
+/// A rank's GPU, as plans go by it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RankGpu {
+    pub(crate) profile: Option<GpuProfile>,
+    pub(crate) capacity_bytes: Option<u64>,
+}
+
+/// The GPUs of all ranks: one where all are of one kind, else one for each rank.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RankGpus(pub(crate) Vec<RankGpu>);
+
+impl RankGpus {
+    /// Those of a testbed.
+    pub(crate) fn of(testbed: &Testbed) -> Self {
+        let gpu = |testbed: &Testbed| RankGpu { profile: testbed.profile.clone(), capacity_bytes: testbed.capacity_bytes };
+        Self(std::iter::once(testbed).chain(&testbed.others).map(gpu).collect())
+    }
+
+    /// Those of budgets; one that nothing is known of where there is none.
+    pub(crate) fn of_budgets(budgets: &[Budget]) -> Self {
+        if budgets.is_empty() {
+            return Self(vec![RankGpu { profile: None, capacity_bytes: None }]);
+        }
+        let gpu = |budget: &Budget| RankGpu { profile: Some(budget.profile.clone()), capacity_bytes: Some(budget.capacity_bytes) };
+        Self(budgets.iter().map(gpu).collect())
+    }
+
+    /// How many GPUs were named, where that is one for each rank.
+    pub(crate) fn named(&self) -> Option<u32> {
+        (self.0.len() > 1).then_some(self.0.len() as u32)
+    }
+
+    /// The plans of each of these requests, which are for the first rank.
+    pub(crate) fn plans(&self, firsts: &[Request]) -> Result<Vec<RankPlans>, Error> {
+        let count = self.0.len();
+        let requests: Vec<Request> = firsts.iter().flat_map(|first| self.requests(first)).collect();
+        let plans = worker::plans(&requests)?;
+        Ok(plans.chunks(count).map(|plans| RankPlans(plans.to_vec())).collect())
+    }
+
+    /// A request for each rank, of that for the first.
+    fn requests(&self, first: &Request) -> Vec<Request> {
+        let of_rank = |(rank, gpu): (u32, &RankGpu)| Request {
+            gpu: gpu.profile.clone(),
+            memory_limit_bytes: gpu.capacity_bytes.map(|bytes| first.config.usable_of(bytes)),
+            ranks: Some(RankRequest { rank, count: self.0.len() as u32, meeting: PathBuf::new() }),
+            ..first.clone()
+        };
+        let others = (1..).zip(&self.0[1..]).map(of_rank);
+        std::iter::once(first.clone()).chain(others).collect()
+    }
+}
+
+/// The plans of the ranks: of the first where all have GPUs of one kind, else of each.
+#[derive(Debug, Clone)]
+pub(crate) struct RankPlans(pub(crate) Vec<PlanReport>);
+
+impl RankPlans {
+    /// That of the first rank.
+    pub(crate) fn first(&self) -> &PlanReport {
+        &self.0[0]
+    }
+
+    /// Whether each fits its GPU, as far as memory of those is known.
+    pub(crate) fn fit(&self, config: &Config, gpus: &RankGpus) -> bool {
+        self.too_large(config, gpus).next().is_none()
+    }
+
+    /// The ranks that do not fit theirs.
+    pub(crate) fn too_large(&self, config: &Config, gpus: &RankGpus) -> impl Iterator<Item = usize> {
+        let is_over = |(plan, gpu): (&PlanReport, &RankGpu)| gpu.capacity_bytes.is_some_and(|bytes| !fits_gpu(plan, config, bytes));
+        let over: Vec<bool> = self.0.iter().zip(&gpus.0).map(is_over).collect();
+        (0..over.len()).filter(move |&rank| over[rank])
+    }
+
+    /// What all ranks hold of the machine's memory: as if all had what the first one has there, and beside it blocks that another one has there and the first one on its GPU.
+    pub(crate) fn host_peak_bytes(&self) -> Option<u64> {
+        let waiting = |plan: &PlanReport| plan.bytes_in(Home::Pinned) + plan.bytes_in(Home::Pageable);
+        let more: u64 = self.0.iter().map(|plan| waiting(plan).saturating_sub(waiting(self.first()))).sum();
+        Some(self.first().host().peak_bytes? + more)
+    }
+
+    /// A sampler step over that on the first rank's GPU alone: it takes as long as the slowest rank does. None where no GPU is named.
+    pub(crate) fn step_share(&self, split: Split) -> Option<f64> {
+        let passes = self.0.iter().map(|plan| plan.ranks.as_ref()?.pass_secs).collect::<Option<Vec<_>>>()?;
+        let slowest = passes.iter().map(|pass| pass.arithmetic + pass.exchange).fold(0.0, f64::max);
+        Some(slowest / passes.first()?.alone / f64::from(split.cfg_size))
+    }
+}
