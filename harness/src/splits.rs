@@ -51,8 +51,16 @@ pub(crate) fn fix(
     Ok(in_words(asked, chosen))
 }
 
+/// The ways to split a video over so many GPUs that `definition` leaves open, for a search; one GPU where none were asked for.
+pub(crate) fn to_search(definition: &Definition, gpus: Option<u32>) -> Result<Vec<Split>, Error> {
+    match gpus {
+        Some(count) => Ok(legal(definition, count, &format!("--gpus {count}"))?.into_iter().map(|(split, _)| split).collect()),
+        None => Ok(vec![Split::ONE]),
+    }
+}
+
 /// The ways to split a video over `gpus` that `definition` leaves open, each with the definition that fixes it.
-pub(crate) fn legal(definition: &Definition, gpus: u32, asked: &str) -> Result<Vec<(Split, Definition)>, Error> {
+fn legal(definition: &Definition, gpus: u32, asked: &str) -> Result<Vec<(Split, Definition)>, Error> {
     let pairs = definition.fixed().into_iter().map(|(key, value)| (key.to_owned(), value.clone()));
     let settings = Settings::from_pairs(pairs).map_err(|error| definition.refuse(&error))?;
     let agreeing: Vec<Split> = Split::all_over(gpus).into_iter().filter(|split| split.agrees_with(&settings)).collect();

@@ -68,8 +68,19 @@ fn the_largest_video_is_where_the_next_does_not_fit() {
         Place::new().autotune("run", words).arg(frames.to_string()).ok().is_ok()
     };
     assert!(fits(frames) && !fits(frames + 20), "{found:#}");
+    // Each of two GPUs of that kind holds half of a longer one.
+    let found = json(&lowmem().args(words).args(["--gpus", "2"]).assert().success(), "max");
+    let largest = &found["largest"][0];
+    assert!(largest["settings"]["cp_size"] == 2 && largest["frames"].as_u64() > Some(frames), "{found:#}");
     let both = ["max", "--gpu", "1.5GB", "--resolution", "480p", "--frames", "5"];
     assert!(stderr(&lowmem().args(both).assert().code(2)).contains("and not both"));
+}
+
+#[test]
+fn advice_is_for_as_many_gpus_as_are_asked_for() {
+    let words = ["advise", "--gpu", "12GB", "--gpus", "4", "--model", "wan-tiny"];
+    let said = stdout(&lowmem().args(words).assert().success());
+    assert!(said.contains("on 4 GPUs: cp_size=2, cfg_size=2") && said.contains("the fullest GPU 0.3"), "{said}");
 }
 
 #[test]

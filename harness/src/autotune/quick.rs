@@ -5,7 +5,7 @@ use engine_protocol::{RunRecord, Split};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::predicted::{Budget, Need, Predicted, predicted, smallest};
+use super::predicted::{Budget, Need, Predicted, of_best_splits, predicted, smallest};
 use super::search::Search;
 use super::search_space::{Ladder, USUAL, ladders};
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(crate) struct Quick<'a> {
     pub(crate) models: &'a Models,
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
+    /// How a video may be split over GPUs.
+    pub(crate) splits: &'a [Split],
     /// Whether the finest cuts are tried where nothing else fits: they save little, and take long.
     pub(crate) cuts_finest: bool,
 }
@@ -49,12 +51,13 @@ impl Quick<'_> {
         // What takes least stands for all.
         let is_open = |key: &str| fixed.iter().all(|(other, _)| other != key);
         let least = LEAST.into_iter().filter(|(key, _)| is_open(key)).map(|(key, value)| (key.to_owned(), Value::from(value)));
-        Ok(!self.search(&self.predicted(&fixed.iter().cloned().chain(least).collect::<Vec<_>>())?).is_hopeless())
+        let ladders = self.predict(self.ladders(&fixed.iter().cloned().chain(least).collect::<Vec<_>>())?)?;
+        Ok(!self.search(&of_best_splits(ladders, &Budget::of(self.testbed))).is_hopeless())
     }
 
     /// For the settings that are `fixed`.
     pub(crate) fn answer(&self, fixed: &[(String, Value)]) -> Result<QuickAnswer, Error> {
-        self.answer_by(&self.predicted(fixed)?)
+        self.answer_by(self.predict(self.ladders(fixed)?)?)
     }
 
     /// For each of these settings, side by side. All are planned at once: to start the worker takes longer than a dozen plans.
@@ -63,12 +66,13 @@ impl Quick<'_> {
         let counts: Vec<usize> = ladders.iter().map(Vec::len).collect();
         let mut predicted = self.predict(ladders.into_iter().flatten().collect())?.into_iter();
         let each: Vec<Vec<_>> = counts.into_iter().map(|count| predicted.by_ref().take(count).collect()).collect();
-        each.into_par_iter().map(|ladders| self.answer_by(&ladders)).collect()
+        each.into_par_iter().map(|ladders| self.answer_by(ladders)).collect()
     }
 
-    fn answer_by(&self, ladders: &[Vec<Predicted>]) -> Result<QuickAnswer, Error> {
+    fn answer_by(&self, ladders: Vec<Vec<Predicted>>) -> Result<QuickAnswer, Error> {
         let budget = Budget::of(self.testbed);
-        let record = self.search(ladders).first_that_fits(|case| self.run(case))?;
+        let ladders = of_best_splits(ladders, &budget);
+        let record = self.search(&ladders).first_that_fits(|case| self.run(case))?;
         // The finest cuts are for where nothing else fits.
         let is_told = |predicted: &&Predicted| record.is_none() || predicted.rung.denoise <= USUAL;
         let smallest =
@@ -81,13 +85,9 @@ impl Quick<'_> {
         if self.cuts_finest { search } else { search.without_finest() }
     }
 
-    fn predicted(&self, fixed: &[(String, Value)]) -> Result<Vec<Vec<Predicted>>, Error> {
-        self.predict(self.ladders(fixed)?)
-    }
-
     fn ladders(&self, fixed: &[(String, Value)]) -> Result<Vec<Ladder>, Error> {
         let rules = Rules { device: self.testbed.device, may_shorten: true };
-        Ok(ladders("quick", fixed, self.models, rules, false, &[Split::ONE])?.0)
+        Ok(ladders("quick", fixed, self.models, rules, false, self.splits)?.0)
     }
 
     fn predict(&self, ladders: Vec<Ladder>) -> Result<Vec<Vec<Predicted>>, Error> {

@@ -23,6 +23,8 @@ use crate::worker::EventOrder;
 pub(crate) struct AdviseArguments {
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// One model, as `lowmem models` lists it (all by default)
     #[arg(long)]
     pub(crate) model: Option<String>,
@@ -38,6 +40,8 @@ pub(crate) struct MaxArguments {
     pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) video: VideoArguments,
+    #[command(flatten)]
+    pub(crate) gpus: GpusArguments,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,6 @@
 //! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
 
-use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, Split, gib};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,6 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::{Models, is_made_small};
 use crate::real_gpu;
+use crate::splits;
+use crate::sweep::Definition;
 use crate::testbed::{Testbed, Wanted};
 use crate::worker::Launcher;
 
@@ -36,7 +38,9 @@ struct Advice<'a> {
 pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
     let testbed = testbed(&arguments.device)?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
+    let splits = splits::to_search(&Definition::empty("advise"), arguments.gpus.count)?;
+    let quick =
+        Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: true };
     let asked: Vec<&ModelSpec> = match &arguments.model {
         Some(name) => vec![models.get(name)?],
         None => models.iter().filter(|model| !is_made_small(&model.name)).collect(),
@@ -144,11 +148,12 @@ fn print(advice: &Advice<'_>, testbed: &Testbed) {
 
 fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     let config = &record.config;
-    say!("  Use      level {}: {}", config.low_mem_level, flags(config, model));
+    say!("  Use      level {}{}: {}", config.low_mem_level, reports::on_gpus(config), flags(config, model));
     let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram_held = testbed.ram.bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram = record.host_needed_bytes().map(|bytes| format!(", RAM {:.1}{ram_held} GiB", gib(bytes))).unwrap_or_default();
-    say!("  Memory   GPU {:.1}{held} GiB{ram}", gib(record.peak_device_bytes().unwrap_or_default()));
+    let gpu = if config.split() == Split::ONE { "GPU" } else { "the fullest GPU" };
+    say!("  Memory   {gpu} {:.1}{held} GiB{ram}", gib(record.peak_device_bytes().unwrap_or_default()));
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }

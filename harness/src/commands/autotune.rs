@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine_protocol::{Config, Device, Outcome, RunRecord, Split, gib, told};
+use engine_protocol::{Config, Device, Outcome, RunRecord, gib, told};
 use reports::{Miss, Need, Run, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -40,10 +40,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
     let fixed = one_video::with_model(&definition);
-    let splits = match arguments.gpus.count {
-        Some(gpus) => splits::legal(&definition, gpus, &format!("--gpus {gpus}"))?.into_iter().map(|(split, _)| split).collect(),
-        None => vec![Split::ONE],
-    };
+    let splits = splits::to_search(&definition, arguments.gpus.count)?;
     let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &splits)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;

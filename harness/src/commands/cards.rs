@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine_protocol::{Device, GpuProfile, RunRecord, gib};
+use engine_protocol::{Device, GpuProfile, RunRecord, Split, gib};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -61,12 +61,19 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
         return Err(Error::input(format!("--prices: `{name}` is no GPU profile: `lowmem gpus` lists them")));
     }
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let (sized, fixed): (Vec<_>, Vec<_>) =
-        one_video::fixed("cards", &arguments.video, &[], &arguments.settings)?.into_iter().partition(|(key, _)| key == "resolution");
+    let definition = one_video::definition("cards", &arguments.video, &[], &arguments.settings)?;
+    let (sized, fixed): (Vec<_>, Vec<_>) = one_video::with_model(&definition).into_iter().partition(|(key, _)| key == "resolution");
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
         let testbed = Testbed::planned(wanted)?;
-        let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: true };
+        let quick = Quick {
+            testbed: &testbed,
+            launcher: &launcher,
+            models: &models,
+            interrupt: &interrupt,
+            splits: &[Split::ONE],
+            cuts_finest: true,
+        };
         let answer = quick.answer(&fixed.iter().chain(&sized).cloned().collect::<Vec<_>>())?;
         let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
         // A size that the model cannot make is no size.

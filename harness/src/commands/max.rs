@@ -1,6 +1,6 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
-use engine_protocol::{Device, ModelSpec, RunRecord, gib};
+use engine_protocol::{Device, ModelSpec, RunRecord, Split, gib};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson};
 use crate::model::Models;
+use crate::splits;
 use crate::sweep::{Definition, Rules, expand};
 use crate::testbed::Testbed;
 use crate::worker::Launcher;
@@ -33,8 +34,11 @@ struct Largest {
 pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
     let testbed = Testbed::planned(arguments.device.wanted())?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, cuts_finest: false };
-    let fixed = one_video::fixed("max", &arguments.video, &[], &arguments.settings)?;
+    let definition = one_video::definition("max", &arguments.video, &[], &arguments.settings)?;
+    let fixed = one_video::with_model(&definition);
+    let splits = splits::to_search(&definition, arguments.gpus.count)?;
+    let quick =
+        Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: false };
     let of = |key: &str| fixed.iter().find(|(other, _)| other == key).map(|(_, value)| value);
     let model = models.get(of("model").and_then(Value::as_str).unwrap_or_default())?;
     // What a file says of both is a video that is known; what is asked for is how much more there could be.
@@ -165,8 +169,9 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
     if let Some(Largest { record, .. }) = largest {
         let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
         say!(
-            "\nThe largest takes {}{held} GiB. Run it: {}",
+            "\nThe largest takes {}{held} GiB{}. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
+            if record.config.split() == Split::ONE { "" } else { " of the fullest GPU" },
             reports::generate_line(&record.config, record.device, Some(model))
         );
     }

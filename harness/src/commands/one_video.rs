@@ -42,12 +42,7 @@ pub(super) fn settings(definition: &Definition) -> Result<Settings, Error> {
     Settings::from_pairs(pairs(definition)).map_err(|error| definition.refuse(&error))
 }
 
-/// What a search takes as given: all of it, and a model in any case.
-pub(super) fn fixed(name: &str, video: &VideoArguments, options: &[Given<'_>], words: &[String]) -> Result<Vec<(String, Value)>, Error> {
-    Ok(with_model(&definition(name, video, options, words)?))
-}
-
-/// All that a definition fixes, and a model in any case.
+/// What a search takes as given: all that a definition fixes, and a model in any case.
 pub(super) fn with_model(definition: &Definition) -> Vec<(String, Value)> {
     let mut fixed: Vec<_> = pairs(definition).collect();
     if fixed.iter().all(|(key, _)| key != "model") {

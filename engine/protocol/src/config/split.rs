@@ -92,7 +92,7 @@ impl Config {
             Split::ONE => Ok(()),
             split => Err(ConfigError::new(
                 format!("{split}: this command runs on one GPU"),
-                "leave them out; `lowmem plan`, `generate` and `sweep` take them, and `autotune --gpus`",
+                "leave them out; `lowmem plan`, `generate` and `sweep` take them, and `autotune`, `advise` and `max` take --gpus",
             )),
         }
     }
