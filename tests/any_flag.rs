@@ -41,6 +41,7 @@ fn values(flag: &Flag) -> Vec<Value> {
     let drawn = match &flag.kind {
         Kind::Text => ["a cat", "rain, and an = sign", "7", "true", "ein Hund läuft", ""].map(Value::from).to_vec(),
         Kind::Levels => ["1, 0.5", "1, 0.9375, 0.8333, 0.625"].map(Value::from).to_vec(),
+        Kind::SharesOrWord(all) => [words(all), ["2:1", "3:1:2", "1:1"].map(Value::from).to_vec()].concat(),
         // A model is chosen beside these.
         Kind::Name => Vec::new(),
         Kind::Switch => vec![true.into(), false.into()],

@@ -4,13 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use engine_protocol::{Config, Device, Event, Lowered, OnOom, RankRequest, Request, Split, Stage};
+use engine_protocol::{Config, CpSplit, Device, Event, Lowered, OnOom, RankRequest, Request, Split, Stage};
 
 use crate::checkpoint::Checkpoint;
 use crate::collectives::{Group, Nccl, Threads};
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
-use crate::context_parallel::Ranks;
+use crate::context_parallel::{Ranks, Shares};
 use crate::cuda::{allocator, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
@@ -302,7 +302,10 @@ fn ranks(request: &Request) -> Result<Ranks> {
 
 /// The ranks of `config`, which are `all`. Where each holds a part of the weights, those that `again` gives speak of them.
 fn ranks_of(config: &Config, all: Group, again: impl FnOnce(&Group) -> Result<Group>) -> Result<Ranks> {
-    let ranks = Ranks::new(Arc::clone(&all), config.split())?;
+    if config.cp_split == Some(CpSplit::Speed) {
+        return Err(Error::Input("cp_split=speed: nobody said how fast the GPUs are: give shares such as 3:1".into()));
+    }
+    let ranks = Ranks::new(Arc::clone(&all), config.split(), Shares::of(config))?;
     if config.shard_weights == Some(true) { ranks.with_weights(&again(&all)?) } else { Ok(ranks) }
 }
 

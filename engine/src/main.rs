@@ -93,7 +93,7 @@ fn plan_of(request: &Request) -> PlanReport {
     let rank = request.ranks.as_ref().map_or(0, |ranks| ranks.rank as usize);
     let mut report = predict_from(Stage::Encode, rank, &config, &components, room.gpu);
     report.host = predict_host(Stage::Encode, &config, &components, request.device);
-    report.ranks = predict_ranks(&config, &components, room.gpu, room.disk());
+    report.ranks = predict_ranks(rank, &config, &components, room.gpu, room.disk());
     report.process_bytes = request.gpu.is_some().then(|| room.process_bytes(&report));
     report
 }

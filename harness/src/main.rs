@@ -45,6 +45,7 @@ mod run_json;
 mod run_store;
 mod scratch;
 mod shared_weights;
+mod shares;
 mod snapshot;
 mod splits;
 mod stand_in;

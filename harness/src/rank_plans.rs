@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine_protocol::{Config, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
+use engine_protocol::{Config, CpSplit, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
 
 use crate::autotune::fits_gpu;
 use crate::error::Error;
@@ -44,10 +44,17 @@ impl RankGpus {
 
     /// The plans of each of these requests, which are for the first rank.
     pub(crate) fn plans(&self, firsts: &[Request]) -> Result<Vec<RankPlans>, Error> {
-        let count = self.0.len();
-        let requests: Vec<Request> = firsts.iter().flat_map(|first| self.requests(first)).collect();
-        let plans = worker::plans(&requests)?;
-        Ok(plans.chunks(count).map(|plans| RankPlans(plans.to_vec())).collect())
+        let requests: Vec<Vec<Request>> = firsts.iter().map(|first| self.with_parts(&first.config).requests(first)).collect();
+        let mut plans = worker::plans(&requests.concat())?.into_iter();
+        Ok(requests.iter().map(|requests| RankPlans(plans.by_ref().take(requests.len()).collect())).collect())
+    }
+
+    /// The same, one for each rank too where parts of the sequence differ.
+    pub(crate) fn with_parts(&self, config: &Config) -> Self {
+        match (self.0.as_slice(), config.cp_split.as_ref().and_then(CpSplit::shares)) {
+            ([one], Some(shares)) => Self(vec![one.clone(); shares.len()]),
+            _ => self.clone(),
+        }
     }
 
     /// A request for each rank, of that for the first.

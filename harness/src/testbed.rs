@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::path::Path;
 
 use clap::ValueEnum;
-use engine_protocol::{Config, Device, DiskRate, GpuProfile, HostRates, ModelSpec, Request, gib};
+use engine_protocol::{Config, Device, DiskRate, GIB, GpuProfile, HostRates, ModelSpec, Request, gib};
 
 use reports::Card;
 
@@ -94,9 +94,9 @@ impl Testbed {
         Self::together(all)?.completed(wanted)
     }
 
-    /// One for the ranks that have these GPUs. The first rank does most, so it has most memory.
+    /// One for the ranks that have these GPUs.
     fn together(mut all: Vec<Self>) -> Result<Self, Error> {
-        all.sort_by_key(|testbed| Reverse(testbed.capacity_bytes));
+        all.sort_by_key(|testbed| rank_order(testbed.capacity_bytes));
         let choices: Vec<String> = all.iter().enumerate().map(|(rank, testbed)| format!("Rank {rank}: {}", testbed.choice)).collect();
         let label = all.iter().map(|testbed| testbed.label.as_str()).collect::<Vec<_>>().join("+");
         let mut all = all.into_iter();
@@ -311,6 +311,11 @@ impl Testbed {
 /// The GPUs that `text` names, one for each rank: `rtx-4090,rtx-3090`, or with a plus where a comma tells runs apart.
 pub(crate) fn kinds(text: &str) -> Vec<&str> {
     text.split([',', '+']).map(str::trim).filter(|kind| !kind.is_empty()).collect()
+}
+
+/// In which order ranks have GPUs of so much memory: the first rank does most, and has the one with most GiB, of equals the one that is named first.
+pub(crate) fn rank_order(capacity_bytes: Option<u64>) -> Reverse<Option<u64>> {
+    Reverse(capacity_bytes.map(|bytes| bytes / GIB))
 }
 
 /// The smallest real GPU that is what the budget asks for: of that kind where it names one, else at least as large.

@@ -48,7 +48,9 @@ impl ColumnType {
             // A word such as `auto` is settled by the time that the case runs.
             Kind::Integer | Kind::IntegerOrWord(_) => Self::Integer,
             Kind::Number => Self::Real,
-            Kind::Text | Kind::Name | Kind::Levels | Kind::Word(_) | Kind::WordOrSwitch(_) | Kind::Size(_) => Self::Text,
+            Kind::Text | Kind::Name | Kind::Levels | Kind::SharesOrWord(_) | Kind::Word(_) | Kind::WordOrSwitch(_) | Kind::Size(_) => {
+                Self::Text
+            }
         }
     }
 }

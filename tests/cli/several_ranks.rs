@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_protocol::{Home, PlanReport, RankRecord, ResidentBlocks, RunRecord, Secs, Split, Stage};
+use engine_protocol::{CpSplit, Home, PlanReport, RankRecord, ResidentBlocks, RunRecord, Secs, Split, Stage};
 
 use crate::command::{Place, lowmem, stderr, stdout};
 
@@ -246,7 +246,49 @@ fn cards_may_differ() {
     let all = record.ranks[0].denoise_secs.expect("a time").expected;
     assert!(waiting[0] > 0.3 * all && waiting[1] < 0.05 * all, "{waiting:?} of {all} s");
     let said = stdout(&lowmem().arg("plan").args(&video[..7]).args(cards).assert().success());
-    assert!(said.contains("Each rank's placement follows its own GPU:") && said.contains("rtx-3060"), "{said}");
+    assert!(said.contains("Ranks differ:") && said.contains("rtx-3060"), "{said}");
+}
+
+/// By speed the faster card has more of the sequence and of the heads, and neither waits long. On cards of one kind parts are alike.
+#[test]
+fn a_faster_card_has_more() {
+    let video = ["--model", "wan2.1-t2v-14b", "resolution=480p", "frames=33", "low_mem_level=3", "cp_size=2", "--json"];
+    let run = |gpu: &str, way: &str| {
+        let words = ["generate", "--device", "virtual", "steps_measured=2", "--gpu", gpu, way];
+        let assert = lowmem().args(words).args(video).assert().success();
+        let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+        (record, stderr(&assert))
+    };
+    let ((even, _), (by_speed, said)) = (run("rtx-4090,rtx-3090", "cp_split=even"), run("rtx-4090,rtx-3090", "cp_split=speed"));
+    let shares = by_speed.config_run().cp_split.as_ref().and_then(CpSplit::shares).expect("settled").to_vec();
+    assert!(shares.len() == 2 && shares[0] > shares[1] && shares.iter().sum::<u32>() == 40, "{shares:?}");
+    assert!(said.contains(&format!("cp_split=speed: {}:{} of the sequence", shares[0], shares[1])), "{said}");
+    assert_eq!(by_speed.config.cp_split, Some(CpSplit::Speed), "a case is known by what was asked for");
+    let secs = |record: &RunRecord| record.ranks[0].denoise_secs.expect("a time").expected;
+    let waiting =
+        |record: &RunRecord| record.ranks.iter().map(|rank| rank.waiting_secs.expect("known").expected / secs(record)).fold(0.0, f64::max);
+    assert!(secs(&by_speed) < 0.85 * secs(&even), "{} s, evenly {} s", secs(&by_speed), secs(&even));
+    assert!(waiting(&by_speed) < 0.1 && waiting(&even) > 0.2, "{} and evenly {}", waiting(&by_speed), waiting(&even));
+
+    let assert = lowmem().args(["plan", "--gpu", "rtx-4090,rtx-3090", "cp_split=speed"]).args(&video[..6]).assert().success();
+    assert!(stdout(&assert).contains(&format!("{} of 40", shares[0])), "{}", stdout(&assert));
+    let alike = run("rtx-4090", "cp_split=speed").0;
+    assert_eq!(alike.config_run().cp_split, None);
+    let shares_by_hand = run("rtx-4090", "cp_split=3:1").0;
+    let peaks: Vec<_> = shares_by_hand.ranks.iter().map(|rank| rank.peak_allocated_bytes).collect();
+    assert!(peaks[0] > peaks[1], "{peaks:?}");
+    for (words, message) in [
+        (&["cp_split=2:1:1"][..], "3 shares for 2 parts of the sequence: give as many as cp_size"),
+        (&["cp_split=fast"], "or shares such as 3:1"),
+        (&["cp_split=2:1", "flexcache=teacache"], "caches know of parts that are alike"),
+        (&["cp_split=2:1", "head_chunk=10"], "heads that are exchanged in unlike parts are taken all at once"),
+        (&["cp_split=2:1", "cfg_size=2"], "would need shares of their own, which is not built"),
+        (&["cp_split=1:100"], "rank 0 would have none of the 40 heads"),
+        (&["cp_split=speed"], "cp_split=speed goes by the GPUs: add --gpu A,B"),
+    ] {
+        let said = stderr(&lowmem().arg("plan").args(&video[..6]).args(words).assert().code(2));
+        assert!(said.contains(message), "{words:?}: {said}");
+    }
 }
 
 #[test]
@@ -297,6 +339,8 @@ fn a_video_of_several_ranks_is_that_of_one() {
         ("both", &["--gpus", "4", "cp_ulysses=2", "cfg_size=2", "load_weights=as_used"], &whole),
         ("chosen", &["--gpus", "2", "low_mem_level=1"], &in_tiles),
         ("parts", &["--gpus", "4", "cfg_size=2", "shard_weights=true"], &whole),
+        ("unlike", &["cp_size=2", "cp_split=2:1", "sequence_chunk=2"], &whole),
+        ("unlike_ring", &["cp_ring=3", "cp_split=1:3:2", "shard_weights=true"], &whole),
     ] {
         let (split, found) = made(&format!("{name}.safetensors"), words);
         assert!(split.ranks() > 1, "{name}");

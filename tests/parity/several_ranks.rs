@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use engine::collectives::{Collectives, Group, Threads};
-use engine::context_parallel::Ranks;
+use engine::context_parallel::{Ranks, Shares};
 use engine::cuda::CopyStream;
 use engine::transformer::{Timestep, Transformer};
 use engine_protocol::{AttnType, ModelSpec, Split, TransformerSpec};
@@ -24,12 +24,24 @@ fn each<I: Send, T: Send>(
     over: impl Fn(Group) -> Group,
     run: impl Fn(I, Ranks) -> T + Sync,
 ) -> Vec<T> {
+    let shares = Shares::even(split.cp_size() as usize, split.cp_ulysses as usize);
+    each_with(split, &shares, input, over, run)
+}
+
+/// The same where parts of the sequence have such shares.
+fn each_with<I: Send, T: Send>(
+    split: Split,
+    shares: &Shares,
+    input: impl Fn() -> I,
+    over: impl Fn(Group) -> Group,
+    run: impl Fn(I, Ranks) -> T + Sync,
+) -> Vec<T> {
     let groups: Vec<_> = Threads::new(split.ranks() as usize).into_iter().map(|group| (over(Arc::new(group)), input())).collect();
     thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = groups
             .into_iter()
-            .map(|(group, input)| scope.spawn(move || run(input, Ranks::new(group, split).expect("as many ranks"))))
+            .map(|(group, input)| scope.spawn(move || run(input, Ranks::new(group, split, shares.clone()).expect("as many ranks"))))
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("no rank panics")).collect()
     })
@@ -109,6 +121,33 @@ fn parts_of_a_sequence_come_to_the_whole(#[case] ranks: u32) {
                     let what = format!("{batch} of {latents:?}, {split}, rank {rank}, slices of {sequence_chunk:?}, heads {head_chunk:?}");
                     assert_close(&what, got, &wanted, 1e-5);
                 }
+            }
+        }
+    }
+}
+
+/// Ranks that have unlike parts, and unlike numbers of heads, give what one gives: heads exchanged, keys that go round, and both.
+#[rstest]
+#[case::two_ulysses(2, 1, &[2, 1])]
+#[case::two_ulysses_by_heads(2, 1, &[7, 5])]
+#[case::two_in_a_ring(1, 2, &[3, 1])]
+#[case::two_in_a_ring_the_second_larger(1, 2, &[1, 2])]
+#[case::three_ulysses(3, 1, &[5, 4, 3])]
+#[case::three_in_a_ring(1, 3, &[1, 3, 2])]
+#[case::four_by_both(2, 2, &[3, 1, 2, 2])]
+#[case::six_by_both(2, 3, &[1, 2, 2, 1, 3, 1])]
+fn unlike_parts_come_to_the_whole(#[case] cp_ulysses: u32, #[case] cp_ring: u32, #[case] units: &[u32]) {
+    let (split, shares) = (Split { cp_ulysses, cp_ring, ..Split::ONE }, Shares::new(units, cp_ulysses as usize));
+    for (batch, latents) in [(1, [3, 6, 10]), (2, [3, 6, 10]), (1, [1, 4, 4])] {
+        let of = |sequence_chunk, head_chunk| Case { batch, latents, given_frames: 0, sequence_chunk, head_chunk };
+        let wanted = of(None, None).alone();
+        let head_chunk = (cp_ulysses == 1).then_some(5);
+        for (sequence_chunk, head_chunk) in [(None, None), (Some(7), None), (Some(2), head_chunk)] {
+            let case = of(sequence_chunk, head_chunk);
+            let predict = |weights, ranks: Ranks| case.predict(weights, &ranks).expect("a prediction");
+            for (rank, got) in each_with(split, &shares, Case::weights, |group| group, predict).iter().enumerate() {
+                let what = format!("{batch} of {latents:?}, {split} as {units:?}, rank {rank}, slices of {sequence_chunk:?}");
+                assert_close(&what, got, &wanted, 1e-5);
             }
         }
     }
@@ -278,16 +317,16 @@ impl Collectives for Delayed {
         self.group.size()
     }
 
-    fn all_to_all(&self, parts: Vec<Tensor>) -> engine::Result<Vec<Tensor>> {
+    fn all_to_all(&self, parts: Vec<Tensor>, axis: i64, sizes: &[i64]) -> engine::Result<Vec<Tensor>> {
         self.turns.take(self.rank);
-        let mut got = self.group.all_to_all(parts)?;
+        let mut got = self.group.all_to_all(parts, axis, sizes)?;
         if self.wrong() == Wrong::Mixes {
             got.reverse();
         }
         Ok(got)
     }
 
-    fn pass_on(&self, tensors: [Tensor; 2]) -> engine::Result<[Tensor; 2]> {
+    fn pass_on(&self, tensors: [Tensor; 2], axis: i64, size: i64) -> engine::Result<[Tensor; 2]> {
         let mut wrong = self.wrong.lock().expect("no rank panics");
         if *wrong == Wrong::Skips {
             *wrong = Wrong::Nothing;
@@ -295,7 +334,7 @@ impl Collectives for Delayed {
         }
         drop(wrong);
         self.turns.take(self.rank);
-        self.group.pass_on(tensors)
+        self.group.pass_on(tensors, axis, size)
     }
 
     fn all_gather(&self, part: &Tensor) -> engine::Result<Vec<Tensor>> {
@@ -364,6 +403,6 @@ fn who_comes_first_changes_nothing_and_who_does_wrong_is_found(#[case] split: Sp
 #[test]
 fn as_many_ranks_as_the_split_has() {
     let group: Group = Arc::new(Threads::new(1).remove(0));
-    let said = Ranks::new(group, Split { cp_ring: 2, ..Split::ONE }).expect_err("there is one").to_string();
+    let said = Ranks::new(group, Split { cp_ring: 2, ..Split::ONE }, Shares::even(2, 1)).expect_err("there is one").to_string();
     assert_eq!(said, "cp_size=2 cp_ring=2 takes 2 ranks, and there are 1");
 }

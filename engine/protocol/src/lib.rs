@@ -45,7 +45,7 @@ pub use device::Device;
 pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
+    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
     PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};

@@ -21,11 +21,11 @@ impl Collectives for Alone {
         1
     }
 
-    fn all_to_all(&self, parts: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    fn all_to_all(&self, parts: Vec<Tensor>, _axis: i64, _sizes: &[i64]) -> Result<Vec<Tensor>> {
         Ok(parts)
     }
 
-    fn pass_on(&self, tensors: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    fn pass_on(&self, tensors: [Tensor; 2], _axis: i64, _size: i64) -> Result<[Tensor; 2]> {
         Ok(tensors)
     }
 

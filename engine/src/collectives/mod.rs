@@ -30,17 +30,17 @@ pub trait Collectives: Debug + Send + Sync {
     /// How many they are.
     fn size(&self) -> usize;
 
-    /// Gives each rank its part, this one included, and gets one from each, in the order of ranks.
+    /// Gives each rank its part, this one included, and gets one from each, in the order of ranks: shaped as what stays here, but for its own size of `sizes` along `axis`.
     ///
     /// # Errors
     /// Ranks that are gone or not in step, and libtorch's.
-    fn all_to_all(&self, parts: Vec<Tensor>) -> Result<Vec<Tensor>>;
+    fn all_to_all(&self, parts: Vec<Tensor>, axis: i64, sizes: &[i64]) -> Result<Vec<Tensor>>;
 
-    /// Gives tensors to the next rank, the last one to the first, and gets the same ones of the rank before.
+    /// Gives tensors to the next rank, the last one to the first, and gets the same ones of the rank before, which are of that size along `axis`.
     ///
     /// # Errors
     /// Those of [`Collectives::all_to_all`].
-    fn pass_on(&self, tensors: [Tensor; 2]) -> Result<[Tensor; 2]>;
+    fn pass_on(&self, tensors: [Tensor; 2], axis: i64, size: i64) -> Result<[Tensor; 2]>;
 
     /// The parts of all, in the order of ranks.
     ///
@@ -93,4 +93,11 @@ pub fn agreed(group: &dyn Collectives, values: &[f64]) -> Result<Vec<f64>> {
 fn others(group: &dyn Collectives) -> impl Iterator<Item = usize> + use<> {
     let own = group.rank();
     (0..group.size()).filter(move |&rank| rank != own)
+}
+
+/// The shape of `tensor` with another size along `axis`.
+fn resized(tensor: &Tensor, axis: i64, size: i64) -> Vec<i64> {
+    let mut shape = tensor.size();
+    shape[axis as usize] = size;
+    shape
 }

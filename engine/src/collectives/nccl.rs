@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use engine_protocol::RankRequest;
 use tch::{Device, Tensor};
 
-use super::{Collectives, Group, others};
+use super::{Collectives, Group, others, resized};
 use crate::cuda::{CopyStream, DEVICE};
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
@@ -114,13 +114,15 @@ impl Collectives for Nccl {
         self.members.len()
     }
 
-    fn all_to_all(&self, parts: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        if parts.len() != self.size() {
+    fn all_to_all(&self, parts: Vec<Tensor>, axis: i64, sizes: &[i64]) -> Result<Vec<Tensor>> {
+        if parts.len() != self.size() || sizes.len() != self.size() {
             return Err(Error::Ranks(format!("{} parts for {} ranks", parts.len(), self.size())));
         }
         // Views of one tensor mostly, which is gone after this, before there is room for what comes.
         let mut parts = parts.into_iter().map(|part| part.f_contiguous()).collect::<std::result::Result<Vec<_>, _>>()?;
-        let received = others(self).map(|from| Ok((from, parts[from].f_empty_like()?))).collect::<Result<Vec<_>>>()?;
+        let own = &parts[self.rank];
+        let room = |from: usize| Ok((from, own.f_new_empty(resized(own, axis, sizes[from]), (own.kind(), own.device()))?));
+        let received = others(self).map(room).collect::<Result<Vec<_>>>()?;
         self.exchange(others(self).map(|to| (to, &parts[to])), received.iter().map(|(from, part)| (*from, part)))?;
         for (from, part) in received {
             parts[from] = part;
@@ -128,11 +130,12 @@ impl Collectives for Nccl {
         Ok(parts)
     }
 
-    fn pass_on(&self, tensors: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    fn pass_on(&self, tensors: [Tensor; 2], axis: i64, size: i64) -> Result<[Tensor; 2]> {
         let (next, before) = ((self.rank + 1) % self.size(), (self.rank + self.size() - 1) % self.size());
+        let room = |tensor: &Tensor| tensor.f_new_empty(resized(tensor, axis, size), (tensor.kind(), tensor.device()));
         let [first, second] = tensors.map(|tensor| tensor.f_contiguous());
         let sent = [first?, second?];
-        let received = [sent[0].f_empty_like()?, sent[1].f_empty_like()?];
+        let received = [room(&sent[0])?, room(&sent[1])?];
         self.exchange(sent.iter().map(|tensor| (next, tensor)), received.iter().map(|tensor| (before, tensor)))?;
         Ok(received)
     }

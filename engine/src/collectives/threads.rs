@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::Tensor;
 
-use super::{Collectives, Group, others};
+use super::{Collectives, Group, others, resized};
 use crate::cuda::CopyStream;
 use crate::error::{Error, Result};
 
@@ -97,6 +97,19 @@ impl Threads {
         Ok(self.receive(step, from)?.remove(0))
     }
 
+    /// One that is to have that shape, as NCCL would have room for it and for no other.
+    fn receive_shaped(&self, step: &Step, from: usize, shape: &[i64]) -> Result<Tensor> {
+        let received = self.receive_one(step, from)?;
+        self.check_shape(step, &received, shape).map(|()| received)
+    }
+
+    fn check_shape(&self, step: &Step, received: &Tensor, shape: &[i64]) -> Result<()> {
+        if received.size() == shape {
+            return Ok(());
+        }
+        Err(Error::Ranks(format!("rank {} got {:?} in {step}, and has room for {shape:?}", self.members[self.rank], received.size())))
+    }
+
     fn gone(&self, step: &Step, rank: usize) -> Error {
         Error::Ranks(format!("rank {} is gone, and rank {} waits for it in {step}", self.members[rank], self.members[self.rank]))
     }
@@ -117,23 +130,25 @@ impl Collectives for Threads {
         self.members.len()
     }
 
-    fn all_to_all(&self, mut parts: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    fn all_to_all(&self, mut parts: Vec<Tensor>, axis: i64, sizes: &[i64]) -> Result<Vec<Tensor>> {
         let step = self.next("all_to_all");
-        if parts.len() != self.size() {
+        if parts.len() != self.size() || sizes.len() != self.size() {
             return Err(Error::Ranks(format!("{} parts for {} ranks in {step}", parts.len(), self.size())));
         }
         others(self).try_for_each(|to| self.send(&step, to, &[&parts[to]]))?;
         for from in others(self) {
-            parts[from] = self.receive_one(&step, from)?;
+            let shape = resized(&parts[self.rank], axis, sizes[from]);
+            parts[from] = self.receive_shaped(&step, from, &shape)?;
         }
         Ok(parts)
     }
 
-    fn pass_on(&self, tensors: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    fn pass_on(&self, tensors: [Tensor; 2], axis: i64, tokens: i64) -> Result<[Tensor; 2]> {
         let (step, size) = (self.next("pass_on"), self.size());
         self.send(&step, (self.rank + 1) % size, &[&tensors[0], &tensors[1]])?;
-        drop(tensors);
+        let shapes = tensors.map(|tensor| resized(&tensor, axis, tokens));
         let received = self.receive(&step, (self.rank + size - 1) % size)?;
+        received.iter().zip(&shapes).try_for_each(|(received, shape)| self.check_shape(&step, received, shape))?;
         Ok(received.try_into().expect("two were sent"))
     }
 
@@ -187,19 +202,19 @@ mod tests {
     }
 
     fn number(value: usize) -> Tensor {
-        Tensor::from(value as i64)
+        Tensor::from_slice(&[value as i64])
     }
 
     fn value(tensor: &Tensor) -> usize {
-        tensor.int64_value(&[]) as usize
+        tensor.int64_value(&[0]) as usize
     }
 
     #[test]
     fn each_rank_gets_what_is_meant_for_it() {
         let got = each(3, |ranks| {
             let own = ranks.rank();
-            let exchanged = ranks.all_to_all((0..3).map(|to| number(10 * own + to)).collect()).unwrap();
-            let passed = ranks.pass_on([number(own), number(own + 10)]).unwrap();
+            let exchanged = ranks.all_to_all((0..3).map(|to| number(10 * own + to)).collect(), 0, &[1; 3]).unwrap();
+            let passed = ranks.pass_on([number(own), number(own + 10)], 0, 1).unwrap();
             let gathered = ranks.all_gather(&number(own)).unwrap();
             let said = ranks.broadcast(number(own + 5)).unwrap();
             [exchanged, passed.into(), gathered, vec![said]].map(|tensors| tensors.iter().map(value).collect::<Vec<_>>())

@@ -2,6 +2,7 @@
 
 use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ImageEncoderSpec, ImageInput, ModelSpec};
 
+use crate::context_parallel::Shares;
 use crate::cuda::allocator::block_bytes;
 use crate::transformer::PassShape;
 use crate::vae::Numbers;
@@ -33,8 +34,8 @@ pub(super) fn latent_bytes(model: &ModelSpec, config: &Config) -> i64 {
     config.latent_shape(model).iter().product::<i64>() * number_bytes(config)
 }
 
-/// What a pass of the transformer is over.
-pub(super) fn pass_shape(model: &ModelSpec, config: &Config) -> PassShape {
+/// What a pass of the transformer is over on a rank.
+pub(super) fn pass_shape(model: &ModelSpec, config: &Config, rank: usize) -> PassShape {
     let [_, latents @ ..] = config.latent_shape(model);
     PassShape {
         batch: batch(config),
@@ -42,7 +43,7 @@ pub(super) fn pass_shape(model: &ModelSpec, config: &Config) -> PassShape {
         given_frames: i64::from(model.image == Some(ImageInput::FirstFrame) && config.has_image(model)),
         prompt_tokens: model.text_encoder.max_tokens,
         image_tokens: model.image_encoder.as_ref().map_or(0, ImageEncoderSpec::tokens),
-        split: config.split(),
+        part: Shares::of(config).part(rank % config.split().cp_size() as usize),
     }
 }
 

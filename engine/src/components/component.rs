@@ -89,7 +89,7 @@ pub trait Component: Debug {
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64>;
 
     /// Bytes of those that are there as it asks for a group of its weights.
-    fn bytes_between_groups(&self, _config: &Config) -> i64 {
+    fn bytes_between_groups(&self, _config: &Config, _rank: usize) -> i64 {
         0
     }
 
@@ -108,13 +108,13 @@ pub trait Component: Debug {
         None
     }
 
-    /// What the group `name` computes each time that it is used, where copies are to hide behind it; nothing where they need not.
-    fn work(&self, _config: &Config, _name: GroupName) -> GroupWork {
+    /// What the group `name` computes on a rank each time that it is used, where copies are to hide behind it; nothing where they need not.
+    fn work(&self, _config: &Config, _name: GroupName, _rank: usize) -> GroupWork {
         GroupWork::default()
     }
 
     /// The bytes that a rank sends to others each time that it goes through its groups, where the work is split over ranks.
-    fn sent_bytes(&self, _config: &Config) -> i64 {
+    fn sent_bytes(&self, _config: &Config, _rank: usize) -> i64 {
         0
     }
 

@@ -98,7 +98,7 @@ impl Component for TransformerComponent<'_> {
     }
 
     /// The prompt embeddings, the latents of a pass, and what the pass holds.
-    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, _rank: usize) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
         let transformer = Transformer::of(config, &self.model.transformer);
         let holds = match AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) {
             Some(AttentionKernel::Math) => AttentionHolds::Scores,
@@ -108,25 +108,26 @@ impl Component for TransformerComponent<'_> {
             }
             _ => AttentionHolds::Rows,
         };
-        let pass = transformer.activation_bytes(pass_shape(self.model, config), number_bytes(config), holds);
+        let pass = transformer.activation_bytes(pass_shape(self.model, config, rank), number_bytes(config), holds);
         Some(self.inputs_bytes(config) + pass)
     }
 
-    fn bytes_between_groups(&self, config: &Config) -> i64 {
+    fn bytes_between_groups(&self, config: &Config, rank: usize) -> i64 {
         let transformer = Transformer::of(config, &self.model.transformer);
-        self.inputs_bytes(config) + transformer.bytes_throughout(pass_shape(self.model, config), number_bytes(config))
+        self.inputs_bytes(config) + transformer.bytes_throughout(pass_shape(self.model, config, rank), number_bytes(config))
     }
 
     fn kept_between_passes(&self, config: &Config) -> Option<CacheSize> {
         kept_between_steps(config, self.model)
     }
 
-    fn work(&self, config: &Config, name: GroupName) -> GroupWork {
-        Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config))
+    fn work(&self, config: &Config, name: GroupName, rank: usize) -> GroupWork {
+        Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config, rank))
     }
 
-    fn sent_bytes(&self, config: &Config) -> i64 {
-        let of_sequence = Transformer::of(config, &self.model.transformer).sent_bytes(pass_shape(self.model, config), number_bytes(config));
+    fn sent_bytes(&self, config: &Config, rank: usize) -> i64 {
+        let of_sequence =
+            Transformer::of(config, &self.model.transformer).sent_bytes(pass_shape(self.model, config, rank), number_bytes(config));
         // The prediction, in fp32, to those that make the other one.
         let prediction = config.latent_shape(self.model).iter().product::<i64>() * FP32;
         of_sequence + (i64::from(config.split().cfg_size) - 1) * prediction

@@ -7,9 +7,13 @@
 //! Padding stands at the end of the sequence, so the keys of a group have it at their end, where they are cut off: no query sees it. Queries that are padding attend like any
 //! other, and nobody reads what comes of them.
 
+use std::cell::Cell;
+
 use tch::Tensor;
 
+use super::sequence::Sequence;
 use super::shard::Shard;
+use super::shares::Part;
 use crate::attention::{Attention, Keys, Merged};
 use crate::collectives::Group;
 use crate::error::Result;
@@ -24,8 +28,17 @@ type Slice = (i64, i64);
 /// The keys and values of all tokens, as one rank has them.
 #[derive(Debug)]
 pub struct SequenceKeys {
-    ulysses: Group,
+    exchange: Exchange,
     held: Held,
+}
+
+/// Heads for tokens, and the other way.
+#[derive(Debug)]
+struct Exchange {
+    group: Group,
+    own: Part,
+    /// What each of the group has.
+    all: Vec<Part>,
 }
 
 #[derive(Debug)]
@@ -39,20 +52,23 @@ enum Held {
 #[derive(Debug)]
 struct Ring {
     group: Group,
+    /// Units of each rank's part and of those that exchange heads with it, those before it and those of its own.
+    units: Vec<[i64; 2]>,
     shard: Shard,
     attention: Attention,
     keys_and_values: [Tensor; 2],
 }
 
 impl SequenceKeys {
-    pub(super) fn new([ulysses, ring]: [&Group; 2], shard: Shard, attention: Attention, keys_and_values: [Tensor; 2]) -> Result<Self> {
-        let held = if ring.size() > 1 {
-            Held::InARing(Ring { group: ring.clone(), shard, attention, keys_and_values })
+    pub(super) fn new(sequence: &Sequence, shard: Shard, attention: Attention, keys_and_values: [Tensor; 2]) -> Result<Self> {
+        let exchange = Exchange { group: sequence.ulysses.clone(), own: shard.part, all: sequence.exchanging() };
+        let held = if sequence.ring.size() > 1 {
+            Held::InARing(Ring { group: sequence.ring.clone(), units: sequence.passed_on(), shard, attention, keys_and_values })
         } else {
             let [keys, values] = keys_and_values.map(|x| first(x, shard.tokens));
             Held::All(Keys::new(attention, keys?, values?)?)
         };
-        Ok(Self { ulysses: ulysses.clone(), held })
+        Ok(Self { exchange, held })
     }
 
     /// Attention of the rank's own tokens, a slice at a time: `query` makes the queries of one, `put` takes what they attended to, each slice once and in order. When the first
@@ -69,9 +85,15 @@ impl SequenceKeys {
         mut query: impl FnMut(Slice) -> Result<Tensor>,
         mut put: impl FnMut(Slice, Tensor) -> Result<()>,
     ) -> Result<()> {
-        let Self { ulysses, held } = self;
-        let mut query = |slice| heads_for_tokens(&ulysses, query(slice)?);
-        let mut put = |slice, attended| put(slice, tokens_for_heads(&ulysses, attended)?);
+        let Self { exchange, held } = self;
+        // Of all ranks, as queries have them.
+        let heads = Cell::new(0);
+        let mut query = |slice| {
+            let query = query(slice)?;
+            heads.set(query.size()[HEADS as usize]);
+            exchange.heads_for_tokens(query)
+        };
+        let mut put = |slice, attended| put(slice, exchange.tokens_for_heads(attended, heads.get())?);
         match held {
             Held::All(keys) => {
                 for slice in slices {
@@ -96,15 +118,14 @@ impl SequenceKeys {
 impl Ring {
     /// What all queries attended to once the keys of every rank have come by.
     fn attend(self, queries: &[Tensor]) -> Result<Vec<Merged>> {
-        let Self { group, shard, attention, mut keys_and_values } = self;
+        let Self { group, units, shard, attention, mut keys_and_values } = self;
         let (size, rank) = (group.size(), group.rank());
-        // Tokens of an Ulysses group.
-        let length = keys_and_values[0].size()[TOKENS as usize];
         let mut merged: Vec<Merged> = queries.iter().map(|_| Merged::default()).collect();
         for turn in 0..size {
             // 1. The keys that are here are those of the rank so many places before.
             let of = (rank + size - turn) % size;
-            let real = shard.real_from(of as i64 * length, length);
+            let [start, length] = units[of].map(|units| shard.length_of(units));
+            let real = shard.real_from(start, length);
             if real > 0 {
                 let [keys, values] = [0, 1].map(|place: usize| first(keys_and_values[place].shallow_clone(), real));
                 let keys = Keys::new(attention, keys?, values?)?;
@@ -116,7 +137,8 @@ impl Ring {
             if turn + 1 < size {
                 // Tokens lie one after the other, as models have them: so nothing is copied.
                 let [keys, values] = keys_and_values.map(|x| x.f_transpose(HEADS, TOKENS));
-                let [keys, values] = group.pass_on([keys?, values?])?;
+                let next = shard.length_of(units[(of + size - 1) % size][1]);
+                let [keys, values] = group.pass_on([keys?, values?], HEADS, next)?;
                 keys_and_values = [keys.f_transpose(HEADS, TOKENS)?, values.f_transpose(HEADS, TOKENS)?];
             }
         }
@@ -129,28 +151,35 @@ fn first(x: Tensor, tokens: i64) -> Result<Tensor> {
     if x.size()[TOKENS as usize] == tokens { Ok(x) } else { Ok(x.f_narrow(TOKENS, 0, tokens)?) }
 }
 
-/// All heads of a rank's tokens for a rank's heads of all tokens: `[B, heads, n, D]` to `[B, heads / u, u·n, D]`.
-fn heads_for_tokens(ulysses: &Group, x: Tensor) -> Result<Tensor> {
-    exchanged(ulysses, x, HEADS, TOKENS)
-}
-
-/// The other way.
-fn tokens_for_heads(ulysses: &Group, x: Tensor) -> Result<Tensor> {
-    exchanged(ulysses, x, TOKENS, HEADS)
-}
-
-/// Gives each rank its part along `given`, and puts what comes together along `got`. Tokens lie one after the other, as models have them.
-fn exchanged(group: &Group, x: Tensor, given: i64, got: i64) -> Result<Tensor> {
-    let size = group.size() as i64;
-    if size == 1 {
-        return Ok(x);
+impl Exchange {
+    /// All heads of a rank's tokens for a rank's heads of all tokens: `[B, heads, n, D]` to `[B, heads of this rank, n of all, D]`.
+    fn heads_for_tokens(&self, x: Tensor) -> Result<Tensor> {
+        let [heads, tokens] = [HEADS, TOKENS].map(|axis| x.size()[axis as usize]);
+        let given = self.all.iter().map(|other| other.heads(heads)).collect();
+        let got: Vec<i64> = self.all.iter().map(|other| self.own.as_much(tokens, *other)).collect();
+        self.exchanged(x, (HEADS, given), (TOKENS, &got))
     }
-    let by_token = x.f_transpose(HEADS, TOKENS)?;
-    drop(x);
-    // Their places are each other's there.
-    let (given, got) = (HEADS + TOKENS - given, HEADS + TOKENS - got);
-    let parts = by_token.f_chunk(size, given)?;
-    drop(by_token);
-    let parts = group.all_to_all(parts)?;
-    Ok(Tensor::f_cat(&parts, got)?.f_transpose(HEADS, TOKENS)?)
+
+    /// The other way, where all ranks together have so many heads.
+    fn tokens_for_heads(&self, x: Tensor, heads: i64) -> Result<Tensor> {
+        let tokens = x.size()[TOKENS as usize];
+        let given = self.all.iter().map(|other| tokens / self.own.exchanged * other.own).collect();
+        let got: Vec<i64> = self.all.iter().map(|other| other.heads(heads)).collect();
+        self.exchanged(x, (TOKENS, given), (HEADS, &got))
+    }
+
+    /// Gives each rank its part along `given`, and puts what comes together along `got`. Tokens lie one after the other, as models have them.
+    fn exchanged(&self, x: Tensor, given: (i64, Vec<i64>), got: (i64, &[i64])) -> Result<Tensor> {
+        if self.group.size() == 1 {
+            return Ok(x);
+        }
+        let by_token = x.f_transpose(HEADS, TOKENS)?;
+        drop(x);
+        // Their places are each other's there.
+        let [given_axis, got_axis] = [given.0, got.0].map(|axis| HEADS + TOKENS - axis);
+        let parts = by_token.f_split_with_sizes(given.1, given_axis)?;
+        drop(by_token);
+        let parts = self.group.all_to_all(parts, got_axis, got.1)?;
+        Ok(Tensor::f_cat(&parts, got_axis)?.f_transpose(HEADS, TOKENS)?)
+    }
 }

@@ -8,9 +8,11 @@ mod footprint;
 mod ranks;
 mod sequence;
 mod shard;
+mod shares;
 
 pub use attention::SequenceKeys;
 pub use footprint::RankAttention;
 pub use ranks::Ranks;
 pub use sequence::Sequence;
 pub use shard::Shard;
+pub use shares::{Part, Shares};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use engine_protocol::Split;
 
 use super::sequence::Sequence;
+use super::shares::Shares;
 use crate::collectives::{Alone, Group};
 use crate::error::{Error, Result};
 
@@ -33,11 +34,11 @@ impl Ranks {
         Self { all: Arc::new(Alone), guidance: Arc::new(Alone), sequence: Sequence::whole_on_one(), weights: None }
     }
 
-    /// The ranks of `all`, which are as many as `split` has. Those that exchange heads stand side by side, since they exchange most; then those of a ring.
+    /// The ranks of `all`, which are as many as `split` has, with such shares of a sequence. Those that exchange heads stand side by side, since they exchange most; then those of a ring.
     ///
     /// # Errors
     /// Another number of ranks, and what the group says.
-    pub fn new(all: Group, split: Split) -> Result<Self> {
+    pub fn new(all: Group, split: Split, shares: Shares) -> Result<Self> {
         let (ulysses, parts) = (split.cp_ulysses as usize, split.cp_size() as usize);
         if all.size() != split.ranks() as usize {
             return Err(Error::Ranks(format!("{split} takes {} ranks, and there are {}", split.ranks(), all.size())));
@@ -51,6 +52,7 @@ impl Ranks {
                 parts: group((first..first + parts).collect())?,
                 ulysses: group((0..ulysses).map(|place| rank - part % ulysses + place).collect())?,
                 ring: group((0..split.cp_ring as usize).map(|place| first + place * ulysses + part % ulysses).collect())?,
+                shares,
             },
             all,
             weights: None,

@@ -1,7 +1,8 @@
-//! One rank's part of a sequence: as long as all others, so that the last ones may have padding at their ends.
+//! One rank's part of a sequence: as long as its share says, so that the last ones may have padding at their ends.
 
 use tch::Tensor;
 
+use super::shares::Part;
 use crate::error::Result;
 
 /// A part of a sequence.
@@ -9,16 +10,29 @@ use crate::error::Result;
 pub struct Shard {
     /// Tokens of the whole sequence.
     pub tokens: i64,
-    /// In how many parts it is.
-    pub parts: i64,
-    /// Which one this is, from 0.
-    pub part: i64,
+    /// Which part this is.
+    pub part: Part,
 }
 
 impl Shard {
-    /// Tokens of each part, padding included.
+    /// Tokens of a unit, padding included.
+    fn unit(self) -> i64 {
+        (self.tokens + self.part.units - 1) / self.part.units
+    }
+
+    /// Tokens of this part, padding included.
     pub fn length(self) -> i64 {
-        (self.tokens + self.parts - 1) / self.parts
+        self.length_of(self.part.own)
+    }
+
+    /// Tokens of so many units, padding included.
+    pub fn length_of(self, units: i64) -> i64 {
+        units * self.unit()
+    }
+
+    /// Where it begins in the whole sequence.
+    fn start(self) -> i64 {
+        self.length_of(self.part.first)
     }
 
     /// How many of the `length` tokens from `start` on are within the whole sequence: what is not is padding.
@@ -28,15 +42,15 @@ impl Shard {
 
     /// How many tokens of this part are no padding.
     pub fn real(self) -> i64 {
-        self.real_from(self.part * self.length(), self.length())
+        self.real_from(self.start(), self.length())
     }
 
     /// How many of the whole sequence's first `tokens` are in this part.
     pub fn of_first(self, tokens: i64) -> i64 {
-        (tokens - self.part * self.length()).clamp(0, self.length())
+        (tokens - self.start()).clamp(0, self.length())
     }
 
-    /// Where the part of some rank is cut by a change after the whole sequence's first `tokens`. All ranks cut there, so that they go in step.
+    /// Where the part of some rank is cut by a change after the whole sequence's first `tokens`. All ranks cut there, so that they go in step: their parts are alike.
     pub fn cut_at(self, tokens: i64) -> i64 {
         tokens % self.length()
     }
@@ -46,7 +60,7 @@ impl Shard {
     /// # Errors
     /// libtorch's.
     pub fn of(self, x: Tensor, axis: usize) -> Result<Tensor> {
-        if self.parts == 1 {
+        if self.part == Part::WHOLE {
             return Ok(x);
         }
         let mut shape = x.size();
@@ -54,7 +68,7 @@ impl Shard {
         let part = x.f_new_zeros(shape.as_slice(), (x.kind(), x.device()))?;
         let (axis, real) = (axis as i64, self.real());
         if real > 0 {
-            part.f_narrow(axis, 0, real)?.f_copy_(&x.f_narrow(axis, self.part * self.length(), real)?)?;
+            part.f_narrow(axis, 0, real)?.f_copy_(&x.f_narrow(axis, self.start(), real)?)?;
         }
         Ok(part)
     }
@@ -72,10 +86,11 @@ impl Shard {
 mod tests {
     use tch::{Device, Kind};
 
+    use super::super::shares::Shares;
     use super::*;
 
-    fn shards(tokens: i64, parts: i64) -> impl Iterator<Item = Shard> {
-        (0..parts).map(move |part| Shard { tokens, parts, part })
+    fn shards(tokens: i64, parts: usize) -> impl Iterator<Item = Shard> {
+        (0..parts).map(move |part| Shard { tokens, part: Shares::even(parts, 1).part(part) })
     }
 
     #[test]
@@ -92,6 +107,16 @@ mod tests {
             assert_eq!(real, tokens);
         }
         assert_eq!(shards(5, 4).map(Shard::real).collect::<Vec<_>>(), [2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn parts_are_as_long_as_their_shares() {
+        let shares = Shares::new(&[3, 1, 2], 1);
+        let x = Tensor::arange(16, (Kind::Float, Device::Cpu)).view([1, 16, 1]);
+        let shards: Vec<Shard> = (0..3).map(|part| Shard { tokens: 16, part: shares.part(part) }).collect();
+        assert_eq!(shards.iter().map(|shard| (shard.length(), shard.real())).collect::<Vec<_>>(), [(9, 9), (3, 3), (6, 4)]);
+        let cut: Vec<Tensor> = shards.iter().map(|shard| shard.of(x.shallow_clone(), 1).unwrap()).collect();
+        assert_eq!(Tensor::cat(&cut, 1).narrow(1, 0, 16), x);
     }
 
     #[test]

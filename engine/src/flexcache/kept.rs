@@ -4,7 +4,7 @@ use engine_protocol::{Config, Flexcache, FlexcacheOffload, ModelSpec, Transfers}
 use tch::Tensor;
 
 use crate::attribution::{Purpose, within};
-use crate::context_parallel::Shard;
+use crate::context_parallel::{Shard, Shares};
 use crate::cuda::host_slab_pinned_if_may;
 use crate::error::Result;
 use crate::transformer::Part;
@@ -32,7 +32,7 @@ pub fn kept_between_steps(config: &Config, model: &ModelSpec) -> Option<CacheSiz
     let all_tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
     // Of the first rank's part, which is no shorter than any.
     let split = config.split();
-    let tokens = Shard { tokens: all_tokens, parts: split.cp_size().into(), part: 0 }.real();
+    let tokens = Shard { tokens: all_tokens, part: Shares::of(config).part(0) }.real();
     // In one pass both are one tensor of twice the size.
     let is_batch = config.guidance_batch == Some(true);
     let (passes, batch) = if is_batch || !config.has_guidance() || split.cfg_size > 1 { (1, 1 + i64::from(is_batch)) } else { (2, 1) };

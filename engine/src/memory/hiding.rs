@@ -21,14 +21,14 @@ struct Turn {
 /// from files comes no faster than `disk` gives it.
 pub(super) fn stalled_fraction(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> f64 {
     // Behind arithmetic at its quickest.
-    let turns = turns(config, component, plan, gpu, disk, |reached| reached.high);
+    let turns = turns(config, component, plan, gpu, disk, 0, |reached| reached.high);
     let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
     stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize) / compute
 }
 
-/// How long a pass through `component` takes as is most likely, what it waits for copies among it.
-pub(super) fn pass_secs(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate) -> f64 {
-    let turns = turns(config, component, plan, gpu, disk, |reached| reached.expected);
+/// How long a pass through `component` takes on a rank as is most likely, what it waits for copies among it.
+pub(super) fn pass_secs(config: &Config, component: &dyn Component, plan: &Plan, gpu: &GpuProfile, disk: DiskRate, rank: usize) -> f64 {
+    let turns = turns(config, component, plan, gpu, disk, rank, |reached| reached.expected);
     let compute: f64 = turns.iter().map(|turn| turn.compute).sum();
     compute + stall_secs(&turns, config.prefetch_blocks.unwrap_or(0) as usize)
 }
@@ -40,6 +40,7 @@ fn turns(
     plan: &Plan,
     gpu: &GpuProfile,
     disk: DiskRate,
+    rank: usize,
     share: fn(&Interval) -> f64,
 ) -> Vec<Turn> {
     let flops = &gpu.flops;
@@ -70,7 +71,7 @@ fn turns(
 
     let types = WeightTypes::of(config);
     let turn = |(group, place): (&Group, &Place)| {
-        let work = component.work(config, group.name);
+        let work = component.work(config, group.name, rank);
         let rate = match place {
             Place::Streamed { waits: Waits::InFile { .. }, .. } => Some(link.min(disk.expected)),
             // All but the own part crosses the link between GPUs.

@@ -78,9 +78,8 @@ pub(super) fn loaded<'a, 'b>(
 /// The stages of a run on a rank, in order. What one encodes for all the others wait for; who does not decode is done before.
 pub(super) fn stages(rank: usize, config: &Config, components: &[Box<dyn Component + '_>]) -> impl Iterator<Item = Stage> {
     let is_one = move |stage: &Stage| {
-        let is_in = |component: &Box<dyn Component + '_>| *stage < Stage::Denoise || component.is_of_rank(config, rank);
         let mut of_stage = components.iter().filter(|component| component.stage() == *stage && component.is_used(config));
-        *stage == Stage::Load || of_stage.any(is_in)
+        *stage == Stage::Load || of_stage.any(|component| *stage < Stage::Denoise || component.is_of_rank(config, rank))
     };
     Stage::ALL.into_iter().filter(is_one)
 }
@@ -95,7 +94,7 @@ fn activation_bytes(
 ) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
     components.try_fold(0, |most, component| {
-        let unpacking = component.bytes_between_groups(config) + unpacking_bytes(component.as_ref(), config, false);
+        let unpacking = component.bytes_between_groups(config, rank) + unpacking_bytes(component.as_ref(), config, false);
         let unpacking = if component.is_of_rank(config, rank) { unpacking } else { 0 };
         Some(component.activation_bytes(config, gpu, rank)?.max(unpacking).max(most))
     })

@@ -9,8 +9,9 @@ use super::shards::part_bytes;
 use crate::components::Component;
 use crate::weights::{WaitingGroup, WeightTypes};
 
-/// What the ranks of `config` come to on GPUs of that kind; nothing where there is one.
+/// What the ranks of `config` come to on GPUs of that kind, and how long a pass takes on that one of them; nothing where there is one.
 pub fn predict_ranks(
+    rank: usize,
     config: &Config,
     components: &[Box<dyn Component + '_>],
     gpu: Option<&GpuProfile>,
@@ -31,15 +32,23 @@ pub fn predict_ranks(
         }
         _ => None,
     });
-    let sent_bytes = transformer.sent_bytes(config) as u64;
+    let sent_bytes = transformer.sent_bytes(config, rank) as u64;
     let of_first: Vec<_> = used().filter(|component| !component.is_of_all_ranks(config)).map(|component| component.name().into()).collect();
-    let of_others = predict_from(Stage::Encode, 1, config, components, gpu);
-    let secs = |config: &Config, gpu: &GpuProfile| pass_secs(config, transformer, &Plan::new(config, components), gpu, disk);
+    let of_others: Vec<_> = (1..split.ranks() as usize).map(|rank| predict_from(Stage::Encode, rank, config, components, gpu)).collect();
+    let secs = |config: &Config, gpu: &GpuProfile| pass_secs(config, transformer, &Plan::new(config, components), gpu, disk, rank);
     let pass_secs = gpu.map(|gpu| {
         let link = gpu.link_between();
         PassSecs {
             alone: secs(
-                &Config { cp_size: None, cp_ulysses: None, cp_ring: None, cfg_size: None, shard_weights: None, ..config.clone() },
+                &Config {
+                    cp_size: None,
+                    cp_ulysses: None,
+                    cp_ring: None,
+                    cfg_size: None,
+                    cp_split: None,
+                    shard_weights: None,
+                    ..config.clone()
+                },
                 gpu,
             ),
             arithmetic: secs(config, gpu),
@@ -50,12 +59,16 @@ pub fn predict_ranks(
     Some(PlannedRanks {
         count: split.ranks(),
         parts: split.cp_size(),
-        all_decode: of_others.stages.iter().any(|planned| planned.stage == Stage::Decode),
+        all_decode: of_others.iter().flat_map(|other| &other.stages).any(|planned| planned.stage == Stage::Decode),
         of_first,
         sent_bytes,
         gathered_bytes: gathered.sum(),
         shared_host_bytes: on_host.map(|(group, _)| WaitingGroup::new(group, types).layout.bytes as u64).sum(),
-        others_peak_allocated_bytes: of_others.peak().map(|(_, bytes)| bytes),
+        others_peak_allocated_bytes: of_others
+            .iter()
+            .map(|other| Some(other.peak()?.1))
+            .collect::<Option<Vec<_>>>()
+            .and_then(|peaks| peaks.into_iter().max()),
         pass_secs,
     })
 }

@@ -260,9 +260,9 @@ impl Block<'_> {
 
     /// Puts in the keys or the values of a slice of the rank's tokens, with those that other ranks have for it.
     pub(super) fn gather(&self, gathered: &mut Gathered, start: i64, part: Tensor) -> Result<()> {
-        let parts = self.sequence.heads_of_all(part)?;
+        let parts = self.sequence.heads_of_all(self.shard, start, part, self.spec.attention_head_dim)?;
         // Taken one by one, so that one alone is put in without a copy.
-        (0..).zip(parts).try_for_each(|(rank, part)| gathered.put(rank * self.shard.length() + start, part))
+        parts.into_iter().try_for_each(|(start, part)| gathered.put(start, part))
     }
 
     /// Slices of so many tokens, in each of which all have the same timestep.

@@ -9,7 +9,7 @@
 //! packed ones alone. A product in 8 bits has its input in 8 bits beside what it is of, and what that takes in fp32 a piece at a time: see `product_bytes`.
 //! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
 
-use engine_protocol::{LinearDtype, Split, TransformerSpec};
+use engine_protocol::{LinearDtype, TransformerSpec};
 use tch::Kind;
 
 use super::block::BLOCKS;
@@ -18,7 +18,7 @@ use super::pass_cache::Part;
 use super::rope;
 use super::slices::slices_cut;
 use crate::attention::{AttentionHolds, AttentionShape};
-use crate::context_parallel::{RankAttention, Shard};
+use crate::context_parallel::{Part as SequencePart, RankAttention, Shard};
 use crate::weights::products::product_bytes;
 use crate::weights::{GroupName, GroupWork};
 
@@ -38,8 +38,8 @@ pub struct PassShape {
     pub prompt_tokens: i64,
     /// Tokens of what CLIP says of a picture.
     pub image_tokens: i64,
-    /// How the sequence is split over ranks, of which this is one.
-    pub split: Split,
+    /// Which part of the sequence is this rank's.
+    pub part: SequencePart,
 }
 
 impl PassShape {
@@ -48,13 +48,12 @@ impl PassShape {
     }
 
     /// Those of this rank's part, padding included.
-    fn part(self, spec: &TransformerSpec) -> i64 {
+    fn length(self, spec: &TransformerSpec) -> i64 {
         self.shard(spec).length()
     }
 
-    /// The first rank's part.
     fn shard(self, spec: &TransformerSpec) -> Shard {
-        Shard { tokens: self.tokens(spec), parts: self.split.cp_size().into(), part: 0 }
+        Shard { tokens: self.tokens(spec), part: self.part }
     }
 
     /// Tokens of the frames that are given.
@@ -67,7 +66,7 @@ impl PassShape {
 impl Transformer {
     /// What the group `name` computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
     pub fn group_work(spec: &TransformerSpec, name: GroupName, pass: PassShape) -> GroupWork {
-        let (tokens, all_tokens) = (pass.part(spec) as f64, pass.tokens(spec) as f64);
+        let (tokens, all_tokens) = (pass.length(spec) as f64, pass.tokens(spec) as f64);
         let dim = (spec.num_attention_heads * spec.attention_head_dim) as f64;
         let [batch, prompt, image] = [pass.batch, pass.prompt_tokens, pass.image_tokens].map(|count| count as f64);
         let product = |rows: f64, columns: f64| 2.0 * batch * rows * dim * columns;
@@ -75,7 +74,12 @@ impl Transformer {
         let part = Part::ALL.into_iter().find(|part| name.of == BLOCKS && part.name() == name.part);
         match part {
             None => GroupWork::default(),
-            Some(Part::SelfAttention) => GroupWork { gemm: 4.0 * product(tokens, dim), attention: attention(all_tokens) },
+            Some(Part::SelfAttention) => {
+                // Of its own heads the tokens of all that exchange heads with it.
+                let heads = (pass.part.heads(spec.num_attention_heads) * spec.attention_head_dim) as f64;
+                let queries = pass.shard(spec).length_of(pass.part.exchanged) as f64;
+                GroupWork { gemm: 4.0 * product(tokens, dim), attention: 4.0 * batch * queries * all_tokens * heads }
+            }
             Some(Part::CrossAttention) => {
                 GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt + image, dim), attention: attention(prompt + image) }
             }
@@ -88,7 +92,7 @@ impl Transformer {
     pub fn activation_bytes(&self, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
-        let (batch, tokens) = (pass.batch, pass.part(spec));
+        let (batch, tokens) = (pass.batch, pass.length(spec));
         let slice = self.longest_slice(pass);
         // One number of every channel, for so many tokens of each video.
         let wide = |tokens: i64| batch * tokens * dim * bytes;
@@ -126,7 +130,7 @@ impl Transformer {
         let cross_attention = self_or_cross(prompt_tokens, 0, of_cross).max(of_image);
         let attention = match self.head_chunk {
             Some(heads) => self.by_heads(heads, pass, bytes, holds),
-            None if pass.split.cp_size() > 1 => {
+            None if pass.part != SequencePart::WHOLE => {
                 let making = projecting.max(wide(slice) + turned);
                 self.over_ranks(spec.num_attention_heads, pass, bytes).held_bytes(holds, [wide(slice), making])
             }
@@ -151,7 +155,7 @@ impl Transformer {
     pub fn bytes_throughout(&self, pass: PassShape, bytes: i64) -> i64 {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
-        let tokens = pass.part(spec);
+        let tokens = pass.length(spec);
         let turns = tokens * spec.attention_head_dim * FP32;
         pass.batch * (tokens + pass.prompt_tokens + pass.image_tokens) * dim * bytes + turns + 7 * dim * bytes
     }
@@ -160,29 +164,30 @@ impl Transformer {
     fn longest_slice(&self, pass: PassShape) -> i64 {
         let shard = pass.shard(&self.spec);
         let change = Some(pass.given_tokens(&self.spec)).filter(|&given| given > 0).map(|given| shard.cut_at(given));
-        let lengths = slices_cut(shard.length(), self.sequence_chunk, change).map(|(_, length)| length);
+        let lengths = slices_cut(shard.length(), self.sequence_chunk.map(|chunk| pass.part.chunk(chunk)), change).map(|(_, length)| length);
         lengths.max().unwrap_or(1)
     }
 
     /// Self-attention of `heads` heads at a time, over several ranks.
     fn over_ranks(&self, heads: i64, pass: PassShape, bytes: i64) -> RankAttention {
-        let (width, tokens, slice) = (self.spec.attention_head_dim, pass.part(&self.spec), self.longest_slice(pass));
-        RankAttention { split: pass.split, batch: pass.batch, heads, width, tokens, slice, bytes }
+        let (width, slice) = (self.spec.attention_head_dim, self.longest_slice(pass));
+        RankAttention { part: pass.part, batch: pass.batch, heads, width, unit: pass.shard(&self.spec).length_of(1), slice, bytes }
     }
 
     /// The bytes that a rank sends to others in a pass: for self-attention, and its part of the result.
     pub fn sent_bytes(&self, pass: PassShape, bytes: i64) -> i64 {
         let spec = &self.spec;
-        let values = pass.batch * pass.part(spec) * spec.out_channels * spec.patch_size.iter().product::<i64>() * bytes;
-        let others = i64::from(pass.split.cp_size()) - 1;
-        spec.num_layers * self.over_ranks(spec.num_attention_heads, pass, bytes).sent_bytes() + others * values
+        // A rank of a shorter part sends as much as one of the longest.
+        let longest = pass.shard(spec).length_of(pass.part.largest);
+        let values = pass.batch * longest * spec.out_channels * spec.patch_size.iter().product::<i64>() * bytes;
+        spec.num_layers * self.over_ranks(spec.num_attention_heads, pass, bytes).sent_bytes() + (pass.part.parts - 1) * values
     }
 
     /// The largest moment of self-attention, `heads` heads at a time.
     fn by_heads(&self, heads: i64, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let width = self.spec.attention_head_dim;
         let dim = self.spec.num_attention_heads * width;
-        let (batch, tokens, slice) = (pass.batch, pass.part(&self.spec), self.longest_slice(pass));
+        let (batch, tokens, slice) = (pass.batch, pass.length(&self.spec), self.longest_slice(pass));
         let of = |tokens: i64, channels: i64| batch * tokens * channels * bytes;
         let scales = 2 * batch * tokens * FP32;
 
@@ -196,7 +201,7 @@ impl Transformer {
         let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
         let [made_ready, held] = shape.key_bytes(holds, bytes);
         let queries = making.max(part + shape.attending_bytes(holds, bytes));
-        let attending = if pass.split.cp_size() > 1 {
+        let attending = if pass.part != SequencePart::WHOLE {
             self.over_ranks(heads, pass, bytes).held_bytes(holds, [of(slice, dim), making])
         } else {
             made_ready.max(held + queries)

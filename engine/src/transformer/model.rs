@@ -124,7 +124,7 @@ impl Transformer {
         let block = Block {
             spec,
             attention: self.attention,
-            sequence_chunk: self.sequence_chunk,
+            sequence_chunk: self.sequence_chunk.map(|chunk| shard.part.chunk(chunk)),
             head_chunk: self.head_chunk,
             fused: self.fused,
             condition: &condition,

@@ -24,6 +24,7 @@ use crate::model::{Models, is_made_small};
 use crate::print;
 use crate::progress::Progress;
 use crate::rank_plans::RankGpus;
+use crate::shares;
 use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
 use crate::testbed::Testbed;
@@ -117,8 +118,11 @@ fn format(arguments: &GenerateArguments) -> Result<Option<OutputFormat>, Error> 
 
 /// Makes it. Of several ranks with a process each the first one writes and tells of all.
 fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Launched>) -> Result<ExitCode, Error> {
-    let Prepared { testbed, models, config } = prepared;
-    let model = models.get(&config.model)?;
+    let Prepared { testbed, models, config: asked } = prepared;
+    let model = models.get(&asked.model)?;
+    let on = RankGpus::of(&testbed);
+    let config = shares::settled(asked.clone(), &on, |config| Ok(testbed.request("shares", model, config, None)))?;
+    shares::in_words(&asked, &config).iter().for_each(|said| tell!("{said}"));
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
     tell!("{}", testbed.choice);
@@ -155,6 +159,7 @@ fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Laun
         Some(meeting) => worker::run_rank(&launcher, &testbed, &request, limit, &interrupt, meeting, &mut on_event)?,
         None => worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut on_event)?,
     };
+    let record = record.map(|record| shares::as_asked(record, &asked));
     watcher.finish();
     let logged = match (&mut log, &record) {
         (Some(log), Some(record)) => log.append(record, &request.model),

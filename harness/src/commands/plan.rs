@@ -1,9 +1,8 @@
 //! `lowmem plan`: what will live where, and the predicted peaks, before anything is allocated. The worker computes them; nothing here does.
 
-use std::cmp::Reverse;
-
 use engine_protocol::{
-    BufferUse, Config, Device, Home, Moves, PassSecs, PlanReport, PlannedGroups, PlannedRanks, Request, ResidentBlocks, StreamFrom, gib,
+    BufferUse, Config, CpSplit, Device, Home, Moves, PassSecs, PlanReport, PlannedGroups, PlannedRanks, Request, ResidentBlocks,
+    StreamFrom, gib,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -18,17 +17,17 @@ use crate::json;
 use crate::model::Models;
 use crate::ram::{Ram, ulimit_said, wsl_said};
 use crate::rank_plans::{RankGpus, RankPlans};
+use crate::shares;
 use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
-use crate::testbed::kinds;
+use crate::testbed::{kinds, rank_order};
 
 /// Prints the plan of a configuration.
 pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     let profiles = GpuProfiles::load()?;
     let kinds = arguments.gpu.as_deref().map(kinds).unwrap_or_default();
     let mut budgets = kinds.into_iter().map(|text| profiles.budget(text)).collect::<Result<Vec<Budget>, Error>>()?;
-    // The first rank does most.
-    budgets.sort_by_key(|budget| Reverse(budget.capacity_bytes));
+    budgets.sort_by_key(|budget| rank_order(Some(budget.capacity_bytes)));
     let (on, budget) = (RankGpus::of_budgets(&budgets), budgets.first().cloned());
     let mut definition = one_video::definition("plan", &arguments.video, &[], &arguments.settings)?;
     let models = weights::models(arguments.files.named().as_ref(), &mut definition)?;
@@ -63,6 +62,13 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
     warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
+    if config.cp_split == Some(CpSplit::Speed) && budget.is_none() {
+        return Err(Error::input("cp_split=speed goes by the GPUs: add --gpu A,B, or give shares such as 3:1"));
+    }
+    let asked = config;
+    let config = shares::settled(asked.clone(), &on, request_of)?;
+    shares::in_words(&asked, &config).iter().for_each(|said| tell!("{said}"));
+    let on = on.with_parts(&config);
     let request = request_of(&config)?;
     let budget = budget.map(|budget| Budget { capacity_bytes: config.usable_of(budget.capacity_bytes), ..budget });
     let plans = on.plans(std::slice::from_ref(&request))?.pop().ok_or_else(|| Error::Fault("the worker gave no plan".into()))?;
@@ -92,7 +98,7 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     print_stages(report);
     if let Some(ranks) = &report.ranks {
         print_ranks(ranks, report);
-        if on.named().is_some() {
+        if plans.0.len() > 1 {
             print_kinds(&plans, &on, &request.config);
         }
     }
@@ -273,10 +279,13 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
     say!("The virtual GPU runs this too; no figure for more than one GPU was measured on real ones.");
 }
 
-/// What comes of GPUs of several kinds.
+/// What comes of ranks that differ: in their GPUs, or in their parts.
 fn print_kinds(plans: &RankPlans, on: &RankGpus, config: &Config) {
-    let titles = ["rank", "GPU", "blocks that stay", "predicted peak allocated GiB", "of GiB", "a pass takes s"];
-    let mut table = table(&titles, &[2, 3, 4, 5]);
+    let titles = ["rank", "GPU", "share of the sequence", "blocks that stay", "predicted peak allocated GiB", "of GiB", "a pass takes s"];
+    let mut table = table(&titles, &[2, 3, 4, 5, 6]);
+    let shares = config.cp_split.as_ref().and_then(CpSplit::shares).map(<[u32]>::to_vec);
+    let shares = shares.unwrap_or_else(|| vec![1; config.split().cp_size() as usize]);
+    let all: u32 = shares.iter().sum();
     for (rank, (plan, gpu)) in plans.0.iter().zip(&on.0).enumerate() {
         let blocks = match plan.config.resident_blocks {
             Some(ResidentBlocks::Count(count)) => count.to_string(),
@@ -286,13 +295,14 @@ fn print_kinds(plans: &RankPlans, on: &RankGpus, config: &Config) {
         table.add_row([
             rank.to_string(),
             gpu.profile.as_ref().map_or_else(String::new, |profile| profile.name.clone()),
+            format!("{} of {all}", shares[rank % shares.len()]),
             blocks,
             known_gib(plan.peak().map(|(_, bytes)| bytes)),
             known_gib(gpu.capacity_bytes),
             secs.unwrap_or_default(),
         ]);
     }
-    say!("\nEach rank's placement follows its own GPU:\n{table}");
+    say!("\nRanks differ:\n{table}");
     for rank in plans.too_large(config, on) {
         say!("Does not fit: rank {rank}.");
     }

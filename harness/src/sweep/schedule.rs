@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine_protocol::{Event, HostRates, RunRecord};
+use engine_protocol::{Config, Event, HostRates, RunRecord};
 
 use super::expand::Case;
 use super::forecast::Forecasts;
@@ -14,7 +14,9 @@ use crate::gpu_watch::GpuWatch;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::rank_plans::RankGpus;
 use crate::shared_weights::SharedWeights;
+use crate::shares;
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
@@ -117,13 +119,17 @@ impl<'a> Schedule<'a> {
         let testbed = self.testbed_of(case);
         let other = self.shared_steps.as_ref().and_then(|shared| shared.find(&case.config));
         let config = if other.is_some() { with_one_step(&case.config) } else { case.config.clone() };
-        let mut request = testbed.request(&case.name, self.models.get(&case.config.model)?, &config, self.host_rates.clone());
+        let model = self.models.get(&case.config.model)?;
+        let request_of = |config: &Config| testbed.request(&case.name, model, config, self.host_rates.clone());
+        let settled = shares::settled(config.clone(), &RankGpus::of(testbed), |config| Ok(request_of(config)))?;
+        let mut request = request_of(&settled);
         request.shared_weights = self.shared_weights.as_ref().map(|shared| shared.folder().to_owned());
         request.snapshot = self.snapshots.as_ref().map(|folder| folder.join(format!("{}.pickle", case.name)));
         let mut watch = testbed.uuid.as_deref().and_then(GpuWatch::begin);
         let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
         let record = worker::run_case(self.launcher, testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
-        let Some(mut record) = record else { return Ok(None) };
+        let Some(record) = record else { return Ok(None) };
+        let mut record = shares::as_asked(record, &config);
         record.gpu_state = watch.map(GpuWatch::end);
         match (other, &self.shared_steps) {
             (Some(other), _) => record = with_steps_of(&other, record, &case.config),

@@ -81,6 +81,7 @@ fn long_spellings() -> Value {
 /// What a flag takes. YAML's own numbers and switches may be quoted too, as on the command line.
 fn value(flag: &Flag) -> Value {
     let mut one = match &flag.kind {
+        Kind::SharesOrWord(_) => json!({ "type": "string" }),
         Kind::Text | Kind::Name | Kind::Levels => json!({ "type": ["string", "number"] }),
         Kind::Switch => json!({ "enum": [true, false, "yes", "no", "on", "off"] }),
         Kind::Integer => json!({ "type": "integer" }),

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::table::{Config, MOST_GPUS, Settings};
-use crate::ModelSpec;
-use crate::flag_values::{AttnType, OnOom};
+use crate::flag_values::{AttnType, CpSplit, FlagValue, OnOom, told};
+use crate::{ImageInput, ModelSpec};
 
 /// How a video is split over ranks: cond and uncond on two groups of them or not, and in each group the token sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,15 @@ impl fmt::Display for Split {
     }
 }
 
+/// Whether all have the same.
+fn is_even(shares: &CpSplit) -> bool {
+    match shares {
+        CpSplit::Even => true,
+        CpSplit::Speed => false,
+        CpSplit::Shares(shares) => shares.windows(2).all(|pair| pair[0] == pair[1]),
+    }
+}
+
 impl AttnType {
     /// Those that keep a sum of each row of scores, by which attention over some of the keys at a time is merged: what a ring needs.
     pub const IN_PARTS: [Self; 3] = [Self::Sdpa, Self::Flash, Self::MemEfficient];
@@ -114,6 +123,8 @@ impl Config {
                 "leave one of them out",
             ));
         }
+        self.check_shares(split, heads, model)?;
+        self.cp_split = self.cp_split.take().filter(|shares| split.cp_size() > 1 && !is_even(shares));
         self.check_shards(split)?;
         self.shard_weights = self.shard_weights.filter(|&wanted| wanted && split != Split::ONE);
         let several = |ranks: u32| (ranks > 1).then_some(ranks);
@@ -194,6 +205,40 @@ impl Config {
                 "use a memory level below 3 or offload_dit=false, or leave shard_weights out",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Unlike parts: as many as there are, and what has to have them alike is refused.
+    fn check_shares(&self, split: Split, heads: u32, model: &ModelSpec) -> Result<(), ConfigError> {
+        let Some(asked) = self.cp_split.as_ref().filter(|shares| split.cp_size() > 1 && !is_even(shares)) else { return Ok(()) };
+        let said =
+            |with: &str, why: &str| ConfigError::new(format!("cp_split={} {with}: {why}", told(&asked.tell())), "leave one of them out");
+        if split.cfg_size > 1 {
+            return Err(said("cfg_size=2", "the two groups of GPUs would need shares of their own, which is not built"));
+        }
+        if self.head_chunk.is_some() && split.cp_ulysses > 1 {
+            return Err(said("head_chunk", "heads that are exchanged in unlike parts are taken all at once"));
+        }
+        if self.flexcache.is_any() {
+            return Err(said("flexcache", "caches know of parts that are alike"));
+        }
+        if model.image == Some(ImageInput::FirstFrame) && self.has_image(model) {
+            return Err(said("image", "this model gives the first frame a time of its own, at which all parts are cut alike"));
+        }
+        let Some(shares) = asked.shares() else { return Ok(()) };
+        if shares.len() != split.cp_size() as usize {
+            let reason = format!("cp_split={}: {} shares for {} parts of the sequence", told(&asked.tell()), shares.len(), split.cp_size());
+            return Err(ConfigError::new(reason, "give as many as cp_size"));
+        }
+        let (all, ulysses) = (shares.iter().sum::<u32>(), split.cp_ulysses as usize);
+        let before = |place: usize| (0..place).flat_map(|place| shares.iter().skip(place).step_by(ulysses)).sum::<u32>();
+        let heads_before = |place: usize| heads * before(place) / all;
+        match (0..ulysses).find(|&place| heads_before(place + 1) == heads_before(place)) {
+            Some(rank) => Err(ConfigError::new(
+                format!("cp_split={}: rank {rank} would have none of the {heads} heads", told(&asked.tell())),
+                "give it a larger share, or use cp_ring",
+            )),
+            None => Ok(()),
         }
     }
 

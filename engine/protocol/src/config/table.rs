@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, Dtype, FlagValue, Flexcache, FlexcacheOffload, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
-    ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
+    PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -172,6 +172,12 @@ flags! {
         sometimes cp_ring: u32 = Derived("what is left of cp_size"),
             about(Group::Memory, Results::Close).of_diffusion().unit("GPUs").range(1, MOST_GPUS)
                 .told(|config| Some(Value::from(config.cp_ring.unwrap_or(1))));
+
+        /// How much of the token sequence, and with Ulysses of the heads, each GPU has: the same, as much as it is fast (`speed`, which `--gpu A,B` tells), or shares by hand, such as `3:1`.
+        sometimes cp_split: CpSplit = Always(CpSplit::Even),
+            about(Group::Memory, Results::Close).of_diffusion()
+                .idle(|config| config.cp_size.is_none(), "there is one part: set cp_size to 2 or more")
+                .told(|config| Some(config.cp_split.clone().unwrap_or_default().tell()));
 
         /// 2: the cond and the uncond prediction are each made on GPUs of their own.
         sometimes cfg_size: u32 = Always(1),

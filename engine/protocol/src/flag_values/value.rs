@@ -24,6 +24,8 @@ pub enum Kind {
     IntegerOrWord(Vec<(&'static str, &'static str)>),
     /// Numbers from 1 down, with commas between them.
     Levels,
+    /// Whole numbers with colons between them, or one of these words.
+    SharesOrWord(Vec<(&'static str, &'static str)>),
     /// Width and height in pixels, or one of these names of a pair, each with what it stands for.
     Size(Vec<(&'static str, &'static str)>),
 }
@@ -43,6 +45,7 @@ impl Kind {
                 json_schema!({ "enum": all })
             }
             Kind::IntegerOrWord(words) => json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "enum": names(words) }] }),
+            Kind::SharesOrWord(_) => json_schema!({ "type": "string" }),
             Kind::Size(_) => json_schema!({ "type": "string", "pattern": "^[0-9]+x[0-9]+$" }),
         }
     }
@@ -53,6 +56,7 @@ impl Kind {
             Kind::Text => "a text".into(),
             Kind::Name => "a name".into(),
             Kind::Levels => "two or more falling numbers from 1 down in one text, such as \"1, 0.9375, 0.8333, 0.625\"".into(),
+            Kind::SharesOrWord(words) => format!("{}, or shares such as 3:1", either(words)),
             Kind::Switch => "true or false".into(),
             Kind::Integer => "a whole number".into(),
             Kind::Number => "a number".into(),

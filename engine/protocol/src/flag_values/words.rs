@@ -303,6 +303,61 @@ impl std::fmt::Display for ResidentBlocks {
     }
 }
 
+/// How a token sequence is shared out among ranks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum CpSplit {
+    /// To each the same.
+    #[default]
+    Even,
+    /// To each as its GPU is fast.
+    Speed,
+    /// To each so much of all together.
+    Shares(Vec<u32>),
+}
+
+impl CpSplit {
+    const EVEN: &'static str = "even";
+    const SPEED: &'static str = "speed";
+
+    /// So much to each, where that is said.
+    pub fn shares(&self) -> Option<&[u32]> {
+        match self {
+            Self::Shares(shares) => Some(shares),
+            Self::Even | Self::Speed => None,
+        }
+    }
+}
+
+impl FlagValue for CpSplit {
+    fn kind() -> Kind {
+        Kind::SharesOrWord(vec![(Self::EVEN, "to each GPU the same"), (Self::SPEED, "to each as it is fast by the plan's model")])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match text(value)?.as_str() {
+            Self::EVEN => Some(Self::Even),
+            Self::SPEED => Some(Self::Speed),
+            shares => {
+                let shares: Vec<u32> = shares.split(':').map(|share| share.trim().parse().ok()).collect::<Option<_>>()?;
+                let are_shares = shares.len() > 1 && shares.iter().all(|share| (1..=1000).contains(share));
+                are_shares.then_some(Self::Shares(shares))
+            }
+        }
+    }
+
+    fn tell(&self) -> Value {
+        match self {
+            Self::Even => Value::from(Self::EVEN),
+            Self::Speed => Value::from(Self::SPEED),
+            Self::Shares(shares) => Value::from(shares.iter().map(u32::to_string).collect::<Vec<_>>().join(":")),
+        }
+    }
+
+    fn asks_for_nothing(&self) -> bool {
+        *self == Self::Even
+    }
+}
+
 /// How many of the sampler steps are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepsMeasured {
@@ -425,7 +480,7 @@ macro_rules! told_in_json {
     )* };
 }
 
-told_in_json!(PinnedMemory, ResidentBlocks, Resolution, StepsMeasured);
+told_in_json!(CpSplit, PinnedMemory, ResidentBlocks, Resolution, StepsMeasured);
 
 impl Default for ResidentBlocks {
     fn default() -> Self {
