@@ -123,6 +123,7 @@ fn a_timestep_for_every_token() {
 #[case::pab("pab", &["flexcache_warmup=6", "flexcache_cooldown=1", "guidance_scale=1"])]
 #[case::taylorseer_modules("taylorseer_modules", &["flexcache_order=2", "flexcache_warmup=2", "flexcache_interval=3"])]
 #[case::freecache("freecache", &["flexcache_threshold=0.3", "flexcache_order=2", "flexcache_warmup=2", "flexcache_cooldown=1", "flexcache_interval=3", "guidance_scale=1"])]
+#[case::meancache("meancache", &["flexcache_fresh_steps=17", "steps=50", "guidance_scale=1"])]
 #[case::blockdance("blockdance", &["flexcache_block=0", "flexcache_warmup=2", "flexcache_cooldown=2"])]
 fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
     let fixture = Fixture::open("flexcache");
@@ -131,7 +132,7 @@ fn caches_of_sampler_steps(#[case] cache: &str, #[case] settings: &[&str]) {
     let steps = format!("steps={}", fixture.fact::<u32>("steps"));
     let run = |cache: &str, settings: &[&str]| {
         let cache = format!("flexcache={cache}");
-        self::steps(&mut load(&model, &[settings, &[&steps, &cache]].concat()).0, &fixture)
+        self::steps(&mut load(&model, &[&[&*steps], settings, &[&cache]].concat()).0, &fixture)
     };
     let (latents, reused) = run(cache, settings);
     assert_close(&format!("latents, {cache}"), &latents, &fixture.tensor(&format!("output.{cache}")), 1e-4);

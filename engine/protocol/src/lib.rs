@@ -37,8 +37,8 @@ pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use checkpoint_files::{CheckpointFiles, LoraFile, Noise};
 pub use config::{
-    At, Config, ConfigError, FLAGS, Flag, FlagOf, Group, MOST_GPUS, PARTS_OF_A_BLOCK, Published, Results, Settings, Split, flag, flattened,
-    parse_setting, parse_values, setting_text, under_flexcache,
+    At, Config, ConfigError, FLAGS, FRESH_STEPS_OF_50, Flag, FlagOf, Group, MOST_GPUS, PARTS_OF_A_BLOCK, Published, Results, Settings,
+    Split, flag, flattened, parse_setting, parse_values, setting_text, under_flexcache,
 };
 pub use course::{LiveAllocation, MemoryCourse};
 pub use device::Device;

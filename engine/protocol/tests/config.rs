@@ -62,6 +62,8 @@ fn the_pages_names_of_caches_mean_the_same() {
         settings(&["flexcache.fresh_threshold=4", "flexcache.max_order=2"]),
         settings(&["flexcache_interval=4", "flexcache_order=2"])
     );
+    let meancache = ["infer.diffusion.flexcache.strategy=meancache", "infer.diffusion.flexcache.fresh_steps=17"];
+    assert_eq!(settings(&meancache), settings(&["flexcache=meancache", "flexcache_fresh_steps=17"]));
     assert_eq!(settings(&["flexcache.tol=0.2", "flexcache.jvp_order=2"]), settings(&["flexcache_threshold=0.2", "flexcache_order=2"]));
     assert_eq!(
         yaml("flexcache:\n  strategy: pab\n  skip_self_range: 4\n  skip_cross_range: 6\n"),
@@ -308,6 +310,9 @@ fn a_cache_of_steps_is_for_models_that_it_was_published_for() {
     assert_eq!(with(&["flexcache=teacache", "flexcache_block=3"]), with(&["flexcache=teacache"]));
     assert_eq!(with(&["flexcache=freecache", "flexcache_offload=cpu"]), with(&["flexcache=freecache"]));
     assert!(refused(&["flexcache=freecache", "flexcache_order=0"]).contains("freecache goes by one computed step at least: use 1 to 3"));
+    assert_eq!(with(&["flexcache=meancache", "flexcache_offload=cpu", "flexcache_interval=3"]), with(&["flexcache=meancache"]));
+    assert_eq!(with(&["flexcache=freecache", "flexcache_fresh_steps=17"]), with(&["flexcache=freecache"]));
+    assert!(refused(&["flexcache=meancache", "flexcache_fresh_steps=20"]).contains("there is no such table: use 30, 25, 17 or 10"));
     assert_eq!(with(&["flexcache=taylorseer", "flexcache_cross_interval=4"]), with(&["flexcache=taylorseer"]));
     assert_eq!(with(&["flexcache=pab", "steps_measured=4"]), with(&["flexcache=pab"]), "whose steps are of four kinds");
 }

@@ -49,7 +49,7 @@ pub(super) fn waits_on_host(config: &Config) -> bool {
 pub(super) fn tensors_of_a_pass(config: &Config, model: &ModelSpec) -> Option<usize> {
     let blocks = model.transformer.num_layers as usize;
     match config.flexcache {
-        Flexcache::None | Flexcache::Freecache => None,
+        Flexcache::None | Flexcache::Freecache | Flexcache::Meancache => None,
         Flexcache::Teacache | Flexcache::Magcache | Flexcache::Blockdance => Some(1),
         // What the first block added, and adds now; and what the others did.
         Flexcache::Firstblock => Some(3),

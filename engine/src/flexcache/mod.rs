@@ -9,6 +9,7 @@
 
 mod kept;
 mod magcache;
+mod meancache;
 mod pass;
 mod steps;
 mod teacache;

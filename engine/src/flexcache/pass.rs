@@ -113,7 +113,7 @@ impl Pass<'_> {
             (Turn::Reuse, Flexcache::Blockdance) => 0..self.cache.block + 1,
             (Turn::Reuse, Flexcache::Firstblock) => 1..self.cache.layers,
             (Turn::Reuse, _) => 0..self.cache.layers,
-            (Turn::Compute | Turn::Ask | Turn::ReuseParts(_), _) => 0..0,
+            (Turn::Compute | Turn::Ask | Turn::ReuseParts(_) | Turn::Extrapolate(_), _) => 0..0,
         };
         // With the weights of self-attention comes the modulation, which is needed in any case.
         let parts = [Part::CrossAttention, Part::FeedForward].into_iter().filter(|&part| self.leaves_out(part)).map(Part::name);
@@ -285,7 +285,12 @@ impl PassCache for Pass<'_> {
         self.reused |= matches!(self.turn, Turn::ReuseParts(_));
         if self.turn == Turn::Reuse {
             match method {
-                Flexcache::None | Flexcache::Freecache | Flexcache::Firstblock | Flexcache::Pab | Flexcache::TaylorseerModules => {}
+                Flexcache::None
+                | Flexcache::Freecache
+                | Flexcache::Meancache
+                | Flexcache::Firstblock
+                | Flexcache::Pab
+                | Flexcache::TaylorseerModules => {}
                 Flexcache::Teacache | Flexcache::Magcache => {
                     self.add(0, hidden)?;
                     return Ok(layers);
@@ -312,7 +317,12 @@ impl PassCache for Pass<'_> {
             }
         }
         match method {
-            Flexcache::None | Flexcache::Freecache | Flexcache::Blockdance | Flexcache::Pab | Flexcache::TaylorseerModules => {}
+            Flexcache::None
+            | Flexcache::Freecache
+            | Flexcache::Meancache
+            | Flexcache::Blockdance
+            | Flexcache::Pab
+            | Flexcache::TaylorseerModules => {}
             Flexcache::Teacache | Flexcache::Magcache | Flexcache::Taylorseer | Flexcache::Firstblock => self.keep_input(last, hidden)?,
         }
         Ok(0)
@@ -380,7 +390,7 @@ impl PassCache for Pass<'_> {
             return Ok(());
         }
         match self.cache.method {
-            Flexcache::None | Flexcache::Freecache | Flexcache::Blockdance | Flexcache::Pab => {}
+            Flexcache::None | Flexcache::Freecache | Flexcache::Meancache | Flexcache::Blockdance | Flexcache::Pab => {}
             Flexcache::TaylorseerModules => self.knows_one_more(),
             Flexcache::Teacache | Flexcache::Magcache => self.keep_output(0, hidden)?,
             Flexcache::Taylorseer => self.keep_differences(hidden)?,

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use engine_protocol::{CacheDecision, Config, Flexcache, ModelSpec, Published};
 
-use super::magcache;
 use super::teacache::{Fit, Input, share_between};
+use super::{magcache, meancache};
 use crate::error::{Error, Result};
 use crate::scheduler::{SigmaSchedule, TRAIN_TIMESTEPS};
 use crate::transformer::Part;
@@ -26,6 +26,8 @@ pub enum Turn {
     Reuse,
     /// It leaves these parts of every block out, where there is something to reuse: by their places in [`Part::ALL`].
     ReuseParts([bool; Part::ALL.len()]),
+    /// It does without the transformer: its prediction is extrapolated over so many computed steps back, where there are some.
+    Extrapolate(usize),
     /// What comes of its first block says, or of the steps before it.
     Ask,
 }
@@ -33,7 +35,7 @@ pub enum Turn {
 impl Turn {
     /// Whether it is known to leave something out.
     pub fn reuses(self) -> bool {
-        matches!(self, Turn::Reuse | Turn::ReuseParts(_))
+        matches!(self, Turn::Reuse | Turn::ReuseParts(_) | Turn::Extrapolate(_))
     }
 }
 
@@ -87,6 +89,7 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
         // Chitu: five steps at either end computed in any case. How many it leaves out was not published.
         Flexcache::Freecache if computes => steps.open([5, 5]).collect(),
         Flexcache::Freecache => Vec::new(),
+        Flexcache::Meancache => steps.open([1, 0]).filter(|&step| steps.meancache(step).is_some()).collect(),
         Flexcache::Pab => steps.of_attention().concat(),
     };
     let turn = |step: usize| match config.flexcache {
@@ -96,6 +99,7 @@ pub(crate) fn turns(config: &Config, model: &ModelSpec, timesteps: &[f64], chang
             let [self_attention, cross_attention] = steps.of_attention().map(|steps| steps.contains(&step));
             Turn::ReuseParts([self_attention, cross_attention, false])
         }
+        Flexcache::Meancache => steps.meancache(step).map_or(Turn::Compute, Turn::Extrapolate),
         _ => Turn::Reuse,
     };
     let mut turns = vec![Turn::Compute; steps.all];
@@ -216,6 +220,11 @@ impl Steps<'_> {
         })
     }
 
+    /// Over how many computed steps back `step` is extrapolated; nothing where the table has the transformer predict.
+    fn meancache(&self, step: usize) -> Option<usize> {
+        meancache::order(self.config.flexcache_fresh_steps.unwrap_or(meancache::FRESH_STEPS), step, self.all)
+    }
+
     /// What `reused` says of the threshold that is set; or of the least one that makes the steps as many times as fast as that is wanted.
     fn for_threshold(&self, default: f64, reused: impl Fn(f64) -> Vec<usize>) -> Result<Vec<usize>> {
         let Some(speedup) = self.config.flexcache_speedup else {
@@ -321,6 +330,27 @@ mod tests {
                 .expect("steps"),
             [3, 4, 6, 7]
         );
+    }
+
+    #[test]
+    fn mean_cache_has_its_steps_from_a_table() {
+        let turns = |settings: &[&str], pool: bool| {
+            let model = model(pool);
+            let settings = settings.iter().copied().chain(["flexcache=meancache"]).map(|text| parse_setting(text).expect("a setting"));
+            let config = Config::resolve(&Settings::from_pairs(settings).expect("settings"), &model).expect("legal");
+            turns(&config, &model, &SigmaSchedule::of(&config).timesteps, None, false).expect("turns")
+        };
+        let all = turns(&["steps=50"], false);
+        assert_eq!((all.reused(), all.decided), (Some(25), CacheDecision::Steps));
+        assert_eq!((all.turns[16], all.turns[17], all.turns[42]), (Turn::Compute, Turn::Extrapolate(1), Turn::Extrapolate(5)));
+        assert_eq!(
+            turns(&["steps=50", "flexcache_fresh_steps=10", "flexcache_warmup=7", "flexcache_cooldown=7"], false).reused(),
+            Some(30)
+        );
+        // Of each of two transformers the first step is computed, whatever the table has.
+        let pool = turns(&["steps=50"], true);
+        let more: Vec<_> = (0..50).filter(|&step| pool.turns[step] != all.turns[step]).collect();
+        assert!(more.len() == 1 && pool.turns[more[0]] == Turn::Compute, "{more:?}");
     }
 
     #[test]

@@ -75,8 +75,8 @@ impl Denoiser {
         }
         let (sigmas, latents) = (denoising.sigmas(), denoising.latents().shallow_clone());
         let foretold = match &mut self.velocity {
-            Some(velocity) if turn == Turn::Ask => velocity.prediction(sigmas, self.ranks.all.as_ref())?,
-            _ => None,
+            Some(velocity) => velocity.prediction(turn, sigmas, self.ranks.all.as_ref())?,
+            None => None,
         };
         if let Some(prediction) = foretold {
             denoising.advance(&prediction, is_computed, true).map_err(|error| finite::in_step(error, step, total))?;

@@ -7,6 +7,8 @@ use crate::{Device, ModelSpec};
 
 /// Steps that are run at least where a cache is measured: the first, a computed one, one that reuses, and the last.
 const LEAST_STEPS: u32 = 4;
+/// How many steps of 50 are computed by MeanCache's tables.
+pub const FRESH_STEPS_OF_50: [u32; 4] = [30, 25, 17, 10];
 /// The block in whose place BlockDance begins by default.
 const DANCE_BLOCK: u32 = 20;
 
@@ -28,14 +30,14 @@ impl Flexcache {
 
     /// Whether it keeps hidden states, or parts of what made them. Another one keeps latents, which are on the CPU in any case.
     pub fn keeps_hidden_states(self) -> bool {
-        !matches!(self, Self::None | Self::Freecache)
+        !matches!(self, Self::None | Self::Freecache | Self::Meancache)
     }
 
     /// What a step that reuses leaves out.
     pub fn left_out(self) -> &'static str {
         match self {
             Self::Pab | Self::TaylorseerModules => "parts of blocks",
-            Self::Freecache => "the transformer",
+            Self::Freecache | Self::Meancache => "the transformer",
             _ => "blocks",
         }
     }
@@ -85,6 +87,7 @@ impl Config {
             flexcache_interval: None,
             flexcache_cross_interval: None,
             flexcache_order: None,
+            flexcache_fresh_steps: None,
             flexcache_block: None,
             flexcache_offload: None,
             ..self
@@ -102,9 +105,14 @@ impl Config {
         self.flexcache_order = self.flexcache_order.filter(|_| cache.has_order());
         self.flexcache_cross_interval = self.flexcache_cross_interval.filter(|_| cache == Flexcache::Pab);
         self.flexcache_block = self.flexcache_block.filter(|_| cache == Flexcache::Blockdance);
+        self.flexcache_interval = self.flexcache_interval.filter(|_| cache != Flexcache::Meancache);
+        self.flexcache_fresh_steps = self.flexcache_fresh_steps.filter(|_| cache == Flexcache::Meancache);
         self.flexcache_offload = self.flexcache_offload.filter(|_| cache.keeps_hidden_states());
         if cache == Flexcache::Freecache && self.flexcache_order == Some(0) {
             return Err(ConfigError::new("flexcache_order=0: freecache goes by one computed step at least", "use 1 to 3"));
+        }
+        if let Some(fresh) = self.flexcache_fresh_steps.filter(|fresh| !FRESH_STEPS_OF_50.contains(fresh)) {
+            return Err(ConfigError::new(format!("flexcache_fresh_steps={fresh}: there is no such table"), "use 30, 25, 17 or 10"));
         }
         if cache.is_known_before() && Published::of(model).is_none() {
             return Err(ConfigError::new(

@@ -16,7 +16,7 @@ mod tell;
 
 pub use error::ConfigError;
 pub use flag::{At, FlagOf, Group, Results};
-pub use flexcache::Published;
+pub use flexcache::{FRESH_STEPS_OF_50, Published};
 pub use resolve::PARTS_OF_A_BLOCK;
 pub use settings::{flag, flattened, parse_setting, parse_values, setting_text, under_flexcache};
 pub use split::Split;

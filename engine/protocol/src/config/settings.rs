@@ -12,13 +12,14 @@ use crate::flag_values::{Kind, told};
 const LONG_SPELLINGS: [&str; 3] = ["infer.diffusion.", "infer.", "diffusion."];
 
 /// What stands under `flexcache` in the page's system, and which flag that is: facts from `chitu_diffusion/flexcache/params.py` of thu-pacman/ChituDiffusion@f836afa.
-const UNDER_FLEXCACHE: [(&str, &str); 12] = [
+const UNDER_FLEXCACHE: [(&str, &str); 13] = [
     ("strategy", "flexcache"),
     ("warmup", "flexcache_warmup"),
     ("cooldown", "flexcache_cooldown"),
     ("teacache_thresh", "flexcache_threshold"),
     ("tol", "flexcache_threshold"),
     ("jvp_order", "flexcache_order"),
+    ("fresh_steps", "flexcache_fresh_steps"),
     ("boundary_block", "flexcache_block"),
     ("group_size", "flexcache_interval"),
     ("fresh_threshold", "flexcache_interval"),

@@ -118,7 +118,8 @@ flags! {
 
         /// At most so many steps from one that is computed to the next.
         sometimes flexcache_interval: u32 = Derived("5 for taylorseer and taylorseer_modules, 9 for freecache, 3 for magcache, 2 for blockdance and for the self-attention of pab; no limit for the others"),
-            about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE);
+            about(Group::Sampling, Results::Lossy).unit("steps").range(1, 1000).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE)
+                .idle(|config| config.flexcache == Flexcache::Meancache, "flexcache=meancache has its steps from tables: set flexcache_fresh_steps");
 
         /// The same for the cross-attention of `pab`, which changes less than self-attention.
         sometimes flexcache_cross_interval: u32 = Derived("3"),
@@ -130,6 +131,11 @@ flags! {
             about(Group::Sampling, Results::Lossy).range(0, 3).of_diffusion()
                 .idle(|config| !config.flexcache.has_order(), "only flexcache=taylorseer, taylorseer_modules and freecache extrapolate");
 
+        /// How many of 50 steps MeanCache computes: 30, 25, 17 or 10. Of other numbers of steps it is the same share, about.
+        sometimes flexcache_fresh_steps: u32 = Always(25),
+            about(Group::Sampling, Results::Lossy).unit("steps").range(10, 30).of_diffusion()
+                .idle(|config| config.flexcache != Flexcache::Meancache, "only flexcache=meancache has its steps from tables");
+
         /// BlockDance's block: those up to it are left out.
         sometimes flexcache_block: u32 = Derived("20, or the middle one of fewer"),
             about(Group::Sampling, Results::Lossy).range(0, 1000).of_diffusion()
@@ -138,7 +144,7 @@ flags! {
         /// Where a cache keeps what it reuses.
         sometimes flexcache_offload: FlexcacheOffload = FromLevel(3, FlexcacheOffload::Cpu, FlexcacheOffload::Off),
             about(Group::Placement, Results::Same).of_diffusion().idle(|config| !config.flexcache.is_any(), NO_CACHE)
-                .idle(|config| !config.flexcache.keeps_hidden_states(), "flexcache=freecache keeps latents alone, which are on the CPU");
+                .idle(|config| !config.flexcache.keeps_hidden_states(), "flexcache=freecache and flexcache=meancache keep latents alone, which are on the CPU");
 
         /// The memory level: a preset of the flags below. 0 keeps everything on the GPU, 1 decodes in tiles, 2 also runs the text encoder on the CPU, 3 also
         /// streams the transformer.

@@ -186,6 +186,8 @@ words! { only
         TaylorseerModules = "taylorseer_modules",
         /// FreeCache: a step whose prediction the ones before it foretell, nearly, does without the transformer.
         Freecache = "freecache",
+        /// MeanCache: the same at steps that a table has, found for other models; experimental.
+        Meancache = "meancache",
     }
     nothing: None
 }
