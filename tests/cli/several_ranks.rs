@@ -310,7 +310,7 @@ fn a_card_for_each_rank() {
         assert!(said.contains(message), "{words}: {said}");
     }
     // In a sweep a comma stands between GPUs of different cases.
-    let words = "sweep t.yaml --gpu rtx-3060+rtx-4090 --device virtual --out run";
+    let words = "sweep t.yaml --gpu rtx-3060+rtx-4090 --device virtual --out run cp_split=speed";
     let assert = lowmem().current_dir(place.path(".")).args(words.split(' ')).assert().success();
     let found: Vec<_> = place.rows("run").iter().map(|row| format!("{} {} {}", &row["ranks"], &row["outcome"], &row["gpu"])).collect();
     assert_eq!(found, ["1 ok rtx-4090", "2 ok rtx-4090"], "{}", stderr(&assert));
