@@ -129,3 +129,20 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
     // SAFETY: as above. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
     launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], LANES as u32, &given) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_fp16_is_infinite_as_libtorch_has_it() {
+        let packed = Tensor::from_slice(&[1_i8, -1, 0, 3, 127, -127]).view([1, 6]).repeat([6, 1]);
+        // The largest number, what is rounded to it, the first that is not, and far more.
+        let scales = Tensor::from_slice(&[65504.0_f32, 65519.9, 65520.0, 600.0, 1e30, 1e-6]).view([6, 1]);
+        let target = Tensor::zeros([6, 6], (Kind::Half, Device::Cpu));
+        unpack_rows(WeightDtype::Int8, &packed, &scales, &target).unwrap();
+        let wanted = (packed.to_kind(Kind::Float) * scales).to_kind(Kind::Half);
+        assert!(wanted.isinf().any().int64_value(&[]) != 0 && wanted.isfinite().any().int64_value(&[]) != 0);
+        assert_eq!(target.view_dtype(Kind::Int16), wanted.view_dtype(Kind::Int16));
+    }
+}

@@ -192,8 +192,11 @@ impl Block<'_> {
         let [mut keys, mut values] = self.gathered();
         for (start, length) in self.slices(tokens) {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
-            self.gather(&mut values, start, w.linear("attn1.to_v", &normed)?)?;
-            self.gather(&mut keys, start, self.project_and_turn(w, "attn1.to_k", "attn1.norm_k.weight", normed, start)?)?;
+            let projected = self.project(w, "attn1.to_v", &normed, start, &mut values)?;
+            self.gather(&mut values, start, projected)?;
+            let projected = self.project(w, "attn1.to_k", &normed, start, &mut keys)?;
+            drop(normed);
+            self.gather(&mut keys, start, self.norm_and_turn(w, "attn1.norm_k.weight", projected, start)?)?;
         }
         let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
         let keys = self.sequence.keys(self.shard, self.attention, keys, values)?;
@@ -201,7 +204,9 @@ impl Block<'_> {
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         let query = |(start, length)| {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
-            self.heads(&self.project_and_turn(w, "attn1.to_q", "attn1.norm_q.weight", normed, start)?)
+            let projected = w.linear("attn1.to_q", &normed)?;
+            drop(normed);
+            self.heads(&self.norm_and_turn(w, "attn1.norm_q.weight", projected, start)?)
         };
         keys.attend(self.slices(tokens), query, |(start, length), attended| {
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
@@ -243,8 +248,13 @@ impl Block<'_> {
     fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         for (start, length) in self.slices(hidden.size()[1]) {
             let mut part = slice(hidden, start, length)?;
-            let mut inner = w.linear("ffn.net.0.proj", &step.at(start).norm.layer_norm(&part, self.spec.eps)?)?;
-            let _ = inner.f_gelu_("tanh")?;
+            let normed = step.at(start).norm.layer_norm(&part, self.spec.eps)?;
+            let inner = if self.fused {
+                w.linear_gelu("ffn.net.0.proj", &normed)?
+            } else {
+                w.linear("ffn.net.0.proj", &normed)?.f_gelu_("tanh")?
+            };
+            drop(normed);
             let out = w.linear("ffn.net.2", &inner)?;
             drop(inner);
             told.of(start, &out)?;
@@ -265,6 +275,16 @@ impl Block<'_> {
         parts.into_iter().try_for_each(|(start, part)| gathered.put(start, part))
     }
 
+    /// A projection of `x`, the rank's tokens from `start` on: made where it will be gathered, where that is fused and no other rank has a part of it.
+    fn project(&self, w: &Weights, projection: &str, x: &Tensor, start: i64, gathered: &mut Gathered) -> Result<Tensor> {
+        let is_own = self.sequence.keys_held(self.shard) == self.shard.length();
+        let place = if self.fused && is_own { gathered.place(start, x)? } else { None };
+        match place {
+            Some(place) => w.linear_into(projection, x, place),
+            None => w.linear(projection, x),
+        }
+    }
+
     /// Slices of so many tokens, in each of which all have the same timestep.
     pub(super) fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
         slices_cut(tokens, self.sequence_chunk, self.condition.modulation.change())
@@ -274,22 +294,24 @@ impl Block<'_> {
     fn project_and_norm(&self, w: &Weights, projection: &str, norm: &str, x: Tensor) -> Result<Tensor> {
         let projected = w.linear(projection, &x)?;
         drop(x);
-        let weight = w.get(norm);
-        Ok(projected.f_rms_norm(weight.size(), Some(weight), self.spec.eps)?)
+        self.norm(w, norm, projected)
     }
 
-    /// The same of tokens from `start` on, whose channels are then turned.
-    fn project_and_turn(&self, w: &Weights, projection: &str, norm: &str, x: Tensor, start: i64) -> Result<Tensor> {
-        let turns = self.rope.f_narrow(0, start, x.size()[1])?;
-        if !self.fused {
-            let normed = self.project_and_norm(w, projection, norm, x)?;
-            rope::turn(&normed, &turns)?;
-            return Ok(normed);
+    fn norm(&self, w: &Weights, norm: &str, x: Tensor) -> Result<Tensor> {
+        let weight = w.get(norm);
+        Ok(x.f_rms_norm(weight.size(), Some(weight), self.spec.eps)?)
+    }
+
+    /// RMS norm and turn of projected tokens from `start` on.
+    fn norm_and_turn(&self, w: &Weights, norm: &str, projected: Tensor, start: i64) -> Result<Tensor> {
+        let turns = self.rope.f_narrow(0, start, projected.size()[1])?;
+        if self.fused {
+            norm_and_turn(&projected, w.get(norm), None, &turns, self.spec.eps)?;
+            return Ok(projected);
         }
-        let projected = w.linear(projection, &x)?;
-        drop(x);
-        norm_and_turn(&projected, w.get(norm), None, &turns, self.spec.eps)?;
-        Ok(projected)
+        let normed = self.norm(w, norm, projected)?;
+        rope::turn(&normed, &turns)?;
+        Ok(normed)
     }
 
     /// `[B, L, heads · D]` as `[B, heads, L, D]`, a view.

@@ -42,23 +42,45 @@ impl Gathered {
         Self { tokens, whole: None }
     }
 
-    /// Puts in the slice that begins at `start`.
+    /// Where the slice that begins at `start` and is like `part` belongs, for it to be made there; nothing where it is all of the sequence, or does not lie whole.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn place(&mut self, start: i64, part: &Tensor) -> Result<Option<Tensor>> {
+        let size = part.size();
+        if size[0] > 1 || size[TOKENS as usize] == self.tokens {
+            return Ok(None);
+        }
+        Ok(Some(slice(self.room(part)?, start, size[TOKENS as usize])?))
+    }
+
+    /// Room for all, of numbers like those of `part`.
+    fn room(&mut self, part: &Tensor) -> Result<&Tensor> {
+        let whole = match self.whole.take() {
+            Some(whole) => whole,
+            None => {
+                let mut shape = part.size();
+                shape[TOKENS as usize] = self.tokens;
+                part.f_new_empty(shape.as_slice(), (part.kind(), part.device()))?
+            }
+        };
+        Ok(self.whole.insert(whole))
+    }
+
+    /// Puts in the slice that begins at `start`. One that was made in its place is not copied.
     ///
     /// # Errors
     /// libtorch's.
     pub(super) fn put(&mut self, start: i64, part: Tensor) -> Result<()> {
-        let mut shape = part.size();
-        if shape[TOKENS as usize] == self.tokens {
+        let length = part.size()[TOKENS as usize];
+        if length == self.tokens {
             self.whole = Some(part);
             return Ok(());
         }
-        shape[TOKENS as usize] = self.tokens;
-        let whole = match self.whole.take() {
-            Some(whole) => whole,
-            None => part.f_new_empty(shape.as_slice(), (part.kind(), part.device()))?,
-        };
-        slice(&whole, start, part.size()[TOKENS as usize])?.f_copy_(&part)?;
-        self.whole = Some(whole);
+        let mut place = slice(self.room(&part)?, start, length)?;
+        if place.data_ptr() != part.data_ptr() {
+            place.f_copy_(&part)?;
+        }
         Ok(())
     }
 
@@ -88,6 +110,21 @@ mod tests {
         assert_eq!(slices_cut(7, Some(3), Some(4)).collect::<Vec<_>>(), [(0, 3), (3, 1), (4, 2), (6, 1)]);
         assert_eq!(slices_cut(7, Some(3), Some(3)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
         assert_eq!(slices_cut(7, None, None).collect::<Vec<_>>(), [(0, 7)]);
+    }
+
+    #[test]
+    fn what_is_made_in_its_place_is_not_copied() {
+        let x = Tensor::rand([1, 7, 3], (Kind::Float, Device::Cpu));
+        let mut gathered = Gathered::new(7);
+        for (start, length) in slices(7, Some(3)) {
+            let part = slice(&x, start, length).unwrap();
+            let mut place = gathered.place(start, &part).unwrap().expect("some of the tokens of one video");
+            place.copy_(&part);
+            gathered.put(start, place).unwrap();
+        }
+        assert_eq!(gathered.whole(), x);
+        assert!(Gathered::new(7).place(0, &x).unwrap().is_none(), "all of them need no place");
+        assert!(Gathered::new(7).place(0, &Tensor::rand([2, 3, 3], (Kind::Float, Device::Cpu))).unwrap().is_none(), "two videos");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use crate::attribution::operation;
 use crate::error::Result;
+use crate::kernels::{linear_gelu, linear_into};
 use crate::weights::beside::{lora_of, scale_of};
 use crate::weights::products::Packed;
 use crate::weights::{Group, GroupLayout, GroupName};
@@ -63,6 +64,37 @@ impl Weights {
             Some(packed) => operation(|| packed.linear(x)),
             None => operation(|| Ok(x.f_linear(weight, bias)?)),
         }
+    }
+
+    /// The same, written into `place`, which lies whole.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn linear_into(&self, name: &str, x: &Tensor, mut place: Tensor) -> Result<Tensor> {
+        let [weight, bias] = self.weight_and_bias(name);
+        match self.packed(name, Some(bias), |whole| Ok(whole.shallow_clone()))? {
+            Some(packed) => {
+                place.f_copy_(&operation(|| packed.linear(x))?)?;
+                Ok(place)
+            }
+            None => operation(|| linear_into(x, weight, bias, place)),
+        }
+    }
+
+    /// GELU, by tanh, of `x` through the linear layer `name`, in one product where that is in `x`'s type.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn linear_gelu(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let [weight, bias] = self.weight_and_bias(name);
+        match self.packed(name, Some(bias), |whole| Ok(whole.shallow_clone()))? {
+            Some(packed) => Ok(operation(|| packed.linear(x))?.f_gelu_("tanh")?),
+            None => operation(|| linear_gelu(x, weight, bias)),
+        }
+    }
+
+    fn weight_and_bias(&self, name: &str) -> [&Tensor; 2] {
+        ["weight", "bias"].map(|part| self.get(&format!("{name}.{part}")))
     }
 
     /// `x` through the part of the linear layer `name` that makes `count` of its outputs, from `first` on.

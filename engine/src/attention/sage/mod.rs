@@ -28,7 +28,7 @@ impl PackedKeys {
     /// # Errors
     /// libtorch's, a GPU without a kernel, and heads that no kernel is for.
     pub(super) fn new(k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Result<Self> {
-        let values = values_on(k.device())?;
+        let values = values_on(k.device(), if choice.is_some() { AttnType::Sparge } else { AttnType::Sage })?;
         Self::with(values, k, v, choice)
     }
 
@@ -87,13 +87,13 @@ pub(super) fn packed_bytes(values: SageValues, heads: i64, tokens: i64, channels
     [heads * (tiles * KEY_TILE * head + tiles * FP32), heads * (tiles * KEY_TILE * head * values.bytes() + channels * FP32)]
 }
 
-/// How values are kept on the device.
-fn values_on(device: Device) -> Result<SageValues> {
+/// How values are kept on the device by that attention, which is named where there is no kernel.
+fn values_on(device: Device, attention: AttnType) -> Result<SageValues> {
     if device == Device::Cpu {
         return Ok(SageValues::Fp16);
     }
     let (major, minor) = crate::kernels::capability()?;
-    SageValues::on((major, minor)).ok_or_else(|| Error::Input(SageValues::refusal(AttnType::Sage, &format!("{major}.{minor}"))))
+    SageValues::on((major, minor)).ok_or_else(|| Error::Input(SageValues::refusal(attention, &format!("{major}.{minor}"))))
 }
 
 /// What each channel of the values is divided by: its largest number comes to the largest that sums hold.

@@ -27,7 +27,7 @@ struct HalfValues {
   }
 
   KERNEL_FN static void store(u8* packed, s64 place, float value) {
-    reinterpret_cast<u16*>(packed)[place] = static_cast<u16>(half_from(value));
+    reinterpret_cast<u16*>(packed)[place] = static_cast<u16>(bounded_half_from(value));
   }
 
   // The probabilities of 16 keys, from two fragments.

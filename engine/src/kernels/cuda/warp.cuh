@@ -95,8 +95,7 @@ KERNEL_FN u32 rounded_to_int8(float x) {
 }
 
 #ifndef __CUDACC_RTC__
-// A number of so many mantissa bits, with exponents from `LEAST` up and one more bit for the sign, rounded to even; what is larger than `LARGEST` becomes that. Neither infinite
-// nor NaN.
+// A number of so many mantissa bits, with exponents from `LEAST` up and one more bit for the sign, rounded to even; what is larger than `largest` becomes that. It is not NaN.
 template <int MANTISSA, int LEAST>
 u32 small_from(float x, float largest) {
   const u32 sign = std::signbit(x) ? 1u : 0u;
@@ -146,16 +145,24 @@ inline float e4m3_to_float(u32 bits) {
 constexpr float LARGEST_HALF = 65504;
 constexpr float LARGEST_E4M3 = 448;
 
-// As fp16; what is too large for it becomes its largest number.
+// As fp16, as libtorch rounds: what is too large for it is infinite.
 KERNEL_FN u32 half_from(float x) {
-  x = x > LARGEST_HALF ? LARGEST_HALF : x < -LARGEST_HALF ? -LARGEST_HALF : x;
 #ifdef __CUDACC_RTC__
   u16 bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 #else
-  return small_from<10, -14>(x, LARGEST_HALF);
+  if (std::isnan(x)) {
+    return 0x7fff;
+  }
+  // What would come after the largest number has the bits of infinity.
+  return small_from<10, -14>(x, 65536);
 #endif
+}
+
+// The same, but what is too large becomes the largest number.
+KERNEL_FN u32 bounded_half_from(float x) {
+  return half_from(x > LARGEST_HALF ? LARGEST_HALF : x < -LARGEST_HALF ? -LARGEST_HALF : x);
 }
 
 // Two numbers as fp16, the first in the lower bits. They are small enough.
