@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use engine_protocol::{Config, CpSplit, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
+use engine_protocol::{Config, CpSplit, GIB, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
 
-use crate::autotune::fits_gpu;
 use crate::error::Error;
 use crate::gpu_profile::Budget;
 use crate::testbed::Testbed;
@@ -68,6 +67,15 @@ impl RankGpus {
         let others = (1..).zip(&self.0[1..]).map(of_rank);
         std::iter::once(first.clone()).chain(others).collect()
     }
+}
+
+/// What the GPU is taken to hold beside tensors where a plan does not say it: more than was seen on any.
+const UNKNOWN_PROCESS: u64 = GIB;
+
+/// Whether the tensors and the process of a plan fit a GPU of so many bytes.
+fn fits_gpu(plan: &PlanReport, config: &Config, gpu_bytes: u64) -> bool {
+    let tensors = plan.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
+    tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS) <= config.usable_of(gpu_bytes)
 }
 
 /// The plans of the ranks: of the first where all have GPUs of one kind, else of each.

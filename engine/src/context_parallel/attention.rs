@@ -11,7 +11,6 @@ use std::cell::Cell;
 
 use tch::Tensor;
 
-use super::sequence::Sequence;
 use super::shard::Shard;
 use super::shares::Part;
 use crate::attention::{Attention, Keys, Merged};
@@ -60,10 +59,18 @@ struct Ring {
 }
 
 impl SequenceKeys {
-    pub(super) fn new(sequence: &Sequence, shard: Shard, attention: Attention, keys_and_values: [Tensor; 2]) -> Result<Self> {
-        let exchange = Exchange { group: sequence.ulysses.clone(), own: shard.part, all: sequence.exchanging() };
-        let held = if sequence.ring.size() > 1 {
-            Held::InARing(Ring { group: sequence.ring.clone(), units: sequence.passed_on(), shard, attention, keys_and_values })
+    /// `exchanging` is what each has that exchanges heads, `units` what each of the ring: see [`Ring`].
+    pub(super) fn new(
+        [ulysses, ring]: [&Group; 2],
+        exchanging: Vec<Part>,
+        units: Vec<[i64; 2]>,
+        shard: Shard,
+        attention: Attention,
+        keys_and_values: [Tensor; 2],
+    ) -> Result<Self> {
+        let exchange = Exchange { group: ulysses.clone(), own: shard.part, all: exchanging };
+        let held = if ring.size() > 1 {
+            Held::InARing(Ring { group: ring.clone(), units, shard, attention, keys_and_values })
         } else {
             let [keys, values] = keys_and_values.map(|x| first(x, shard.tokens));
             Held::All(Keys::new(attention, keys?, values?)?)

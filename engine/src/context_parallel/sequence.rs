@@ -89,7 +89,7 @@ impl Sequence {
     /// # Errors
     /// Those of [`crate::attention::Keys::new`], and what the ranks say.
     pub fn keys(&self, shard: Shard, attention: Attention, keys: Tensor, values: Tensor) -> Result<SequenceKeys> {
-        SequenceKeys::new(self, shard, attention, [keys, values])
+        SequenceKeys::new([&self.ulysses, &self.ring], self.exchanging(), self.passed_on(), shard, attention, [keys, values])
     }
 
     /// The whole sequence without padding, of each rank's part.

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{Config, GIB, PlanReport, Stage};
+use engine_protocol::{GIB, PlanReport, Stage};
 
 use super::search_space::{Ladder, Rung, SMALLEST_LARGE_TILE};
 use crate::error::Error;
@@ -94,11 +94,6 @@ impl Budget {
     pub(crate) fn may_hold(&self, predicted: &Predicted) -> bool {
         predicted.need.is_none_or(|need| self.holds(&predicted.rung.case, need))
     }
-}
-
-/// Whether the tensors and the process of a plan fit a GPU of so many bytes.
-pub(crate) fn fits_gpu(plan: &PlanReport, config: &Config, gpu_bytes: u64) -> bool {
-    Need::of(plan).gpu_bytes <= config.usable_of(gpu_bytes)
 }
 
 /// What each of these cases needs.
