@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine_protocol::{Config, CpSplit, GIB, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
+use engine_protocol::{Config, CpSplit, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
 
 use crate::error::Error;
 use crate::gpu_profile::Budget;
@@ -69,15 +69,6 @@ impl RankGpus {
     }
 }
 
-/// What the GPU is taken to hold beside tensors where a plan does not say it: more than was seen on any.
-const UNKNOWN_PROCESS: u64 = GIB;
-
-/// Whether the tensors and the process of a plan fit a GPU of so many bytes.
-fn fits_gpu(plan: &PlanReport, config: &Config, gpu_bytes: u64) -> bool {
-    let tensors = plan.stages.iter().filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
-    tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS) <= config.usable_of(gpu_bytes)
-}
-
 /// The plans of the ranks: of the first where all have GPUs of one kind, else of each.
 #[derive(Debug, Clone)]
 pub(crate) struct RankPlans(pub(crate) Vec<PlanReport>);
@@ -95,7 +86,9 @@ impl RankPlans {
 
     /// The ranks that do not fit theirs.
     pub(crate) fn too_large(&self, config: &Config, gpus: &RankGpus) -> impl Iterator<Item = usize> {
-        let is_over = |(plan, gpu): (&PlanReport, &RankGpu)| gpu.capacity_bytes.is_some_and(|bytes| !fits_gpu(plan, config, bytes));
+        let is_over = |(plan, gpu): (&PlanReport, &RankGpu)| {
+            gpu.capacity_bytes.is_some_and(|bytes| plan.device_bytes(|_| true) > config.usable_of(bytes))
+        };
         let over: Vec<bool> = self.0.iter().zip(&gpus.0).map(is_over).collect();
         (0..over.len()).filter(move |&rank| over[rank])
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, HostMemory, ProcessUse, Split, Stage};
+use crate::{Config, GIB, HostMemory, ProcessUse, Split, Stage};
 
 /// libtorch makes a pool of so many streams when the first is asked for: 32 of each of four priorities (`c10/cuda/CUDAStream.cpp`, torch 2.13).
 pub const POOL_STREAMS: u64 = 4 * 32;
@@ -198,7 +198,16 @@ pub struct PlanReport {
     pub ranks: Option<PlannedRanks>,
 }
 
+/// What the GPU is taken to hold beside tensors where a plan does not say it: more than was seen on any.
+const UNKNOWN_PROCESS_BYTES: u64 = GIB;
+
 impl PlanReport {
+    /// The most that the GPU will hold in the stages that count: tensors, and what the process holds beside them.
+    pub fn device_bytes(&self, counts: impl Fn(Stage) -> bool) -> u64 {
+        let tensors = self.stages.iter().filter(|stage| counts(stage.stage)).filter_map(PlannedStage::peak_allocated_bytes).max();
+        tensors.unwrap_or(0) + self.process_bytes.unwrap_or(UNKNOWN_PROCESS_BYTES)
+    }
+
     /// Bytes of the weights that live in `home`.
     pub fn bytes_in(&self, home: Home) -> u64 {
         self.groups.iter().filter(|groups| groups.home == home).map(|groups| groups.bytes).sum()

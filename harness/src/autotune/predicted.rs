@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{GIB, PlanReport, Stage};
+use engine_protocol::{PlanReport, Stage};
 
 use super::search_space::{Ladder, Rung, SMALLEST_LARGE_TILE};
 use crate::error::Error;
@@ -12,9 +12,6 @@ use crate::model::Models;
 use crate::sweep::{Case, text_without};
 use crate::testbed::Testbed;
 use crate::worker;
-
-/// What the GPU is taken to hold beside tensors where a plan does not say it: more than was seen on any.
-const UNKNOWN_PROCESS: u64 = GIB;
 
 /// What a case is predicted to take. A figure that is not known is taken for none: it is seen when the case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,10 +40,8 @@ impl Need {
     }
 
     fn of_stages(plan: &PlanReport, counts: impl Fn(Stage) -> bool) -> Self {
-        let stages = plan.stages.iter().filter(|stage| counts(stage.stage));
-        let tensors = stages.filter_map(|stage| stage.peak_allocated_bytes()).max().unwrap_or(0);
         let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| host.memory.peak_bytes).max();
-        Self { gpu_bytes: tensors + plan.process_bytes.unwrap_or(UNKNOWN_PROCESS), ram_bytes: host.unwrap_or(0) }
+        Self { gpu_bytes: plan.device_bytes(&counts), ram_bytes: host.unwrap_or(0) }
     }
 }
 
