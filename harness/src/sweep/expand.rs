@@ -286,7 +286,7 @@ mod tests {
             ("hardware", 128, 8),
             ("flags", 46, 0),
             ("combinations", 60, 0),
-            ("flexcache", 24, 0),
+            ("flexcache", 28, 0),
             ("sage", 24, 0),
             ("several-gpus", 8, 0),
             ("lightning-4", 1, 0),
