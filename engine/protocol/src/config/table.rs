@@ -220,7 +220,7 @@ flags! {
         sometimes attn_pv_threshold: f64 = Always(50.0),
             about(Group::Arithmetic, Results::Lossy).at_least(0).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
 
-        /// Kernels of our own for what libtorch has several for: the norm of queries and keys with their turns (RoPE), and unpacking of packed weights. They save time and memory. They never
+        /// One kernel where libtorch has several: the norm of queries and keys with their turns (RoPE), GELU in its product, keys and values made in their place, and unpacking of packed weights. That saves time and memory. It never
         /// ran on a GPU, so this is off until it is asked for: `docs/kernels.md`.
         always fused: bool = Always(false), about(Group::Arithmetic, Results::Close);
 
