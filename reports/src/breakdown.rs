@@ -100,8 +100,9 @@ const LAUNCH_SHARE: f64 = 0.1;
 /// The breakdown of a run that was profiled. None where a time is not known.
 pub fn breakdown(record: &RunRecord, gpu: Option<&GpuProfile>) -> Option<Breakdown> {
     let total = record.total_secs()?;
-    let scale =
-        |stage: Stage| if stage == Stage::Denoise { f64::from(record.config.steps) / f64::from(record.config.steps_to_run()) } else { 1.0 };
+    // Steps that leave blocks out by a cache take less than those that ran may have: the times of both say by how much what ran stands for all.
+    let of_all = record.denoise_secs()?.expected / record.stage_secs(Stage::Denoise)?.expected;
+    let scale = |stage: Stage| if stage == Stage::Denoise && of_all.is_finite() { of_all } else { 1.0 };
     let (mut operations, mut models) = (Vec::new(), Vec::new());
     let mut held: BTreeMap<Bound, f64> = BTreeMap::new();
     for stage in record.stages.iter().filter(|stage| stage.stage != Stage::Load) {
@@ -237,7 +238,7 @@ fn faster_copies(config: &Config) -> String {
 mod tests {
     use super::*;
     use crate::samples;
-    use engine_protocol::StageTime;
+    use engine_protocol::{CacheDecision, CacheUse, StageTime};
 
     /// A run of two of 50 steps on the sample GPU, with these operations in denoise and this stall for copies; encode and decode take a second each, with nothing in them.
     fn profiled(operations: Vec<OperationTime>, denoise_secs: f64, stalled_secs: f64) -> RunRecord {
@@ -282,6 +283,19 @@ mod tests {
             "{}",
             breakdown.advice
         );
+    }
+
+    #[test]
+    fn steps_that_a_cache_shortens_count_as_such() {
+        let mut record = profiled(vec![operation("aten::addmm", WorkKind::Gemm, 12.0, 1.0, 1.0)], 12.0, 0.0);
+        // Four ran, of which one is short; of all 50 it is every other one.
+        record.config.steps_measured = Some(4.into());
+        record.cache = Some(CacheUse { decided: CacheDecision::Steps, reused_steps: 25 });
+        let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("a stage");
+        (denoise.step_secs, denoise.reused_steps) = ([4.0, 3.5, 0.5, 4.0].map(Secs::measured).to_vec(), vec![2]);
+        let breakdown = breakdown(&record, None).expect("all times are known");
+        let models: f64 = breakdown.models.iter().map(|model| model.secs.expected).sum();
+        assert!((models - breakdown.total.expected).abs() < 1e-9, "{models} of {:?}", breakdown.total);
     }
 
     #[test]
