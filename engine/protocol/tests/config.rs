@@ -261,6 +261,20 @@ fn a_split_is_made_whole(#[case] settings: &[&str], #[case] split: Split) {
     assert_eq!(config.refuse_split().is_ok(), split == Split::ONE);
 }
 
+/// Unlike parts are of a sequence that is in parts; one GPU has nothing to share out.
+#[test]
+fn splits_that_are_left_open_agree_with_what_is_given() {
+    let open = |ranks: u32, setting: &str| -> Vec<String> {
+        let (key, value) = parse_setting(setting).expect("key=value");
+        let settings = Settings::from_pairs([(key, value)]).expect("legal");
+        Split::all_over(ranks).into_iter().filter(|split| split.agrees_with(&settings)).map(|split| split.to_string()).collect()
+    };
+    assert_eq!(open(2, "cp_split=even").len(), 3);
+    assert!(open(2, "cp_split=speed").iter().all(|split| split.starts_with("cp_size=2")), "{:?}", open(2, "cp_split=speed"));
+    assert_eq!(open(2, "cp_split=3:1"), open(2, "cp_split=speed"));
+    assert_eq!((open(1, "cp_split=speed").len(), open(2, "cfg_size=2").len()), (1, 1));
+}
+
 #[rstest]
 #[case(&["cp_size=8", "cp_ulysses=3"], "cp_size=8 cp_ulysses=3: cp_size is cp_ulysses times cp_ring")]
 #[case(&["cp_size=8", "cp_ulysses=2", "cp_ring=2"], "cp_size=8 cp_ulysses=2 cp_ring=2: cp_size is")]

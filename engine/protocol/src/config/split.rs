@@ -42,8 +42,11 @@ impl Split {
         divisors(ranks).filter(|groups| *groups <= 2).flat_map(of_sequence).collect()
     }
 
-    /// Whether it is one of those that `settings` leave open.
+    /// Whether it is one of those that `settings` leave open. Where parts of the sequence are to be unlike there has to be more than one.
     pub fn agrees_with(self, settings: &Settings) -> bool {
+        if settings.cp_split.as_ref().is_some_and(|shares| !is_even(shares)) && self.cp_size() == 1 && self != Self::ONE {
+            return false;
+        }
         [
             (settings.cfg_size, self.cfg_size),
             (settings.cp_size, self.cp_size()),
