@@ -1,7 +1,8 @@
 //! A configuration told: its flags on one line, and the settings that give it again. Which one is best is judged elsewhere.
 
 use engine_protocol::{
-    Config, Flag, Group, LoadWeights, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, StreamFrom, WeightDtype, setting_text,
+    Config, Flag, Group, LoadWeights, OffloadTextEncoder, PinnedMemory, ResidentBlocks, RunRecord, Split, StreamFrom, WeightDtype,
+    setting_text,
 };
 use serde_json::Value;
 
@@ -28,6 +29,11 @@ pub fn on_gpus(config: &Config) -> String {
         1 => String::new(),
         ranks => format!(" on {ranks} GPUs"),
     }
+}
+
+/// ` on the fullest GPU`, whose peak is a case's; empty of one.
+pub fn on_fullest(config: &Config) -> &'static str {
+    if config.split() == Split::ONE { "" } else { " on the fullest GPU" }
 }
 
 /// What a case's configuration left to the machine, as it was settled, on one line: `load_weights=as_used, stream_from=file`; empty where it left nothing.

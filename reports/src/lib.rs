@@ -40,7 +40,7 @@ mod words;
 use std::fs;
 use std::path::Path;
 
-pub use advice::{flags, host_remedies, level_and_flags, on_gpus, settings, settled};
+pub use advice::{flags, host_remedies, level_and_flags, on_fullest, on_gpus, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use choices::{Choices, LOSS, choices};
 pub use command::{generate_line, shell_line};

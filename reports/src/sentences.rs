@@ -2,9 +2,9 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, Split, gib};
+use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
 
-use crate::advice::level_and_flags;
+use crate::advice::{level_and_flags, on_fullest};
 use crate::ram::{self, ram_in_words};
 use crate::run::Run;
 use crate::verdict::{Miss, Verdict, is_lossy, total_secs};
@@ -83,8 +83,7 @@ pub(crate) fn for_all(run: &Run, chosen: &RunRecord) -> String {
 pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
     let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
     let peak = record.peak_device_bytes()?;
-    let each = if record.config.split() == Split::ONE { "" } else { " on each GPU" };
-    Some(format!("Fits: {:.2}{held} GiB{each} ({})", gib(peak), source(record)))
+    Some(format!("Fits: {:.2}{held} GiB{} ({})", gib(peak), on_fullest(&record.config), source(record)))
 }
 
 /// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.

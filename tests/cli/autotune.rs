@@ -64,7 +64,7 @@ fn the_split_over_several_gpus_is_found() {
     let place = Place::new();
     let words = "--model wan2.1-t2v-1.3b --resolution 832x480 --frames 21 --gpu h100 --gpus 2 low_mem_level=1";
     let said = stdout(&place.autotune("run", words).assert().success());
-    for part in ["Fastest, recommended: level 1 on 2 GPUs", "GiB on each GPU (virtual)", "cfg_size=2", "--output video.mp4"] {
+    for part in ["Fastest, recommended: level 1 on 2 GPUs", "GiB on the fullest GPU (virtual)", "cfg_size=2", "--output video.mp4"] {
         assert!(said.contains(part), "`{part}` is missing in: {said}");
     }
     let rows = place.rows("run");

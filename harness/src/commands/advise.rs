@@ -1,6 +1,6 @@
 //! `lowmem advise`, and `lowmem` alone: for each model what this machine can do with it, in a few lines. One case a model and size runs; a whole search is autotune's.
 
-use engine_protocol::{Config, Device, ModelSpec, RunRecord, Split, gib};
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -152,8 +152,8 @@ fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram_held = testbed.ram.bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram = record.host_needed_bytes().map(|bytes| format!(", RAM {:.1}{ram_held} GiB", gib(bytes))).unwrap_or_default();
-    let gpu = if config.split() == Split::ONE { "GPU" } else { "the fullest GPU" };
-    say!("  Memory   {gpu} {:.1}{held} GiB{ram}", gib(record.peak_device_bytes().unwrap_or_default()));
+    let gpu_gib = gib(record.peak_device_bytes().unwrap_or_default());
+    say!("  Memory   GPU {gpu_gib:.1}{held} GiB{}{ram}", reports::on_fullest(config));
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }

@@ -1,6 +1,6 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
-use engine_protocol::{Device, ModelSpec, RunRecord, Split, gib};
+use engine_protocol::{Device, ModelSpec, RunRecord, gib};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -171,7 +171,7 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
         say!(
             "\nThe largest takes {}{held} GiB{}. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
-            if record.config.split() == Split::ONE { "" } else { " of the fullest GPU" },
+            reports::on_fullest(&record.config),
             reports::generate_line(&record.config, record.device, Some(model))
         );
     }
