@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine_protocol::{Config, CpSplit, GpuProfile, Home, PlanReport, RankRequest, Request, Split};
+use engine_protocol::{Config, CpSplit, GpuProfile, Home, PassSecs, PlanReport, RankRequest, Request, Split};
 
 use crate::error::Error;
 use crate::gpu_profile::Budget;
@@ -103,7 +103,7 @@ impl RankPlans {
     /// A sampler step over that on the first rank's GPU alone: it takes as long as the slowest rank does. None where no GPU is named.
     pub(crate) fn step_share(&self, split: Split) -> Option<f64> {
         let passes = self.0.iter().map(|plan| plan.ranks.as_ref()?.pass_secs).collect::<Option<Vec<_>>>()?;
-        let slowest = passes.iter().map(|pass| pass.arithmetic + pass.exchange).fold(0.0, f64::max);
-        Some(slowest / passes.first()?.alone / f64::from(split.cfg_size))
+        let alone = passes.first()?.alone;
+        passes.into_iter().map(|pass| PassSecs { alone, ..pass }.step_share(split)).reduce(f64::max)
     }
 }

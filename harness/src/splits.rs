@@ -51,10 +51,10 @@ pub(crate) fn fix(
     Ok(in_words(asked, chosen))
 }
 
-/// The ways to split a video over so many GPUs that `definition` leaves open, for a search; one GPU where none were asked for.
-pub(crate) fn to_search(definition: &Definition, gpus: Option<u32>) -> Result<Vec<Split>, Error> {
-    match gpus {
-        Some(count) => Ok(legal(definition, count, &format!("--gpus {count}"))?.into_iter().map(|(split, _)| split).collect()),
+/// The ways to split a video over so many GPUs, wanted by whom, that `definition` leaves open, for a search; one GPU where none were asked for.
+pub(crate) fn to_search(definition: &Definition, wanted: Option<(u32, String)>) -> Result<Vec<Split>, Error> {
+    match wanted {
+        Some((gpus, asked)) => Ok(legal(definition, gpus, &asked)?.into_iter().map(|(split, _)| split).collect()),
         None => Ok(vec![Split::ONE]),
     }
 }

@@ -38,7 +38,7 @@ struct Advice<'a> {
 pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
     let testbed = testbed(&arguments.device)?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let splits = splits::to_search(&Definition::empty("advise"), arguments.gpus.count)?;
+    let splits = splits::to_search(&Definition::empty("advise"), arguments.gpus.wanted(None)?)?;
     let quick =
         Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: true };
     let asked: Vec<&ModelSpec> = match &arguments.model {

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
     let fixed = one_video::with_model(&definition);
-    let splits = splits::to_search(&definition, arguments.gpus.count)?;
+    let splits = splits::to_search(&definition, arguments.gpus.wanted(None)?)?;
     let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &splits)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
     let definition = one_video::definition("max", &arguments.video, &[], &arguments.settings)?;
     let fixed = one_video::with_model(&definition);
-    let splits = splits::to_search(&definition, arguments.gpus.count)?;
+    let splits = splits::to_search(&definition, arguments.gpus.wanted(None)?)?;
     let quick =
         Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: false };
     let of = |key: &str| fixed.iter().find(|(other, _)| other == key).map(|(_, value)| value);
