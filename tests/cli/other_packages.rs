@@ -108,3 +108,31 @@ for tensor in gguf.GGUFReader(sys.argv[1]).tensors:
     let kinds: BTreeSet<&str> = said.lines().collect();
     assert_eq!(Vec::from_iter(kinds), ["Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0"]);
 }
+
+/// As `device_map` of transformers does it: by how much each may hold.
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn accelerate_spreads_a_model_over_two_devices() {
+    let place = Place::new();
+    let program = "
+import torch, accelerate
+from transformers import LlamaConfig, LlamaForCausalLM
+config = LlamaConfig(hidden_size=1024, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=8, vocab_size=8000, dtype=torch.bfloat16)
+with accelerate.init_empty_weights():
+    model = LlamaForCausalLM(config).bfloat16()
+places = accelerate.infer_auto_device_map(model, max_memory={0: '120MiB', 1: '1GiB'}, no_split_module_classes=['LlamaDecoderLayer'])
+for name, parameter in list(model.named_parameters()):
+    place = next(place for key, place in places.items() if name == key or name.startswith(key + '.'))
+    accelerate.utils.set_module_tensor_to_device(model, name, place, value=torch.empty(parameter.shape, dtype=torch.bfloat16))
+model = accelerate.dispatch_model(model, places)
+with torch.no_grad():
+    print(sorted(set(places.values())), tuple(model(torch.zeros(1, 64, dtype=torch.long)).logits.shape))
+";
+    let assert = on(&place, &["rtx-4090", "--gpus", "2", "--strict"], program, &[]).assert().success();
+    assert_eq!(stdout(&assert), "[0, 1] (1, 64, 8000)\n");
+    let said = stderr(&assert);
+    assert!(
+        said.contains("The fullest device counts.") && said.contains("LlamaForCausalLM.model 0.12, LlamaForCausalLM.lm_head 0.02"),
+        "{said}"
+    );
+}
