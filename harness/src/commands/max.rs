@@ -1,6 +1,7 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
 use engine_protocol::{Device, ModelSpec, RunRecord, gib};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -58,10 +59,12 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
         }
         (None, _) => {
             let frames = of("frames").and_then(Value::as_i64).unwrap_or_else(|| model.sampling.frames.into());
-            for ratio in RATIOS {
-                found
-                    .extend(search.largest_size(ratio, frames)?.map(|record| Largest { what: format!("{}:{}", ratio.0, ratio.1), record }));
-            }
+            // Side by side: a run computes nothing and has one core.
+            let largest = RATIOS.into_par_iter().map(|(wide, high)| {
+                let record = search.largest_size((wide, high), frames)?;
+                Ok(record.map(|record| Largest { what: format!("{wide}:{high}"), record }))
+            });
+            found.extend(largest.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten());
         }
     }
     if interrupt.is_wanted() {
