@@ -1,6 +1,9 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use engine_protocol::{Device, ModelSpec, RunRecord, gib};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson};
 use crate::model::Models;
+use crate::progress::Progress;
 use crate::splits;
 use crate::sweep::{Definition, Rules, expand};
 use crate::testbed::Testbed;
@@ -58,10 +62,16 @@ pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
         }
         (None, _) => {
             let frames = of("frames").and_then(Value::as_i64).unwrap_or_else(|| model.sampling.frames.into());
-            for ratio in RATIOS {
-                found
-                    .extend(search.largest_size(ratio, frames)?.map(|record| Largest { what: format!("{}:{}", ratio.0, ratio.1), record }));
-            }
+            // Side by side: a run computes nothing and has one core.
+            let (progress, done) = (Progress::new(RATIOS.len(), "ratios"), AtomicU64::new(0));
+            let largest = RATIOS.into_par_iter().map(|(wide, high)| {
+                let record = search.largest_size((wide, high), frames)?;
+                progress.reach(done.fetch_add(1, Ordering::Relaxed) + 1, RATIOS.len() as u64);
+                Ok(record.map(|record| Largest { what: format!("{wide}:{high}"), record }))
+            });
+            let largest = largest.collect::<Result<Vec<_>, Error>>();
+            progress.finish();
+            found.extend(largest?.into_iter().flatten());
         }
     }
     if interrupt.is_wanted() {
@@ -163,8 +173,9 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
         ]);
     }
     say!("{table}");
-    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step");
-    say!("larger does not fit with heads taken 4 at a time, or was not looked at (beyond {MOST_FRAMES} frames).");
+    say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times");
+    say!("estimated. A step larger does not fit with heads taken 4 at a time, or was");
+    say!("not looked at: sides go up to {LARGEST}, frames to {MOST_FRAMES}.");
     let largest = found.iter().max_by_key(|largest| largest.record.config.resolution.pixels());
     if let Some(Largest { record, .. }) = largest {
         let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
