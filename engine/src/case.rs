@@ -17,6 +17,7 @@ use crate::flexcache;
 use crate::memory::{Room, predict_from, predict_host, predict_host_of, settle};
 use crate::operation_times;
 use crate::pipeline::{Denoising, ImageCondition, Pipeline, PromptEmbeddings, Stills};
+use crate::signs;
 use crate::stages::{Say, Stages, other_failure};
 use crate::video::{Discard, VideoFile, VideoShape};
 use crate::weights::{SharedHost, kind_of};
@@ -26,6 +27,10 @@ use crate::weights::{SharedHost, kind_of};
 /// # Errors
 /// The event that says what went wrong, or that memory ran out.
 pub fn run(request: &Request, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+    let say: Say<'_> = &mut |event| {
+        signs::beat();
+        say(event);
+    };
     flexcache::check(&request.config, &request.model).map_err(outside_stages)?;
     request.config.check_kernels_on(request.gpu.as_ref()).map_err(|refusal| outside_stages(Error::Input(refusal)))?;
     let device = start(request, say).map_err(outside_stages)?;
@@ -294,6 +299,7 @@ fn ranks(request: &Request) -> Result<Ranks> {
     match (&request.ranks, request.config.split()) {
         (None, Split::ONE) => Ok(Ranks::alone()),
         (Some(rank), split) if request.device.is_cuda() && rank.count == split.ranks() => {
+            signs::begin(rank)?;
             ranks_of(&request.config, Arc::new(Nccl::meet(rank)?), |_| Ok(Arc::new(Nccl::meet_again(rank)?)))
         }
         (_, split) => Err(not_of(split)),

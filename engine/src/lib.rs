@@ -23,6 +23,7 @@ pub mod memory;
 mod operation_times;
 pub mod pipeline;
 pub mod scheduler;
+mod signs;
 pub mod stages;
 pub mod text_encoder;
 mod timing;

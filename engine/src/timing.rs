@@ -11,6 +11,7 @@ use tch::Device;
 
 use crate::cuda::{self, Event, Stream};
 use crate::error::Result;
+use crate::signs;
 
 /// Where a time begins.
 #[derive(Debug)]
@@ -137,6 +138,7 @@ pub(crate) fn begin_stage(device: Device) -> Result<()> {
 /// The time since the last step ended, or the stage began.
 pub(crate) fn end_step() -> Result<Option<Secs>> {
     CLOCK.with_borrow_mut(|clock| {
+        clock.pass_exchanges()?;
         let secs = clock.watches.as_mut().map(|[_, step]| step.lap()).transpose()?;
         clock.add_up_waits()?;
         let loading = std::mem::take(&mut clock.loading[0]);
@@ -152,6 +154,7 @@ pub(crate) fn end_stage() -> Result<Option<StageTime>> {
 
 impl StageClock {
     fn end(mut self) -> Result<Option<StageTime>> {
+        self.pass_exchanges()?;
         let Some([whole, _]) = &mut self.watches else { return Ok(None) };
         let secs = whole.lap()? - self.loading[0] - self.loading[1];
         let on_gpu = matches!(whole, Stopwatch::OnGpu(_));
@@ -164,6 +167,15 @@ impl StageClock {
             work: on_gpu.then_some(self.work),
         };
         Ok((!self.is_unknown).then_some(time))
+    }
+
+    /// Waits until the device has passed each exchange, one after the other, so that others see which one it stands in.
+    fn pass_exchanges(&self) -> Result<()> {
+        for (_, [before, after]) in self.waits.iter().filter(|(waits_for, _)| matches!(waits_for, WaitsFor::Ranks)) {
+            before.synchronize()?;
+            signs::wait_for_ranks(|| after.synchronize())?;
+        }
+        Ok(())
     }
 
     /// Adds up the waits, all of which the device has passed: the stream that they are in was waited for.

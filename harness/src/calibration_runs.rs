@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 
 /// The largest model: what it does at 832x480 and 1280x720, others do too.
 const MODEL: &str = "wan2.1-t2v-14b";
@@ -93,7 +93,9 @@ impl Runs<'_> {
         let launcher = Launcher::find(testbed.device)?;
         let request =
             Request { operation_times: Some(OperationTiming { trace: None }), ..testbed.request("calibrate", self.model, config, None) };
-        let Some(record) = worker::run_case(&launcher, testbed, &request, None, self.interrupt, &mut |_| {})? else { return Ok(None) };
+        let Some(record) = worker::run_case(&launcher, testbed, &request, Patience::default(), self.interrupt, &mut |_| {})? else {
+            return Ok(None);
+        };
         if record.outcome != Outcome::Ok {
             let why = record.error.as_deref().unwrap_or("the worker did not say why");
             return Err(Error::input(format!(

@@ -21,6 +21,7 @@ mod formats;
 mod generate;
 mod generated;
 mod graphs;
+mod hanging_ranks;
 mod host_memory;
 mod hostile_workers;
 mod image_to_video;

@@ -110,7 +110,7 @@ fn what_fails_alike_on_all_is_told_of_the_first() {
 #[test]
 fn a_rank_that_hangs_after_the_first_is_done_is_named() {
     let record = of_two(&Place::new(), "ended denoise 5\nbegun decode\nended decode 6\nfinished", "sleep 600");
-    let wanted = "rank 1 of 2: not done 20 s after the first rank was";
+    let wanted = "rank 1 of 2: hangs in denoise: it is not done 20 s after the first rank was";
     assert_eq!((record.outcome.name(), record.error.as_deref()), ("timeout", Some(wanted)));
 }
 

@@ -20,6 +20,7 @@ use super::{Collectives, Group, others, resized};
 use crate::cuda::{CopyStream, DEVICE};
 use crate::error::{Error, Result};
 use crate::kernels::nccl::{Communicator, UniqueId, unique_id};
+use crate::signs;
 use crate::timing;
 
 /// So long the other ranks wait for what the first one leaves for them. A first rank that has failed is noticed by who started it.
@@ -56,8 +57,9 @@ impl Nccl {
     fn meet_by(request: &RankRequest, file: &str) -> Result<Self> {
         let (rank, size) = (request.rank as usize, request.count as usize);
         let place = request.meeting.join(file);
-        let id = if rank == 0 { leave(&place)? } else { find(&place)? };
-        Ok(Self { communicator: Arc::new(Communicator::join(id, rank, size)?), members: (0..size).collect(), rank })
+        let id = if rank == 0 { leave(&place)? } else { signs::wait_for_ranks(|| find(&place))? };
+        let communicator = signs::wait_for_ranks(|| Communicator::join(id, rank, size))?;
+        Ok(Self { communicator: Arc::new(communicator), members: (0..size).collect(), rank })
     }
 
     /// Sends to ranks of this group and receives from them.
@@ -68,7 +70,7 @@ impl Nccl {
     ) -> Result<()> {
         let named = |(rank, tensor)| (self.members[rank], tensor);
         let (sent, received): (Vec<_>, Vec<_>) = (sent.map(named).collect(), received.map(named).collect());
-        timing::exchange(|| self.communicator.exchange(&sent, &received))
+        timing::exchange(|| signs::wait_for_ranks(|| self.communicator.exchange(&sent, &received)))
     }
 }
 
@@ -167,7 +169,8 @@ impl Collectives for Nccl {
         let is_any = |rank: &usize| places[*rank].numel() > 0;
         let sent = others(self).filter(|_| is_any(&self.rank)).map(|to| (self.members[to], &places[self.rank]));
         let received = others(self).filter(is_any).map(|from| (self.members[from], &places[from]));
-        self.communicator.exchange_in(copies, &sent.collect::<Vec<_>>(), &received.collect::<Vec<_>>())
+        let (sent, received): (Vec<_>, Vec<_>) = (sent.collect(), received.collect());
+        signs::wait_for_ranks(|| self.communicator.exchange_in(copies, &sent, &received))
     }
 
     fn split(&self, members: &[usize]) -> Result<Group> {

@@ -34,7 +34,9 @@ pub fn predict_ranks(
     });
     let sent_bytes = transformer.sent_bytes(config, rank) as u64;
     let of_first: Vec<_> = used().filter(|component| !component.is_of_all_ranks(config)).map(|component| component.name().into()).collect();
-    let of_others: Vec<_> = (1..split.ranks() as usize).map(|rank| predict_from(Stage::Encode, rank, config, components, gpu)).collect();
+    // Where parts are alike one of the others stands for all.
+    let others = if config.cp_split.as_ref().is_some_and(|split| split.shares().is_some()) { split.ranks() } else { split.ranks().min(2) };
+    let of_others: Vec<_> = (1..others as usize).map(|rank| predict_from(Stage::Encode, rank, config, components, gpu)).collect();
     let secs = |config: &Config, gpu: &GpuProfile| pass_secs(config, transformer, &Plan::new(config, components), gpu, disk, rank);
     let pass_secs = gpu.map(|gpu| {
         let link = gpu.link_between();

@@ -14,6 +14,7 @@ use crate::attribution::{Purpose, in_group, within};
 use crate::collectives;
 use crate::cuda::{host_slab, pinned_if_may};
 use crate::error::{Error, Result};
+use crate::signs;
 use crate::weights::{
     Group, GroupName, GroupParts, Groups, LeftOut, SharedHost, Slabs, Source, WaitingGroup, WeightTypes, Weights, packing,
 };
@@ -152,6 +153,7 @@ impl Residency {
         let each = stored.iter().map(|stored| stored.layout.bytes);
         let mut slabs = HostSlabs(ranks.host.map(|(shared, key)| shared.slabs(key, each)).transpose()?);
         for (index, ((group, stored), &place)) in groups.into_iter().zip(stored).zip(places).enumerate() {
+            signs::beat();
             let bytes = stored.layout.bytes;
             let home = match place {
                 Place::Resident => {
@@ -438,6 +440,7 @@ fn split(slab: &Tensor, bytes: i64) -> Result<[Tensor; 2]> {
 
 impl Groups for Residency {
     fn with<R>(&mut self, name: GroupName, run: impl FnOnce(&Weights) -> Result<R>) -> Result<R> {
+        signs::beat();
         let index = self.groups.iter().position(|placed| placed.group.name == name);
         let index = index.unwrap_or_else(|| panic!("the model lists no group `{name}`"));
         let run = |weights: &Weights| in_group(name, || run(weights));

@@ -20,6 +20,7 @@ use tch::Tensor;
 
 use crate::cuda::shared_slab;
 use crate::error::{Error, Result};
+use crate::signs;
 
 /// What pages of memory begin at a multiple of.
 const PAGE_BYTES: u64 = 4096;
@@ -132,9 +133,11 @@ fn list(place: &Path) -> PathBuf {
 
 /// Waits until a file is there. A rank that fails meanwhile ends all.
 fn wait_for(file: &Path) {
-    while !file.exists() {
-        thread::sleep(BETWEEN_LOOKS);
-    }
+    signs::wait_for_ranks(|| {
+        while !file.exists() {
+            thread::sleep(BETWEEN_LOOKS);
+        }
+    });
 }
 
 /// What a rank leaves that has opened the memory.

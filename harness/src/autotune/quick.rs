@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::sweep::{Case, Rules};
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 
 /// What runs quick answers.
 #[derive(Clone, Copy)]
@@ -97,6 +97,6 @@ impl Quick<'_> {
     fn run(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
         let rates = host_rates::for_cases(self.testbed, self.launcher, [&case.config]);
         let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, rates);
-        worker::run_case(self.launcher, self.testbed, &request, None, self.interrupt, &mut |_| {})
+        worker::run_case(self.launcher, self.testbed, &request, Patience::default(), self.interrupt, &mut |_| {})
     }
 }

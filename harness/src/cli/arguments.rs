@@ -8,8 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine_protocol::DiskRate;
 
 use super::options::{
-    DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, GpusArguments, ListArguments, LoraArguments, ServeArguments,
-    VideoArguments,
+    DeviceArguments, ExecutionArguments, FilesArguments, FormArguments, GpusArguments, ListArguments, LoraArguments, RanksArguments,
+    ServeArguments, VideoArguments,
 };
 use crate::autotune::Objective;
 use crate::gpu_profile::size;
@@ -231,6 +231,8 @@ pub(crate) struct GenerateArguments {
     /// Time limit in seconds (none by default)
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) timeout: Option<u32>,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArguments,
     /// Write PyTorch's memory snapshot of it, which `lowmem snapshot` and pytorch.org/memory_viz read; each allocation names its stage, weights and purpose
     #[arg(long, value_name = "FILE.pickle")]
     pub(crate) snapshot: Option<PathBuf>,

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::pcie_slot::PcieSlot;
 use crate::testbed::{DeviceChoice, Wanted};
 use crate::web;
+use crate::worker::RANK_TIMEOUT_SECS;
 
 /// Which video: options that stand for keys of a configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -58,6 +59,14 @@ impl GpusArguments {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// How ranks are waited for.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct RanksArguments {
+    /// Seconds after which one of several ranks that does nothing counts as one that hangs, and ends all
+    #[arg(long, value_name = "SECS", default_value_t = RANK_TIMEOUT_SECS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rank_timeout: u32,
 }
 
 /// Whether and where a run's page is served.
@@ -131,6 +140,8 @@ pub(crate) struct ExecutionArguments {
     /// Time limit of a case in seconds
     #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) case_timeout: u32,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArguments,
 }
 
 /// Where the model's weights are.

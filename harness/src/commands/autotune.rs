@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
+        rank_timeout: Duration::from_secs(arguments.execution.ranks.rank_timeout.into()),
     };
     let interrupt = Interrupt::listen()?;
     // The case that misses by least is run too where nothing may fit: it says by how much.
@@ -180,7 +181,7 @@ fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Err
     endless.ram.bytes = None;
     let launcher = Launcher::find(Device::Virtual)?;
     let request = endless.request(&case.name, schedule.models.get(&case.config.model)?, &case.config, schedule.host_rates.clone());
-    let record = worker::run_case(&launcher, &endless, &request, Some(schedule.limits.case_timeout), schedule.interrupt, &mut |_| {})?;
+    let record = worker::run_case(&launcher, &endless, &request, schedule.limits.patience(), schedule.interrupt, &mut |_| {})?;
     Ok(record.filter(|record| record.outcome == Outcome::Ok).and_then(|record| record.peak_device_bytes()))
 }
 

@@ -28,7 +28,7 @@ use crate::shares;
 use crate::splits;
 use crate::sweep::{Definition, Rules, resolve};
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 use crate::{disk, host_rates};
 
 /// Makes a video, or a rank's part of one.
@@ -148,7 +148,8 @@ fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Laun
         .filter(|_| is_first)
         .map(|(output, format)| output::Held::of(output, format))
         .transpose()?;
-    let limit = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
+    let secs = |secs: u32| Duration::from_secs(secs.into());
+    let patience = Patience { whole: arguments.timeout.map(secs), rank: secs(arguments.ranks.rank_timeout) };
     let mut watcher = Watcher::new(&request.config);
     let mut on_event = |event: &Event| {
         if is_first {
@@ -156,8 +157,8 @@ fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Laun
         }
     };
     let record = match &meeting {
-        Some(meeting) => worker::run_rank(&launcher, &testbed, &request, limit, &interrupt, meeting, &mut on_event)?,
-        None => worker::run_case(&launcher, &testbed, &request, limit, &interrupt, &mut on_event)?,
+        Some(meeting) => worker::run_rank(&launcher, &testbed, &request, patience, &interrupt, meeting, &mut on_event)?,
+        None => worker::run_case(&launcher, &testbed, &request, patience, &interrupt, &mut on_event)?,
     };
     let record = record.map(|record| shares::as_asked(record, &asked));
     watcher.finish();

@@ -12,7 +12,7 @@ use crate::json;
 use crate::model::Models;
 use crate::sweep::{Rules, resolve_one};
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 use crate::{disk, host_rates};
 
 /// So many sampler steps are run where nothing is said: in the second one everything is as in all others.
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),
         ..testbed.request("profile", models.get(&config.model)?, &config, host_rates)
     };
-    let Some(record) = worker::run_case(&launcher, &testbed, &request, None, &interrupt, &mut |_| {})? else {
+    let Some(record) = worker::run_case(&launcher, &testbed, &request, Patience::default(), &interrupt, &mut |_| {})? else {
         tell!("interrupted: nothing was measured");
         return Ok(ExitCode::Interrupted);
     };

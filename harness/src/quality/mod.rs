@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::scratch::Scratch;
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 use metrics::{psnr, squared_error, ssim};
 use numbers::Numbers;
 
@@ -60,7 +60,8 @@ impl<'a> Videos<'a> {
         let config = Config { steps_measured: None, ..config.clone() };
         let request =
             Request { output: Some(path.to_owned()), ..self.testbed.request(case, self.models.get(&config.model)?, &config, None) };
-        let Some(record) = worker::run_case(self.launcher, self.testbed, &request, None, self.interrupt, &mut |_| {})? else {
+        let Some(record) = worker::run_case(self.launcher, self.testbed, &request, Patience::default(), self.interrupt, &mut |_| {})?
+        else {
             return Err(Error::Interrupted);
         };
         if record.outcome == Outcome::Ok {

@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::model::Models;
 use crate::progress::Progress;
 use crate::testbed::Testbed;
-use crate::worker::Launcher;
+use crate::worker::{Launcher, Patience};
 
 /// Sampler steps that the virtual GPU runs of each case.
 const STEPS: u32 = 2;
@@ -31,7 +31,7 @@ pub(super) fn rehearse(
     }
     let on_virtual = Testbed { device: Device::Virtual, uuid: None, ..testbed.clone() };
     let launcher = Launcher::find(Device::Virtual)?;
-    let limits = Limits { jobs: on_virtual.jobs(None)?, case_timeout: timeout };
+    let limits = Limits { jobs: on_virtual.jobs(None)?, case_timeout: timeout, rank_timeout: Patience::default().rank };
     let shortened: Vec<Case> = cases.iter().map(|case| shortened(case)).collect();
     tell!("First a forecast: {} cases run on a virtual GPU of that kind.", cases.len());
     let progress = Progress::new(cases.len(), "forecasts");

@@ -18,7 +18,7 @@ use crate::rank_plans::RankGpus;
 use crate::shared_weights::SharedWeights;
 use crate::shares;
 use crate::testbed::Testbed;
-use crate::worker::{self, Launcher};
+use crate::worker::{self, Launcher, Patience};
 
 /// How much at once, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,15 @@ pub(crate) struct Limits {
     pub(crate) jobs: usize,
     /// Time of one case.
     pub(crate) case_timeout: Duration,
+    /// What each of several ranks has for a sign of life.
+    pub(crate) rank_timeout: Duration,
+}
+
+impl Limits {
+    /// Of one case.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { whole: Some(self.case_timeout), rank: self.rank_timeout }
+    }
 }
 
 /// Runs cases.
@@ -127,7 +136,7 @@ impl<'a> Schedule<'a> {
         request.snapshot = self.snapshots.as_ref().map(|folder| folder.join(format!("{}.pickle", case.name)));
         let mut watch = testbed.uuid.as_deref().and_then(GpuWatch::begin);
         let mut see = |event: &Event| watch.iter_mut().for_each(|watch| watch.see(event));
-        let record = worker::run_case(self.launcher, testbed, &request, Some(self.limits.case_timeout), self.interrupt, &mut see)?;
+        let record = worker::run_case(self.launcher, testbed, &request, self.limits.patience(), self.interrupt, &mut see)?;
         let Some(record) = record else { return Ok(None) };
         let mut record = shares::as_asked(record, &config);
         record.gpu_state = watch.map(GpuWatch::end);

@@ -4,10 +4,12 @@ mod ask;
 mod environment;
 mod order;
 mod outcome;
+mod patience;
 mod process;
 mod ranks;
 mod report;
 mod run;
+mod standstill;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,9 @@ use crate::testbed::Testbed;
 
 pub(crate) use ask::{calibrate, disk_rate, host_rates, inspect, plan, plans};
 pub(crate) use environment::{EventOrder, Guise, Launcher, VISIBLE_DEVICES, onto_virtual_gpu, put_first};
+pub(crate) use patience::{Patience, RANK_TIMEOUT_SECS};
 use process::{End, Limits};
+pub(crate) use ranks::is_hang;
 pub(crate) use report::read_left;
 use run::{now, run_worker};
 
@@ -31,15 +35,15 @@ pub(crate) fn run_case(
     launcher: &Launcher,
     testbed: &Testbed,
     request: &Request,
-    limit: Option<Duration>,
+    patience: Patience,
     interrupt: &Interrupt,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
     let (began, clock) = (now(), Instant::now());
     match request.config.split() {
-        Split::ONE => run_worker(launcher, testbed, request, limits(limit, interrupt), on_event)
+        Split::ONE => run_worker(launcher, testbed, request, limits(patience.whole, interrupt), on_event)
             .map(|ran| (ran.ended.end != End::Interrupted).then(|| ran.into_record(testbed, request, &began, clock))),
-        _ => ranks::run(launcher, testbed, request, limit, *interrupt, on_event),
+        _ => ranks::run(launcher, testbed, request, patience, *interrupt, on_event),
     }
 }
 
@@ -48,12 +52,12 @@ pub(crate) fn run_rank(
     launcher: &Launcher,
     testbed: &Testbed,
     request: &Request,
-    limit: Option<Duration>,
+    patience: Patience,
     interrupt: &Interrupt,
     meeting: &Meeting,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
-    ranks::run_launched(launcher, testbed, request, meeting, limits(limit, interrupt), on_event)
+    ranks::run_launched(launcher, testbed, request, meeting, patience, *interrupt, on_event)
 }
 
 fn limits(time: Option<Duration>, interrupt: &Interrupt) -> Limits<'static> {

@@ -1,10 +1,10 @@
 //! A case on several GPUs: a worker for each rank, all of which come to one record.
 //!
 //! Note: how they end.
-//! The first rank that does not come to its end well ends all, and the case's outcome is that rank's. Ranks that wait for each other in NCCL do not say which of them hangs: the
-//! case's time limit ends those. But where one has nothing left to wait for, since the first one is done, [`PATIENCE`] is what it has.
+//! The first rank that does not come to its end well ends all, and the case's outcome is that rank's. One that hangs is found out by what it does not do, see `standstill`. Where one has nothing
+//! left to wait for, since the first one is done, [`PATIENCE`] is what it has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +14,10 @@ use engine_protocol::{Device, Event, HostMemory, Outcome, RankRecord, RankReques
 use serde::{Deserialize, Serialize};
 
 use super::environment::{Launcher, VISIBLE_DEVICES};
+use super::patience::Patience;
 use super::process::{End, Limits};
 use super::run::{Ran, now, run_worker};
+use super::standstill::{Hang, Standstill};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::launched::Launched;
@@ -30,18 +32,33 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// So long the others have once one has failed: what fails alike on all, as where memory runs out, is told of the first of them.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What is said of a rank that hangs.
+const HANGS: &str = "hangs";
+
 /// How far all ranks together are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Course {
     /// When one did not end well.
     failed: Option<Instant>,
     /// When the first rank was done.
     done: Option<Instant>,
+    /// Which have not ended.
+    open: Vec<bool>,
+    standstill: Standstill,
+    /// The one that hangs.
+    hang: Option<Hang>,
 }
 
 impl Course {
+    /// Of so many ranks that meet in that folder, each with so long for a sign of life.
+    fn new(meeting: &Path, ranks: usize, patience: Duration) -> Self {
+        let standstill = Standstill::new(meeting, ranks, patience);
+        Self { failed: None, done: None, open: vec![true; ranks], standstill, hang: None }
+    }
+
     /// Takes in how a rank ended.
     fn ended(&mut self, rank: usize, is_well: bool) {
+        self.open[rank] = false;
         if !is_well {
             self.failed.get_or_insert_with(Instant::now);
         } else if rank == 0 {
@@ -49,9 +66,12 @@ impl Course {
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
+        if self.failed.is_none() && self.hang.is_none() {
+            self.hang = self.standstill.look(|rank| self.open[rank]);
+        }
         let is_past = |since: Option<Instant>, time| since.is_some_and(|since| since.elapsed() > time);
-        is_past(self.failed, GRACE) || is_past(self.done, PATIENCE)
+        self.hang.is_some() || is_past(self.failed, GRACE) || is_past(self.done, PATIENCE)
     }
 }
 
@@ -60,7 +80,7 @@ pub(super) fn run(
     launcher: &Launcher,
     testbed: &Testbed,
     request: &Request,
-    limit: Option<Duration>,
+    Patience { whole: limit, rank: patience }: Patience,
     interrupt: Interrupt,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
@@ -75,7 +95,7 @@ pub(super) fn run(
     let testbeds = testbeds(testbed, count as usize)?;
     let of_rank = |(rank, testbed): (u32, &Testbed)| on_own_gpu(of_rank(request, rank, count, meeting.path().to_owned()), testbed);
     let requests: Vec<Request> = (0..count).zip(&testbeds).map(of_rank).collect();
-    let course = Mutex::new(Course::default());
+    let course = Mutex::new(Course::new(meeting.path(), count as usize, patience));
     let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
         let limits = Limits { time: limit, interrupt, is_over: &|| locked().is_over() };
@@ -93,7 +113,8 @@ pub(super) fn run(
     });
     let ran = ran.into_iter().collect::<Result<Vec<Ran>, Error>>()?;
     let ends = ran.into_iter().zip(&testbeds).map(|(ran, testbed)| RankEnd::of(ran, testbed, request, &began, clock));
-    Ok(outcome(ends.collect()))
+    let hang = course.into_inner().unwrap_or_else(PoisonError::into_inner).hang;
+    Ok(outcome(ends.collect(), hang))
 }
 
 /// Runs the rank of this process, where each has a process of its own: for the first one the case's record, for another its own. Nothing where the user ended it.
@@ -102,15 +123,16 @@ pub(super) fn run_launched(
     testbed: &Testbed,
     request: &Request,
     meeting: &Meeting,
-    Limits { time, interrupt, .. }: Limits<'_>,
+    Patience { whole: time, rank: patience }: Patience,
+    interrupt: Interrupt,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Option<RunRecord>, Error> {
     let (began, clock) = (now(), Instant::now());
     let Launched { rank, count, .. } = meeting.launched;
     let testbed = own_testbed(testbed, rank as usize, count as usize)?;
     let of_rank = on_own_gpu(of_rank(request, rank, count, meeting.folder().to_owned()), &testbed);
-    let others =
-        Mutex::new(Others { meeting, testbed: &testbed, request, course: Course::default(), ends: (0..count).map(|_| None).collect() });
+    let course = Course::new(meeting.folder(), count as usize, patience);
+    let others = Mutex::new(Others { meeting, testbed: &testbed, request, course, ends: (0..count).map(|_| None).collect() });
     let locked = || others.lock().unwrap_or_else(PoisonError::into_inner);
     let is_over = || {
         let mut others = locked();
@@ -118,14 +140,19 @@ pub(super) fn run_launched(
         others.course.is_over() || (rank > 0 && meeting.is_over())
     };
     let ran = run_worker(launcher, &testbed, &of_rank, Limits { time, interrupt, is_over: &is_over }, on_event)?;
-    let end = RankEnd::of(ran, &testbed, request, &began, clock);
+    let mut others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let end = RankEnd { hang: others.course.hang.clone(), ..RankEnd::of(ran, &testbed, request, &began, clock) };
     if rank > 0 {
         meeting.tell(&end)?;
+        let told = Instant::now();
         // The first one speaks for all, and before this process tells the launcher how it ended.
-        while !meeting.is_over() && !meeting::rest(interrupt) {}
+        while !meeting.is_over() && !meeting::rest(interrupt) {
+            if let Some(Hang { rank: 0, why }) = end.hang.as_ref().filter(|_| told.elapsed() > PATIENCE) {
+                return Err(Error::Fault(format!("rank 0 of {count}: hangs: {why}")));
+            }
+        }
         return Ok((end.fate != Fate::Interrupted).then_some(end.record));
     }
-    let mut others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
     others.course.ended(0, end.fate == Fate::Well);
     others.ends[0] = Some(end);
     // Each of them ends by itself where the course is over; one that cannot even do that is not waited for.
@@ -143,7 +170,8 @@ pub(super) fn run_launched(
         return Ok(None);
     }
     let missing = || RankEnd::without_word(&testbed, request, Outcome::Timeout, "it does not end".into());
-    Ok(outcome(others.ends.into_iter().map(|end| end.unwrap_or_else(missing)).collect()))
+    let hang = others.course.hang.take();
+    Ok(outcome(others.ends.into_iter().map(|end| end.unwrap_or_else(missing)).collect(), hang))
 }
 
 /// The request of one of the ranks of `request`.
@@ -179,6 +207,8 @@ enum Fate {
 struct RankEnd {
     fate: Fate,
     record: RunRecord,
+    /// Which one hangs, as this one has seen.
+    hang: Option<Hang>,
 }
 
 impl RankEnd {
@@ -189,13 +219,13 @@ impl RankEnd {
             _ if ran.is_well() => Fate::Well,
             _ => Fate::Failed,
         };
-        Self { fate, record: ran.into_record(testbed, request, began, clock) }
+        Self { fate, record: ran.into_record(testbed, request, began, clock), hang: None }
     }
 
     /// One of which nothing else is known.
     fn without_word(testbed: &Testbed, request: &Request, outcome: Outcome, why: String) -> Self {
         let record = Ran::without_word().into_record(testbed, request, &now(), Instant::now());
-        Self { fate: Fate::Failed, record: RunRecord { outcome, error: Some(why), ..record } }
+        Self { fate: Fate::Failed, record: RunRecord { outcome, error: Some(why), ..record }, hang: None }
     }
 }
 
@@ -225,21 +255,27 @@ impl Others<'_> {
                 Other::NotThere | Other::Working => continue,
             };
             self.course.ended(rank, end.fate == Fate::Well);
+            self.course.hang = self.course.hang.take().or_else(|| end.hang.clone());
             self.ends[rank] = Some(end);
         }
     }
 }
 
 /// The record of the case, from how its ranks ended; nothing where the user ended it.
-fn outcome(ends: Vec<RankEnd>) -> Option<RunRecord> {
+fn outcome(ends: Vec<RankEnd>, hang: Option<Hang>) -> Option<RunRecord> {
     if ends.iter().any(|end| end.fate == Fate::Interrupted) {
         return None;
     }
     let first = |fate: Fate| ends.iter().position(|end| end.fate == fate);
-    let failed = first(Fate::Failed).or_else(|| first(Fate::Halted));
-    let hangs = failed.is_some_and(|rank| ends[rank].fate == Fate::Halted);
+    let late = |rank| Hang { rank, why: format!("it is not done {} s after the first rank was", PATIENCE.as_secs()) };
+    let failed = first(Fate::Failed);
+    let hang = if failed.is_some() { None } else { hang.or_else(|| first(Fate::Halted).map(late)) };
+    let failed = failed.or(hang.as_ref().map(|hang| hang.rank));
     let record = together(ends.into_iter().map(|end| end.record).collect(), failed)?;
-    Some(if hangs { hung(record, failed.unwrap_or_default()) } else { record })
+    Some(match hang {
+        Some(hang) => hung(record, &hang),
+        None => record,
+    })
 }
 
 /// The GPU of the rank that this process is. Where the launcher lets it see one alone, that is it.
@@ -320,9 +356,16 @@ fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
     }
 }
 
-/// The case whose rank did not end although it had nothing left to wait for.
-fn hung(record: RunRecord, rank: usize) -> RunRecord {
+/// Whether the case ended since a rank hangs.
+pub(crate) fn is_hang(record: &RunRecord) -> bool {
+    let said = record.error.as_deref().and_then(|error| error.split_once(": "));
+    record.outcome == Outcome::Timeout && !record.ranks.is_empty() && said.is_some_and(|(_, what)| what.starts_with(HANGS))
+}
+
+/// The case of which a rank hangs.
+fn hung(record: RunRecord, Hang { rank, why }: &Hang) -> RunRecord {
     let count = record.ranks.len();
-    let error = format!("rank {rank} of {count}: not done {} s after the first rank was", PATIENCE.as_secs());
+    let stage = record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
+    let error = format!("rank {rank} of {count}: {HANGS}{stage}: {why}");
     RunRecord { outcome: Outcome::Timeout, error: Some(error), ..record }
 }

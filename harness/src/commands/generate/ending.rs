@@ -8,6 +8,7 @@ use super::super::table;
 use crate::exit_code::ExitCode;
 use crate::ram::wsl_said;
 use crate::testbed::Testbed;
+use crate::worker;
 
 /// Prints each stage, and what became of it all.
 pub(super) fn tell_of(record: &RunRecord, testbed: &Testbed, output: Option<&Path>) -> ExitCode {
@@ -39,7 +40,13 @@ pub(super) fn tell_end(record: &RunRecord, testbed: &Testbed, output: Option<&Pa
             ExitCode::NothingFits
         }
         Outcome::Timeout => {
-            tell!("lowmem: timeout: {error}. Give it a longer --timeout, or fewer --steps or --frames.");
+            // A rank that hangs is no matter of time.
+            let remedy = if worker::is_hang(record) {
+                "See `dmesg` for the GPU and the disk, and run it again"
+            } else {
+                "Give it a longer --timeout, or fewer --steps or --frames"
+            };
+            tell!("lowmem: timeout: {error}. {remedy}.");
             ExitCode::Fault
         }
         other => {
