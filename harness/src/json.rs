@@ -78,7 +78,7 @@ impl CaseJson {
             ram_source: reports::ram_source(record).to_owned(),
             total_secs: record.total_secs(),
             time_source: record.time_source,
-            command: reports::generate_line(config, device, model),
+            command: reports::generate_line(record, device, model),
         }
     }
 }

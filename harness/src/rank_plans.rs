@@ -95,9 +95,13 @@ impl RankPlans {
 
     /// What all ranks hold of the machine's memory: as if all had what the first one has there, and beside it blocks that another one has there and the first one on its GPU.
     pub(crate) fn host_peak_bytes(&self) -> Option<u64> {
+        Some(self.first().host().peak_bytes? + self.host_bytes_beside_first())
+    }
+
+    /// Blocks that another rank has in the machine's memory, and the first one on its GPU.
+    pub(crate) fn host_bytes_beside_first(&self) -> u64 {
         let waiting = |plan: &PlanReport| plan.bytes_in(Home::Pinned) + plan.bytes_in(Home::Pageable);
-        let more: u64 = self.0.iter().map(|plan| waiting(plan).saturating_sub(waiting(self.first()))).sum();
-        Some(self.first().host().peak_bytes? + more)
+        self.0.iter().map(|plan| waiting(plan).saturating_sub(waiting(self.first()))).sum()
     }
 
     /// A sampler step over that on the first rank's GPU alone: it takes as long as the slowest rank does. None where no GPU is named.

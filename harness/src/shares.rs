@@ -3,34 +3,45 @@
 use engine_protocol::{Config, CpSplit, FlagValue, Request, RunRecord, told};
 
 use crate::error::Error;
-use crate::rank_plans::RankGpus;
+use crate::rank_plans::{RankGpus, RankPlans};
 
 /// Units of a sequence where no heads are exchanged; else they are heads.
 const UNITS: u32 = 100;
 
 /// `config` with shares in the place of `cp_split=speed`, in proportion to how fast each GPU would go through the whole by itself (modelled). GPUs of one kind get even parts, and so do those that
 /// nobody described. `request_of` makes the request for the first rank's plan.
-pub(crate) fn settled(config: Config, on: &RankGpus, request_of: impl FnOnce(&Config) -> Result<Request, Error>) -> Result<Config, Error> {
-    if config.cp_split != Some(CpSplit::Speed) {
-        return Ok(config);
+pub(crate) fn settled(config: Config, on: &RankGpus, request_of: impl Fn(&Config) -> Result<Request, Error>) -> Result<Config, Error> {
+    let settled = all_settled(vec![config], on, |config| request_of(config))?.pop();
+    settled.ok_or_else(|| Error::Fault("a configuration is lost".into()))
+}
+
+/// The same of many configurations, which are planned at once.
+pub(crate) fn all_settled(
+    mut configs: Vec<Config>,
+    on: &RankGpus,
+    request_of: impl Fn(&Config) -> Result<Request, Error>,
+) -> Result<Vec<Config>, Error> {
+    let mut by_speed: Vec<&mut Config> = configs.iter_mut().filter(|config| config.cp_split == Some(CpSplit::Speed)).collect();
+    by_speed.iter_mut().for_each(|config| config.cp_split = None);
+    if on.named().is_some() && !by_speed.is_empty() {
+        let requests = by_speed.iter().map(|config| request_of(config)).collect::<Result<Vec<_>, Error>>()?;
+        for ((config, request), plans) in by_speed.iter_mut().zip(&requests).zip(on.plans(&requests)?) {
+            config.cp_split = by_plans(config, request.model.transformer.num_attention_heads as u32, &plans);
+        }
     }
-    let even = Config { cp_split: None, ..config };
-    if on.named().is_none() {
-        return Ok(even);
-    }
-    let request = request_of(&even)?;
-    let heads = request.model.transformer.num_attention_heads as u32;
-    let plans = on.plans(std::slice::from_ref(&request))?.pop();
-    let alone =
-        plans.and_then(|plans| plans.0.iter().map(|plan| Some(plan.ranks.as_ref()?.pass_secs?.alone)).collect::<Option<Vec<f64>>>());
-    let Some(alone) = alone else { return Ok(even) };
+    Ok(configs)
+}
+
+/// The shares of `config`, whose parts are even, by how fast each GPU would go through all of it; nothing where even ones are as good.
+fn by_plans(even: &Config, heads: u32, plans: &RankPlans) -> Option<CpSplit> {
+    let alone = plans.0.iter().map(|plan| Some(plan.ranks.as_ref()?.pass_secs?.alone)).collect::<Option<Vec<f64>>>()?;
     let split = even.split();
     let units = if split.cp_ulysses > 1 && split.cp_ring == 1 { heads } else { UNITS };
     // Who exchanges heads has one at least.
     let least = if split.cp_ulysses > 1 { units.div_ceil(heads) } else { 1 };
     let shares = in_proportion(&alone.iter().map(|secs| 1.0 / secs).collect::<Vec<_>>(), units, least);
     let is_even = shares.windows(2).all(|pair| pair[0] == pair[1]);
-    Ok(Config { cp_split: (!is_even).then_some(CpSplit::Shares(shares)), ..even })
+    (!is_even).then_some(CpSplit::Shares(shares))
 }
 
 /// What `cp_split=speed` came to, where that was asked for.

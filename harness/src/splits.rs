@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use engine_protocol::{Config, PlanReport, Request, Settings, Split};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::rank_plans::RankGpus;
@@ -51,12 +52,35 @@ pub(crate) fn fix(
     Ok(in_words(asked, chosen))
 }
 
-/// The ways to split a video over so many GPUs, wanted by whom, that `definition` leaves open, for a search; one GPU where none were asked for.
-pub(crate) fn to_search(definition: &Definition, wanted: Option<(u32, String)>) -> Result<Vec<Split>, Error> {
-    match wanted {
-        Some((gpus, asked)) => Ok(legal(definition, gpus, &asked)?.into_iter().map(|(split, _)| split).collect()),
-        None => Ok(vec![Split::ONE]),
+/// A way to split a video, in a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) split: Split,
+    /// The faster GPUs have more of the sequence.
+    pub(crate) by_speed: bool,
+}
+
+impl Way {
+    /// No split.
+    pub(crate) const ONE: Self = Self { split: Split::ONE, by_speed: false };
+
+    /// The flags that mean it.
+    pub(crate) fn flags(self) -> impl Iterator<Item = (&'static str, Value)> {
+        let shares = self.by_speed.then(|| ("cp_split", "speed".into()));
+        self.split.flags().map(|(key, ranks)| (key, ranks.into())).chain(shares)
     }
+}
+
+/// The ways to split a video over so many GPUs, wanted by whom, that `definition` leaves open, for a search; one GPU where none were asked for. On GPUs of several kinds the sequence is shared out
+/// evenly, and by speed.
+pub(crate) fn to_search(definition: &Definition, wanted: Option<(u32, String)>, on: &RankGpus) -> Result<Vec<Way>, Error> {
+    let Some((gpus, asked)) = wanted else { return Ok(vec![Way::ONE]) };
+    let is_open = on.named().is_some() && definition.fixed_value("cp_split").is_none();
+    let ways = |split: Split| {
+        let speeds = if is_open && split.cp_size() > 1 { &[false, true][..] } else { &[false] };
+        speeds.iter().map(move |&by_speed| Way { split, by_speed })
+    };
+    Ok(legal(definition, gpus, &asked)?.into_iter().flat_map(|(split, _)| ways(split)).collect())
 }
 
 /// The ways to split a video over `gpus` that `definition` leaves open, each with the definition that fixes it.

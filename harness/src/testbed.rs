@@ -282,6 +282,7 @@ impl Testbed {
             capacity_bytes: Some(ENDLESS),
             memory_limit_bytes: None,
             uuid: None,
+            others: self.others.iter().map(Self::without_end).collect::<Option<Vec<_>>>()?,
             ..self.clone()
         })
     }

@@ -1,6 +1,6 @@
 //! Command lines that people copy: each word quoted where a shell asks for it.
 
-use engine_protocol::{Config, Device, ModelSpec, setting_text};
+use engine_protocol::{Device, ModelSpec, RunRecord, setting_text};
 
 use crate::advice::settings;
 
@@ -8,8 +8,14 @@ use crate::advice::settings;
 const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
-pub fn generate_line(config: &Config, device: Device, model: Option<&ModelSpec>) -> String {
+pub fn generate_line(record: &RunRecord, device: Device, model: Option<&ModelSpec>) -> String {
+    let config = &record.config;
     let mut words: Vec<String> = ["lowmem", "generate"].map(Into::into).into();
+    let gpus: Vec<&str> = record.ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
+    if gpus.windows(2).any(|pair| pair[0] != pair[1]) {
+        // Ranks whose cards differ have them by name.
+        words.extend(["--gpu".into(), gpus.join(",")]);
+    }
     match model.and_then(|model| model.files.as_ref()) {
         Some(files) => words.extend(files.options()),
         None => words.extend(["--model".into(), config.model.clone()]),
@@ -40,19 +46,30 @@ pub fn shell_line(words: impl IntoIterator<Item = String>) -> String {
 mod tests {
     use super::*;
     use crate::samples;
-    use engine_protocol::ImageInput;
+    use engine_protocol::{Config, ImageInput, RankRecord};
 
     #[test]
     fn a_model_that_needs_a_picture_is_given_one() {
-        let config = samples::ok("a", 3, 4).config;
+        let record = samples::ok("a", 3, 4);
         let plain = samples::run(Vec::new()).manifest.models.remove(0);
         let pictured = ModelSpec { image: Some(ImageInput::Channels), ..plain.clone() };
-        let line = |config: &Config, model| generate_line(config, Device::Virtual, Some(model));
-        assert!(!line(&config, &plain).contains("--image"));
-        assert!(line(&config, &pictured).contains(" --image picture.png --prompt"));
-        let named = Config { image: Some("cat.png".into()), ..config };
+        let line = |record: &RunRecord, model| generate_line(record, Device::Virtual, Some(model));
+        assert!(!line(&record, &plain).contains("--image"));
+        assert!(line(&record, &pictured).contains(" --image picture.png --prompt"));
+        let named = RunRecord { config: Config { image: Some("cat.png".into()), ..record.config.clone() }, ..record };
         let line = line(&named, &pictured);
         assert!(line.contains(" --image cat.png --prompt") && line.matches("cat.png").count() == 1, "{line}");
+    }
+
+    #[test]
+    fn ranks_whose_cards_differ_have_them_by_name() {
+        let record = samples::ok("a", 3, 4);
+        let on = |gpus: [&str; 2]| {
+            let rank = |gpu: &str| RankRecord { gpu: Some(gpu.into()), ..RankRecord::of(&record) };
+            generate_line(&RunRecord { ranks: gpus.map(rank).into(), ..record.clone() }, Device::Virtual, None)
+        };
+        assert!(on(["rtx-4090", "rtx-3090"]).starts_with("lowmem generate --gpu rtx-4090,rtx-3090 --model"));
+        assert!(!on(["rtx-4090", "rtx-4090"]).contains("--gpu"));
     }
 
     #[test]

@@ -59,6 +59,22 @@ oom denoise
     assert!(rows.iter().all(|row| ["", "512"].contains(&&row["vae_tile_size"])), "a smaller tile does not help denoise");
 }
 
+/// Each placement follows its own card, and the faster one has more to do where that is shorter.
+#[test]
+fn a_split_over_unlike_cards_is_found() {
+    let place = Place::new();
+    let video = "--model wan2.1-t2v-1.3b --resolution 832x480 --frames 21 --gpu rtx-3060,rtx-4090 cfg_size=1 low_mem_level=3 --json";
+    let found = json(&place.autotune("run", video).assert().success(), "autotune");
+    let fastest = found["fastest"]["command"].as_str().expect("a command");
+    assert!(fastest.starts_with("lowmem generate --gpu rtx-4090,rtx-3060 ") && fastest.contains(" cp_split=speed "), "{fastest}");
+    let rows = place.rows("run");
+    assert!(rows.iter().all(|row| (&row["ranks"], &row["outcome"]) == ("2", "ok")), "each is predicted to fit, and does");
+    let words = ["advise", "--model", "wan2.1-t2v-1.3b", "--gpu", "rtx-3060,rtx-4090", "--json"];
+    let advice = json(&lowmem().args(words).assert().success(), "advise");
+    let best = &advice["models"][0]["usual"]["best"];
+    assert!(best["command"].as_str().is_some_and(|command| command.contains("--gpu rtx-4090,rtx-3060")), "{best}");
+}
+
 #[test]
 fn the_split_over_several_gpus_is_found() {
     let place = Place::new();

@@ -300,7 +300,8 @@ fn a_card_for_each_rank() {
         ("generate --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual --gpus 3", "--gpus 3: --gpu names 2 GPUs."),
         ("plan --model wan-tiny --gpu rtx-3060,rtx-4090 cp_size=3", "2 GPUs are named: cp_size=3 does not make 2 ranks"),
         ("generate --model wan-tiny --gpu rtx-3060,rtx-4090 --device cpu --output a.gif", "ranks are threads on the CPU"),
-        ("autotune --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual", "neither a size nor a known GPU"),
+        ("autotune --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual --gpus 3", "--gpus 3: --gpu names 2 GPUs."),
+        ("cards --model wan-tiny --gpu rtx-3060+rtx-4090", "see `lowmem autotune --gpu rtx-3060+rtx-4090`"),
         (
             "sweep s.yaml --gpu rtx-3060+rtx-4090 --device virtual",
             "--gpu names 2 GPUs, and the video is split over 3: name one for each rank",

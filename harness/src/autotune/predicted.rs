@@ -3,23 +3,26 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use engine_protocol::{PlanReport, Stage};
+use engine_protocol::{Config, PlanReport, Stage};
 
 use super::search_space::{Ladder, Rung, SMALLEST_LARGE_TILE};
 use crate::error::Error;
 use crate::json::NeedJson;
 use crate::model::Models;
+use crate::rank_plans::{RankGpus, RankPlans};
+use crate::shares;
 use crate::sweep::{Case, text_without};
 use crate::testbed::Testbed;
-use crate::worker;
 
 /// What a case is predicted to take. A figure that is not known is taken for none: it is seen when the case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Need {
-    /// Of the GPU, the process's own memory included.
+    /// Of the GPU, the process's own memory included; of several of the one that it takes most of.
     pub(crate) gpu_bytes: u64,
     /// Of the machine's memory.
     pub(crate) ram_bytes: u64,
+    /// Of GPUs of several kinds, another one than the first is too small.
+    pub(crate) is_over_another: bool,
 }
 
 impl Need {
@@ -28,20 +31,23 @@ impl Need {
         NeedJson { gpu_bytes: self.gpu_bytes, ram_bytes: self.ram_bytes }
     }
 
-    fn of(plan: &PlanReport) -> Self {
-        Self::of_stages(plan, |_| true)
-    }
-
-    /// What a case takes that cuts denoise as one plan does and decode as another: no stage goes by how another is cut.
-    fn of_both(denoise: &PlanReport, decode: &PlanReport) -> Self {
-        let (others, last) =
-            (Self::of_stages(denoise, |stage| stage != Stage::Decode), Self::of_stages(decode, |stage| stage == Stage::Decode));
-        Self { gpu_bytes: others.gpu_bytes.max(last.gpu_bytes), ram_bytes: others.ram_bytes.max(last.ram_bytes) }
-    }
-
-    fn of_stages(plan: &PlanReport, counts: impl Fn(Stage) -> bool) -> Self {
-        let host = plan.host.iter().filter(|host| counts(host.stage)).filter_map(|host| host.memory.peak_bytes).max();
-        Self { gpu_bytes: plan.device_bytes(&counts), ram_bytes: host.unwrap_or(0) }
+    /// What a case takes that cuts denoise as the first plans do and decode as the others: no stage goes by how another is cut.
+    fn of(denoise: &RankPlans, decode: &RankPlans, config: &Config, on: &RankGpus) -> Self {
+        let is_decode = |stage| stage == Stage::Decode;
+        let on_gpu =
+            |(others, last): (&PlanReport, &PlanReport)| others.device_bytes(|stage| !is_decode(stage)).max(last.device_bytes(is_decode));
+        let each: Vec<u64> = denoise.0.iter().zip(&decode.0).map(on_gpu).collect();
+        let on_host = |plans: &RankPlans, decodes: bool| {
+            let counted = plans.first().host.iter().filter(|host| is_decode(host.stage) == decodes);
+            counted.filter_map(|host| host.memory.peak_bytes).max().unwrap_or(0)
+        };
+        let over =
+            each.iter().zip(&on.0).skip(1).any(|(bytes, gpu)| gpu.capacity_bytes.is_some_and(|held| *bytes > config.usable_of(held)));
+        Self {
+            gpu_bytes: each.into_iter().max().unwrap_or(0),
+            ram_bytes: on_host(denoise, false).max(on_host(decode, true)) + denoise.host_bytes_beside_first(),
+            is_over_another: over,
+        }
     }
 }
 
@@ -82,7 +88,7 @@ impl Budget {
 
     /// Whether a case that needs so much fits, by both.
     pub(crate) fn holds(&self, case: &Case, need: Need) -> bool {
-        self.holds_ram(need) && self.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
+        self.holds_ram(need) && !need.is_over_another && self.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
     }
 
     /// Whether a case may fit, as far as that is predicted.
@@ -93,12 +99,22 @@ impl Budget {
 
 /// What each of these cases needs.
 pub(crate) fn needs<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<Need>, Error> {
-    Ok(plans(cases, testbed, models)?.iter().map(Need::of).collect())
+    let on = RankGpus::of(testbed);
+    let plans = plans(cases, testbed, &on, models)?;
+    Ok(plans.iter().map(|(config, plans)| Need::of(plans, plans, config, &on.with_parts(config))).collect())
 }
 
-fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<PlanReport>, Error> {
-    let requests = cases.map(|case| Ok(testbed.request(&case.name, models.get(&case.config.model)?, &case.config, None)));
-    worker::plans(&requests.collect::<Result<Vec<_>, Error>>()?)
+/// What each of these cases is planned to be, with its shares of the sequence settled.
+fn plans<'a>(
+    cases: impl Iterator<Item = &'a Case>,
+    testbed: &Testbed,
+    on: &RankGpus,
+    models: &Models,
+) -> Result<Vec<(Config, RankPlans)>, Error> {
+    let request_of = |config: &Config| Ok(testbed.request("plan", models.get(&config.model)?, config, None));
+    let configs = shares::all_settled(cases.map(|case| case.config.clone()).collect(), on, request_of)?;
+    let requests = configs.iter().map(request_of).collect::<Result<Vec<_>, Error>>()?;
+    Ok(configs.into_iter().zip(on.plans(&requests)?).collect())
 }
 
 /// Ladders with what their rungs need, the fastest to decode first of those that cut denoise alike. A rung that the machine settles to what an earlier one is too is left out.
@@ -115,27 +131,29 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         ladder.rungs.first().is_some_and(|first| rung.denoise == first.denoise || rung.decode == first.decode)
     };
     let planned = ladders.iter().flat_map(|ladder| ladder.rungs.iter().filter(|rung| is_planned(ladder, rung)));
-    let mut plans = plans(planned.map(|rung| &rung.case), testbed, models)?.into_iter();
+    let on = RankGpus::of(testbed);
+    let mut plans = plans(planned.map(|rung| &rung.case), testbed, &on, models)?.into_iter();
     let mut seen = HashSet::new();
     let mut known = Vec::new();
     for ladder in ladders {
         let cuts = ladder.rungs.iter().filter(|rung| is_planned(&ladder, rung)).map(|rung| (rung.denoise, rung.decode));
-        let by_cut: HashMap<(usize, usize), PlanReport> = cuts.zip(plans.by_ref()).collect();
+        let by_cut: HashMap<(usize, usize), (Config, RankPlans)> = cuts.zip(plans.by_ref()).collect();
         let first = ladder.rungs.first().map(|rung| (rung.denoise, rung.decode)).unwrap_or_default();
         let mut rungs = Vec::new();
         for rung in ladder.rungs {
             let (need, positions) = match by_cut.get(&(rung.denoise, rung.decode)) {
-                Some(plan) if !seen.insert(text_without(&plan.config, &[])?) => continue,
-                Some(plan) => (Some(Need::of(plan)), plan.vae_positions),
+                Some((_, plans)) if !seen.insert(texts(plans)?) => continue,
+                Some((config, plans)) => (Some(Need::of(plans, plans, config, &on.with_parts(config))), plans.first().vae_positions),
                 None => {
                     let (denoise, decode) = (by_cut.get(&(rung.denoise, first.1)), by_cut.get(&(first.0, rung.decode)));
-                    (
-                        denoise.zip(decode).map(|(denoise, decode)| Need::of_both(denoise, decode)),
-                        decode.and_then(|decode| decode.vae_positions),
-                    )
+                    let need = |((config, denoise), (_, decode)): (&(Config, RankPlans), &(Config, RankPlans))| {
+                        Need::of(denoise, decode, config, &on.with_parts(config))
+                    };
+                    (denoise.zip(decode).map(need), decode.and_then(|(_, decode)| decode.first().vae_positions))
                 }
             };
-            let fork = Fork { place: ladder.place, step_secs: by_cut.get(&(rung.denoise, first.1)).and_then(step_secs) };
+            let fork =
+                Fork { place: ladder.place, step_secs: by_cut.get(&(rung.denoise, first.1)).and_then(|(_, plans)| step_secs(plans)) };
             rungs.push(Predicted { rung, need, positions, fork });
         }
         // Of ways that cut denoise alike, first the one that decodes least twice. In small tiles there is so little to do at once that to start it takes longer.
@@ -147,9 +165,14 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
 }
 
 /// How long a sampler step takes where it is split, but for what all splits have in common.
-fn step_secs(plan: &PlanReport) -> Option<f64> {
-    let pass = plan.ranks.as_ref()?.pass_secs?;
-    Some(pass.alone * pass.step_share(plan.config.split()))
+fn step_secs(plans: &RankPlans) -> Option<f64> {
+    let first = plans.first();
+    Some(first.ranks.as_ref()?.pass_secs?.alone * plans.step_share(first.config.split())?)
+}
+
+/// The configurations that ranks settle to, to tell cases apart.
+fn texts(plans: &RankPlans) -> Result<Vec<String>, Error> {
+    plans.0.iter().map(|plan| text_without(&plan.config, &[])).collect()
 }
 
 /// Of ladders that differ in their split alone, the one whose steps are the shortest by its plan where it may fit, without a ring if that goes, and the one that takes least.

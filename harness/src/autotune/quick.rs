@@ -1,7 +1,7 @@
 //! A quick answer: of all that may fit by prediction the first in order of speed, decoded in tiles that take little, run to see that it does. A whole search runs what may be
 //! faster too.
 
-use engine_protocol::{RunRecord, Split};
+use engine_protocol::{Config, RunRecord};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -12,6 +12,9 @@ use crate::error::Error;
 use crate::host_rates;
 use crate::interrupt::Interrupt;
 use crate::model::Models;
+use crate::rank_plans::RankGpus;
+use crate::shares;
+use crate::splits::Way;
 use crate::sweep::{Case, Rules};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher, Patience};
@@ -28,7 +31,7 @@ pub(crate) struct Quick<'a> {
     /// Ctrl-C.
     pub(crate) interrupt: &'a Interrupt,
     /// How a video may be split over GPUs.
-    pub(crate) splits: &'a [Split],
+    pub(crate) ways: &'a [Way],
     /// Whether the finest cuts are tried where nothing else fits: they save little, and take long.
     pub(crate) cuts_finest: bool,
 }
@@ -87,7 +90,7 @@ impl Quick<'_> {
 
     fn ladders(&self, fixed: &[(String, Value)]) -> Result<Vec<Ladder>, Error> {
         let rules = Rules { device: self.testbed.device, may_shorten: true };
-        Ok(ladders("quick", fixed, self.models, rules, false, self.splits)?.0)
+        Ok(ladders("quick", fixed, self.models, rules, false, self.ways)?.0)
     }
 
     fn predict(&self, ladders: Vec<Ladder>) -> Result<Vec<Vec<Predicted>>, Error> {
@@ -95,8 +98,10 @@ impl Quick<'_> {
     }
 
     fn run(&self, case: &Case) -> Result<Option<RunRecord>, Error> {
-        let rates = host_rates::for_cases(self.testbed, self.launcher, [&case.config]);
-        let request = self.testbed.request(&case.name, self.models.get(&case.config.model)?, &case.config, rates);
-        worker::run_case(self.launcher, self.testbed, &request, Patience::default(), self.interrupt, &mut |_| {})
+        let (rates, model) = (host_rates::for_cases(self.testbed, self.launcher, [&case.config]), self.models.get(&case.config.model)?);
+        let request_of = |config: &Config| self.testbed.request(&case.name, model, config, rates.clone());
+        let settled = shares::settled(case.config.clone(), &RankGpus::of(self.testbed), |config| Ok(request_of(config)))?;
+        let ran = worker::run_case(self.launcher, self.testbed, &request_of(&settled), Patience::default(), self.interrupt, &mut |_| {})?;
+        Ok(ran.map(|record| shares::as_asked(record, &case.config)))
     }
 }

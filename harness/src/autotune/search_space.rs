@@ -1,10 +1,11 @@
 //! What autotune may try: ways to place the models, the fastest first, and for each how finely denoise and decode may be cut, the least cut first.
 
-use engine_protocol::{Config, Split};
+use engine_protocol::Config;
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::model::Models;
+use crate::splits::Way;
 use crate::sweep::{Case, Definition, Expanded, Rules, expand};
 
 /// Keys and their values.
@@ -87,14 +88,14 @@ pub(crate) struct Ladder {
     pub(crate) rungs: Vec<Rung>,
 }
 
-/// All ladders for what `fixed` leaves open, with each of `splits`, and warnings that hold for every case of them. Weights in fewer bits are among them where that is allowed.
+/// All ladders for what `fixed` leaves open, with each of these `ways` to split it, and warnings that hold for every case of them. Weights in fewer bits are among them where that is allowed.
 pub(crate) fn ladders(
     name: &str,
     fixed: &[(String, Value)],
     models: &Models,
     rules: Rules,
     allow_lossy: bool,
-    splits: &[Split],
+    ways: &[Way],
 ) -> Result<(Vec<Ladder>, Vec<String>), Error> {
     let is_fixed = |key: &str| fixed.iter().any(|(fixed, _)| fixed == key);
     let is_open = |settings: &Settings| settings.iter().all(|(key, _)| !is_fixed(key));
@@ -106,8 +107,8 @@ pub(crate) fn ladders(
     for settings in &placements {
         for &lossy in lossy {
             let place: Vec<_> = settings.iter().chain(if lossy { LOSSY } else { &[] }).copied().collect();
-            for &split in splits {
-                let rungs = space.rungs(&place, split, is_open);
+            for &way in ways {
+                let rungs = space.rungs(&place, way, is_open);
                 ladders.extend((!rungs.is_empty()).then_some(Ladder { place: number, rungs }));
             }
             number += 1;
@@ -132,7 +133,7 @@ struct Space<'a> {
 }
 
 impl Space<'_> {
-    fn rungs(&mut self, place: &[(&'static str, &'static str)], split: Split, is_open: impl Fn(&Settings) -> bool) -> Vec<Rung> {
+    fn rungs(&mut self, place: &[(&'static str, &'static str)], way: Way, is_open: impl Fn(&Settings) -> bool) -> Vec<Rung> {
         // What is fixed is not cut otherwise; then there is one way.
         let ways = |all: &[Settings]| {
             let open: Vec<(usize, Settings)> = all.iter().copied().enumerate().filter(|(_, settings)| is_open(settings)).collect();
@@ -145,7 +146,7 @@ impl Space<'_> {
         for (denoise, heads) in denoise.iter().take(most) {
             for (decode, tiles) in &decode {
                 let settings: Vec<_> = place.iter().chain(*heads).chain(*tiles).copied().collect();
-                if let Some(case) = self.case(&settings, split) {
+                if let Some(case) = self.case(&settings, way) {
                     rungs.push(Rung { denoise: *denoise, decode: *decode, case });
                 }
             }
@@ -154,11 +155,11 @@ impl Space<'_> {
     }
 
     /// The case of these settings; none where it is known already or not legal.
-    fn case(&mut self, settings: &[(&'static str, &'static str)], split: Split) -> Option<Case> {
+    fn case(&mut self, settings: &[(&'static str, &'static str)], way: Way) -> Option<Case> {
         let mut definition = Definition::empty(self.name);
         let open = settings.iter().map(|&(key, value)| (key.to_owned(), value_of(value)));
         self.fixed.iter().cloned().chain(open).for_each(|(key, value)| definition.fix(key, value));
-        split.flags().for_each(|(key, ranks)| definition.fix(key.into(), ranks.into()));
+        way.flags().for_each(|(key, value)| definition.fix(key.into(), value));
         let Expanded { mut cases, warnings, .. } = match expand(&definition, self.models, self.rules) {
             Ok(found) => found,
             Err(error) => {
@@ -167,7 +168,7 @@ impl Space<'_> {
             }
         };
         let mut case = cases.pop()?;
-        if let (true, Err(error)) = (case.config.split() != split, case.config.refuse_split()) {
+        if let (true, Err(error)) = (case.config.split() != way.split, case.config.refuse_split()) {
             self.refused.get_or_insert(error.into());
             return None;
         }
@@ -185,7 +186,8 @@ impl Space<'_> {
         }
         let is_told = |key: &str| !["low_mem_level", "vae_tile_size"].contains(&key);
         settings.iter().filter(|(key, _)| is_told(key)).for_each(|(key, value)| case.name += &format!("-{key}_{value}"));
-        split.flags().for_each(|(key, ranks)| case.name += &format!("-{key}_{ranks}"));
+        way.flags()
+            .for_each(|(key, value)| case.name += &format!("-{key}_{}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
         Some(case)
     }
 }
@@ -206,7 +208,7 @@ mod tests {
         let mut all = vec![("model".to_owned(), Value::from("wan2.1-t2v-1.3b"))];
         all.extend(fixed.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let rules = Rules { device: Device::Virtual, may_shorten: true };
-        ladders("autotune", &all, &models, rules, allow_lossy, &[Split::ONE]).expect("ladders").0
+        ladders("autotune", &all, &models, rules, allow_lossy, &[Way::ONE]).expect("ladders").0
     }
 
     #[test]

@@ -58,6 +58,10 @@ pub(crate) fn would_fit(smallest: &Case, testbed: &Testbed, models: &Models, rul
 
 /// The card with the least memory that holds the case.
 fn smallest_card(case: &Case, testbed: &Testbed, models: &Models) -> Result<Option<String>, Error> {
+    if !testbed.others.is_empty() {
+        // Of cards of several kinds nobody knows which one is to be larger.
+        return Ok(None);
+    }
     let profiles = GpuProfiles::load()?;
     let mut cards: Vec<_> = profiles.iter().filter(|card| Some(card.memory_bytes.value) > testbed.capacity_bytes).collect();
     cards.sort_by_key(|card| card.memory_bytes.value);

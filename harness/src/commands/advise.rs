@@ -14,6 +14,7 @@ use crate::host;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::{Models, is_made_small};
+use crate::rank_plans::RankGpus;
 use crate::real_gpu;
 use crate::splits;
 use crate::sweep::Definition;
@@ -38,9 +39,9 @@ struct Advice<'a> {
 pub(crate) fn run(arguments: &AdviseArguments) -> Result<ExitCode, Error> {
     let testbed = testbed(&arguments.device)?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
-    let splits = splits::to_search(&Definition::empty("advise"), arguments.gpus.wanted(None)?)?;
-    let quick =
-        Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: true };
+    let on = RankGpus::of(&testbed);
+    let ways = splits::to_search(&Definition::empty("advise"), arguments.gpus.wanted(on.named())?, &on)?;
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, ways: &ways, cuts_finest: true };
     let asked: Vec<&ModelSpec> = match &arguments.model {
         Some(name) => vec![models.get(name)?],
         None => models.iter().filter(|model| !is_made_small(&model.name)).collect(),
@@ -79,7 +80,7 @@ fn testbed(wanted: &DeviceArguments) -> Result<Testbed, Error> {
     };
     let total = host_memory::meminfo_bytes("MemTotal").filter(|_| wanted.gpu.is_none());
     let ram = wanted.ram.clone().or_else(|| total.map(|bytes| format!("{:.0}GB", gib(bytes).ceil())));
-    Testbed::planned(Wanted { gpu: Some(&gpu), ram: ram.as_deref(), ..wanted.wanted() })
+    Testbed::planned_for_ranks(Wanted { gpu: Some(&gpu), ram: ram.as_deref(), ..wanted.wanted() })
 }
 
 /// What is known of each of `models`: at its own size, and at the smaller one where that may be wanted.
@@ -157,7 +158,7 @@ fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }
-    say!("  Run      {}", reports::generate_line(config, record.device, Some(model)));
+    say!("  Run      {}", reports::generate_line(record, record.device, Some(model)));
 }
 
 fn flags(config: &Config, model: &ModelSpec) -> String {

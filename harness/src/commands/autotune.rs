@@ -21,7 +21,9 @@ use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, MissJson};
 use crate::progress::Progress;
 use crate::ram::wsl_said;
+use crate::rank_plans::RankGpus;
 use crate::run_store::RunStore;
+use crate::shares;
 use crate::splits;
 use crate::sweep::{Case, Definition, Limits, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
@@ -30,7 +32,7 @@ use crate::worker::{self, Launcher};
 const NAME: &str = "autotune";
 /// Finds the best settings for a budget.
 pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
-    let testbed = Testbed::choose(arguments.device.wanted())?;
+    let testbed = Testbed::for_ranks(arguments.device.wanted())?;
     if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: autotune looks for what fits a GPU: use --device virtual or cuda"));
     }
@@ -40,8 +42,9 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let rules = Rules { device: testbed.device, may_shorten: true };
     let rule = Rule { objective: arguments.objective, deadline_secs: arguments.deadline.map(|time| time.as_secs_f64()) };
     let fixed = one_video::with_model(&definition);
-    let splits = splits::to_search(&definition, arguments.gpus.wanted(None)?)?;
-    let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &splits)?;
+    let on = RankGpus::of(&testbed);
+    let ways = splits::to_search(&definition, arguments.gpus.wanted(on.named())?, &on)?;
+    let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &ways)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
     let budget = Budget::of(&testbed);
@@ -180,7 +183,10 @@ fn really_needs(case: &Case, schedule: &Schedule<'_>) -> Result<Option<u64>, Err
     let Some(mut endless) = schedule.testbed.without_end() else { return Ok(None) };
     endless.ram.bytes = None;
     let launcher = Launcher::find(Device::Virtual)?;
-    let request = endless.request(&case.name, schedule.models.get(&case.config.model)?, &case.config, schedule.host_rates.clone());
+    let model = schedule.models.get(&case.config.model)?;
+    let request_of = |config: &Config| endless.request(&case.name, model, config, schedule.host_rates.clone());
+    let settled = shares::settled(case.config.clone(), &RankGpus::of(&endless), |config| Ok(request_of(config)))?;
+    let request = request_of(&settled);
     let record = worker::run_case(&launcher, &endless, &request, schedule.limits.patience(), schedule.interrupt, &mut |_| {})?;
     Ok(record.filter(|record| record.outcome == Outcome::Ok).and_then(|record| record.peak_device_bytes()))
 }
@@ -254,7 +260,7 @@ fn print_answers(told: &Told<'_>, best: &RunRecord) {
         let recommended = if record.case == best.case && told.answers.found.len() > 1 { ", recommended" } else { "" };
         say!("{}{recommended}: level {}{}", objective.title(), record.config.low_mem_level, reports::on_gpus(&record.config));
         describe(record, run);
-        say!("  Run it: {}\n", command(&record.config, run));
+        say!("  Run it: {}\n", command(record, run));
     }
     let missing = [Objective::Speed, Objective::Balanced, Objective::Memory].into_iter();
     let missing: Vec<_> =
@@ -336,8 +342,8 @@ fn lossy(record: &RunRecord) -> Option<String> {
 }
 
 /// The command that makes a video with the settings of that case.
-fn command(config: &Config, run: &Run) -> String {
-    reports::generate_line(config, run.manifest.device, run.manifest.models.iter().find(|model| model.name == config.model))
+fn command(record: &RunRecord, run: &Run) -> String {
+    reports::generate_line(record, run.manifest.device, run.manifest.models.iter().find(|model| model.name == record.config.model))
 }
 
 /// The answers of a search.

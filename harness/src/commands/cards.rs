@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine_protocol::{Device, GpuProfile, RunRecord, Split, gib};
+use engine_protocol::{Device, GpuProfile, RunRecord, gib};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,7 +19,8 @@ use crate::gpu_profile::GpuProfiles;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::Models;
-use crate::testbed::{DeviceChoice, Testbed, Wanted};
+use crate::splits::Way;
+use crate::testbed::{DeviceChoice, Testbed, Wanted, kinds};
 use crate::usual_sizes::USUAL_SIZES;
 use crate::worker::Launcher;
 
@@ -51,6 +52,11 @@ impl Row {
 
 /// Prints a row for each GPU.
 pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
+    if let Some(several) = arguments.gpus.iter().find(|name| kinds(name).len() > 1) {
+        return Err(Error::input(format!(
+            "{several}: a row is of one GPU, and has no place for a video on several: give names without commas for a row each, or see `lowmem autotune --gpu {several}`"
+        )));
+    }
     let profiles = GpuProfiles::load()?;
     let cards: Vec<GpuProfile> = match arguments.gpus.as_slice() {
         [] => profiles.iter().cloned().collect(),
@@ -66,14 +72,8 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
         let testbed = Testbed::planned(wanted)?;
-        let quick = Quick {
-            testbed: &testbed,
-            launcher: &launcher,
-            models: &models,
-            interrupt: &interrupt,
-            splits: &[Split::ONE],
-            cuts_finest: true,
-        };
+        let quick =
+            Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, ways: &[Way::ONE], cuts_finest: true };
         let answer = quick.answer(&fixed.iter().chain(&sized).cloned().collect::<Vec<_>>())?;
         let with = |size: &str| [&fixed[..], &[("resolution".to_owned(), json!(size))]].concat();
         // A size that the model cannot make is no size.

@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson};
 use crate::model::Models;
 use crate::progress::Progress;
+use crate::rank_plans::RankGpus;
 use crate::splits;
 use crate::sweep::{Definition, Rules, expand};
 use crate::testbed::Testbed;
@@ -36,13 +37,13 @@ struct Largest {
 
 /// Prints the largest sizes for the frames, or the most frames for the size.
 pub(crate) fn run(arguments: &MaxArguments) -> Result<ExitCode, Error> {
-    let testbed = Testbed::planned(arguments.device.wanted())?;
+    let testbed = Testbed::planned_for_ranks(arguments.device.wanted())?;
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
     let definition = one_video::definition("max", &arguments.video, &[], &arguments.settings)?;
     let fixed = one_video::with_model(&definition);
-    let splits = splits::to_search(&definition, arguments.gpus.wanted(None)?)?;
-    let quick =
-        Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, splits: &splits, cuts_finest: false };
+    let on = RankGpus::of(&testbed);
+    let ways = splits::to_search(&definition, arguments.gpus.wanted(on.named())?, &on)?;
+    let quick = Quick { testbed: &testbed, launcher: &launcher, models: &models, interrupt: &interrupt, ways: &ways, cuts_finest: false };
     let of = |key: &str| fixed.iter().find(|(other, _)| other == key).map(|(_, value)| value);
     let model = models.get(of("model").and_then(Value::as_str).unwrap_or_default())?;
     // What a file says of both is a video that is known; what is asked for is how much more there could be.
@@ -183,7 +184,7 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
             "\nThe largest takes {}{held} GiB{}. Run it: {}",
             reports::in_gib(record.peak_device_bytes()),
             reports::on_fullest(&record.config),
-            reports::generate_line(&record.config, record.device, Some(model))
+            reports::generate_line(record, record.device, Some(model))
         );
     }
 }

@@ -147,7 +147,7 @@ fn told<'a>(run: &Run, record: &'a RunRecord) -> Told<'a> {
         pinned: Some(pinned(record)).filter(|figure| figure.text != "0.00").unwrap_or_default(),
         total: total(record),
         range: range(record),
-        command: generate_line(config, run.manifest.device, model),
+        command: generate_line(record, run.manifest.device, model),
     }
 }
 
