@@ -51,7 +51,7 @@ impl RankGpus {
     /// The same, one for each rank too where parts of the sequence differ.
     pub(crate) fn with_parts(&self, config: &Config) -> Self {
         match (self.0.as_slice(), config.cp_split.as_ref().and_then(CpSplit::shares)) {
-            ([one], Some(shares)) => Self(vec![one.clone(); shares.len()]),
+            ([one], Some(_)) => Self(vec![one.clone(); config.split().ranks() as usize]),
             _ => self.clone(),
         }
     }

@@ -34,8 +34,11 @@ pub(crate) fn all_settled(
 
 /// The shares of `config`, whose parts are even, by how fast each GPU would go through all of it; nothing where even ones are as good.
 fn by_plans(even: &Config, heads: u32, plans: &RankPlans) -> Option<CpSplit> {
-    let alone = plans.0.iter().map(|plan| Some(plan.ranks.as_ref()?.pass_secs?.alone)).collect::<Option<Vec<f64>>>()?;
+    let each = plans.0.iter().map(|plan| Some(plan.ranks.as_ref()?.pass_secs?.alone)).collect::<Option<Vec<f64>>>()?;
     let split = even.split();
+    // Cond and uncond are shared out alike: of the two GPUs at a place the slower one counts.
+    let parts = split.cp_size() as usize;
+    let alone: Vec<f64> = (0..parts).map(|place| each.iter().skip(place).step_by(parts).copied().fold(0.0, f64::max)).collect();
     let units = if split.cp_ulysses > 1 && split.cp_ring == 1 { heads } else { UNITS };
     // Who exchanges heads has one at least.
     let least = if split.cp_ulysses > 1 { units.div_ceil(heads) } else { 1 };

@@ -280,10 +280,9 @@ fn a_faster_card_has_more() {
     for (words, message) in [
         (&["cp_split=2:1:1"][..], "3 shares for 2 parts of the sequence: give as many as cp_size"),
         (&["cp_split=fast"], "or shares such as 3:1"),
-        (&["cp_split=2:1", "flexcache=teacache"], "caches know of parts that are alike"),
-        (&["cp_split=2:1", "head_chunk=10"], "heads that are exchanged in unlike parts are taken all at once"),
-        (&["cp_split=2:1", "cfg_size=2"], "would need shares of their own, which is not built"),
         (&["cp_split=1:100"], "rank 0 would have none of the 40 heads"),
+        (&["cp_split=1:7", "head_chunk=4"], "rank 0 would have none of the 4 heads that are taken at a time"),
+        (&["cp_split=2:1", "cfg_size=2", "cp_size=3"], "2 shares for 3 parts of the sequence: give as many as cp_size"),
         (&["cp_split=speed"], "cp_split=speed goes by the GPUs: add --gpu A,B"),
     ] {
         let said = stderr(&lowmem().arg("plan").args(&video[..6]).args(words).assert().code(2));

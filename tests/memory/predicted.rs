@@ -177,6 +177,9 @@ fn predictions_are_of_unlike_parts() {
         "cp_ulysses: 4\nsequence_chunk: 0\ncp_split: '17:11:8:4'\n",
         "cp_ring: 3\ncp_split: '3:2:1'\nsweep:\n  head_chunk: [0, 10]\n",
         "cp_ulysses: 2\ncp_ring: 2\ncp_split: '3:1:2:2'\n",
+        "cfg_size: 2\ncp_size: 2\ncp_split: '3:1'\n",
+        "cp_size: 2\ncp_split: '3:1'\nsweep:\n  head_chunk: [4, 20]\n",
+        "cp_size: 2\ncp_split: '3:1'\nflexcache: teacache\n",
     ] {
         for record in sweep(&format!("{base}{flags}")) {
             assert!(record.config.cp_split.is_some() && record.error.is_none(), "{flags}: {:?}", record.error);

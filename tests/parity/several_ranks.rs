@@ -141,12 +141,14 @@ fn unlike_parts_come_to_the_whole(#[case] cp_ulysses: u32, #[case] cp_ring: u32,
     for (batch, latents) in [(1, [3, 6, 10]), (2, [3, 6, 10]), (1, [1, 4, 4])] {
         let of = |sequence_chunk, head_chunk| Case { batch, latents, given_frames: 0, sequence_chunk, head_chunk };
         let wanted = of(None, None).alone();
-        let head_chunk = (cp_ulysses == 1).then_some(5);
-        for (sequence_chunk, head_chunk) in [(None, None), (Some(7), None), (Some(2), head_chunk)] {
+        let heads = Some(if cp_ulysses == 1 { 5 } else { 6 });
+        for (sequence_chunk, head_chunk) in [(None, None), (Some(7), None), (None, heads), (Some(2), heads)] {
             let case = of(sequence_chunk, head_chunk);
             let predict = |weights, ranks: Ranks| case.predict(weights, &ranks).expect("a prediction");
             for (rank, got) in each_with(split, &shares, Case::weights, |group| group, predict).iter().enumerate() {
-                let what = format!("{batch} of {latents:?}, {split} as {units:?}, rank {rank}, slices of {sequence_chunk:?}");
+                let what = format!(
+                    "{batch} of {latents:?}, {split} as {units:?}, rank {rank}, slices of {sequence_chunk:?}, heads {head_chunk:?}"
+                );
                 assert_close(&what, got, &wanted, 1e-5);
             }
         }
@@ -183,6 +185,45 @@ fn a_video_is_the_same(#[case] ranks: u32) {
                     assert_close(&what, got, &wanted, 1e-5);
                     assert_eq!(*reused_there, reused, "{what}: steps that left blocks out");
                 }
+            }
+        }
+    }
+}
+
+/// Parts that are not alike, with guidance on two groups, with caches that decide, and with heads taken one at a time where all have all of them.
+#[rstest]
+#[case::heads(1, 2, 1, &[3, 2])]
+#[case::keys(1, 1, 2, &[1, 2])]
+#[case::keys_of_three(1, 1, 3, &[2, 1, 1])]
+#[case::guidance_and_heads(2, 2, 1, &[3, 2])]
+#[case::guidance_and_keys(2, 1, 2, &[1, 3])]
+fn a_video_in_unlike_parts_is_the_same(#[case] cfg_size: u32, #[case] cp_ulysses: u32, #[case] cp_ring: u32, #[case] units: &[u32]) {
+    let fixture = Fixture::open("flexcache");
+    let model = ModelSpec { name: "wan-tiny".into(), ..fixture.fact("spec") };
+    let (split, shares) = (Split { cfg_size, cp_ulysses, cp_ring }, Shares::new(units, cp_ulysses as usize));
+    let steps = format!("steps={}", fixture.fact::<u32>("steps"));
+    let caches: [&[&str]; 6] = [
+        &["flexcache=none"],
+        &["flexcache=firstblock", "flexcache_threshold=0.35"],
+        &["flexcache=teacache", "flexcache_threshold=0.02", "flexcache_warmup=2"],
+        &["flexcache=taylorseer"],
+        &["flexcache=pab"],
+        &["flexcache=blockdance"],
+    ];
+    for cache in caches {
+        let run = |ranks: Ranks, more: &[&str]| {
+            let (mut pipeline, _) = pipeline::load_as(&model, &[cache, &[&steps], more].concat(), ranks);
+            pipeline::steps(&mut pipeline, &Fixture::open("flexcache"))
+        };
+        let (wanted, reused) = run(Ranks::alone(), &[]);
+        let chunks: &[&str] = if cp_ulysses == 1 { &["sequence_chunk=4", "head_chunk=1"] } else { &["sequence_chunk=6"] };
+        for more in [&[], chunks] {
+            for (rank, (got, reused_there)) in
+                each_with(split, &shares, || (), |group| group, |(), ranks| run(ranks, more)).iter().enumerate()
+            {
+                let what = format!("latents, {cache:?}, {split} as {units:?}, {more:?}, rank {rank}");
+                assert_close(&what, got, &wanted, 1e-5);
+                assert_eq!(*reused_there, reused, "{what}: steps that left blocks out");
             }
         }
     }

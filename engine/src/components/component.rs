@@ -104,7 +104,7 @@ pub trait Component: Debug {
     }
 
     /// What is kept from one pass for those after it, where a cache does that.
-    fn kept_between_passes(&self, _config: &Config) -> Option<CacheSize> {
+    fn kept_between_passes(&self, _config: &Config, _rank: usize) -> Option<CacheSize> {
         None
     }
 

@@ -116,8 +116,8 @@ impl Component for TransformerComponent<'_> {
         self.inputs_bytes(config) + transformer.bytes_throughout(pass_shape(self.model, config, rank), number_bytes(config))
     }
 
-    fn kept_between_passes(&self, config: &Config) -> Option<CacheSize> {
-        kept_between_steps(config, self.model)
+    fn kept_between_passes(&self, config: &Config, rank: usize) -> Option<CacheSize> {
+        kept_between_steps(config, self.model, rank)
     }
 
     fn work(&self, config: &Config, name: GroupName, rank: usize) -> GroupWork {

@@ -24,15 +24,15 @@ pub struct CacheSize {
     pub on_host: bool,
 }
 
-/// What the cache of `config` will hold, where it has one.
-pub fn kept_between_steps(config: &Config, model: &ModelSpec) -> Option<CacheSize> {
+/// What the cache of `config` will hold on a rank, where it has one.
+pub fn kept_between_steps(config: &Config, model: &ModelSpec, rank: usize) -> Option<CacheSize> {
     let spec = &model.transformer;
     let each = tensors_of_a_pass(config, model)?;
     let [_, latents @ ..] = config.latent_shape(model);
     let all_tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
-    // Of the first rank's part, which is no shorter than any.
     let split = config.split();
-    let tokens = Shard { tokens: all_tokens, part: Shares::of(config).part(0) }.real();
+    let part = Shares::of(config).part(rank % split.cp_size() as usize);
+    let tokens = Shard { tokens: all_tokens, part }.real();
     // In one pass both are one tensor of twice the size.
     let is_batch = config.guidance_batch == Some(true);
     let (passes, batch) = if is_batch || !config.has_guidance() || split.cfg_size > 1 { (1, 1 + i64::from(is_batch)) } else { (2, 1) };

@@ -125,11 +125,11 @@ impl Held {
         let of_host = component.groups().iter().zip(places).filter(|(_, place)| **place == Place::Host);
         let room = of_host.map(|(group, _)| WaitingGroup::new(group, types).unpacked_bytes()).max().unwrap_or(0);
         let unpacked = (room + unpacking_bytes(component, config, true)) as u64;
-        let (buffers, ring) = bytes_in_passing(component, places, config);
+        let (buffers, ring) = bytes_in_passing(component, places, config, rank);
         let beside = if on_gpu {
             let on_host = component.on_host(config, rank);
             Bytes {
-                pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64 + kept_on_host(component, config),
+                pinned: on_host.pinned_peak_bytes + ring.unwrap_or(0) as u64 + kept_on_host(component, config, rank),
                 // What comes from files comes by way of a ring in any case.
                 pageable: on_host.peak_bytes.unwrap_or(0) - on_host.pinned_peak_bytes
                     + if from_files && ring.is_none() { RING_BYTES as u64 } else { 0 }
@@ -152,8 +152,8 @@ impl Held {
 }
 
 /// What a cache keeps on the host.
-fn kept_on_host(component: &dyn Component, config: &Config) -> u64 {
-    component.kept_between_passes(config).filter(|kept| kept.on_host).map_or(0, |kept| kept.tensors * kept.bytes as u64)
+fn kept_on_host(component: &dyn Component, config: &Config, rank: usize) -> u64 {
+    component.kept_between_passes(config, rank).filter(|kept| kept.on_host).map_or(0, |kept| kept.tensors * kept.bytes as u64)
 }
 
 /// What LoRAs are added to as `group` is read from its file: its largest such tensor in fp32, and the sum in the type of arithmetic; of two tensors, since parts are read at once

@@ -30,7 +30,8 @@ pub fn predict_from(
 ) -> PlanReport {
     let plan = Plan::new(config, components);
     let loaded = loaded(first, rank, config, components);
-    let placed: Vec<_> = loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), config)).collect();
+    let placed: Vec<_> =
+        loaded.map(|component| PlacedComponent::new(component.as_ref(), plan.of(component.as_ref()), config, rank)).collect();
     let of_stage = |stage| placed.iter().filter(move |placed| placed.component.stage() == stage).map(PlacedComponent::resident_bytes);
     let stages = stages(rank, config, components).map(|stage| PlannedStage {
         stage,
@@ -108,8 +109,8 @@ pub(super) fn unpacking_bytes(component: &dyn Component, config: &Config, on_hos
 
 /// Bytes that are there for weights of `component` in passing: on the device that computes, and of the ring of the host by way of which they come to a GPU, which is
 /// page-locked where it may be.
-pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], config: &Config) -> (u64, Option<i64>) {
-    let placed = PlacedComponent::new(component, places, config);
+pub(super) fn bytes_in_passing(component: &dyn Component, places: &[Place], config: &Config, rank: usize) -> (u64, Option<i64>) {
+    let placed = PlacedComponent::new(component, places, config, rank);
     (placed.buffer_bytes(), placed.passing_bytes())
 }
 
@@ -130,13 +131,17 @@ struct PlacedGroup {
 }
 
 impl<'a> PlacedComponent<'a> {
-    fn new(component: &'a dyn Component, places: &[Place], config: &Config) -> Self {
+    fn new(component: &'a dyn Component, places: &[Place], config: &Config, rank: usize) -> Self {
         let types = WeightTypes::of(config);
         let placed = |(group, &place): (&Group, &Place)| {
             let waiting = WaitingGroup::new(group, types);
             PlacedGroup { name: group.name, bytes: waiting.layout.bytes, unpacked_bytes: waiting.unpacked_bytes(), place }
         };
-        Self { component, groups: component.groups().iter().zip(places).map(placed).collect(), kept: component.kept_between_passes(config) }
+        Self {
+            component,
+            groups: component.groups().iter().zip(places).map(placed).collect(),
+            kept: component.kept_between_passes(config, rank),
+        }
     }
 
     /// Its resident groups, which are one allocation.

@@ -216,17 +216,11 @@ impl Config {
         let Some(asked) = self.cp_split.as_ref().filter(|shares| split.cp_size() > 1 && !is_even(shares)) else { return Ok(()) };
         let said =
             |with: &str, why: &str| ConfigError::new(format!("cp_split={} {with}: {why}", told(&asked.tell())), "leave one of them out");
-        if split.cfg_size > 1 {
-            return Err(said("cfg_size=2", "the two groups of GPUs would need shares of their own, which is not built"));
-        }
-        if self.head_chunk.is_some() && split.cp_ulysses > 1 {
-            return Err(said("head_chunk", "heads that are exchanged in unlike parts are taken all at once"));
-        }
-        if self.flexcache.is_any() {
-            return Err(said("flexcache", "caches know of parts that are alike"));
-        }
         if model.image == Some(ImageInput::FirstFrame) && self.has_image(model) {
-            return Err(said("image", "this model gives the first frame a time of its own, at which all parts are cut alike"));
+            return Err(said(
+                "image",
+                "this model gives the first frame a time of its own, and where it ends all parts are cut, at places that match where parts are alike alone",
+            ));
         }
         let Some(shares) = asked.shares() else { return Ok(()) };
         if shares.len() != split.cp_size() as usize {
@@ -235,14 +229,18 @@ impl Config {
         }
         let (all, ulysses) = (shares.iter().sum::<u32>(), split.cp_ulysses as usize);
         let before = |place: usize| (0..place).flat_map(|place| shares.iter().skip(place).step_by(ulysses)).sum::<u32>();
-        let heads_before = |place: usize| heads * before(place) / all;
-        match (0..ulysses).find(|&place| heads_before(place + 1) == heads_before(place)) {
-            Some(rank) => Err(ConfigError::new(
-                format!("cp_split={}: rank {rank} would have none of the {heads} heads", told(&asked.tell())),
-                "give it a larger share, or use cp_ring",
-            )),
-            None => Ok(()),
+        // The last heads may be fewer than those that are taken at a time.
+        let at_a_time = self.head_chunk.unwrap_or(heads).min(heads);
+        for taken in [at_a_time, heads % at_a_time].into_iter().filter(|&taken| taken > 0) {
+            let heads_before = |place: usize| taken * before(place) / all;
+            if let Some(rank) = (0..ulysses).find(|&place| heads_before(place + 1) == heads_before(place)) {
+                return Err(ConfigError::new(
+                    format!("cp_split={}: rank {rank} would have none of the {taken} heads that are taken at a time", told(&asked.tell())),
+                    "give it a larger share, or use cp_ring",
+                ));
+            }
         }
+        Ok(())
     }
 
     fn check_guidance(&self, groups: u32) -> Result<(), ConfigError> {
