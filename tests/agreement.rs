@@ -59,6 +59,7 @@ pub const AGREEING: &[Agreeing] = &[
     rounded(&["sequence_chunk=5"]),
     rounded(&["fused=true"]),
     rounded(&["fused=true", "head_chunk=1"]),
+    rounded(&["fused=true", "head_chunk=1", "sequence_chunk=1"]),
     same(&["activation_offload=true"]),
     same(&["vae_temporal_chunk=3"]),
 ];

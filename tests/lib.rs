@@ -6,6 +6,7 @@ pub mod measured;
 pub mod sweep;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use engine_protocol::ModelSpec;
 
@@ -53,6 +54,17 @@ pub fn built(name: &str) -> PathBuf {
     let path = here.ancestors().nth(2).expect("programs lie in target/release").join(name);
     assert!(path.exists(), "{} is not built: run `make build`", path.display());
     path
+}
+
+/// The `lowmem` of this build. It sees no settings of the user's own (GPU profiles, rates of the host, models), which would change its answers.
+///
+/// # Panics
+/// When it is not built.
+pub fn lowmem() -> Command {
+    let program = built("lowmem");
+    let mut lowmem = Command::new(&program);
+    lowmem.env("XDG_CONFIG_HOME", program.with_file_name("no-settings"));
+    lowmem
 }
 
 /// Holds a generated document against what it is made from; with LOWMEM_RENEW=1, as `make generated` sets it, writes it anew.

@@ -1,12 +1,12 @@
 //! Sweeps through the command that people use.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use reports::Run;
 use tempfile::TempDir;
 
-use crate::built;
+use crate::lowmem;
 
 /// The folder of a sweep that is over, gone when dropped.
 pub struct Swept(TempDir);
@@ -32,7 +32,7 @@ impl Swept {
         let swept = Self(tempfile::tempdir().expect("a folder"));
         let file = swept.0.path().join("sweep.yaml");
         std::fs::write(&file, definition).expect("written");
-        let mut lowmem = Command::new(built("lowmem"));
+        let mut lowmem = lowmem();
         lowmem.arg("sweep").arg(&file).args(arguments).arg("--out").arg(swept.folder());
         let run = lowmem.envs(environment.iter().cloned()).output().expect("lowmem starts");
         (swept, run)

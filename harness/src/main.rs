@@ -4,6 +4,7 @@
 mod print;
 
 mod appended_file;
+mod autos;
 mod autotune;
 #[cfg(test)]
 mod bare_record;

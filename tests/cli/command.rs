@@ -171,9 +171,7 @@ pub(crate) fn read_rows(path: &Path) -> Vec<Row> {
 
 /// The `lowmem` beside this test: both are built into the same folder.
 pub(crate) fn lowmem() -> Command {
-    let path = executable("lowmem");
-    assert!(path.is_file(), "{} is not built: run the tests with `make test`", path.display());
-    let mut command = Command::new(path);
+    let mut command = Command::from_std(lowmem_tests::lowmem());
     // No test shall meet a real GPU, or a worker that was set outside.
     command.env_remove("LOWMEM_WORKER").env("CUDA_VISIBLE_DEVICES", "");
     command

@@ -76,7 +76,7 @@ impl Hand {
 
     /// Runs `lowmem`.
     pub(crate) fn lowmem(&self, arguments: &[&str]) -> Said {
-        let mut lowmem = Command::new(built("lowmem"));
+        let mut lowmem = lowmem_tests::lowmem();
         lowmem.args(arguments).envs(self.environment());
         lowmem.output().expect("lowmem starts").into()
     }

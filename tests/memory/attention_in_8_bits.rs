@@ -1,7 +1,7 @@
 //! Attention in 8 bits on the virtual GPU: its memory to the byte, its time by a model. Nothing is computed there.
 
 use engine_protocol::{AttentionKernel, AttnType, GIB, Outcome, RunRecord, Stage};
-use lowmem_tests::{built, root};
+use lowmem_tests::{lowmem, root};
 
 use super::sweep::{sweep, sweep_on};
 
@@ -74,7 +74,7 @@ fn over_half_of_the_keys_it_takes_less_time_and_hardly_more_memory() {
 #[test]
 fn cards_without_a_kernel_are_refused_with_the_list() {
     for (gpu, capability, kernel) in [("t4", "7.5 (t4)", "sage"), ("b200", "10.0 (b200)", "sparge")] {
-        let mut lowmem = std::process::Command::new(built("lowmem"));
+        let mut lowmem = lowmem();
         let arguments = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "low_mem_level=3", &format!("attn_type={kernel}")];
         let output = lowmem.current_dir(root()).args(arguments).output().expect("lowmem starts");
         let said = String::from_utf8_lossy(&output.stderr);

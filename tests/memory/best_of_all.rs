@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use engine_protocol::{GIB, Outcome, RunRecord};
-use lowmem_tests::{built, root};
+use lowmem_tests::{lowmem, root};
 use proptest::prelude::Strategy;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -61,7 +60,7 @@ impl Cards {
 
     /// Autotune's answer, and whether it says that nothing fits.
     fn tuned(&self, card: &str, model: &str, video: &str, ram: Option<u64>) -> Option<Answer> {
-        let mut lowmem = Command::new(built("lowmem"));
+        let mut lowmem = lowmem();
         lowmem.args(["autotune", "--device", "virtual", "--json", "--model", model, "--gpu", card]).args(video.split(' '));
         if let Some(bytes) = ram {
             lowmem.arg("--ram").arg(format!("{:.3}GB", bytes as f64 / GIB as f64));
@@ -157,8 +156,7 @@ fn what_is_recommended_keeps_its_budget_as_it_runs() {
         let frames = 1 + 4 * between(1, 20, draw());
         let ram = between(14 * GIB, 64 * GIB, draw());
         let asked = [format!("--frames={frames}"), format!("--ram={:.3}GB", ram as f64 / GIB as f64)];
-        let run =
-            Command::new(built("lowmem")).args(["cards", "--json", "--model", model, "--resolution", resolution]).args(asked).output();
+        let run = lowmem().args(["cards", "--json", "--model", model, "--resolution", resolution]).args(asked).output();
         let run = run.expect("lowmem starts");
         let rows: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&run.stderr)));
         for row in rows.as_array().expect("rows") {

@@ -2,10 +2,9 @@
 //! much as they should, and no others.
 
 use std::path::Path;
-use std::process::Command;
 
 use engine_protocol::{RunRecord, Stage, StageTime, WorkKind};
-use lowmem_tests::{built, root};
+use lowmem_tests::{lowmem, root};
 
 /// The 1.3B model's transformer: its width, its feed-forward's, tokens of a prompt and their width, values of a patch.
 const WIDTH: f64 = 1536.0;
@@ -26,7 +25,7 @@ fn run(layers: u32, frames: u32, steps: u32, level: u8) -> RunRecord {
         "offload_text_encoder=off".into(),
         "sequence_chunk=0".into(),
     ];
-    let mut lowmem = Command::new(built("lowmem"));
+    let mut lowmem = lowmem();
     let output = lowmem.current_dir(&folder).args(["profile", "--json", "--gpu", "h100", "--device", "virtual"]).args(settings).output();
     let output = output.expect("lowmem starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
 //! Linear layers in 8 bits on the virtual GPU: faster, in less memory, and refused where a card has no such products. Nothing is computed there.
 
 use engine_protocol::{LinearDtype, Outcome, RunRecord};
-use lowmem_tests::{built, root};
+use lowmem_tests::{lowmem, root};
 
 use super::sweep::sweep_on;
 
@@ -31,7 +31,7 @@ fn products_of_what_waits_in_8_bits_take_less_time_and_memory() {
 #[test]
 fn cards_without_such_products_are_refused() {
     for (gpu, capability, linear, first) in [("rtx-3090", "8.6", "fp8", "8.9"), ("t4", "7.5", "int8", "8.0")] {
-        let mut lowmem = std::process::Command::new(built("lowmem"));
+        let mut lowmem = lowmem();
         let linear_dtype = format!("linear_dtype={linear}");
         let arguments = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", gpu, "low_mem_level=3", &linear_dtype];
         let output = lowmem.current_dir(root()).args(arguments).output().expect("lowmem starts");

@@ -1,9 +1,8 @@
 //! docs/low-memory-mode.md is what `lowmem fill-tables` makes of it from runs on the virtual GPU. `make low-memory-mode` fills it anew.
 
 use std::path::Path;
-use std::process::Command;
 
-use lowmem_tests::{built, root};
+use lowmem_tests::{lowmem, root};
 
 use super::sweep::Swept;
 
@@ -32,7 +31,7 @@ fn the_page_is_what_the_runs_give() {
     assert_ne!(two, whole);
     let ranks = Swept::new(&two, "80GB", "virtual", &environment);
     let is_renewing = std::env::var_os("LOWMEM_RENEW_LOW_MEMORY_MODE").is_some();
-    let mut lowmem = Command::new(built("lowmem"));
+    let mut lowmem = lowmem();
     lowmem.current_dir(root()).args(["fill-tables", PAGE]).args((!is_renewing).then_some("--check")).arg("--from").args([
         run.path(""),
         caches.path(""),

@@ -2,10 +2,8 @@
 //!
 //! Each row is run on the virtual GPU and held against its figures. `make ram-table` has autotune choose the rows anew.
 
-use std::process::Command;
-
 use engine_protocol::{Outcome, RunRecord, gib};
-use lowmem_tests::{built, replaced_between, root};
+use lowmem_tests::{lowmem, replaced_between, root};
 use serde_json::Value;
 
 use super::sweep::Swept;
@@ -46,7 +44,7 @@ fn each_row_runs_as_it_says() {
 /// The settings that autotune recommends.
 fn tuned(model: &str, card: &str, ram: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut lowmem = Command::new(built("lowmem"));
+    let mut lowmem = lowmem();
     lowmem.args(["autotune", "--device", "virtual", "--json", "--model", model, "--gpu", card, "--ram", ram, "--disk", DISK]).args(VIDEO);
     let output = lowmem.arg("--out").arg(folder.path().join("run")).output().expect("it starts");
     let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");

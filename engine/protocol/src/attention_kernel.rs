@@ -84,8 +84,13 @@ impl AttentionKernel {
     }
 }
 
-/// The compute capability from which on GPUs have the fused kernel: it rounds to bf16 by their instruction.
+/// The compute capability from which on GPUs have the fused kernels: they round to bf16 by its instruction.
 const FIRST_FUSED: (u32, u32) = (8, 0);
+
+/// Whether `gpu` has the kernels of `fused=true`. One that is not known is a recent one.
+pub fn has_fused(gpu: Option<&GpuProfile>) -> bool {
+    capability_of(gpu) >= FIRST_FUSED
+}
 
 impl Config {
     /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention and a fused kernel of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
@@ -96,7 +101,7 @@ impl Config {
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
         let lacking = gpu.filter(|gpu| self.attn_type.is_in_8_bits() && !self.attn_type.is_in_8_bits_on(Some(gpu)));
         let attention = lacking.map(|gpu| sage_refusal(self.attn_type, &format!("{} ({})", gpu.compute_capability.value, gpu.name)));
-        let fused = gpu.filter(|gpu| self.fused && capability_of(Some(gpu)) < FIRST_FUSED).map(|gpu| {
+        let fused = gpu.filter(|gpu| self.fused.is_on() && !has_fused(Some(gpu))).map(|gpu| {
             let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
             format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
         });

@@ -33,7 +33,7 @@ mod step_cache;
 mod thinned;
 mod time;
 
-pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE};
+pub use attention_kernel::{AttentionKernel, WAN_HEAD_SIZE, has_fused};
 pub use attribution::{PeakParts, Purpose};
 pub use calibration::{Calibration, Measured, MeasuredMemory, Measurement};
 pub use checkpoint_files::{CheckpointFiles, LoraFile, Noise};
@@ -46,8 +46,8 @@ pub use device::Device;
 pub use disk::{DiskRate, DiskRateSource};
 pub use event::Event;
 pub use flag_values::{
-    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, Kind, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
-    PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
+    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, Fused, Kind, LinearDtype, LoadWeights, OffloadTextEncoder,
+    OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype, told,
 };
 pub use gpu_state::{GpuProcess, GpuState, Throttle};
 pub use host_memory::{GPU_HOST_PROCESS_BYTES, HOST_COPY_BYTES_PER_SEC, HOST_PROCESS_BYTES, HostMemory, HostShortage, NotPageLocked};

@@ -62,18 +62,22 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
     let [batch, tokens, channels] = <[i64; 3]>::try_from(x.size()).expect("[batch, tokens, channels]");
     let element =
         Element::of(x.kind()).ok_or_else(|| Error::Input(format!("fused=true takes fp32, bf16 and fp16, and not {:?}", x.kind())))?;
-    let check = |tensor: &Tensor, kind: Kind, size: &[i64]| {
+    // So many numbers of it are read at a time.
+    let check = |tensor: &Tensor, kind: Kind, size: &[i64], at_a_time: usize| {
         assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
         assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
-        assert!((tensor.data_ptr() as usize).is_multiple_of(2 * kind.elt_size_in_bytes()), "numbers are read two at a time");
+        assert!(
+            (tensor.data_ptr() as usize).is_multiple_of(at_a_time * kind.elt_size_in_bytes()),
+            "not at a place that the kernel can read"
+        );
     };
     let head = 2 * turns.size()[1];
     assert!(head > 0 && channels % head == 0, "whole heads");
-    check(x, x.kind(), &[batch, tokens, channels]);
-    check(weight, x.kind(), &[channels]);
-    check(turns, Kind::Float, &[tokens, head / 2, 2]);
+    check(x, x.kind(), &[batch, tokens, channels], 2);
+    check(weight, x.kind(), &[channels], 2);
+    check(turns, Kind::Float, &[tokens, head / 2, 2], 1);
     if let Some(scales) = scales {
-        check(scales, Kind::Float, &[batch, tokens, 1]);
+        check(scales, Kind::Float, &[batch, tokens, 1], 1);
     }
     let given = Given {
         numbers: x.data_ptr(),
@@ -140,6 +144,22 @@ mod tests {
                 let lengths = |x: &Tensor| x.view([2, 7, 12, 2]).square().sum_dim_intlist([-1].as_slice(), false, Kind::Double).sqrt();
                 let off = (lengths(&(x.to_kind(Kind::Double) - &wanted)) / lengths(&wanted)).max().double_value(&[]);
                 assert!(off <= most, "{kind:?}, scales {is_known}: {off:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn scales_may_begin_at_any_token() {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            let [x, weight, turns] = given(kind);
+            let scales = Tensor::rand([1, 7, 1], (Kind::Float, Device::Cpu)) + 0.5;
+            let tokens = |tensor: &Tensor, first: i64, count: i64| tensor.narrow(-2, first, count);
+            let whole = x.narrow(0, 0, 1).copy();
+            norm_and_turn(&whole, &weight, Some(&scales), &turns, 1e-6).unwrap();
+            for first in 0..7 {
+                let part = tokens(&x.narrow(0, 0, 1), first, 1).copy();
+                norm_and_turn(&part, &weight, Some(&tokens(&scales, first, 1)), &turns.narrow(0, first, 1), 1e-6).unwrap();
+                assert_eq!(part, tokens(&whole, first, 1), "{kind:?}, token {first}");
             }
         }
     }

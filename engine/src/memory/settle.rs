@@ -1,9 +1,9 @@
-//! What a configuration leaves to the machine: how many blocks are resident, when weights are loaded, and whether streamed ones wait in memory. What is given is
-//! not changed.
+//! What a configuration leaves to the machine: whose kernels compute, how many blocks are resident, when weights are loaded, and whether streamed ones wait in
+//! memory. What is given is not changed.
 
 use engine_protocol::{
-    Config, Device, DiskRate, GpuProfile, LoadWeights, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage,
-    StreamFrom, WeightDtype,
+    Config, Device, DiskRate, Fused, GpuProfile, LoadWeights, Moves, PARTS_OF_A_BLOCK, PlanReport, PlannedStage, ResidentBlocks, Stage,
+    StreamFrom, WeightDtype, has_fused,
 };
 
 use super::hiding::stalled_fraction;
@@ -54,7 +54,10 @@ impl Room<'_> {
 /// `config` with each `auto` in it replaced.
 pub fn settle(config: &Config, components: &[Box<dyn Component + '_>], room: Room<'_>) -> Config {
     let mut settled = config.clone();
-    // First: it says where streamed weights come from, and so how fast, and what else is on the GPU.
+    if config.fused == Fused::Auto {
+        settled.fused = has_fused(room.gpu).into();
+    }
+    // Before what is resident: it says where streamed weights come from, and so how fast, and what else is on the GPU.
     if config.load_weights == LoadWeights::Auto {
         settled.load_weights = load_weights(&settled, components, room.host_bytes);
     }

@@ -67,7 +67,7 @@ impl Transformer {
         let [tokens, heads] = [config.sequence_chunk, config.head_chunk].map(|chunk| chunk.map(i64::from));
         Self {
             linear_dtype: config.linear_dtype,
-            ..Self::new(spec, Attention::of(config), tokens).with_head_chunk(heads).with_fused(config.fused)
+            ..Self::new(spec, Attention::of(config), tokens).with_head_chunk(heads).with_fused(config.fused.is_on())
         }
     }
 

@@ -81,6 +81,6 @@ impl WeightTypes {
 
     /// What a configuration says.
     pub fn of(config: &Config) -> Self {
-        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype, linear: config.linear_dtype, fused: config.fused }
+        Self { compute: kind_of(config.dtype), waiting: config.weight_dtype, linear: config.linear_dtype, fused: config.fused.is_on() }
     }
 }

@@ -7,12 +7,13 @@ mod pictures;
 
 use std::time::Duration;
 
-use engine_protocol::{CheckpointFiles, Config, Device, Event, OutputFormat, Request, ResidentBlocks, StreamFrom};
+use engine_protocol::{CheckpointFiles, Config, Device, Event, OutputFormat, Request};
 use serde_json::Value;
 
 pub(crate) use log::LogLine;
 
 use super::{one_video, warn_of_attention, weights};
+use crate::autos;
 use crate::cli::GenerateArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -234,13 +235,8 @@ impl Watcher {
                 tell!("{}", ending::lowered_in_words(lowered));
             }
             Event::Planned { config, .. } => {
-                if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) =
-                    (self.asked.resident_blocks, config.resident_blocks)
-                {
-                    tell!("resident_blocks=auto: {count} blocks stay on the GPU.");
-                }
-                if config.stream_from == Some(StreamFrom::File) && self.asked.stream_from != Some(StreamFrom::File) {
-                    tell!("stream_from=auto: the weights do not fit into this machine's memory, so each step reads them from their files.");
+                for said in autos::in_words(&self.asked, config) {
+                    tell!("{said}");
                 }
             }
             _ => {}

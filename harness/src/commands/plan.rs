@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{one_video, table, warn_of_attention, weights};
+use crate::autos;
 use crate::cli::PlanArguments;
 use crate::disk;
 use crate::error::Error;
@@ -91,8 +92,8 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     }
     let c = &request.config;
     say!("{} at {}, {} frames, level {}, {}\n", c.model, c.resolution, c.frames, c.low_mem_level, c.dtype.name());
-    if let (Some(ResidentBlocks::Auto), Some(ResidentBlocks::Count(count))) = (c.resident_blocks, report.config.resident_blocks) {
-        say!("resident_blocks=auto: {count} blocks stay on the GPU.\n");
+    for said in autos::in_words(c, &report.config) {
+        say!("{said}\n");
     }
     print_groups(report);
     print_stages(report);

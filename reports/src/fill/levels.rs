@@ -1,5 +1,7 @@
 //! What is said of a level: its memory, its speed, what lives on the GPU.
 
+use std::collections::HashSet;
+
 use engine_protocol::{Config, OffloadTextEncoder, Outcome, ResidentBlocks, RunRecord, gib};
 
 use super::notes::{Footnotes, of_memory, of_time};
@@ -80,10 +82,9 @@ pub(super) fn overhead(videos: &[&Video<'_>]) -> Option<String> {
         let percent = (streamed.expected / resident.expected - 1.0) * 100.0;
         let is_measured = record.time_source == Some(engine_protocol::Source::Measured);
         let how = record.time_source.map_or("not known", |source| source.name());
-        let said =
-            format!("{percent:.1}% at {} against level {level} ({}, {how})", video.config.resolution, super::notes::short_gpu(video));
+        let place = format!("at {} against level {level} ({}, {how})", video.config.resolution, super::notes::short_gpu(video));
         // The usual size first, then the smallest, where copies have least to hide behind.
-        Some(((!is_measured, !video.flags.is_empty(), !video.is_usual(), video.pixels()), percent, said))
+        Some(((!is_measured, !video.flags.is_empty(), !video.is_usual(), video.pixels()), percent, place))
     };
     let mut found: Vec<_> = videos.iter().filter(|video| video.is_of_usual_length()).filter_map(of).collect();
     found.sort_by_key(|found| found.0);
@@ -93,8 +94,11 @@ pub(super) fn overhead(videos: &[&Video<'_>]) -> Option<String> {
     } else {
         "It hangs on the size of the video and on the slot."
     };
+    // Of those that differ in a cache or the like alone the plainest.
+    let mut places = HashSet::new();
+    found.retain(|found| places.insert(found.2.clone()));
     const MOST: usize = 3;
-    let said: Vec<String> = found.into_iter().take(MOST).map(|found| found.2).collect();
+    let said: Vec<String> = found.into_iter().take(MOST).map(|(_, percent, place)| format!("{percent:.1}% {place}")).collect();
     (!said.is_empty()).then(|| format!("By these runs a sampler step with streamed blocks takes longer by {}. {judged}", said.join(", ")))
 }
 

@@ -1,6 +1,6 @@
 //! Whole documents, filled in from small runs.
 
-use engine_protocol::{RunRecord, Secs, Source, Stage, StageTime};
+use engine_protocol::{Flexcache, RunRecord, Secs, Source, Stage, StageTime};
 
 use super::fill;
 use crate::run::Run;
@@ -89,6 +89,19 @@ fn only_open_places_change() {
     ] {
         assert!(filled.text.contains(place), "{place}\n{}", filled.text);
     }
+}
+
+#[test]
+fn a_note_says_of_each_size_once() {
+    let cached = |case: &str, level, peak, step| {
+        let mut record = timed(case, level, peak, step);
+        record.config.flexcache = Flexcache::Teacache;
+        record
+    };
+    let records = run().records.into_iter().chain([cached("cached2", 2, 20, 10.0), cached("cached3", 3, 4, 10.4)]);
+    let filled = fill(PAGE, &[samples::run(records.collect())]).text;
+    let note = filled.lines().find(|line| line.starts_with("> Note: By these runs")).expect("a note");
+    assert_eq!((note.matches("at 96x64").count(), note.matches("2.0% at 96x64").count()), (1, 1), "{note}");
 }
 
 #[test]

@@ -6,7 +6,9 @@ use super::table::{self, Config, Settings};
 use crate::Device;
 use crate::GIB;
 use crate::SAGE_HEAD_SIZE;
-use crate::flag_values::{AttnType, Dtype, LinearDtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype};
+use crate::flag_values::{
+    AttnType, Dtype, Fused, LinearDtype, PinnedMemory, ResidentBlocks, Sampler, StepsMeasured, StreamFrom, WeightDtype,
+};
 use crate::linear::PRODUCT_SIDE;
 use crate::{ImageInput, ModelSpec};
 
@@ -141,6 +143,9 @@ impl Config {
         }
         if self.attn_type != AttnType::Sparge {
             *self = self.clone().without_choice();
+        }
+        if self.fused == Fused::Auto && device == Device::Cpu {
+            self.fused = Fused::Off;
         }
         self.sequence_chunk = self.sequence_chunk.filter(|&tokens| tokens > 0);
         let heads = model.transformer.num_attention_heads;

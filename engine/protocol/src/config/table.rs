@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::flag::Preset::{Always, Derived, FromLevel, OfModel, OnCpu};
 use super::flag::{About, At, Field, FlagOf, Group, Preset, Results, flags};
 use crate::flag_values::{
-    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
-    PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, CpSplit, Dtype, FlagValue, Flexcache, FlexcacheOffload, Fused, LinearDtype, LoadWeights, OffloadTextEncoder,
+    OnOom, PinnedMemory, ResidentBlocks, Resolution, Sampler, Sigmas, StepsMeasured, StreamFrom, WeightDtype,
 };
 
 /// A flag of a configuration.
@@ -222,7 +222,7 @@ flags! {
 
         /// One kernel where libtorch has several: the norm of queries and keys with their turns (RoPE), GELU in its product, keys and values made in their place, and unpacking of packed weights. That saves time and memory. It never
         /// ran on a GPU, so this is off until it is asked for: `docs/kernels.md`.
-        always fused: bool = Always(false), about(Group::Arithmetic, Results::Close);
+        always fused: Fused = Always(Fused::Off), about(Group::Arithmetic, Results::Close);
 
         /// Tokens that norms, projections, queries and the feed-forward layer take at a time; 0 is all at once. Keys and values are always whole.
         sometimes sequence_chunk: u32 = Always(SEQUENCE_CHUNK),

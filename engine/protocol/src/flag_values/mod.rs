@@ -10,6 +10,6 @@ pub use sigmas::Sigmas;
 pub(crate) use value::text;
 pub use value::{FlagValue, Kind, told};
 pub use words::{
-    Allocator, AttnType, CpSplit, Dtype, Flexcache, FlexcacheOffload, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom, PinnedMemory,
-    ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype,
+    Allocator, AttnType, CpSplit, Dtype, Flexcache, FlexcacheOffload, Fused, LinearDtype, LoadWeights, OffloadTextEncoder, OnOom,
+    PinnedMemory, ResidentBlocks, Resolution, Sampler, StepsMeasured, StreamFrom, WeightDtype,
 };

@@ -251,6 +251,55 @@ impl FlagValue for PinnedMemory {
     }
 }
 
+/// Whether kernels of our own stand where libtorch has several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Fused {
+    /// libtorch's kernels. Configurations that were written before there was a choice had these.
+    #[default]
+    Off,
+    /// Ours.
+    On,
+    /// Ours, where the GPU has them.
+    Auto,
+}
+
+impl Fused {
+    const AUTO: &'static str = "auto";
+
+    /// Whether they are ours, once that is settled.
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+impl From<bool> for Fused {
+    fn from(is_on: bool) -> Self {
+        if is_on { Self::On } else { Self::Off }
+    }
+}
+
+impl FlagValue for Fused {
+    fn kind() -> Kind {
+        Kind::WordOrSwitch(vec![
+            ("true", "our kernels; a GPU that has none is refused"),
+            ("false", "libtorch's kernels"),
+            (Self::AUTO, "our kernels where the GPU has them, libtorch's on older ones and on the CPU"),
+        ])
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if text(value)? == Self::AUTO { Some(Self::Auto) } else { bool::read(value).map(Self::from) }
+    }
+
+    fn tell(&self) -> Value {
+        match self {
+            Self::Off => Value::from(false),
+            Self::On => Value::from(true),
+            Self::Auto => Value::from(Self::AUTO),
+        }
+    }
+}
+
 /// How many transformer blocks stay on the GPU where the others are streamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ResidentBlocks {
@@ -482,7 +531,7 @@ macro_rules! told_in_json {
     )* };
 }
 
-told_in_json!(CpSplit, PinnedMemory, ResidentBlocks, Resolution, StepsMeasured);
+told_in_json!(CpSplit, Fused, PinnedMemory, ResidentBlocks, Resolution, StepsMeasured);
 
 impl Default for ResidentBlocks {
     fn default() -> Self {
