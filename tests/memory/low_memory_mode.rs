@@ -8,6 +8,7 @@ use super::sweep::Swept;
 
 /// A size of each row of the page.
 const SIZES: &str = "80GB,40GB,24GB,16GB,8GB";
+const ALL_LEVELS: &str = "low_mem_level: [0, 1, 2, 3]";
 const PAGE: &str = "docs/low-memory-mode.md";
 
 #[test]
@@ -15,25 +16,24 @@ fn the_page_is_what_the_runs_give() {
     let settings = tempfile::tempdir().expect("a folder");
     keep_rates(settings.path());
     let environment = [("XDG_CONFIG_HOME", settings.path().to_owned())];
-    let definition = std::fs::read_to_string(root().join("sweeps/hardware.yaml")).expect("the definition");
+    let swept = |name: &str, gpu: &str, fewer: &[(&str, &str)]| Swept::new(&definition(name, fewer), gpu, "virtual", &environment);
     // The largest size takes longer than all others, since its many tiles are decoded one by one.
-    let shorter = definition.replace(", 2560x1440", "");
-    assert_ne!(shorter, definition);
-    let run = Swept::new(&shorter, SIZES, "virtual", &environment);
-    let caches = std::fs::read_to_string(root().join("sweeps/flexcache.yaml")).expect("the definition");
-    let caches = Swept::new(&caches, "80GB", "virtual", &environment);
-    let sage = std::fs::read_to_string(root().join("sweeps/sage.yaml")).expect("the definition");
-    let sage = Swept::new(&sage, "80GB", "virtual", &environment);
-    let ranks = std::fs::read_to_string(root().join("sweeps/several-gpus.yaml")).expect("the definition");
-    // The page is about two, which each have all weights.
-    let (whole, _) = ranks.split_once("  shard_weights").expect("they have them in parts too");
-    let two = whole.replace("cp_size: [1, 2, 4]", "cp_size: [1, 2]");
-    assert_ne!(two, whole);
-    let ranks = Swept::new(&two, "80GB", "virtual", &environment);
+    let levels = swept("hardware", SIZES, &[(", 2560x1440", "")]);
+    // What is combined stands on the page at level 3, beside level 0.
+    let level = (ALL_LEVELS, "low_mem_level: [0, 3]");
+    let caches = "flexcache: [none, teacache, magcache, firstblock, taylorseer, blockdance, meancache]";
+    let caches = swept("flexcache", "80GB", &[level, (caches, "flexcache: [teacache]")]);
+    let sage = swept(
+        "sage",
+        "80GB",
+        &[level, ("attn_type: [sdpa, sage, sparge]", "attn_type: [sage]"), ("preset: [all, heads]", "preset: [all]")],
+    );
+    let two = ("cp_size: [1, 2, 4]", "cp_size: [2]");
+    let ranks = swept("several-gpus", "80GB", &[two, ("shard_weights: [false, true]", "shard_weights: [false]")]);
     let is_renewing = std::env::var_os("LOWMEM_RENEW_LOW_MEMORY_MODE").is_some();
     let mut lowmem = lowmem();
     lowmem.current_dir(root()).args(["fill-tables", PAGE]).args((!is_renewing).then_some("--check")).arg("--from").args([
-        run.path(""),
+        levels.path(""),
         caches.path(""),
         sage.path(""),
         ranks.path(""),
@@ -46,6 +46,16 @@ fn the_page_is_what_the_runs_give() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_eq!(said.lines().filter(|line| line.starts_with("  line ")).count(), 0, "a place stays open: {said}");
+}
+
+/// The definition in `sweeps/` of that name, with some of its words replaced by those of fewer cases.
+fn definition(name: &str, fewer: &[(&str, &str)]) -> String {
+    let path = root().join(format!("sweeps/{name}.yaml"));
+    let whole = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    fewer.iter().fold(whole, |text, (all, some)| {
+        assert!(text.contains(all), "{name} has no `{all}`");
+        text.replace(all, some)
+    })
 }
 
 /// Rates of a processor that are the same on every machine: the text encoder's time hangs on them.
