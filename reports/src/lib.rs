@@ -43,7 +43,7 @@ use std::path::Path;
 pub use advice::{flags, host_remedies, level_and_flags, on_fullest, on_gpus, settings, settled};
 pub use breakdown::{Bound, Breakdown, ModelTime, OperationRow, breakdown, model_in};
 pub use choices::{Choices, LOSS, choices};
-pub use command::{generate_line, shell_line};
+pub use command::{generate_line, generate_line_on, shell_line};
 pub use compare_page::{ComparePage, CompareRow, compare_page};
 pub use error::Error;
 pub use export::{Format, export, export_schema};

@@ -72,6 +72,14 @@ impl Quick<'_> {
         each.into_par_iter().map(|ladders| self.answer_by(ladders)).collect()
     }
 
+    /// What would run first for the settings that are `fixed`, and what it is predicted to take; nothing where nothing may fit.
+    pub(crate) fn prediction(&self, fixed: &[(String, Value)]) -> Result<Option<(Case, Need)>, Error> {
+        let ladders = of_best_splits(self.predict(self.ladders(fixed)?)?, &Budget::of(self.testbed));
+        let first = self.search(&ladders).first_to_run().cloned();
+        let need = |case: &Case| ladders.iter().flatten().find(|predicted| predicted.rung.case.name == case.name)?.need;
+        Ok(first.and_then(|case| Some((need(&case)?, case))).map(|(need, case)| (case, need)))
+    }
+
     fn answer_by(&self, ladders: Vec<Vec<Predicted>>) -> Result<QuickAnswer, Error> {
         let budget = Budget::of(self.testbed);
         let ladders = of_best_splits(ladders, &budget);

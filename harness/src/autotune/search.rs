@@ -53,6 +53,12 @@ impl Search {
         self.next(&[])
     }
 
+    /// What [`Self::first_that_fits`] runs first.
+    pub(crate) fn first_to_run(&self) -> Option<&Case> {
+        let case = *self.untried(&[]).first()?;
+        Some(self.in_small_tiles(case, &HashMap::new()))
+    }
+
     /// Runs one case after the other, in order of speed, until one fits. Of ways to decode it takes one that takes less and is hardly slower. None where none fits, and
     /// where `run` was interrupted.
     pub(crate) fn first_that_fits(
