@@ -8,6 +8,7 @@ if command -v cargo >/dev/null; then
     setup/libtorch.sh
     cargo build --release --workspace --quiet
     cargo test --release --workspace --quiet --no-run --test gpu --test parity
+    cargo bench --workspace --quiet --no-run --bench attention
 fi
 tests=$(find target/release/deps -name 'gpu-*' -executable -type f -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n 1 | cut -d' ' -f2)
 if [ -z "$tests" ]; then
@@ -17,4 +18,11 @@ fi
 # The real CUDA libraries, which PyTorch's find beside them and a program of ours does not.
 torch=$(readlink -f .libtorch/torch)
 export LD_LIBRARY_PATH=$torch/lib:$torch/../nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+SECONDS=0
 LOWMEM_TEST_DEVICE=cuda "$tests" --exact every_check_passes --nocapture
+# Attention by each kernel that the card has, as far as that goes in what is left of a quarter of an hour. A time fails nothing.
+left=$((900 - SECONDS))
+if command -v cargo >/dev/null && [ "$left" -gt 30 ]; then
+    echo
+    timeout "$left" cargo bench --workspace --quiet --bench attention -- --warm-up-time 1 --measurement-time 2 || echo "attention: not all kernels were timed"
+fi

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::capability_of;
-use crate::{AttnType, Config, Dtype, GpuProfile, SAGE_HEAD_SIZE, SageValues};
+use crate::{AttnType, Config, Dtype, GpuProfile, SAGE_CAPABILITIES, SAGE_HEAD_SIZE, sage_refusal};
 
 /// A kernel for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -78,7 +78,7 @@ impl AttentionKernel {
                 let takes_dtype = major >= 8 || dtype != Dtype::Bf16;
                 ((5, 0)..=(12, 1)).contains(&capability) && takes_dtype && head_size % alignment == 0
             }
-            Self::Sage | Self::Sparge => SageValues::on(capability).is_some() && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
+            Self::Sage | Self::Sparge => SAGE_CAPABILITIES.contains(&capability) && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
             Self::Math => true,
         }
     }
@@ -94,8 +94,8 @@ impl Config {
     /// # Errors
     /// The refusal, with the GPUs that have one.
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
-        let lacking = gpu.filter(|gpu| self.attn_type.is_in_8_bits() && SageValues::of(Some(gpu)).is_none());
-        let attention = lacking.map(|gpu| SageValues::refusal(self.attn_type, &format!("{} ({})", gpu.compute_capability.value, gpu.name)));
+        let lacking = gpu.filter(|gpu| self.attn_type.is_in_8_bits() && !self.attn_type.is_in_8_bits_on(Some(gpu)));
+        let attention = lacking.map(|gpu| sage_refusal(self.attn_type, &format!("{} ({})", gpu.compute_capability.value, gpu.name)));
         let fused = gpu.filter(|gpu| self.fused && capability_of(Some(gpu)) < FIRST_FUSED).map(|gpu| {
             let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
             format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
@@ -111,7 +111,7 @@ impl Config {
                 "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
                 gpu.name
             )),
-            None if self.attn_type.is_in_8_bits() => Some(SageValues::refusal(self.attn_type, &format!("{capability} ({})", gpu.name))),
+            None if self.attn_type.is_in_8_bits() => Some(sage_refusal(self.attn_type, &format!("{capability} ({})", gpu.name))),
             None if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) => {
                 Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
             }

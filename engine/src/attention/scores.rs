@@ -5,8 +5,6 @@
 //! made of those; then there are the scores, their softmax, and a byte for each that says whether it is minus infinity; last the result, in fp32 and rounded,
 //! beside the softmax, which is rounded too. A batched matrix product copies what does not lie as one row of matrices: heads side by side in a token, of more than one video.
 
-use engine_protocol::SageValues;
-
 use super::sage::packed_bytes;
 use crate::kernels::sage::Variant;
 use crate::kernels::sparge::{chosen_bytes, means_bytes};
@@ -21,10 +19,8 @@ pub enum AttentionHolds {
     Rows,
     /// The score matrix.
     Scores,
-    /// Keys and values, packed so; those that they are made of go. Where keys are chosen, what that goes by, and the choice.
+    /// Keys and values in 8 bits; those that they are made of go. Where keys are chosen, what that goes by, and the choice.
     Packed {
-        /// How values are.
-        values: SageValues,
         /// Whether keys are chosen.
         chooses: bool,
     },
@@ -34,7 +30,7 @@ impl AttentionHolds {
     /// The same where no key is left out: cross-attention's.
     pub fn of_all_keys(self) -> Self {
         match self {
-            Self::Packed { values, .. } => Self::Packed { values, chooses: false },
+            Self::Packed { .. } => Self::Packed { chooses: false },
             other => other,
         }
     }
@@ -62,8 +58,8 @@ impl AttentionShape {
         let each = rows * self.keys * self.width * bytes;
         match holds {
             AttentionHolds::Rows | AttentionHolds::Scores => [2 * each; 2],
-            AttentionHolds::Packed { values, chooses } => {
-                let [key, value] = packed_bytes(values, rows, self.keys, self.width);
+            AttentionHolds::Packed { chooses } => {
+                let [key, value] = packed_bytes(rows, self.keys, self.width);
                 let means = if chooses { means_bytes(rows, self.keys, Variant::head_for(self.width)) } else { 0 };
                 [(2 * each + key + means).max(each + key + means + value), key + means + value]
             }
@@ -76,8 +72,8 @@ impl AttentionShape {
         match holds {
             AttentionHolds::Rows => result + self.batch * self.heads * self.queries * FP32,
             AttentionHolds::Scores => self.score_bytes(bytes),
-            AttentionHolds::Packed { chooses: false, .. } => result,
-            AttentionHolds::Packed { chooses: true, .. } => result + chosen_bytes(self.batch * self.heads, [self.queries, self.keys]),
+            AttentionHolds::Packed { chooses: false } => result,
+            AttentionHolds::Packed { chooses: true } => result + chosen_bytes(self.batch * self.heads, [self.queries, self.keys]),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, SageValues, Stage};
+use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
 
 use super::between_stages::{
     CUBLAS_WORKSPACE_BYTES, FP32, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
@@ -103,8 +103,7 @@ impl Component for TransformerComponent<'_> {
         let holds = match AttentionKernel::of(config.attn_type, config.dtype, gpu, self.model.transformer.attention_head_dim) {
             Some(AttentionKernel::Math) => AttentionHolds::Scores,
             Some(kernel @ (AttentionKernel::Sage | AttentionKernel::Sparge)) => {
-                let chooses = kernel == AttentionKernel::Sparge;
-                SageValues::of(gpu).map_or(AttentionHolds::Rows, |values| AttentionHolds::Packed { values, chooses })
+                AttentionHolds::Packed { chooses: kernel == AttentionKernel::Sparge }
             }
             _ => AttentionHolds::Rows,
         };

@@ -1,6 +1,6 @@
 //! What our kernels come to on each kind of GPU that they are for: compiled here, without such a GPU.
 
-use engine_protocol::SageValues;
+use engine_protocol::SAGE_CAPABILITIES;
 use serde::{Deserialize, Serialize};
 
 use super::element::Element;
@@ -35,7 +35,7 @@ pub struct CompiledKernels {
 /// There is no NVRTC, or it refuses one of them.
 pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
     let mut kernels = Vec::new();
-    for (capability, values) in SageValues::all() {
+    for capability in SAGE_CAPABILITIES {
         for element in Element::ALL {
             let mut compile = |head, source: &Source, mut options: Vec<String>, names: &[&str]| -> Result<()> {
                 options.push("--ptxas-options=-v".into());
@@ -56,7 +56,7 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
                 Ok(())
             };
             for head in [64, 128] {
-                let options = sage::Variant::padded(element, head, values).options(capability);
+                let options = sage::Variant::padded(element, head).options(capability);
                 compile(Some(head), sage::SOURCE, options, &sage::NAMES)?;
             }
             compile(None, norm_and_turn::SOURCE, element.options(capability), &[norm_and_turn::NAME])?;

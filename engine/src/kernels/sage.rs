@@ -5,7 +5,7 @@ use std::f64::consts::LOG2_E;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
-use engine_protocol::{BlockChoice, SageValues, WorkKind, WorkType};
+use engine_protocol::{BlockChoice, WorkKind, WorkType};
 use tch::{Device, Kind, Tensor};
 
 use super::driver::{self, Function};
@@ -30,7 +30,6 @@ pub(super) const SOURCE: &Source = &[
     ("choose.cuh", include_str!("../attention/sage/choose.cuh")),
     ("attention.cuh", include_str!("../attention/sage/attention.cuh")),
     ("quantise.cuh", include_str!("../attention/sage/quantise.cuh")),
-    ("values.cuh", include_str!("../attention/sage/values.cuh")),
     ("heads.cuh", include_str!("../attention/sage/heads.cuh")),
     nvrtc::ELEMENTS,
     nvrtc::WARP,
@@ -46,8 +45,7 @@ pub(super) const CHOICE: usize = 4;
 const CHOSEN_ATTENTION: usize = 5;
 
 unsafe extern "C" {
-    fn lowmem_sage_on_cpu(element: c_int, head: c_int, values: c_int, kernel: c_int, given: *const c_void, x: i64, y: i64, z: i64)
-    -> c_int;
+    fn lowmem_sage_on_cpu(element: c_int, head: c_int, kernel: c_int, given: *const c_void, x: i64, y: i64, z: i64) -> c_int;
 }
 
 /// What kernels are compiled for.
@@ -57,8 +55,6 @@ pub struct Variant {
     element: Element,
     /// Channels of a head, padded.
     head: i64,
-    /// How values are kept.
-    values: SageValues,
 }
 
 impl Variant {
@@ -66,17 +62,17 @@ impl Variant {
     ///
     /// # Errors
     /// There is no kernel for them.
-    pub fn new(kind: Kind, channels: i64, values: SageValues) -> Result<Self> {
+    pub fn new(kind: Kind, channels: i64) -> Result<Self> {
         if !(8..=engine_protocol::SAGE_HEAD_SIZE).contains(&channels) || channels % 8 != 0 {
             return Err(Error::Input(format!(
                 "attention in 8 bits takes heads of 8 to 128 channels, a multiple of 8, and not {channels}: use attn_type=sdpa"
             )));
         }
-        Ok(Self::padded(element(kind)?, Self::head_for(channels), values))
+        Ok(Self::padded(element(kind)?, Self::head_for(channels)))
     }
 
-    pub(super) fn padded(element: Element, head: i64, values: SageValues) -> Self {
-        Self { element, head, values }
+    pub(super) fn padded(element: Element, head: i64) -> Self {
+        Self { element, head }
     }
 
     /// Channels of a head as they are packed, of so many.
@@ -100,13 +96,7 @@ impl Variant {
 
     /// Options of the compiler, for that compute capability.
     pub(super) fn options(self, capability: (u32, u32)) -> Vec<String> {
-        let values = match self.values {
-            SageValues::Fp16 => "HalfValues",
-            SageValues::Fp8 => "Fp8Values",
-            SageValues::Fp8InHalf => "Fp8ValuesInHalf",
-        };
-        let own = [format!("-DSAGE_HEAD={}", self.head), format!("-DSAGE_VALUES=sage::{values}")];
-        self.element.options(capability).into_iter().chain(own).collect()
+        self.element.options(capability).into_iter().chain([format!("-DSAGE_HEAD={}", self.head)]).collect()
     }
 
     /// The kernel, compiled and loaded when it is first asked for.
@@ -122,11 +112,9 @@ impl Variant {
     pub(super) unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
         if device == Device::Cpu {
             let [x, y, z] = blocks;
-            let (element, values) = (self.element.number(), self.values as c_int);
+            let given = std::ptr::from_ref(given).cast();
             // SAFETY: as the caller says.
-            let answer = unsafe {
-                lowmem_sage_on_cpu(element, self.head as c_int, values, kernel as c_int, std::ptr::from_ref(given).cast(), x, y, z)
-            };
+            let answer = unsafe { lowmem_sage_on_cpu(self.element.number(), self.head as c_int, kernel as c_int, given, x, y, z) };
             assert_eq!(answer, 0, "there is such a kernel");
             return Ok(());
         }
@@ -173,12 +161,12 @@ struct GivenKeys {
     sizes: Sizes,
 }
 
-/// `ValuesIn` of `quantise.cuh`.
+/// `Values` of `quantise.cuh`.
 #[repr(C)]
 struct GivenValues {
     values: View,
     packed: *mut c_void,
-    scales: *const c_void,
+    scales: *mut c_void,
     sizes: Sizes,
 }
 
@@ -267,42 +255,42 @@ pub fn quantise_keys(variant: Variant, keys: &Tensor, means: &Tensor, packed: &T
     unsafe { variant.run(keys.device(), KEYS, &work, blocks, &given) }
 }
 
-/// Values, a channel's tokens side by side: in fp16, or over their channel's scale in FP8.
+/// Values in int8, a channel's tokens side by side, and the scale of each channel of each tile.
 ///
 /// # Shapes
-/// `values` is `[B, heads, L, D]`, `packed` `[B, heads, head, 64 · tiles]` numbers of one or two bytes, in bytes; `scales` `[B, heads, 1, D]` in fp32.
+/// `values` is `[B, heads, L, D]`, `packed` `[B, heads, head, tiles, 64]` bytes, `scales` `[B, heads, tiles, head]` in fp32.
 ///
 /// # Errors
 /// The compiler's and the driver's.
-pub fn pack_values(variant: Variant, values: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
+pub fn quantise_values(variant: Variant, values: &Tensor, packed: &Tensor, scales: &Tensor) -> Result<()> {
     let [batch, heads, tokens, channels] = shape(values);
     let tiles = key_tiles(tokens);
     variant.check(values)?;
-    check(packed, values, Kind::Uint8, &[batch, heads, variant.head, tiles * KEY_TILE * variant.values.bytes()]);
-    check(scales, values, Kind::Float, &[batch, heads, 1, channels]);
+    check(packed, values, Kind::Uint8, &[batch, heads, variant.head, tiles, KEY_TILE]);
+    check(scales, values, Kind::Float, &[batch, heads, tiles, variant.head]);
     let given = GivenValues {
         values: View::of(values),
         packed: packed.data_ptr(),
         scales: scales.data_ptr(),
         sizes: Sizes { heads, tokens, channels, tiles },
     };
-    // A warp takes eight channels of 32 tokens.
-    let blocks = [tiles * (KEY_TILE / LANES) * (variant.head / 8) / WARPS, heads, batch];
+    // A warp takes eight channels of a tile.
+    let blocks = [tiles * (variant.head / 8) / WARPS, heads, batch];
     let work = work(c"lowmem::sage_values", &[values, packed]);
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
     unsafe { variant.run(values.device(), VALUES, &work, blocks, &given) }
 }
 
-/// Keys and values as [`quantise_keys`] and [`pack_values`] leave them.
+/// Keys and values as [`quantise_keys`] and [`quantise_values`] leave them.
 #[derive(Debug)]
 pub struct Packed {
     /// Keys in int8.
     pub keys: Tensor,
     /// A scale for each tile of them.
     pub key_scales: Tensor,
-    /// Values.
+    /// Values in int8.
     pub values: Tensor,
-    /// A scale for each channel of them.
+    /// A scale for each channel of each tile.
     pub value_scales: Tensor,
     /// How many there are.
     pub tokens: i64,
@@ -342,8 +330,8 @@ pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, chosen: Optio
     );
     check(&packed.keys, queries, Kind::Uint8, &[batch, heads, key_tiles, KEY_TILE, variant.head]);
     check(&packed.key_scales, queries, Kind::Float, &[batch, heads, key_tiles]);
-    check(&packed.values, queries, Kind::Uint8, &[batch, heads, variant.head, key_tiles * KEY_TILE * variant.values.bytes()]);
-    check(&packed.value_scales, queries, Kind::Float, &[batch, heads, 1, channels]);
+    check(&packed.values, queries, Kind::Uint8, &[batch, heads, variant.head, key_tiles, KEY_TILE]);
+    check(&packed.value_scales, queries, Kind::Float, &[batch, heads, key_tiles, variant.head]);
     if query_tokens == 0 || packed.tokens == 0 {
         return Err(Error::Input("attention in 8 bits: there is nothing to attend to".into()));
     }
@@ -374,7 +362,7 @@ pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, chosen: Optio
     let work = OwnKernel {
         kind: WorkKind::SageAttention,
         dtype: WorkType::Int8,
-        operations: share * operations(variant.values, (batch * heads) as f64, [query_tokens, packed.tokens], channels),
+        operations: share * operations((batch * heads) as f64, [query_tokens, packed.tokens], channels),
         ..work(name, &[queries, result, &packed.keys, &packed.values])
     };
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. Chosen tiles are numbers of such, and one at least for each tile of queries: nobody but
@@ -382,8 +370,7 @@ pub fn attend(variant: Variant, queries: &Tensor, packed: &Packed, chosen: Optio
     unsafe { variant.run(queries.device(), kernel, &work, blocks, &given) }
 }
 
-/// Multiplications and additions of attention, in those of int8: products in fp16 take twice as long.
-pub fn operations(values: SageValues, rows: f64, [queries, keys]: [i64; 2], channels: i64) -> f64 {
-    let product = 2.0 * rows * queries as f64 * keys as f64 * channels as f64;
-    product * (1 + values.bytes()) as f64
+/// Multiplications and additions of attention, all in int8.
+pub fn operations(rows: f64, [queries, keys]: [i64; 2], channels: i64) -> f64 {
+    4.0 * rows * queries as f64 * keys as f64 * channels as f64
 }

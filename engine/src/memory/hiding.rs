@@ -1,7 +1,7 @@
 //! Whether streamed weights arrive in time: a pass through a component, played through with the rates of a GPU before anything is allocated. Which flags to
 //! change where they do not is `settle`'s.
 
-use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, Interval, LinearDtype, PinnedMemory, SageValues, WorkKind};
+use engine_protocol::{Config, DiskRate, Dtype, GpuProfile, Interval, LinearDtype, PinnedMemory, WorkKind};
 
 use super::plan::{Place, Plan, Waits, staging_buffers};
 use crate::components::Component;
@@ -51,12 +51,10 @@ fn turns(
     };
     let efficiency = &gpu.efficiency;
     let fused = efficiency.cudnn_attention.as_ref().map_or(0.0, share).max(share(&efficiency.attention));
-    let in_8_bits = SageValues::of(Some(gpu)).filter(|_| config.attn_type.is_in_8_bits());
-    let attention = match (in_8_bits, efficiency.of(WorkKind::SageAttention)) {
-        // Values in fp16 take twice as long as keys: see `WorkKind::SageAttention`.
-        (Some(values), Some(reached)) => {
+    let attention = match efficiency.of(WorkKind::SageAttention).filter(|_| config.attn_type.is_in_8_bits_on(Some(gpu))) {
+        Some(reached) => {
             let attended = config.block_choice().map_or(1.0, |choice| choice.topk.max(f64::MIN_POSITIVE));
-            2.0 / (1 + values.bytes()) as f64 * share(reached) * flops.int8.as_ref().map_or(peak, |figure| figure.value) / attended
+            share(reached) * flops.int8.as_ref().map_or(peak, |figure| figure.value) / attended
         }
         _ => peak * fused,
     };

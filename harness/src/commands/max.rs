@@ -1,6 +1,9 @@
 //! `lowmem max`: the largest video that fits, by bisection over predictions; the end of each is run.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::Models;
+use crate::progress::Progress;
 use crate::rank_plans::RankGpus;
 use crate::splits::{self, Way};
 use crate::sweep::{Case, Definition, Rules, expand};
@@ -29,6 +33,12 @@ const MOST_FRAMES: u32 = 2001;
 struct Largest {
     what: String,
     found: Found,
+}
+
+impl Largest {
+    fn pixels(&self) -> u64 {
+        self.found.config().resolution.pixels()
+    }
 }
 
 /// As it ran, or as it is predicted.
@@ -151,24 +161,28 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// The largest size of each ratio with so many frames. On several GPUs, whose ranks tell each other of every exchange, the largest of them runs and the others are predicted: each would take
-    /// a minute.
+    /// The largest size of each ratio with so many frames, side by side: a run computes nothing and has one core. On several GPUs, whose ranks meet at each exchange, the
+    /// largest of them runs and the others are predicted.
     fn largest_sizes(&self, frames: i64, is_on_several: bool) -> Result<Vec<Largest>, Error> {
-        let mut all = Vec::new();
-        for ratio in RATIOS {
-            let sizes = self.legal(&Self::sizes(ratio, frames));
-            let fitting = self.fitting_by_prediction(&sizes)?;
-            all.push((ratio, sizes[..fitting].to_vec()));
+        let (progress, done) = (Progress::new(RATIOS.len(), "ratios"), AtomicU64::new(0));
+        let each = RATIOS.into_par_iter().map(|(wide, high)| {
+            let sizes = self.legal(&Self::sizes((wide, high), frames));
+            let fitting = &sizes[..self.fitting_by_prediction(&sizes)?];
+            let found = if is_on_several { self.last_prediction(fitting)? } else { self.last_that_runs(fitting)?.map(Found::ran) };
+            progress.reach(done.fetch_add(1, Ordering::Relaxed) + 1, RATIOS.len() as u64);
+            Ok(found.map(|found| (Largest { what: format!("{wide}:{high}"), found }, fitting.to_vec())))
+        });
+        let each = each.collect::<Result<Vec<_>, Error>>();
+        progress.finish();
+        let mut each: Vec<_> = each?.into_iter().flatten().collect();
+        if let (true, Some(last)) = (is_on_several, each.iter().map(|(largest, _)| largest.pixels()).max()) {
+            let at = each.iter().position(|(largest, _)| largest.pixels() == last).unwrap_or_default();
+            match self.last_that_runs(&each[at].1)? {
+                Some(record) => each[at].0.found = Found::ran(record),
+                None => drop(each.remove(at)),
+            }
         }
-        let most = |sizes: &[Vec<(String, Value)>]| sizes.last().and_then(|size| pixels(size));
-        let largest = all.iter().map(|(_, sizes)| most(sizes)).max().flatten();
-        let mut found: Vec<Largest> = Vec::new();
-        for ((wide, high), sizes) in &all {
-            let runs = !is_on_several || most(sizes) == largest && !found.iter().any(|largest| matches!(largest.found, Found::Ran(_)));
-            let one = if runs { self.last_that_runs(sizes)?.map(Found::ran) } else { self.last_prediction(sizes)? };
-            found.extend(one.map(|found| Largest { what: format!("{wide}:{high}"), found }));
-        }
-        Ok(found)
+        Ok(each.into_iter().map(|(largest, _)| largest).collect())
     }
 
     /// All sizes of that ratio, the smallest first.
@@ -259,14 +273,17 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
     }
     say!("{table}");
     if found.iter().any(|largest| matches!(largest.found, Found::Predicted(..))) {
-        say!("The largest was run on virtual GPUs: memory is counted, RAM predicted, times estimated. The rows");
-        say!("without a time are predicted, and were not run. A step");
+        say!("The largest was run on virtual GPUs: memory is counted, RAM predicted, times");
+        say!("estimated. The rows without a time are predicted, and were not run. A step");
+        say!("larger does not fit with heads taken 4 at a time, or was not looked at: sides");
+        say!("go up to {LARGEST}, frames to {MOST_FRAMES}.");
     } else {
-        say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times estimated. A step");
+        say!("Each row was run on a virtual GPU: memory is counted, RAM predicted, times");
+        say!("estimated. A step larger does not fit with heads taken 4 at a time, or was");
+        say!("not looked at: sides go up to {LARGEST}, frames to {MOST_FRAMES}.");
     }
-    say!("larger does not fit with heads taken 4 at a time, or was not looked at (beyond {MOST_FRAMES} frames).");
     let ran = |largest: &&Largest| matches!(largest.found, Found::Ran(_));
-    let largest = found.iter().filter(ran).max_by_key(|largest| largest.found.config().resolution.pixels());
+    let largest = found.iter().filter(ran).max_by_key(|largest| largest.pixels());
     if let Some(Largest { found, .. }) = largest {
         let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
         say!(
@@ -298,10 +315,4 @@ struct LargestJson {
     /// What it is predicted to take, where it did not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted: Option<NeedJson>,
-}
-
-/// The pixels of the size that these settings fix.
-fn pixels(settings: &[(String, Value)]) -> Option<u64> {
-    let (width, height) = settings.iter().find(|(key, _)| key == "resolution")?.1.as_str()?.split_once('x')?;
-    Some(width.parse::<u64>().ok()? * height.parse::<u64>().ok()?)
 }

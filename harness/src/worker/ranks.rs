@@ -51,8 +51,8 @@ struct Course {
 
 impl Course {
     /// Of so many ranks that meet in that folder, each with so long for a sign of life.
-    fn new(meeting: &Path, ranks: usize, patience: Duration) -> Self {
-        let standstill = Standstill::new(meeting, ranks, patience);
+    fn new(meeting: &Path, ranks: usize, device: Device, patience: Duration) -> Self {
+        let standstill = Standstill::new(meeting, ranks, device, patience);
         Self { failed: None, done: None, open: vec![true; ranks], standstill, hang: None }
     }
 
@@ -95,7 +95,7 @@ pub(super) fn run(
     let testbeds = testbeds(testbed, count as usize)?;
     let of_rank = |(rank, testbed): (u32, &Testbed)| on_own_gpu(of_rank(request, rank, count, meeting.path().to_owned()), testbed);
     let requests: Vec<Request> = (0..count).zip(&testbeds).map(of_rank).collect();
-    let course = Mutex::new(Course::new(meeting.path(), count as usize, patience));
+    let course = Mutex::new(Course::new(meeting.path(), count as usize, request.device, patience));
     let locked = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let run_rank = |rank: usize, on_event: &mut dyn FnMut(&Event)| {
         let limits = Limits { time: limit, interrupt, is_over: &|| locked().is_over() };
@@ -131,7 +131,7 @@ pub(super) fn run_launched(
     let Launched { rank, count, .. } = meeting.launched;
     let testbed = own_testbed(testbed, rank as usize, count as usize)?;
     let of_rank = on_own_gpu(of_rank(request, rank, count, meeting.folder().to_owned()), &testbed);
-    let course = Course::new(meeting.folder(), count as usize, patience);
+    let course = Course::new(meeting.folder(), count as usize, request.device, patience);
     let others = Mutex::new(Others { meeting, testbed: &testbed, request, course, ends: (0..count).map(|_| None).collect() });
     let locked = || others.lock().unwrap_or_else(PoisonError::into_inner);
     let is_over = || {

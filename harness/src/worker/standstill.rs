@@ -1,19 +1,19 @@
 //! Which of several ranks hangs, where one does: by what each says of itself as it works (see [`Signs`]), and by what the kernel sees its process do.
 //!
 //! Note: what counts as a hang.
-//! 1. A rank does nothing: it takes no processor time, reads and writes nothing, does not say that it goes on, nor that it waits for others; or it was stopped from outside. A rank that loads,
+//! 1. A rank does nothing: it takes no processor time, waits for no disk, does not say that it goes on, nor that it waits for others; or it was stopped from outside. A rank that loads,
 //!    encodes or decodes for minutes does something. That is looked for all the time, whatever the others do.
-//! 2. All others wait for it, and it takes processor time without going on: [`SLOW`] times as long, since one operation may take long.
+//! 2. All others wait for it, and it takes processor time or waits for a disk without going on: [`SLOW`] times as long, since one operation may take long, and a disk a network away may stand still.
 //! 3. All wait for each other, as long. The one that met the others least often is behind.
 //!
-//! On a real GPU a host that waits for its device mostly spins, so that a device that hangs is found by 2 alone; and whether a rank waits for others is seen where its host waits for the end of a
+//! On a real GPU a host that waits for its device mostly spins, and with some drivers sleeps: so there who sleeps has as long as who computes, and a device that hangs is found by 2 alone. Whether a rank waits for others is seen where its host waits for the end of a
 //! step. Where hosts wait elsewhere meanwhile, as for room in a ring of buffers, nobody is named, and the case's time limit is the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine_protocol::Signs;
+use engine_protocol::{Device, Signs};
 use serde::{Deserialize, Serialize};
 
 use crate::children::children_of;
@@ -34,9 +34,18 @@ pub(super) struct Hang {
 #[derive(Debug)]
 pub(super) struct Standstill {
     meeting: PathBuf,
-    patience: Duration,
+    limits: Limits,
     looked: Option<Instant>,
     ranks: Vec<Seen>,
+}
+
+/// How long a rank may do so.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    stopped: Duration,
+    asleep: Duration,
+    /// Without going on, while all others wait for it.
+    slow: Duration,
 }
 
 /// One of them, as it was seen last.
@@ -55,27 +64,29 @@ struct Seen {
 struct Life {
     /// By SIGSTOP or by a debugger.
     is_stopped: bool,
-    /// It has a processor, or would take one.
+    /// A thread of it has a processor or would take one, or waits for a disk.
     runs: bool,
     /// Processor time, pages that it waited for, and bytes that it read and wrote: one number that changes as it does something.
     work: u64,
 }
 
 impl Standstill {
-    /// Of so many ranks that meet there. One that does nothing for `patience` hangs.
-    pub(super) fn new(meeting: &Path, ranks: usize, patience: Duration) -> Self {
-        Self { meeting: meeting.to_owned(), patience, looked: None, ranks: vec![Seen::default(); ranks] }
+    /// Of so many ranks that meet there, on such devices. One that does nothing for `patience` hangs.
+    pub(super) fn new(meeting: &Path, ranks: usize, device: Device, patience: Duration) -> Self {
+        let slow = patience * SLOW;
+        let limits = Limits { stopped: patience, asleep: if device == Device::Cuda { slow } else { patience }, slow };
+        Self { meeting: meeting.to_owned(), limits, looked: None, ranks: vec![Seen::default(); ranks] }
     }
 
     /// The rank that hangs, of those that are `open`. It may be asked as often as one likes.
     pub(super) fn look(&mut self, is_open: impl Fn(usize) -> bool) -> Option<Hang> {
         let since = self.looked.map(|looked| looked.elapsed());
-        if since.is_some_and(|since| since < self.patience / LOOKS) {
+        if since.is_some_and(|since| since < self.limits.stopped / LOOKS) {
             return None;
         }
         self.looked = Some(Instant::now());
         // Where nobody looked for longer, this process itself was stopped, or had no processor.
-        let passed = since.unwrap_or_default().min(self.patience / 4);
+        let passed = since.unwrap_or_default().min(self.limits.stopped / 4);
         let open: Vec<usize> = (0..self.ranks.len()).filter(|&rank| is_open(rank)).collect();
         for &rank in &open {
             let said = fs::read_to_string(Signs::place(&self.meeting, rank as u32)).ok();
@@ -83,7 +94,7 @@ impl Standstill {
             self.ranks[rank].take_in(signs, signs.as_ref().and_then(Life::of), passed);
         }
         let seen: Vec<(usize, Seen)> = open.into_iter().map(|rank| (rank, self.ranks[rank])).collect();
-        hang(&seen, self.patience)
+        hang(&seen, self.limits)
     }
 }
 
@@ -107,17 +118,15 @@ impl Seen {
 }
 
 /// Which of the ranks that are open hangs.
-fn hang(ranks: &[(usize, Seen)], patience: Duration) -> Option<Hang> {
+fn hang(ranks: &[(usize, Seen)], Limits { stopped, asleep, slow }: Limits) -> Option<Hang> {
     let process = |seen: &Seen| seen.signs.map_or_else(String::new, |signs| format!(" {}", signs.process));
-    let (quick, slow) = (patience.as_secs_f64(), patience * SLOW);
-    let dead = |is_stopped: bool| {
-        ranks.iter().find(move |(_, seen)| seen.lifeless >= patience && if is_stopped { seen.is_stopped() } else { !seen.waits() })
-    };
-    if let Some((rank, seen)) = dead(true) {
-        return Some(Hang { rank: *rank, why: format!("its process{} was stopped from outside {quick} s ago", process(seen)) });
+    if let Some((rank, seen)) = ranks.iter().find(|(_, seen)| seen.lifeless >= stopped && seen.is_stopped()) {
+        let why = format!("its process{} was stopped from outside {} s ago", process(seen), stopped.as_secs_f64());
+        return Some(Hang { rank: *rank, why });
     }
-    if let Some((rank, seen)) = dead(false) {
-        let why = format!("its process{} has done nothing for {quick} s, and does not wait for another rank", process(seen));
+    if let Some((rank, seen)) = ranks.iter().find(|(_, seen)| seen.lifeless >= asleep && !seen.waits()) {
+        let secs = asleep.as_secs_f64();
+        let why = format!("its process{} has done nothing for {secs} s, and does not wait for another rank", process(seen));
         return Some(Hang { rank: *rank, why });
     }
     let working: Vec<_> = ranks.iter().filter(|(_, seen)| !seen.waits()).collect();
@@ -163,8 +172,15 @@ impl Life {
         // Of another user's process it may not be read.
         let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
         let moved = io.lines().filter_map(|line| line.split_once(": ")?.1.parse::<u64>().ok());
-        Self { is_stopped: matches!(state, "T" | "t"), runs: state == "R", work: counted.chain(moved).fold(0, u64::wrapping_add) }
+        Self { is_stopped: matches!(state, "T" | "t"), runs: threads_run(process), work: counted.chain(moved).fold(0, u64::wrapping_add) }
     }
+}
+
+/// Whether a thread of that process runs, or waits for a disk.
+fn threads_run(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D'])))
 }
 
 fn stat(process: u32) -> Option<String> {
@@ -178,6 +194,10 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn limits(device: Device) -> Limits {
+        Standstill::new(Path::new(""), 0, device, PATIENCE).limits
+    }
 
     /// A rank that does so: `w` works, `s` sleeps, `p` was stopped, `i` computes and does not go on, `-` waits for others, `.` has not come.
     fn after(rank: char, looks: u64, met: u64) -> Seen {
@@ -196,7 +216,7 @@ mod tests {
     /// The rank that hangs after so many seconds.
     fn named(ranks: &str, secs: u64) -> Option<usize> {
         let seen: Vec<_> = ranks.chars().enumerate().map(|(rank, how)| (rank, after(how, secs + 1, 5))).collect();
-        hang(&seen, PATIENCE).map(|hang| hang.rank)
+        hang(&seen, limits(Device::Virtual)).map(|hang| hang.rank)
     }
 
     #[test]
@@ -208,6 +228,14 @@ mod tests {
             assert_eq!(named(ranks, 9), None, "{ranks}");
         }
         assert_eq!(named("w---", 100_000), None, "the first one encodes for a day");
+    }
+
+    /// Its driver may let it sleep while the device computes.
+    #[test]
+    fn on_a_real_gpu_who_sleeps_has_longer() {
+        let named =
+            |rank: char, secs: u64| hang(&[(0, after(rank, secs + 1, 5)), (1, after('-', secs + 1, 5))], limits(Device::Cuda)).is_some();
+        assert_eq!([named('s', 119), named('s', 120), named('p', 9), named('p', 10)], [false, true, false, true]);
     }
 
     #[test]
@@ -223,7 +251,7 @@ mod tests {
     fn of_those_that_wait_for_each_other_one_is_behind() {
         assert_eq!(named("---", 119), None);
         let seen = [(0, after('-', 121, 8)), (1, after('-', 121, 7)), (2, after('-', 121, 8))];
-        assert_eq!(hang(&seen, PATIENCE).map(|hang| hang.rank), Some(1));
+        assert_eq!(hang(&seen, limits(Device::Virtual)).map(|hang| hang.rank), Some(1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum WorkKind {
     Attention,
     /// Fused attention, by cuDNN.
     CudnnAttention,
-    /// Fused attention in 8 bits, by our own kernel. Products in fp16 count twice among its operations: they take as long as two in int8.
+    /// Fused attention in 8 bits, by our own kernel.
     SageAttention,
     /// Convolutions.
     Convolution,

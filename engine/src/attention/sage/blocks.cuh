@@ -23,21 +23,21 @@ KERNEL_FN void keys_of_warp(const Keys& given, const Place& place) {
   }
 }
 
-// x counts 32 tokens and, within them, eight channels, one a warp.
-template <typename Element, int HEAD, typename Values>
-KERNEL_FN void values_of_warp(const ValuesIn& given, const Place& place) {
+// x counts tiles of keys and, within them, eight channels, one a warp.
+template <typename Element, int HEAD>
+KERNEL_FN void values_of_warp(const Values& given, const Place& place) {
   constexpr int EIGHTS = HEAD / 8;
   const s64 number = place.x * WARPS + place.warp;
-  const s64 group = number / EIGHTS;
-  if (group * VALUE_TOKENS < given.tiles * KEY_TILE) {
-    quantise_values<Element, HEAD, Values>(given, place.z, place.y, group, static_cast<int>(number % EIGHTS) * 8);
+  const s64 tile = number / EIGHTS;
+  if (tile < given.tiles) {
+    quantise_values<Element, HEAD>(given, place.z, place.y, tile, static_cast<int>(number % EIGHTS) * 8);
   }
 }
 
 // x counts tiles of queries, one a block.
-template <typename Element, int HEAD, typename Values, typename Tiles>
+template <typename Element, int HEAD, typename Tiles>
 KERNEL_FN void attention_of_warp(const Attention& given, const Place& place, u8* shared) {
-  attend<Element, HEAD, Values, Tiles>(given, shared, place.z, place.y, place.x, place.warp);
+  attend<Element, HEAD, Tiles>(given, shared, place.z, place.y, place.x, place.warp);
 }
 
 // x counts tiles of keys, one a warp.

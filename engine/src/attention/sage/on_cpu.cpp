@@ -27,24 +27,24 @@ void each_warp(const Grid& grid, const Body& body) {
   }
 }
 
-template <typename Element, int HEAD, typename Values, typename Tiles>
+template <typename Element, int HEAD, typename Tiles>
 void attend_each(const void* given, const Grid& grid) {
-  alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD, Values>];
-  each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Values, Tiles>(*static_cast<const Attention*>(given), place, shared); });
+  alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD>];
+  each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Tiles>(*static_cast<const Attention*>(given), place, shared); });
 }
 
 // The kernels by their numbers in `engine/src/kernels/sage.rs`.
-template <typename Element, int HEAD, typename Values>
+template <typename Element, int HEAD>
 int run_kernel(int kernel, const void* given, const Grid& grid) {
   switch (kernel) {
     case 0:
       each_warp(grid, [&](const Place& place) { keys_of_warp<Element, HEAD>(*static_cast<const Keys*>(given), place); });
       return 0;
     case 1:
-      each_warp(grid, [&](const Place& place) { values_of_warp<Element, HEAD, Values>(*static_cast<const ValuesIn*>(given), place); });
+      each_warp(grid, [&](const Place& place) { values_of_warp<Element, HEAD>(*static_cast<const Values*>(given), place); });
       return 0;
     case 2:
-      attend_each<Element, HEAD, Values, AllTiles>(given, grid);
+      attend_each<Element, HEAD, AllTiles>(given, grid);
       return 0;
     case 3:
       each_warp(grid, [&](const Place& place) { means_of_warp<Element, HEAD>(*static_cast<const Means*>(given), place); });
@@ -55,46 +55,30 @@ int run_kernel(int kernel, const void* given, const Grid& grid) {
       return 0;
     }
     case 5:
-      attend_each<Element, HEAD, Values, ChosenTiles>(given, grid);
+      attend_each<Element, HEAD, ChosenTiles>(given, grid);
       return 0;
     default:
       return 1;
   }
 }
 
-template <typename Element, int HEAD>
-int with_values(int values, int kernel, const void* given, const Grid& grid) {
-  switch (values) {
-    case 0:
-      return run_kernel<Element, HEAD, HalfValues>(kernel, given, grid);
-    case 1:
-      return run_kernel<Element, HEAD, Fp8Values>(kernel, given, grid);
-    case 2:
-      return run_kernel<Element, HEAD, Fp8ValuesInHalf>(kernel, given, grid);
-    default:
-      return 1;
-  }
-}
-
 template <typename Element>
-int with_head(int head, int values, int kernel, const void* given, const Grid& grid) {
-  return head == 64 ? with_values<Element, 64>(values, kernel, given, grid)
-      : head == 128 ? with_values<Element, 128>(values, kernel, given, grid)
-                    : 1;
+int with_head(int head, int kernel, const void* given, const Grid& grid) {
+  return head == 64 ? run_kernel<Element, 64>(kernel, given, grid) : head == 128 ? run_kernel<Element, 128>(kernel, given, grid) : 1;
 }
 
 } // namespace
 
 // `given` is what the kernel takes. 0, or 1 where there is no such kernel.
-extern "C" int lowmem_sage_on_cpu(int element, int head, int values, int kernel, const void* given, int64_t x, int64_t y, int64_t z) {
+extern "C" int lowmem_sage_on_cpu(int element, int head, int kernel, const void* given, int64_t x, int64_t y, int64_t z) {
   const Grid grid{x, y, z};
   switch (element) {
     case 0:
-      return with_head<float>(head, values, kernel, given, grid);
+      return with_head<float>(head, kernel, given, grid);
     case 1:
-      return with_head<kernels::Bf16>(head, values, kernel, given, grid);
+      return with_head<kernels::Bf16>(head, kernel, given, grid);
     case 2:
-      return with_head<kernels::Fp16>(head, values, kernel, given, grid);
+      return with_head<kernels::Fp16>(head, kernel, given, grid);
     default:
       return 1;
   }

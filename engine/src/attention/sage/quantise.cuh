@@ -2,8 +2,7 @@
 //
 // Keys: minus their mean over all tokens, in int8, with a scale for each tile of 64. What all keys share adds the same number to all scores of a query, which
 // softmax takes out again; without it outliers in single channels do not spoil the scale (SageAttention, arXiv:2410.02367, section 4.2).
-// Values: transposed, so that the tokens of a channel lie side by side as a product over tokens wants them; in fp16, or in FP8 with a scale for each channel
-// (SageAttention2, arXiv:2411.10958).
+// Values: in int8, with a scale for each channel of each tile, and transposed, so that the tokens of a channel lie side by side as a product over tokens wants them.
 // Tokens are padded to whole tiles and channels to `HEAD`, with zeros.
 
 #pragma once
@@ -14,8 +13,6 @@ namespace sage {
 
 // Keys of a tile.
 constexpr int KEY_TILE = 64;
-// Tokens that a warp transposes at a time: one a lane.
-constexpr int VALUE_TOKENS = LANES;
 
 struct Keys {
   View keys;
@@ -83,32 +80,61 @@ KERNEL_FN void quantise_keys(const Keys& given, s64 batch, s64 head, s64 tile) {
   }
 }
 
-struct ValuesIn {
+// Where token `token` of a tile lies among those of a channel.
+//
+// Scores come out of the tensor cores as fragments of 16 queries by 8 keys, in which lane 4 g + t has keys 2 t and 2 t + 1. As the factor of the next product a lane must have words of
+// four neighbours: so the keys of two fragments stand side by side. Byte i of word t of the sixteenth h is key 16 h + 8 (i / 2) + 2 t + i % 2. The sum over keys does not mind.
+KERNEL_FN int value_place(int token) {
+  const int fragment = token / 8 % 2, word = token % 8 / 2;
+  return token / 16 * 16 + 4 * word + 2 * fragment + token % 2;
+}
+
+struct Values {
   View values;
-  // `[batch, heads, HEAD, tokens in whole tiles]`, and `[batch, heads, channels]` where values have scales.
+  // `[batch, heads, HEAD, tiles of 64, 64]` and `[batch, heads, tiles, HEAD]`.
   u8* packed;
-  const float* scales;
+  float* scales;
   s64 heads;
   s64 tokens;
   s64 channels;
-  // Tiles of 64 keys.
   s64 tiles;
 };
 
-// Eight channels from `channel` on of 32 tokens, by one warp. `Values` says how values are kept: see `values.cuh`.
-template <typename Element, int HEAD, typename Values>
-KERNEL_FN void quantise_values(const ValuesIn& given, s64 batch, s64 head, s64 group, int channel) {
-  const s64 tokens = given.tiles * KEY_TILE;
+// Eight channels from `channel` on of a tile, by one warp.
+template <typename Element, int HEAD>
+KERNEL_FN void quantise_values(const Values& given, s64 batch, s64 head, s64 tile, int channel) {
+  constexpr int TOKENS = KEY_TILE / LANES;
   const s64 number = batch * given.heads + head;
+  PerLane<float, 8> numbers[TOKENS];
+  PerLane<float, 8> largest;
+  fill(largest, 0.0f);
+#pragma unroll
+  for (int part = 0; part < TOKENS; ++part) {
+    EACH_LANE(lane) {
+      float eight[8];
+      read_eight<Element>(eight, given.values, batch, head, tile * KEY_TILE + part * LANES + lane, given.tokens, channel, given.channels);
+#pragma unroll
+      for (int index = 0; index < 8; ++index) {
+        numbers[part](lane, index) = eight[index];
+        largest(lane, index) = larger(largest(lane, index), absolute(eight[index]));
+      }
+    }
+  }
+  largest_of_warp(largest);
+  float* const scales = given.scales + (number * given.tiles + tile) * HEAD + channel;
   EACH_LANE(lane) {
-    float eight[8];
-    read_eight<Element>(eight, given.values, batch, head, group * VALUE_TOKENS + lane, given.tokens, channel, given.channels);
 #pragma unroll
     for (int index = 0; index < 8; ++index) {
-      const bool is_scaled = Values::HAS_SCALES && channel < given.channels;
-      const float scale = is_scaled ? given.scales[number * given.channels + channel + index] : 1.0f;
-      const s64 row = number * HEAD + channel + index;
-      Values::store(given.packed, row * tokens + group * VALUE_TOKENS + Values::place(lane), eight[index] / scale);
+      const float scale = int8_scale(largest(lane, index));
+      const float inverse = 1 / scale;
+      u8* const row = given.packed + ((number * HEAD + channel + index) * given.tiles + tile) * KEY_TILE;
+#pragma unroll
+      for (int part = 0; part < TOKENS; ++part) {
+        row[value_place(part * LANES + lane)] = static_cast<u8>(rounded_to_int8(numbers[part](lane, index) * inverse));
+      }
+      if (lane == index) {
+        scales[index] = scale;
+      }
     }
   }
 }

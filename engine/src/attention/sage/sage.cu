@@ -1,4 +1,4 @@
-// The kernels. Who compiles them says `ELEMENT`, `SAGE_HEAD` and `SAGE_VALUES`.
+// The kernels. Who compiles them says `ELEMENT` and `SAGE_HEAD`.
 
 #include "blocks.cuh"
 
@@ -12,13 +12,13 @@ SAGE_KERNEL sage_keys(const sage::Keys given) {
   sage::keys_of_warp<ELEMENT, SAGE_HEAD>(given, here());
 }
 
-SAGE_KERNEL sage_values(const sage::ValuesIn given) {
-  sage::values_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES>(given, here());
+SAGE_KERNEL sage_values(const sage::Values given) {
+  sage::values_of_warp<ELEMENT, SAGE_HEAD>(given, here());
 }
 
 SAGE_KERNEL sage_attention(const sage::Attention given) {
-  __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD, SAGE_VALUES>];
-  sage::attention_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES, sage::AllTiles>(given, here(), shared);
+  __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD>];
+  sage::attention_of_warp<ELEMENT, SAGE_HEAD, sage::AllTiles>(given, here(), shared);
 }
 
 SAGE_KERNEL sparge_means(const sage::Means given) {
@@ -31,6 +31,6 @@ SAGE_KERNEL sparge_choice(const sage::Choice given) {
 }
 
 SAGE_KERNEL sparge_attention(const sage::Attention given) {
-  __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD, SAGE_VALUES>];
-  sage::attention_of_warp<ELEMENT, SAGE_HEAD, SAGE_VALUES, sage::ChosenTiles>(given, here(), shared);
+  __shared__ alignas(128) kernels::u8 shared[sage::SHARED_BYTES<SAGE_HEAD>];
+  sage::attention_of_warp<ELEMENT, SAGE_HEAD, sage::ChosenTiles>(given, here(), shared);
 }

@@ -1,22 +1,22 @@
 //! Attention in 8 bits over chosen keys, on the CPU: the choice is the formula's, with all keys it is attention in 8 bits to the bit, and where what is near is alike little is lost.
 
-use engine_protocol::{BlockChoice, SageValues};
+use engine_protocol::BlockChoice;
 use tch::{Device, Kind, Tensor};
 
 use super::PackedKeys;
-use super::tests::{SHAPES, VALUES, errors, exact, inputs, sage};
+use super::tests::{SHAPES, errors, exact, inputs, sage};
 use crate::kernels::sage::{KEY_TILE, QUERY_TILE, key_tiles, query_tiles};
 use crate::kernels::sparge::{choose, chosen_bytes, means_bytes};
 
 const DEFAULT: BlockChoice = BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 50.0 };
 
-fn sparge(values: SageValues, [q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Tensor {
-    PackedKeys::with(values, k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
+fn sparge([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Tensor {
+    PackedKeys::new(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
 }
 
 /// The tiles that are chosen for each tile of queries: of each head of each video, one after the other.
 fn chosen([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Vec<Vec<i64>> {
-    let packed = PackedKeys::with(SageValues::Fp16, k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap();
+    let packed = PackedKeys::new(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap();
     let (by, means) = packed.choice.as_ref().unwrap();
     let tiles = choose(packed.variant, q, means, *by).unwrap().tiles();
     let rows = tiles.view([-1, tiles.size()[3]]);
@@ -50,12 +50,10 @@ fn local(tokens: i64) -> [Tensor; 3] {
 #[test]
 fn with_all_keys_it_is_attention_in_8_bits_to_the_bit() {
     for shape in SHAPES {
-        for values in VALUES {
-            let inputs = inputs(shape, Kind::Float, true);
-            let wanted = sage(values, &inputs);
-            for pv_threshold in [50.0, 1e9] {
-                assert_eq!(sparge(values, &inputs, BlockChoice { topk: 1.0, pv_threshold, ..DEFAULT }), wanted, "{shape:?} {values:?}");
-            }
+        let inputs = inputs(shape, Kind::Float, true);
+        let wanted = sage(&inputs);
+        for pv_threshold in [50.0, 1e9] {
+            assert_eq!(sparge(&inputs, BlockChoice { topk: 1.0, pv_threshold, ..DEFAULT }), wanted, "{shape:?}");
         }
     }
 }
@@ -105,25 +103,22 @@ fn what_is_not_alike_is_not_judged_by_its_mean() {
 fn where_what_is_near_is_alike_little_is_lost() {
     let local = local(2000);
     let scattered = inputs([1, 2, 2000, 2000, 64], Kind::Float, false);
-    for values in VALUES {
-        let most = if values == SageValues::Fp16 { 0.01 } else { 0.02 };
-        let off = |inputs: &[Tensor; 3], topk: f64| errors(&sparge(values, inputs, BlockChoice { topk, ..DEFAULT }), &exact(inputs));
-        for topk in [0.25, 0.5] {
-            let [angle, difference, _] = off(&local, topk);
-            println!("{values:?}, {topk} of the keys: cosine {:.6}, L1 {:.2}%", 1.0 - angle, 100.0 * difference);
-            assert!(angle < 0.001 && difference < most, "{values:?} {topk}: {angle} {difference}");
-        }
-        let [_, difference, _] = off(&scattered, 0.5);
-        assert!(difference > 0.5, "of numbers without any order half of the keys are no use: {difference}");
+    let off = |inputs: &[Tensor; 3], topk: f64| errors(&sparge(inputs, BlockChoice { topk, ..DEFAULT }), &exact(inputs));
+    for topk in [0.25, 0.5] {
+        let [angle, difference, _] = off(&local, topk);
+        println!("{topk} of the keys: cosine {:.6}, L1 {:.2}%", 1.0 - angle, 100.0 * difference);
+        assert!(angle < 0.001 && difference < 0.012, "{topk}: {angle} {difference}");
     }
+    let [_, difference, _] = off(&scattered, 0.5);
+    assert!(difference > 0.5, "of numbers without any order half of the keys are no use: {difference}");
 }
 
 #[test]
 fn values_that_count_for_nothing_are_left_out() {
     let local = local(1024);
-    let with = |pv_threshold| sparge(SageValues::Fp16, &local, BlockChoice { pv_threshold, ..DEFAULT });
+    let with = |pv_threshold| sparge(&local, BlockChoice { pv_threshold, ..DEFAULT });
     let all = with(1e9);
-    assert_eq!(with(50.0), all, "in fp16 their probabilities are 0");
+    assert_eq!(with(50.0), all, "beside the others they change no bit of fp32");
     let few = with(1.0);
     assert_ne!(few, all);
     let [angle, ..] = errors(&few, &all);
@@ -134,7 +129,7 @@ fn values_that_count_for_nothing_are_left_out() {
 fn what_it_holds_is_what_is_planned() {
     for [batch, heads, queries, keys, channels] in SHAPES {
         let [q, k, v] = inputs([batch, heads, queries, keys, channels], Kind::Float, false);
-        let packed = PackedKeys::with(SageValues::Fp16, k, v, Some(DEFAULT)).unwrap();
+        let packed = PackedKeys::new(k, v, Some(DEFAULT)).unwrap();
         let (by, means) = packed.choice.as_ref().unwrap();
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as i64;
         assert_eq!(bytes(&means.means) + bytes(&means.likeness), means_bytes(batch * heads, keys, packed.variant.head()));

@@ -19,14 +19,7 @@ KERNEL_FN float to_float(float x) {
 }
 
 KERNEL_FN float to_float(Bf16 x) {
-#ifdef __CUDACC_RTC__
-  return __uint_as_float(static_cast<u32>(x.bits) << 16);
-#else
-  const u32 bits = static_cast<u32>(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-#endif
+  return float_of_bits(static_cast<u32>(x.bits) << 16);
 }
 
 KERNEL_FN float to_float(Fp16 x) {

@@ -3,7 +3,7 @@
 // On the GPU a lane of a warp is a thread, and what a lane holds is in its registers. On the CPU one call does what all 32 lanes do, one lane after the other: a
 // `PerLane` has their values side by side. What the lanes do together (products on the tensor cores, loads of matrices, maxima over lanes) are the functions here that
 // have a body for each. All else is written between `EACH_LANE` and is the same text for both. The layouts of fragments are those of NVIDIA's PTX ISA, "Matrix
-// fragments for mma.m16n8k16 / m16n8k32" and "ldmatrix": in bytes they are the same for 8 and for 16 bits, 16 rows by 32 bytes for A and 8 columns by 32 bytes for B.
+// fragments for mma.m16n8k32" and "ldmatrix": 16 rows by 32 bytes for A and 8 columns by 32 bytes for B.
 
 #pragma once
 
@@ -89,61 +89,54 @@ KERNEL_FN u32 bits_of(float x) {
 #endif
 }
 
+KERNEL_FN float float_of_bits(u32 bits) {
+#ifdef __CUDACC_RTC__
+  return __uint_as_float(bits);
+#else
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+#endif
+}
+
 // To the nearest whole number, halves away from zero, as int8. `x` is within 127.5 of zero.
 KERNEL_FN u32 rounded_to_int8(float x) {
   return static_cast<u32>(static_cast<int>(x + (x >= 0 ? 0.5f : -0.5f))) & 0xff;
 }
 
 #ifndef __CUDACC_RTC__
-// A number of so many mantissa bits, with exponents from `LEAST` up and one more bit for the sign, rounded to even; what is larger than `largest` becomes that. It is not NaN.
-template <int MANTISSA, int LEAST>
-u32 small_from(float x, float largest) {
+// What is larger than `largest` becomes that. Rounded to even; it is not NaN.
+inline u32 half_bits(float x, float largest) {
+  constexpr int MANTISSA = 10, LEAST = -14;
   const u32 sign = std::signbit(x) ? 1u : 0u;
   const float size = std::min(std::fabs(x), largest);
   const int exponent = size == 0 ? LEAST : std::max(std::ilogb(size), LEAST);
   // In units of the last place; what rounds up to the next power of two carries into the exponent by itself.
   const u32 units = static_cast<u32>(std::nearbyint(std::ldexp(size, MANTISSA - exponent)));
-  const u32 bits = (static_cast<u32>(exponent - LEAST) << MANTISSA) + units;
-  constexpr int WIDTH = MANTISSA == 3 ? 8 : 16;
-  return sign << (WIDTH - 1) | bits;
+  return sign << 15 | ((static_cast<u32>(exponent - LEAST) << MANTISSA) + units);
 }
 
-template <int MANTISSA, int LEAST>
-float small_to_float(u32 bits) {
-  constexpr int WIDTH = MANTISSA == 3 ? 8 : 16;
-  const u32 size = bits & ((1u << (WIDTH - 1)) - 1);
-  const u32 exponent = size >> MANTISSA;
-  const u32 mantissa = size & ((1u << MANTISSA) - 1);
+inline float half_of_bits(u32 bits) {
+  constexpr int MANTISSA = 10, LEAST = -14;
+  const u32 exponent = bits >> MANTISSA & 31;
+  const u32 mantissa = bits & ((1u << MANTISSA) - 1);
   const u32 units = exponent == 0 ? mantissa : mantissa | 1u << MANTISSA;
   const float value = std::ldexp(static_cast<float>(units), LEAST - MANTISSA + static_cast<int>(exponent == 0 ? 0 : exponent - 1));
-  return bits >> (WIDTH - 1) & 1 ? -value : value;
+  return bits >> 15 & 1 ? -value : value;
 }
 
-// Every number of such a type, by its bits: a product decodes thousands.
-template <int MANTISSA, int LEAST, int WIDTH>
-const float* all_floats() {
+// By a table of all: unpacking reads millions.
+inline float half_to_float(u32 bits) {
   static const auto table = [] {
-    std::vector<float> floats(1u << WIDTH);
-    for (u32 bits = 0; bits < floats.size(); ++bits) {
-      floats[bits] = small_to_float<MANTISSA, LEAST>(bits);
+    std::vector<float> floats(1u << 16);
+    for (u32 half = 0; half < floats.size(); ++half) {
+      floats[half] = half_of_bits(half);
     }
     return floats;
   }();
-  return table.data();
-}
-
-inline float half_to_float(u32 bits) {
-  return all_floats<10, -14, 16>()[bits & 0xffff];
-}
-
-inline float e4m3_to_float(u32 bits) {
-  return all_floats<3, -6, 8>()[bits & 0xff];
+  return table[bits & 0xffff];
 }
 #endif
-
-// The largest number of fp16, and of FP8 e4m3.
-constexpr float LARGEST_HALF = 65504;
-constexpr float LARGEST_E4M3 = 448;
 
 // As fp16, as libtorch rounds: what is too large for it is infinite.
 KERNEL_FN u32 half_from(float x) {
@@ -156,34 +149,7 @@ KERNEL_FN u32 half_from(float x) {
     return 0x7fff;
   }
   // What would come after the largest number has the bits of infinity.
-  return small_from<10, -14>(x, 65536);
-#endif
-}
-
-// The same, but what is too large becomes the largest number.
-KERNEL_FN u32 bounded_half_from(float x) {
-  return half_from(x > LARGEST_HALF ? LARGEST_HALF : x < -LARGEST_HALF ? -LARGEST_HALF : x);
-}
-
-// Two numbers as fp16, the first in the lower bits. They are small enough.
-KERNEL_FN u32 halves_from(float first, float second) {
-#ifdef __CUDACC_RTC__
-  u32 bits;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
-  return bits;
-#else
-  return half_from(first) | half_from(second) << 16;
-#endif
-}
-
-// Two numbers as FP8 e4m3, the first in the lower bits; what is too large becomes its largest number.
-KERNEL_FN u32 e4m3s_from(float first, float second) {
-#ifdef __CUDACC_RTC__
-  u16 bits;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(second), "f"(first));
-  return bits;
-#else
-  return small_from<3, -6>(first, LARGEST_E4M3) | small_from<3, -6>(second, LARGEST_E4M3) << 8;
+  return half_bits(x, 65536);
 #endif
 }
 
@@ -198,19 +164,25 @@ KERNEL_FN float power_of_two(float x) {
 }
 
 // The largest of the values of all lanes, for each of them.
-KERNEL_FN void largest_of_warp(PerLane<float, 1>& values) {
+template <int COUNT>
+KERNEL_FN void largest_of_warp(PerLane<float, COUNT>& values) {
+#pragma unroll
+  for (int index = 0; index < COUNT; ++index) {
 #ifdef __CUDACC_RTC__
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    values(0) = larger(values(0), __shfl_xor_sync(0xffffffff, values(0), distance));
-  }
+    for (int distance = 16; distance > 0; distance /= 2) {
+      values(0, index) = larger(values(0, index), __shfl_xor_sync(0xffffffff, values(0, index), distance));
+    }
 #else
-  float largest = values(0);
-  EACH_LANE(lane) {
-    largest = larger(largest, values(lane));
-  }
-  fill(values, largest);
+    float largest = values(0, index);
+    EACH_LANE(lane) {
+      largest = larger(largest, values(lane, index));
+    }
+    EACH_LANE(lane) {
+      values(lane, index) = largest;
+    }
 #endif
+  }
 }
 
 // Of lanes whose numbers differ in the bits from `FROM` up to `TO` alone, both powers of two, the sum of their values, for each of them.
@@ -337,16 +309,6 @@ KERNEL_FN void all_here() {
 }
 
 #ifndef __CUDACC_RTC__
-// sum += A B, of which each product is made of two numbers by `times(row, column)`. Lane 4 g + t has of the sum rows g and g + 8, columns 2 t and 2 t + 1.
-template <typename Sum, typename Times>
-void add_products(PerLane<Sum, 4>& sum, const Times& times) {
-  EACH_LANE(lane) {
-    for (int index = 0; index < 4; ++index) {
-      sum(lane, index) += times(lane / 4 + 8 * (index / 2), 2 * (lane % 4) + index % 2);
-    }
-  }
-}
-
 // The bytes of A, 16 rows of 32, and of B, 8 columns of 32, that lanes have in registers.
 struct Gathered {
   u8 a[16][32];
@@ -363,97 +325,64 @@ struct Gathered {
     }
   }
 };
-
-// A product of floats that were decoded once.
-template <int COUNT, typename Decode>
-auto float_products(const Gathered& bytes, const Decode& decode) {
-  struct Floats {
-    float a[16][COUNT], b[8][COUNT];
-    float operator()(int row, int column) const {
-      float sum = 0;
-      for (int k = 0; k < COUNT; ++k) {
-        sum += a[row][k] * b[column][k];
-      }
-      return sum;
-    }
-  } floats;
-  for (int k = 0; k < COUNT; ++k) {
-    for (int row = 0; row < 16; ++row) {
-      floats.a[row][k] = decode(bytes.a[row], k);
-    }
-    for (int column = 0; column < 8; ++column) {
-      floats.b[column][k] = decode(bytes.b[column], k);
-    }
-  }
-  return floats;
-}
-
-inline float half_at(const u8* bytes, int k) {
-  return half_to_float(static_cast<u32>(bytes[2 * k] | bytes[2 * k + 1] << 8));
-}
-
-inline float e4m3_at(const u8* bytes, int k) {
-  return e4m3_to_float(bytes[k]);
-}
 #endif
 
-// sum += A B in int8: 16 x 32 by 32 x 8. Of `b` the registers from `first` on.
-KERNEL_FN void multiply_int8(PerLane<int, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+// Sums of whole numbers begin here: what is added stays in the mantissa of a float, whose bits they are, so that no conversion is needed, of which a multiprocessor makes 16 a clock.
+// They hold what lies within two to the power of 22 of zero.
+constexpr int WHOLE_ZERO = 0x4b400000;
+
+// What such a sum comes to, of the float.
+KERNEL_FN float from_whole_zero(float sum) {
+  return sum - 12582912.0f;
+}
+
+// The bits of a float whose lowest byte is `x` as a whole number, halves to even. It is from 0 to 255.
+KERNEL_FN u32 whole_byte(float x) {
+  return bits_of(x + 8388608.0f);
+}
+
+// The lowest bytes of four words, the first lowest.
+KERNEL_FN u32 lowest_bytes(u32 first, u32 second, u32 third, u32 fourth) {
 #ifdef __CUDACC_RTC__
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+r"(sum(0, 0)), "+r"(sum(0, 1)), "+r"(sum(0, 2)), "+r"(sum(0, 3))
-               : "r"(a(0, 0)), "r"(a(0, 1)), "r"(a(0, 2)), "r"(a(0, 3)), "r"(b(0, first)), "r"(b(0, first + 1)));
+  return __byte_perm(__byte_perm(first, second, 0x0040), __byte_perm(third, fourth, 0x0040), 0x5410);
+#else
+  return (first & 0xff) | (second & 0xff) << 8 | (third & 0xff) << 16 | (fourth & 0xff) << 24;
+#endif
+}
+
+// `sum` and the four bytes of a word, which are not negative.
+KERNEL_FN u32 plus_bytes(u32 sum, u32 word) {
+#ifdef __CUDACC_RTC__
+  return __dp4a(word, 0x01010101u, sum);
+#else
+  return sum + (word & 0xff) + (word >> 8 & 0xff) + (word >> 16 & 0xff) + (word >> 24);
+#endif
+}
+
+// sum += A B in whole numbers of 8 bits, those of A of type `First`, those of B with a sign: 16 x 32 by 32 x 8. Of `b` the registers from `first` on.
+template <typename First>
+KERNEL_FN void multiply_bytes(PerLane<int, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
+#ifdef __CUDACC_RTC__
+#define LOWMEM_MULTIPLY(type)                                                                                                                       \
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." type ".s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"               \
+               : "+r"(sum(0, 0)), "+r"(sum(0, 1)), "+r"(sum(0, 2)), "+r"(sum(0, 3))                                                                  \
+               : "r"(a(0, 0)), "r"(a(0, 1)), "r"(a(0, 2)), "r"(a(0, 3)), "r"(b(0, first)), "r"(b(0, first + 1)))
+  if constexpr (static_cast<First>(-1) < static_cast<First>(0)) {
+    LOWMEM_MULTIPLY("s8");
+  } else {
+    LOWMEM_MULTIPLY("u8");
+  }
+#undef LOWMEM_MULTIPLY
 #else
   const Gathered bytes(a, b, first);
-  add_products(sum, [&](int row, int column) {
-    int product = 0;
-    for (int k = 0; k < 32; ++k) {
-      product += static_cast<s8>(bytes.a[row][k]) * static_cast<s8>(bytes.b[column][k]);
-    }
-    return product;
-  });
-#endif
-}
-
-// sum += A B in fp16, summed in fp32: 16 x 16 by 16 x 8.
-KERNEL_FN void multiply_half(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
-#ifdef __CUDACC_RTC__
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sum(0, 0)), "+f"(sum(0, 1)), "+f"(sum(0, 2)), "+f"(sum(0, 3))
-               : "r"(a(0, 0)), "r"(a(0, 1)), "r"(a(0, 2)), "r"(a(0, 3)), "r"(b(0, first)), "r"(b(0, first + 1)));
-#else
-  add_products(sum, float_products<16>(Gathered(a, b, first), half_at));
-#endif
-}
-
-// sum += A B in FP8 e4m3, summed in fp32: 16 x 32 by 32 x 8.
-KERNEL_FN void multiply_e4m3(PerLane<float, 4>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
-#ifdef __CUDACC_RTC__
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sum(0, 0)), "+f"(sum(0, 1)), "+f"(sum(0, 2)), "+f"(sum(0, 3))
-               : "r"(a(0, 0)), "r"(a(0, 1)), "r"(a(0, 2)), "r"(a(0, 3)), "r"(b(0, first)), "r"(b(0, first + 1)));
-#else
-  add_products(sum, float_products<32>(Gathered(a, b, first), e4m3_at));
-#endif
-}
-
-// The same, summed in fp16: a register has the two columns of a row.
-KERNEL_FN void multiply_e4m3_in_half(PerLane<u32, 2>& sum, const PerLane<u32, 4>& a, const PerLane<u32, 4>& b, int first) {
-#ifdef __CUDACC_RTC__
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.f16.e4m3.e4m3.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
-               : "+r"(sum(0, 0)), "+r"(sum(0, 1))
-               : "r"(a(0, 0)), "r"(a(0, 1)), "r"(a(0, 2)), "r"(a(0, 3)), "r"(b(0, first)), "r"(b(0, first + 1)));
-#else
-  PerLane<float, 4> floats;
+  // Lane 4 g + t has of the sum rows g and g + 8, columns 2 t and 2 t + 1.
   EACH_LANE(lane) {
     for (int index = 0; index < 4; ++index) {
-      floats(lane, index) = half_to_float(sum(lane, index / 2) >> 16 * (index % 2) & 0xffff);
-    }
-  }
-  add_products(floats, float_products<32>(Gathered(a, b, first), e4m3_at));
-  EACH_LANE(lane) {
-    for (int row = 0; row < 2; ++row) {
-      sum(lane, row) = halves_from(floats(lane, 2 * row), floats(lane, 2 * row + 1));
+      const u8* const row = bytes.a[lane / 4 + 8 * (index / 2)];
+      const u8* const column = bytes.b[2 * (lane % 4) + index % 2];
+      for (int k = 0; k < 32; ++k) {
+        sum(lane, index) += static_cast<First>(row[k]) * static_cast<s8>(column[k]);
+      }
     }
   }
 #endif
