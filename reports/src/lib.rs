@@ -55,7 +55,7 @@ pub use program_page::{ProgramCourse, ProgramPage, program_page};
 pub use ram::{ram_in_words, source as ram_source};
 pub use results_page::results_page;
 pub use run::{Card, Host, Manifest, Run, RunGpu};
-pub use sentences::{duration, fit, fits_not, left_out, nearest, source, steps_that_ran};
+pub use sentences::{duration, fit, fits_not, left_out, nearest, room, source, steps_that_ran, taken};
 pub use snapshot_page::{SnapshotGpu, SnapshotHolder, SnapshotPage, SnapshotSegment, snapshot_page};
 pub use summary::Summary;
 pub use table::{TABLE, TableColumn, rows_look_alike, table_columns, terminal_columns, terminal_notes};

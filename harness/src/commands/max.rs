@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engine_protocol::{Config, Device, ModelSpec, RunRecord, gib};
+use engine_protocol::{Config, Device, ModelSpec, RunRecord};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -282,16 +282,13 @@ fn print(found: &[Largest], testbed: &Testbed, model: &ModelSpec) {
         say!("estimated. A step larger does not fit with heads taken 4 at a time, or was");
         say!("not looked at: sides go up to {LARGEST}, frames to {MOST_FRAMES}.");
     }
-    let ran = |largest: &&Largest| matches!(largest.found, Found::Ran(_));
-    let largest = found.iter().filter(ran).max_by_key(|largest| largest.pixels());
-    if let Some(Largest { found, .. }) = largest {
-        let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
-        say!(
-            "\nThe largest takes {}{held} GiB{}. Run it: {}",
-            reports::in_gib(found.gpu_bytes()),
-            reports::on_fullest(found.config()),
-            found.command(testbed, model)
-        );
+    let ran = found.iter().filter_map(|largest| match &largest.found {
+        Found::Ran(record) => Some((largest.pixels(), &largest.found, record)),
+        Found::Predicted(..) => None,
+    });
+    if let Some((_, largest, record)) = ran.max_by_key(|(pixels, ..)| *pixels) {
+        let taken = reports::taken(record, testbed.capacity_bytes, 2).unwrap_or_default();
+        say!("\nThe largest takes {taken}. Run it: {}", largest.command(testbed, model));
     }
 }
 
