@@ -53,6 +53,13 @@ pub(crate) fn wait_for_ranks<R>(wait: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Other ranks were there already. Others see that with the next sign, which costs a write: a step may have a hundred thousand exchanges.
+pub(crate) fn met_without_waiting() {
+    if let Some(said) = &mut *SAID.lock().unwrap_or_else(PoisonError::into_inner) {
+        said.signs.met += 1;
+    }
+}
+
 fn say(change: impl FnOnce(&mut Signs)) {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(Said { place, file, signs }) = &mut *said else { return };

@@ -58,15 +58,8 @@ pub(crate) struct CaseJson {
 impl CaseJson {
     /// Of a case of that model; where the model is not known, the command names every flag.
     pub(crate) fn new(record: &RunRecord, device: Device, model: Option<&ModelSpec>) -> Self {
-        let config: &Config = &record.config;
-        let settings = reports::settings(config).into_iter().map(|(key, value)| (key.to_owned(), value));
+        let command = reports::generate_line(record, device, model);
         Self {
-            case: record.case.clone(),
-            model: config.model.clone(),
-            resolution: config.resolution,
-            frames: config.frames,
-            low_mem_level: config.low_mem_level,
-            settings: settings.collect(),
             settled: reports::settled(record),
             peak_allocated_bytes: record.peak_allocated_bytes(),
             peak_reserved_bytes: record.peak_reserved_bytes(),
@@ -78,7 +71,32 @@ impl CaseJson {
             ram_source: reports::ram_source(record).to_owned(),
             total_secs: record.total_secs(),
             time_source: record.time_source,
-            command: reports::generate_line(record, device, model),
+            ..Self::that_did_not_run(&record.case, &record.config, command)
+        }
+    }
+
+    /// A case of which no figure is known.
+    pub(crate) fn that_did_not_run(case: &str, config: &Config, command: String) -> Self {
+        let settings = reports::settings(config).into_iter().map(|(key, value)| (key.to_owned(), value));
+        Self {
+            case: case.to_owned(),
+            model: config.model.clone(),
+            resolution: config.resolution,
+            frames: config.frames,
+            low_mem_level: config.low_mem_level,
+            settings: settings.collect(),
+            settled: Default::default(),
+            peak_allocated_bytes: None,
+            peak_reserved_bytes: None,
+            peak_device_bytes: None,
+            peak_stage: None,
+            memory_source: None,
+            ram_peak_bytes: None,
+            ram_pinned_peak_bytes: None,
+            ram_source: "predicted".to_owned(),
+            total_secs: None,
+            time_source: None,
+            command,
         }
     }
 }

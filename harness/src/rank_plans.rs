@@ -48,6 +48,12 @@ impl RankGpus {
         Ok(requests.iter().map(|requests| RankPlans(plans.by_ref().take(requests.len()).collect())).collect())
     }
 
+    /// The ranks whose GPU may give less than these bytes of each, as far as that is known.
+    pub(crate) fn too_small(&self, bytes_by_rank: &[u64], config: &Config) -> Vec<usize> {
+        let is_over = |(bytes, gpu): (&u64, &RankGpu)| gpu.capacity_bytes.is_some_and(|held| *bytes > config.usable_of(held));
+        (0..).zip(bytes_by_rank.iter().zip(&self.0)).filter(|(_, pair)| is_over(*pair)).map(|(rank, _)| rank).collect()
+    }
+
     /// The same, one for each rank too where parts of the sequence differ.
     pub(crate) fn with_parts(&self, config: &Config) -> Self {
         match (self.0.as_slice(), config.cp_split.as_ref().and_then(CpSplit::shares)) {
@@ -81,16 +87,13 @@ impl RankPlans {
 
     /// Whether each fits its GPU, as far as memory of those is known.
     pub(crate) fn fit(&self, config: &Config, gpus: &RankGpus) -> bool {
-        self.too_large(config, gpus).next().is_none()
+        self.too_large(config, gpus).is_empty()
     }
 
     /// The ranks that do not fit theirs.
-    pub(crate) fn too_large(&self, config: &Config, gpus: &RankGpus) -> impl Iterator<Item = usize> {
-        let is_over = |(plan, gpu): (&PlanReport, &RankGpu)| {
-            gpu.capacity_bytes.is_some_and(|bytes| plan.device_bytes(|_| true) > config.usable_of(bytes))
-        };
-        let over: Vec<bool> = self.0.iter().zip(&gpus.0).map(is_over).collect();
-        (0..over.len()).filter(move |&rank| over[rank])
+    pub(crate) fn too_large(&self, config: &Config, gpus: &RankGpus) -> Vec<usize> {
+        let each: Vec<u64> = self.0.iter().map(|plan| plan.device_bytes(|_| true)).collect();
+        gpus.too_small(&each, config)
     }
 
     /// What all ranks hold of the machine's memory: as if all had what the first one has there, and beside it blocks that another one has there and the first one on its GPU.
@@ -109,5 +112,27 @@ impl RankPlans {
         let passes = self.0.iter().map(|plan| plan.ranks.as_ref()?.pass_secs).collect::<Option<Vec<_>>>()?;
         let alone = passes.first()?.alone;
         passes.into_iter().map(|pass| PassSecs { alone, ..pass }.step_share(split)).reduce(f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_protocol::Settings;
+
+    use super::*;
+    use crate::model::Models;
+
+    #[test]
+    fn each_rank_is_held_against_its_own_gpu() {
+        let gpu = |gib: u64| RankGpu { profile: None, capacity_bytes: Some(gib << 30) };
+        let models = Models::load().expect("models");
+        let settings = Settings { reserve_gib: Some(1.0), ..Settings::default() };
+        let config = Config::resolve(&settings, models.get("wan-tiny").expect("a model")).expect("legal");
+        let too_small = |gpus: [u64; 2], bytes: [u64; 2]| RankGpus(gpus.map(gpu).into()).too_small(&bytes.map(|gib| gib << 30), &config);
+        // One GiB of each is kept for others.
+        assert_eq!(too_small([12, 24], [11, 23]), [0; 0]);
+        assert_eq!(too_small([12, 24], [12, 23]), [0]);
+        assert_eq!(too_small([24, 12], [23, 12]), [1]);
+        assert_eq!(too_small([24, 12], [24, 12]), [0, 1]);
     }
 }

@@ -19,6 +19,8 @@ pub enum Bound {
     Copies,
     /// The host: its processor, or what asking for kernels takes.
     Host,
+    /// Other GPUs: what ranks send each other, and that they wait for slower ones.
+    Ranks,
 }
 
 impl Bound {
@@ -29,6 +31,7 @@ impl Bound {
             Self::Memory => "memory",
             Self::Copies => "copies",
             Self::Host => "launches",
+            Self::Ranks => "other GPUs",
         }
     }
 }
@@ -57,6 +60,8 @@ pub struct ModelTime {
     pub secs: Secs,
     /// What of it arithmetic waited for copies.
     pub stalled_secs: Secs,
+    /// What of it arithmetic waited for other ranks, and for what they sent.
+    pub ranks_secs: Secs,
     /// What of it no operation ran, nor was waited for.
     pub idle_secs: f64,
 }
@@ -110,8 +115,11 @@ pub fn breakdown(record: &RunRecord, gpu: Option<&GpuProfile>) -> Option<Breakdo
         let time = stage.time?;
         let stalled = time.copy_stall.unwrap_or_default();
         let busy: f64 = stage.operations.iter().filter(|sum| sum.kind != WorkKind::Copy).map(|sum| sum.secs.expected).sum();
-        let idle = (time.secs.expected - busy - stalled.expected).max(0.0) * scale;
-        models.push(ModelTime { stage: stage.stage, secs: time.secs * scale, stalled_secs: stalled * scale, idle_secs: idle });
+        let ranks = time.exchange.unwrap_or_default() + time.waiting.unwrap_or_default();
+        let idle = (time.secs.expected - busy - stalled.expected - ranks.expected).max(0.0) * scale;
+        let (secs, stalled_secs, ranks_secs) = (time.secs * scale, stalled * scale, ranks * scale);
+        models.push(ModelTime { stage: stage.stage, secs, stalled_secs, ranks_secs, idle_secs: idle });
+        *held.entry(Bound::Ranks).or_default() += ranks_secs.expected;
         *held.entry(Bound::Copies).or_default() += stalled.expected * scale;
         *held.entry(Bound::Host).or_default() += idle;
         for sum in &stage.operations {
@@ -200,6 +208,10 @@ fn advice(record: &RunRecord, (bound, secs): (Bound, f64), total: f64, operation
         Bound::Copies => {
             format!("The bottleneck is copies from the host: arithmetic waits for them {share} of the time. {}", faster_copies(config))
         }
+        Bound::Ranks => format!(
+            "The bottleneck is other GPUs: {share} of the time goes to what they send and to waiting for slower ones. Try cfg_size=2, which sends least, or fewer GPUs; \
+             cp_split=speed where cards differ."
+        ),
         Bound::Host => {
             let encoder = models.iter().find(|model| model.stage == Stage::Encode);
             if encoder.is_some_and(|model| model.idle_secs * 2.0 > secs) && config.offload_text_encoder == OffloadTextEncoder::Cpu {
@@ -283,6 +295,19 @@ mod tests {
             "{}",
             breakdown.advice
         );
+    }
+
+    #[test]
+    fn what_ranks_wait_for_is_not_the_hosts() {
+        let mut record = profiled(vec![operation("aten::addmm", WorkKind::Gemm, 3.0, 1.0, 1.0)], 10.0, 0.0);
+        let denoise = record.stages.iter_mut().find(|stage| stage.stage == Stage::Denoise).expect("a stage");
+        let time = denoise.time.as_mut().expect("a time");
+        (time.exchange, time.waiting) = (Some(Secs::measured(4.0)), Some(Secs::measured(2.0)));
+        let breakdown = breakdown(&record, None).expect("all times are known");
+        // Of two steps, for 50.
+        assert_eq!((breakdown.models[1].ranks_secs, breakdown.models[1].idle_secs), (Secs::measured(150.0), 25.0));
+        assert_eq!(breakdown.bottleneck, (Bound::Ranks, 150.0));
+        assert!(breakdown.advice.starts_with("The bottleneck is other GPUs: 60% of the time"), "{}", breakdown.advice);
     }
 
     #[test]

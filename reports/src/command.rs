@@ -1,6 +1,6 @@
 //! Command lines that people copy: each word quoted where a shell asks for it.
 
-use engine_protocol::{Device, ModelSpec, RunRecord, setting_text};
+use engine_protocol::{Config, Device, ModelSpec, RunRecord, setting_text};
 
 use crate::advice::settings;
 
@@ -9,9 +9,13 @@ const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
 pub fn generate_line(record: &RunRecord, device: Device, model: Option<&ModelSpec>) -> String {
-    let config = &record.config;
-    let mut words: Vec<String> = ["lowmem", "generate"].map(Into::into).into();
     let gpus: Vec<&str> = record.ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
+    generate_line_on(&record.config, &gpus, device, model)
+}
+
+/// The same for a configuration whose ranks have these cards.
+pub fn generate_line_on(config: &Config, gpus: &[&str], device: Device, model: Option<&ModelSpec>) -> String {
+    let mut words: Vec<String> = ["lowmem", "generate"].map(Into::into).into();
     if gpus.windows(2).any(|pair| pair[0] != pair[1]) {
         // Ranks whose cards differ have them by name.
         words.extend(["--gpu".into(), gpus.join(",")]);
@@ -46,7 +50,7 @@ pub fn shell_line(words: impl IntoIterator<Item = String>) -> String {
 mod tests {
     use super::*;
     use crate::samples;
-    use engine_protocol::{Config, ImageInput, RankRecord};
+    use engine_protocol::{ImageInput, RankRecord};
 
     #[test]
     fn a_model_that_needs_a_picture_is_given_one() {

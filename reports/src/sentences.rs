@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
+use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RankRecord, RunRecord, Secs, Source, gib};
 
 use crate::advice::{level_and_flags, on_fullest};
 use crate::ram::{self, ram_in_words};
@@ -81,9 +81,34 @@ pub(crate) fn for_all(run: &Run, chosen: &RunRecord) -> String {
 
 /// `Fits: 2.12 of 23.65 GiB (virtual)`; nothing where no memory was counted.
 pub fn fit(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
-    let held = capacity_bytes.map(|bytes| format!(" of {:.2}", gib(record.config.usable_of(bytes)))).unwrap_or_default();
-    let peak = record.peak_device_bytes()?;
-    Some(format!("Fits: {:.2}{held} GiB{} ({})", gib(peak), on_fullest(&record.config), source(record)))
+    let usable = capacity_bytes.map(|bytes| record.config.usable_of(bytes));
+    Some(format!("Fits: {} ({})", taken(record, usable, 2)?, source(record)))
+}
+
+/// `2.12 of 23.65 GiB`: what a case took of the GPU, and what there was, where that is known. Of several GPUs it is the fullest one's, and where they hold different amounts each one's.
+pub fn taken(record: &RunRecord, capacity_bytes: Option<u64>, digits: usize) -> Option<String> {
+    let said = |bytes: u64, held: Option<u64>| {
+        let held = held.map(|bytes| format!(" of {:.digits$}", gib(bytes))).unwrap_or_default();
+        format!("{:.digits$}{held} GiB", gib(bytes))
+    };
+    let capacity_of = |rank: &RankRecord| rank.capacity_bytes;
+    if record.ranks.windows(2).all(|pair| capacity_of(&pair[0]) == capacity_of(&pair[1])) {
+        return Some(said(record.peak_device_bytes()?, capacity_bytes) + on_fullest(&record.config));
+    }
+    let each = record.ranks.iter().map(|rank| {
+        let name = rank.gpu.as_deref().unwrap_or("another GPU");
+        let usable = capacity_of(rank).map(|bytes| record.config.usable_of(bytes));
+        Some(format!("{} on {name}", said(rank.peak_device_bytes?, usable)))
+    });
+    Some(each.collect::<Option<Vec<_>>>()?.join(", "))
+}
+
+/// What there was for a case: `23.65 GiB`, and of several GPUs that hold different amounts each one's, `23.65 and 11.76 GiB`; nothing where that is not known.
+pub fn room(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
+    let each: Vec<u64> = record.ranks.iter().filter_map(|rank| rank.capacity_bytes).collect();
+    let each = if each.windows(2).all(|pair| pair[0] == pair[1]) { vec![capacity_bytes?] } else { each };
+    let each: Vec<_> = each.into_iter().map(|bytes| format!("{:.2}", gib(bytes))).collect();
+    Some(format!("{} GiB", each.join(" and ")))
 }
 
 /// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.
@@ -118,7 +143,7 @@ pub fn nearest(miss: &Miss<'_>, capacity_bytes: Option<u64>) -> String {
     let stage = miss.record.failed_stage.map(|stage| format!(" in {}", stage.name())).unwrap_or_default();
     let word = miss.need.word();
     let needed = format!("Nearest: {}, which ran out of memory{stage} and needs {word} {:.2}", miss.record.case, gib(miss.need.bytes));
-    match capacity_bytes.map(|bytes| miss.record.config.usable_of(bytes)) {
+    match miss.record.capacity_bytes.or(capacity_bytes).map(|bytes| miss.record.config.usable_of(bytes)) {
         Some(held) => format!("{needed} of {:.2} GiB: {word} {:.2} GiB are missing.", gib(held), gib(miss.missing_bytes)),
         None => format!("{needed} GiB."),
     }

@@ -164,7 +164,8 @@ pub fn nearest_by_ram<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Optio
 pub fn nearest_miss<'a>(records: impl Iterator<Item = &'a RunRecord>, capacity: Option<u64>) -> Option<Miss<'a>> {
     let misses = records.filter_map(|record| {
         let need = need(record)?;
-        let usable = capacity.map_or(need.bytes, |bytes| record.config.usable_of(bytes));
+        // Of GPUs of several kinds that of the rank that ran out.
+        let usable = record.capacity_bytes.or(capacity).map_or(need.bytes, |bytes| record.config.usable_of(bytes));
         Some(Miss { record, need, missing_bytes: need.bytes.saturating_sub(usable) })
     });
     misses.min_by_key(|miss| miss.need.bytes)

@@ -72,6 +72,17 @@ fn the_largest_video_is_where_the_next_does_not_fit() {
     let found = json(&lowmem().args(words).args(["--gpus", "2"]).assert().success(), "max");
     let largest = &found["largest"][0];
     assert!(largest["settings"]["cp_size"] == 2 && largest["frames"].as_u64() > Some(frames), "{found:#}");
+    // Of the largest of each ratio one runs, and what the others take is predicted.
+    let words = ["max", "--gpu", "1.5GB", "--gpus", "2", "--model", "wan2.1-t2v-1.3b", "--frames", "5", "--json"];
+    let found = json(&lowmem().args(words).assert().success(), "max");
+    let largest = found["largest"].as_array().expect("rows");
+    let pixels = |row: &Value| {
+        let (width, height) = row["resolution"].as_str().and_then(|size| size.split_once('x')).expect("a size");
+        width.parse::<u64>().expect("a number") * height.parse::<u64>().expect("a number")
+    };
+    let (ran, predicted): (Vec<_>, Vec<_>) = largest.iter().partition(|row| row["predicted"].is_null());
+    assert!(ran.len() == 1 && ran[0]["peak_device_bytes"].is_u64() && predicted.len() == 4, "{found:#}");
+    assert!(predicted.iter().all(|row| row["predicted"]["gpu_bytes"].is_u64() && pixels(row) <= pixels(ran[0])), "{found:#}");
     let both = ["max", "--gpu", "1.5GB", "--resolution", "480p", "--frames", "5"];
     assert!(stderr(&lowmem().args(both).assert().code(2)).contains("and not both"));
 }

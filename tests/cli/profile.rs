@@ -48,6 +48,23 @@ fn a_breakdown_says_what_holds_a_run_up() {
     }
 }
 
+/// Of several GPUs the operations are the first one's; what it waits for the others is no host's, and each has a row.
+#[test]
+fn of_several_gpus_each_has_a_row() {
+    let said = profile(&["low_mem_level=3"], &["cp_size=2"]);
+    for part in [", level 3 on 2 GPUs: ", " rank  GPU ", " 1     rtx-4090 ", "of rank 0", "The bottleneck is"] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+    let words = ["profile", "--gpu", "rtx-3060,rtx-4090", "--device", "virtual", "cp_size=2", "cp_split=speed", "--json"];
+    let assert = lowmem().args(words).args(MODEL).assert().success();
+    let record: RunRecord = serde_json::from_str(&stdout(&assert)).expect("a record");
+    let gpus: Vec<_> = record.ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
+    assert_eq!(gpus, ["rtx-4090", "rtx-3060"], "{}", stderr(&assert));
+    assert!(record.stage(Stage::Denoise).is_some_and(|stage| !stage.operations.is_empty()));
+    let alone = lowmem().args(&words[..5]).args(MODEL).assert().code(2);
+    assert!(stderr(&alone).contains("--gpu names 2 GPUs, and the video is split over 1"), "{}", stderr(&alone));
+}
+
 #[test]
 fn its_parts_add_up_to_the_stage() {
     for settings in [&["low_mem_level=0"][..], &["low_mem_level=3"]] {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use engine_protocol::{CpSplit, Home, PlanReport, RankRecord, ResidentBlocks, RunRecord, Secs, Split, Stage};
 
-use crate::command::{Place, lowmem, stderr, stdout};
+use crate::command::{Place, Row, lowmem, stderr, stdout};
 
 const FIXED: [&str; 8] = ["generate", "--model", "wan-tiny", "--gpu", "h100", "--device", "virtual", "--json"];
 
@@ -290,6 +290,61 @@ fn a_faster_card_has_more() {
     }
 }
 
+/// Of heads that are taken four at a time each rank has whole ones of each four, whatever its share: the plan counts them as they run.
+#[test]
+fn a_plan_counts_heads_as_they_are_taken() {
+    let video = "--model wan2.1-t2v-14b --gpu h100 resolution=480p frames=33 low_mem_level=2 cp_size=2 cp_split=28:12 head_chunk=4 --json";
+    let said = stdout(&lowmem().arg("plan").args(video.split(' ')).assert().success());
+    let json: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let mut plans: Vec<PlanReport> = serde_json::from_value(json["other_ranks"].clone()).expect("a plan of the other");
+    plans.insert(0, serde_json::from_str(&said).expect("a plan"));
+    let planned: Vec<f64> =
+        plans.iter().map(|plan| plan.ranks.as_ref().and_then(|ranks| ranks.pass_secs).expect("rates").arithmetic).collect();
+    let words = "generate --device virtual steps_measured=2";
+    let said = stdout(&lowmem().args(words.split(' ')).args(video.split(' ')).assert().success());
+    let record: RunRecord = serde_json::from_str(&said).expect("a record");
+    let secs = |secs: Option<Secs>| secs.expect("known").expected;
+    let ran: Vec<f64> =
+        record.ranks.iter().map(|rank| secs(rank.denoise_secs) - secs(rank.waiting_secs) - secs(rank.exchange_secs)).collect();
+    let [planned, ran] = [planned, ran].map(|each| each[0] / each[1]);
+    // With 28 of 40 heads it would be 2.3.
+    assert!(planned < 2.0 && (planned / ran - 1.0).abs() < 0.05, "{planned} planned, {ran} as it ran");
+}
+
+/// A search holds each rank against its own card: that the first one is smaller is no reason to pass over what fits, and that it is larger none to take what does not.
+#[test]
+fn a_search_holds_each_rank_against_its_own_card() {
+    let place = Place::new();
+    let found = |cards: &str, rest: &str| {
+        let words = format!("autotune --device virtual --gpu {cards} --out {} cp_size=2 low_mem_level=3 {rest}", cards.replace(',', "-"));
+        let assert = lowmem().current_dir(place.path(".")).args(words.split(' ')).assert();
+        let code = assert.get_output().status.code();
+        (code, place.rows(&cards.replace(',', "-")), stdout(&assert))
+    };
+    let peaks = |row: &Row| -> Vec<f64> {
+        row["peak_device_bytes_by_rank"].split(' ').map(|bytes| bytes.parse::<f64>().expect("bytes") / f64::from(1 << 30)).collect()
+    };
+    // Of as many GiB the first rank's is the one that is named first. The second one has five sixths of the sequence.
+    let video = "--model wan2.1-t2v-1.3b resolution=720p cp_split=1:5 head_chunk=6 sequence_chunk=8192 vae_tile_size=16 resident_blocks=0 prefetch_blocks=1";
+    let (code, rows, said) = found("1.02GB,1.9GB", video);
+    assert_eq!(code, Some(0), "{said}");
+    let fitting: Vec<_> = rows.iter().filter(|row| &row["outcome"] == "ok").map(peaks).collect();
+    assert!(fitting.iter().all(|each| each[0] <= 1.02 && (1.02..=1.9).contains(&each[1])), "{fitting:?}");
+    let told = |each: &Vec<f64>| format!("Fits: {:.2} of 1.02 GiB on rtx-3070, {:.2} of 1.90 GiB on rtx-3070", each[0], each[1]);
+    assert!(fitting.iter().any(|each| said.contains(&told(each))), "{fitting:?}: {said}");
+    let (code, _, said) = found("1.9GB,1.02GB", video);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("Nothing fits into 1.90 and 1.02 GiB."), "{said}");
+    for cards in ["rtx-3060,rtx-4090", "rtx-4090,rtx-3060", "rtx-3090,rtx-4090"] {
+        let (code, rows, said) =
+            found(cards, "--model wan2.1-t2v-14b resolution=480p frames=5 vae_tile_size=16 resident_blocks=auto prefetch_blocks=1");
+        assert_eq!(code, Some(0), "{cards}: {said}");
+        let held = if cards.contains("3060") { [23.65, 11.77] } else { [23.69, 23.65] };
+        let fitting: Vec<_> = rows.iter().filter(|row| &row["outcome"] == "ok").map(peaks).collect();
+        assert!(!fitting.is_empty() && fitting.iter().all(|each| each[0] <= held[0] && each[1] <= held[1]), "{cards}: {fitting:?}");
+    }
+}
+
 #[test]
 fn a_card_for_each_rank() {
     let place = Place::new();
@@ -301,6 +356,8 @@ fn a_card_for_each_rank() {
         ("generate --model wan-tiny --gpu rtx-3060,rtx-4090 --device cpu --output a.gif", "ranks are threads on the CPU"),
         ("autotune --model wan-tiny --gpu rtx-3060,rtx-4090 --device virtual --gpus 3", "--gpus 3: --gpu names 2 GPUs."),
         ("cards --model wan-tiny --gpu rtx-3060+rtx-4090", "see `lowmem autotune --gpu rtx-3060+rtx-4090`"),
+        ("cards --model wan-tiny --gpu rtx-4090 cp_size=2", "see `lowmem autotune --gpu NAME --gpus 2`"),
+        ("max --model wan-tiny --gpu rtx-4090 cp_size=2", "that is for 2 GPUs, and the search is for 1: add --gpus 2, or leave it out"),
         (
             "sweep s.yaml --gpu rtx-3060+rtx-4090 --device virtual",
             "--gpu names 2 GPUs, and the video is split over 3: name one for each rank",

@@ -267,6 +267,9 @@ pub struct RankRecord {
     /// Which kind of GPU it had; empty where nobody described it, and in records before 2026-12.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// What may be used of it, the context included; empty in records before 2026-12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
     /// The most bytes in live tensors at once.
     pub peak_allocated_bytes: Option<u64>,
     /// The most bytes held from the driver at once.
@@ -289,6 +292,7 @@ impl RankRecord {
         let largest = |counter| record.largest(counter).map(|(_, bytes)| bytes);
         Self {
             gpu: record.gpu.clone(),
+            capacity_bytes: record.capacity_bytes,
             peak_allocated_bytes: largest(|m| m.peak_allocated_bytes),
             peak_reserved_bytes: largest(|m| m.peak_reserved_bytes),
             peak_device_bytes: largest(|m| m.peak_device_bytes),

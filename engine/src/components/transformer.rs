@@ -121,7 +121,7 @@ impl Component for TransformerComponent<'_> {
     }
 
     fn work(&self, config: &Config, name: GroupName, rank: usize) -> GroupWork {
-        Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config, rank))
+        Transformer::group_work(&self.model.transformer, name, pass_shape(self.model, config, rank), config.head_chunk.map(i64::from))
     }
 
     fn sent_bytes(&self, config: &Config, rank: usize) -> i64 {

@@ -16,7 +16,7 @@ use super::block::BLOCKS;
 use super::model::Transformer;
 use super::pass_cache::Part;
 use super::rope;
-use super::slices::slices_cut;
+use super::slices::{slices, slices_cut};
 use crate::attention::{AttentionHolds, AttentionShape};
 use crate::context_parallel::{Part as SequencePart, RankAttention, Shard};
 use crate::weights::products::product_bytes;
@@ -64,8 +64,8 @@ impl PassShape {
 }
 
 impl Transformer {
-    /// What the group `name` computes in a pass. What stands before and after the blocks counts as nothing, which is nearly right.
-    pub fn group_work(spec: &TransformerSpec, name: GroupName, pass: PassShape) -> GroupWork {
+    /// What the group `name` computes in a pass that takes so many heads of self-attention at a time, all where none are given. What stands before and after the blocks counts as nothing, which is nearly right.
+    pub fn group_work(spec: &TransformerSpec, name: GroupName, pass: PassShape, head_chunk: Option<i64>) -> GroupWork {
         let (tokens, all_tokens) = (pass.length(spec) as f64, pass.tokens(spec) as f64);
         let dim = (spec.num_attention_heads * spec.attention_head_dim) as f64;
         let [batch, prompt, image] = [pass.batch, pass.prompt_tokens, pass.image_tokens].map(|count| count as f64);
@@ -76,9 +76,10 @@ impl Transformer {
             None => GroupWork::default(),
             Some(Part::SelfAttention) => {
                 // Of its own heads the tokens of all that exchange heads with it.
-                let heads = (pass.part.heads(spec.num_attention_heads) * spec.attention_head_dim) as f64;
+                let heads: i64 = slices(spec.num_attention_heads, head_chunk).map(|(_, heads)| pass.part.heads(heads)).sum();
+                let channels = (heads * spec.attention_head_dim) as f64;
                 let queries = pass.shard(spec).length_of(pass.part.exchanged) as f64;
-                GroupWork { gemm: 4.0 * product(tokens, dim), attention: 4.0 * batch * queries * all_tokens * heads }
+                GroupWork { gemm: 4.0 * product(tokens, dim), attention: 4.0 * batch * queries * all_tokens * channels }
             }
             Some(Part::CrossAttention) => {
                 GroupWork { gemm: 2.0 * product(tokens, dim) + 2.0 * product(prompt + image, dim), attention: attention(prompt + image) }
@@ -180,7 +181,9 @@ impl Transformer {
         // A rank of a shorter part sends as much as one of the longest.
         let longest = pass.shard(spec).length_of(pass.part.largest);
         let values = pass.batch * longest * spec.out_channels * spec.patch_size.iter().product::<i64>() * bytes;
-        spec.num_layers * self.over_ranks(spec.num_attention_heads, pass, bytes).sent_bytes() + (pass.part.parts - 1) * values
+        let heads = slices(spec.num_attention_heads, self.head_chunk);
+        let sent: i64 = heads.map(|(_, heads)| self.over_ranks(heads, pass, bytes).sent_bytes()).sum();
+        spec.num_layers * sent + (pass.part.parts - 1) * values
     }
 
     /// The largest moment of self-attention, `heads` heads at a time.

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::predicted::{Budget, needs};
+use super::predicted::needs;
 use super::variant::variant;
 use crate::error::Error;
 use crate::model::Models;
@@ -48,6 +48,5 @@ fn with(fastest: &Case, ways: &[(&str, &str)], testbed: &Testbed, models: &Model
         Err(Error::BadInput(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let budget = Budget::of(testbed);
-    Ok(need.filter(|need| budget.holds(&case, *need)).map(|_| case))
+    Ok(need.filter(|need| need.fits()).map(|_| case))
 }

@@ -12,7 +12,7 @@ mod would_fit;
 
 pub(crate) use answers::{Answers, Objective, Rule, rule_in_words};
 pub(crate) use lossy::faster_and_lossy;
-pub(crate) use predicted::{Budget, Predicted, least_ram, of_best_splits, predicted, smallest};
+pub(crate) use predicted::{Need, Predicted, least_ram, of_best_splits, predicted, smallest};
 pub(crate) use quick::{Quick, QuickAnswer};
 pub(crate) use search::Search;
 pub(crate) use search_space::ladders;

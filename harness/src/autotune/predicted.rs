@@ -21,8 +21,10 @@ pub(crate) struct Need {
     pub(crate) gpu_bytes: u64,
     /// Of the machine's memory.
     pub(crate) ram_bytes: u64,
-    /// Of GPUs of several kinds, another one than the first is too small.
-    pub(crate) is_over_another: bool,
+    /// Whether a rank takes more than its own GPU may give.
+    pub(crate) is_over_gpu: bool,
+    /// Whether it is more than the machine may give.
+    pub(crate) is_over_ram: bool,
 }
 
 impl Need {
@@ -31,8 +33,13 @@ impl Need {
         NeedJson { gpu_bytes: self.gpu_bytes, ram_bytes: self.ram_bytes }
     }
 
+    /// Whether it is within both.
+    pub(crate) fn fits(self) -> bool {
+        !self.is_over_gpu && !self.is_over_ram
+    }
+
     /// What a case takes that cuts denoise as the first plans do and decode as the others: no stage goes by how another is cut.
-    fn of(denoise: &RankPlans, decode: &RankPlans, config: &Config, on: &RankGpus) -> Self {
+    fn of(denoise: &RankPlans, decode: &RankPlans, config: &Config, testbed: &Testbed) -> Self {
         let is_decode = |stage| stage == Stage::Decode;
         let on_gpu =
             |(others, last): (&PlanReport, &PlanReport)| others.device_bytes(|stage| !is_decode(stage)).max(last.device_bytes(is_decode));
@@ -41,12 +48,12 @@ impl Need {
             let counted = plans.first().host.iter().filter(|host| is_decode(host.stage) == decodes);
             counted.filter_map(|host| host.memory.peak_bytes).max().unwrap_or(0)
         };
-        let over =
-            each.iter().zip(&on.0).skip(1).any(|(bytes, gpu)| gpu.capacity_bytes.is_some_and(|held| *bytes > config.usable_of(held)));
+        let ram_bytes = on_host(denoise, false).max(on_host(decode, true)) + denoise.host_bytes_beside_first();
         Self {
-            gpu_bytes: each.into_iter().max().unwrap_or(0),
-            ram_bytes: on_host(denoise, false).max(on_host(decode, true)) + denoise.host_bytes_beside_first(),
-            is_over_another: over,
+            gpu_bytes: each.iter().copied().max().unwrap_or(0),
+            ram_bytes,
+            is_over_gpu: !RankGpus::of(testbed).with_parts(config).too_small(&each, config).is_empty(),
+            is_over_ram: testbed.ram.limit_bytes().is_some_and(|held| ram_bytes > held),
         }
     }
 }
@@ -69,50 +76,24 @@ pub(crate) struct Fork {
     step_secs: Option<f64>,
 }
 
-/// A budget: what the GPU and the machine may give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Budget {
-    pub(crate) gpu_bytes: Option<u64>,
-    pub(crate) ram_bytes: Option<u64>,
-}
-
-impl Budget {
-    /// That of a testbed.
-    pub(crate) fn of(testbed: &Testbed) -> Self {
-        Self { gpu_bytes: testbed.capacity_bytes, ram_bytes: testbed.ram.limit_bytes() }
-    }
-
-    pub(crate) fn holds_ram(&self, need: Need) -> bool {
-        self.ram_bytes.is_none_or(|held| need.ram_bytes <= held)
-    }
-
-    /// Whether a case that needs so much fits, by both.
-    pub(crate) fn holds(&self, case: &Case, need: Need) -> bool {
-        self.holds_ram(need) && !need.is_over_another && self.gpu_bytes.is_none_or(|bytes| need.gpu_bytes <= case.config.usable_of(bytes))
-    }
-
-    /// Whether a case may fit, as far as that is predicted.
-    pub(crate) fn may_hold(&self, predicted: &Predicted) -> bool {
-        predicted.need.is_none_or(|need| self.holds(&predicted.rung.case, need))
+impl Predicted {
+    /// Whether it may fit, as far as that is predicted.
+    pub(crate) fn may_fit(&self) -> bool {
+        self.need.is_none_or(Need::fits)
     }
 }
 
 /// What each of these cases needs.
 pub(crate) fn needs<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<Need>, Error> {
-    let on = RankGpus::of(testbed);
-    let plans = plans(cases, testbed, &on, models)?;
-    Ok(plans.iter().map(|(config, plans)| Need::of(plans, plans, config, &on.with_parts(config))).collect())
+    let plans = plans(cases, testbed, models)?;
+    Ok(plans.iter().map(|(config, plans)| Need::of(plans, plans, config, testbed)).collect())
 }
 
 /// What each of these cases is planned to be, with its shares of the sequence settled.
-fn plans<'a>(
-    cases: impl Iterator<Item = &'a Case>,
-    testbed: &Testbed,
-    on: &RankGpus,
-    models: &Models,
-) -> Result<Vec<(Config, RankPlans)>, Error> {
+fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<(Config, RankPlans)>, Error> {
+    let on = RankGpus::of(testbed);
     let request_of = |config: &Config| Ok(testbed.request("plan", models.get(&config.model)?, config, None));
-    let configs = shares::all_settled(cases.map(|case| case.config.clone()).collect(), on, request_of)?;
+    let configs = shares::all_settled(cases.map(|case| case.config.clone()).collect(), &on, request_of)?;
     let requests = configs.iter().map(request_of).collect::<Result<Vec<_>, Error>>()?;
     Ok(configs.into_iter().zip(on.plans(&requests)?).collect())
 }
@@ -131,8 +112,7 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         ladder.rungs.first().is_some_and(|first| rung.denoise == first.denoise || rung.decode == first.decode)
     };
     let planned = ladders.iter().flat_map(|ladder| ladder.rungs.iter().filter(|rung| is_planned(ladder, rung)));
-    let on = RankGpus::of(testbed);
-    let mut plans = plans(planned.map(|rung| &rung.case), testbed, &on, models)?.into_iter();
+    let mut plans = plans(planned.map(|rung| &rung.case), testbed, models)?.into_iter();
     let mut seen = HashSet::new();
     let mut known = Vec::new();
     for ladder in ladders {
@@ -143,11 +123,11 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         for rung in ladder.rungs {
             let (need, positions) = match by_cut.get(&(rung.denoise, rung.decode)) {
                 Some((_, plans)) if !seen.insert(texts(plans)?) => continue,
-                Some((config, plans)) => (Some(Need::of(plans, plans, config, &on.with_parts(config))), plans.first().vae_positions),
+                Some((config, plans)) => (Some(Need::of(plans, plans, config, testbed)), plans.first().vae_positions),
                 None => {
                     let (denoise, decode) = (by_cut.get(&(rung.denoise, first.1)), by_cut.get(&(first.0, rung.decode)));
                     let need = |((config, denoise), (_, decode)): (&(Config, RankPlans), &(Config, RankPlans))| {
-                        Need::of(denoise, decode, config, &on.with_parts(config))
+                        Need::of(denoise, decode, config, testbed)
                     };
                     (denoise.zip(decode).map(need), decode.and_then(|(_, decode)| decode.first().vae_positions))
                 }
@@ -176,12 +156,12 @@ fn texts(plans: &RankPlans) -> Result<Vec<String>, Error> {
 }
 
 /// Of ladders that differ in their split alone, the one whose steps are the shortest by its plan where it may fit, without a ring if that goes, and the one that takes least.
-pub(crate) fn of_best_splits(ladders: Vec<Vec<Predicted>>, budget: &Budget) -> Vec<Vec<Predicted>> {
+pub(crate) fn of_best_splits(ladders: Vec<Vec<Predicted>>) -> Vec<Vec<Predicted>> {
     let place = |ladder: &Vec<Predicted>| ladder.first().map(|predicted| predicted.fork.place);
     let speed = |ladder: &Vec<Predicted>| {
-        let first = ladder.iter().find(|predicted| budget.may_hold(predicted)).or_else(|| ladder.first());
+        let first = ladder.iter().find(|predicted| predicted.may_fit()).or_else(|| ladder.first());
         let ring = first.is_some_and(|first| first.rung.case.config.split().cp_ring > 1);
-        (first.is_none_or(|first| !budget.may_hold(first)), ring, first.and_then(|first| first.fork.step_secs).unwrap_or(f64::MAX))
+        (first.is_none_or(|first| !first.may_fit()), ring, first.and_then(|first| first.fork.step_secs).unwrap_or(f64::MAX))
     };
     let least = |ladder: &Vec<Predicted>| ladder.iter().filter_map(|predicted| predicted.need).map(|need| need.gpu_bytes).min();
     let mut best = Vec::new();
@@ -195,8 +175,8 @@ pub(crate) fn of_best_splits(ladders: Vec<Vec<Predicted>>, budget: &Budget) -> V
 }
 
 /// Of those that the machine's memory holds, what needs least of the GPU: the first of equals.
-pub(crate) fn smallest<'a>(all: impl Iterator<Item = &'a Predicted>, budget: &Budget) -> Option<&'a Predicted> {
-    let held = all.filter(|predicted| predicted.need.is_some_and(|need| budget.holds_ram(need)));
+pub(crate) fn smallest<'a>(all: impl Iterator<Item = &'a Predicted>) -> Option<&'a Predicted> {
+    let held = all.filter(|predicted| predicted.need.is_some_and(|need| !need.is_over_ram));
     held.min_by_key(|predicted| predicted.need.map(|need| need.gpu_bytes))
 }
 

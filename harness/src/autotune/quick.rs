@@ -5,7 +5,7 @@ use engine_protocol::{Config, RunRecord};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::predicted::{Budget, Need, Predicted, of_best_splits, predicted, smallest};
+use super::predicted::{Need, Predicted, of_best_splits, predicted, smallest};
 use super::search::Search;
 use super::search_space::{Ladder, USUAL, ladders};
 use crate::error::Error;
@@ -55,7 +55,7 @@ impl Quick<'_> {
         let is_open = |key: &str| fixed.iter().all(|(other, _)| other != key);
         let least = LEAST.into_iter().filter(|(key, _)| is_open(key)).map(|(key, value)| (key.to_owned(), Value::from(value)));
         let ladders = self.predict(self.ladders(&fixed.iter().cloned().chain(least).collect::<Vec<_>>())?)?;
-        Ok(!self.search(&of_best_splits(ladders, &Budget::of(self.testbed))).is_hopeless())
+        Ok(!self.search(&of_best_splits(ladders)).is_hopeless())
     }
 
     /// For the settings that are `fixed`.
@@ -72,19 +72,25 @@ impl Quick<'_> {
         each.into_par_iter().map(|ladders| self.answer_by(ladders)).collect()
     }
 
+    /// What would run first for the settings that are `fixed`, and what it is predicted to take; nothing where nothing may fit.
+    pub(crate) fn prediction(&self, fixed: &[(String, Value)]) -> Result<Option<(Case, Need)>, Error> {
+        let ladders = of_best_splits(self.predict(self.ladders(fixed)?)?);
+        let first = self.search(&ladders).first_to_run().cloned();
+        let need = |case: &Case| ladders.iter().flatten().find(|predicted| predicted.rung.case.name == case.name)?.need;
+        Ok(first.and_then(|case| Some((need(&case)?, case))).map(|(need, case)| (case, need)))
+    }
+
     fn answer_by(&self, ladders: Vec<Vec<Predicted>>) -> Result<QuickAnswer, Error> {
-        let budget = Budget::of(self.testbed);
-        let ladders = of_best_splits(ladders, &budget);
+        let ladders = of_best_splits(ladders);
         let record = self.search(&ladders).first_that_fits(|case| self.run(case))?;
         // The finest cuts are for where nothing else fits.
         let is_told = |predicted: &&Predicted| record.is_none() || predicted.rung.denoise <= USUAL;
-        let smallest =
-            smallest(ladders.iter().flatten().filter(is_told), &budget).and_then(|least| Some((least.rung.case.clone(), least.need?)));
+        let smallest = smallest(ladders.iter().flatten().filter(is_told)).and_then(|least| Some((least.rung.case.clone(), least.need?)));
         Ok(QuickAnswer { record, smallest })
     }
 
     fn search(&self, ladders: &[Vec<Predicted>]) -> Search {
-        let search = Search::new(ladders, &Budget::of(self.testbed));
+        let search = Search::new(ladders);
         if self.cuts_finest { search } else { search.without_finest() }
     }
 

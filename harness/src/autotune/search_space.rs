@@ -1,6 +1,6 @@
 //! What autotune may try: ways to place the models, the fastest first, and for each how finely denoise and decode may be cut, the least cut first.
 
-use engine_protocol::Config;
+use engine_protocol::{Config, Split};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -168,8 +168,14 @@ impl Space<'_> {
             }
         };
         let mut case = cases.pop()?;
-        if let (true, Err(error)) = (case.config.split() != way.split, case.config.refuse_split()) {
-            self.refused.get_or_insert(error.into());
+        let split = case.config.split();
+        if split != way.split && split != Split::ONE {
+            let (ranks, wanted) = (split.ranks(), way.split.ranks());
+            self.refused.get_or_insert_with(|| {
+                Error::input(format!(
+                    "{split}: that is for {ranks} GPUs, and the search is for {wanted}: add --gpus {ranks}, or leave it out"
+                ))
+            });
             return None;
         }
         if self.seen.contains(&case.config) {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::predicted::{Budget, needs};
+use super::predicted::needs;
 use super::variant::variant;
 use crate::error::Error;
 use crate::gpu_profile::GpuProfiles;
@@ -39,10 +39,9 @@ impl WouldFit {
 /// What would fit in place of `smallest`, which takes least of all cases.
 pub(crate) fn would_fit(smallest: &Case, testbed: &Testbed, models: &Models, rules: Rules) -> Result<WouldFit, Error> {
     let config = &smallest.config;
-    let budget = Budget::of(testbed);
     let first_that_fits = |cases: Vec<Case>| -> Result<Option<Config>, Error> {
         let needs = needs(cases.iter(), testbed, models)?;
-        Ok(cases.into_iter().zip(&needs).find(|(case, need)| budget.holds(case, **need)).map(|(case, _)| case.config))
+        Ok(cases.into_iter().zip(&needs).find(|(_, need)| need.fits()).map(|(case, _)| case.config))
     };
     let with = |key: &str, value: Value| variant(key.to_owned(), config, &[(key, value)], models, rules);
     // What is not legal is left out.
@@ -73,7 +72,7 @@ fn smallest_card(case: &Case, testbed: &Testbed, models: &Models) -> Result<Opti
             ..testbed.clone()
         };
         let need = needs([case].into_iter(), &on, models)?;
-        if need.first().is_some_and(|need| need.gpu_bytes <= case.config.usable_of(card.memory_bytes.value)) {
+        if need.first().is_some_and(|need| !need.is_over_gpu) {
             return Ok(Some(card.name.clone()));
         }
     }

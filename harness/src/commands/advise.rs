@@ -150,11 +150,9 @@ fn print(advice: &Advice<'_>, testbed: &Testbed) {
 fn describe(record: &RunRecord, testbed: &Testbed, model: &ModelSpec) {
     let config = &record.config;
     say!("  Use      level {}{}: {}", config.low_mem_level, reports::on_gpus(config), flags(config, model));
-    let held = testbed.capacity_bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram_held = testbed.ram.bytes.map(|bytes| format!(" of {:.1}", gib(bytes))).unwrap_or_default();
     let ram = record.host_needed_bytes().map(|bytes| format!(", RAM {:.1}{ram_held} GiB", gib(bytes))).unwrap_or_default();
-    let gpu_gib = gib(record.peak_device_bytes().unwrap_or_default());
-    say!("  Memory   GPU {gpu_gib:.1}{held} GiB{}{ram}", reports::on_fullest(config));
+    say!("  Memory   GPU {}{ram}", reports::taken(record, testbed.capacity_bytes, 1).unwrap_or_default());
     if let Some(secs) = record.total_secs() {
         say!("  Time     {}", reports::time_with_range(secs));
     }

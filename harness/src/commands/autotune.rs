@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{one_video, sweep, warn_of_attention, weights};
 use crate::autotune::{
-    Answers, Budget, Objective, Predicted, Rule, Search, WouldFit, faster_and_lossy, ladders, least_ram, of_best_splits, predicted,
-    rule_in_words, smallest, would_fit,
+    Answers, Objective, Predicted, Rule, Search, WouldFit, faster_and_lossy, ladders, least_ram, of_best_splits, predicted, rule_in_words,
+    smallest, would_fit,
 };
 use crate::cli::AutotuneArguments;
 use crate::data;
@@ -47,9 +47,8 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let (ladders, warnings) = ladders(NAME, &fixed, &models, rules, arguments.allow_lossy, &ways)?;
     // Another program in the worker's place predicts nothing.
     let ladders = predicted(ladders, &testbed, &models, !launcher.is_replaced())?;
-    let budget = Budget::of(&testbed);
-    let ladders = of_best_splits(ladders, &budget);
-    let search = Search::new(&ladders, &budget);
+    let ladders = of_best_splits(ladders);
+    let search = Search::new(&ladders);
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let judged = ladders.iter().flatten().map(|predicted| &predicted.rung.case.config);
     warn_of_attention(judged, testbed.profile.as_ref());
@@ -60,7 +59,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     };
     let interrupt = Interrupt::listen()?;
     // The case that misses by least is run too where nothing may fit: it says by how much.
-    let least = smallest(ladders.iter().flatten(), &budget).filter(|_| search.is_hopeless()).map(|predicted| predicted.rung.case.clone());
+    let least = smallest(ladders.iter().flatten()).filter(|_| search.is_hopeless()).map(|predicted| predicted.rung.case.clone());
     let first: Vec<&Case> = search.first().into_iter().chain(&least).collect();
     let mut manifest =
         sweep::manifest(&Definition::empty(NAME), &testbed, &models, &first.iter().map(|&case| case.clone()).collect::<Vec<_>>())?;
@@ -162,8 +161,7 @@ struct NothingFits {
 
 fn nothing_fits(ladders: &[Vec<Predicted>], schedule: &Schedule<'_>, rules: Rules, run: &Run) -> Result<NothingFits, Error> {
     let (testbed, models) = (schedule.testbed, schedule.models);
-    let budget = Budget::of(testbed);
-    let Some(least) = smallest(ladders.iter().flatten(), &budget) else {
+    let Some(least) = smallest(ladders.iter().flatten()) else {
         let short_of_ram =
             least_ram(ladders.iter().flatten()).and_then(|least| Some((least.rung.case.name.clone(), least.need?.ram_bytes)));
         return Ok(NothingFits { short_of_ram, ..NothingFits::default() });
@@ -284,7 +282,7 @@ fn print_nothing(told: &Told<'_>) {
     }
     match (told.nearest(), told.short_of_ram()) {
         (Some(miss), _) => {
-            say!("Nothing fits into {}.", capacity.map_or_else(|| "the GPU".into(), |bytes| format!("{:.2} GiB", gib(bytes))));
+            say!("Nothing fits into {}.", reports::room(miss.record, capacity).unwrap_or_else(|| "the GPU".into()));
             match &told.nothing.needed {
                 Some((case, needed)) => say!("{case} needs least: {:.2} GiB (virtual).", gib(*needed)),
                 None => say!("{}", reports::nearest(&miss, capacity)),

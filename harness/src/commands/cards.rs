@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine_protocol::{Device, GpuProfile, RunRecord, gib};
+use engine_protocol::{Device, GpuProfile, RunRecord, Split, gib};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::json::{self, CaseJson, NeedJson};
 use crate::model::Models;
 use crate::splits::Way;
+use crate::sweep::{Definition, Rules, expand};
 use crate::testbed::{DeviceChoice, Testbed, Wanted, kinds};
 use crate::usual_sizes::USUAL_SIZES;
 use crate::worker::Launcher;
@@ -69,6 +70,7 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
     let (models, launcher, interrupt) = (Models::load()?, Launcher::find(Device::Virtual)?, Interrupt::listen()?);
     let definition = one_video::definition("cards", &arguments.video, &[], &arguments.settings)?;
     let (sized, fixed): (Vec<_>, Vec<_>) = one_video::with_model(&definition).into_iter().partition(|(key, _)| key == "resolution");
+    refuse_split(&definition, &models)?;
     let row = |card: GpuProfile| -> Result<Row, Error> {
         let wanted = Wanted { gpu: Some(&card.name), device: DeviceChoice::Virtual, ram: arguments.ram.as_deref(), pcie: None, disk: None };
         let testbed = Testbed::planned(wanted)?;
@@ -91,6 +93,20 @@ pub(crate) fn run(arguments: &CardsArguments) -> Result<ExitCode, Error> {
         print(&rows, !prices.is_empty(), arguments.ram.as_deref());
     }
     Ok(if rows.iter().any(|row| row.answer.record.is_some()) { ExitCode::Done } else { ExitCode::NothingFits })
+}
+
+/// Refuses a video that is split over several GPUs.
+fn refuse_split(definition: &Definition, models: &Models) -> Result<(), Error> {
+    let mut whole = Definition::empty("cards");
+    one_video::with_model(definition).into_iter().for_each(|(key, value)| whole.fix(key, value));
+    let expanded = expand(&whole, models, Rules { device: Device::Virtual, may_shorten: true })?;
+    match expanded.cases.first().map(|case| case.config.split()).filter(|split| *split != Split::ONE) {
+        Some(split) => Err(Error::input(format!(
+            "{split}: a row is of one GPU, and has no place for a video on {ranks}: leave it out, or see `lowmem autotune --gpu NAME --gpus {ranks}` for cards of one kind and `--gpu A,B` for one of each",
+            ranks = split.ranks()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What an hour of each GPU costs, by its profile's name.

@@ -1,6 +1,6 @@
 //! `lowmem profile`: where the time of one configuration goes, and what holds it up.
 
-use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, WorkKind};
+use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, Secs, WorkKind};
 use reports::{Breakdown, OperationRow, time, time_with_range};
 
 use super::{one_video, table, warn_of_attention};
@@ -10,7 +10,9 @@ use crate::exit_code::ExitCode;
 use crate::interrupt::Interrupt;
 use crate::json;
 use crate::model::Models;
-use crate::sweep::{Rules, resolve_one};
+use crate::rank_plans::RankGpus;
+use crate::shares;
+use crate::sweep::{Rules, resolve};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher, Patience};
 use crate::{disk, host_rates};
@@ -22,7 +24,7 @@ const ROWS: usize = 16;
 
 /// Runs the case and prints its breakdown.
 pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
-    let testbed = Testbed::choose(arguments.device.wanted())?;
+    let testbed = Testbed::for_ranks(arguments.device.wanted())?;
     if testbed.device == Device::Cpu {
         return Err(Error::input("--device cpu: operations are timed on a GPU, real or virtual: name one with --gpu"));
     }
@@ -33,7 +35,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
         settings.steps_measured = Some(STEPS.into());
     }
     let (config, warnings) =
-        resolve_one(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
+        resolve(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     warn_of_attention([&config], testbed.profile.as_ref());
     let launcher = Launcher::find(testbed.device)?;
@@ -42,15 +44,20 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
 
     let host_rates = host_rates::for_cases(&testbed, &launcher, [&config]);
     disk::say_where_assumed(testbed.disk, disk::is_modelled(&testbed, &config));
+    let model = models.get(&config.model)?;
+    testbed.of_each_rank(config.split().ranks() as usize)?;
+    let settled = shares::settled(config.clone(), &RankGpus::of(&testbed), |config| Ok(testbed.request("shares", model, config, None)))?;
+    shares::in_words(&config, &settled).iter().for_each(|said| tell!("{said}"));
     let request = Request {
         host_limit_bytes: testbed.ram.bytes,
         operation_times: Some(OperationTiming { trace: arguments.trace.clone() }),
-        ..testbed.request("profile", models.get(&config.model)?, &config, host_rates)
+        ..testbed.request("profile", model, &settled, host_rates)
     };
     let Some(record) = worker::run_case(&launcher, &testbed, &request, Patience::default(), &interrupt, &mut |_| {})? else {
         tell!("interrupted: nothing was measured");
         return Ok(ExitCode::Interrupted);
     };
+    let record = shares::as_asked(record, &config);
     if record.outcome != Outcome::Ok {
         let error = record.error.as_deref().unwrap_or("the worker did not say why");
         tell!("lowmem: {} in {}: {error}", record.outcome.name(), record.failed_stage.map_or("an unknown stage", |stage| stage.name()));
@@ -77,20 +84,28 @@ fn print(record: &RunRecord, breakdown: &Breakdown) {
     let total = breakdown.total.expected;
     let share = |secs: f64| format!("{:.1}%", secs / total * 100.0);
     say!(
-        "{} at {}, {} frames, level {}: {}\n",
+        "{} at {}, {} frames, level {}{}: {}\n",
         config.model,
         config.resolution,
         config.frames,
         config.low_mem_level,
+        reports::on_gpus(config),
         time_with_range(breakdown.total)
     );
 
-    let mut models = table(&["model", "time", "of all", "waits for copies", "waits for the host"], &[1, 2, 3, 4]);
+    let is_split = !record.ranks.is_empty();
+    let titles = ["model", "time", "of all", "waits for copies", "waits for the host", "waits for other GPUs"];
+    let count = if is_split { titles.len() } else { titles.len() - 1 };
+    let mut models = table(&titles[..count], &(1..count).collect::<Vec<_>>());
     for model in &breakdown.models {
         let secs = model.secs.expected;
-        models.add_row([model.name().to_owned(), time(secs), share(secs), time(model.stalled_secs.expected), time(model.idle_secs)]);
+        let waits = [model.stalled_secs.expected, model.idle_secs, model.ranks_secs.expected].map(time);
+        models.add_row([model.name().to_owned(), time(secs), share(secs)].into_iter().chain(waits).take(count));
     }
     say!("{models}\n");
+    if is_split {
+        print_ranks(record);
+    }
 
     let titles = ["operation", "kind", "type", "model", "calls", "time", "of all", "operations", "bytes", "rate", "of peak", "bound by"];
     let mut rows = table(&titles, &[4, 5, 6, 7, 8, 9, 10]);
@@ -107,6 +122,23 @@ fn print(record: &RunRecord, breakdown: &Breakdown) {
     say!("Times are {source}. Copies to the device go on beside arithmetic: the first table says how long it waits for them.");
     reports::steps_that_ran(record).iter().for_each(|said| say!("{said}"));
     say!("\n{}", breakdown.advice);
+}
+
+/// What each rank took for the steps that ran. All else is of the first one.
+fn print_ranks(record: &RunRecord) {
+    let mut ranks = table(&["rank", "GPU", "steps that ran", "sends and gets", "waits for slower ones", "peak device GiB"], &[2, 3, 4, 5]);
+    let of = |secs: Option<Secs>| secs.map(|secs| time(secs.expected)).unwrap_or_default();
+    for (number, rank) in record.ranks.iter().enumerate() {
+        ranks.add_row([
+            number.to_string(),
+            rank.gpu.clone().unwrap_or_default(),
+            of(rank.denoise_secs),
+            of(rank.exchange_secs),
+            of(rank.waiting_secs),
+            reports::in_gib(rank.peak_device_bytes),
+        ]);
+    }
+    say!("{ranks}\nWhat stands above and below is of rank 0, which alone encodes, and puts the video together.\n");
 }
 
 fn cells(row: &OperationRow, share: &impl Fn(f64) -> String) -> [String; 12] {

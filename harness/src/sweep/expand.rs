@@ -96,18 +96,6 @@ fn combination_in_words(own: &Pairs<'_>, combination: &Pairs<'_>) -> String {
     own.iter().chain(combination).map(|(key, value)| engine_protocol::setting_text(key, value)).collect::<Vec<_>>().join(" ")
 }
 
-/// As [`resolve`] for one GPU: a split is refused.
-pub(crate) fn resolve_one(
-    settings: &Settings,
-    models: &Models,
-    rules: Rules,
-    refuse: impl Fn(&ConfigError) -> Error,
-) -> Result<(Config, Vec<String>), Error> {
-    let resolved = resolve(settings, models, rules, &refuse)?;
-    resolved.0.refuse_split().map_err(|error| refuse(&error))?;
-    Ok(resolved)
-}
-
 /// One configuration from settings, with the device's rules, and what in them has no effect.
 pub(crate) fn resolve(
     settings: &Settings,

@@ -18,7 +18,7 @@ mod written;
 
 pub(crate) use alike::{OF_DECODE, text_without};
 pub(crate) use definition::Definition;
-pub(crate) use expand::{Case, Expanded, Rules, expand, resolve, resolve_one};
+pub(crate) use expand::{Case, Expanded, Rules, expand, resolve};
 pub(crate) use key::GPU;
 pub(crate) use preparation::prepare;
 pub(crate) use same_kernel::run_once;

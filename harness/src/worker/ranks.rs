@@ -324,7 +324,9 @@ fn together(mut records: Vec<RunRecord>, failed: Option<usize>) -> Option<RunRec
     }
     let count = records.len();
     let own = records.remove(failed.unwrap_or_default());
-    let stages = own.stages.iter().map(|stage| largest(stage, &records)).collect();
+    // What ran out of memory is told of the rank that did.
+    let is_over = |stage: &StageRecord| own.outcome == Outcome::Oom && own.failed_stage == Some(stage.stage);
+    let stages = own.stages.iter().map(|stage| largest(stage, &records, is_over(stage))).collect();
     let error = match failed {
         Some(rank) => own.error.clone().map(|error| format!("rank {rank} of {count}: {error}")),
         None => own.error.clone(),
@@ -335,12 +337,12 @@ fn together(mut records: Vec<RunRecord>, failed: Option<usize>) -> Option<RunRec
     Some(RunRecord { stages, error, ranks, h2d_bytes, d2h_bytes, host_pinned_peak_bytes, ..own })
 }
 
-/// A stage as the case has it: with the memory of the rank that held most of its GPU, and of the host what all held together.
-fn largest(stage: &StageRecord, others: &[RunRecord]) -> StageRecord {
+/// A stage as the case has it: with the memory of the rank that held most of its GPU, unless it is to be its own, and of the host what all held together.
+fn largest(stage: &StageRecord, others: &[RunRecord], is_own: bool) -> StageRecord {
     let same: Vec<&StageRecord> = others.iter().filter_map(|other| other.stage(stage.stage)).collect();
     let peak = |stage: &StageRecord| stage.memory.map(|memory| memory.peak_device_bytes);
     // Of equals the first one.
-    let most = same.iter().copied().fold(stage, |most, other| if peak(other) > peak(most) { other } else { most });
+    let most = same.iter().copied().fold(stage, |most, other| if !is_own && peak(other) > peak(most) { other } else { most });
     let summed = |of: fn(&StageRecord) -> Option<HostMemory>| {
         // One that does not decode holds what it held before, as long as it is there.
         let held = others.iter().filter_map(|other| other.stage(stage.stage).or(other.stages.last()));

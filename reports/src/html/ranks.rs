@@ -36,6 +36,7 @@ mod tests {
     fn each_rank_has_a_row() {
         let rank = |gib: u64| RankRecord {
             gpu: (gib == 3).then(|| "rtx-3090".into()),
+            capacity_bytes: None,
             peak_allocated_bytes: Some(gib << 30),
             peak_reserved_bytes: None,
             peak_device_bytes: Some((gib + 1) << 30),

@@ -95,20 +95,6 @@ impl Config {
         Split { cfg_size, cp_ulysses, cp_ring }
     }
 
-    /// Refuses a split: for commands that know of one GPU alone.
-    ///
-    /// # Errors
-    /// The refusal, where there is a split.
-    pub fn refuse_split(&self) -> Result<(), ConfigError> {
-        match self.split() {
-            Split::ONE => Ok(()),
-            split => Err(ConfigError::new(
-                format!("{split}: this command runs on one GPU"),
-                "leave them out; `lowmem plan`, `generate` and `sweep` take them, and `autotune`, `advise` and `max` take --gpus",
-            )),
-        }
-    }
-
     /// What of the split is left out comes from the rest, and all of it is legal.
     pub(super) fn resolve_split(&mut self, model: &ModelSpec) -> Result<(), ConfigError> {
         let heads = model.transformer.num_attention_heads as u32;

@@ -28,7 +28,8 @@ pub(super) fn tell_end(record: &RunRecord, testbed: &Testbed, output: Option<&Pa
         }
         Outcome::Oom => {
             let needed = reports::need(record).map(|need| format!(": it needs {} {:.2}", need.word(), gib(need.bytes)));
-            let held = testbed.capacity_bytes.filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
+            let held =
+                record.capacity_bytes.or(testbed.capacity_bytes).filter(|_| needed.is_some()).map(|bytes| format!(" of {:.2}", gib(bytes)));
             let figures = needed.map(|needed| format!("{needed}{} GiB", held.unwrap_or_default())).unwrap_or_default();
             let stage = record.failed_stage.map_or("an unknown stage", |stage| stage.name());
             tell!("lowmem: out of memory in {stage}{figures}. {}.\n{error}", remedies(record));
