@@ -34,23 +34,25 @@ fn packed_weights_take_less_time_and_no_more_memory() {
     assert_eq!(pairs, 4);
 }
 
-/// How a plan for a T4, which has no instructions for the kernels, ends, and what it says on either output.
-fn planned_for_a_t4(fused: &str) -> (Option<i32>, String) {
-    let arguments = ["plan", "--model", "wan2.1-t2v-1.3b", "--gpu", "t4", "low_mem_level=3", "dtype=fp16", fused];
-    let output = lowmem().current_dir(root()).args(arguments).output().expect("lowmem starts");
+/// How a command ends for a T4, which has no instructions for the kernels, and what it says on either output.
+fn on_a_t4(command: &[&str], fused: &str) -> (Option<i32>, String) {
+    let video = ["--model", "wan2.1-t2v-1.3b", "--gpu", "t4", "low_mem_level=3", "frames=1", "dtype=fp16", fused];
+    let output = lowmem().current_dir(root()).args(command).args(video).output().expect("lowmem starts");
     (output.status.code(), [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat())
 }
 
 #[test]
 fn cards_without_its_instructions_are_refused() {
-    let (code, said) = planned_for_a_t4("fused=true");
-    assert!(said.contains("compute capability 7.5 (t4) has no fused=true: GPUs from 8.0 on have it; leave it out"), "{said}");
-    assert_eq!(code, Some(2), "{said}");
+    for command in [&["plan"][..], &["generate", "--device", "virtual"], &["profile", "--device", "virtual"]] {
+        let (code, said) = on_a_t4(command, "fused=true");
+        assert!(said.contains("compute capability 7.5 (t4) has no fused=true: GPUs from 8.0 on have it; leave it out"), "{said}");
+        assert_eq!((code, said.contains("peak")), (Some(2), false), "{said}");
+    }
 }
 
 #[test]
 fn auto_is_what_the_card_has() {
-    let (code, said) = planned_for_a_t4("fused=auto");
+    let (code, said) = on_a_t4(&["plan"], "fused=auto");
     assert!(said.contains("fused=auto: this GPU has none of the kernels, and libtorch's are used."), "{said}");
     assert_eq!(code, Some(0), "{said}");
 

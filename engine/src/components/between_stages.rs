@@ -1,6 +1,6 @@
 //! What stages hand to each other on the GPU, in numbers and bytes by shapes.
 
-use engine_protocol::{AttentionKernel, AttnType, Config, GpuProfile, ImageEncoderSpec, ImageInput, ModelSpec};
+use engine_protocol::{AttentionKernel, AttnType, Config, Dtype, GpuProfile, ImageEncoderSpec, ImageInput, ModelSpec};
 
 use crate::context_parallel::Shares;
 use crate::cuda::allocator::block_bytes;
@@ -62,7 +62,9 @@ pub(super) fn input_bytes(model: &ModelSpec, config: &Config) -> i64 {
 /// none for convolutions either (aten/src/ATen/native/Convolution.cpp: `use_cudnn`, `supportsBFloat16ConvolutionWithCuDNNv8`).
 pub(super) fn vae_numbers(config: &Config, gpu: Option<&GpuProfile>, head_size: i64) -> Numbers<'static> {
     let has_plain_kernels = AttentionKernel::of(AttnType::Sdpa, config.dtype, gpu, head_size) == Some(AttentionKernel::Math);
-    Numbers { bytes: number_bytes(config), has_plain_kernels, allocated: &|bytes| block_bytes(bytes) as i64 }
+    // Tensor cores of compute capability 9.0 alone read fp32 as it is.
+    let rounds = config.dtype == Dtype::Fp32 && gpu.and_then(GpuProfile::capability).is_some_and(|(major, _)| major != 9);
+    Numbers { bytes: number_bytes(config), has_plain_kernels, rounds, allocated: &|bytes| block_bytes(bytes) as i64 }
 }
 
 /// Videos of one pass: two where guidance is one batch.

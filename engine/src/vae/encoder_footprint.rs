@@ -85,7 +85,7 @@ impl Walk<'_> {
         let result = if at_once < x.frames { self.compute(slice) } else { self.cast(small) };
         self.holding(self.fp32(x), |walk| {
             walk.see(walk.fp32(small) + result);
-            walk.unfold(slice, x.channels, SQUARE, at_once);
+            walk.kernel(Activation { frames: at_once, ..x }, slice, SQUARE, at_once);
         });
         if !downsampler.halves_frames() {
             return;
@@ -99,7 +99,7 @@ impl Walk<'_> {
                 walk.see(walk.fp32(rest) + walk.fp32(all));
             });
         } else {
-            self.unfold(all, x.channels, LINE, 1);
+            self.kernel(all, all, LINE, 1);
             self.recall(x.place);
             self.see(self.cast(all) + self.fp32(all));
         }

@@ -86,7 +86,8 @@ impl Walk<'_> {
             return x;
         }
         let doubled = Activation { frames: 2 * (x.frames - i64::from(starts)), ..x };
-        self.unfold(Activation { frames: doubled.frames / 2, ..x }, 2 * x.channels, LINE, 1);
+        let read = Activation { frames: doubled.frames / 2, ..x };
+        self.kernel(read, read.with(2 * x.channels), LINE, 1);
         let made = self.compute(doubled);
         self.recall(x.place);
         let all = Activation { frames: doubled.frames + i64::from(starts), ..x };
@@ -115,8 +116,8 @@ impl Walk<'_> {
             // Some frames at a time where the buffer does not hold them all.
             let at_most = (self.buffer / (pixels * small.channels * self.bytes)).max(1);
             let at_once = even_spans(large.frames, at_most)[0].len();
-            let unfolded = of_frames(at_once).with(small.channels);
-            self.holding(self.fp32(large), |walk| walk.unfold(unfolded, large.channels, SQUARE, at_once));
+            let made = of_frames(at_once);
+            self.holding(self.fp32(large), |walk| walk.kernel(made.with(small.channels), made, SQUARE, at_once));
             let result = if at_once < large.frames { self.compute(of_frames(at_once)) } else { self.cast(large) };
             self.see(self.fp32(large) + result);
             self.go_up(decoder, above, large);

@@ -2,7 +2,7 @@
 //!
 //! From its first layer to its last a chunk has the feature cache and the buffer of padded inputs. Beside them a residual block has its input in fp32 and
 //! a convolution's result, and what goes into or comes out of the next step: a slice of a norm, or the shortcut. In the last chunk each convolution's remembered frames
-//! go as it reads them. Left out are tensors of one row and what convolutions ask for as workspace: channels lie innermost, so that is little.
+//! go as it reads them. Left out are tensors of one row and what convolutions in 16 bits ask for as workspace: channels lie innermost, so that is little.
 
 use super::blocks::{MidBlock, ResidualBlock};
 use super::feature_cache::Place;
@@ -28,6 +28,8 @@ pub struct Numbers<'a> {
     pub bytes: i64,
     /// Whether attention holds its score matrix and convolutions unfold their inputs.
     pub has_plain_kernels: bool,
+    /// Whether convolutions round what they read, into copies: fp32 on tensor cores that multiply it as TF32.
+    pub rounds: bool,
     /// What the allocator counts for a tensor of so many bytes.
     pub allocated: &'a dyn Fn(i64) -> i64,
 }
@@ -49,7 +51,7 @@ pub(super) fn peak(
         let place = Place { starts: true, ends: true }.part(span.start, span.end, frames);
         buffer = buffer.max(slots.largest_input(chunk, !place.starts) * numbers.bytes);
         let mut walk = Walk::new(slots, chunk, place, buffer, numbers.allocated);
-        walk.has_plain_kernels = numbers.has_plain_kernels;
+        (walk.has_plain_kernels, walk.rounds) = (numbers.has_plain_kernels, numbers.rounds);
         if pieces.activation_offload && chunks.len() > 1 {
             walk.remembered.fill(0);
         }
@@ -83,6 +85,8 @@ pub(super) struct Walk<'a> {
     remembered: Vec<i64>,
     /// Whether attention holds its score matrix, and convolutions unfold their inputs.
     has_plain_kernels: bool,
+    /// Whether convolutions round what they read.
+    rounds: bool,
     pub(super) buffer: i64,
     /// Bytes that those who wait for the current layer hold.
     held: i64,
@@ -120,7 +124,7 @@ impl<'a> Walk<'a> {
         let bytes = chunk.bytes;
         let frames = |(history, sides): &(i64, [i64; 5])| history * allocated(sides.iter().product::<i64>() * bytes);
         let remembered = slots.remembered(chunk, place.starts && place.ends).iter().rev().map(frames).collect();
-        Self { allocated, bytes, remembered, has_plain_kernels: false, buffer, held: 0, peak: 0 }
+        Self { allocated, bytes, remembered, has_plain_kernels: false, rounds: false, buffer, held: 0, peak: 0 }
     }
 
     /// Says that these bytes exist at once, beside cache, buffer and what is held.
@@ -143,16 +147,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A convolution of `x`, with so many numbers of each channel in a result, goes by PyTorch's own kernel where cuDNN has none: beside the result there are the input,
-    /// the remembered frames before it, and the weight with channels outside, and for each number of a result all that it is made of, `images` of them after one another.
-    pub(super) fn unfold(&mut self, x: Activation, outputs: i64, taps: i64, images: i64) {
+    /// A convolution makes `made` of `read`, so many numbers of each channel to one, and its kernel holds more than the two.
+    /// PyTorch's own, where cuDNN has none, has the input, the remembered frames before it, and the weight with channels outside, and for each number of a result all
+    /// that it is made of, `images` of them after one another. One that rounds has input and weight once more, the input with its borders.
+    pub(super) fn kernel(&mut self, read: Activation, made: Activation, taps: i64, images: i64) {
+        let history = if taps == SQUARE { 0 } else { HISTORY };
+        let bytes = |numbers: i64| (self.allocated)(numbers * self.bytes);
+        let numbers = |x: Activation| x.positions() * x.channels;
+        let input = Activation { frames: read.frames + history, ..read };
+        let weight = read.channels * made.channels * taps;
         if self.has_plain_kernels {
-            let history = if taps == SQUARE { 0 } else { HISTORY };
-            let bytes = |numbers: i64| (self.allocated)(numbers * self.bytes);
-            let numbers = |x: Activation| x.positions() * x.channels;
-            let input = bytes(numbers(Activation { frames: x.frames + history, ..x }));
-            let unfolded = bytes(numbers(x) * taps / images);
-            self.see(self.compute(x.with(outputs)) + input + bytes(x.channels * outputs * taps) + unfolded);
+            let unfolded = bytes(numbers(made.with(read.channels)) * taps / images);
+            self.see(self.compute(made) + bytes(numbers(input)) + bytes(weight) + unfolded);
+        } else if self.rounds {
+            let border = if taps == CUBE { 2 } else { 0 };
+            let input = Activation { height: input.height + border, width: input.width + border, ..input };
+            self.see(self.compute(made) + bytes(numbers(input) + weight));
         }
     }
 
@@ -178,7 +188,7 @@ impl<'a> Walk<'a> {
     pub(super) fn convolution(&mut self, x: Activation, of_one: i64, outputs: i64) -> i64 {
         let slices = if of_one == FP32 { 1 } else { 2 };
         self.see(self.of(x, of_one) + slices * self.fp32(x.slice(x.channels)));
-        self.unfold(x, outputs, CUBE, 1);
+        self.kernel(x, x.with(outputs), CUBE, 1);
         self.recall(x.place);
         self.compute(x.with(outputs))
     }
@@ -188,7 +198,7 @@ impl<'a> Walk<'a> {
         self.holding(self.fp32(x), |walk| {
             // 1. The input is held anyway.
             walk.see(walk.fp32(x.slice(x.channels)));
-            walk.unfold(x, block.outputs, CUBE, 1);
+            walk.kernel(x, y, CUBE, 1);
             walk.recall(x.place);
             let h = walk.compute(y);
             walk.see(h);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub(crate) use log::LogLine;
 
-use super::{one_video, warn_of_attention, weights};
+use super::{check_kernels, one_video, warn_of_attention, weights};
 use crate::autos;
 use crate::cli::GenerateArguments;
 use crate::error::Error;
@@ -96,6 +96,7 @@ impl Prepared {
             output::check_size(format, &config)?;
         }
         warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+        check_kernels(&config, &testbed)?;
         warn_of_attention([&config], testbed.profile.as_ref());
         if model.files.is_none() && testbed.device != Device::Virtual && !is_made_small(&config.model) {
             tell!("warning: weights come from the seed, so the video shows nothing: name the folder of {} with --checkpoint", config.model);

@@ -38,6 +38,9 @@ use std::collections::BTreeSet;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use engine_protocol::{Config, GpuProfile};
 
+use crate::error::Error;
+use crate::testbed::Testbed;
+
 /// Nothing but a line under the titles.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
@@ -75,6 +78,11 @@ fn on_lines(title: &str) -> String {
 fn warn_of_attention<'a>(configs: impl IntoIterator<Item = &'a Config>, gpu: Option<&GpuProfile>) {
     let advice: BTreeSet<String> = configs.into_iter().filter_map(|config| config.attention_advice(gpu?)).collect();
     advice.iter().for_each(|advice| tell!("warning: {advice}"));
+}
+
+/// Refuses what a GPU of its ranks has no kernel for, before anything runs.
+fn check_kernels(config: &Config, testbed: &Testbed) -> Result<(), Error> {
+    std::iter::once(testbed).chain(&testbed.others).try_for_each(|gpu| config.check_kernels_on(gpu.profile.as_ref()).map_err(Error::input))
 }
 
 /// This process's command line.

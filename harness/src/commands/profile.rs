@@ -3,7 +3,7 @@
 use engine_protocol::{Device, OperationTiming, Outcome, Request, RunRecord, Secs, WorkKind};
 use reports::{Breakdown, OperationRow, time, time_with_range};
 
-use super::{one_video, table, warn_of_attention};
+use super::{check_kernels, one_video, table, warn_of_attention};
 use crate::cli::ProfileArguments;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &ProfileArguments) -> Result<ExitCode, Error> {
     let (config, warnings) =
         resolve(&settings, &models, Rules { device: testbed.device, may_shorten: true }, |error| definition.refuse(error))?;
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
+    check_kernels(&config, &testbed)?;
     warn_of_attention([&config], testbed.profile.as_ref());
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
