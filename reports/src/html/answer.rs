@@ -22,6 +22,8 @@ pub(super) struct Answer<'a> {
     pub class: &'static str,
     /// What it is about.
     pub subject: String,
+    /// The GPU that it is on, and of ranks whose cards differ each one; empty where there is none.
+    pub gpus: String,
     /// The case that it is from: the recommended one, or the nearest.
     pub case: Option<Told<'a>>,
     /// What is to be said of it: what is missing, or that there is no answer yet.
@@ -97,6 +99,7 @@ impl<'a> Answer<'a> {
             word,
             class,
             subject: about.map(Verdict::subject).unwrap_or_default(),
+            gpus: gpus(run, shown),
             case: shown.map(|record| told(run, record)),
             said,
             badges: shown.map(badges).unwrap_or_default(),
@@ -104,6 +107,15 @@ impl<'a> Answer<'a> {
             cards: about.map(|verdict| cards(run, verdict)).unwrap_or_default(),
         }
     }
+}
+
+fn gpus(run: &Run, shown: Option<&RunRecord>) -> String {
+    let ranks = shown.map_or(&[][..], |record| &record.ranks);
+    let each: Vec<&str> = ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
+    if each.windows(2).any(|pair| pair[0] != pair[1]) {
+        return each.join(" and ");
+    }
+    run.manifest.gpu.as_ref().map(|gpu| gpu.title.clone()).unwrap_or_default()
 }
 
 /// The video that the first screen is about: the largest that fits, or else the largest.
@@ -184,4 +196,23 @@ fn badges(record: &RunRecord) -> Vec<Badge> {
     });
     let memory = memory.filter(|_| record.device != Device::Cpu);
     memory.into_iter().chain(ram).chain(time).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_protocol::RankRecord;
+
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn cards_that_differ_are_all_named() {
+        let rank = |gpu: &str| RankRecord { gpu: Some(gpu.into()), ..RankRecord::of(&samples::ok("one", 0, 4)) };
+        let of = |cards: [&str; 2]| {
+            let run = samples::run(vec![RunRecord { ranks: cards.map(rank).into(), ..samples::ok("two", 3, 4) }]);
+            gpus(&run, run.records.first())
+        };
+        assert_eq!(of(["rtx-4090", "rtx-3060"]), "rtx-4090 and rtx-3060");
+        assert_eq!(of(["rtx-4090", "rtx-4090"]), samples::gpu().title);
+    }
 }
