@@ -11,12 +11,16 @@ pub(crate) fn in_words(asked: &Config, settled: &Config) -> Vec<String> {
     if settled.stream_from == Some(StreamFrom::File) && asked.stream_from != Some(StreamFrom::File) {
         said.push("stream_from=auto: the weights do not fit into this machine's memory, so each step reads them from their files.".into());
     }
-    match settled.fused {
-        Fused::On if asked.fused == Fused::Auto => said.push("fused=auto: this GPU has the kernels, and they are used.".into()),
-        Fused::Off if asked.fused == Fused::Auto => {
-            said.push("fused=auto: this GPU has none of the kernels, and libtorch's are used.".into())
-        }
-        _ => {}
+    if asked.fused == Fused::Auto {
+        let is_on = settled.fused.is_on();
+        said.push(
+            if is_on {
+                "fused=auto: this GPU has the kernels, and they are used."
+            } else {
+                "fused=auto: this GPU has none of the kernels, and libtorch's are used."
+            }
+            .into(),
+        );
     }
     said
 }

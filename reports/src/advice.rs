@@ -31,6 +31,16 @@ pub fn on_gpus(config: &Config) -> String {
     }
 }
 
+/// The names of its ranks' GPUs, as far as they are known; none of one GPU.
+pub(crate) fn rank_gpus(record: &RunRecord) -> Vec<&str> {
+    record.ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect()
+}
+
+/// Whether these GPUs are of more than one kind.
+pub(crate) fn are_unlike(gpus: &[&str]) -> bool {
+    gpus.windows(2).any(|pair| pair[0] != pair[1])
+}
+
 /// ` on the fullest GPU`, whose peak is a case's; empty of one.
 pub fn on_fullest(config: &Config) -> &'static str {
     if config.split() == Split::ONE { "" } else { " on the fullest GPU" }

@@ -2,21 +2,20 @@
 
 use engine_protocol::{Config, Device, ModelSpec, RunRecord, setting_text};
 
-use crate::advice::settings;
+use crate::advice::{are_unlike, rank_gpus, settings};
 
 /// Settings that a command says even where they are the defaults.
 const SAID: [&str; 4] = ["resolution", "frames", "low_mem_level", "attn_type"];
 
 /// The command that makes a video with these settings: those that the level and the model do not give anyway.
 pub fn generate_line(record: &RunRecord, device: Device, model: Option<&ModelSpec>) -> String {
-    let gpus: Vec<&str> = record.ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
-    generate_line_on(&record.config, &gpus, device, model)
+    generate_line_on(&record.config, &rank_gpus(record), device, model)
 }
 
 /// The same for a configuration whose ranks have these cards.
 pub fn generate_line_on(config: &Config, gpus: &[&str], device: Device, model: Option<&ModelSpec>) -> String {
     let mut words: Vec<String> = ["lowmem", "generate"].map(Into::into).into();
-    if gpus.windows(2).any(|pair| pair[0] != pair[1]) {
+    if are_unlike(gpus) {
         // Ranks whose cards differ have them by name.
         words.extend(["--gpu".into(), gpus.join(",")]);
     }

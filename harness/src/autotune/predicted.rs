@@ -39,7 +39,7 @@ impl Need {
     }
 
     /// What a case takes that cuts denoise as the first plans do and decode as the others: no stage goes by how another is cut.
-    fn of(denoise: &RankPlans, decode: &RankPlans, config: &Config, testbed: &Testbed) -> Self {
+    fn of(denoise: &RankPlans, decode: &RankPlans, config: &Config, on: &RankGpus, ram_limit_bytes: Option<u64>) -> Self {
         let is_decode = |stage| stage == Stage::Decode;
         let on_gpu =
             |(others, last): (&PlanReport, &PlanReport)| others.device_bytes(|stage| !is_decode(stage)).max(last.device_bytes(is_decode));
@@ -52,8 +52,8 @@ impl Need {
         Self {
             gpu_bytes: each.iter().copied().max().unwrap_or(0),
             ram_bytes,
-            is_over_gpu: !RankGpus::of(testbed).with_parts(config).too_small(&each, config).is_empty(),
-            is_over_ram: testbed.ram.limit_bytes().is_some_and(|held| ram_bytes > held),
+            is_over_gpu: !on.with_parts(config).too_small(&each, config).is_empty(),
+            is_over_ram: ram_limit_bytes.is_some_and(|held| ram_bytes > held),
         }
     }
 }
@@ -85,15 +85,20 @@ impl Predicted {
 
 /// What each of these cases needs.
 pub(crate) fn needs<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<Need>, Error> {
-    let plans = plans(cases, testbed, models)?;
-    Ok(plans.iter().map(|(config, plans)| Need::of(plans, plans, config, testbed)).collect())
+    let (on, ram) = (RankGpus::of(testbed), testbed.ram.limit_bytes());
+    let plans = plans(cases, testbed, &on, models)?;
+    Ok(plans.iter().map(|(config, plans)| Need::of(plans, plans, config, &on, ram)).collect())
 }
 
 /// What each of these cases is planned to be, with its shares of the sequence settled.
-fn plans<'a>(cases: impl Iterator<Item = &'a Case>, testbed: &Testbed, models: &Models) -> Result<Vec<(Config, RankPlans)>, Error> {
-    let on = RankGpus::of(testbed);
+fn plans<'a>(
+    cases: impl Iterator<Item = &'a Case>,
+    testbed: &Testbed,
+    on: &RankGpus,
+    models: &Models,
+) -> Result<Vec<(Config, RankPlans)>, Error> {
     let request_of = |config: &Config| Ok(testbed.request("plan", models.get(&config.model)?, config, None));
-    let configs = shares::all_settled(cases.map(|case| case.config.clone()).collect(), &on, request_of)?;
+    let configs = shares::all_settled(cases.map(|case| case.config.clone()).collect(), on, request_of)?;
     let requests = configs.iter().map(request_of).collect::<Result<Vec<_>, Error>>()?;
     Ok(configs.into_iter().zip(on.plans(&requests)?).collect())
 }
@@ -112,7 +117,8 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         ladder.rungs.first().is_some_and(|first| rung.denoise == first.denoise || rung.decode == first.decode)
     };
     let planned = ladders.iter().flat_map(|ladder| ladder.rungs.iter().filter(|rung| is_planned(ladder, rung)));
-    let mut plans = plans(planned.map(|rung| &rung.case), testbed, models)?.into_iter();
+    let (on, ram) = (RankGpus::of(testbed), testbed.ram.limit_bytes());
+    let mut plans = plans(planned.map(|rung| &rung.case), testbed, &on, models)?.into_iter();
     let mut seen = HashSet::new();
     let mut known = Vec::new();
     for ladder in ladders {
@@ -123,11 +129,11 @@ pub(crate) fn predicted(ladders: Vec<Ladder>, testbed: &Testbed, models: &Models
         for rung in ladder.rungs {
             let (need, positions) = match by_cut.get(&(rung.denoise, rung.decode)) {
                 Some((_, plans)) if !seen.insert(texts(plans)?) => continue,
-                Some((config, plans)) => (Some(Need::of(plans, plans, config, testbed)), plans.first().vae_positions),
+                Some((config, plans)) => (Some(Need::of(plans, plans, config, &on, ram)), plans.first().vae_positions),
                 None => {
                     let (denoise, decode) = (by_cut.get(&(rung.denoise, first.1)), by_cut.get(&(first.0, rung.decode)));
                     let need = |((config, denoise), (_, decode)): (&(Config, RankPlans), &(Config, RankPlans))| {
-                        Need::of(denoise, decode, config, testbed)
+                        Need::of(denoise, decode, config, &on, ram)
                     };
                     (denoise.zip(decode).map(need), decode.and_then(|(_, decode)| decode.first().vae_positions))
                 }

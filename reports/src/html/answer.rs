@@ -3,7 +3,7 @@
 use engine_protocol::{Device, RunRecord, Source, gib};
 
 use super::figure::{Figure, gpu, pinned, ram, total};
-use crate::advice::{flags, on_gpus, settled};
+use crate::advice::{are_unlike, flags, on_gpus, rank_gpus, settled};
 use crate::choices::choices;
 use crate::command::generate_line;
 use crate::ram::source as ram_source;
@@ -110,9 +110,8 @@ impl<'a> Answer<'a> {
 }
 
 fn gpus(run: &Run, shown: Option<&RunRecord>) -> String {
-    let ranks = shown.map_or(&[][..], |record| &record.ranks);
-    let each: Vec<&str> = ranks.iter().filter_map(|rank| rank.gpu.as_deref()).collect();
-    if each.windows(2).any(|pair| pair[0] != pair[1]) {
+    let each = shown.map(rank_gpus).unwrap_or_default();
+    if are_unlike(&each) {
         return each.join(" and ");
     }
     run.manifest.gpu.as_ref().map(|gpu| gpu.title.clone()).unwrap_or_default()
