@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::capability_of;
-use crate::{AttnType, Config, Dtype, GpuProfile, SAGE_CAPABILITIES, SAGE_HEAD_SIZE, sage_refusal};
+use crate::{AttnType, Config, Dtype, GpuProfile, SAGE_HEAD_SIZE, has_sage, sage_refusal};
 
 /// A kernel for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -78,7 +78,7 @@ impl AttentionKernel {
                 let takes_dtype = major >= 8 || dtype != Dtype::Bf16;
                 ((5, 0)..=(12, 1)).contains(&capability) && takes_dtype && head_size % alignment == 0
             }
-            Self::Sage | Self::Sparge => SAGE_CAPABILITIES.contains(&capability) && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
+            Self::Sage | Self::Sparge => has_sage(capability) && head_size <= SAGE_HEAD_SIZE && head_size % 8 == 0,
             Self::Math => true,
         }
     }

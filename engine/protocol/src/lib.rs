@@ -62,7 +62,7 @@ pub use profile::OperationTime;
 pub use quality::Quality;
 pub use record::{Forecast, OLDEST_SCHEMA, Outcome, RankRecord, RunRecord, SCHEMA, Source, StageRecord, first_schema};
 pub use request::{OperationTiming, RankRequest, Request};
-pub use sage::{BlockChoice, SAGE_CAPABILITIES, SAGE_HEAD_SIZE, sage_refusal};
+pub use sage::{BlockChoice, SAGE_CAPABILITIES, SAGE_HEAD_SIZE, has_sage, sage_refusal};
 pub use signs::Signs;
 pub use stage::{Lowered, Stage, StageMemory, Transfers};
 pub use step_cache::{CacheDecision, CacheUse};

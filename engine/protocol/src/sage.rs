@@ -9,6 +9,11 @@ pub const SAGE_CAPABILITIES: [(u32, u32); 5] = [(8, 0), (8, 6), (8, 9), (9, 0), 
 /// The most channels of a head.
 pub const SAGE_HEAD_SIZE: i64 = 128;
 
+/// Whether there is a kernel for that compute capability.
+pub fn has_sage(capability: (u32, u32)) -> bool {
+    SAGE_CAPABILITIES.contains(&capability)
+}
+
 /// What is said of a GPU that there is no kernel for.
 pub fn sage_refusal(attn_type: AttnType, capability: &str) -> String {
     let known: Vec<_> = SAGE_CAPABILITIES.iter().map(|(major, minor)| format!("{major}.{minor}")).collect();
@@ -45,6 +50,6 @@ impl AttnType {
 
     /// Whether it is our own kernel, and there is one for `gpu`; one that is not known is a recent one.
     pub fn is_in_8_bits_on(self, gpu: Option<&GpuProfile>) -> bool {
-        self.is_in_8_bits() && SAGE_CAPABILITIES.contains(&capability_of(gpu))
+        self.is_in_8_bits() && has_sage(capability_of(gpu))
     }
 }

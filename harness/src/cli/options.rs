@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use engine_protocol::{CheckpointFiles, DiskRate, LoraFile, MOST_GPUS};
@@ -66,7 +67,14 @@ impl GpusArguments {
 pub(crate) struct RanksArguments {
     /// Seconds after which one of several ranks that does nothing counts as one that hangs, and ends all
     #[arg(long, value_name = "SECS", default_value_t = RANK_TIMEOUT_SECS, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rank_timeout: u32,
+    rank_timeout: u32,
+}
+
+impl RanksArguments {
+    /// The same as a time.
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(self.rank_timeout.into())
+    }
 }
 
 /// Whether and where a run's page is served.

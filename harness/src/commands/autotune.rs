@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
-        rank_timeout: Duration::from_secs(arguments.execution.ranks.rank_timeout.into()),
+        rank_timeout: arguments.execution.ranks.patience(),
     };
     let interrupt = Interrupt::listen()?;
     // The case that misses by least is run too where nothing may fit: it says by how much.

@@ -150,8 +150,8 @@ fn make(arguments: &GenerateArguments, prepared: Prepared, launched: Option<Laun
         .filter(|_| is_first)
         .map(|(output, format)| output::Held::of(output, format))
         .transpose()?;
-    let secs = |secs: u32| Duration::from_secs(secs.into());
-    let patience = Patience { whole: arguments.timeout.map(secs), rank: secs(arguments.ranks.rank_timeout) };
+    let whole = arguments.timeout.map(|secs| Duration::from_secs(secs.into()));
+    let patience = Patience { whole, rank: arguments.ranks.patience() };
     let mut watcher = Watcher::new(&request.config);
     let mut on_event = |event: &Event| {
         if is_first {

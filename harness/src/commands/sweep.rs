@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
     let limits = Limits {
         jobs: testbed.jobs(arguments.execution.jobs)?,
         case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
-        rank_timeout: Duration::from_secs(arguments.execution.ranks.rank_timeout.into()),
+        rank_timeout: arguments.execution.ranks.patience(),
     };
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;

@@ -214,89 +214,87 @@ words! { switch(Cpu, Off)
     }
 }
 
-/// Whether streamed blocks wait in page-locked memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PinnedMemory {
-    /// In ordinary memory.
-    Off,
-    /// Page-locked, as far as the machine lets it be.
-    On,
-    /// Page-locked, or not at all.
-    Require,
-}
-
-impl PinnedMemory {
-    const REQUIRE: &'static str = "require";
-}
-
-impl FlagValue for PinnedMemory {
-    fn kind() -> Kind {
-        Kind::WordOrSwitch(vec![
-            ("true", "what the machine does not page-lock waits in ordinary memory, with a warning"),
-            ("false", "nothing is page-locked"),
-            (Self::REQUIRE, "what the machine does not page-lock ends the run"),
-        ])
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        if text(value)? == Self::REQUIRE { Some(Self::Require) } else { bool::read(value).map(|on| if on { Self::On } else { Self::Off }) }
-    }
-
-    fn tell(&self) -> Value {
-        match self {
-            Self::Off => Value::from(false),
-            Self::On => Value::from(true),
-            Self::Require => Value::from(Self::REQUIRE),
+/// Makes an enum of a switch that may be a third thing too: `true`, `false` or a word, each with what it means.
+macro_rules! switch_or_word {
+    (
+        $(#[$about:meta])* $name:ident {
+            $(#[$on_about:meta])* On: $on:literal,
+            $(#[$off_about:meta])* Off: $off:literal,
+            $(#[$third_about:meta])* $third:ident = $word:literal: $meaning:literal,
         }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(#[$off_about])*
+            Off,
+            $(#[$on_about])*
+            On,
+            $(#[$third_about])*
+            $third,
+        }
+
+        impl From<bool> for $name {
+            fn from(is_on: bool) -> Self {
+                if is_on { Self::On } else { Self::Off }
+            }
+        }
+
+        impl FlagValue for $name {
+            fn kind() -> Kind {
+                Kind::WordOrSwitch(vec![("true", $on), ("false", $off), ($word, $meaning)])
+            }
+
+            fn read(value: &Value) -> Option<Self> {
+                if text(value)? == $word { Some(Self::$third) } else { bool::read(value).map(Self::from) }
+            }
+
+            fn tell(&self) -> Value {
+                match self {
+                    Self::Off => Value::from(false),
+                    Self::On => Value::from(true),
+                    Self::$third => Value::from($word),
+                }
+            }
+        }
+    };
+}
+
+switch_or_word! {
+    /// Whether streamed blocks wait in page-locked memory.
+    PinnedMemory {
+        /// Page-locked, as far as the machine lets it be.
+        On: "what the machine does not page-lock waits in ordinary memory, with a warning",
+        /// In ordinary memory.
+        Off: "nothing is page-locked",
+        /// Page-locked, or not at all.
+        Require = "require": "what the machine does not page-lock ends the run",
     }
 }
 
-/// Whether kernels of our own stand where libtorch has several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Fused {
-    /// libtorch's kernels. Configurations that were written before there was a choice had these.
-    #[default]
-    Off,
-    /// Ours.
-    On,
-    /// Ours, where the GPU has them.
-    Auto,
+switch_or_word! {
+    /// Whether kernels of our own stand where libtorch has several.
+    Fused {
+        /// Ours.
+        On: "our kernels; a GPU that has none is refused",
+        /// libtorch's kernels.
+        Off: "libtorch's kernels",
+        /// Ours, where the GPU has them.
+        Auto = "auto": "our kernels where the GPU has them, libtorch's on older ones and on the CPU",
+    }
+}
+
+impl Default for Fused {
+    /// Configurations that were written before there was a choice had these.
+    fn default() -> Self {
+        Self::Off
+    }
 }
 
 impl Fused {
-    const AUTO: &'static str = "auto";
-
     /// Whether they are ours, once that is settled.
     pub fn is_on(self) -> bool {
         self == Self::On
-    }
-}
-
-impl From<bool> for Fused {
-    fn from(is_on: bool) -> Self {
-        if is_on { Self::On } else { Self::Off }
-    }
-}
-
-impl FlagValue for Fused {
-    fn kind() -> Kind {
-        Kind::WordOrSwitch(vec![
-            ("true", "our kernels; a GPU that has none is refused"),
-            ("false", "libtorch's kernels"),
-            (Self::AUTO, "our kernels where the GPU has them, libtorch's on older ones and on the CPU"),
-        ])
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        if text(value)? == Self::AUTO { Some(Self::Auto) } else { bool::read(value).map(Self::from) }
-    }
-
-    fn tell(&self) -> Value {
-        match self {
-            Self::Off => Value::from(false),
-            Self::On => Value::from(true),
-            Self::Auto => Value::from(Self::AUTO),
-        }
     }
 }
 
