@@ -124,6 +124,7 @@ pub(crate) fn apart<R>(device: Device, load: impl FnOnce() -> Result<R>) -> Resu
     let mut watch = Stopwatch::start(device)?;
     let loaded = load()?;
     let secs = watch.lap()?;
+    signs::interrupt_step();
     CLOCK.with_borrow_mut(|clock| clock.loading[0] = clock.loading[0] + secs);
     Ok(loaded)
 }
@@ -132,6 +133,7 @@ pub(crate) fn apart<R>(device: Device, load: impl FnOnce() -> Result<R>) -> Resu
 pub(crate) fn begin_stage(device: Device) -> Result<()> {
     let watches = Some([Stopwatch::start(device)?, Stopwatch::start(device)?]);
     CLOCK.set(StageClock { watches, ..StageClock::default() });
+    signs::begin_stage();
     Ok(())
 }
 
@@ -143,6 +145,7 @@ pub(crate) fn end_step() -> Result<Option<Secs>> {
         clock.add_up_waits()?;
         let loading = std::mem::take(&mut clock.loading[0]);
         clock.loading[1] = clock.loading[1] + loading;
+        signs::end_step();
         Ok(secs.filter(|_| !clock.is_unknown).map(|secs| secs - loading))
     })
 }

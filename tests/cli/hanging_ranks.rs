@@ -1,4 +1,4 @@
-//! Ranks that hang: workers on virtual GPUs, of which one is stopped in the middle of the sampler's steps.
+//! Ranks that hang: workers on virtual GPUs, of which one is stopped in the middle of the sampler's steps, or its device is.
 
 use std::fs;
 use std::io::Read;
@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine_protocol::{RunRecord, Signs};
+use virtual_gpu_protocol::environment::HANG;
 
 use crate::command::{Place, executable, lowmem, stderr, stdout};
 
@@ -48,12 +49,17 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| if is_folder(&entry) { files(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 
-/// Waits until the ranks have met so often; what each says of itself then.
+/// Waits until the ranks have met so often.
 fn once_met(place: &Place, times: u64, running: &mut [Child]) -> [Signs; 2] {
+    once(place, running, |signs| signs.met >= times)
+}
+
+/// Waits until each of the ranks says so of itself; what they say then.
+fn once(place: &Place, running: &mut [Child], is_so: impl Fn(&Signs) -> bool) -> [Signs; 2] {
     let of = |rank: u32| {
         let name = Signs::place(Path::new(""), rank);
         let found = files(&place.path("tmp")).into_iter().find(|path| path.ends_with(&name))?;
-        Signs::from_line(&fs::read_to_string(found).ok()?).filter(|signs| signs.met >= times)
+        Signs::from_line(&fs::read_to_string(found).ok()?).filter(&is_so)
     };
     loop {
         if let (Some(first), Some(second)) = (of(0), of(1)) {
@@ -131,13 +137,16 @@ fn who_is_waited_for_may_take_long() {
     assert_eq!(record.ranks.len(), 2);
 }
 
-/// Ranks that a launcher started, each with a `lowmem` of its own.
+/// Ranks that a launcher started, each with a `lowmem` of its own, of which the second one's device hangs once the file `hang` is there.
 fn start_launched(place: &Place) -> [Child; 2] {
     [0, 1].map(|rank| {
         let mut command = start(place, &VIDEO);
         let job = place.path("").display().to_string();
         let rank = rank.to_string();
         let variables = [("SLURM_PROCID", &*rank), ("SLURM_NTASKS", "2"), ("SLURM_JOB_ID", &*job), ("SLURM_STEP_ID", "0")];
+        if rank == "1" {
+            command.env(HANG, place.path("hang"));
+        }
         command.envs(variables).spawn().expect("lowmem")
     })
 }
@@ -151,6 +160,23 @@ fn of_ranks_that_were_launched_it_is_named_too() {
     let [first, second] = running.map(end);
     says_that_it_hangs(&first.1, 1, &ranks[1]);
     assert_eq!((first.0, second.0), (Some(1), Some(1)), "{} {}", first.2, second.2);
+    assert!(ranks.iter().all(|rank| !is_there(rank)), "a worker is left");
+}
+
+/// Its host spins, and says nothing. How long steps take is known by then.
+#[test]
+fn a_device_that_hangs_is_named_within_seconds() {
+    let place = Place::new();
+    let mut running = start_launched(&place);
+    let ranks = once(&place, &mut running, |signs| signs.pace > 0);
+    place.file("hang", "");
+    let [first, second] = running.map(end);
+    let record: RunRecord = serde_json::from_str(&first.1).unwrap_or_else(|error| panic!("{error}: {}", first.1));
+    let error = record.error.expect("it hangs");
+    let secs = error.strip_prefix("rank 1 of 2: hangs in denoise: it has not gone on for ");
+    let secs: Option<f64> = secs.and_then(|rest| rest.strip_suffix(" s, and all others wait for it")?.parse().ok());
+    assert!(secs.is_some_and(|secs| (1.0..12.0).contains(&secs)), "{error}");
+    assert_eq!((record.outcome.name(), first.0, second.0), ("timeout", Some(1), Some(1)), "{} {}", first.2, second.2);
     assert!(ranks.iter().all(|rank| !is_there(rank)), "a worker is left");
 }
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use virtual_gpu_protocol::environment::{
-    BEYOND, COUNT, EVENTS, MASK_NAME, MOST_DEVICES, PATIENCE, PINNED_LIMIT, PROFILE, QUIET, RANKS, REPORT, SENSORS, STRICT, TIMELINE, TRACE,
+    BEYOND, COUNT, EVENTS, HANG, MASK_NAME, MOST_DEVICES, PATIENCE, PINNED_LIMIT, PROFILE, QUIET, RANKS, REPORT, SENSORS, STRICT, TIMELINE,
+    TRACE,
 };
 use virtual_gpu_protocol::{GpuProfile, Sensors};
 
@@ -70,6 +71,11 @@ pub(crate) fn sensors() -> &'static Sensors {
 pub(crate) fn pinned_limit() -> Option<u64> {
     let text = env::var(PINNED_LIMIT).ok()?;
     text.parse().inspect_err(|_| eprintln!("lowmem: virtual GPU: {PINNED_LIMIT}={text} is no number of bytes, so there is no limit")).ok()
+}
+
+/// The file with which a device hangs, where one is named.
+pub(crate) fn hang() -> Option<PathBuf> {
+    env::var_os(HANG).map(PathBuf::from)
 }
 
 /// For how long a program may read values before it is told that they mean nothing.

@@ -14,7 +14,7 @@ static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     let device = |ordinal| {
         let clock = Clock::new(Arc::clone(&HOST_CLOCK), order);
         let device = Device::new(profile.clone(), ordinal, Box::new(Mapped), logs.clone(), clock).masked(is_masked);
-        device.locking_at_most(pinned_limit).beyond(environment::goes_beyond())
+        device.locking_at_most(pinned_limit).beyond(environment::goes_beyond()).hanging_with(environment::hang())
     };
     (0..environment::count()).map(device).collect()
 });

@@ -13,6 +13,8 @@ pub struct Signs {
     pub beats: u64,
     /// How often others were there for what it waited for. Ranks count alike.
     pub met: u64,
+    /// The longest that it took to go on in the sampler's steps that it has done, in milliseconds; 0 before the first of them is done.
+    pub pace: u64,
     /// Whether it waits for other ranks.
     pub waits: bool,
 }
@@ -25,15 +27,16 @@ impl Signs {
 
     /// As they are written. All lines are of one length.
     pub fn to_line(self) -> String {
-        let Self { process, began, beats, met, waits } = self;
-        format!("{process:>10} {began:>20} {beats:>20} {met:>20} {}\n", u8::from(waits))
+        let Self { process, began, beats, met, pace, waits } = self;
+        format!("{process:>10} {began:>20} {beats:>20} {met:>20} {pace:>20} {}\n", u8::from(waits))
     }
 
     /// As they were written; nothing where that is no such line.
     pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let mut next = || words.next()?.parse::<u64>().ok();
-        let signs = Self { process: next()?.try_into().ok()?, began: next()?, beats: next()?, met: next()?, waits: next()? != 0 };
+        let process = next()?.try_into().ok()?;
+        let signs = Self { process, began: next()?, beats: next()?, met: next()?, pace: next()?, waits: next()? != 0 };
         words.next().is_none().then_some(signs)
     }
 
@@ -50,11 +53,11 @@ mod tests {
 
     #[test]
     fn lines_are_of_one_length_and_are_read_again() {
-        let few = Signs { process: 7, began: 1, beats: 0, met: 2, waits: false };
-        let many = Signs { process: u32::MAX, began: u64::MAX, beats: u64::MAX, met: u64::MAX, waits: true };
+        let few = Signs { process: 7, began: 1, beats: 0, met: 2, pace: 3, waits: false };
+        let many = Signs { process: u32::MAX, began: u64::MAX, beats: u64::MAX, met: u64::MAX, pace: u64::MAX, waits: true };
         assert_eq!(few.to_line().len(), many.to_line().len());
         assert_eq!([few, many].map(|signs| Signs::from_line(&signs.to_line())), [Some(few), Some(many)]);
-        for wrong in ["", "7 1 0 2", "7 1 0 2 0 9", "7 1 x 2 0"] {
+        for wrong in ["", "7 1 0 2 3", "7 1 0 2 3 0 9", "7 1 x 2 3 0"] {
             assert_eq!(Signs::from_line(wrong), None, "{wrong}");
         }
     }

@@ -5,9 +5,11 @@
 //!    encodes or decodes for minutes does something. That is looked for all the time, whatever the others do.
 //! 2. All others wait for it, and it takes processor time or waits for a disk without going on: [`SLOW`] times as long, since one operation may take long, and a disk a network away may stand still.
 //! 3. All wait for each other, as long. The one that met the others least often is behind.
+//! 4. In the sampler's steps, which are all alike, it is known from those that are done how long a rank takes at most to go on. There [`SLOW`] times that is the limit of 2 and 3, where it is shorter, and one that waits
+//!    for no disk is meant; and where none of the ranks goes on for so long, whatever they do, one hangs too.
 //!
-//! On a real GPU a host that waits for its device mostly spins, and with some drivers sleeps: so there who sleeps has as long as who computes, and a device that hangs is found by 2 alone. Whether a rank waits for others is seen where its host waits for the end of a
-//! step. Where hosts wait elsewhere meanwhile, as for room in a ring of buffers, nobody is named, and the case's time limit is the end.
+//! On a real GPU a host that waits for its device mostly spins, and with some drivers sleeps: so there who sleeps has as long as who computes, and a device that hangs is found by 2 to 4. Whether a rank waits for others is seen where its host waits for the end of a
+//! step. Where hosts wait elsewhere meanwhile, as for room in a ring of buffers, and no step is done yet, nobody is named, and the case's time limit is the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::children::children_of;
 
-/// So many times as long as one that does nothing has one that does something.
+/// So many times as long as one that does nothing has one that does something; and so many times as long as it took before.
 const SLOW: u32 = 12;
 /// So often in that time it is looked.
 const LOOKS: u32 = 20;
@@ -57,6 +59,8 @@ struct Seen {
     lifeless: Duration,
     /// So long it has not said that it goes on.
     beatless: Duration,
+    /// So long it has neither said so nor waited for a disk.
+    diskless: Duration,
 }
 
 /// What the kernel says of a process and those that it started.
@@ -66,8 +70,12 @@ struct Life {
     is_stopped: bool,
     /// A thread of it has a processor or would take one, or waits for a disk.
     runs: bool,
+    /// A thread of it waits for a disk.
+    waits_for_disk: bool,
     /// Processor time, pages that it waited for, and bytes that it read and wrote: one number that changes as it does something.
     work: u64,
+    /// Of these the pages, and bytes of a disk.
+    from_disk: u64,
 }
 
 impl Standstill {
@@ -103,8 +111,10 @@ impl Seen {
         let goes_on = signs.map(|signs| signs.beats) != self.signs.map(|signs| signs.beats);
         // Of a process that cannot be looked at nothing is known.
         let lives = life.is_none_or(|life| life.runs || self.life.is_none_or(|before| before.work != life.work));
+        let reads = life.is_some_and(|life| life.waits_for_disk || self.life.is_some_and(|before| before.from_disk != life.from_disk));
         let more = |time: Duration, is_over: bool| if is_over { Duration::ZERO } else { time + passed };
         (self.lifeless, self.beatless) = (more(self.lifeless, goes_on || lives), more(self.beatless, goes_on));
+        self.diskless = more(self.diskless, goes_on || reads);
         (self.signs, self.life) = (signs, life);
     }
 
@@ -115,10 +125,23 @@ impl Seen {
     fn is_stopped(&self) -> bool {
         self.life.is_some_and(|life| life.is_stopped)
     }
+
+    /// How long it may take to go on, from how long it took before; nothing where that is not known.
+    fn usual(&self, Limits { stopped, slow, .. }: Limits) -> Option<Duration> {
+        let pace = self.signs.map(|signs| signs.pace).filter(|&pace| pace > 0)?;
+        Some(Duration::from_millis(pace).saturating_mul(SLOW).clamp(stopped, slow))
+    }
+
+    /// The limit that it is over, where it does not go on.
+    fn stands_still(&self, limits: Limits) -> Option<Duration> {
+        let usual = self.usual(limits).filter(|usual| self.diskless >= *usual);
+        usual.or((self.beatless >= limits.slow).then_some(limits.slow))
+    }
 }
 
 /// Which of the ranks that are open hangs.
-fn hang(ranks: &[(usize, Seen)], Limits { stopped, asleep, slow }: Limits) -> Option<Hang> {
+fn hang(ranks: &[(usize, Seen)], limits: Limits) -> Option<Hang> {
+    let Limits { stopped, asleep, .. } = limits;
     let process = |seen: &Seen| seen.signs.map_or_else(String::new, |signs| format!(" {}", signs.process));
     if let Some((rank, seen)) = ranks.iter().find(|(_, seen)| seen.lifeless >= stopped && seen.is_stopped()) {
         let why = format!("its process{} was stopped from outside {} s ago", process(seen), stopped.as_secs_f64());
@@ -129,19 +152,27 @@ fn hang(ranks: &[(usize, Seen)], Limits { stopped, asleep, slow }: Limits) -> Op
         let why = format!("its process{} has done nothing for {secs} s, and does not wait for another rank", process(seen));
         return Some(Hang { rank: *rank, why });
     }
+    let secs = |limit: Duration| limit.as_secs_f64();
     let working: Vec<_> = ranks.iter().filter(|(_, seen)| !seen.waits()).collect();
     match (working.as_slice(), ranks) {
-        ([(rank, seen)], [_, _, ..]) if seen.beatless >= slow => {
+        ([(rank, seen)], [_, _, ..]) => {
+            let limit = secs(seen.stands_still(limits)?);
             let why = match seen.signs {
-                Some(_) => format!("it has not gone on for {} s, and all others wait for it", slow.as_secs_f64()),
-                None => format!("it has not come in {} s, and all others wait for it", slow.as_secs_f64()),
+                Some(_) => format!("it has not gone on for {limit} s, and all others wait for it"),
+                None => format!("it has not come in {limit} s, and all others wait for it"),
             };
             Some(Hang { rank: *rank, why })
         }
-        ([], [_, _, ..]) if ranks.iter().all(|(_, seen)| seen.beatless >= slow) => {
-            let met = |(_, seen): &&(usize, Seen)| seen.signs.map_or(0, |signs| signs.met);
-            let (rank, _) = ranks.iter().min_by_key(met)?;
-            Some(Hang { rank: *rank, why: format!("all wait for each other for {} s, and it is behind", slow.as_secs_f64()) })
+        (working, [_, _, ..]) => {
+            // Those that work may all have much to do, unless they are seen to take long for what they do.
+            let limit = |seen: &Seen| seen.stands_still(limits).filter(|_| working.is_empty() || seen.usual(limits).is_some());
+            let limit = ranks.iter().map(|(_, seen)| limit(seen)).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+            let met = |(_, seen): &(usize, Seen)| seen.signs.map_or(0, |signs| signs.met);
+            let least = ranks.iter().min_by_key(|rank| met(rank))?;
+            let is_behind = ranks.iter().filter(|rank| met(rank) == met(least)).count() == 1;
+            let what = if working.is_empty() { "all wait for each other" } else { "none of the ranks has gone on" };
+            let who = if is_behind { "it is behind" } else { "none is seen to be behind" };
+            Some(Hang { rank: least.0, why: format!("{what} for {} s, and {who}", secs(limit)) })
         }
         _ => None,
     }
@@ -156,8 +187,14 @@ impl Life {
         let mut open = children_of(signs.process);
         while let Some(process) = open.pop() {
             let Some(stat) = self::stat(process) else { continue };
-            let Self { is_stopped: _, runs, work } = Self::of_one(process, &stat);
-            life = Self { runs: life.runs || runs, work: life.work.wrapping_add(work), ..life };
+            let Self { is_stopped: _, runs, waits_for_disk, work, from_disk } = Self::of_one(process, &stat);
+            life = Self {
+                runs: life.runs || runs,
+                waits_for_disk: life.waits_for_disk || waits_for_disk,
+                work: life.work.wrapping_add(work),
+                from_disk: life.from_disk.wrapping_add(from_disk),
+                ..life
+            };
             open.extend(children_of(process));
         }
         Some(life)
@@ -168,19 +205,31 @@ impl Life {
         let values: Vec<&str> = after_name.split_whitespace().collect();
         let state = values.first().copied().unwrap_or_default();
         // Pages that were read from a disk, and processor time as itself and in the kernel: values 12, 14 and 15, of which the third is the first here.
-        let counted = [9, 11, 12].iter().filter_map(|&place| values.get(place)?.parse::<u64>().ok());
+        let counted =
+            |places: &[usize]| places.iter().filter_map(|&place| values.get(place)?.parse::<u64>().ok()).fold(0, u64::wrapping_add);
+        let pages = counted(&[9]);
         // Of another user's process it may not be read.
         let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
-        let moved = io.lines().filter_map(|line| line.split_once(": ")?.1.parse::<u64>().ok());
-        Self { is_stopped: matches!(state, "T" | "t"), runs: threads_run(process), work: counted.chain(moved).fold(0, u64::wrapping_add) }
+        let moved = |is_meant: fn(&str) -> bool| {
+            let lines = io.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| is_meant(name));
+            lines.filter_map(|(_, bytes)| bytes.parse::<u64>().ok()).fold(0, u64::wrapping_add)
+        };
+        let states = states_of_threads(process);
+        Self {
+            is_stopped: matches!(state, "T" | "t"),
+            runs: states.contains(['R', 'D']),
+            waits_for_disk: states.contains('D'),
+            work: counted(&[11, 12]).wrapping_add(pages).wrapping_add(moved(|_| true)),
+            from_disk: pages.wrapping_add(moved(|name| matches!(name, "read_bytes" | "write_bytes"))),
+        }
     }
 }
 
-/// Whether a thread of that process runs, or waits for a disk.
-fn threads_run(process: u32) -> bool {
+/// A letter for each thread of that process: `R` runs or would run, `D` waits for a disk.
+fn states_of_threads(process: u32) -> String {
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-    stats.into_iter().any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D'])))
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
 }
 
 fn stat(process: u32) -> Option<String> {
@@ -199,14 +248,20 @@ mod tests {
         Standstill::new(Path::new(""), 0, device, PATIENCE).limits
     }
 
-    /// A rank that does so: `w` works, `s` sleeps, `p` was stopped, `i` computes and does not go on, `-` waits for others, `.` has not come.
+    /// A rank that does so: `w` works, `s` sleeps, `p` was stopped, `i` computes and does not go on, `d` neither, and reads, `-` waits for others, `.` has not come.
     fn after(rank: char, looks: u64, met: u64) -> Seen {
+        at_pace(0, rank, looks, met)
+    }
+
+    /// The same of one that took so many seconds at most in steps before.
+    fn at_pace(pace: u64, rank: char, looks: u64, met: u64) -> Seen {
         let mut seen = Seen::default();
         for look in 0..looks {
-            let is_busy = matches!(rank, 'w' | 'i');
+            let moves = |is_so: bool| if is_so { look } else { 3 };
             let beats = if rank == 'w' { look } else { 0 };
-            let signs = Signs { process: 7, began: 1, beats, met, waits: rank == '-' };
-            let life = Life { is_stopped: rank == 'p', runs: false, work: if is_busy { look } else { 3 } };
+            let signs = Signs { process: 7, began: 1, beats, met, pace: 1000 * pace, waits: rank == '-' };
+            let work = moves(matches!(rank, 'w' | 'i' | 'd'));
+            let life = Life { is_stopped: rank == 'p', work, from_disk: moves(rank == 'd'), ..Life::default() };
             let passed = if look == 0 { Duration::ZERO } else { Duration::from_secs(1) };
             seen.take_in((rank != '.').then_some(signs), (rank != '.').then_some(life), passed);
         }
@@ -247,11 +302,32 @@ mod tests {
         assert_eq!(named("..", 1000), None, "who does not say anything is not judged");
     }
 
+    /// Where it is known how long it takes to go on, who does not is named within seconds: a device that hangs, whose host spins.
+    #[test]
+    fn in_steps_that_are_alike_less_is_long() {
+        let named = |ranks: [(u64, char); 2], secs: u64| {
+            let seen: Vec<_> = (0..).zip(ranks.map(|(pace, how)| at_pace(pace, how, secs + 1, 5))).collect();
+            hang(&seen, limits(Device::Cuda)).map(|hang| (hang.rank, hang.why))
+        };
+        let computes = |pace: u64, secs: u64| named([(0, '-'), (pace, 'i')], secs).map(|(rank, _)| rank);
+        assert_eq!([computes(2, 23), computes(2, 24)], [None, Some(1)], "twelve times as long");
+        assert_eq!([computes(20, 119), computes(20, 120)], [None, Some(1)], "never longer than where nothing is known");
+        let short = named([(1, '-'), (1, 's')], 12).expect("it hangs");
+        assert_eq!(short, (1, "it has not gone on for 12 s, and all others wait for it".into()));
+        assert_eq!([named([(3, '-'), (1, 'd')], 119), named([(3, 'w'), (1, 'i')], 1000)], [None, None], "a disk, and nobody waits");
+        assert_eq!([named([(2, '-'), (3, '-')], 35), named([(2, 'i'), (3, 'i')], 35)], [None, None]);
+        let all = |how| named([(2, how), (3, how)], 36).expect("one hangs").1;
+        assert_eq!(all('-'), "all wait for each other for 36 s, and none is seen to be behind");
+        assert_eq!(all('i'), "none of the ranks has gone on for 36 s, and none is seen to be behind");
+        assert_eq!(named([(0, 'i'), (3, 'i')], 1000), None, "of one of them it is not known how long it takes");
+    }
+
     #[test]
     fn of_those_that_wait_for_each_other_one_is_behind() {
         assert_eq!(named("---", 119), None);
         let seen = [(0, after('-', 121, 8)), (1, after('-', 121, 7)), (2, after('-', 121, 8))];
-        assert_eq!(hang(&seen, limits(Device::Virtual)).map(|hang| hang.rank), Some(1));
+        let found = hang(&seen, limits(Device::Virtual)).expect("one hangs");
+        assert_eq!((found.rank, &*found.why), (1, "all wait for each other for 120 s, and it is behind"));
     }
 
     #[test]

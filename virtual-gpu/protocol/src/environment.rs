@@ -27,6 +27,9 @@ pub const SENSORS: &str = "LOWMEM_VIRTUAL_GPU_SENSORS";
 /// Bytes that the host page-locks at most. Without it there is no limit but its memory.
 pub const PINNED_LIMIT: &str = "LOWMEM_VIRTUAL_GPU_PINNED_LIMIT";
 
+/// A file. As long as it is there the device hangs: it passes nothing that it is given, and a host that waits for it spins.
+pub const HANG: &str = "LOWMEM_VIRTUAL_GPU_HANG";
+
 /// After how many seconds a program that reads values from a device is told, once, that a loop which waits for one does not end. By default a minute.
 pub const PATIENCE: &str = "LOWMEM_VIRTUAL_GPU_PATIENCE";
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::mem::take;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -71,6 +72,7 @@ pub struct Device {
     /// What work costs.
     pub rates: Rates,
     is_masked: bool,
+    hang: Option<PathBuf>,
     space: Box<dyn AddressSpace>,
     active: AtomicBool,
     has_code: AtomicBool,
@@ -143,6 +145,7 @@ impl Device {
             timeline: logs.timeline,
             rates: Rates::of(&profile),
             is_masked: false,
+            hang: None,
             space,
             active: AtomicBool::new(false),
             has_code: AtomicBool::new(false),
@@ -210,6 +213,16 @@ impl Device {
             lock(&self.memory).capacity.go_beyond();
         }
         self
+    }
+
+    /// Has it hang as long as that file is there, where one is named: for programs that find out.
+    #[must_use]
+    pub fn hanging_with(self, hang: Option<PathBuf>) -> Self {
+        Self { hang, ..self }
+    }
+
+    fn hangs(&self) -> bool {
+        self.hang.as_ref().is_some_and(|file| file.exists())
     }
 
     /// Where it sits on the PCI bus: domain, bus, device. One bus for each device of the machine.
@@ -314,6 +327,7 @@ impl Device {
     /// The host waits for what the stream was given.
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
         self.captures().wait(Some(stream))?;
+        while self.hangs() {}
         self.trace.note(|| Operation::SynchronizeStream { stream });
         self.clock().synchronize_stream(one_default(stream));
         self.with_pool(|pool, capacity| pool.synchronized(Some(stream), capacity));
@@ -323,6 +337,7 @@ impl Device {
     /// The host waits for what all streams were given.
     pub fn synchronize(&self) -> Result<(), Fault> {
         self.captures().wait(None)?;
+        while self.hangs() {}
         self.trace.note(|| Operation::SynchronizeDevice);
         self.clock().synchronize_all();
         self.with_pool(|pool, capacity| pool.synchronized(None, capacity));
@@ -503,6 +518,7 @@ impl Device {
     /// `cudaEventSynchronize`.
     pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
         if let Some(mark) = self.mark_outside_captures(event)? {
+            while self.hangs() {}
             self.clock().synchronize(&mark.moment);
         }
         self.trace.note(|| Operation::SynchronizeEvent { event });
@@ -512,7 +528,7 @@ impl Device {
     /// `cudaEventQuery`: fails for an event that is not passed yet.
     pub fn query_event(&self, event: u64) -> Result<(), Fault> {
         let mark = self.mark_outside_captures(event)?;
-        let passed = mark.is_none_or(|mark| self.clock().has_passed(&mark.moment));
+        let passed = mark.is_none_or(|mark| !self.hangs() && self.clock().has_passed(&mark.moment));
         if passed { Ok(()) } else { Err(Fault::NotReady) }
     }
 
@@ -527,7 +543,7 @@ impl Device {
     pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
         self.captures().wait(Some(stream))?;
-        if self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
+        if !self.hangs() && self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
     }
 
     /// `cudaStreamWaitEvent`: an event of any device.
