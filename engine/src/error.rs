@@ -63,11 +63,16 @@ impl Error {
         Self::Input(format!("{}: {what}", path.display()))
     }
 
-    /// Whether the GPU's memory ran out. libtorch says so in the text of its error alone: its allocator, the driver, and the libraries whose own memory does not come from
-    /// its allocator.
+    /// Whether the GPU's memory ran out. libtorch says so in the text of its error alone: its two allocators, the driver, and the libraries whose own memory does not come from
+    /// them.
     pub fn is_out_of_memory(&self) -> bool {
-        const SAID: [&str; 4] =
-            ["CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"];
+        const SAID: [&str; 5] = [
+            "CUDA out of memory",
+            "would exceed allowed memory. (out of memory)",
+            "CUDA error: out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+        ];
         matches!(self, Error::Torch(TchError::Torch(text)) if SAID.iter().any(|said| text.contains(said)))
     }
 }
@@ -121,6 +126,10 @@ mod tests {
         assert!(matches!(of(refused), Error::HostMemory(HostShortage { requested_bytes: Some(141_557_760), .. })));
         assert!(matches!(of("std::bad_alloc"), Error::HostMemory(HostShortage { requested_bytes: None, .. })));
         assert!(of("CUDA out of memory. Tried to allocate 1.50 GiB.").is_out_of_memory());
+        assert!(
+            of("Allocation on device 0 would exceed allowed memory. (out of memory)\nCurrently allocated     : 30.53 GiB")
+                .is_out_of_memory()
+        );
         assert!(of("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasGemmEx( handle, opa, opb`").is_out_of_memory());
         assert!(!of("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasGemmEx( handle, opa, opb`").is_out_of_memory());
     }

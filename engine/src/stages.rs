@@ -128,9 +128,10 @@ pub(crate) fn other_failure(stage: Option<Stage>, memory: Option<StageMemory>, e
     }
 }
 
-/// The bytes that an out-of-memory message of libtorch names (`Tried to allocate 20.00 GiB.`), as exact as it prints them.
+/// The bytes that an out-of-memory message of libtorch names, as exact as it prints them: `Tried to allocate 20.00 GiB.`, and over the driver's own pool a line `Requested : 20.00 GiB`.
 fn requested_bytes(message: &str) -> Option<u64> {
-    let (_, rest) = message.split_once("Tried to allocate ")?;
+    let of_pool = || message.lines().find_map(|line| line.strip_prefix("Requested")?.trim_start().strip_prefix(':'));
+    let rest = message.split_once("Tried to allocate ").map(|(_, rest)| rest).or_else(of_pool)?;
     let mut words = rest.split_whitespace();
     let number: f64 = words.next()?.parse().ok()?;
     let unit = match words.next()?.trim_end_matches('.') {
@@ -153,5 +154,7 @@ mod tests {
         assert_eq!(requested_bytes(message), Some(3 << 29));
         assert_eq!(requested_bytes("CUDA out of memory. Tried to allocate 512 bytes."), Some(512));
         assert_eq!(requested_bytes("CUDA error: out of memory"), None);
+        let of_pool = "Allocation on device 0 would exceed allowed memory. (out of memory)\nCurrently allocated     : 30.53 GiB\nRequested               : 96.00 MiB\nDevice limit            : 31.36 GiB";
+        assert_eq!(requested_bytes(of_pool), Some(96 << 20));
     }
 }

@@ -2,7 +2,7 @@
 
 use engine_protocol::{Allocator, Outcome, RunRecord};
 
-use super::sweep::sweep;
+use super::sweep::{sweep, sweep_on};
 
 #[test]
 fn segments_that_grow_reserve_what_is_allocated() {
@@ -21,4 +21,14 @@ fn segments_that_grow_reserve_what_is_allocated() {
     // Where libtorch tells of no block, a peak is not taken apart, and that is said by an empty column.
     assert_eq!(of(Allocator::Native).peak_parts().map(|parts| parts.slack_bytes > 0), Some(true));
     assert_eq!(of(Allocator::CudaMallocAsync).peak_parts(), None);
+}
+
+/// Each says in words of its own that memory ran out. With the driver's pool those are others than libtorch's own.
+#[test]
+fn what_does_not_fit_is_out_of_memory_with_each() {
+    let definition = "model: wan2.1-t2v-1.3b\nresolution: 480p\nsteps_measured: 1\nsweep:\n  allocator: [native, expandable_segments, cuda_malloc_async]\n";
+    for record in sweep_on("rtx-3060", definition) {
+        assert_eq!(record.outcome, Outcome::Oom, "{}: {:?}", record.case, record.error);
+        assert!(record.requested_bytes > Some(0), "{}: {:?}", record.case, record.error);
+    }
 }
