@@ -30,10 +30,11 @@ impl Pieces {
     /// # Errors
     /// Tiles that cannot be.
     pub fn of(config: &Config) -> Result<Self> {
-        Self::in_tiles(config, |size, overlap, chunk| (size, overlap, chunk))
+        let pieces = Self::in_tiles(config, |size, overlap, chunk| (size, overlap, chunk))?;
+        Ok(Self { tiling: pieces.tiling.map(Tiling::tight), ..pieces })
     }
 
-    /// Those that are encoded: tiles are no smaller than is good for the picture, and of larger ones fewer frames go at a time.
+    /// Those that are encoded: tiles are no smaller and share no less than is good for the picture, and of larger ones fewer frames go at a time.
     ///
     /// # Errors
     /// Tiles that cannot be.
@@ -42,7 +43,7 @@ impl Pieces {
             let side = size.max(LEAST_ENCODED_TILE);
             let positions = i64::from(chunk) * i64::from(size) * i64::from(size);
             let fewer = (positions / (i64::from(side) * i64::from(side))).clamp(1, chunk.into());
-            (side, if side == size { overlap } else { side / 4 }, fewer as u32)
+            (side, overlap.max(side / 4), fewer as u32)
         })
     }
 

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 pub struct Tiling {
     size: i64,
     overlap: i64,
+    /// Whether tiles are as small as so many of them can be.
+    is_tight: bool,
 }
 
 /// A tile's extent along one side of the frame, in latent pixels.
@@ -46,18 +48,28 @@ impl Tiling {
                 "VAE tiles of {size} latent pixels cannot overlap by {overlap}: use a size of 1 or more, and an overlap below the size"
             )));
         }
-        Ok(Self { size, overlap })
+        Ok(Self { size, overlap, is_tight: false })
+    }
+
+    /// As many tiles, but no larger than it takes: what they share beyond the overlap would be computed twice for nothing.
+    #[must_use]
+    pub fn tight(self) -> Self {
+        Self { is_tight: true, ..self }
     }
 
     /// The tiles along a side of `extent` latent pixels. All have the full size, so that every tile is the same work in the same memory: the
     /// last one is moved back to the border and overlaps its neighbour by more. Where the side is shorter than a tile there is one, as long.
     pub fn spans(&self, extent: i64) -> Vec<Span> {
-        let size = self.size.min(extent);
-        let last = extent - size;
-        let stride = self.size - self.overlap;
-        let mut starts: Vec<i64> = (0..last).step_by(stride as usize).collect();
-        starts.push(last);
-        starts.into_iter().map(|start| Span { start, end: start + size }).collect()
+        if self.size >= extent {
+            return vec![Span { start: 0, end: extent }];
+        }
+        let in_steps = |size: i64| {
+            let last = extent - size;
+            (0..last).step_by((size - self.overlap) as usize).chain([last]).map(move |start| Span { start, end: start + size })
+        };
+        let count = in_steps(self.size).count() as i64;
+        let tight = (extent + (count - 1) * self.overlap + count - 1) / count;
+        in_steps(if self.is_tight { tight } else { self.size }).collect()
     }
 }
 

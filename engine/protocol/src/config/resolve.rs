@@ -232,7 +232,7 @@ impl Config {
     /// A tile size by itself does not make the VAE decode in tiles.
     fn resolve_vae(&mut self, settings: &Settings, model: &ModelSpec) -> Result<(), ConfigError> {
         let size = self.vae_tile_size.unwrap_or(table::TILE_SIZE);
-        let overlap = self.vae_tile_overlap.unwrap_or(size / 4);
+        let overlap = self.vae_tile_overlap.unwrap_or_else(|| table::TILE_OVERLAP.min(size / 4));
         ranged("vae_tile_overlap", overlap.into(), 0, i64::from(size) / 2)?;
         let is_tiled = settings.vae_tiling.unwrap_or(self.low_mem_level >= 1);
         (self.vae_tile_size, self.vae_tile_overlap) = if is_tiled { (Some(size), Some(overlap)) } else { (None, None) };

@@ -20,6 +20,8 @@ pub type Flag = FlagOf<Settings, Config>;
 
 /// Tile side in latent pixels, the page's default.
 pub(super) const TILE_SIZE: u32 = 8;
+/// The most that neighbouring tiles share by default. However large they are, their borders show no more than those of small ones that share a quarter.
+pub(super) const TILE_OVERLAP: u32 = 3;
 
 /// Tokens that a transformer block takes at a time by default. Slices of this size fill a GPU, so they cost no time, and what a block needs in
 /// passing is then one or two hundred MiB for the widest published layer, whatever the length of the video.
@@ -275,7 +277,7 @@ flags! {
             about(Group::Vae, Results::Close).unit("latent pixels").range(2, 1 << 16).idle(|config| config.vae_tile_size.is_none(), TILING);
 
         /// What neighbouring tiles share, and blend over.
-        sometimes vae_tile_overlap: u32 = Derived("a quarter of vae_tile_size"),
+        sometimes vae_tile_overlap: u32 = Derived("3, or a quarter of vae_tile_size where that is less"),
             about(Group::Vae, Results::Close).unit("latent pixels").idle(|config| config.vae_tile_size.is_none(), TILING);
 
         /// Latent frames that the VAE decodes at a time.
