@@ -24,6 +24,8 @@ fn at_720p_14b_takes_at_most_3_1_gib() {
         assert!(!is_sage || record.config.head_chunk.is_none() || reserved <= 3.1, "{}: {reserved}", record.case);
         let flash = records.iter().find(|other| other.config.head_chunk == record.config.head_chunk).expect("the same with flash");
         assert!(!is_sage || step(record) < step(flash), "{}: {} s and {} s", record.case, step(record), step(flash));
+        let [allocated, of_flash] = [record, flash].map(|record| record.peak_allocated_bytes().expect("it ran"));
+        assert!(allocated <= of_flash, "{}: {allocated} bytes allocated, and {of_flash} with flash", record.case);
     }
 }
 

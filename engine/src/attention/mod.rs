@@ -21,11 +21,11 @@ use crate::attribution::{operation, retag, within};
 use crate::error::{Error, Result};
 use crate::finite;
 
-use sage::PackedKeys;
+use sage::{PackedKeys, PackedValues};
 
 pub use merged::{InPart, Merged};
 pub(crate) use picked::take_kernels;
-pub use scores::{AttentionHolds, AttentionShape};
+pub use scores::{AttentionHolds, AttentionShape, KeyBytes};
 
 /// A back end, and which keys it may leave out.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +45,11 @@ impl Attention {
     pub fn to_all_keys(self) -> Self {
         Self { choice: None, ..self }
     }
+
+    /// Whether it packs keys and values. Then values had better be packed before there are any keys: there need be room for one of the two alone.
+    pub fn packs(self) -> bool {
+        self.kind.is_in_8_bits()
+    }
 }
 
 impl From<BlockChoice> for Attention {
@@ -56,6 +61,49 @@ impl From<BlockChoice> for Attention {
 impl From<AttnType> for Attention {
     fn from(kind: AttnType) -> Self {
         Self { kind, choice: None }
+    }
+}
+
+/// Values, as a back end takes them for all queries.
+#[derive(Debug)]
+pub struct Values {
+    attention: Attention,
+    held: HeldValues,
+}
+
+#[derive(Debug)]
+enum HeldValues {
+    AsTheyAre(Tensor),
+    Packed(PackedValues),
+}
+
+impl Values {
+    /// Values `v` for a back end. Where that packs them, they go with this call.
+    ///
+    /// # Shapes
+    /// `[B, heads, Lk, D]`, with any strides that keep `D` dense.
+    ///
+    /// # Errors
+    /// libtorch's, and a back end that has no kernel for the device.
+    pub fn new(attention: impl Into<Attention>, v: Tensor) -> Result<Self> {
+        let attention = attention.into();
+        let held = if attention.packs() {
+            HeldValues::Packed(within(Purpose::Workspace, || PackedValues::new(v, attention.kind))?)
+        } else {
+            HeldValues::AsTheyAre(v)
+        };
+        Ok(Self { attention, held })
+    }
+
+    /// They themselves.
+    ///
+    /// # Errors
+    /// They are packed.
+    pub fn as_they_are(self) -> Result<Tensor> {
+        match self.held {
+            HeldValues::AsTheyAre(v) => Ok(v),
+            HeldValues::Packed(_) => Err(Error::Input("values that are packed cannot go round a ring: use attn_type=sdpa".into())),
+        }
     }
 }
 
@@ -81,14 +129,22 @@ impl Keys {
     /// # Errors
     /// libtorch's, a back end that has no kernel for the device, and on the CPU keys that are not finite.
     pub fn new(attention: impl Into<Attention>, k: Tensor, v: Tensor) -> Result<Self> {
-        let Attention { kind, choice } = attention.into();
+        Self::with_values(k, Values::new(attention, v)?)
+    }
+
+    /// The same with values that are ready, for the back end that they are ready for.
+    ///
+    /// # Errors
+    /// Those of [`Keys::new`].
+    pub fn with_values(k: Tensor, v: Values) -> Result<Self> {
+        let Attention { kind, choice } = v.attention;
         // libtorch's kernel for the CPU takes a row whose scores are NaN for one that a mask hides, and makes zeros of it: what is wrong would not be seen any more.
         if k.device() == Device::Cpu {
             finite::check(&k, || "the keys of attention".into())?;
         }
-        let held = match kind {
-            AttnType::Sage | AttnType::Sparge => Held::Packed(within(Purpose::Workspace, || PackedKeys::new(k, v, choice))?),
-            _ => Held::AsTheyAre([k, v]),
+        let held = match v.held {
+            HeldValues::Packed(values) => Held::Packed(within(Purpose::Workspace, || PackedKeys::new(k, values, choice))?),
+            HeldValues::AsTheyAre(v) => Held::AsTheyAre([k, v]),
         };
         Ok(Self { kind, held })
     }

@@ -36,6 +36,17 @@ impl AttentionHolds {
     }
 }
 
+/// Bytes of keys and values, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyBytes {
+    /// At most while they are gathered: packed values go before keys.
+    pub gathered: i64,
+    /// At most while they are made ready.
+    pub made_ready: i64,
+    /// After that.
+    pub held: i64,
+}
+
 /// What one call of attention is given: `[batch, heads, queries, width]` against as many keys.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
@@ -52,16 +63,16 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Keys and values as they are held for all queries: at most while they are made ready, and after that. Their numbers have so many `bytes`.
-    pub fn key_bytes(self, holds: AttentionHolds, bytes: i64) -> [i64; 2] {
+    /// Keys and values as they are held for all queries. Their numbers have so many `bytes`.
+    pub fn key_bytes(self, holds: AttentionHolds, bytes: i64) -> KeyBytes {
         let rows = self.batch * self.heads;
         let each = rows * self.keys * self.width * bytes;
         match holds {
-            AttentionHolds::Rows | AttentionHolds::Scores => [2 * each; 2],
+            AttentionHolds::Rows | AttentionHolds::Scores => KeyBytes { gathered: 2 * each, made_ready: 2 * each, held: 2 * each },
             AttentionHolds::Packed { chooses } => {
                 let [key, value] = packed_bytes(rows, self.keys, self.width);
                 let means = if chooses { means_bytes(rows, self.keys, Variant::head_for(self.width)) } else { 0 };
-                [(2 * each + key + means).max(each + key + means + value), key + means + value]
+                KeyBytes { gathered: value + each, made_ready: each + key + means + value, held: key + means + value }
             }
         }
     }

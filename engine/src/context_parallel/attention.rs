@@ -13,7 +13,7 @@ use tch::Tensor;
 
 use super::shard::Shard;
 use super::shares::Part;
-use crate::attention::{Attention, Keys, Merged};
+use crate::attention::{Attention, Keys, Merged, Values};
 use crate::collectives::Group;
 use crate::error::Result;
 
@@ -66,14 +66,13 @@ impl SequenceKeys {
         units: Vec<[i64; 2]>,
         shard: Shard,
         attention: Attention,
-        keys_and_values: [Tensor; 2],
+        (keys, values): (Tensor, Values),
     ) -> Result<Self> {
         let exchange = Exchange { group: ulysses.clone(), own: shard.part, all: exchanging };
         let held = if ring.size() > 1 {
-            Held::InARing(Ring { group: ring.clone(), units, shard, attention, keys_and_values })
+            Held::InARing(Ring { group: ring.clone(), units, shard, attention, keys_and_values: [keys, values.as_they_are()?] })
         } else {
-            let [keys, values] = keys_and_values.map(|x| first(x, shard.tokens));
-            Held::All(Keys::new(attention, keys?, values?)?)
+            Held::All(Keys::with_values(first(keys, shard.tokens)?, values)?)
         };
         Ok(Self { exchange, held })
     }
@@ -154,7 +153,7 @@ impl Ring {
 }
 
 /// The first so many tokens; all of them are `x` itself.
-fn first(x: Tensor, tokens: i64) -> Result<Tensor> {
+pub(super) fn first(x: Tensor, tokens: i64) -> Result<Tensor> {
     if x.size()[TOKENS as usize] == tokens { Ok(x) } else { Ok(x.f_narrow(TOKENS, 0, tokens)?) }
 }
 

@@ -6,7 +6,7 @@
 //! go keys and values, of which those that go and those that come are there at once, beside all of a rank's queries and what they attended to in fp32. What NCCL has for itself is not in it.
 
 use super::shares::Part;
-use crate::attention::{AttentionHolds, AttentionShape};
+use crate::attention::{AttentionHolds, AttentionShape, KeyBytes};
 
 /// Bytes of an fp32 number.
 const FP32: i64 = 4;
@@ -46,12 +46,6 @@ impl RankAttention {
         let query_exchanged = if exchanges { 2 * slice } else { slice };
         // All that is given, what is got, and that put together.
         let given_back = if exchanges { got + 2 * lies - self.of(heads, self.slice) } else { slice };
-        let gathering = if self.slice < self.unit * own {
-            2 * keys + making.max(made_from + key_exchanged)
-        } else {
-            // One slice: what it is made from goes with its second use.
-            (made_from + key_exchanged).max(keys + making.max(key_exchanged))
-        };
         let making_queries = making.max(query_exchanged);
         let is_ring = self.part.units > exchanged;
         let shape = AttentionShape {
@@ -61,8 +55,16 @@ impl RankAttention {
             keys: self.unit * if is_ring { largest } else { exchanged },
             width: self.width,
         };
+        let KeyBytes { gathered, made_ready, held } = shape.key_bytes(holds, self.bytes);
+        // Values, as keys come.
+        let values = if is_ring { keys } else { gathered - keys };
+        let gathering = if self.slice < self.unit * own {
+            values + keys + making.max(made_from + key_exchanged)
+        } else {
+            // One slice: what it is made from goes with its last use.
+            (made_from + key_exchanged).max(values + making.max(key_exchanged))
+        };
         if !is_ring {
-            let [made_ready, held] = shape.key_bytes(holds, self.bytes);
             let attending = slice + shape.attending_bytes(holds, self.bytes);
             return gathering.max(made_ready).max(held + making_queries.max(attending).max(given_back));
         }

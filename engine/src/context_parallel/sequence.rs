@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::attention::SequenceKeys;
+use super::attention::{SequenceKeys, first};
 use super::shard::Shard;
 use super::shares::{Part, Shares};
-use crate::attention::Attention;
+use crate::attention::{Attention, Values};
 use crate::collectives::{Alone, Group};
 use crate::error::Result;
 
@@ -81,15 +81,28 @@ impl Sequence {
         self.shares.exchanging(self.parts.rank()).collect()
     }
 
-    /// The keys of all tokens for self-attention, of those that were gathered.
+    /// The values of all tokens for self-attention, of those that were gathered.
     ///
     /// # Shapes
-    /// Both are `[B, heads of this rank, tokens of all that exchange heads with it, D]`.
+    /// `[B, heads of this rank, tokens of all that exchange heads with it, D]`.
     ///
     /// # Errors
-    /// Those of [`crate::attention::Keys::new`], and what the ranks say.
-    pub fn keys(&self, shard: Shard, attention: Attention, keys: Tensor, values: Tensor) -> Result<SequenceKeys> {
-        SequenceKeys::new([&self.ulysses, &self.ring], self.exchanging(), self.passed_on(), shard, attention, [keys, values])
+    /// Those of [`Values::new`].
+    pub fn values(&self, shard: Shard, attention: Attention, values: Tensor) -> Result<Values> {
+        // Those that go round have their padding until they are all here.
+        let values = if self.ring.size() > 1 { values } else { first(values, shard.tokens)? };
+        Values::new(attention, values)
+    }
+
+    /// The keys of all tokens for self-attention, of those that were gathered, with their values.
+    ///
+    /// # Shapes
+    /// As those of the values.
+    ///
+    /// # Errors
+    /// Those of [`crate::attention::Keys::with_values`], and what the ranks say.
+    pub fn keys(&self, shard: Shard, attention: Attention, keys: Tensor, values: Values) -> Result<SequenceKeys> {
+        SequenceKeys::new([&self.ulysses, &self.ring], self.exchanging(), self.passed_on(), shard, attention, (keys, values))
     }
 
     /// The whole sequence without padding, of each rank's part.

@@ -9,7 +9,7 @@ use super::rope;
 use super::slices::{Gathered, slice, slices_cut};
 use super::timestep::ByToken;
 use crate::attention::{Attention, Keys};
-use crate::context_parallel::{Sequence, Shard};
+use crate::context_parallel::{Sequence, SequenceKeys, Shard};
 use crate::error::Result;
 use crate::kernels::norm_and_turn;
 use crate::weights::{Group, GroupName, Groups, Weights};
@@ -189,17 +189,17 @@ impl Block<'_> {
     fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
-        let [mut keys, mut values] = self.gathered();
-        for (start, length) in self.slices(tokens) {
+        let keys = self.keys_of_all(tokens, |(start, length), values, keys| {
             let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
-            let projected = self.project(w, "attn1.to_v", &normed, start, &mut values)?;
-            self.gather(&mut values, start, projected)?;
-            let projected = self.project(w, "attn1.to_k", &normed, start, &mut keys)?;
+            if let Some(values) = values {
+                let projected = self.project(w, "attn1.to_v", &normed, start, values)?;
+                self.gather(values, start, projected)?;
+            }
+            let Some(keys) = keys else { return Ok(()) };
+            let projected = self.project(w, "attn1.to_k", &normed, start, keys)?;
             drop(normed);
-            self.gather(&mut keys, start, self.norm_and_turn(w, "attn1.norm_k.weight", projected, start)?)?;
-        }
-        let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = self.sequence.keys(self.shard, self.attention, keys, values)?;
+            self.gather(keys, start, self.norm_and_turn(w, "attn1.norm_k.weight", projected, start)?)
+        })?;
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         let query = |(start, length)| {
@@ -263,9 +263,21 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Room for the keys of self-attention, and for its values.
-    pub(super) fn gathered(&self) -> [Gathered; 2] {
-        [(); 2].map(|()| Gathered::new(self.sequence.keys_held(self.shard)))
+    /// The keys and values of all tokens: `put` has those of a slice put where they are gathered, values and keys or one of the two.
+    /// Where they are packed, values are, before there are any keys, and what both are made from is made twice.
+    pub(super) fn keys_of_all(
+        &self,
+        tokens: i64,
+        mut put: impl FnMut((i64, i64), Option<&mut Gathered>, Option<&mut Gathered>) -> Result<()>,
+    ) -> Result<SequenceKeys> {
+        let [mut values, mut keys] = [(); 2].map(|()| Gathered::new(self.sequence.keys_held(self.shard)));
+        let packs = self.attention.packs();
+        self.slices(tokens).try_for_each(|slice| put(slice, Some(&mut values), Some(&mut keys).filter(|_| !packs)))?;
+        let values = self.sequence.values(self.shard, self.attention, self.heads(&values.whole())?)?;
+        if packs {
+            self.slices(tokens).try_for_each(|slice| put(slice, None, Some(&mut keys)))?;
+        }
+        self.sequence.keys(self.shard, self.attention, self.heads(&keys.whole())?, values)
     }
 
     /// Puts in the keys or the values of a slice of the rank's tokens, with those that other ranks have for it.

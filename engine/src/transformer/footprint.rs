@@ -5,7 +5,7 @@
 //! moments in a block, each with the tensors of one slice of tokens. Self-attention has keys and values of all tokens and two tensors as wide as
 //! the hidden state: a projection's input and result, or attention's. Turning the channels has a projection and its fp32 copy instead of those
 //! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys. Where attention holds its
-//! score matrix, that and what it is made from stand in the place of attention's result. Where it packs keys and values, there is a moment in which both forms are there, and after it the
+//! score matrix, that and what it is made from stand in the place of attention's result. Where it packs them, values are packed before there are keys, then there is a moment with keys in both forms, and after it the
 //! packed ones alone. A product in 8 bits has its input in 8 bits beside what it is of, and what that takes in fp32 a piece at a time: see `product_bytes`.
 //! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
 
@@ -17,7 +17,7 @@ use super::model::Transformer;
 use super::pass_cache::Part;
 use super::rope;
 use super::slices::{slices, slices_cut};
-use crate::attention::{AttentionHolds, AttentionShape};
+use crate::attention::{AttentionHolds, AttentionShape, KeyBytes};
 use crate::context_parallel::{Part as SequencePart, RankAttention, Shard};
 use crate::weights::products::product_bytes;
 use crate::weights::{GroupName, GroupWork};
@@ -115,17 +115,17 @@ impl Transformer {
         };
         let self_or_cross = |keys: i64, turned: i64, holds: AttentionHolds| {
             let shape = attention(keys);
-            let [made_ready, held] = shape.key_bytes(holds, bytes);
-            let gathered = 2 * wide(keys) + turned.max(if turned > 0 { projecting } else { 0 });
+            let KeyBytes { gathered, made_ready, held } = shape.key_bytes(holds, bytes);
+            let gathered = gathered + turned.max(if turned > 0 { projecting } else { 0 });
             gathered.max(made_ready).max(held + turned.max(projecting).max(wide(slice) + shape.attending_bytes(holds, bytes)))
         };
         let of_cross = holds.of_all_keys();
         // What is attended to of a picture comes beside what is of the prompt.
         let beside_prompt = |image_tokens: i64| {
             let [of_prompt, of_image] = [prompt_tokens, image_tokens].map(attention);
-            let ([_, prompt], [made_ready, image]) = (of_prompt.key_bytes(of_cross, bytes), of_image.key_bytes(of_cross, bytes));
+            let [prompt, image] = [of_prompt, of_image].map(|shape| shape.key_bytes(of_cross, bytes));
             let attending = 2 * wide(slice) + of_image.attending_bytes(of_cross, bytes);
-            (prompt + made_ready).max(prompt + image + attending.max(projecting))
+            (prompt.held + image.made_ready).max(prompt.held + image.held + attending.max(projecting))
         };
         let of_image = if image_tokens > 0 { beside_prompt(image_tokens) } else { 0 };
         let cross_attention = self_or_cross(prompt_tokens, 0, of_cross).max(of_image);
@@ -202,14 +202,14 @@ impl Transformer {
         let fp32 = if bytes == FP32 || self.fused { 0 } else { batch * slice * group * FP32 };
         let making = of(slice, dim) + projecting(group).max(part + fp32);
         let shape = AttentionShape { batch, heads, queries: slice, keys: tokens, width };
-        let [made_ready, held] = shape.key_bytes(holds, bytes);
+        let KeyBytes { gathered, made_ready, held } = shape.key_bytes(holds, bytes);
         let queries = making.max(part + shape.attending_bytes(holds, bytes));
         let attending = if pass.part != SequencePart::WHOLE {
             self.over_ranks(heads, pass, bytes).held_bytes(holds, [of(slice, dim), making])
         } else {
             made_ready.max(held + queries)
         };
-        let groups = of(tokens, dim) + (2 * of(tokens, group) + making).max(attending);
+        let groups = of(tokens, dim) + (gathered + making).max(attending);
         // 3. What they attended to, and of a slice its projection.
         let projected = of(tokens, dim) + projecting(dim);
         scales + norms.max(groups).max(projected)

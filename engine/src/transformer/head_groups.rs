@@ -111,14 +111,13 @@ impl Block<'_> {
         };
 
         // 1. Keys and values of all tokens.
-        let [mut keys, mut values] = self.gathered();
-        for (start, length) in self.slices(tokens) {
+        let keys = self.keys_of_all(tokens, |(start, length), values, keys| {
             let normed = normed(start, length)?;
-            self.gather(&mut values, start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
-            self.gather(&mut keys, start, turned(KEY, &scales.key, &normed, start)?)?;
-        }
-        let (keys, values) = (self.heads(&keys.whole())?, self.heads(&values.whole())?);
-        let keys = self.sequence.keys(self.shard, self.attention, keys, values)?;
+            if let Some(values) = values {
+                self.gather(values, start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
+            }
+            keys.map_or(Ok(()), |keys| self.gather(keys, start, turned(KEY, &scales.key, &normed, start)?))
+        })?;
 
         // 2. Queries of a slice against all of them.
         let query = |(start, length)| self.heads(&turned(QUERY, &scales.query, &normed(start, length)?, start)?);

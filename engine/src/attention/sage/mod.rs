@@ -1,14 +1,44 @@
 //! Attention in 8 bits, by a kernel of our own: no score matrix, and near the result.
 //!
-//! Keys and values are packed once, after which theirs may go; queries are rounded by the kernel as it begins. What that does, and where it comes from, is at the
+//! Values are packed once, then keys, after which theirs may go; queries are rounded by the kernel as it begins. What that does, and where it comes from, is at the
 //! top of `attention.cuh` and `quantise.cuh`; docs/kernels.md has the whole.
 
-use engine_protocol::{AttnType, BlockChoice, SAGE_CAPABILITIES, sage_refusal};
+use engine_protocol::{AttnType, BlockChoice, has_sage, sage_refusal};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels::sage::{KEY_TILE, Packed, Variant, attend, can_be_read, key_tiles, quantise_keys, quantise_values};
 use crate::kernels::sparge::{KeyMeans, choose, key_means};
+
+/// Values, packed.
+#[derive(Debug)]
+pub(super) struct PackedValues {
+    variant: Variant,
+    values: Tensor,
+    scales: Tensor,
+    /// How many there are.
+    tokens: i64,
+}
+
+impl PackedValues {
+    /// Packs values for that attention.
+    ///
+    /// # Shapes
+    /// `[B, heads, L, D]`.
+    ///
+    /// # Errors
+    /// libtorch's, a GPU without a kernel, and heads that no kernel is for.
+    pub(super) fn new(v: Tensor, attention: AttnType) -> Result<Self> {
+        check_device(v.device(), attention)?;
+        let [batch, heads, tokens, channels] = [0, 1, 2, 3].map(|axis| v.size()[axis]);
+        let variant = Variant::new(v.kind(), channels)?;
+        let v = readable(v)?;
+        let values = Tensor::f_empty([batch, heads, variant.head(), key_tiles(tokens), KEY_TILE], (Kind::Uint8, v.device()))?;
+        let scales = Tensor::f_empty([batch, heads, key_tiles(tokens), variant.head()], (Kind::Float, v.device()))?;
+        quantise_values(variant, &v, &values, &scales)?;
+        Ok(Self { variant, values, scales, tokens })
+    }
+}
 
 /// Keys and values, packed.
 #[derive(Debug)]
@@ -20,35 +50,30 @@ pub(super) struct PackedKeys {
 }
 
 impl PackedKeys {
-    /// Packs keys and values. Each goes as soon as it is packed.
+    /// Packs keys beside their values.
     ///
     /// # Shapes
-    /// Both are `[B, heads, L, D]`.
+    /// Keys are `[B, heads, L, D]`, and so were the values.
     ///
     /// # Errors
-    /// libtorch's, a GPU without a kernel, and heads that no kernel is for.
-    pub(super) fn new(k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Result<Self> {
-        check_device(k.device(), if choice.is_some() { AttnType::Sparge } else { AttnType::Sage })?;
-        let [batch, heads, tokens, channels] = [0, 1, 2, 3].map(|axis| k.size()[axis]);
-        let variant = Variant::new(k.kind(), channels)?;
-        let (tiles, device) = (key_tiles(tokens), k.device());
-        let bytes = |shape: &[i64]| Tensor::f_empty(shape, (Kind::Uint8, device));
-
-        // 1. Keys, without what all of them share.
+    /// libtorch's.
+    ///
+    /// # Panics
+    /// When values are not as many, or of another type.
+    pub(super) fn new(
+        k: Tensor,
+        PackedValues { variant, values, scales, tokens }: PackedValues,
+        choice: Option<BlockChoice>,
+    ) -> Result<Self> {
+        let [batch, heads, ..] = [0, 1, 2, 3].map(|axis| k.size()[axis]);
         let k = readable(k)?;
+        // Without what all of them share.
         let means = mean_of_tokens(&k)?;
-        let keys = bytes(&[batch, heads, tiles, KEY_TILE, variant.head()])?;
-        let key_scales = Tensor::f_empty([batch, heads, tiles], (Kind::Float, device))?;
+        let keys = Tensor::f_empty([batch, heads, key_tiles(tokens), KEY_TILE, variant.head()], (Kind::Uint8, k.device()))?;
+        let key_scales = Tensor::f_empty([batch, heads, key_tiles(tokens)], (Kind::Float, k.device()))?;
         quantise_keys(variant, &k, &means, &keys, &key_scales)?;
         let choice = choice.map(|choice| Ok::<_, Error>((choice, key_means(variant, &k, &means)?))).transpose()?;
-        drop((k, means));
-
-        // 2. Values.
-        let v = readable(v)?;
-        let values = bytes(&[batch, heads, variant.head(), tiles, KEY_TILE])?;
-        let value_scales = Tensor::f_empty([batch, heads, tiles, variant.head()], (Kind::Float, device))?;
-        quantise_values(variant, &v, &values, &value_scales)?;
-        Ok(Self { variant, packed: Packed { keys, key_scales, values, value_scales, tokens }, choice })
+        Ok(Self { variant, packed: Packed { keys, key_scales, values, value_scales: scales, tokens }, choice })
     }
 
     /// Whether some may be left out.
@@ -86,7 +111,7 @@ fn check_device(device: Device, attention: AttnType) -> Result<()> {
         return Ok(());
     }
     let (major, minor) = crate::kernels::capability()?;
-    if SAGE_CAPABILITIES.contains(&(major, minor)) {
+    if has_sage((major, minor)) {
         return Ok(());
     }
     Err(Error::Input(sage_refusal(attention, &format!("{major}.{minor}"))))

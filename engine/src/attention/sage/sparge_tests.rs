@@ -3,20 +3,19 @@
 use engine_protocol::BlockChoice;
 use tch::{Device, Kind, Tensor};
 
-use super::PackedKeys;
-use super::tests::{SHAPES, errors, exact, inputs, sage};
+use super::tests::{SHAPES, errors, exact, inputs, packed, sage};
 use crate::kernels::sage::{KEY_TILE, QUERY_TILE, key_tiles, query_tiles};
 use crate::kernels::sparge::{choose, chosen_bytes, means_bytes};
 
 const DEFAULT: BlockChoice = BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 50.0 };
 
 fn sparge([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Tensor {
-    PackedKeys::new(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
+    packed(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
 }
 
 /// The tiles that are chosen for each tile of queries: of each head of each video, one after the other.
 fn chosen([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Vec<Vec<i64>> {
-    let packed = PackedKeys::new(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap();
+    let packed = packed(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap();
     let (by, means) = packed.choice.as_ref().unwrap();
     let tiles = choose(packed.variant, q, means, *by).unwrap().tiles();
     let rows = tiles.view([-1, tiles.size()[3]]);
@@ -129,7 +128,7 @@ fn values_that_count_for_nothing_are_left_out() {
 fn what_it_holds_is_what_is_planned() {
     for [batch, heads, queries, keys, channels] in SHAPES {
         let [q, k, v] = inputs([batch, heads, queries, keys, channels], Kind::Float, false);
-        let packed = PackedKeys::new(k, v, Some(DEFAULT)).unwrap();
+        let packed = packed(k, v, Some(DEFAULT)).unwrap();
         let (by, means) = packed.choice.as_ref().unwrap();
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as i64;
         assert_eq!(bytes(&means.means) + bytes(&means.likeness), means_bytes(batch * heads, keys, packed.variant.head()));

@@ -1,8 +1,10 @@
 //! The kernels' source on the CPU, warp by warp: near attention in fp32, and to rounding what the formula gives that it stands for.
 
+use engine_protocol::{AttnType, BlockChoice};
 use tch::{Device, Kind, Tensor};
 
-use super::{PackedKeys, packed_bytes};
+use super::{PackedKeys, PackedValues, packed_bytes};
+use crate::error::Result;
 
 /// Batch, heads, queries, keys, channels: whole tiles, tails of all of them, the prompt's few keys, one query, one key, channels that are padded.
 pub(super) const SHAPES: [[i64; 5]; 8] = [
@@ -32,8 +34,13 @@ pub(super) fn inputs(shape: [i64; 5], kind: Kind, outliers: bool) -> [Tensor; 3]
     [q, k, v].map(|tensor| tensor.transpose(1, 2).contiguous().to_kind(kind).transpose(1, 2))
 }
 
+/// Keys and values, packed.
+pub(super) fn packed(k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Result<PackedKeys> {
+    PackedKeys::new(k, PackedValues::new(v, AttnType::Sage)?, choice)
+}
+
 pub(super) fn sage([q, k, v]: &[Tensor; 3]) -> Tensor {
-    PackedKeys::new(k.shallow_clone(), v.shallow_clone(), None).unwrap().attend(q).unwrap()
+    packed(k.shallow_clone(), v.shallow_clone(), None).unwrap().attend(q).unwrap()
 }
 
 pub(super) fn exact([q, k, v]: &[Tensor; 3]) -> Tensor {
@@ -151,7 +158,7 @@ fn any_layout_is_read() {
 fn what_it_holds_is_what_is_planned() {
     for [batch, heads, _, keys, channels] in SHAPES {
         let [_, k, v] = inputs([batch, heads, 1, keys, channels], Kind::Float, false);
-        let packed = PackedKeys::new(k, v, None).unwrap().packed;
+        let packed = packed(k, v, None).unwrap().packed;
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as i64;
         let held = [bytes(&packed.keys) + bytes(&packed.key_scales), bytes(&packed.values) + bytes(&packed.value_scales)];
         assert_eq!(held, packed_bytes(batch * heads, keys, channels));
@@ -162,10 +169,10 @@ fn what_it_holds_is_what_is_planned() {
 fn heads_without_a_kernel_are_refused() {
     for (channels, says) in [(136, "8 to 128 channels, a multiple of 8, and not 136"), (12, "and not 12: use attn_type=sdpa")] {
         let [_, k, v] = inputs([1, 1, 1, 4, channels], Kind::Float, false);
-        let said = PackedKeys::new(k, v, None).unwrap_err().to_string();
+        let said = packed(k, v, None).unwrap_err().to_string();
         assert!(said.contains(says), "{said}");
     }
     let [_, k, v] = inputs([1, 1, 1, 4, 64], Kind::Double, false);
-    let said = PackedKeys::new(k, v, None).unwrap_err().to_string();
+    let said = packed(k, v, None).unwrap_err().to_string();
     assert_eq!(said, "attention in 8 bits takes fp32, bf16 and fp16, and not Double");
 }
