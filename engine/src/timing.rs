@@ -121,10 +121,10 @@ fn wait(waits_for: WaitsFor, compute: Stream, run: impl FnOnce() -> Result<()>) 
 
 /// Runs `load` in the middle of a stage, whose time is without what that takes: loading is apart wherever it happens.
 pub(crate) fn apart<R>(device: Device, load: impl FnOnce() -> Result<R>) -> Result<R> {
+    signs::interrupt_step();
     let mut watch = Stopwatch::start(device)?;
     let loaded = load()?;
     let secs = watch.lap()?;
-    signs::interrupt_step();
     CLOCK.with_borrow_mut(|clock| clock.loading[0] = clock.loading[0] + secs);
     Ok(loaded)
 }

@@ -11,6 +11,7 @@ use crate::components::{self, Sources};
 use crate::context_parallel::Ranks;
 use crate::error::Result;
 use crate::memory::{Plan, Residency, Traffic, WithRanks};
+use crate::signs;
 use crate::timing;
 use crate::weights::WeightTypes;
 
@@ -126,6 +127,8 @@ impl Loadable {
         if self.loading.at_start {
             self.weights.iter_mut().for_each(Residency::release_staging);
         } else if let Some(weights) = self.weights.take() {
+            // Gigabytes that are page-locked take seconds to give back.
+            signs::interrupt_step();
             self.passed = self.passed.plus(weights.traffic());
         }
     }
