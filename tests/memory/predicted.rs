@@ -189,17 +189,19 @@ fn predictions_are_of_each_of_several_ranks() {
 /// Ranks with unlike parts of the sequence, and of the heads: each holds what is predicted of it.
 #[test]
 fn predictions_are_of_unlike_parts() {
-    let base = "model: wan2.1-t2v-14b\nresolution: 480p\nsteps_measured: 1\nlow_mem_level: 3\n";
-    for flags in [
-        "cp_size: 2\nsweep:\n  cp_split: ['3:1', '1:3']\n",
-        "cp_ulysses: 4\nsequence_chunk: 0\ncp_split: '17:11:8:4'\n",
-        "cp_ring: 3\ncp_split: '3:2:1'\nsweep:\n  head_chunk: [0, 10]\n",
-        "cp_ulysses: 2\ncp_ring: 2\ncp_split: '3:1:2:2'\n",
-        "cfg_size: 2\ncp_size: 2\ncp_split: '3:1'\n",
-        "cp_size: 2\ncp_split: '3:1'\nsweep:\n  head_chunk: [4, 20]\n",
-        "cp_size: 2\ncp_split: '3:1'\nflexcache: teacache\n",
+    let of_14b = "model: wan2.1-t2v-14b\nresolution: 480p\n".to_owned();
+    let with_first_frame = format!("model: wan2.2-ti2v-5b\nframes: 33\nimage: {}\n", picture());
+    for (base, flags) in [
+        (&of_14b, "cp_size: 2\nsweep:\n  cp_split: ['3:1', '1:3']\n"),
+        (&of_14b, "cp_ulysses: 4\nsequence_chunk: 0\ncp_split: '17:11:8:4'\n"),
+        (&of_14b, "cp_ring: 3\ncp_split: '3:2:1'\nsweep:\n  head_chunk: [0, 10]\n"),
+        (&of_14b, "cp_ulysses: 2\ncp_ring: 2\ncp_split: '3:1:2:2'\n"),
+        (&of_14b, "cfg_size: 2\ncp_size: 2\ncp_split: '3:1'\n"),
+        (&of_14b, "cp_size: 2\ncp_split: '3:1'\nsweep:\n  head_chunk: [4, 20]\n"),
+        (&of_14b, "cp_size: 2\ncp_split: '3:1'\nflexcache: teacache\n"),
+        (&with_first_frame, "cp_size: 2\ncp_split: '3:1'\n"),
     ] {
-        for record in sweep(&format!("{base}{flags}")) {
+        for record in sweep(&format!("{base}steps_measured: 1\nlow_mem_level: 3\n{flags}")) {
             assert!(record.config.cp_split.is_some() && record.error.is_none(), "{flags}: {:?}", record.error);
             let (model, config) = (model(&record.config.model), &record.config);
             for (rank, counted) in record.ranks.iter().enumerate() {

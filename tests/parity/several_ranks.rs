@@ -138,8 +138,8 @@ fn parts_of_a_sequence_come_to_the_whole(#[case] ranks: u32) {
 #[case::six_by_both(2, 3, &[1, 2, 2, 1, 3, 1])]
 fn unlike_parts_come_to_the_whole(#[case] cp_ulysses: u32, #[case] cp_ring: u32, #[case] units: &[u32]) {
     let (split, shares) = (Split { cp_ulysses, cp_ring, ..Split::ONE }, Shares::new(units, cp_ulysses as usize));
-    for (batch, latents) in [(1, [3, 6, 10]), (2, [3, 6, 10]), (1, [1, 4, 4])] {
-        let of = |sequence_chunk, head_chunk| Case { batch, latents, given_frames: 0, sequence_chunk, head_chunk };
+    for (batch, latents, given_frames) in VIDEOS {
+        let of = |sequence_chunk, head_chunk| Case { batch, latents, given_frames, sequence_chunk, head_chunk };
         let wanted = of(None, None).alone();
         let heads = Some(if cp_ulysses == 1 { 5 } else { 6 });
         for (sequence_chunk, head_chunk) in [(None, None), (Some(7), None), (None, heads), (Some(2), heads)] {

@@ -1,6 +1,6 @@
 //! What stages hand to each other on the GPU, in numbers and bytes by shapes.
 
-use engine_protocol::{AttentionKernel, AttnType, Config, Dtype, GpuProfile, ImageEncoderSpec, ImageInput, ModelSpec};
+use engine_protocol::{AttentionKernel, AttnType, Config, Dtype, GpuProfile, ImageEncoderSpec, ModelSpec};
 
 use crate::context_parallel::Shares;
 use crate::cuda::allocator::block_bytes;
@@ -40,7 +40,6 @@ pub(super) fn pass_shape(model: &ModelSpec, config: &Config, rank: usize) -> Pas
     PassShape {
         batch: batch(config),
         latents,
-        given_frames: i64::from(model.image == Some(ImageInput::FirstFrame) && config.has_image(model)),
         prompt_tokens: model.text_encoder.max_tokens,
         image_tokens: model.image_encoder.as_ref().map_or(0, ImageEncoderSpec::tokens),
         part: Shares::of(config).part(rank % config.split().cp_size() as usize),

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::embeddings::Condition;
 use super::pass_cache::{Part, PassCache};
 use super::rope;
-use super::slices::{Gathered, slice, slices_cut};
+use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
 use crate::attention::{Attention, Keys};
 use crate::context_parallel::{Sequence, SequenceKeys, Shard};
@@ -91,6 +91,27 @@ impl Affine {
     }
 }
 
+impl AsRef<Affine> for Affine {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl<T: AsRef<Affine>> ByToken<T> {
+    /// The layer norm of a slice of `hidden`, each token with its own scale and shift.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn layer_norm(&self, hidden: &Tensor, span: (i64, i64), eps: f64) -> Result<Tensor> {
+        let parts = self.over(span).map(|((start, length), norm)| norm.as_ref().layer_norm(&slice(hidden, start, length)?, eps));
+        let mut parts = parts.collect::<Result<Vec<_>>>()?;
+        match (parts.pop(), parts.is_empty()) {
+            (Some(all), true) => Ok(all),
+            (last, _) => Ok(Tensor::f_cat(&parts.into_iter().chain(last).collect::<Vec<_>>(), 1)?),
+        }
+    }
+}
+
 /// What the timestep does to one of a block's two steps: to what goes in, and to what comes out.
 pub(super) struct Modulated {
     pub(super) norm: Affine,
@@ -101,6 +122,25 @@ pub(super) struct Modulated {
 impl Modulated {
     fn new(shift: &Tensor, scale: &Tensor, gate: &Tensor, kind: Kind) -> Result<Self> {
         Ok(Self { norm: Affine::modulation(scale, shift, kind)?, gate: gate.shallow_clone() })
+    }
+}
+
+impl AsRef<Affine> for Modulated {
+    fn as_ref(&self) -> &Affine {
+        &self.norm
+    }
+}
+
+impl ByToken<Modulated> {
+    /// Adds `gate · out` to the tokens of `hidden` from `start` on. fp32 inside, since the gate is: rounded once.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn add_gated(&self, hidden: &Tensor, start: i64, out: &Tensor) -> Result<()> {
+        self.over((start, out.size()[1])).try_for_each(|((first, length), step)| {
+            let _ = slice(hidden, first, length)?.f_addcmul_(&slice(out, first - start, length)?, &step.gate)?;
+            Ok(())
+        })
     }
 }
 
@@ -170,9 +210,14 @@ impl Block<'_> {
 
     /// Adds what is kept of a part that is left out.
     fn add_kept(&self, hidden: &Tensor, step: Option<&ByToken<Modulated>>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
-        self.slices(hidden.size()[1]).try_for_each(|(start, length)| {
-            let gate = step.map(|step| &step.at(start).gate);
-            told.cache.in_place_of_part(told.block, told.part, start, &slice(hidden, start, length)?, gate)
+        self.slices(hidden.size()[1]).try_for_each(|span| {
+            let mut add = |(start, length): (i64, i64), gate: Option<&Tensor>| {
+                told.cache.in_place_of_part(told.block, told.part, start, &slice(hidden, start, length)?, gate)
+            };
+            match step {
+                Some(step) => step.over(span).try_for_each(|(span, step)| add(span, Some(&step.gate))),
+                None => add(span, None),
+            }
         })
     }
 
@@ -190,7 +235,7 @@ impl Block<'_> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
         let keys = self.keys_of_all(tokens, |(start, length), values, keys| {
-            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
             if let Some(values) = values {
                 let projected = self.project(w, "attn1.to_v", &normed, start, values)?;
                 self.gather(values, start, projected)?;
@@ -203,17 +248,15 @@ impl Block<'_> {
 
         // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
         let query = |(start, length)| {
-            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
             let projected = w.linear("attn1.to_q", &normed)?;
             drop(normed);
             self.heads(&self.norm_and_turn(w, "attn1.norm_q.weight", projected, start)?)
         };
-        keys.attend(self.slices(tokens), query, |(start, length), attended| {
+        keys.attend(self.slices(tokens), query, |(start, _), attended| {
             let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
             told.of(start, &out)?;
-            // fp32 inside, since the gate is: rounded once.
-            let _ = slice(hidden, start, length)?.f_addcmul_(&out, &step.at(start).gate)?;
-            Ok(())
+            step.add_gated(hidden, start, &out)
         })
     }
 
@@ -247,8 +290,7 @@ impl Block<'_> {
     /// Adds `gate · ff(norm(hidden))`.
     fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         for (start, length) in self.slices(hidden.size()[1]) {
-            let mut part = slice(hidden, start, length)?;
-            let normed = step.at(start).norm.layer_norm(&part, self.spec.eps)?;
+            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
             let inner = if self.fused {
                 w.linear_gelu("ffn.net.0.proj", &normed)?
             } else {
@@ -258,7 +300,7 @@ impl Block<'_> {
             let out = w.linear("ffn.net.2", &inner)?;
             drop(inner);
             told.of(start, &out)?;
-            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
+            step.add_gated(hidden, start, &out)?;
         }
         Ok(())
     }
@@ -297,9 +339,9 @@ impl Block<'_> {
         }
     }
 
-    /// Slices of so many tokens, in each of which all have the same timestep.
+    /// Slices of so many tokens.
     pub(super) fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
-        slices_cut(tokens, self.sequence_chunk, self.condition.modulation.change())
+        slices(tokens, self.sequence_chunk)
     }
 
     /// A projection of `x`, which is let go, and its RMS norm over all heads at once (qk norm).

@@ -154,7 +154,7 @@ pub(super) fn embed(
     let timesteps = if given > 0 { vec![timestep.value, 0.0] } else { vec![timestep.value] };
     let (embedded, modulations) = time(groups, spec, &timesteps, prompt.device())?;
     let by_token = |row: &dyn Fn(i64) -> Result<Tensor>| -> Result<ByToken<Tensor>> {
-        Ok(if given > 0 { ByToken::new(shard.of_first(given), shard.cut_at(given), row(1)?, row(0)?) } else { ByToken::all(row(0)?) })
+        Ok(if given > 0 { ByToken::new(shard.of_first(given), row(1)?, row(0)?) } else { ByToken::all(row(0)?) })
     };
     let timestep = by_token(&|row| Ok(embedded.f_narrow(0, row, 1)?))?;
     let modulation = by_token(&|row| Ok(modulations.f_select(0, row)?.f_view([6, -1])?))?;

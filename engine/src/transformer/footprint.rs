@@ -16,7 +16,7 @@ use super::block::BLOCKS;
 use super::model::Transformer;
 use super::pass_cache::Part;
 use super::rope;
-use super::slices::{slices, slices_cut};
+use super::slices::slices;
 use crate::attention::{AttentionHolds, AttentionShape, KeyBytes};
 use crate::context_parallel::{Part as SequencePart, RankAttention, Shard};
 use crate::weights::products::product_bytes;
@@ -32,8 +32,6 @@ pub struct PassShape {
     pub batch: i64,
     /// Frames, height and width of the latents.
     pub latents: [i64; 3],
-    /// Latent frames that are given, and so at a timestep of their own.
-    pub given_frames: i64,
     /// Tokens of the prompt.
     pub prompt_tokens: i64,
     /// Tokens of what CLIP says of a picture.
@@ -54,12 +52,6 @@ impl PassShape {
 
     fn shard(self, spec: &TransformerSpec) -> Shard {
         Shard { tokens: self.tokens(spec), part: self.part }
-    }
-
-    /// Tokens of the frames that are given.
-    fn given_tokens(self, spec: &TransformerSpec) -> i64 {
-        let [_, height, width] = self.latents;
-        Self { latents: [self.given_frames, height, width], ..self }.tokens(spec)
     }
 }
 
@@ -163,10 +155,8 @@ impl Transformer {
 
     /// Tokens of the longest slice of a pass.
     fn longest_slice(&self, pass: PassShape) -> i64 {
-        let shard = pass.shard(&self.spec);
-        let change = Some(pass.given_tokens(&self.spec)).filter(|&given| given > 0).map(|given| shard.cut_at(given));
-        let lengths = slices_cut(shard.length(), self.sequence_chunk.map(|chunk| pass.part.chunk(chunk)), change).map(|(_, length)| length);
-        lengths.max().unwrap_or(1)
+        let length = pass.length(&self.spec);
+        self.sequence_chunk.map_or(length, |chunk| pass.part.chunk(chunk).clamp(1, length))
     }
 
     /// Self-attention of `heads` heads at a time, over several ranks.

@@ -51,10 +51,9 @@ impl Block<'_> {
 
         // 2. Projected, and added to the hidden state, which nobody reads any more.
         for (start, length) in self.slices(tokens) {
-            let mut part = slice(hidden, start, length)?;
             let out = w.linear("attn1.to_out.0", &slice(&attended, start, length)?)?;
             told.of(start, &out)?;
-            let _ = part.f_addcmul_(&out, &step.at(start).gate)?;
+            step.add_gated(hidden, start, &out)?;
         }
         Ok(())
     }
@@ -64,7 +63,7 @@ impl Block<'_> {
         let tokens = hidden.size()[1];
         let (mut query, mut key) = (Gathered::new(tokens), Gathered::new(tokens));
         for (start, length) in self.slices(tokens) {
-            let normed = step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
             let scale = |projection: &str| -> Result<Tensor> {
                 let projected = w.linear(projection, &normed)?;
                 let channels = projected.size()[2] as f64;
@@ -90,7 +89,7 @@ impl Block<'_> {
         let tokens = hidden.size()[1];
         let width = self.spec.attention_head_dim;
         let (first, count) = (heads.0 * width, heads.1 * width);
-        let normed = |start: i64, length: i64| step.at(start).norm.layer_norm(&slice(hidden, start, length)?, self.spec.eps);
+        let normed = |start: i64, length: i64| step.layer_norm(hidden, (start, length), self.spec.eps);
         let turned = |names: (&str, &str), scale: &Tensor, normed: &Tensor, start: i64| -> Result<Tensor> {
             let length = normed.size()[1];
             let projected = w.linear_part(names.0, normed, first, count)?;

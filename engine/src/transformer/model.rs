@@ -8,7 +8,7 @@ use super::context::Context;
 use super::embeddings::{self, Condition};
 use super::pass_cache::{NoCache, PassCache};
 use super::rope;
-use super::slices::{Gathered, slice, slices_cut};
+use super::slices::{Gathered, slices};
 use super::timestep::Timestep;
 use crate::attention::Attention;
 use crate::context_parallel::Sequence;
@@ -174,8 +174,8 @@ impl Transformer {
         // 2. Norm and projection.
         let tokens = hidden.size()[1];
         let mut values = Gathered::new(tokens);
-        for (start, length) in slices_cut(tokens, self.sequence_chunk, norm.change()) {
-            let normed = norm.at(start).layer_norm(&slice(hidden, start, length)?, self.spec.eps)?;
+        for (start, length) in slices(tokens, self.sequence_chunk) {
+            let normed = norm.layer_norm(hidden, (start, length), self.spec.eps)?;
             values.put(start, w.linear("proj_out", &normed)?)?;
         }
         Ok(values.whole())

@@ -13,14 +13,6 @@ pub(super) fn slices(all: i64, chunk: Option<i64>) -> impl Iterator<Item = (i64,
     (0..all).step_by(length as usize).map(move |start| (start, length.min(all - start)))
 }
 
-/// The same slices, of which one that has token `change` within it becomes two.
-pub(super) fn slices_cut(all: i64, chunk: Option<i64>, change: Option<i64>) -> impl Iterator<Item = (i64, i64)> {
-    slices(all, chunk).flat_map(move |(start, length)| match change {
-        Some(change) if start < change && change < start + length => vec![(start, change - start), (change, start + length - change)],
-        _ => vec![(start, length)],
-    })
-}
-
 /// The tokens from `start` on, a view.
 ///
 /// # Errors
@@ -103,13 +95,6 @@ mod tests {
         assert_eq!(slices(7, Some(3)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
         assert_eq!(slices(7, None).collect::<Vec<_>>(), [(0, 7)]);
         assert_eq!(slices(7, Some(9)).collect::<Vec<_>>(), [(0, 7)]);
-    }
-
-    #[test]
-    fn a_slice_is_cut_where_tokens_change() {
-        assert_eq!(slices_cut(7, Some(3), Some(4)).collect::<Vec<_>>(), [(0, 3), (3, 1), (4, 2), (6, 1)]);
-        assert_eq!(slices_cut(7, Some(3), Some(3)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
-        assert_eq!(slices_cut(7, None, None).collect::<Vec<_>>(), [(0, 7)]);
     }
 
     #[test]

@@ -21,36 +21,46 @@ impl From<f64> for Timestep {
 pub(super) struct ByToken<T> {
     given: Option<(i64, T)>,
     rest: T,
-    change: Option<i64>,
 }
 
 impl<T> ByToken<T> {
     /// The same for all.
     pub(super) fn all(rest: T) -> Self {
-        Self { given: None, rest, change: None }
+        Self { given: None, rest }
     }
 
-    /// `first` for so many of these tokens, then `rest`; here or on another rank it changes at token `change`.
-    pub(super) fn new(given: i64, change: i64, first: T, rest: T) -> Self {
-        Self { given: Some((given, first)), rest, change: Some(change) }
+    /// `first` for so many of these tokens, then `rest`.
+    pub(super) fn new(given: i64, first: T, rest: T) -> Self {
+        Self { given: Some((given, first)), rest }
     }
 
-    /// That of the tokens from `start` on, up to where it changes.
-    pub(super) fn at(&self, start: i64) -> &T {
-        match &self.given {
-            Some((tokens, value)) if start < *tokens => value,
-            _ => &self.rest,
-        }
-    }
-
-    /// The token at which it changes, where it does, be it on another rank: all cut their slices there.
-    pub(super) fn change(&self) -> Option<i64> {
-        self.change
+    /// Those of `length` tokens from `start` on: start and length of those that have one, and which.
+    pub(super) fn over(&self, (start, length): (i64, i64)) -> impl Iterator<Item = ((i64, i64), &T)> {
+        let end = start + length;
+        let change = self.given.as_ref().map_or(start, |(tokens, _)| (*tokens).clamp(start, end));
+        let given = self.given.iter().map(move |(_, value)| ((start, change - start), value));
+        given.chain([((change, end - change), &self.rest)]).filter(|((_, length), _)| *length > 0)
     }
 
     /// What `make` makes of each value.
     pub(super) fn map<U, E>(&self, make: impl Fn(&T) -> Result<U, E>) -> Result<ByToken<U>, E> {
         let given = self.given.as_ref().map(|(tokens, value)| Ok((*tokens, make(value)?))).transpose()?;
-        Ok(ByToken { given, rest: make(&self.rest)?, change: self.change })
+        Ok(ByToken { given, rest: make(&self.rest)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_have_the_value_of_their_frame() {
+        let by_token = ByToken::new(4, 'g', 'r');
+        let over = |span| by_token.over(span).map(|(span, value)| (span, *value)).collect::<Vec<_>>();
+        assert_eq!(over((0, 3)), [((0, 3), 'g')]);
+        assert_eq!(over((3, 3)), [((3, 1), 'g'), ((4, 2), 'r')]);
+        assert_eq!(over((1, 3)), [((1, 3), 'g')]);
+        assert_eq!(over((4, 3)), [((4, 3), 'r')]);
+        assert_eq!(ByToken::all('a').over((2, 5)).collect::<Vec<_>>(), [((2, 5), &'a')]);
     }
 }

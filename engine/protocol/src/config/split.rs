@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::table::{Config, MOST_GPUS, Settings};
+use crate::ModelSpec;
 use crate::flag_values::{AttnType, CpSplit, FlagValue, OnOom, told};
-use crate::{ImageInput, ModelSpec};
 
 /// How a video is split over ranks: cond and uncond on two groups of them or not, and in each group the token sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Config {
                 "leave one of them out",
             ));
         }
-        self.check_shares(split, heads, model)?;
+        self.check_shares(split, heads)?;
         self.cp_split = self.cp_split.take().filter(|shares| split.cp_size() > 1 && !is_even(shares));
         self.check_shards(split)?;
         self.shard_weights = self.shard_weights.filter(|&wanted| wanted && split != Split::ONE);
@@ -197,17 +197,9 @@ impl Config {
         }
     }
 
-    /// Unlike parts: as many as there are, and what has to have them alike is refused.
-    fn check_shares(&self, split: Split, heads: u32, model: &ModelSpec) -> Result<(), ConfigError> {
+    /// Unlike parts: as many as there are, and with Ulysses some heads for each.
+    fn check_shares(&self, split: Split, heads: u32) -> Result<(), ConfigError> {
         let Some(asked) = self.cp_split.as_ref().filter(|shares| split.cp_size() > 1 && !is_even(shares)) else { return Ok(()) };
-        let said =
-            |with: &str, why: &str| ConfigError::new(format!("cp_split={} {with}: {why}", told(&asked.tell())), "leave one of them out");
-        if model.image == Some(ImageInput::FirstFrame) && self.has_image(model) {
-            return Err(said(
-                "image",
-                "this model gives the first frame a time of its own, and where it ends all parts are cut, at places that match where parts are alike alone",
-            ));
-        }
         let Some(shares) = asked.shares() else { return Ok(()) };
         if shares.len() != split.cp_size() as usize {
             let reason = format!("cp_split={}: {} shares for {} parts of the sequence", told(&asked.tell()), shares.len(), split.cp_size());
