@@ -77,7 +77,8 @@ pub(super) fn finding(run: &Run, verdict: &Verdict<'_>) -> Option<String> {
     let held = run.capacity_of(first.1).map(|bytes| format!(" of {:.2}", gib(bytes))).unwrap_or_default();
     let below =
         needs.map(|(level, need)| format!("; level {level} needs {} {:.2}{held} GiB", need.word(), gib(need.bytes))).unwrap_or_default();
-    Some(format!("Only level {} fits: it takes {:.2} GiB{below}.", first.0, peak(first.1)?))
+    let only = if cases.len() == 1 { "was run" } else { "fits" };
+    Some(format!("Only level {} {only}: it takes {:.2} GiB{below}.", first.0, peak(first.1)?))
 }
 
 /// What the smaller of two cases gains and loses.
@@ -175,6 +176,10 @@ mod tests {
         let summary = Summary::of(&run);
         let only = "Only level 3 fits: it takes 4.00 GiB; level 0 needs at least 31.00 of 24.00 GiB.";
         assert_eq!(finding(&run, &summary.verdicts[0]).as_deref(), Some(only));
+        // Of others nothing is known.
+        let run = samples::run(vec![samples::ok("level3", 3, 4)]);
+        let summary = Summary::of(&run);
+        assert_eq!(finding(&run, &summary.verdicts[0]).as_deref(), Some("Only level 3 was run: it takes 4.00 GiB."));
     }
 
     #[test]
