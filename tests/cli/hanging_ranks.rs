@@ -49,7 +49,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| if is_folder(&entry) { files(&entry.path()) } else { vec![entry.path()] }).collect()
 }
 
-/// Waits until the ranks have met so often.
+/// Waits until the ranks have met so often; what each says of itself then.
 fn once_met(place: &Place, times: u64, running: &mut [Child]) -> [Signs; 2] {
     once(place, running, |signs| signs.met >= times)
 }

@@ -103,12 +103,11 @@ impl<T: AsRef<Affine>> ByToken<T> {
     /// # Errors
     /// libtorch's.
     pub(super) fn layer_norm(&self, hidden: &Tensor, span: (i64, i64), eps: f64) -> Result<Tensor> {
-        let parts = self.over(span).map(|((start, length), norm)| norm.as_ref().layer_norm(&slice(hidden, start, length)?, eps));
-        let mut parts = parts.collect::<Result<Vec<_>>>()?;
-        match (parts.pop(), parts.is_empty()) {
-            (Some(all), true) => Ok(all),
-            (last, _) => Ok(Tensor::f_cat(&parts.into_iter().chain(last).collect::<Vec<_>>(), 1)?),
+        let mut normed = Gathered::new(span.1);
+        for ((start, length), norm) in self.over(span) {
+            normed.put(start - span.0, norm.as_ref().layer_norm(&slice(hidden, start, length)?, eps)?)?;
         }
+        Ok(normed.whole())
     }
 }
 

@@ -57,7 +57,7 @@ impl Tiling {
         Self { is_tight: true, ..self }
     }
 
-    /// The tiles along a side of `extent` latent pixels. All have the full size, so that every tile is the same work in the same memory: the
+    /// The tiles along a side of `extent` latent pixels. All have one size, so that every tile is the same work in the same memory: the
     /// last one is moved back to the border and overlaps its neighbour by more. Where the side is shorter than a tile there is one, as long.
     pub fn spans(&self, extent: i64) -> Vec<Span> {
         if self.size >= extent {

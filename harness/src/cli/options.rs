@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::pcie_slot::PcieSlot;
-use crate::testbed::{DeviceChoice, Wanted};
+use crate::sweep::Limits;
+use crate::testbed::{DeviceChoice, Testbed, Wanted};
 use crate::web;
 use crate::worker::RANK_TIMEOUT_SECS;
 
@@ -149,7 +150,18 @@ pub(crate) struct ExecutionArguments {
     #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) case_timeout: u32,
     #[command(flatten)]
-    pub(crate) ranks: RanksArguments,
+    ranks: RanksArguments,
+}
+
+impl ExecutionArguments {
+    /// How much at once, and how long, on that testbed.
+    pub(crate) fn limits(&self, testbed: &Testbed) -> Result<Limits, Error> {
+        Ok(Limits {
+            jobs: testbed.jobs(self.jobs)?,
+            case_timeout: Duration::from_secs(self.case_timeout.into()),
+            rank_timeout: self.ranks.patience(),
+        })
+    }
 }
 
 /// Where the model's weights are.

@@ -1,7 +1,5 @@
 //! `lowmem autotune`: runs the candidates of a search and prints its answer. Which case is best is judged by the search.
 
-use std::time::Duration;
-
 use engine_protocol::{Config, Device, Outcome, RunRecord, gib, told};
 use reports::{Miss, Need, Run, Summary};
 use schemars::JsonSchema;
@@ -25,7 +23,7 @@ use crate::rank_plans::RankGpus;
 use crate::run_store::RunStore;
 use crate::shares;
 use crate::splits;
-use crate::sweep::{Case, Definition, Limits, Rules, Schedule, prepare};
+use crate::sweep::{Case, Definition, Rules, Schedule, prepare};
 use crate::testbed::Testbed;
 use crate::worker::{self, Launcher};
 
@@ -52,11 +50,7 @@ pub(crate) fn run(arguments: AutotuneArguments) -> Result<ExitCode, Error> {
     warnings.iter().for_each(|warning| tell!("warning: {warning}"));
     let judged = ladders.iter().flatten().map(|predicted| &predicted.rung.case.config);
     warn_of_attention(judged, testbed.profile.as_ref());
-    let limits = Limits {
-        jobs: testbed.jobs(arguments.execution.jobs)?,
-        case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
-        rank_timeout: arguments.execution.ranks.patience(),
-    };
+    let limits = arguments.execution.limits(&testbed)?;
     let interrupt = Interrupt::listen()?;
     // The case that misses by least is run too where nothing may fit: it says by how much.
     let least = smallest(ladders.iter().flatten()).filter(|_| search.is_hopeless()).map(|predicted| predicted.rung.case.clone());

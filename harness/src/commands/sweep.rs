@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use engine_protocol::{Device, SCHEMA, parse_values};
 use reports::{Manifest, Summary};
@@ -25,7 +24,7 @@ use crate::model::Models;
 use crate::progress::{Progress, Reached};
 use crate::quality::Videos;
 use crate::run_store::RunStore;
-use crate::sweep::{Case, Definition, Expanded, GPU, Limits, Rules, Schedule, Testbeds, expand, prepare, run_once};
+use crate::sweep::{Case, Definition, Expanded, GPU, Rules, Schedule, Testbeds, expand, prepare, run_once};
 use crate::testbed::Testbed;
 use crate::web::Address;
 use crate::worker::Launcher;
@@ -77,11 +76,7 @@ pub(crate) fn run(arguments: SweepArguments) -> Result<ExitCode, Error> {
         Some(shard) => shard.of(cases),
         None => cases,
     };
-    let limits = Limits {
-        jobs: testbed.jobs(arguments.execution.jobs)?,
-        case_timeout: Duration::from_secs(arguments.execution.case_timeout.into()),
-        rank_timeout: arguments.execution.ranks.patience(),
-    };
+    let limits = arguments.execution.limits(testbed)?;
     let launcher = Launcher::find(testbed.device)?;
     let interrupt = Interrupt::listen()?;
     let address = arguments.serve.wanted().map(Address::of_page).transpose()?;

@@ -152,11 +152,10 @@ fn hang(ranks: &[(usize, Seen)], limits: Limits) -> Option<Hang> {
         let why = format!("its process{} has done nothing for {secs} s, and does not wait for another rank", process(seen));
         return Some(Hang { rank: *rank, why });
     }
-    let secs = |limit: Duration| limit.as_secs_f64();
     let working: Vec<_> = ranks.iter().filter(|(_, seen)| !seen.waits()).collect();
     match (working.as_slice(), ranks) {
         ([(rank, seen)], [_, _, ..]) => {
-            let limit = secs(seen.stands_still(limits)?);
+            let limit = seen.stands_still(limits)?.as_secs_f64();
             let why = match seen.signs {
                 Some(_) => format!("it has not gone on for {limit} s, and all others wait for it"),
                 None => format!("it has not come in {limit} s, and all others wait for it"),
@@ -172,7 +171,7 @@ fn hang(ranks: &[(usize, Seen)], limits: Limits) -> Option<Hang> {
             let is_behind = ranks.iter().filter(|rank| met(rank) == met(least)).count() == 1;
             let what = if working.is_empty() { "all wait for each other" } else { "none of the ranks has gone on" };
             let who = if is_behind { "it is behind" } else { "none is seen to be behind" };
-            Some(Hang { rank: least.0, why: format!("{what} for {} s, and {who}", secs(limit)) })
+            Some(Hang { rank: least.0, why: format!("{what} for {} s, and {who}", limit.as_secs_f64()) })
         }
         _ => None,
     }

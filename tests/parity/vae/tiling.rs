@@ -248,23 +248,26 @@ fn blended_tiles_have_no_seam_and_others_have(#[case] spec: VaeSpec, #[case] rea
 fn tiles_cover_a_side_and_their_weights_sum_to_one() {
     for (extent, size, scale) in (1..=21).flat_map(|extent| (1..=12).flat_map(move |size| [(extent, size, 8), (extent, size, 16)])) {
         for overlap in 0..size {
-            let tiling = Tiling::new(size, overlap).unwrap();
-            let (full, spans) = (tiling.spans(extent), tiling.tight().spans(extent));
-            assert!(full.iter().all(|span| span.len() == size.min(extent)) && full.len() == spans.len(), "{full:?}");
-            let case = format!("extent {extent}, size {size}, overlap {overlap}: {spans:?}");
-            assert_eq!((spans[0].start, spans.last().unwrap().end), (0, extent), "{case}");
-            let side = spans[0].len();
-            assert!(spans.iter().all(|span| span.len() == side) && side <= size.min(extent), "{case}");
-            let count = spans.len() as i64;
-            assert!(count == 1 || (side - 1) * count - overlap * (count - 1) < extent, "smaller ones would do: {case}");
-            assert!(spans.windows(2).all(|pair| pair[0].start < pair[1].start && pair[0].end - pair[1].start >= overlap), "{case}");
+            let full = Tiling::new(size, overlap).unwrap();
+            let [spans, tight] = [full, full.tight()].map(|tiling| tiling.spans(extent));
+            let case = format!("extent {extent}, size {size}, overlap {overlap}");
+            assert!(spans.iter().all(|span| span.len() == size.min(extent)), "{case}: {spans:?}");
+            let (side, count) = (tight[0].len(), tight.len() as i64);
+            assert!(side <= size.min(extent) && tight.len() == spans.len(), "{case}: {tight:?}");
+            assert!(count == 1 || (side - 1) * count - overlap * (count - 1) < extent, "smaller ones would do: {case}: {tight:?}");
+            for spans in [spans, tight] {
+                let case = format!("{case}: {spans:?}");
+                assert_eq!((spans[0].start, spans.last().unwrap().end), (0, extent), "{case}");
+                assert!(spans.iter().all(|span| span.len() == spans[0].len()), "{case}");
+                assert!(spans.windows(2).all(|pair| pair[0].start < pair[1].start && pair[0].end - pair[1].start >= overlap), "{case}");
 
-            let mut sums = vec![0.0; (extent * scale) as usize];
-            for (Span { start, .. }, weights) in spans.iter().zip(blend_weights(&spans, scale)) {
-                assert!(weights.iter().all(|&weight| weight > 0.0), "{case}");
-                sums[(start * scale) as usize..].iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+                let mut sums = vec![0.0; (extent * scale) as usize];
+                for (Span { start, .. }, weights) in spans.iter().zip(blend_weights(&spans, scale)) {
+                    assert!(weights.iter().all(|&weight| weight > 0.0), "{case}");
+                    sums[(start * scale) as usize..].iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+                }
+                assert!(sums.iter().all(|sum: &f32| (sum - 1.0).abs() < 1e-6), "{case}: {sums:?}");
             }
-            assert!(sums.iter().all(|sum: &f32| (sum - 1.0).abs() < 1e-6), "{case}: {sums:?}");
         }
     }
 }

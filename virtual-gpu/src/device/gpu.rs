@@ -327,9 +327,8 @@ impl Device {
     /// The host waits for what the stream was given.
     pub fn synchronize_stream(&self, stream: u64) -> Result<(), Fault> {
         self.captures().wait(Some(stream))?;
-        while self.hangs() {}
         self.trace.note(|| Operation::SynchronizeStream { stream });
-        self.clock().synchronize_stream(one_default(stream));
+        self.clock_once_it_goes_on().synchronize_stream(one_default(stream));
         self.with_pool(|pool, capacity| pool.synchronized(Some(stream), capacity));
         Ok(())
     }
@@ -337,9 +336,8 @@ impl Device {
     /// The host waits for what all streams were given.
     pub fn synchronize(&self) -> Result<(), Fault> {
         self.captures().wait(None)?;
-        while self.hangs() {}
         self.trace.note(|| Operation::SynchronizeDevice);
-        self.clock().synchronize_all();
+        self.clock_once_it_goes_on().synchronize_all();
         self.with_pool(|pool, capacity| pool.synchronized(None, capacity));
         Ok(())
     }
@@ -403,7 +401,7 @@ impl Device {
         };
         let is_under_way = self.move_bytes(stream, (NodeKind::Copy, deed), engine, name, bytes, secs);
         if is_under_way && engine != Engine::Compute && !pinned {
-            self.clock().synchronize_stream(one_default(stream));
+            self.clock_once_it_goes_on().synchronize_stream(one_default(stream));
         }
         Ok(is_under_way)
     }
@@ -518,8 +516,7 @@ impl Device {
     /// `cudaEventSynchronize`.
     pub fn synchronize_event(&self, event: u64) -> Result<(), Fault> {
         if let Some(mark) = self.mark_outside_captures(event)? {
-            while self.hangs() {}
-            self.clock().synchronize(&mark.moment);
+            self.clock_once_it_goes_on().synchronize(&mark.moment);
         }
         self.trace.note(|| Operation::SynchronizeEvent { event });
         Ok(())
@@ -528,8 +525,7 @@ impl Device {
     /// `cudaEventQuery`: fails for an event that is not passed yet.
     pub fn query_event(&self, event: u64) -> Result<(), Fault> {
         let mark = self.mark_outside_captures(event)?;
-        let passed = mark.is_none_or(|mark| !self.hangs() && self.clock().has_passed(&mark.moment));
-        if passed { Ok(()) } else { Err(Fault::NotReady) }
+        mark.map_or(Ok(()), |mark| self.ready(|clock| clock.has_passed(&mark.moment)))
     }
 
     /// `cudaEventElapsedTime`: milliseconds between two events that are passed.
@@ -543,7 +539,7 @@ impl Device {
     pub fn query_stream(&self, stream: u64) -> Result<(), Fault> {
         self.streams().check(stream)?;
         self.captures().wait(Some(stream))?;
-        if !self.hangs() && self.clock().is_done(one_default(stream)) { Ok(()) } else { Err(Fault::NotReady) }
+        self.ready(|clock| clock.is_done(one_default(stream)))
     }
 
     /// `cudaStreamWaitEvent`: an event of any device.
@@ -693,6 +689,17 @@ impl Device {
     /// Its clocks.
     pub fn clock(&self) -> MutexGuard<'_, Clock> {
         lock(&self.clock)
+    }
+
+    /// The same for a host that waits for the device: not while that hangs.
+    fn clock_once_it_goes_on(&self) -> MutexGuard<'_, Clock> {
+        while self.hangs() {}
+        self.clock()
+    }
+
+    /// Whether the device has come so far, which it does not while it hangs.
+    fn ready(&self, is_so: impl FnOnce(&mut Clock) -> bool) -> Result<(), Fault> {
+        if !self.hangs() && is_so(&mut self.clock()) { Ok(()) } else { Err(Fault::NotReady) }
     }
 
     /// `cuMemCreate`: memory without an address.
