@@ -46,6 +46,19 @@ const CHOSEN_ATTENTION: usize = 5;
 
 unsafe extern "C" {
     fn lowmem_sage_on_cpu(element: c_int, head: c_int, kernel: c_int, given: *const c_void, x: i64, y: i64, z: i64) -> c_int;
+    #[cfg(test)]
+    fn lowmem_order_of_warps(in_turns: bool, from_last: bool, copies_late: bool);
+}
+
+/// Runs `run`, in which the warps of each block on the CPU take turns (see `cuda/turns.h`): from the first or the last on, and with copies that arrive at once or as late as they may.
+#[cfg(test)]
+pub(crate) fn with_warps_in_turns<R>(from_last: bool, copies_late: bool, run: impl FnOnce() -> R) -> R {
+    // SAFETY: it says what blocks that this thread runs from now on do, and none runs.
+    unsafe { lowmem_order_of_warps(true, from_last, copies_late) };
+    let result = run();
+    // SAFETY: as above.
+    unsafe { lowmem_order_of_warps(false, false, false) };
+    result
 }
 
 /// What kernels are compiled for.

@@ -1,4 +1,4 @@
-// The kernels on the CPU: every block of a grid, warp by warp. It is for tests and for small models; a core takes a second for what a GPU does in microseconds.
+// The kernels on the CPU: every block of a grid, warp by warp (see `turns.h`). It is for tests and for small models; a core takes a second for what a GPU does in microseconds.
 
 #include "blocks.cuh"
 
@@ -14,14 +14,19 @@ struct Grid {
   s64 z;
 };
 
+// A block's shared memory, in which it finds nothing of use.
+struct Shared {
+  u8* bytes;
+  std::size_t count;
+};
+
 template <typename Body>
-void each_warp(const Grid& grid, const Body& body) {
+void each_warp(const Grid& grid, const Body& body, Shared shared = {}) {
   for (s64 z = 0; z < grid.z; ++z) {
     for (s64 y = 0; y < grid.y; ++y) {
       for (s64 x = 0; x < grid.x; ++x) {
-        for (int warp = 0; warp < WARPS; ++warp) {
-          body(Place{x, y, z, warp});
-        }
+        std::fill_n(shared.bytes, shared.count, u8{0xff});
+        each_warp_of_block([&](int warp) { body(Place{x, y, z, warp}); });
       }
     }
   }
@@ -29,8 +34,9 @@ void each_warp(const Grid& grid, const Body& body) {
 
 template <typename Element, int HEAD, typename Tiles>
 void attend_each(const void* given, const Grid& grid) {
-  alignas(128) static thread_local u8 shared[SHARED_BYTES<HEAD>];
-  each_warp(grid, [&](const Place& place) { attention_of_warp<Element, HEAD, Tiles>(*static_cast<const Attention*>(given), place, shared); });
+  alignas(128) u8 shared[SHARED_BYTES<HEAD>];
+  const auto attend = [&](const Place& place) { attention_of_warp<Element, HEAD, Tiles>(*static_cast<const Attention*>(given), place, shared); };
+  each_warp(grid, attend, {shared, sizeof shared});
 }
 
 // The kernels by their numbers in `engine/src/kernels/sage.rs`.
@@ -50,8 +56,9 @@ int run_kernel(int kernel, const void* given, const Grid& grid) {
       each_warp(grid, [&](const Place& place) { means_of_warp<Element, HEAD>(*static_cast<const Means*>(given), place); });
       return 0;
     case 4: {
-      static thread_local float shared[WARPS * HEAD];
-      each_warp(grid, [&](const Place& place) { choice_of_warp<Element, HEAD>(*static_cast<const Choice*>(given), place, shared); });
+      float shared[WARPS * HEAD];
+      const auto choose = [&](const Place& place) { choice_of_warp<Element, HEAD>(*static_cast<const Choice*>(given), place, shared); };
+      each_warp(grid, choose, {reinterpret_cast<u8*>(shared), sizeof shared});
       return 0;
     }
     case 5:
@@ -82,4 +89,9 @@ extern "C" int lowmem_sage_on_cpu(int element, int head, int kernel, const void*
     default:
       return 1;
   }
+}
+
+// What warps of this thread's blocks do from now on: whole, one after the other; or in turns, in that order and with copies that arrive so.
+extern "C" void lowmem_order_of_warps(bool in_turns, bool from_last, bool copies_late) {
+  kernels::order_of_warps = {in_turns, from_last, copies_late};
 }

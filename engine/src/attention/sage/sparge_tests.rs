@@ -3,15 +3,11 @@
 use engine_protocol::BlockChoice;
 use tch::{Device, Kind, Tensor};
 
-use super::tests::{SHAPES, errors, exact, inputs, packed, sage};
+use super::tests::{SHAPES, errors, exact, inputs, packed, sage, sparge};
 use crate::kernels::sage::{KEY_TILE, QUERY_TILE, key_tiles, query_tiles};
 use crate::kernels::sparge::{choose, chosen_bytes, means_bytes};
 
 const DEFAULT: BlockChoice = BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 50.0 };
-
-fn sparge([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Tensor {
-    packed(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
-}
 
 /// The tiles that are chosen for each tile of queries: of each head of each video, one after the other.
 fn chosen([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Vec<Vec<i64>> {

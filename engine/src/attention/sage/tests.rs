@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{PackedKeys, PackedValues, packed_bytes};
 use crate::error::Result;
+use crate::kernels::sage::with_warps_in_turns;
 
 /// Batch, heads, queries, keys, channels: whole tiles, tails of all of them, the prompt's few keys, one query, one key, channels that are padded.
 pub(super) const SHAPES: [[i64; 5]; 8] = [
@@ -41,6 +42,10 @@ pub(super) fn packed(k: Tensor, v: Tensor, choice: Option<BlockChoice>) -> Resul
 
 pub(super) fn sage([q, k, v]: &[Tensor; 3]) -> Tensor {
     packed(k.shallow_clone(), v.shallow_clone(), None).unwrap().attend(q).unwrap()
+}
+
+pub(super) fn sparge([q, k, v]: &[Tensor; 3], choice: BlockChoice) -> Tensor {
+    packed(k.shallow_clone(), v.shallow_clone(), Some(choice)).unwrap().attend(q).unwrap()
 }
 
 pub(super) fn exact([q, k, v]: &[Tensor; 3]) -> Tensor {
@@ -116,6 +121,21 @@ fn it_is_the_formula_to_rounding() {
             let [.., difference] = errors(&sage(&inputs), &plain(&inputs));
             println!("{shape:?} outliers {outliers}: {difference:.1e}");
             assert!(difference < 3e-4, "{shape:?} {outliers}: {difference}");
+        }
+    }
+}
+
+/// As on a GPU, where warps run at once and copies take time: a meeting of warps that is missing, or a wait for a copy, would show.
+#[test]
+fn warps_that_take_turns_change_no_bit() {
+    for shape in SHAPES {
+        let inputs = inputs(shape, Kind::Float, true);
+        let with_half = || sparge(&inputs, BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 1.0 });
+        let (of_all, of_half) = (sage(&inputs), with_half());
+        for (from_last, copies_late) in [(false, false), (false, true), (true, false), (true, true)] {
+            let said = || format!("{shape:?}, from the last {from_last}, copies late {copies_late}");
+            assert_eq!(with_warps_in_turns(from_last, copies_late, || sage(&inputs)), of_all, "{}", said());
+            assert_eq!(with_warps_in_turns(from_last, copies_late, with_half), of_half, "{}", said());
         }
     }
 }

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <vector>
+#include "turns.h"
 #define KERNEL_FN inline
 #endif
 
@@ -25,10 +26,9 @@ using u32 = unsigned int;
 using s8 = signed char;
 using s64 = long long;
 
+#ifdef __CUDACC_RTC__
 constexpr int LANES = 32;
 constexpr int WARPS = 4;
-
-#ifdef __CUDACC_RTC__
 constexpr int HELD = 1;
 #define EACH_LANE(lane) if (const int lane = threadIdx.x % kernels::LANES; true)
 // Each `index` below `count` is one thread's of the block.
@@ -36,8 +36,7 @@ constexpr int HELD = 1;
 #else
 constexpr int HELD = LANES;
 #define EACH_LANE(lane) for (int lane = 0; lane < kernels::LANES; ++lane)
-// Warps run one after the other, so each finds in shared memory what it loads itself.
-#define EACH_OF_BLOCK(index, count) for (int index = 0; index < (count); ++index)
+#define EACH_OF_BLOCK(index, count) for (int index = kernels::first_of_block(); index < (count); index = kernels::next_of_block(index))
 #endif
 
 // So many values of each lane.
@@ -274,7 +273,11 @@ KERNEL_FN void copy_ahead(u8* shared, const u8* from) {
   const u32 address = static_cast<u32>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 #else
-  std::memcpy(shared, from, 16);
+  if (this_warp == nullptr) {
+    std::memcpy(shared, from, 16);
+  } else {
+    this_warp->copy(shared, from);
+  }
 #endif
 }
 
@@ -282,6 +285,21 @@ KERNEL_FN void copy_ahead(u8* shared, const u8* from) {
 KERNEL_FN void close_copies() {
 #ifdef __CUDACC_RTC__
   asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  if (this_warp != nullptr) {
+    this_warp->close_copies();
+  }
+#endif
+}
+
+// All warps of the block are here.
+KERNEL_FN void all_here() {
+#ifdef __CUDACC_RTC__
+  __syncthreads();
+#else
+  if (this_warp != nullptr) {
+    this_warp->meet();
+  }
 #endif
 }
 
@@ -290,21 +308,18 @@ template <int PENDING>
 KERNEL_FN void arrived() {
 #ifdef __CUDACC_RTC__
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-  __syncthreads();
+#else
+  if (this_warp != nullptr) {
+    this_warp->wait_for_copies(PENDING);
+  }
 #endif
+  all_here();
 }
 
 // All lanes of the warp are here, and see what others wrote.
 KERNEL_FN void warp_here() {
 #ifdef __CUDACC_RTC__
   __syncwarp();
-#endif
-}
-
-// All warps of the block are here.
-KERNEL_FN void all_here() {
-#ifdef __CUDACC_RTC__
-  __syncthreads();
 #endif
 }
 
