@@ -15,6 +15,12 @@ fn main() {
     println!("cargo:rerun-if-changed=src/kernels/norm_and_turn");
     println!("cargo:rerun-if-changed=src/kernels/unpack");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
+    // As in tests/build.rs: whether a missing Python is meant.
+    println!("cargo:rerun-if-env-changed=LOWMEM_WITHOUT_PYTHON");
+    println!("cargo:rustc-check-cfg=cfg(without_python)");
+    if std::env::var_os("LOWMEM_WITHOUT_PYTHON").is_some_and(|value| value == "1") {
+        println!("cargo:rustc-cfg=without_python");
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/torch"), PathBuf::from);
     let libtorch = libtorch.canonicalize().unwrap_or_else(|error| panic!("{}: {error}: run `make setup`", libtorch.display()));

@@ -12,6 +12,8 @@ mod loaded;
 pub(crate) mod nccl;
 mod norm_and_turn;
 mod nvrtc;
+#[cfg(test)]
+pub(crate) mod ptx;
 pub mod sage;
 pub mod sparge;
 mod unpack;

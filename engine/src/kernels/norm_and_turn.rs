@@ -11,6 +11,8 @@ use super::driver;
 use super::element::Element;
 use super::loaded::Loaded;
 use super::nvrtc::{self, Source};
+#[cfg(test)]
+use super::ptx;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -90,15 +92,19 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
         head,
         eps,
     };
-    let parameter = ptr::from_ref(&given);
+    let blocks = (given.rows + ROWS - 1) / ROWS;
     if x.device() == Device::Cpu {
         // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        let answer = unsafe { lowmem_norm_and_turn_on_cpu(element.number(), parameter.cast()) };
+        #[cfg(test)]
+        if unsafe { ptx::run(SOURCE, NAME, |capability| element.options(capability), [blocks, 1, 1], &given) } {
+            return Ok(());
+        }
+        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+        let answer = unsafe { lowmem_norm_and_turn_on_cpu(element.number(), ptr::from_ref(&given).cast()) };
         assert_eq!(answer, 0, "there is such a kernel");
         return Ok(());
     }
     let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
-    let blocks = (given.rows + ROWS - 1) / ROWS;
     let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: the video is too long for its kernel".into()))?;
     // Each number is read and written, and each turn is read.
     let bytes = 2.0 * (x.numel() * x.kind().elt_size_in_bytes()) as f64 + (turns.numel() * turns.kind().elt_size_in_bytes()) as f64;
@@ -132,6 +138,17 @@ mod tests {
 
     #[test]
     fn it_is_the_norm_and_the_turn_rounded_once() {
+        is_rounded_once();
+    }
+
+    #[test]
+    #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+    fn its_instructions_do_the_same() {
+        let test = "kernels::norm_and_turn::tests::its_instructions_do_the_same";
+        ptx::with_nvidias_compiler(test, || ptx::by_instructions(is_rounded_once));
+    }
+
+    fn is_rounded_once() {
         // Half of a unit in the last place.
         for (kind, most) in [(Kind::Float, 1e-6), (Kind::BFloat16, 1.0 / 256.0), (Kind::Half, 1.0 / 2048.0)] {
             for is_known in [false, true] {

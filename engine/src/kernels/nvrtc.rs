@@ -24,7 +24,7 @@ pub(super) struct Compiled {
     pub(super) log: String,
 }
 
-/// A program of NVRTC's, which goes with this.
+/// A program of NVRTC's that was compiled, which goes with this.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
@@ -57,32 +57,52 @@ pub(super) fn version() -> Result<(i32, i32)> {
 /// # Errors
 /// There is no NVRTC, or it refuses: with what it says.
 pub(super) fn compile(source: &Source, options: &[String]) -> Result<Compiled> {
-    version()?;
-    let texts = |which: fn(&(&'static str, &'static str)) -> &'static str| -> Vec<CString> {
-        source.iter().map(|file| c_text(which(file))).collect()
-    };
-    let (names, files) = (texts(|file| file.0), texts(|file| file.1));
-    let pointers = |texts: &[CString]| -> Vec<*const c_char> { texts.iter().map(|text| text.as_ptr()).collect() };
-    let (name_pointers, file_pointers) = (pointers(&names), pointers(&files));
-    let (Some((&name, header_names)), Some((&text, headers))) = (name_pointers.split_first(), file_pointers.split_first()) else {
-        return Err(Error::Input("a program without a file".into()));
-    };
-    let mut program = Program(ptr::null_mut());
-    // SAFETY: all texts end with a zero and live until the program is gone; both lists have as many entries as is said.
-    let made =
-        unsafe { sys::nvrtcCreateProgram(&mut program.0, text, name, headers.len() as c_int, headers.as_ptr(), header_names.as_ptr()) };
-    check(made, "nvrtcCreateProgram")?;
-    let options: Vec<CString> = options.iter().map(|option| c_text(option)).collect();
-    let options = pointers(&options);
-    // SAFETY: the program is alive, and the options are texts, of that number, that live until the call returns.
-    let answer = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as c_int, options.as_ptr()) };
-    // SAFETY: the program is alive; the log and the image have as many bytes as NVRTC says just before.
-    let log = unsafe { bytes(program.0, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog) }?;
-    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim().to_owned();
-    check(answer, &log)?;
-    // SAFETY: as above.
+    let (program, log) = Program::compile(source, options)?;
+    // SAFETY: the program is alive; the image has as many bytes as NVRTC says just before.
     let image = unsafe { bytes(program.0, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN) }?;
     Ok(Compiled { image, log })
+}
+
+/// The same in NVIDIA's intermediate language, PTX.
+///
+/// # Errors
+/// Those of [`compile`].
+#[cfg(test)]
+pub(super) fn ptx(source: &Source, options: &[String]) -> Result<String> {
+    let (program, _) = Program::compile(source, options)?;
+    // SAFETY: the program is alive; the text has as many bytes as NVRTC says just before.
+    let text = unsafe { bytes(program.0, sys::nvrtcGetPTXSize, sys::nvrtcGetPTX) }?;
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
+}
+
+impl Program {
+    /// The program, and what the compiler said of it.
+    fn compile(source: &Source, options: &[String]) -> Result<(Self, String)> {
+        version()?;
+        let texts = |which: fn(&(&'static str, &'static str)) -> &'static str| -> Vec<CString> {
+            source.iter().map(|file| c_text(which(file))).collect()
+        };
+        let (names, files) = (texts(|file| file.0), texts(|file| file.1));
+        let pointers = |texts: &[CString]| -> Vec<*const c_char> { texts.iter().map(|text| text.as_ptr()).collect() };
+        let (name_pointers, file_pointers) = (pointers(&names), pointers(&files));
+        let (Some((&name, header_names)), Some((&text, headers))) = (name_pointers.split_first(), file_pointers.split_first()) else {
+            return Err(Error::Input("a program without a file".into()));
+        };
+        let mut program = Self(ptr::null_mut());
+        // SAFETY: all texts end with a zero and live until the program is gone; both lists have as many entries as is said.
+        let made =
+            unsafe { sys::nvrtcCreateProgram(&mut program.0, text, name, headers.len() as c_int, headers.as_ptr(), header_names.as_ptr()) };
+        check(made, "nvrtcCreateProgram")?;
+        let options: Vec<CString> = options.iter().map(|option| c_text(option)).collect();
+        let options = pointers(&options);
+        // SAFETY: the program is alive, and the options are texts, of that number, that live until the call returns.
+        let answer = unsafe { sys::nvrtcCompileProgram(program.0, options.len() as c_int, options.as_ptr()) };
+        // SAFETY: the program is alive; the log has as many bytes as NVRTC says just before.
+        let log = unsafe { bytes(program.0, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog) }?;
+        let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim().to_owned();
+        check(answer, &log)?;
+        Ok((program, log))
+    }
 }
 
 /// # Safety

@@ -12,6 +12,8 @@ use super::driver::{self, Function};
 use super::element::Element;
 use super::loaded::Loaded;
 use super::nvrtc::{self, Source};
+#[cfg(test)]
+use super::ptx;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -124,6 +126,11 @@ impl Variant {
     /// `given` is the kernel's own parameter, and what it points to has the sizes that it says, on `device`.
     pub(super) unsafe fn run<P>(self, device: Device, kernel: usize, work: &OwnKernel, blocks: [i64; 3], given: &P) -> Result<()> {
         if device == Device::Cpu {
+            // SAFETY: as the caller says.
+            #[cfg(test)]
+            if unsafe { ptx::run(SOURCE, NAMES[kernel], |capability| self.options(capability), blocks, given) } {
+                return Ok(());
+            }
             let [x, y, z] = blocks;
             let given = std::ptr::from_ref(given).cast();
             // SAFETY: as the caller says.

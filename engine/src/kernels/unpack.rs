@@ -12,6 +12,8 @@ use super::driver;
 use super::element::Element;
 use super::loaded::Loaded;
 use super::nvrtc::{self, Source};
+#[cfg(test)]
+use super::ptx;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
@@ -109,7 +111,13 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
         kind: kind as i64,
     };
     let eighths = (numbers + AT_ONCE - 1) / AT_ONCE;
+    let blocks = (eighths + LANES - 1) / LANES;
     if target.device() == Device::Cpu {
+        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+        #[cfg(test)]
+        if unsafe { ptx::run(SOURCE, NAME, |capability| element.options(capability), [blocks, 1, 1], &given) } {
+            return Ok(());
+        }
         (0..(eighths + CPU_PART - 1) / CPU_PART).into_par_iter().for_each(|part| {
             let (first, last) = (part * CPU_PART, ((part + 1) * CPU_PART).min(eighths));
             // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. No other thread writes these numbers.
@@ -122,7 +130,7 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
         return Ok(());
     }
     let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
-    let blocks = u32::try_from((eighths + LANES - 1) / LANES).map_err(|_| Error::Input("fused=true: a weight is too large".into()))?;
+    let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: a weight is too large".into()))?;
     // Packed numbers are read and the others written, each once.
     let bytes = [packed, target].iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum();
     let work = OwnKernel { name: c"lowmem::unpack", kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes };

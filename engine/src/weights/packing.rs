@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use engine_protocol::LinearDtype;
 
+    use crate::kernels::ptx;
     use crate::weights::{GroupLayout, GroupName};
 
     const FP8: WeightTypes =
@@ -204,9 +205,20 @@ mod tests {
         assert_ne!(whole, back, "8 bits round");
     }
 
-    /// Every type, in rows that end within a lane's numbers, to every type of arithmetic.
     #[test]
     fn one_kernel_gives_the_bits_of_libtorchs_operations() {
+        has_the_bits_of_libtorchs_operations();
+    }
+
+    #[test]
+    #[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+    fn its_instructions_do_the_same() {
+        let test = "weights::packing::tests::its_instructions_do_the_same";
+        ptx::with_nvidias_compiler(test, || ptx::by_instructions(has_the_bits_of_libtorchs_operations));
+    }
+
+    /// Every type, in rows that end within a lane's numbers, to every type of arithmetic.
+    fn has_the_bits_of_libtorchs_operations() {
         let packed_types = WeightDtype::ALL.iter().copied().filter(|&dtype| dtype != WeightDtype::AsStored);
         let mut compared = 0;
         for (waiting, compute) in packed_types.flat_map(|dtype| [Kind::Float, Kind::BFloat16, Kind::Half].map(|kind| (dtype, kind))) {

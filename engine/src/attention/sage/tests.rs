@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{PackedKeys, PackedValues, packed_bytes};
 use crate::error::Result;
+use crate::kernels::ptx::{by_instructions, with_nvidias_compiler};
 use crate::kernels::sage::with_warps_in_turns;
 
 /// Batch, heads, queries, keys, channels: whole tiles, tails of all of them, the prompt's few keys, one query, one key, channels that are padded.
@@ -138,6 +139,30 @@ fn warps_that_take_turns_change_no_bit() {
             assert_eq!(with_warps_in_turns(from_last, copies_late, with_half), of_half, "{}", said());
         }
     }
+}
+
+/// What only a compiler for GPUs sees of the source, by the instructions that NVIDIA's makes of it.
+#[test]
+#[cfg_attr(without_python, ignore = "LOWMEM_WITHOUT_PYTHON=1")]
+fn its_instructions_do_the_same() {
+    with_nvidias_compiler("attention::sage::tests::its_instructions_do_the_same", || {
+        for (number, shape) in SHAPES.into_iter().enumerate() {
+            // Compiling takes longest: each type once with heads of 64 channels, and the one of real models with both.
+            let kinds: &[Kind] = if number == 1 { &[Kind::Float, Kind::Half, Kind::BFloat16] } else { &[Kind::BFloat16] };
+            for &kind in kinds {
+                let inputs = inputs(shape, kind, true);
+                let of_all = || sage(&inputs);
+                let of_half = || sparge(&inputs, BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 1.0 });
+                for run in [&of_all as &dyn Fn() -> Tensor, &of_half] {
+                    // A last bit of a power, or of a sum that is rounded once in place of twice.
+                    let most = if kind == Kind::Float { 1e-5 } else { 1e-4 };
+                    let [.., difference] = errors(&by_instructions(run), &run());
+                    println!("{shape:?} {kind:?}: {difference:.1e}");
+                    assert!(difference < most, "{shape:?} {kind:?}: {difference}");
+                }
+            }
+        }
+    });
 }
 
 /// What a scale for all tokens would lose: a token whose values are thirty times as large spoils those of its own tile alone, and keys of which none is attended to much keep what they weigh together.
