@@ -11,7 +11,7 @@ use crate::collectives::{Group, Nccl, Threads};
 use crate::components::{self, Sources};
 use crate::compute_device::{ComputeDevice, start_gpu};
 use crate::context_parallel::{Ranks, Shares};
-use crate::cuda::{allocator, snapshot};
+use crate::cuda::{allocator, leave_out_autograd, snapshot};
 use crate::error::{Error, Result};
 use crate::flexcache;
 use crate::memory::{Room, predict_from, predict_host, predict_host_of, settle};
@@ -116,6 +116,7 @@ impl<'a> Case<'a> {
 
     /// Runs it to its end, at lower levels if need be.
     fn run(&mut self, say: Say<'_>) -> std::result::Result<Event, Box<Event>> {
+        leave_out_autograd();
         loop {
             match self.attempt(say) {
                 Ok(ending) => return Ok(ending),

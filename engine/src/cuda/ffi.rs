@@ -47,6 +47,7 @@ type OnEnd = extern "C" fn(name: *const c_char, kind: c_int, dtype: c_int, opera
 unsafe extern "C" {
     fn lowmem_error() -> *const c_char;
     fn lowmem_start(device: c_int) -> c_int;
+    fn lowmem_leave_out_autograd();
     fn lowmem_observe(on_memory: OnMemory, on_out_of_memory: OnOutOfMemory) -> c_int;
     fn lowmem_record_history(most_events: usize) -> c_int;
     fn lowmem_annotate(label: *const c_char, length: usize) -> c_int;
@@ -96,6 +97,12 @@ fn check(answer: c_int) -> Result<()> {
 pub(super) fn start() -> Result<()> {
     // SAFETY: takes and gives no pointer.
     check(unsafe { lowmem_start(DEVICE) })
+}
+
+/// From now on operations of this thread go to their kernels at once, on any device.
+pub(crate) fn leave_out_autograd() {
+    // SAFETY: takes and gives nothing, and changes what libtorch does on this thread alone. Kernels are what they were.
+    unsafe { lowmem_leave_out_autograd() };
 }
 
 /// Has what this thread allocates and frees on the GPU reported to `attribution`.

@@ -13,7 +13,8 @@ use engine_protocol::Secs;
 use crate::error::Result;
 
 pub(crate) use ffi::{
-    DEVICE, FileMapping, ObservedOperation, OperationListener, OwnKernel, PlaceInFile, cudnn_attention, launch_observed, read_from_file,
+    DEVICE, FileMapping, ObservedOperation, OperationListener, OwnKernel, PlaceInFile, cudnn_attention, launch_observed,
+    leave_out_autograd, read_from_file,
 };
 pub use host_memory::host_slab;
 pub(crate) use host_memory::{

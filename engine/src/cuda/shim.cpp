@@ -12,6 +12,7 @@
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -183,6 +184,14 @@ int lowmem_start(int device) {
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     C10_CUDA_CHECK(cudaFree(nullptr));
   });
+}
+
+// Operations of this thread go to their kernels at once. What autograd's layers do before that, most of all for views, takes a fifth of what the host needs for an operation, and nobody asks for
+// a gradient here.
+void lowmem_leave_out_autograd() {
+  auto keys = c10::impl::tls_local_dispatch_key_set();
+  keys.excluded_ = keys.excluded_ | c10::autograd_dispatch_keyset_with_ADInplaceOrView;
+  c10::impl::_force_tls_local_dispatch_key_set(keys);
 }
 
 // The allocator keeps its newest events, without stacks: there is no Python, and those of C++ cost more than what they tell.
