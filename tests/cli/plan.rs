@@ -60,12 +60,23 @@ fn a_score_matrix_is_part_of_the_plan_and_of_what_is_said() {
         );
         assert_eq!(said.contains("use dtype=fp16"), is_said, "{said}");
     }
-    let (_, said) = plan("t4", &["attn_type=flash", "dtype=fp16"]);
-    assert!(said.contains("has no attn_type=flash: use attn_type=sdpa with dtype=fp16"), "{said}");
-    let (_, said) = plan("t4", &["attn_type=cudnn", "dtype=fp16"]);
-    assert!(said.contains("has no attn_type=cudnn: use attn_type=sdpa with dtype=fp16"), "{said}");
-    let (_, said) = plan("t4", &["attn_type=mem_efficient"]);
-    assert!(said.contains("has no attn_type=mem_efficient for bf16: use dtype=fp16"), "{said}");
+}
+
+/// Before anything is loaded, in each command.
+#[test]
+fn attention_that_a_card_has_no_kernel_for_is_refused() {
+    for (words, wanted) in [
+        (["attn_type=flash", "dtype=fp16"], "has no attn_type=flash: use attn_type=sdpa with dtype=fp16"),
+        (["attn_type=cudnn", "dtype=fp16"], "has no attn_type=cudnn: use attn_type=sdpa with dtype=fp16"),
+        (["attn_type=mem_efficient", "dtype=bf16"], "has no attn_type=mem_efficient for bf16: use dtype=fp16"),
+    ] {
+        for command in ["plan", "generate", "profile"] {
+            let fixed = ["--model", "wan2.1-t2v-1.3b", "--gpu", "t4", "--device", "virtual"];
+            let fixed = &fixed[..if command == "plan" { 4 } else { 6 }];
+            let said = stderr(&lowmem().arg(command).args(fixed).args(words).assert().code(2));
+            assert_eq!(said.matches(wanted).count(), 1, "{command}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -93,14 +93,13 @@ pub fn has_fused(gpu: Option<&GpuProfile>) -> bool {
 }
 
 impl Config {
-    /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention and a fused kernel of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
-    /// libtorch's own attention says so itself, where it is called.
+    /// Refuses what there is no kernel for on `gpu`, before anything is loaded: attention, a fused kernel of ours, and products of linear layers in 8 bits. One that is not known is a recent one.
     ///
     /// # Errors
     /// The refusal, with the GPUs that have one.
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
-        let lacking = gpu.filter(|gpu| self.attn_type.is_in_8_bits() && !self.attn_type.is_in_8_bits_on(Some(gpu)));
-        let attention = lacking.map(|gpu| sage_refusal(self.attn_type, &format!("{} ({})", gpu.compute_capability.value, gpu.name)));
+        let has_none = |gpu: &&GpuProfile| AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE).is_none();
+        let attention = gpu.filter(has_none).and_then(|gpu| self.attention_advice(gpu));
         let fused = gpu.filter(|gpu| self.fused.is_on() && !has_fused(Some(gpu))).map(|gpu| {
             let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
             format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
@@ -110,18 +109,24 @@ impl Config {
 
     /// What to change where the attention that is asked for is not there on `gpu`, or only with a score matrix that nobody asked for.
     pub fn attention_advice(&self, gpu: &GpuProfile) -> Option<String> {
-        let (of, capability, dtype) = (self.attn_type.name(), &gpu.compute_capability.value, self.dtype.name());
+        let (of, dtype) = (self.attn_type.name(), self.dtype.name());
+        let has = |attn_type, dtype| {
+            AttentionKernel::of(attn_type, dtype, Some(gpu), WAN_HEAD_SIZE).is_some_and(|kernel| kernel != AttentionKernel::Math)
+        };
+        let capability = format!("{} ({})", gpu.compute_capability.value, gpu.name);
         match AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE) {
             Some(AttentionKernel::Math) if self.attn_type != AttnType::Math => Some(format!(
-                "compute capability {capability} ({}) has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16",
-                gpu.name
+                "compute capability {capability} has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16"
             )),
-            None if self.attn_type.is_in_8_bits() => Some(sage_refusal(self.attn_type, &format!("{capability} ({})", gpu.name))),
-            None if matches!(self.attn_type, AttnType::Flash | AttnType::Cudnn) => {
-                Some(format!("compute capability {capability} ({}) has no attn_type={of}: use attn_type=sdpa with dtype=fp16", gpu.name))
-            }
-            None => Some(format!("compute capability {capability} ({}) has no attn_type={of} for {dtype}: use dtype=fp16", gpu.name)),
             Some(_) => None,
+            None if self.attn_type.is_in_8_bits() => Some(sage_refusal(self.attn_type, &capability)),
+            None => Some(match Dtype::ALL.iter().find(|&&dtype| has(self.attn_type, dtype)) {
+                Some(other) => format!("compute capability {capability} has no attn_type={of} for {dtype}: use dtype={}", other.name()),
+                None => {
+                    let other = if has(AttnType::Sdpa, self.dtype) { self.dtype } else { Dtype::Fp16 };
+                    format!("compute capability {capability} has no attn_type={of}: use attn_type=sdpa with dtype={}", other.name())
+                }
+            }),
         }
     }
 }

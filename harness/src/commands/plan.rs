@@ -62,7 +62,9 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<ExitCode, Error> {
     if config.resident_blocks == Some(ResidentBlocks::Auto) && budget.is_none() {
         return Err(Error::input("resident_blocks=auto goes by the GPU's memory: add --gpu, or give a number of blocks"));
     }
-    warn_of_attention([&config], budget.as_ref().map(|budget| &budget.profile));
+    let profile = budget.as_ref().map(|budget| &budget.profile);
+    config.check_kernels_on(profile).map_err(Error::input)?;
+    warn_of_attention([&config], profile);
     if config.cp_split == Some(CpSplit::Speed) && budget.is_none() {
         return Err(Error::input("cp_split=speed goes by the GPUs: add --gpu A,B, or give shares such as 3:1"));
     }
