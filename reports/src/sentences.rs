@@ -2,7 +2,7 @@
 //!
 //! It judges nothing: the verdicts are made before.
 
-use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RankRecord, RunRecord, Secs, Source, gib};
+use engine_protocol::{CacheUse, Device, GpuProfile, Outcome, RunRecord, Secs, Source, gib};
 
 use crate::advice::{level_and_flags, on_fullest};
 use crate::ram::{self, ram_in_words};
@@ -91,13 +91,12 @@ pub fn taken(record: &RunRecord, capacity_bytes: Option<u64>, digits: usize) -> 
         let held = held.map(|bytes| format!(" of {:.digits$}", gib(bytes))).unwrap_or_default();
         format!("{:.digits$}{held} GiB", gib(bytes))
     };
-    let capacity_of = |rank: &RankRecord| rank.capacity_bytes;
-    if record.ranks.windows(2).all(|pair| capacity_of(&pair[0]) == capacity_of(&pair[1])) {
+    if gpus_hold_the_same(record) {
         return Some(said(record.peak_device_bytes()?, capacity_bytes) + on_fullest(&record.config));
     }
     let each = record.ranks.iter().map(|rank| {
         let name = rank.gpu.as_deref().unwrap_or("another GPU");
-        let usable = capacity_of(rank).map(|bytes| record.config.usable_of(bytes));
+        let usable = rank.capacity_bytes.map(|bytes| record.config.usable_of(bytes));
         Some(format!("{} on {name}", said(rank.peak_device_bytes?, usable)))
     });
     Some(each.collect::<Option<Vec<_>>>()?.join(", "))
@@ -105,10 +104,17 @@ pub fn taken(record: &RunRecord, capacity_bytes: Option<u64>, digits: usize) -> 
 
 /// What there was for a case: `23.65 GiB`, and of several GPUs that hold different amounts each one's, `23.65 and 11.76 GiB`; nothing where that is not known.
 pub fn room(record: &RunRecord, capacity_bytes: Option<u64>) -> Option<String> {
-    let each: Vec<u64> = record.ranks.iter().filter_map(|rank| rank.capacity_bytes).collect();
-    let each = if each.windows(2).all(|pair| pair[0] == pair[1]) { vec![capacity_bytes?] } else { each };
+    let each = if gpus_hold_the_same(record) {
+        vec![capacity_bytes?]
+    } else {
+        record.ranks.iter().filter_map(|rank| rank.capacity_bytes).collect()
+    };
     let each: Vec<_> = each.into_iter().map(|bytes| format!("{:.2}", gib(bytes))).collect();
     Some(format!("{} GiB", each.join(" and ")))
+}
+
+fn gpus_hold_the_same(record: &RunRecord) -> bool {
+    record.ranks.windows(2).all(|pair| pair[0].capacity_bytes == pair[1].capacity_bytes)
 }
 
 /// `Does not fit l40s (44.53 GiB), sold with as much memory`: cards of the size that was named which hold less than the case takes; nothing where there is none.

@@ -140,9 +140,14 @@ pub struct PassSecs {
 }
 
 impl PassSecs {
+    /// On each of several GPUs, with the exchange.
+    pub fn on_each(&self) -> f64 {
+        self.arithmetic + self.exchange
+    }
+
     /// A sampler step over what it takes on one GPU: with cond and uncond on two groups it has one pass where it has two there.
     pub fn step_share(&self, split: Split) -> f64 {
-        (self.arithmetic + self.exchange) / self.alone / f64::from(split.cfg_size)
+        self.on_each() / self.alone / f64::from(split.cfg_size)
     }
 }
 

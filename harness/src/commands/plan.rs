@@ -271,9 +271,9 @@ fn print_ranks(ranks: &PlannedRanks, report: &PlanReport) {
         );
     }
     if let Some(pass) = pass_secs {
-        let PassSecs { alone, arithmetic, exchange, is_nvlink } = pass;
+        let PassSecs { alone, exchange, is_nvlink, .. } = pass;
         let link = if *is_nvlink { "NVLink" } else { "PCI Express" };
-        let (secs, share) = (arithmetic + exchange, pass.step_share(split));
+        let (secs, share) = (pass.on_each(), pass.step_share(split));
         say!(
             "Modelled: a pass takes {secs:.2} s, {exchange:.2} of them for that over {link}; on one GPU {alone:.2} s. A step takes {share:.2} of the time of one GPU. \
              Norms and the like are left out of both."
@@ -294,7 +294,7 @@ fn print_kinds(plans: &RankPlans, on: &RankGpus, config: &Config) {
             Some(ResidentBlocks::Count(count)) => count.to_string(),
             _ => "all".into(),
         };
-        let secs = plan.ranks.as_ref().and_then(|ranks| ranks.pass_secs).map(|pass| format!("{:.2}", pass.arithmetic + pass.exchange));
+        let secs = plan.ranks.as_ref().and_then(|ranks| ranks.pass_secs).map(|pass| format!("{:.2}", pass.on_each()));
         table.add_row([
             rank.to_string(),
             gpu.profile.as_ref().map_or_else(String::new, |profile| profile.name.clone()),
