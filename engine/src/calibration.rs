@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::attend;
 use crate::compute_device::start_gpu;
-use crate::cuda::{CopyStream, DEVICE, Stream, allocator, host_slab};
+use crate::cuda::{CopyStream, DEVICE, Stream, allocator, host_slab, leave_out_autograd};
 use crate::error::Result;
 use crate::timing::mark;
 
@@ -26,6 +26,8 @@ const SIDE: i64 = 8192;
 /// # Errors
 /// No GPU, and memory that it has not.
 pub fn measure() -> Result<Calibration> {
+    // As in a case: what the host takes for a kernel is measured.
+    leave_out_autograd();
     let device_name = start_gpu()?;
     let (_, memory_bytes) = allocator::free_and_total_bytes()?;
     // First, since whatever is done once is held from then on.
