@@ -20,6 +20,9 @@ pub(super) const SHAPES: [[i64; 5]; 8] = [
     [1, 1, 70, 130, 72],
 ];
 
+/// Half of the keys, of which values that count for little are left out.
+const HALF: BlockChoice = BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 1.0 };
+
 /// `q`, `k` and `v` as a model hands them over: views of `[B, L, heads, D]`.
 pub(super) fn inputs(shape: [i64; 5], kind: Kind, outliers: bool) -> [Tensor; 3] {
     tch::manual_seed(7);
@@ -131,7 +134,7 @@ fn it_is_the_formula_to_rounding() {
 fn warps_that_take_turns_change_no_bit() {
     for shape in SHAPES {
         let inputs = inputs(shape, Kind::Float, true);
-        let with_half = || sparge(&inputs, BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 1.0 });
+        let with_half = || sparge(&inputs, HALF);
         let (of_all, of_half) = (sage(&inputs), with_half());
         for (from_last, copies_late) in [(false, false), (false, true), (true, false), (true, true)] {
             let said = || format!("{shape:?}, from the last {from_last}, copies late {copies_late}");
@@ -152,7 +155,7 @@ fn its_instructions_do_the_same() {
             for &kind in kinds {
                 let inputs = inputs(shape, kind, true);
                 let of_all = || sage(&inputs);
-                let of_half = || sparge(&inputs, BlockChoice { topk: 0.5, similarity: -0.1, pv_threshold: 1.0 });
+                let of_half = || sparge(&inputs, HALF);
                 for run in [&of_all as &dyn Fn() -> Tensor, &of_half] {
                     // A last bit of a power, or of a sum that is rounded once in place of twice.
                     let most = if kind == Kind::Float { 1e-5 } else { 1e-4 };

@@ -1,6 +1,8 @@
 // The warps of a block on the CPU. They run one after the other, each whole, unless a test asks for what a GPU may do to them: it runs them at once, and copies arrive later than they
 // were begun. Then they take turns from one meeting of all warps to the next, first to last or last to first, and copies arrive at once or as late as they may. So a meeting or a
 // wait that is missing changes the result.
+//
+// A part of `warp.cuh`.
 
 #pragma once
 
@@ -11,9 +13,6 @@
 #include <vector>
 
 namespace kernels {
-
-constexpr int LANES = 32;
-constexpr int WARPS = 4;
 
 // What a test asks for.
 struct Order {

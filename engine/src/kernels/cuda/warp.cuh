@@ -7,6 +7,13 @@
 
 #pragma once
 
+namespace kernels {
+
+constexpr int LANES = 32;
+constexpr int WARPS = 4;
+
+} // namespace kernels
+
 #ifdef __CUDACC_RTC__
 #define KERNEL_FN __device__ __forceinline__
 #else
@@ -27,8 +34,6 @@ using s8 = signed char;
 using s64 = long long;
 
 #ifdef __CUDACC_RTC__
-constexpr int LANES = 32;
-constexpr int WARPS = 4;
 constexpr int HELD = 1;
 #define EACH_LANE(lane) if (const int lane = threadIdx.x % kernels::LANES; true)
 // Each `index` below `count` is one thread's of the block.

@@ -106,17 +106,19 @@ impl Type {
         let unused = 64 - 8 * self.bytes();
         match self {
             Self::Signed(_) => i128::from((bits << unused) as i64 >> unused),
-            _ => i128::from(self.cut(bits)),
+            Self::Predicate | Self::Unsigned(_) => i128::from(self.cut(bits)),
+            Self::Fp64 | Self::Fp32 | Self::Fp16 | Self::Bf16 => panic!("{self:?} is no type of whole numbers"),
         }
     }
 
-    /// What a register has of such a value that comes from memory: its sign goes up to the highest bit.
+    /// What a register has of such a value that comes from memory: a sign goes up to the highest bit.
     pub(super) fn extended(self, bits: u64) -> u64 {
-        self.whole(bits) as u64
+        if matches!(self, Self::Signed(_)) { self.whole(bits) as u64 } else { bits }
     }
 
-    fn is_fp32(self) -> bool {
-        self == Self::Fp32
+    /// How what is converted to it is rounded here: `rzi` to whole numbers, `rn` to others.
+    pub(super) fn rounding(self) -> &'static str {
+        if matches!(self, Self::Signed(_) | Self::Unsigned(_)) { "rzi" } else { "rn" }
     }
 }
 
@@ -153,7 +155,7 @@ impl Compare {
     }
 }
 
-pub(super) fn float(bits: u64) -> f32 {
+fn float(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
@@ -162,25 +164,42 @@ fn bits(x: f32) -> u64 {
 }
 
 /// What a function makes of values of that type.
-pub(super) fn evaluate(function: Function, of: Type, [a, b, c, d]: [u64; 4]) -> u64 {
-    let (x, y, z) = (float(a), float(b), float(c));
-    let (m, n, o) = (of.whole(a), of.whole(b), of.whole(c));
-    let result = match function {
-        Function::Move => a,
-        Function::Add if of.is_fp32() => bits(x + y),
-        Function::Subtract if of.is_fp32() => bits(x - y),
-        Function::Multiply if of.is_fp32() => bits(x * y),
-        Function::MultiplyAdd if of.is_fp32() => bits(x.mul_add(y, z)),
-        Function::Divide if of.is_fp32() => bits(x / y),
-        Function::Negate if of.is_fp32() => bits(-x),
-        Function::Compare(compare) if of.is_fp32() => compare.holds(x, y).into(),
-        Function::PowerOfTwo => bits(x.exp2()),
-        Function::Reciprocal => bits(1.0 / x),
-        Function::Root => bits(x.sqrt()),
+pub(super) fn evaluate(function: Function, of: Type, values: [u64; 4]) -> u64 {
+    let [a, b, c, _] = values;
+    match function {
+        Function::Move => of.cut(a),
+        Function::Select => of.cut(if c != 0 { a } else { b }),
+        Function::Convert(from) => of.cut(convert(from, of, a)),
+        Function::Compare(compare) if of == Type::Fp32 => compare.holds(float(a), float(b)).into(),
+        Function::Compare(compare) => compare.holds(of.whole(a), of.whole(b)).into(),
+        _ if of == Type::Fp32 => bits(of_floats(function, [a, b, c].map(float))),
+        Function::MultiplyWide => Type::Unsigned(2 * of.bytes()).cut(of_wholes(Function::Multiply, of, values)),
+        _ => of.cut(of_wholes(function, of, values)),
+    }
+}
+
+fn of_floats(function: Function, [x, y, z]: [f32; 3]) -> f32 {
+    match function {
+        Function::Add => x + y,
+        Function::Subtract => x - y,
+        Function::Multiply => x * y,
+        Function::MultiplyAdd => x.mul_add(y, z),
+        Function::Divide => x / y,
+        Function::Negate => -x,
+        Function::PowerOfTwo => x.exp2(),
+        Function::Reciprocal => 1.0 / x,
+        Function::Root => x.sqrt(),
+        _ => panic!("{function:?} is not for floats"),
+    }
+}
+
+/// Of predicates, bits and whole numbers. What is beyond the type's width means nothing.
+fn of_wholes(function: Function, of: Type, [a, b, c, d]: [u64; 4]) -> u64 {
+    let (m, n) = (of.whole(a), of.whole(b));
+    match function {
         Function::Add => (m + n) as u64,
         Function::Subtract => (m - n) as u64,
-        Function::Multiply | Function::MultiplyWide => (m * n) as u64,
-        Function::MultiplyAdd => (m * n + o) as u64,
+        Function::Multiply => (m * n) as u64,
         Function::Divide => (m / n) as u64,
         Function::Remainder => (m % n) as u64,
         Function::Negate => (-m) as u64,
@@ -194,15 +213,6 @@ pub(super) fn evaluate(function: Function, of: Type, [a, b, c, d]: [u64; 4]) -> 
         // Beyond the width nothing is left, or the sign.
         Function::ShiftLeft => a.checked_shl((b & 0xffff_ffff) as u32).unwrap_or(0),
         Function::ShiftRight => (m >> (b & 0xffff_ffff).min(64)) as u64,
-        Function::Select => {
-            if c != 0 {
-                a
-            } else {
-                b
-            }
-        }
-        Function::Compare(compare) => return compare.holds(m, n).into(),
-        Function::Convert(from) => convert(from, of, a),
         Function::Permute => permute(a, b, c),
         Function::DotOfBytes => {
             let byte = |x: u64, index: u32| x >> (8 * index) & 0xff;
@@ -213,13 +223,8 @@ pub(super) fn evaluate(function: Function, of: Type, [a, b, c, d]: [u64; 4]) -> 
             (b & !mask) | (a << c & mask)
         }
         Function::CountBits => of.cut(a).count_ones().into(),
-    };
-    let made = match function {
-        Function::Compare(_) => Type::Predicate,
-        Function::MultiplyWide => Type::Unsigned(2 * of.bytes()),
-        _ => of,
-    };
-    made.cut(result)
+        _ => panic!("{function:?} is not for whole numbers"),
+    }
 }
 
 /// To the nearest, halves to even; to whole numbers towards zero.

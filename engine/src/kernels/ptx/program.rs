@@ -193,7 +193,7 @@ fn reserved<'a>(bytes: &mut usize, align: &str, array: &'a str) -> (&'a str, u64
 
 fn operation(name: &str) -> Option<Operation> {
     let words: Vec<&str> = name.split('.').collect();
-    let of = |name: &str| Type::named(name);
+    let of = Type::named;
     let value = |function, name: &str| Some(Operation::Evaluate(function, of(name)?));
     match words[..] {
         ["ld", space, ref of_what @ ..] => Some(Operation::Load(Space::named(space)?, of(of_what.last()?)?)),
@@ -217,7 +217,7 @@ fn operation(name: &str) -> Option<Operation> {
         ["sub", of] => value(Function::Subtract, of),
         ["mul", of] | ["mul", "lo" | "rn", of] => value(Function::Multiply, of),
         ["mul", "wide", of] => value(Function::MultiplyWide, of),
-        ["fma", "rn", of] | ["mad", "lo", of] => value(Function::MultiplyAdd, of),
+        ["fma", "rn", of] => value(Function::MultiplyAdd, of),
         ["div", of] | ["div", "rn", of] => value(Function::Divide, of),
         ["rem", of] => value(Function::Remainder, of),
         ["neg", of] => value(Function::Negate, of),
@@ -231,7 +231,8 @@ fn operation(name: &str) -> Option<Operation> {
         ["shr", of] => value(Function::ShiftRight, of),
         ["selp", of] => value(Function::Select, of),
         ["setp", compare, of] => value(Function::Compare(Compare::named(compare)?), of),
-        ["cvt", to, from] | ["cvt", "rn" | "rzi", to, from] => value(Function::Convert(of(from)?), to),
+        ["cvt", to, from] => value(Function::Convert(of(from)?), to),
+        ["cvt", rounding, to, from] if rounding == of(to)?.rounding() => value(Function::Convert(of(from)?), to),
         ["prmt", of] => value(Function::Permute, of),
         ["dp4a", "u32", "u32"] => value(Function::DotOfBytes, "u32"),
         ["bfi", of] => value(Function::Insert, of),
