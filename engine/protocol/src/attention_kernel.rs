@@ -98,35 +98,56 @@ impl Config {
     /// # Errors
     /// The refusal, with the GPUs that have one.
     pub fn check_kernels_on(&self, gpu: Option<&GpuProfile>) -> Result<(), String> {
-        let has_none = |gpu: &&GpuProfile| AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE).is_none();
-        let attention = gpu.filter(has_none).and_then(|gpu| self.attention_advice(gpu));
+        let attention = gpu.and_then(|gpu| self.attention_refusal(gpu));
         let fused = gpu.filter(|gpu| self.fused.is_on() && !has_fused(Some(gpu))).map(|gpu| {
-            let ((major, minor), capability) = (FIRST_FUSED, &gpu.compute_capability.value);
-            format!("compute capability {capability} ({}) has no fused=true: GPUs from {major}.{minor} on have it; leave it out", gpu.name)
+            let ((major, minor), capability) = (FIRST_FUSED, capability_said(gpu));
+            format!("compute capability {capability} has no fused=true: GPUs from {major}.{minor} on have it; leave it out")
         });
         attention.or_else(|| self.linear_dtype.refusal(gpu)).or(fused).map_or(Ok(()), Err)
     }
 
     /// What to change where the attention that is asked for is not there on `gpu`, or only with a score matrix that nobody asked for.
     pub fn attention_advice(&self, gpu: &GpuProfile) -> Option<String> {
-        let (of, dtype) = (self.attn_type.name(), self.dtype.name());
+        let has_scores = self.attn_type != AttnType::Math && self.kernel_on(gpu) == Some(AttentionKernel::Math);
+        let scores = has_scores.then(|| {
+            format!(
+                "compute capability {} has no attention for {} without the whole score matrix, which takes much memory and time: use dtype=fp16",
+                capability_said(gpu),
+                self.dtype.name()
+            )
+        });
+        scores.or_else(|| self.attention_refusal(gpu))
+    }
+
+    /// The same where it is not there: a type of numbers that it takes on `gpu`, or else what takes its place.
+    fn attention_refusal(&self, gpu: &GpuProfile) -> Option<String> {
+        if self.kernel_on(gpu).is_some() {
+            return None;
+        }
+        let capability = capability_said(gpu);
+        if self.attn_type.is_in_8_bits() {
+            return Some(sage_refusal(self.attn_type, &capability));
+        }
         let has = |attn_type, dtype| {
             AttentionKernel::of(attn_type, dtype, Some(gpu), WAN_HEAD_SIZE).is_some_and(|kernel| kernel != AttentionKernel::Math)
         };
-        let capability = format!("{} ({})", gpu.compute_capability.value, gpu.name);
-        match AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE) {
-            Some(AttentionKernel::Math) if self.attn_type != AttnType::Math => Some(format!(
-                "compute capability {capability} has no attention for {dtype} without the whole score matrix, which takes much memory and time: use dtype=fp16"
-            )),
-            Some(_) => None,
-            None if self.attn_type.is_in_8_bits() => Some(sage_refusal(self.attn_type, &capability)),
-            None => Some(match Dtype::ALL.iter().find(|&&dtype| has(self.attn_type, dtype)) {
-                Some(other) => format!("compute capability {capability} has no attn_type={of} for {dtype}: use dtype={}", other.name()),
-                None => {
-                    let other = if has(AttnType::Sdpa, self.dtype) { self.dtype } else { Dtype::Fp16 };
-                    format!("compute capability {capability} has no attn_type={of}: use attn_type=sdpa with dtype={}", other.name())
-                }
-            }),
-        }
+        let (of, dtype) = (self.attn_type.name(), self.dtype.name());
+        Some(match Dtype::ALL.iter().find(|&&dtype| has(self.attn_type, dtype)) {
+            Some(other) => format!("compute capability {capability} has no attn_type={of} for {dtype}: use dtype={}", other.name()),
+            None => {
+                let other = if has(AttnType::Sdpa, self.dtype) { self.dtype } else { Dtype::Fp16 };
+                format!("compute capability {capability} has no attn_type={of}: use attn_type=sdpa with dtype={}", other.name())
+            }
+        })
     }
+
+    /// The kernel that the attention that is asked for comes to on `gpu`, in a model of Wan's.
+    fn kernel_on(&self, gpu: &GpuProfile) -> Option<AttentionKernel> {
+        AttentionKernel::of(self.attn_type, self.dtype, Some(gpu), WAN_HEAD_SIZE)
+    }
+}
+
+/// `7.5 (t4)`.
+fn capability_said(gpu: &GpuProfile) -> String {
+    format!("{} ({})", gpu.compute_capability.value, gpu.name)
 }
