@@ -12,6 +12,8 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cuda/peak.h");
     println!("cargo:rerun-if-changed=src/attention/sage");
     println!("cargo:rerun-if-changed=src/kernels/cuda");
+    println!("cargo:rerun-if-changed=src/kernels/gate_and_residual");
+    println!("cargo:rerun-if-changed=src/kernels/layer_norm");
     println!("cargo:rerun-if-changed=src/kernels/norm_and_turn");
     println!("cargo:rerun-if-changed=src/kernels/unpack");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -52,7 +54,16 @@ fn main() {
         // Products and sums are rounded each by itself, as libtorch rounds them.
         .flag("-ffp-contract=off")
         .include("src/kernels/cuda")
-        .files(["src/attention/sage/on_cpu.cpp", "src/kernels/norm_and_turn/on_cpu.cpp", "src/kernels/unpack/on_cpu.cpp"])
+        .files(
+            [
+                "src/attention/sage",
+                "src/kernels/gate_and_residual",
+                "src/kernels/layer_norm",
+                "src/kernels/norm_and_turn",
+                "src/kernels/unpack",
+            ]
+            .map(|folder| format!("{folder}/on_cpu.cpp")),
+        )
         .compile("lowmem_kernels");
 
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -1,11 +1,12 @@
 //! The transformer against diffusers.
 
-use engine::transformer::Transformer;
+use engine::Result;
+use engine::transformer::{Part, PassCache, Timestep, Transformer};
 use engine::weights::{Group, GroupName};
 use engine_protocol::{AttnType, TransformerSpec};
 use tch::{Kind, Tensor};
 
-use crate::resident::{Fixture, Resident, assert_close, device};
+use crate::resident::{Fixture, Resident, assert_close, assert_close_as_a_whole, device};
 
 const FIXTURE: &str = "transformer";
 
@@ -58,6 +59,86 @@ fn prediction_by_the_fused_kernel() {
             let got = transformer.forward(&mut groups, &fixture.input("input.latents"), 137.0, &fixture.input("input.prompt")).unwrap();
             assert_close(&format!("transformer, fused, {kind:?}, slices of {chunk:?}, {heads:?} heads"), &got, &wanted(137), tolerance);
         }
+    }
+}
+
+/// With so many tokens the last products of cross-attention and of feed-forward begin with the hidden state, where no frames are given and nobody asks what parts give.
+#[test]
+fn prediction_by_products_that_add() {
+    let fixture = Fixture::open(FIXTURE);
+    let spec: TransformerSpec = fixture.fact("spec");
+    let (batch, latents) = (2, [5, 8, 10]);
+    let tokens: i64 = (0..3).map(|axis| latents[axis] / spec.patch_size[axis]).product();
+    assert!(batch * tokens >= 2 * spec.ffn_dim && fixture.input("input.prompt").size()[0] >= batch);
+    let [frames, height, width] = latents;
+    tch::manual_seed(11);
+    let latents = Tensor::rand([batch, spec.in_channels, frames, height, width], (Kind::Float, device().torch));
+    let prompt = fixture.input("input.prompt").narrow(0, 0, batch);
+    for given_frames in [0, 1] {
+        let timestep = Timestep { value: 700.0, given_frames };
+        let predict = |kind: Kind, chunk: Option<i64>, fused: bool, cache: &mut Parts| {
+            let mut groups = Resident::load(FIXTURE, &Transformer::groups(&spec), kind);
+            let transformer = Transformer::new(&spec, AttnType::Sdpa, chunk).with_fused(fused);
+            transformer.forward_cached(&mut groups, &latents, timestep, &prompt, cache).unwrap()
+        };
+        let wanted = predict(Kind::Float, None, false, &mut Parts::default());
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            // In 16 bits no further off than products whose results are added then.
+            let apart = predict(kind, None, false, &mut Parts::default()).to_kind(Kind::Float);
+            let rounding = ((apart - &wanted).norm() / wanted.norm()).double_value(&[]);
+            for (chunk, asked) in [(None, false), (Some(7), false), (Some(7), true)] {
+                let mut parts = Parts { asked, told: 0 };
+                let got = predict(kind, chunk, true, &mut parts);
+                let what = format!("transformer, {given_frames} frames given, {kind:?}, slices of {chunk:?}, asked {asked}");
+                assert_close_as_a_whole(&what, &got, &wanted, (1.1 * rounding).max(1e-5));
+                // Where it is asked for, all that parts give is told; else that of self-attention alone, and of feed-forward where tokens have gates of their own.
+                let slices = tokens / chunk.unwrap_or(tokens) + i64::from(chunk.is_some());
+                let told = if asked { 3 } else { 1 + i64::from(given_frames > 0) };
+                assert_eq!(parts.told, spec.num_layers * told * slices, "{what}");
+            }
+        }
+    }
+}
+
+/// A cache that leaves nothing out, and counts what it is told of parts.
+#[derive(Debug, Default)]
+struct Parts {
+    asked: bool,
+    told: i64,
+}
+
+impl PassCache for Parts {
+    fn begin(&mut self, _hidden: &Tensor) -> Result<u32> {
+        Ok(0)
+    }
+
+    fn leaves_out(&self, _part: Part) -> bool {
+        false
+    }
+
+    fn takes_parts(&self) -> bool {
+        self.asked
+    }
+
+    fn after_part(&mut self, _block: u32, _part: Part, _start: i64, _given: &Tensor) -> Result<()> {
+        self.told += 1;
+        Ok(())
+    }
+
+    fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
+        unreachable!("nothing is left out")
+    }
+
+    fn looks_after(&self, _block: u32) -> bool {
+        false
+    }
+
+    fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn end(&mut self, _hidden: &Tensor) -> Result<()> {
+        Ok(())
     }
 }
 

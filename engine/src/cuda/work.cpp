@@ -105,11 +105,13 @@ Operation described(std::string_view name, const c10::FunctionSchema& schema) {
     operation.is_written[index] = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
     operation.is_target[index] = operation.is_written[index] && (argument.name() == "out" || is_among(name, overwriting));
   }
+  const bool in_place = !name.empty() && name.back() == '_';
   if (is_among(name, products_of_first)) {
     operation.kind = Kind::gemm;
-  } else if (is_among(name, products_of_second)) {
+  } else if (is_among(in_place ? name.substr(0, name.size() - 1) : name, products_of_second)) {
     operation.kind = Kind::gemm;
-    operation.factor = 1;
+    // In place the first is where the result goes.
+    operation.factor = in_place ? 0 : 1;
   } else if (contains(name, "cudnn_attention")) {
     operation.kind = Kind::cudnn_attention;
   } else if (contains(name, "_attention")) {

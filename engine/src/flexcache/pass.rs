@@ -332,6 +332,10 @@ impl PassCache for Pass<'_> {
         matches!(self.turn, Turn::ReuseParts(parts) if parts[part as usize])
     }
 
+    fn takes_parts(&self) -> bool {
+        !kept_parts(self.cache.method).is_empty()
+    }
+
     fn after_part(&mut self, block: u32, part: Part, start: i64, given: &Tensor) -> Result<()> {
         let Some(place) = self.place_of(block, part) else { return Ok(()) };
         let Some(given) = self.kept_of(start, given)? else { return Ok(()) };
@@ -361,28 +365,31 @@ impl PassCache for Pass<'_> {
         })
     }
 
-    fn after_block(&mut self, block: u32, hidden: &Tensor) -> Result<bool> {
+    fn looks_after(&self, block: u32) -> bool {
         match self.cache.method {
-            Flexcache::Firstblock if block == 0 => {
-                // What it adds now is in the last place.
-                self.keep_output(2, hidden)?;
-                let reuses = self.turn == Turn::Reuse || (self.turn == Turn::Ask && self.is_near(hidden)?);
-                if reuses {
-                    self.add(1, hidden)?;
-                    return Ok(true);
-                }
-                let branch = &mut self.cache.branches[self.branch];
-                branch.computed = None;
-                branch.kept.swap(0, 2);
-                self.keep_input(1, hidden)?;
-                Ok(false)
-            }
-            Flexcache::Blockdance if block == self.cache.block && !self.reused => {
-                self.each(&[0], WRITES, hidden, |kept, hidden| Ok(kept[0].f_copy_(hidden)?))?;
-                Ok(false)
-            }
-            _ => Ok(false),
+            Flexcache::Firstblock => block == 0,
+            Flexcache::Blockdance => block == self.cache.block && !self.reused,
+            _ => false,
         }
+    }
+
+    fn after_block(&mut self, _block: u32, hidden: &Tensor) -> Result<bool> {
+        if self.cache.method == Flexcache::Blockdance {
+            self.each(&[0], WRITES, hidden, |kept, hidden| Ok(kept[0].f_copy_(hidden)?))?;
+            return Ok(false);
+        }
+        // What it adds now is in the last place.
+        self.keep_output(2, hidden)?;
+        let reuses = self.turn == Turn::Reuse || (self.turn == Turn::Ask && self.is_near(hidden)?);
+        if reuses {
+            self.add(1, hidden)?;
+            return Ok(true);
+        }
+        let branch = &mut self.cache.branches[self.branch];
+        branch.computed = None;
+        branch.kept.swap(0, 2);
+        self.keep_input(1, hidden)?;
+        Ok(false)
     }
 
     fn end(&mut self, hidden: &Tensor) -> Result<()> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::element::Element;
 use super::nvrtc::{self, Source};
-use super::{norm_and_turn, sage, unpack};
+use super::{gate_and_residual, layer_norm, norm_and_turn, sage, unpack};
 use crate::error::{Error, Result};
 
 /// A kernel as the compiler made it.
@@ -59,8 +59,9 @@ pub fn compiled_everywhere() -> Result<Vec<CompiledKernels>> {
                 let options = sage::Variant::padded(element, head).options(capability);
                 compile(Some(head), sage::SOURCE, options, &sage::NAMES)?;
             }
-            compile(None, norm_and_turn::SOURCE, element.options(capability), &[norm_and_turn::NAME])?;
-            compile(None, unpack::SOURCE, element.options(capability), &[unpack::NAME])?;
+            for kernel in [&layer_norm::KERNEL, &norm_and_turn::KERNEL, &gate_and_residual::KERNEL, &unpack::KERNEL] {
+                compile(None, kernel.source, element.options(capability), &[kernel.name])?;
+            }
         }
     }
     Ok(kernels)

@@ -17,6 +17,21 @@ pub(crate) fn linear_into(x: &Tensor, weight: &Tensor, bias: &Tensor, place: Ten
     Ok(place)
 }
 
+/// Adds `x` times `weight` to `to`, in the product itself: its sums begin with what is there.
+///
+/// # Shapes
+/// `x` is `[B, n, inputs]`, `weight` `[outputs, inputs]`, `to` `[B, n, outputs]`.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn add_linear(to: &Tensor, x: &Tensor, weight: &Tensor) -> Result<()> {
+    // Video by video: some of the tokens of several do not lie whole.
+    (0..to.size()[0]).try_for_each(|video| {
+        let _ = to.f_get(video)?.f_addmm_(&x.f_get(video)?, &weight.f_transpose(0, 1)?)?;
+        Ok(())
+    })
+}
+
 /// GELU, by tanh, of `x` through a linear layer. On a GPU cuBLASLt takes it of the sums, so that it is rounded once; on the CPU libtorch has the exact one alone in its product.
 ///
 /// # Shapes

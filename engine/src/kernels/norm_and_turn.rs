@@ -4,34 +4,26 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use engine_protocol::{WorkKind, WorkType};
-use tch::{Device, Kind, Tensor};
+use engine_protocol::WorkKind;
+use tch::{Kind, Tensor};
 
-use super::driver;
-use super::element::Element;
+use super::by_element::{ByElement, ROWS, bytes_of, check, element_of};
 use super::loaded::Loaded;
-use super::nvrtc::{self, Source};
-#[cfg(test)]
-use super::ptx;
-use crate::cuda::{OwnKernel, launch_observed};
-use crate::error::{Error, Result};
+use super::nvrtc;
+use crate::error::Result;
 
-/// Rows of a block, a warp each, and the lanes of a warp.
-const ROWS: i64 = 4;
-const LANES: u32 = 32;
-
-/// The kernel, for each type of numbers.
-static LOADED: Loaded<Element, 1> = Loaded::new();
-
-pub(super) const NAME: &str = "norm_and_turn";
-
-/// The kernel's source.
-pub(super) const SOURCE: &Source = &[
-    ("norm_and_turn.cu", include_str!("norm_and_turn/norm_and_turn.cu")),
-    ("norm_and_turn.cuh", include_str!("norm_and_turn/norm_and_turn.cuh")),
-    nvrtc::ELEMENTS,
-    nvrtc::WARP,
-];
+pub(super) static KERNEL: ByElement = ByElement {
+    name: "norm_and_turn",
+    source: &[
+        ("norm_and_turn.cu", include_str!("norm_and_turn/norm_and_turn.cu")),
+        ("norm_and_turn.cuh", include_str!("norm_and_turn/norm_and_turn.cuh")),
+        nvrtc::ELEMENTS,
+        nvrtc::WARP,
+    ],
+    shown: c"lowmem::norm_and_turn",
+    kind: WorkKind::Pointwise,
+    loaded: Loaded::new(),
+};
 
 unsafe extern "C" {
     fn lowmem_norm_and_turn_on_cpu(element: c_int, given: *const c_void) -> c_int;
@@ -62,24 +54,14 @@ struct Given {
 /// The compiler's and the driver's, and a type of numbers that there is no kernel for.
 pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns: &Tensor, eps: f64) -> Result<()> {
     let [batch, tokens, channels] = <[i64; 3]>::try_from(x.size()).expect("[batch, tokens, channels]");
-    let element =
-        Element::of(x.kind()).ok_or_else(|| Error::Input(format!("fused=true takes fp32, bf16 and fp16, and not {:?}", x.kind())))?;
-    // So many numbers of it are read at a time.
-    let check = |tensor: &Tensor, kind: Kind, size: &[i64], at_a_time: usize| {
-        assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
-        assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
-        assert!(
-            (tensor.data_ptr() as usize).is_multiple_of(at_a_time * kind.elt_size_in_bytes()),
-            "not at a place that the kernel can read"
-        );
-    };
+    let element = element_of(x)?;
     let head = 2 * turns.size()[1];
     assert!(head > 0 && channels % head == 0, "whole heads");
-    check(x, x.kind(), &[batch, tokens, channels], 2);
-    check(weight, x.kind(), &[channels], 2);
-    check(turns, Kind::Float, &[tokens, head / 2, 2], 1);
+    check(x, x, x.kind(), &[batch, tokens, channels], 2);
+    check(x, weight, x.kind(), &[channels], 2);
+    check(x, turns, Kind::Float, &[tokens, head / 2, 2], 1);
     if let Some(scales) = scales {
-        check(scales, Kind::Float, &[batch, tokens, 1], 1);
+        check(x, scales, Kind::Float, &[batch, tokens, 1], 1);
     }
     let given = Given {
         numbers: x.data_ptr(),
@@ -92,30 +74,22 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
         head,
         eps,
     };
-    let blocks = (given.rows + ROWS - 1) / ROWS;
-    if x.device() == Device::Cpu {
-        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        #[cfg(test)]
-        if unsafe { ptx::run(SOURCE, NAME, |capability| element.options(capability), [blocks, 1, 1], &given) } {
-            return Ok(());
-        }
+    // Each number is read and written, and each turn is read.
+    let bytes = bytes_of(&[x, x, turns]);
+    let on_cpu = || {
         // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
         let answer = unsafe { lowmem_norm_and_turn_on_cpu(element.number(), ptr::from_ref(&given).cast()) };
         assert_eq!(answer, 0, "there is such a kernel");
-        return Ok(());
-    }
-    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
-    let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: the video is too long for its kernel".into()))?;
-    // Each number is read and written, and each turn is read.
-    let bytes = 2.0 * (x.numel() * x.kind().elt_size_in_bytes()) as f64 + (turns.numel() * turns.kind().elt_size_in_bytes()) as f64;
-    let work = OwnKernel { name: c"lowmem::norm_and_turn", kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes };
-    // SAFETY: as above. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
-    launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], ROWS as u32 * LANES, &given) })
+    };
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+    unsafe { KERNEL.run((element, x.device()), (given.rows + ROWS - 1) / ROWS, bytes, &given, on_cpu) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ptx;
     use super::*;
+    use tch::Device;
 
     /// Two videos of seven tokens, with two heads of twelve channels; a weight; and the turns of the tokens, of which the angles do not matter.
     fn given(kind: Kind) -> [Tensor; 3] {

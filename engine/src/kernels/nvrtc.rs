@@ -11,9 +11,10 @@ use crate::error::{Error, Result};
 /// A program's text: its files by name, the first of which includes the others.
 pub(super) type Source = [(&'static str, &'static str)];
 
-/// What a warp does, and the types of numbers: files of every program.
+/// What a warp does, and the types of numbers: files of every program. And the tokens of a hidden state, of those that have them.
 pub(super) const WARP: (&str, &str) = ("warp.cuh", include_str!("cuda/warp.cuh"));
 pub(super) const ELEMENTS: (&str, &str) = ("elements.cuh", include_str!("cuda/elements.cuh"));
+pub(super) const ROWS: (&str, &str) = ("rows.cuh", include_str!("cuda/rows.cuh"));
 
 /// What came of a program.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) fn version() -> Result<(i32, i32)> {
     // SAFETY: opens a library and closes it again; what it does as it is opened is NVIDIA's.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::Input(
-            "NVRTC, which compiles our kernels, is not on the library path (libnvrtc.so.13): run `lowmem setup`, or use attn_type=sdpa"
+            "NVRTC, which compiles our kernels, is not on the library path (libnvrtc.so.13): run `lowmem setup`, or do without them: attn_type=sdpa, fused=false"
                 .into(),
         ));
     }

@@ -4,34 +4,33 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use engine_protocol::{WeightDtype, WorkKind, WorkType};
+use engine_protocol::{WeightDtype, WorkKind};
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::driver;
-use super::element::Element;
+use super::by_element::{ByElement, LANES, bytes_of, element_of};
 use super::loaded::Loaded;
-use super::nvrtc::{self, Source};
-#[cfg(test)]
-use super::ptx;
-use crate::cuda::{OwnKernel, launch_observed};
-use crate::error::{Error, Result};
+use super::nvrtc;
+use crate::error::Result;
 
-/// Numbers that a lane makes, and lanes of a block.
+/// Numbers that a lane makes.
 const AT_ONCE: i64 = 8;
-const LANES: i64 = 128;
 
 /// On the CPU a thread makes so many times [`AT_ONCE`] numbers at a time.
 const CPU_PART: i64 = 1 << 15;
 
-/// The kernel, for each type that it makes.
-static LOADED: Loaded<Element, 1> = Loaded::new();
-
-pub(super) const NAME: &str = "unpack";
-
-/// The kernel's source.
-pub(super) const SOURCE: &Source =
-    &[("unpack.cu", include_str!("unpack/unpack.cu")), ("unpack.cuh", include_str!("unpack/unpack.cuh")), nvrtc::ELEMENTS, nvrtc::WARP];
+pub(super) static KERNEL: ByElement = ByElement {
+    name: "unpack",
+    source: &[
+        ("unpack.cu", include_str!("unpack/unpack.cu")),
+        ("unpack.cuh", include_str!("unpack/unpack.cuh")),
+        nvrtc::ELEMENTS,
+        nvrtc::WARP,
+    ],
+    shown: c"lowmem::unpack",
+    kind: WorkKind::Pointwise,
+    loaded: Loaded::new(),
+};
 
 /// What it unpacks, in the order of `PackedType` of `unpack.cuh`.
 const TYPES: [WeightDtype; 15] = [
@@ -96,12 +95,14 @@ pub(crate) fn unpack_blocks(dtype: WeightDtype, [numbers, bytes]: [i64; 2], pack
 }
 
 fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: &Tensor, row: i64) -> Result<()> {
-    let element = Element::of(target.kind())
-        .ok_or_else(|| Error::Input(format!("fused=true makes fp32, bf16 and fp16, and not {:?}", target.kind())))?;
+    let element = element_of(target)?;
     let kind = TYPES.iter().position(|&known| known == dtype).expect("a packed type");
     assert!(packed.device() == target.device() && packed.is_contiguous() && target.is_contiguous(), "whole, on one device");
     assert!((target.data_ptr() as usize).is_multiple_of(16), "numbers are written eight at a time");
     let numbers = target.numel() as i64;
+    if numbers == 0 {
+        return Ok(());
+    }
     let given = Given {
         packed: packed.data_ptr(),
         scales: scales.map_or(ptr::null(), |scales| scales.data_ptr().cast_const()),
@@ -111,36 +112,24 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
         kind: kind as i64,
     };
     let eighths = (numbers + AT_ONCE - 1) / AT_ONCE;
-    let blocks = (eighths + LANES - 1) / LANES;
-    if target.device() == Device::Cpu {
-        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        #[cfg(test)]
-        if unsafe { ptx::run(SOURCE, NAME, |capability| element.options(capability), [blocks, 1, 1], &given) } {
-            return Ok(());
-        }
+    // Packed numbers are read and the others written, each once.
+    let bytes = bytes_of(&[packed, target]);
+    let on_cpu = || {
         (0..(eighths + CPU_PART - 1) / CPU_PART).into_par_iter().for_each(|part| {
             let (first, last) = (part * CPU_PART, ((part + 1) * CPU_PART).min(eighths));
             // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. No other thread writes these numbers.
             let answer = unsafe { lowmem_unpack_on_cpu(element.number(), ptr::from_ref(&given).cast(), first, last) };
             assert_eq!(answer, 0, "there is such a kernel");
         });
-        return Ok(());
-    }
-    if numbers == 0 {
-        return Ok(());
-    }
-    let [function] = LOADED.get(element, NAME, SOURCE, [NAME], |capability| element.options(capability))?;
-    let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: a weight is too large".into()))?;
-    // Packed numbers are read and the others written, each once.
-    let bytes = [packed, target].iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum();
-    let work = OwnKernel { name: c"lowmem::unpack", kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes };
-    // SAFETY: as above. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
-    launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], LANES as u32, &given) })
+    };
+    // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
+    unsafe { KERNEL.run((element, target.device()), (eighths + LANES - 1) / LANES, bytes, &given, on_cpu) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     #[test]
     fn what_is_too_large_for_fp16_is_infinite_as_libtorch_has_it() {

@@ -3,8 +3,11 @@
 use engine_protocol::{PARTS_OF_A_BLOCK, TransformerSpec};
 use tch::{Kind, Tensor};
 
+use super::adding::{Adding, Gate, InProducts};
 use super::embeddings::Condition;
-use super::pass_cache::{Part, PassCache};
+use super::modulated::Modulated;
+use super::norm::Affine;
+use super::pass_cache::{Part, PassCache, Told};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
 use super::timestep::ByToken;
@@ -58,8 +61,9 @@ pub(super) struct Block<'a> {
     pub(super) attention: Attention,
     pub(super) sequence_chunk: Option<i64>,
     pub(super) head_chunk: Option<i64>,
-    /// Queries and keys are normed and turned by one kernel.
+    /// By kernels of ours, and products that do more than multiply.
     pub(super) fused: bool,
+    pub(super) in_products: InProducts,
     pub(super) condition: &'a Condition,
     pub(super) rope: &'a Tensor,
     /// Whose parts these tokens are among.
@@ -67,152 +71,80 @@ pub(super) struct Block<'a> {
     pub(super) shard: Shard,
 }
 
-/// Scale and shift of a norm, in the hidden state's type, as libtorch's kernel takes them.
-pub(super) struct Affine {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Affine {
-    /// `x (1 + scale) + shift` from fp32 rows.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub(super) fn modulation(scale: &Tensor, shift: &Tensor, kind: Kind) -> Result<Self> {
-        Ok(Self { weight: scale.f_add_scalar(1.0)?.f_to_kind(kind)?, bias: shift.f_to_kind(kind)? })
-    }
-
-    /// The layer norm of `x` over its channels, then scale and shift: one kernel, fp32 inside and rounded once.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub(super) fn layer_norm(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
-        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), eps, false)?)
-    }
-}
-
-impl AsRef<Affine> for Affine {
-    fn as_ref(&self) -> &Self {
-        self
-    }
-}
-
-impl<T: AsRef<Affine>> ByToken<T> {
-    /// The layer norm of a slice of `hidden`, each token with its own scale and shift.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub(super) fn layer_norm(&self, hidden: &Tensor, span: (i64, i64), eps: f64) -> Result<Tensor> {
-        let mut normed = Gathered::new(span.1);
-        for ((start, length), norm) in self.over(span) {
-            normed.put(start - span.0, norm.as_ref().layer_norm(&slice(hidden, start, length)?, eps)?)?;
-        }
-        Ok(normed.whole())
-    }
-}
-
-/// What the timestep does to one of a block's two steps: to what goes in, and to what comes out.
-pub(super) struct Modulated {
-    pub(super) norm: Affine,
-    /// How much of the result is added, in fp32.
-    pub(super) gate: Tensor,
-}
-
-impl Modulated {
-    fn new(shift: &Tensor, scale: &Tensor, gate: &Tensor, kind: Kind) -> Result<Self> {
-        Ok(Self { norm: Affine::modulation(scale, shift, kind)?, gate: gate.shallow_clone() })
-    }
-}
-
-impl AsRef<Affine> for Modulated {
-    fn as_ref(&self) -> &Affine {
-        &self.norm
-    }
-}
-
-impl ByToken<Modulated> {
-    /// Adds `gate · out` to the tokens of `hidden` from `start` on. fp32 inside, since the gate is: rounded once.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub(super) fn add_gated(&self, hidden: &Tensor, start: i64, out: &Tensor) -> Result<()> {
-        self.over((start, out.size()[1])).try_for_each(|((first, length), step)| {
-            let _ = slice(hidden, first, length)?.f_addcmul_(&slice(out, first - start, length)?, &step.gate)?;
-            Ok(())
-        })
-    }
-}
-
-/// A cache, as a part of a block tells it what it gives.
-pub(super) struct Told<'a, C> {
-    cache: &'a mut C,
-    block: u32,
-    part: Part,
-}
-
-impl<C: PassCache> Told<'_, C> {
-    fn is_left_out(&self) -> bool {
-        self.cache.leaves_out(self.part)
-    }
-
-    /// That the tokens from `start` on were given that, before the gate.
-    ///
-    /// # Errors
-    /// The cache's.
-    pub(super) fn of(&mut self, start: i64, given: &Tensor) -> Result<()> {
-        self.cache.after_part(self.block, self.part, start, given)
-    }
-}
-
 impl Block<'_> {
-    /// Runs block `index` on `hidden`, in place, without the parts that `cache` leaves out.
+    /// Runs block `index` on `hidden`, in place, without the parts that `cache` leaves out. What is `left` is still to be added to each token, and so is what is given back.
     ///
     /// # Shapes
-    /// `hidden` is `[B, L, dim]`.
+    /// `hidden` is `[B, L, dim]`, and what is left `[dim]` in its type.
     ///
     /// # Errors
     /// libtorch's, the cache's, and what `groups` ran into.
-    pub(super) fn forward(&self, groups: &mut impl Groups, index: u32, hidden: &Tensor, cache: &mut impl PassCache) -> Result<()> {
+    pub(super) fn forward(
+        &self,
+        groups: &mut impl Groups,
+        index: u32,
+        hidden: &Tensor,
+        left: Option<Tensor>,
+        cache: &mut impl PassCache,
+    ) -> Result<Option<Tensor>> {
         let kind = hidden.kind();
-        let mut told = Told { cache, block: index, part: Part::SelfAttention };
+        let mut told = Told::new(cache, index);
+        let eps = self.spec.eps;
         // 1. Self-attention. Its group has the modulation, which is needed in any case.
-        let modulation = groups.with(name(index, Part::SelfAttention), |w| {
+        let (modulation, left) = groups.with(name(index, Part::SelfAttention), |w| {
             let modulation = self.modulation(w)?;
-            let step = modulation.map(|[shift, scale, gate, ..]| Modulated::new(shift, scale, gate, kind))?;
-            match self.head_chunk {
-                _ if told.is_left_out() => self.add_kept(hidden, Some(&step), &mut told)?,
-                Some(heads) => self.self_attention_by_heads(w, hidden, &step, heads, &mut told)?,
-                None => self.self_attention(w, hidden, &step, &mut told)?,
+            let step = modulation.map(|[shift, scale, gate, ..]| Modulated::new([shift, scale, gate], kind, self.fused))?;
+            if told.is_left_out() {
+                self.add_kept(hidden, Some(&step), &mut told)?;
+                return Ok((modulation, left));
             }
-            Ok(modulation)
+            let norm = |span| step.layer_norm(hidden, span, left.as_ref(), eps);
+            let mut adding = Adding::apart(w, "attn1.to_out.0", Gate::ByToken(&step), left.as_ref());
+            let add = |start, attended| adding.add(hidden, start, attended, &mut told);
+            match self.head_chunk {
+                Some(heads) => self.attend_by_heads(w, hidden, heads, norm, add)?,
+                None => self.attend(w, hidden, norm, add)?,
+            }
+            Ok((modulation, adding.left()?))
         })?;
 
         // 2. Cross-attention, whose norm has weights instead of modulation and whose result has no gate.
         told.part = Part::CrossAttention;
-        if told.is_left_out() {
+        let left = if told.is_left_out() {
             self.add_kept(hidden, None, &mut told)?;
+            left
         } else {
             groups.with(name(index, Part::CrossAttention), |w| {
-                let norm = Affine { weight: w.get("norm2.weight").f_to_kind(kind)?, bias: w.get("norm2.bias").f_to_kind(kind)? };
-                self.cross_attention(w, hidden, &norm, &mut told)
-            })?;
-        }
+                let affine = Affine::new(0.0, ["norm2.weight", "norm2.bias"].map(|name| w.get(name)), kind, self.fused)?;
+                let norm = |(start, length)| affine.layer_norm(&slice(hidden, start, length)?, left.as_ref(), eps);
+                let mut adding = Adding::new(self.in_products, w, "attn2.to_out.0", Gate::None, left.as_ref(), &told);
+                self.attend_to_prompt(w, hidden, norm, |start, attended| adding.add(hidden, start, attended, &mut told))?;
+                adding.left()
+            })?
+        };
 
         // 3. Feed-forward.
         told.part = Part::FeedForward;
-        let step = || modulation.map(|[_, _, _, shift, scale, gate]| Modulated::new(shift, scale, gate, kind));
+        let step = || modulation.map(|[_, _, _, shift, scale, gate]| Modulated::new([shift, scale, gate], kind, self.fused));
         if told.is_left_out() {
-            return self.add_kept(hidden, Some(&step()?), &mut told);
+            self.add_kept(hidden, Some(&step()?), &mut told)?;
+            return Ok(left);
         }
-        groups.with(name(index, Part::FeedForward), |w| self.feed_forward(w, hidden, &step()?, &mut told))
+        groups.with(name(index, Part::FeedForward), |w| {
+            let step = step()?;
+            let mut adding = Adding::new(self.in_products, w, "ffn.net.2", Gate::ByToken(&step), left.as_ref(), &told);
+            for span in self.slices(hidden.size()[1]) {
+                let inner = self.inner(w, step.layer_norm(hidden, span, left.as_ref(), eps)?)?;
+                adding.add(hidden, span.0, inner, &mut told)?;
+            }
+            adding.left()
+        })
     }
 
     /// Adds what is kept of a part that is left out.
     fn add_kept(&self, hidden: &Tensor, step: Option<&ByToken<Modulated>>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
         self.slices(hidden.size()[1]).try_for_each(|span| {
-            let mut add = |(start, length): (i64, i64), gate: Option<&Tensor>| {
-                told.cache.in_place_of_part(told.block, told.part, start, &slice(hidden, start, length)?, gate)
-            };
+            let mut add = |(start, length): (i64, i64), gate: Option<&Tensor>| told.in_place(start, &slice(hidden, start, length)?, gate);
             match step {
                 Some(step) => step.over(span).try_for_each(|(span, step)| add(span, Some(&step.gate))),
                 None => add(span, None),
@@ -229,12 +161,18 @@ impl Block<'_> {
         })
     }
 
-    /// Adds `gate · attention(norm(hidden))`.
-    fn self_attention(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
+    /// Self-attention: `add` is given what each slice of tokens attends to. A slice of the hidden state may be written then, after its own last use.
+    fn attend(
+        &self,
+        w: &Weights,
+        hidden: &Tensor,
+        norm: impl Fn((i64, i64)) -> Result<Tensor>,
+        mut add: impl FnMut(i64, Tensor) -> Result<()>,
+    ) -> Result<()> {
         let tokens = hidden.size()[1];
         // 1. Keys and values of all tokens.
         let keys = self.keys_of_all(tokens, |(start, length), values, keys| {
-            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
+            let normed = norm((start, length))?;
             if let Some(values) = values {
                 let projected = self.project(w, "attn1.to_v", &normed, start, values)?;
                 self.gather(values, start, projected)?;
@@ -245,22 +183,24 @@ impl Block<'_> {
             self.gather(keys, start, self.norm_and_turn(w, "attn1.norm_k.weight", projected, start)?)
         })?;
 
-        // 2. Queries of a slice against all of them. A slice of the hidden state is written only after its own last use.
+        // 2. Queries of a slice against all of them.
         let query = |(start, length)| {
-            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
+            let normed = norm((start, length))?;
             let projected = w.linear("attn1.to_q", &normed)?;
             drop(normed);
             self.heads(&self.norm_and_turn(w, "attn1.norm_q.weight", projected, start)?)
         };
-        keys.attend(self.slices(tokens), query, |(start, _), attended| {
-            let out = w.linear("attn1.to_out.0", &joined(attended)?)?;
-            told.of(start, &out)?;
-            step.add_gated(hidden, start, &out)
-        })
+        keys.attend(self.slices(tokens), query, |(start, _), attended| add(start, joined(attended)?))
     }
 
-    /// Adds `attention(norm(hidden), prompt)`, and where there is a picture attention to that, which is added before the last projection.
-    fn cross_attention(&self, w: &Weights, hidden: &Tensor, norm: &Affine, told: &mut Told<'_, impl PassCache>) -> Result<()> {
+    /// Attention to the prompt, and where there is a picture to that, which is added before the last projection.
+    fn attend_to_prompt(
+        &self,
+        w: &Weights,
+        hidden: &Tensor,
+        norm: impl Fn((i64, i64)) -> Result<Tensor>,
+        mut add: impl FnMut(i64, Tensor) -> Result<()>,
+    ) -> Result<()> {
         let prompt = &self.condition.prompt;
         let keys = self.heads(&self.project_and_norm(w, "attn2.to_k", "attn2.norm_k.weight", prompt.shallow_clone())?)?;
         let values = self.heads(&w.linear("attn2.to_v", prompt)?)?;
@@ -270,38 +210,22 @@ impl Block<'_> {
             Keys::new(self.attention.to_all_keys(), self.heads(&keys)?, self.heads(&w.linear("attn2.add_v_proj", image)?)?)
         };
         let image = self.condition.image.as_ref().map(of_image).transpose()?;
-        for (start, length) in self.slices(hidden.size()[1]) {
-            let mut part = slice(hidden, start, length)?;
-            let normed = norm.layer_norm(&part, self.spec.eps)?;
-            let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", normed)?;
+        for span in self.slices(hidden.size()[1]) {
+            let query = self.project_and_norm(w, "attn2.to_q", "attn2.norm_q.weight", norm(span)?)?;
             let mut attended = keys.attend(&self.heads(&query)?)?;
             if let Some(image) = &image {
                 let _ = attended.f_add_(&image.attend(&self.heads(&query)?)?)?;
             }
             drop(query);
-            let out = w.linear("attn2.to_out.0", &joined(attended)?)?;
-            told.of(start, &out)?;
-            let _ = part.f_add_(&out)?;
+            add(span.0, joined(attended)?)?;
         }
         Ok(())
     }
 
-    /// Adds `gate · ff(norm(hidden))`.
-    fn feed_forward(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>, told: &mut Told<'_, impl PassCache>) -> Result<()> {
-        for (start, length) in self.slices(hidden.size()[1]) {
-            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
-            let inner = if self.fused {
-                w.linear_gelu("ffn.net.0.proj", &normed)?
-            } else {
-                w.linear("ffn.net.0.proj", &normed)?.f_gelu_("tanh")?
-            };
-            drop(normed);
-            let out = w.linear("ffn.net.2", &inner)?;
-            drop(inner);
-            told.of(start, &out)?;
-            step.add_gated(hidden, start, &out)?;
-        }
-        Ok(())
+    /// The first layer of feed-forward, and GELU.
+    fn inner(&self, w: &Weights, normed: Tensor) -> Result<Tensor> {
+        let layer = "ffn.net.0.proj";
+        if self.fused { w.linear_gelu(layer, &normed) } else { Ok(w.linear(layer, &normed)?.f_gelu_("tanh")?) }
     }
 
     /// The keys and values of all tokens: `put` has those of a slice put where they are gathered, values and keys or one of the two.

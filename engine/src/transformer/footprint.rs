@@ -4,7 +4,7 @@
 //! A pass holds the hidden state, the turns of every token and what the blocks are conditioned on. On top of that comes the largest of three
 //! moments in a block, each with the tensors of one slice of tokens. Self-attention has keys and values of all tokens and two tensors as wide as
 //! the hidden state: a projection's input and result, or attention's. Turning the channels has a projection and its fp32 copy instead of those
-//! two. Feed-forward has its inner tensor and one as wide as the hidden state. Cross-attention is self-attention with the prompt's few keys. Where attention holds its
+//! two. Feed-forward has its inner tensor and one as wide as the hidden state, or in place of the second its gated weights throughout (see `adding.rs`). Cross-attention is self-attention with the prompt's few keys. Where attention holds its
 //! score matrix, that and what it is made from stand in the place of attention's result. Where it packs them, values are packed before there are keys, then there is a moment with keys in both forms, and after it the
 //! packed ones alone. A product in 8 bits has its input in 8 bits beside what it is of, and what that takes in fp32 a piece at a time: see `product_bytes`.
 //! Left out are tensors of one row, under a MiB together, and libtorch's buffer for sums over tokens as keys are packed: some 10 MiB, which shows in videos of a few frames alone.
@@ -95,7 +95,13 @@ impl Transformer {
         // The moments.
         let inner = batch * slice * spec.ffn_dim * bytes;
         let narrowed = wide(slice) + self.linear_bytes(batch * slice, dim, spec.ffn_dim, bytes);
-        let feed_forward = narrowed.max(inner + self.linear_bytes(batch * slice, spec.ffn_dim, dim, bytes));
+        let [all, part] = [tokens, slice].map(|tokens| batch * tokens);
+        let gated = spec.ffn_dim * dim * bytes;
+        let feed_forward = match (self.in_products([all, part]).gated, slice == tokens) {
+            (false, _) => narrowed.max(inner + self.linear_bytes(part, spec.ffn_dim, dim, bytes)),
+            (true, true) => narrowed.max(inner + gated),
+            (true, false) => narrowed + gated,
+        };
         let attention =
             |keys: i64| AttentionShape { batch, heads: spec.num_attention_heads, queries: slice, keys, width: spec.attention_head_dim };
         // fp32 is turned where it lies, and so is what one kernel norms and turns.

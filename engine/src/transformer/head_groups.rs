@@ -8,11 +8,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::{Block, Modulated, Told, joined};
-use super::pass_cache::PassCache;
+use super::block::{Block, joined};
 use super::rope;
 use super::slices::{Gathered, slice, slices};
-use super::timestep::ByToken;
 use crate::error::Result;
 use crate::kernels::norm_and_turn;
 use crate::weights::Weights;
@@ -28,42 +26,36 @@ const QUERY: (&str, &str) = ("attn1.to_q", "attn1.norm_q.weight");
 const KEY: (&str, &str) = ("attn1.to_k", "attn1.norm_k.weight");
 
 impl Block<'_> {
-    /// Adds `gate · attention(norm(hidden))`, `heads` heads at a time.
+    /// Self-attention of `heads` heads at a time: `add` is given what each slice of tokens attends to, when nobody reads the hidden state any more.
     ///
     /// # Errors
-    /// libtorch's, and the cache's.
-    pub(super) fn self_attention_by_heads(
+    /// libtorch's, and those of `norm` and `add`.
+    pub(super) fn attend_by_heads(
         &self,
         w: &Weights,
         hidden: &Tensor,
-        step: &ByToken<Modulated>,
         heads: i64,
-        told: &mut Told<'_, impl PassCache>,
+        norm: impl Fn((i64, i64)) -> Result<Tensor>,
+        mut add: impl FnMut(i64, Tensor) -> Result<()>,
     ) -> Result<()> {
         let tokens = hidden.size()[1];
-        let scales = self.scales(w, hidden, step)?;
+        let scales = self.scales(w, tokens, &norm)?;
 
         // 1. What each group of heads attends to, side by side.
         let attended = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device()))?;
         for group in slices(self.spec.num_attention_heads, Some(heads)) {
-            self.attend_with(w, hidden, step, &scales, group, &attended)?;
+            self.attend_with(w, &norm, &scales, group, &attended)?;
         }
 
-        // 2. Projected, and added to the hidden state, which nobody reads any more.
-        for (start, length) in self.slices(tokens) {
-            let out = w.linear("attn1.to_out.0", &slice(&attended, start, length)?)?;
-            told.of(start, &out)?;
-            step.add_gated(hidden, start, &out)?;
-        }
-        Ok(())
+        // 2. Projected.
+        self.slices(tokens).try_for_each(|(start, length)| add(start, slice(&attended, start, length)?))
     }
 
     /// The scales of every token's queries and keys.
-    fn scales(&self, w: &Weights, hidden: &Tensor, step: &ByToken<Modulated>) -> Result<Scales> {
-        let tokens = hidden.size()[1];
+    fn scales(&self, w: &Weights, tokens: i64, norm: impl Fn((i64, i64)) -> Result<Tensor>) -> Result<Scales> {
         let (mut query, mut key) = (Gathered::new(tokens), Gathered::new(tokens));
         for (start, length) in self.slices(tokens) {
-            let normed = step.layer_norm(hidden, (start, length), self.spec.eps)?;
+            let normed = norm((start, length))?;
             let scale = |projection: &str| -> Result<Tensor> {
                 let projected = w.linear(projection, &normed)?;
                 let channels = projected.size()[2] as f64;
@@ -80,16 +72,14 @@ impl Block<'_> {
     fn attend_with(
         &self,
         w: &Weights,
-        hidden: &Tensor,
-        step: &ByToken<Modulated>,
+        norm: impl Fn((i64, i64)) -> Result<Tensor>,
         scales: &Scales,
         heads: (i64, i64),
         attended: &Tensor,
     ) -> Result<()> {
-        let tokens = hidden.size()[1];
+        let tokens = attended.size()[1];
         let width = self.spec.attention_head_dim;
         let (first, count) = (heads.0 * width, heads.1 * width);
-        let normed = |start: i64, length: i64| step.layer_norm(hidden, (start, length), self.spec.eps);
         let turned = |names: (&str, &str), scale: &Tensor, normed: &Tensor, start: i64| -> Result<Tensor> {
             let length = normed.size()[1];
             let projected = w.linear_part(names.0, normed, first, count)?;
@@ -111,7 +101,7 @@ impl Block<'_> {
 
         // 1. Keys and values of all tokens.
         let keys = self.keys_of_all(tokens, |(start, length), values, keys| {
-            let normed = normed(start, length)?;
+            let normed = norm((start, length))?;
             if let Some(values) = values {
                 self.gather(values, start, w.linear_part("attn1.to_v", &normed, first, count)?)?;
             }
@@ -119,7 +109,7 @@ impl Block<'_> {
         })?;
 
         // 2. Queries of a slice against all of them.
-        let query = |(start, length)| self.heads(&turned(QUERY, &scales.query, &normed(start, length)?, start)?);
+        let query = |(start, length)| self.heads(&turned(QUERY, &scales.query, &norm((start, length))?, start)?);
         keys.attend(self.slices(tokens), query, |(start, length), result| {
             slice(attended, start, length)?.f_narrow(2, first, count)?.f_copy_(&joined(result)?)?;
             Ok(())

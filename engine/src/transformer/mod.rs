@@ -4,12 +4,15 @@
 //! Beyond the hidden state a block holds keys and values of all tokens, and whatever one slice of tokens needs; without `sequence_chunk`
 //! the slice is all of them. The hidden state is updated in place.
 
+mod adding;
 mod block;
 mod context;
 mod embeddings;
 mod footprint;
 mod head_groups;
 mod model;
+mod modulated;
+mod norm;
 mod pass_cache;
 mod rope;
 mod slices;

@@ -3,9 +3,11 @@
 use engine_protocol::{Config, LinearDtype, TransformerSpec};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{self, Affine, Block};
+use super::adding::{InProducts, has_gated_weights, settle};
+use super::block::{self, Block};
 use super::context::Context;
 use super::embeddings::{self, Condition};
+use super::norm::Affine;
 use super::pass_cache::{NoCache, PassCache};
 use super::rope;
 use super::slices::{Gathered, slices};
@@ -56,7 +58,7 @@ impl Transformer {
         Self { sequence, ..self }
     }
 
-    /// The same that norms and turns queries and keys by one kernel.
+    /// The same with what is fused: kernels of ours, and products that do more than multiply.
     #[must_use]
     pub fn with_fused(self, fused: bool) -> Self {
         Self { fused, ..self }
@@ -69,6 +71,15 @@ impl Transformer {
             linear_dtype: config.linear_dtype,
             ..Self::new(spec, Attention::of(config), tokens).with_head_chunk(heads).with_fused(config.fused.is_on())
         }
+    }
+
+    /// Which last products begin with the hidden state, where there are so many tokens in all videos and in each slice of them. Those in 8 bits do not.
+    pub(super) fn in_products(&self, [tokens, slice]: [i64; 2]) -> InProducts {
+        let dim = self.spec.num_attention_heads * self.spec.attention_head_dim;
+        // Keys and values, or what heads by themselves attend to.
+        let held = if self.head_chunk.is_some() || self.attention.packs() { 1 } else { 2 };
+        let ungated = self.fused && self.linear_dtype == LinearDtype::Dtype;
+        InProducts { ungated, gated: ungated && has_gated_weights([self.spec.ffn_dim, dim], [tokens, slice], held * tokens * dim) }
     }
 
     /// Its groups in execution order: those of the embeddings, of each block, and the output layer. All blocks have groups of the same layouts.
@@ -121,12 +132,16 @@ impl Transformer {
         let rope = shard.of(rope::table(spec.attention_head_dim, grid, latents.device())?, 0)?;
 
         // 2. The blocks, which write into the hidden state.
+        let sequence_chunk = self.sequence_chunk.map(|chunk| shard.part.chunk(chunk));
+        let [batch, tokens] = [hidden.size()[0], hidden.size()[1]];
+        let slice = sequence_chunk.map_or(tokens, |chunk| chunk.clamp(1, tokens));
         let block = Block {
             spec,
             attention: self.attention,
-            sequence_chunk: self.sequence_chunk.map(|chunk| shard.part.chunk(chunk)),
+            sequence_chunk,
             head_chunk: self.head_chunk,
             fused: self.fused,
+            in_products: self.in_products([tokens, slice].map(|tokens| batch * tokens)),
             condition: &condition,
             rope: &rope,
             sequence: &self.sequence,
@@ -134,12 +149,17 @@ impl Transformer {
         };
         // A cache keeps nothing of padding.
         let seen = shard.without_padding(&hidden)?;
+        let mut left = None;
         for index in cache.begin(&seen)?..spec.num_layers as u32 {
-            block.forward(groups, index, &hidden, cache)?;
-            if cache.after_block(index, &seen)? {
-                break;
+            left = block.forward(groups, index, &hidden, left, cache)?;
+            if cache.looks_after(index) {
+                settle(&hidden, left.take().as_ref())?;
+                if cache.after_block(index, &seen)? {
+                    break;
+                }
             }
         }
+        settle(&hidden, left.as_ref())?;
         cache.end(&seen)?;
         drop(seen);
 
@@ -168,14 +188,14 @@ impl Transformer {
         let own = w.get("scale_shift_table").f_squeeze_dim(0)?;
         let norm = condition.timestep.map(|timestep| {
             let rows = own.f_add(&timestep.f_to_kind(Kind::Float)?)?;
-            Affine::modulation(&rows.f_select(0, 1)?, &rows.f_select(0, 0)?, hidden.kind())
+            Affine::new(1.0, [&rows.f_select(0, 1)?, &rows.f_select(0, 0)?], hidden.kind(), false)
         })?;
 
         // 2. Norm and projection.
         let tokens = hidden.size()[1];
         let mut values = Gathered::new(tokens);
         for (start, length) in slices(tokens, self.sequence_chunk) {
-            let normed = norm.layer_norm(hidden, (start, length), self.spec.eps)?;
+            let normed = norm.layer_norm(hidden, (start, length), None, self.spec.eps)?;
             values.put(start, w.linear("proj_out", &normed)?)?;
         }
         Ok(values.whole())

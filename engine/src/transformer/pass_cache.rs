@@ -44,7 +44,10 @@ pub trait PassCache {
     /// Whether that part of every block is left out of this pass.
     fn leaves_out(&self, part: Part) -> bool;
 
-    /// After a part of `block` that runs: what it gives for the tokens from `start` on, before its gate.
+    /// Whether it makes anything of what parts give: else they need not be made by themselves.
+    fn takes_parts(&self) -> bool;
+
+    /// After a part of `block` that runs, where the cache takes them: what it gives for the tokens from `start` on, before its gate.
     ///
     /// # Shapes
     /// `given` is `[B, n, dim]`.
@@ -62,7 +65,10 @@ pub trait PassCache {
     /// libtorch's.
     fn in_place_of_part(&mut self, block: u32, part: Part, start: i64, hidden: &Tensor, gate: Option<&Tensor>) -> Result<()>;
 
-    /// After a block: whether those after it are left out.
+    /// Whether it looks at the hidden state after `block`.
+    fn looks_after(&self, block: u32) -> bool;
+
+    /// After a block where it looks: whether those after it are left out.
     ///
     /// # Errors
     /// libtorch's.
@@ -73,6 +79,45 @@ pub trait PassCache {
     /// # Errors
     /// libtorch's.
     fn end(&mut self, hidden: &Tensor) -> Result<()>;
+}
+
+/// A cache, as a part of a block tells it what it gives.
+pub(super) struct Told<'a, C> {
+    cache: &'a mut C,
+    block: u32,
+    pub(super) part: Part,
+}
+
+impl<'a, C: PassCache> Told<'a, C> {
+    /// Of the first part of `block`.
+    pub(super) fn new(cache: &'a mut C, block: u32) -> Self {
+        Self { cache, block, part: Part::SelfAttention }
+    }
+
+    pub(super) fn is_left_out(&self) -> bool {
+        self.cache.leaves_out(self.part)
+    }
+
+    /// Whether the cache makes anything of it.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.cache.takes_parts()
+    }
+
+    /// That the tokens from `start` on were given that, before the gate.
+    ///
+    /// # Errors
+    /// The cache's.
+    pub(super) fn of(&mut self, start: i64, given: &Tensor) -> Result<()> {
+        self.cache.after_part(self.block, self.part, start, given)
+    }
+
+    /// Has it add to `hidden`, the tokens from `start` on, what it keeps of a part that is left out.
+    ///
+    /// # Errors
+    /// The cache's.
+    pub(super) fn in_place(&mut self, start: i64, hidden: &Tensor, gate: Option<&Tensor>) -> Result<()> {
+        self.cache.in_place_of_part(self.block, self.part, start, hidden, gate)
+    }
 }
 
 /// No cache: all blocks run.
@@ -88,12 +133,20 @@ impl PassCache for NoCache {
         false
     }
 
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
     fn after_part(&mut self, _block: u32, _part: Part, _start: i64, _given: &Tensor) -> Result<()> {
         Ok(())
     }
 
     fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
         Ok(())
+    }
+
+    fn looks_after(&self, _block: u32) -> bool {
+        false
     }
 
     fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {

@@ -42,6 +42,11 @@ impl<T> ByToken<T> {
         given.chain([((change, end - change), &self.rest)]).filter(|((_, length), _)| *length > 0)
     }
 
+    /// The value of all tokens, where all have the same.
+    pub(super) fn only(&self) -> Option<&T> {
+        self.given.is_none().then_some(&self.rest)
+    }
+
     /// What `make` makes of each value.
     pub(super) fn map<U, E>(&self, make: impl Fn(&T) -> Result<U, E>) -> Result<ByToken<U>, E> {
         let given = self.given.as_ref().map(|(tokens, value)| Ok((*tokens, make(value)?))).transpose()?;
@@ -62,5 +67,6 @@ mod tests {
         assert_eq!(over((1, 3)), [((1, 3), 'g')]);
         assert_eq!(over((4, 3)), [((4, 3), 'r')]);
         assert_eq!(ByToken::all('a').over((2, 5)).collect::<Vec<_>>(), [((2, 5), &'a')]);
+        assert_eq!((by_token.only(), ByToken::all('a').only()), (None, Some(&'a')));
     }
 }

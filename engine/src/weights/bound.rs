@@ -93,7 +93,11 @@ impl Weights {
         }
     }
 
-    fn weight_and_bias(&self, name: &str) -> [&Tensor; 2] {
+    /// Weight and bias of the linear layer `name`, which has both.
+    ///
+    /// # Panics
+    /// Those of [`Weights::get`].
+    pub fn weight_and_bias(&self, name: &str) -> [&Tensor; 2] {
         ["weight", "bias"].map(|part| self.get(&format!("{name}.{part}")))
     }
 

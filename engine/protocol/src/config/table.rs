@@ -222,8 +222,8 @@ flags! {
         sometimes attn_pv_threshold: f64 = Always(50.0),
             about(Group::Arithmetic, Results::Lossy).at_least(0).idle(|config| config.attn_type != AttnType::Sparge, SPARGE);
 
-        /// One kernel where libtorch has several: the norm of queries and keys with their turns (RoPE), GELU in its product, keys and values made in their place, and unpacking of packed weights. That saves time and memory. It never
-        /// ran on a GPU, so this is off until it is asked for: `docs/kernels.md`.
+        /// One kernel where libtorch has several: the norm of queries and keys with their turns (RoPE), GELU in its product, keys and values made in their place, results added by the products that make them, and unpacking of packed
+        /// weights. That saves time and memory. It never ran on a GPU, so this is off until it is asked for: `docs/kernels.md`.
         always fused: Fused = Always(Fused::Off), about(Group::Arithmetic, Results::Close);
 
         /// Tokens that norms, projections, queries and the feed-forward layer take at a time; 0 is all at once. Keys and values are always whole.

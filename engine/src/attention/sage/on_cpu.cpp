@@ -1,6 +1,7 @@
 // The kernels on the CPU: every block of a grid, warp by warp (see `turns.h`). It is for tests and for small models; a core takes a second for what a GPU does in microseconds.
 
 #include "blocks.cuh"
+#include "with_element.h"
 
 #include <cstdint>
 
@@ -79,16 +80,9 @@ int with_head(int head, int kernel, const void* given, const Grid& grid) {
 // `given` is what the kernel takes. 0, or 1 where there is no such kernel.
 extern "C" int lowmem_sage_on_cpu(int element, int head, int kernel, const void* given, int64_t x, int64_t y, int64_t z) {
   const Grid grid{x, y, z};
-  switch (element) {
-    case 0:
-      return with_head<float>(head, kernel, given, grid);
-    case 1:
-      return with_head<kernels::Bf16>(head, kernel, given, grid);
-    case 2:
-      return with_head<kernels::Fp16>(head, kernel, given, grid);
-    default:
-      return 1;
-  }
+  int answer = 1;
+  kernels::with_element(element, [&](auto number) { answer = with_head<decltype(number)>(head, kernel, given, grid); });
+  return answer;
 }
 
 // What warps of this thread's blocks do from now on: whole, one after the other; or in turns, in that order and with copies that arrive so.

@@ -1,0 +1,145 @@
+//! A kernel of ours that there is for each type of numbers, in one row of blocks: on a GPU launched, on the CPU run from the same source.
+#![expect(unsafe_code, reason = "kernels read and write memory by address")]
+
+use std::ffi::CStr;
+
+use engine_protocol::{WorkKind, WorkType};
+use tch::{Device, Kind, Tensor};
+
+use super::driver;
+use super::element::Element;
+use super::loaded::Loaded;
+use super::nvrtc::Source;
+#[cfg(test)]
+use super::ptx;
+use crate::cuda::{OwnKernel, launch_observed};
+use crate::error::{Error, Result};
+
+/// Lanes of a block.
+pub(super) const LANES: i64 = 128;
+
+/// Rows of a block, where a warp has a row.
+pub(super) const ROWS: i64 = 4;
+
+/// The tokens of a hidden state as kernels find them: each row is one, and lies whole, as the rows of a video do one after the other.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Rows {
+    rows: i64,
+    tokens: i64,
+    /// Numbers from one video's first to the next one's.
+    next_video: i64,
+    pub(super) channels: i64,
+}
+
+impl Rows {
+    /// Those of `hidden`, `[B, n, channels]`.
+    ///
+    /// # Panics
+    /// Where they do not lie so, or have an odd number of channels.
+    pub(super) fn of(hidden: &Tensor) -> Self {
+        let [videos, tokens, channels] = <[i64; 3]>::try_from(hidden.size()).expect("[videos, tokens, channels]");
+        assert!(channels > 0 && channels % 2 == 0, "pairs of channels");
+        for video in 0..videos {
+            // Of some of the tokens videos lie apart.
+            check(hidden, &hidden.get(video), hidden.kind(), &[tokens, channels], 2);
+        }
+        Self { rows: videos * tokens, tokens, next_video: hidden.stride()[0], channels }
+    }
+
+    pub(super) fn blocks(self) -> i64 {
+        (self.rows + ROWS - 1) / ROWS
+    }
+}
+
+/// The kernel, and what is loaded of it.
+#[derive(Debug)]
+pub(super) struct ByElement {
+    pub(super) name: &'static str,
+    pub(super) source: &'static Source,
+    /// Its name beside those of libtorch's operations, and what it does.
+    pub(super) shown: &'static CStr,
+    pub(super) kind: WorkKind,
+    pub(super) loaded: Loaded<Element, 1>,
+}
+
+impl ByElement {
+    /// Runs it in so many blocks, of which it reads and writes so many bytes in all; on the CPU `on_cpu` does, which is told that it is the kernel's own source.
+    ///
+    /// # Errors
+    /// The compiler's and the driver's, and more blocks than a GPU takes.
+    ///
+    /// # Safety
+    /// The kernel takes a parameter of this layout, in so many blocks, and may read and write what it points to until the stream has done it.
+    pub(super) unsafe fn run<P>(
+        &self,
+        (element, device): (Element, Device),
+        blocks: i64,
+        bytes: f64,
+        given: &P,
+        on_cpu: impl FnOnce(),
+    ) -> Result<()> {
+        let options = |capability| element.options(capability);
+        if device == Device::Cpu {
+            // SAFETY: as the caller says.
+            #[cfg(test)]
+            if unsafe { ptx::run(self.source, self.name, options, [blocks, 1, 1], given) } {
+                return Ok(());
+            }
+            on_cpu();
+            return Ok(());
+        }
+        let [function] = self.loaded.get(element, self.name, self.source, [self.name], options)?;
+        let blocks = u32::try_from(blocks).map_err(|_| Error::Input("fused=true: this is too large for its kernels".into()))?;
+        let work = OwnKernel { name: self.shown, kind: self.kind, dtype: WorkType::Fp32, operations: 0.0, bytes };
+        // SAFETY: as the caller says. Tensors that the kernel reads and writes are freed by libtorch in the order of the stream.
+        launch_observed(&work, || unsafe { driver::launch(function, [blocks, 1, 1], LANES as u32, given) })
+    }
+}
+
+/// The type of numbers of `x`.
+///
+/// # Errors
+/// There is no kernel for it.
+pub(super) fn element_of(x: &Tensor) -> Result<Element> {
+    Element::of(x.kind()).ok_or_else(|| Error::Input(format!("fused=true takes fp32, bf16 and fp16, and not {:?}", x.kind())))
+}
+
+/// Panics where `tensor` is not of this type and size, on the device of `x` and whole, one number after the other, at a place where so many numbers are read at a time.
+pub(super) fn check(x: &Tensor, tensor: &Tensor, kind: Kind, size: &[i64], at_a_time: usize) {
+    assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
+    assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
+    assert!((tensor.data_ptr() as usize).is_multiple_of(at_a_time * kind.elt_size_in_bytes()), "not at a place that the kernel can read");
+}
+
+/// The bytes of these tensors together.
+pub(super) fn bytes_of(tensors: &[&Tensor]) -> f64 {
+    tensors.iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn random(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu))
+    }
+
+    /// Five of nine tokens of two videos, with 76 channels: more pairs than a warp has lanes. Each channel has a mean of its own.
+    pub(in super::super) fn some_tokens(kind: Kind, means: f64) -> Tensor {
+        tch::manual_seed(7);
+        (random(&[2, 9, 76]) * 3.0 + random(&[76]) * means).to_kind(kind).narrow(1, 2, 5)
+    }
+
+    /// That no number is further from that one in fp64 than half of a unit in its last place, and what fp32 is off beside that.
+    pub(in super::super) fn is_close(got: &Tensor, wanted: &Tensor) {
+        let most = match got.kind() {
+            Kind::BFloat16 => 1.0 / 256.0,
+            Kind::Half => 1.0 / 2048.0,
+            _ => 0.0,
+        };
+        let off = (got.to_kind(Kind::Double) - wanted).abs() - wanted.abs() * most;
+        let most_off = off.max().double_value(&[]);
+        assert!(most_off <= 1e-5, "{:?}: {most_off:e}", got.kind());
+    }
+}

@@ -1,0 +1,13 @@
+// The kernel on the CPU: every row, one after the other. It is for tests and for small models.
+
+#include "gate_and_residual.cuh"
+#include "with_element.h"
+
+extern "C" int lowmem_gate_and_residual_on_cpu(int element, const void* given) {
+  const auto& all = *static_cast<const kernels::GateAndResidual*>(given);
+  return kernels::with_element(element, [&](auto number) {
+    for (kernels::s64 row = 0; row < all.rows.rows; ++row) {
+      kernels::gate_and_residual<decltype(number)>(all, row);
+    }
+  });
+}
