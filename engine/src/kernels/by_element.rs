@@ -1,9 +1,11 @@
 //! A kernel of ours that there is for each type of numbers, in one row of blocks: on a GPU launched, on the CPU run from the same source.
 #![expect(unsafe_code, reason = "kernels read and write memory by address")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
 
 use engine_protocol::{WorkKind, WorkType};
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::driver;
@@ -15,17 +17,37 @@ use super::ptx;
 use crate::cuda::{OwnKernel, launch_observed};
 use crate::error::{Error, Result};
 
-/// Lanes of a block.
-pub(super) const LANES: i64 = 128;
+/// Lanes of a block, and of a warp.
+const LANES: i64 = 128;
+const LANES_OF_WARP: i64 = 32;
 
-/// Rows of a block, where a warp has a row.
-pub(super) const ROWS: i64 = 4;
+/// What a lane makes, or a warp: the kernel makes so many of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece {
+    OfLane,
+    OfWarp,
+}
+
+impl Piece {
+    fn of_block(self) -> i64 {
+        match self {
+            Self::OfLane => LANES,
+            Self::OfWarp => LANES / LANES_OF_WARP,
+        }
+    }
+}
+
+/// A kernel on the CPU: its type of numbers, what it is given, and the pieces from one to before another. 0, or something else where there is no such type.
+type OnCpu = unsafe extern "C" fn(c_int, *const c_void, i64, i64) -> c_int;
+
+/// On the CPU a thread makes so many pieces at a time.
+const CPU_PART: i64 = 1 << 10;
 
 /// The tokens of a hidden state as kernels find them: each row is one, and lies whole, as the rows of a video do one after the other.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Rows {
-    rows: i64,
+    pub(super) rows: i64,
     tokens: i64,
     /// Numbers from one video's first to the next one's.
     next_video: i64,
@@ -46,10 +68,6 @@ impl Rows {
         }
         Self { rows: videos * tokens, tokens, next_video: hidden.stride()[0], channels }
     }
-
-    pub(super) fn blocks(self) -> i64 {
-        (self.rows + ROWS - 1) / ROWS
-    }
 }
 
 /// The kernel, and what is loaded of it.
@@ -60,33 +78,50 @@ pub(super) struct ByElement {
     /// Its name beside those of libtorch's operations, and what it does.
     pub(super) shown: &'static CStr,
     pub(super) kind: WorkKind,
+    pub(super) piece: Piece,
+    pub(super) on_cpu: OnCpu,
     pub(super) loaded: Loaded<Element, 1>,
 }
 
+/// What a kernel is given, which its threads share.
+struct Given(*const c_void);
+
+// SAFETY: they read it, and each writes by its place what no other does.
+unsafe impl Sync for Given {}
+
+impl Given {
+    fn address(&self) -> *const c_void {
+        self.0
+    }
+}
+
 impl ByElement {
-    /// Runs it in so many blocks, of which it reads and writes so many bytes in all; on the CPU `on_cpu` does, which is told that it is the kernel's own source.
+    /// Makes so many pieces, for which it reads and writes so many bytes in all.
     ///
     /// # Errors
-    /// The compiler's and the driver's, and more blocks than a GPU takes.
+    /// The compiler's and the driver's, and more than a GPU takes.
     ///
     /// # Safety
-    /// The kernel takes a parameter of this layout, in so many blocks, and may read and write what it points to until the stream has done it.
-    pub(super) unsafe fn run<P>(
-        &self,
-        (element, device): (Element, Device),
-        blocks: i64,
-        bytes: f64,
-        given: &P,
-        on_cpu: impl FnOnce(),
-    ) -> Result<()> {
+    /// The kernel takes a parameter of this layout, and for so many pieces may read and write what that points to until the stream has done it; no piece writes what another reads or writes.
+    pub(super) unsafe fn run<P>(&self, (element, device): (Element, Device), pieces: i64, bytes: f64, given: &P) -> Result<()> {
         let options = |capability| element.options(capability);
+        let blocks = (pieces + self.piece.of_block() - 1) / self.piece.of_block();
         if device == Device::Cpu {
             // SAFETY: as the caller says.
             #[cfg(test)]
             if unsafe { ptx::run(self.source, self.name, options, [blocks, 1, 1], given) } {
                 return Ok(());
             }
-            on_cpu();
+            let given = Given(ptr::from_ref(given).cast());
+            (0..(pieces + CPU_PART - 1) / CPU_PART).into_par_iter().for_each(|part| {
+                let (first, last) = (part * CPU_PART, ((part + 1) * CPU_PART).min(pieces));
+                // SAFETY: as the caller says.
+                let answer = unsafe { (self.on_cpu)(element.number(), given.address(), first, last) };
+                assert_eq!(answer, 0, "there is such a kernel");
+            });
+            return Ok(());
+        }
+        if pieces == 0 {
             return Ok(());
         }
         let [function] = self.loaded.get(element, self.name, self.source, [self.name], options)?;

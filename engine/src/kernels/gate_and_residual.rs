@@ -2,12 +2,11 @@
 #![expect(unsafe_code, reason = "the kernel reads and writes memory by address: what it is given is held against what it does")]
 
 use std::ffi::{c_int, c_void};
-use std::ptr;
 
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Rows, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, Rows, bytes_of, check, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -23,11 +22,13 @@ pub(super) static KERNEL: ByElement = ByElement {
     ],
     shown: c"lowmem::gate_and_residual",
     kind: WorkKind::Pointwise,
+    piece: Piece::OfWarp,
+    on_cpu: lowmem_gate_and_residual_on_cpu,
     loaded: Loaded::new(),
 };
 
 unsafe extern "C" {
-    fn lowmem_gate_and_residual_on_cpu(element: c_int, given: *const c_void) -> c_int;
+    fn lowmem_gate_and_residual_on_cpu(element: c_int, given: *const c_void, first: i64, last: i64) -> c_int;
 }
 
 /// `GateAndResidual` of `gate_and_residual.cuh`.
@@ -54,15 +55,10 @@ pub(crate) fn gate_and_residual(hidden: &Tensor, part: &Tensor, gate: &Tensor, l
     check(hidden, gate, Kind::Float, &[rows.channels], 2);
     check(hidden, left, hidden.kind(), &[rows.channels], 2);
     let given = Given { hidden: hidden.data_ptr(), left: left.data_ptr(), gate: gate.data_ptr(), given: part.data_ptr(), rows };
-    let on_cpu = || {
-        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        let answer = unsafe { lowmem_gate_and_residual_on_cpu(element.number(), ptr::from_ref(&given).cast()) };
-        assert_eq!(answer, 0, "there is such a kernel");
-    };
     // The hidden state is read and written, and what is added is read.
     let bytes = bytes_of(&[hidden, hidden, part]);
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-    unsafe { KERNEL.run((element, hidden.device()), rows.blocks(), bytes, &given, on_cpu) }
+    unsafe { KERNEL.run((element, hidden.device()), rows.rows, bytes, &given) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::ptr;
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Rows, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, Rows, bytes_of, check, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -23,11 +23,13 @@ pub(super) static KERNEL: ByElement = ByElement {
     ],
     shown: c"lowmem::layer_norm",
     kind: WorkKind::Reduction,
+    piece: Piece::OfWarp,
+    on_cpu: lowmem_layer_norm_on_cpu,
     loaded: Loaded::new(),
 };
 
 unsafe extern "C" {
-    fn lowmem_layer_norm_on_cpu(element: c_int, given: *const c_void) -> c_int;
+    fn lowmem_layer_norm_on_cpu(element: c_int, given: *const c_void, first: i64, last: i64) -> c_int;
 }
 
 /// `LayerNorm` of `layer_norm.cuh`.
@@ -69,13 +71,8 @@ pub(crate) fn layer_norm(hidden: &Tensor, left: Option<&Tensor>, offset: f64, [s
         offset,
         eps,
     };
-    let on_cpu = || {
-        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        let answer = unsafe { lowmem_layer_norm_on_cpu(element.number(), ptr::from_ref(&given).cast()) };
-        assert_eq!(answer, 0, "there is such a kernel");
-    };
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-    unsafe { KERNEL.run((element, hidden.device()), rows.blocks(), bytes_of(&[hidden, &normed]), &given, on_cpu)? };
+    unsafe { KERNEL.run((element, hidden.device()), rows.rows, bytes_of(&[hidden, &normed]), &given)? };
     Ok(normed)
 }
 

@@ -7,7 +7,7 @@ use std::ptr;
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, ROWS, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, bytes_of, check, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -22,11 +22,13 @@ pub(super) static KERNEL: ByElement = ByElement {
     ],
     shown: c"lowmem::norm_and_turn",
     kind: WorkKind::Pointwise,
+    piece: Piece::OfWarp,
+    on_cpu: lowmem_norm_and_turn_on_cpu,
     loaded: Loaded::new(),
 };
 
 unsafe extern "C" {
-    fn lowmem_norm_and_turn_on_cpu(element: c_int, given: *const c_void) -> c_int;
+    fn lowmem_norm_and_turn_on_cpu(element: c_int, given: *const c_void, first: i64, last: i64) -> c_int;
 }
 
 /// `NormAndTurn` of `norm_and_turn.cuh`.
@@ -76,13 +78,8 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
     };
     // Each number is read and written, and each turn is read.
     let bytes = bytes_of(&[x, x, turns]);
-    let on_cpu = || {
-        // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-        let answer = unsafe { lowmem_norm_and_turn_on_cpu(element.number(), ptr::from_ref(&given).cast()) };
-        assert_eq!(answer, 0, "there is such a kernel");
-    };
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-    unsafe { KERNEL.run((element, x.device()), (given.rows + ROWS - 1) / ROWS, bytes, &given, on_cpu) }
+    unsafe { KERNEL.run((element, x.device()), given.rows, bytes, &given) }
 }
 
 #[cfg(test)]

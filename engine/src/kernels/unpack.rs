@@ -5,19 +5,15 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use engine_protocol::{WeightDtype, WorkKind};
-use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, LANES, bytes_of, element_of};
+use super::by_element::{ByElement, Piece, bytes_of, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
 
 /// Numbers that a lane makes.
 const AT_ONCE: i64 = 8;
-
-/// On the CPU a thread makes so many times [`AT_ONCE`] numbers at a time.
-const CPU_PART: i64 = 1 << 15;
 
 pub(super) static KERNEL: ByElement = ByElement {
     name: "unpack",
@@ -29,6 +25,8 @@ pub(super) static KERNEL: ByElement = ByElement {
     ],
     shown: c"lowmem::unpack",
     kind: WorkKind::Pointwise,
+    piece: Piece::OfLane,
+    on_cpu: lowmem_unpack_on_cpu,
     loaded: Loaded::new(),
 };
 
@@ -66,9 +64,6 @@ struct Given {
     kind: i64,
 }
 
-// SAFETY: threads share it to read numbers and to write others of the target, each by its place.
-unsafe impl Sync for Given {}
-
 /// Writes `packed`, numbers of 8 bits, times the scales of their rows into `target`.
 ///
 /// # Shapes
@@ -100,9 +95,6 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
     assert!(packed.device() == target.device() && packed.is_contiguous() && target.is_contiguous(), "whole, on one device");
     assert!((target.data_ptr() as usize).is_multiple_of(16), "numbers are written eight at a time");
     let numbers = target.numel() as i64;
-    if numbers == 0 {
-        return Ok(());
-    }
     let given = Given {
         packed: packed.data_ptr(),
         scales: scales.map_or(ptr::null(), |scales| scales.data_ptr().cast_const()),
@@ -114,16 +106,8 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
     let eighths = (numbers + AT_ONCE - 1) / AT_ONCE;
     // Packed numbers are read and the others written, each once.
     let bytes = bytes_of(&[packed, target]);
-    let on_cpu = || {
-        (0..(eighths + CPU_PART - 1) / CPU_PART).into_par_iter().for_each(|part| {
-            let (first, last) = (part * CPU_PART, ((part + 1) * CPU_PART).min(eighths));
-            // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked. No other thread writes these numbers.
-            let answer = unsafe { lowmem_unpack_on_cpu(element.number(), ptr::from_ref(&given).cast(), first, last) };
-            assert_eq!(answer, 0, "there is such a kernel");
-        });
-    };
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.
-    unsafe { KERNEL.run((element, target.device()), (eighths + LANES - 1) / LANES, bytes, &given, on_cpu) }
+    unsafe { KERNEL.run((element, target.device()), eighths, bytes, &given) }
 }
 
 #[cfg(test)]
