@@ -66,6 +66,7 @@ impl Rows {
             // Of some of the tokens videos lie apart.
             check(hidden, &hidden.get(video), hidden.kind(), &[tokens, channels], 2);
         }
+        assert!(videos < 2 || hidden.stride()[0] >= tokens * channels, "videos that do not overlap");
         Self { rows: videos * tokens, tokens, next_video: hidden.stride()[0], channels }
     }
 }
@@ -145,6 +146,20 @@ pub(super) fn check(x: &Tensor, tensor: &Tensor, kind: Kind, size: &[i64], at_a_
     assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
     assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
     assert!((tensor.data_ptr() as usize).is_multiple_of(at_a_time * kind.elt_size_in_bytes()), "not at a place that the kernel can read");
+}
+
+/// Panics where what is written overlaps what is read: pieces are made in any order.
+pub(super) fn check_apart(written: &Tensor, read: &[&Tensor]) {
+    let place = |tensor: &Tensor| {
+        let last: i64 = tensor.size().iter().zip(tensor.stride()).map(|(size, stride)| (size - 1).max(0) * stride).sum();
+        let first = tensor.data_ptr() as usize;
+        (first, first + (last as usize + 1) * tensor.kind().elt_size_in_bytes())
+    };
+    let (begins, ends) = place(written);
+    for tensor in read.iter().filter(|tensor| tensor.numel() > 0 && written.numel() > 0) {
+        let (first, end) = place(tensor);
+        assert!(end <= begins || ends <= first, "what the kernel reads lies where it writes");
+    }
 }
 
 /// The bytes of these tensors together.

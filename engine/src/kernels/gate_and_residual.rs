@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, Rows, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, Rows, bytes_of, check, check_apart, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -54,6 +54,7 @@ pub(crate) fn gate_and_residual(hidden: &Tensor, part: &Tensor, gate: &Tensor, l
     check(hidden, part, hidden.kind(), &hidden.size(), 2);
     check(hidden, gate, Kind::Float, &[rows.channels], 2);
     check(hidden, left, hidden.kind(), &[rows.channels], 2);
+    check_apart(hidden, &[part, gate, left]);
     let given = Given { hidden: hidden.data_ptr(), left: left.data_ptr(), gate: gate.data_ptr(), given: part.data_ptr(), rows };
     // The hidden state is read and written, and what is added is read.
     let bytes = bytes_of(&[hidden, hidden, part]);
@@ -87,6 +88,14 @@ mod tests {
             gate_and_residual(&hidden, &part, &gate, &left).unwrap();
             is_close(&hidden, &(x + given * by + plus));
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "what the kernel reads lies where it writes")]
+    fn what_overlaps_is_no_part() {
+        let whole = random(&[1, 6, 8]);
+        let vector = random(&[8]);
+        let _ = gate_and_residual(&whole.narrow(1, 0, 5), &whole.narrow(1, 1, 5), &vector, &vector);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::ptr;
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, bytes_of, check, check_apart, element_of};
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -62,7 +62,9 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
     check(x, x, x.kind(), &[batch, tokens, channels], 2);
     check(x, weight, x.kind(), &[channels], 2);
     check(x, turns, Kind::Float, &[tokens, head / 2, 2], 1);
+    check_apart(x, &[weight, turns]);
     if let Some(scales) = scales {
+        check_apart(x, &[scales]);
         check(x, scales, Kind::Float, &[batch, tokens, 1], 1);
     }
     let given = Given {
