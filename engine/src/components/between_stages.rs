@@ -7,16 +7,21 @@ use crate::cuda::allocator::block_bytes;
 use crate::transformer::PassShape;
 use crate::vae::Numbers;
 
-/// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps: 32 MiB on GPUs of compute capability 9 and up. On others it is 8.1 MiB,
-/// and a prediction is that much too high there.
-pub(super) const CUBLAS_WORKSPACE_BYTES: i64 = 32 << 20;
-
 /// Bytes of an fp32 number.
 pub(super) const FP32: i64 = 4;
 
 /// Bytes of one number in the compute type.
 pub(super) fn number_bytes(config: &Config) -> i64 {
     config.dtype.bytes() as i64
+}
+
+/// What libtorch 2.13 allocates for cuBLAS at the first matrix product and keeps (aten/src/ATen/cuda/CublasHandlePool.cpp, `getChosenWorkspaceSize`). A GPU that is not known is a recent one.
+pub(super) fn cublas_workspace_bytes(gpu: Option<&GpuProfile>) -> i64 {
+    match gpu.and_then(GpuProfile::capability) {
+        // Two pieces of 4 MiB and eight of 16 KiB.
+        Some((major, _)) if major < 9 => 2 * (4 << 20) + 8 * (16 << 10),
+        _ => 32 << 20,
+    }
 }
 
 /// Prompts: for the cond prediction, and for the uncond one where there is guidance.

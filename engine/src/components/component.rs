@@ -89,7 +89,7 @@ pub trait Component: Debug {
     fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64>;
 
     /// Bytes of those that are there as it asks for a group of its weights.
-    fn bytes_between_groups(&self, _config: &Config, _rank: usize) -> i64 {
+    fn bytes_between_groups(&self, _config: &Config, _gpu: Option<&GpuProfile>, _rank: usize) -> i64 {
         0
     }
 

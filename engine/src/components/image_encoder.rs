@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use engine_protocol::{Config, GpuProfile, ImageEncoderSpec, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes};
+use super::between_stages::{cublas_workspace_bytes, number_bytes, prompt_embedding_bytes};
 use super::component::{Component, Wanted};
 use crate::image_encoder::ImageEncoder;
 use crate::weights::{Group, GroupName};
@@ -65,12 +65,12 @@ impl Component for ImageEncoderComponent<'_> {
         if config.offload_vae { Wanted::Streamed } else { Wanted::OnDevice }
     }
 
-    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
         if !self.is_of_rank(config, rank) {
             return Some(prompt_embedding_bytes(self.model, config) + self.spec.tokens() * self.spec.hidden_size * number_bytes(config));
         }
         let held = ImageEncoder::new(self.spec).activation_bytes(number_bytes(config));
-        Some(CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + held)
+        Some(cublas_workspace_bytes(gpu) + prompt_embedding_bytes(self.model, config) + held)
     }
 
     fn seed_number(&self) -> i64 {

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, OffloadTextEncoder, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, number_bytes, prompt_embedding_bytes, prompts};
+use super::between_stages::{cublas_workspace_bytes, number_bytes, prompt_embedding_bytes, prompts};
 use super::component::{Alias, Component, Wanted};
 use crate::text_encoder::{TABLE, TextEncoder, byte_tokens};
 use crate::weights::{Group, GroupName};
@@ -83,11 +83,11 @@ impl Component for TextEncoderComponent<'_> {
 
     /// Where it runs on the host or for another rank, what it hands on is all that comes to the GPU. Elsewhere prompts are taken to have a token a byte, as without a checkpoint;
     /// real tokenizers make fewer.
-    fn activation_bytes(&self, config: &Config, _gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
+    fn activation_bytes(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> Option<i64> {
         if config.offload_text_encoder == OffloadTextEncoder::Cpu || !self.is_of_rank(config, rank) {
             return Some(prompt_embedding_bytes(self.model, config));
         }
-        Some(CUBLAS_WORKSPACE_BYTES + self.pass_bytes(config))
+        Some(cublas_workspace_bytes(gpu) + self.pass_bytes(config))
     }
 
     fn on_host(&self, config: &Config, _rank: usize) -> HostMemory {

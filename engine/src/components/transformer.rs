@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use engine_protocol::{AttentionKernel, Config, GpuProfile, ModelSpec, Moves, ResidentBlocks, Stage};
 
 use super::between_stages::{
-    CUBLAS_WORKSPACE_BYTES, FP32, batch, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
+    FP32, batch, cublas_workspace_bytes, image_embedding_bytes, input_bytes, number_bytes, pass_shape, prompt_embedding_bytes,
 };
 use super::component::{Component, Wanted};
 use crate::attention::AttentionHolds;
@@ -55,8 +55,8 @@ fn groups(model: &ModelSpec, key: &str) -> Vec<Group> {
 
 impl TransformerComponent<'_> {
     /// What a pass takes, and what cuBLAS has for itself.
-    fn inputs_bytes(&self, config: &Config) -> i64 {
-        CUBLAS_WORKSPACE_BYTES
+    fn inputs_bytes(&self, config: &Config, gpu: Option<&GpuProfile>) -> i64 {
+        cublas_workspace_bytes(gpu)
             + prompt_embedding_bytes(self.model, config)
             + image_embedding_bytes(self.model, config)
             + batch(config) * input_bytes(self.model, config)
@@ -108,12 +108,12 @@ impl Component for TransformerComponent<'_> {
             _ => AttentionHolds::Rows,
         };
         let pass = transformer.activation_bytes(pass_shape(self.model, config, rank), number_bytes(config), holds);
-        Some(self.inputs_bytes(config) + pass)
+        Some(self.inputs_bytes(config, gpu) + pass)
     }
 
-    fn bytes_between_groups(&self, config: &Config, rank: usize) -> i64 {
+    fn bytes_between_groups(&self, config: &Config, gpu: Option<&GpuProfile>, rank: usize) -> i64 {
         let transformer = Transformer::of(config, &self.model.transformer);
-        self.inputs_bytes(config) + transformer.bytes_throughout(pass_shape(self.model, config, rank), number_bytes(config))
+        self.inputs_bytes(config, gpu) + transformer.bytes_throughout(pass_shape(self.model, config, rank), number_bytes(config))
     }
 
     fn kept_between_passes(&self, config: &Config, rank: usize) -> Option<CacheSize> {

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, latent_bytes, number_bytes, vae_numbers};
+use super::between_stages::{cublas_workspace_bytes, latent_bytes, number_bytes, vae_numbers};
 use super::component::{Component, Wanted};
 use crate::vae::{self, Pieces, VaeDecoder};
 use crate::weights::{Group, GroupName};
@@ -64,7 +64,7 @@ impl Component for VaeComponent<'_> {
         let of = if rank == 0 { VaeDecoder::activation_bytes } else { VaeDecoder::activation_bytes_for_first };
         let (decoder, latents) = (VaeDecoder::new(&self.model.vae), config.latent_shape(self.model));
         let held = of(&decoder, latents, Pieces::of(config).ok()?, vae_numbers(config, gpu, decoder.head_size()));
-        Some(CUBLAS_WORKSPACE_BYTES + latent_bytes(self.model, config) + held)
+        Some(cublas_workspace_bytes(gpu) + latent_bytes(self.model, config) + held)
     }
 
     /// Those of all its tiles.

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use engine_protocol::{Config, GpuProfile, HostMemory, ModelSpec, Moves, Stage};
 
-use super::between_stages::{CUBLAS_WORKSPACE_BYTES, FP32, number_bytes, prompt_embedding_bytes, vae_numbers};
+use super::between_stages::{FP32, cublas_workspace_bytes, number_bytes, prompt_embedding_bytes, vae_numbers};
 use super::component::{Component, Wanted};
 use super::vae;
 use crate::vae::{Pieces, VaeEncoder, encoder_groups, groups};
@@ -78,7 +78,7 @@ impl Component for VaeEncoderComponent<'_> {
         let encoder = VaeEncoder::new(&self.model.vae);
         let numbers = vae_numbers(config, gpu, encoder.head_size());
         let held = encoder.activation_bytes(config.image_latent_shape(self.model), Pieces::encoded(config).ok()?, numbers);
-        Some(CUBLAS_WORKSPACE_BYTES + prompt_embedding_bytes(self.model, config) + held)
+        Some(cublas_workspace_bytes(gpu) + prompt_embedding_bytes(self.model, config) + held)
     }
 
     /// What is remembered between chunks, where that waits there.

@@ -95,7 +95,7 @@ fn activation_bytes(
 ) -> Option<i64> {
     let mut components = components.iter().filter(|component| component.stage() == stage);
     components.try_fold(0, |most, component| {
-        let unpacking = component.bytes_between_groups(config, rank) + unpacking_bytes(component.as_ref(), config, false);
+        let unpacking = component.bytes_between_groups(config, gpu, rank) + unpacking_bytes(component.as_ref(), config, false);
         let unpacking = if component.is_of_rank(config, rank) { unpacking } else { 0 };
         Some(component.activation_bytes(config, gpu, rank)?.max(unpacking).max(most))
     })

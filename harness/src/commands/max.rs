@@ -229,15 +229,25 @@ impl Ends<'_> {
         Ok(self.quick.prediction(fixed)?.map(|(case, need)| Found::Predicted(Box::new(case), need)))
     }
 
-    /// The last of these settings that fits as it runs.
+    /// The last of these settings that fits as it runs, of which each takes more than the one before it. A run may need more than was predicted.
     fn last_that_runs(&self, fitting: &[Vec<(String, Value)>]) -> Result<Option<RunRecord>, Error> {
-        // A run may need a little more than was predicted.
-        for fixed in fitting.iter().rev().take(4) {
-            if let Some(record) = self.quick.answer(fixed)?.record {
-                return Ok(Some(record));
+        // `fails` and all above do not fit. The last one that does is most often near: it is looked for in steps that double, and then between two of them.
+        let (mut fails, mut step, mut found) = (fitting.len(), 1, None);
+        while fails > 0 && found.is_none() {
+            let at = fails.saturating_sub(step);
+            match self.quick.answer(&fitting[at])?.record {
+                Some(record) => found = Some((at, record)),
+                None => (fails, step) = (at, 2 * step),
             }
         }
-        Ok(None)
+        while let Some((fits, _)) = found.as_ref().filter(|(fits, _)| fits + 1 < fails) {
+            let middle = (fits + fails) / 2;
+            match self.quick.answer(&fitting[middle])?.record {
+                Some(record) => found = Some((middle, record)),
+                None => fails = middle,
+            }
+        }
+        Ok(found.map(|(_, record)| record))
     }
 
     fn is_legal(&self, fixed: &[(String, Value)]) -> bool {
