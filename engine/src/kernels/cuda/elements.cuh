@@ -54,4 +54,17 @@ struct alignas(16) Eight {
   Element values[8];
 };
 
+// Calls `body(lane, place)` for so many pairs, each by one lane of the warp.
+template <typename Body>
+KERNEL_FN void each_pair(s64 pairs, const Body& body) {
+  for (s64 first = 0; first < pairs; first += LANES) {
+    EACH_LANE(lane) {
+      const s64 place = first + lane;
+      if (place < pairs) {
+        body(lane, place);
+      }
+    }
+  }
+}
+
 } // namespace kernels

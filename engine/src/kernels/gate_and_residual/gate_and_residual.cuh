@@ -27,22 +27,16 @@ KERNEL_FN void gate_and_residual(const GateAndResidual& given, s64 row) {
   const Pair<Element>* parts = reinterpret_cast<const Pair<Element>*>(static_cast<const Element*>(given.given) + row * given.rows.channels);
   const Pair<Element>* left = static_cast<const Pair<Element>*>(given.left);
   const Pair<float>* gates = reinterpret_cast<const Pair<float>*>(given.gate);
-  const s64 pairs = given.rows.channels / 2;
-  for (s64 first = 0; first < pairs; first += LANES) {
-    EACH_LANE(lane) {
-      const s64 place = first + lane;
-      if (place < pairs) {
-        const Pair<Element> part = parts[place];
-        Pair<Element> x = hidden[place];
+  each_pair(given.rows.channels / 2, [&](int, s64 place) {
+    const Pair<Element> part = parts[place];
+    Pair<Element> x = hidden[place];
 #pragma unroll
-        for (int which = 0; which < 2; ++which) {
-          const float gated = gates[place].values[which] * to_float(part.values[which]);
-          set(x.values[which], to_float(x.values[which]) + (gated + to_float(left[place].values[which])));
-        }
-        hidden[place] = x;
-      }
+    for (int which = 0; which < 2; ++which) {
+      const float gated = gates[place].values[which] * to_float(part.values[which]);
+      set(x.values[which], to_float(x.values[which]) + (gated + to_float(left[place].values[which])));
     }
-  }
+    hidden[place] = x;
+  });
 }
 
 } // namespace kernels

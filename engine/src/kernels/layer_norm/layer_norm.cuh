@@ -52,15 +52,10 @@ KERNEL_FN void layer_norm(const LayerNorm& given, s64 row) {
   // 1. The mean.
   PerLane<float, 1> mean;
   fill(mean, 0.0f);
-  for (s64 first = 0; first < pairs; first += LANES) {
-    EACH_LANE(lane) {
-      const s64 place = first + lane;
-      if (place < pairs) {
-        const Pair<float> x = with_left(hidden, left, place);
-        mean(lane) += x.values[0] + x.values[1];
-      }
-    }
-  }
+  each_pair(pairs, [&](int lane, s64 place) {
+    const Pair<float> x = with_left(hidden, left, place);
+    mean(lane) += x.values[0] + x.values[1];
+  });
   sum_over_lanes<1, LANES>(mean);
   EACH_LANE(lane) {
     mean(lane) = mean(lane) / channels;
@@ -69,40 +64,30 @@ KERNEL_FN void layer_norm(const LayerNorm& given, s64 row) {
   // 2. What the rest is multiplied by.
   PerLane<float, 1> factor;
   fill(factor, 0.0f);
-  for (s64 first = 0; first < pairs; first += LANES) {
-    EACH_LANE(lane) {
-      const s64 place = first + lane;
-      if (place < pairs) {
-        const Pair<float> x = with_left(hidden, left, place);
-        const float a = x.values[0] - mean(lane);
-        const float b = x.values[1] - mean(lane);
-        factor(lane) += a * a + b * b;
-      }
-    }
-  }
+  each_pair(pairs, [&](int lane, s64 place) {
+    const Pair<float> x = with_left(hidden, left, place);
+    const float a = x.values[0] - mean(lane);
+    const float b = x.values[1] - mean(lane);
+    factor(lane) += a * a + b * b;
+  });
   sum_over_lanes<1, LANES>(factor);
   EACH_LANE(lane) {
     factor(lane) = 1 / square_root(factor(lane) / channels + static_cast<float>(given.eps));
   }
 
   // 3. The norm.
-  for (s64 first = 0; first < pairs; first += LANES) {
-    EACH_LANE(lane) {
-      const s64 place = first + lane;
-      if (place < pairs) {
-        const Pair<float> x = with_left(hidden, left, place);
-        const Pair<float> scale = scales[place];
-        const Pair<float> shift = shifts[place];
-        Pair<Element> y;
+  each_pair(pairs, [&](int lane, s64 place) {
+    const Pair<float> x = with_left(hidden, left, place);
+    const Pair<float> scale = scales[place];
+    const Pair<float> shift = shifts[place];
+    Pair<Element> y;
 #pragma unroll
-        for (int which = 0; which < 2; ++which) {
-          const float norm = (x.values[which] - mean(lane)) * factor(lane);
-          set(y.values[which], norm * (offset + scale.values[which]) + shift.values[which]);
-        }
-        normed[place] = y;
-      }
+    for (int which = 0; which < 2; ++which) {
+      const float norm = (x.values[which] - mean(lane)) * factor(lane);
+      set(y.values[which], norm * (offset + scale.values[which]) + shift.values[which]);
     }
-  }
+    normed[place] = y;
+  });
 }
 
 } // namespace kernels

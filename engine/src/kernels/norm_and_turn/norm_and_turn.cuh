@@ -24,9 +24,6 @@ struct NormAndTurn {
   double eps;
 };
 
-// Pairs that a warp has at once.
-constexpr int WARP_PAIRS = LANES;
-
 template <typename Element>
 KERNEL_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
   Pair<Element>* numbers = reinterpret_cast<Pair<Element>*>(static_cast<Element*>(given.numbers) + row * given.channels);
@@ -39,16 +36,12 @@ KERNEL_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
   PerLane<float, 1> scale;
   fill(scale, given.scales != nullptr ? given.scales[row] : 0.0f);
   if (given.scales == nullptr) {
-    for (s64 first = 0; first < pairs; first += WARP_PAIRS) {
-      EACH_LANE(lane) {
-        if (first + lane < pairs) {
-          const Pair<Element> pair = numbers[first + lane];
-          const float a = to_float(pair.values[0]);
-          const float b = to_float(pair.values[1]);
-          scale(lane) += a * a + b * b;
-        }
-      }
-    }
+    each_pair(pairs, [&](int lane, s64 place) {
+      const Pair<Element> pair = numbers[place];
+      const float a = to_float(pair.values[0]);
+      const float b = to_float(pair.values[1]);
+      scale(lane) += a * a + b * b;
+    });
     sum_over_lanes<1, LANES>(scale);
     EACH_LANE(lane) {
       scale(lane) = 1 / square_root(scale(lane) / static_cast<float>(given.channels) + static_cast<float>(given.eps));
@@ -56,22 +49,17 @@ KERNEL_FN void norm_and_turn(const NormAndTurn& given, s64 row) {
   }
 
   // 2. Each pair.
-  for (s64 first = 0; first < pairs; first += WARP_PAIRS) {
-    EACH_LANE(lane) {
-      const s64 place = first + lane;
-      if (place < pairs) {
-        const Pair<Element> weight = weights[place];
-        Pair<Element> pair = numbers[place];
-        const float a = to_float(pair.values[0]) * scale(lane) * to_float(weight.values[0]);
-        const float b = to_float(pair.values[1]) * scale(lane) * to_float(weight.values[1]);
-        const float cosine = turns[place % head_pairs * 2];
-        const float sine = turns[place % head_pairs * 2 + 1];
-        set(pair.values[0], a * cosine - b * sine);
-        set(pair.values[1], a * sine + b * cosine);
-        numbers[place] = pair;
-      }
-    }
-  }
+  each_pair(pairs, [&](int lane, s64 place) {
+    const Pair<Element> weight = weights[place];
+    Pair<Element> pair = numbers[place];
+    const float a = to_float(pair.values[0]) * scale(lane) * to_float(weight.values[0]);
+    const float b = to_float(pair.values[1]) * scale(lane) * to_float(weight.values[1]);
+    const float cosine = turns[place % head_pairs * 2];
+    const float sine = turns[place % head_pairs * 2 + 1];
+    set(pair.values[0], a * cosine - b * sine);
+    set(pair.values[1], a * sine + b * cosine);
+    numbers[place] = pair;
+  });
 }
 
 } // namespace kernels
