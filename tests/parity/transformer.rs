@@ -108,14 +108,6 @@ struct Parts {
 }
 
 impl PassCache for Parts {
-    fn begin(&mut self, _hidden: &Tensor) -> Result<u32> {
-        Ok(0)
-    }
-
-    fn leaves_out(&self, _part: Part) -> bool {
-        false
-    }
-
     fn takes_parts(&self) -> bool {
         self.asked
     }
@@ -127,18 +119,6 @@ impl PassCache for Parts {
 
     fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
         unreachable!("nothing is left out")
-    }
-
-    fn looks_after(&self, _block: u32) -> bool {
-        false
-    }
-
-    fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn end(&mut self, _hidden: &Tensor) -> Result<()> {
-        Ok(())
     }
 }
 

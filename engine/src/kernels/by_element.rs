@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::driver;
-use super::element::Element;
+use super::element::{Element, check};
 use super::loaded::Loaded;
 use super::nvrtc::Source;
 #[cfg(test)]
@@ -64,7 +64,7 @@ impl Rows {
         assert!(channels > 0 && channels % 2 == 0, "pairs of channels");
         for video in 0..videos {
             // Of some of the tokens videos lie apart.
-            check(hidden, &hidden.get(video), hidden.kind(), &[tokens, channels], 2);
+            check_place(hidden, &hidden.get(video), hidden.kind(), &[tokens, channels], 2);
         }
         assert!(videos < 2 || hidden.stride()[0] >= tokens * channels, "videos that do not overlap");
         Self { rows: videos * tokens, tokens, next_video: hidden.stride()[0], channels }
@@ -142,29 +142,23 @@ pub(super) fn element_of(x: &Tensor) -> Result<Element> {
 }
 
 /// Panics where `tensor` is not of this type and size, on the device of `x` and whole, one number after the other, at a place where so many numbers are read at a time.
-pub(super) fn check(x: &Tensor, tensor: &Tensor, kind: Kind, size: &[i64], at_a_time: usize) {
-    assert!(tensor.device() == x.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
-    assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
+pub(super) fn check_place(x: &Tensor, tensor: &Tensor, kind: Kind, size: &[i64], at_a_time: usize) {
+    check(tensor, x, kind, size);
     assert!((tensor.data_ptr() as usize).is_multiple_of(at_a_time * kind.elt_size_in_bytes()), "not at a place that the kernel can read");
 }
 
 /// Panics where what is written overlaps what is read: pieces are made in any order.
-pub(super) fn check_apart(written: &Tensor, read: &[&Tensor]) {
+pub(super) fn check_apart<'a>(written: &Tensor, read: impl IntoIterator<Item = &'a Tensor>) {
     let place = |tensor: &Tensor| {
         let last: i64 = tensor.size().iter().zip(tensor.stride()).map(|(size, stride)| (size - 1).max(0) * stride).sum();
         let first = tensor.data_ptr() as usize;
         (first, first + (last as usize + 1) * tensor.kind().elt_size_in_bytes())
     };
     let (begins, ends) = place(written);
-    for tensor in read.iter().filter(|tensor| tensor.numel() > 0 && written.numel() > 0) {
+    for tensor in read.into_iter().filter(|tensor| tensor.numel() > 0 && written.numel() > 0) {
         let (first, end) = place(tensor);
         assert!(end <= begins || ends <= first, "what the kernel reads lies where it writes");
     }
-}
-
-/// The bytes of these tensors together.
-pub(super) fn bytes_of(tensors: &[&Tensor]) -> f64 {
-    tensors.iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum()
 }
 
 #[cfg(test)]

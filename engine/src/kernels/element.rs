@@ -1,8 +1,8 @@
-//! The types of numbers that our kernels take.
+//! The types of numbers that our kernels take, and tensors of them.
 
 use std::ffi::c_int;
 
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// A type of numbers, as C++ has it in `engine/src/kernels/cuda/elements.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,4 +43,15 @@ impl Element {
     pub(super) fn number(self) -> c_int {
         self as c_int
     }
+}
+
+/// The bytes of these tensors together.
+pub(super) fn bytes_of(tensors: &[&Tensor]) -> f64 {
+    tensors.iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64).sum()
+}
+
+/// That a tensor is as a kernel takes it for: whole, on the device, of that type and size.
+pub(super) fn check(tensor: &Tensor, like: &Tensor, kind: Kind, size: &[i64]) {
+    assert!(tensor.device() == like.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
+    assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
 }

@@ -6,7 +6,8 @@ use std::ffi::{c_int, c_void};
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, Rows, bytes_of, check, check_apart, element_of};
+use super::by_element::{ByElement, Piece, Rows, check_apart, check_place, element_of};
+use super::element::bytes_of;
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -37,7 +38,7 @@ struct Given {
     hidden: *mut c_void,
     left: *const c_void,
     gate: *const c_void,
-    given: *const c_void,
+    part: *const c_void,
     rows: Rows,
 }
 
@@ -51,11 +52,11 @@ struct Given {
 /// The compiler's and the driver's, and a type of numbers that there is no kernel for.
 pub(crate) fn gate_and_residual(hidden: &Tensor, part: &Tensor, gate: &Tensor, left: &Tensor) -> Result<()> {
     let (element, rows) = (element_of(hidden)?, Rows::of(hidden));
-    check(hidden, part, hidden.kind(), &hidden.size(), 2);
-    check(hidden, gate, Kind::Float, &[rows.channels], 2);
-    check(hidden, left, hidden.kind(), &[rows.channels], 2);
-    check_apart(hidden, &[part, gate, left]);
-    let given = Given { hidden: hidden.data_ptr(), left: left.data_ptr(), gate: gate.data_ptr(), given: part.data_ptr(), rows };
+    check_place(hidden, part, hidden.kind(), &hidden.size(), 2);
+    check_place(hidden, gate, Kind::Float, &[rows.channels], 2);
+    check_place(hidden, left, hidden.kind(), &[rows.channels], 2);
+    check_apart(hidden, [part, gate, left]);
+    let given = Given { hidden: hidden.data_ptr(), left: left.data_ptr(), gate: gate.data_ptr(), part: part.data_ptr(), rows };
     // The hidden state is read and written, and what is added is read.
     let bytes = bytes_of(&[hidden, hidden, part]);
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.

@@ -7,7 +7,8 @@ use std::ptr;
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, Rows, bytes_of, check, element_of};
+use super::by_element::{ByElement, Piece, Rows, check_place, element_of};
+use super::element::bytes_of;
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -55,10 +56,10 @@ struct Given {
 pub(crate) fn layer_norm(hidden: &Tensor, left: Option<&Tensor>, offset: f64, [scale, shift]: [&Tensor; 2], eps: f64) -> Result<Tensor> {
     let (element, rows) = (element_of(hidden)?, Rows::of(hidden));
     if let Some(left) = left {
-        check(hidden, left, hidden.kind(), &[rows.channels], 2);
+        check_place(hidden, left, hidden.kind(), &[rows.channels], 2);
     }
     for vector in [scale, shift] {
-        check(hidden, vector, Kind::Float, &[rows.channels], 2);
+        check_place(hidden, vector, Kind::Float, &[rows.channels], 2);
     }
     let normed = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device()))?;
     let given = Given {

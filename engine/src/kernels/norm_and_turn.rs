@@ -7,7 +7,8 @@ use std::ptr;
 use engine_protocol::WorkKind;
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, bytes_of, check, check_apart, element_of};
+use super::by_element::{ByElement, Piece, check_apart, check_place, element_of};
+use super::element::bytes_of;
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -59,13 +60,12 @@ pub fn norm_and_turn(x: &Tensor, weight: &Tensor, scales: Option<&Tensor>, turns
     let element = element_of(x)?;
     let head = 2 * turns.size()[1];
     assert!(head > 0 && channels % head == 0, "whole heads");
-    check(x, x, x.kind(), &[batch, tokens, channels], 2);
-    check(x, weight, x.kind(), &[channels], 2);
-    check(x, turns, Kind::Float, &[tokens, head / 2, 2], 1);
-    check_apart(x, &[weight, turns]);
+    check_place(x, x, x.kind(), &[batch, tokens, channels], 2);
+    check_place(x, weight, x.kind(), &[channels], 2);
+    check_place(x, turns, Kind::Float, &[tokens, head / 2, 2], 1);
+    check_apart(x, [weight, turns].into_iter().chain(scales));
     if let Some(scales) = scales {
-        check_apart(x, &[scales]);
-        check(x, scales, Kind::Float, &[batch, tokens, 1], 1);
+        check_place(x, scales, Kind::Float, &[batch, tokens, 1], 1);
     }
     let given = Given {
         numbers: x.data_ptr(),

@@ -9,7 +9,7 @@ use engine_protocol::{BlockChoice, WorkKind, WorkType};
 use tch::{Device, Kind, Tensor};
 
 use super::driver::{self, Function};
-use super::element::Element;
+use super::element::{Element, bytes_of, check};
 use super::loaded::Loaded;
 use super::nvrtc::{self, Source};
 #[cfg(test)]
@@ -236,15 +236,8 @@ pub(super) fn shape(tensor: &Tensor) -> [i64; 4] {
     <[i64; 4]>::try_from(tensor.size()).expect("[batch, heads, tokens, channels]")
 }
 
-/// That a tensor is as a kernel takes it for: whole, on the device, of that type and size.
-pub(super) fn check(tensor: &Tensor, like: &Tensor, kind: Kind, size: &[i64]) {
-    assert!(tensor.device() == like.device() && tensor.kind() == kind && tensor.is_contiguous(), "not what the kernel takes");
-    assert_eq!(tensor.size(), size, "not of the size that the kernel takes");
-}
-
 pub(super) fn work(name: &'static CStr, tensors: &[&Tensor]) -> OwnKernel {
-    let bytes = tensors.iter().map(|tensor| tensor.numel() as f64 * tensor.kind().elt_size_in_bytes() as f64).sum();
-    OwnKernel { name, kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes }
+    OwnKernel { name, kind: WorkKind::Pointwise, dtype: WorkType::Fp32, operations: 0.0, bytes: bytes_of(tensors) }
 }
 
 /// Keys minus `means` in int8, and the scale of each tile.

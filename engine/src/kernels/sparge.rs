@@ -6,7 +6,8 @@ use std::ffi::c_void;
 use engine_protocol::{BlockChoice, WorkType};
 use tch::{Kind, Tensor};
 
-use super::sage::{CHOICE, Chosen, MEANS, Sizes, Variant, View, WARPS, check, key_tiles, query_tiles, shape, work};
+use super::element::{bytes_of, check};
+use super::sage::{CHOICE, Chosen, MEANS, Sizes, Variant, View, WARPS, key_tiles, query_tiles, shape, work};
 use crate::cuda::OwnKernel;
 use crate::error::Result;
 
@@ -104,7 +105,7 @@ pub fn choose(variant: Variant, queries: &Tensor, keys: &KeyMeans, by: BlockChoi
     let work = OwnKernel {
         dtype: WorkType::Fp32,
         operations: 2.0 * (batch * heads * query_tiles(query_tokens) * key_tiles * variant.head()) as f64,
-        bytes: own.bytes + PASSES * (tiles.numel() * tiles.kind().elt_size_in_bytes()) as f64,
+        bytes: own.bytes + PASSES * bytes_of(&[&tiles]),
         ..own
     };
     // SAFETY: it is what the kernel takes, and sizes are those of the tensors, as just checked.

@@ -7,7 +7,8 @@ use std::ptr;
 use engine_protocol::{WeightDtype, WorkKind};
 use tch::{Kind, Tensor};
 
-use super::by_element::{ByElement, Piece, bytes_of, check_apart, element_of};
+use super::by_element::{ByElement, Piece, check_apart, element_of};
+use super::element::bytes_of;
 use super::loaded::Loaded;
 use super::nvrtc;
 use crate::error::Result;
@@ -94,10 +95,7 @@ fn unpack(dtype: WeightDtype, packed: &Tensor, scales: Option<&Tensor>, target: 
     let kind = TYPES.iter().position(|&known| known == dtype).expect("a packed type");
     assert!(packed.device() == target.device() && packed.is_contiguous() && target.is_contiguous(), "whole, on one device");
     assert!((target.data_ptr() as usize).is_multiple_of(16), "numbers are written eight at a time");
-    check_apart(target, &[packed]);
-    if let Some(scales) = scales {
-        check_apart(target, &[scales]);
-    }
+    check_apart(target, [packed].into_iter().chain(scales));
     let numbers = target.numel() as i64;
     let given = Given {
         packed: packed.data_ptr(),

@@ -59,7 +59,8 @@ pub(super) fn groups(spec: &TransformerSpec, index: u32) -> [Group; PARTS_OF_A_B
 pub(super) struct Block<'a> {
     pub(super) spec: &'a TransformerSpec,
     pub(super) attention: Attention,
-    pub(super) sequence_chunk: Option<i64>,
+    /// Tokens of the longest slice.
+    pub(super) slice: i64,
     pub(super) head_chunk: Option<i64>,
     /// By kernels of ours, and products that do more than multiply.
     pub(super) fused: bool,
@@ -264,7 +265,7 @@ impl Block<'_> {
 
     /// Slices of so many tokens.
     pub(super) fn slices(&self, tokens: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
-        slices(tokens, self.sequence_chunk)
+        slices(tokens, Some(self.slice))
     }
 
     /// A projection of `x`, which is let go, and its RMS norm over all heads at once (qk norm).

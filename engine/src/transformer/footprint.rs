@@ -86,7 +86,7 @@ impl Transformer {
         let spec = &self.spec;
         let dim = spec.num_attention_heads * spec.attention_head_dim;
         let (batch, tokens) = (pass.batch, pass.length(spec));
-        let slice = self.longest_slice(pass);
+        let slice = self.longest_slice(pass.shard(spec));
         // One number of every channel, for so many tokens of each video.
         let wide = |tokens: i64| batch * tokens * dim * bytes;
 
@@ -159,15 +159,9 @@ impl Transformer {
         pass.batch * (tokens + pass.prompt_tokens + pass.image_tokens) * dim * bytes + turns + 7 * dim * bytes
     }
 
-    /// Tokens of the longest slice of a pass.
-    fn longest_slice(&self, pass: PassShape) -> i64 {
-        let length = pass.length(&self.spec);
-        self.sequence_chunk.map_or(length, |chunk| pass.part.chunk(chunk).clamp(1, length))
-    }
-
     /// Self-attention of `heads` heads at a time, over several ranks.
     fn over_ranks(&self, heads: i64, pass: PassShape, bytes: i64) -> RankAttention {
-        let (width, slice) = (self.spec.attention_head_dim, self.longest_slice(pass));
+        let (width, slice) = (self.spec.attention_head_dim, self.longest_slice(pass.shard(&self.spec)));
         RankAttention { part: pass.part, batch: pass.batch, heads, width, unit: pass.shard(&self.spec).length_of(1), slice, bytes }
     }
 
@@ -186,7 +180,7 @@ impl Transformer {
     fn by_heads(&self, heads: i64, pass: PassShape, bytes: i64, holds: AttentionHolds) -> i64 {
         let width = self.spec.attention_head_dim;
         let dim = self.spec.num_attention_heads * width;
-        let (batch, tokens, slice) = (pass.batch, pass.length(&self.spec), self.longest_slice(pass));
+        let (batch, tokens, slice) = (pass.batch, pass.length(&self.spec), self.longest_slice(pass.shard(&self.spec)));
         let of = |tokens: i64, channels: i64| batch * tokens * channels * bytes;
         let scales = 2 * batch * tokens * FP32;
 

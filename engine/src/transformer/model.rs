@@ -13,7 +13,7 @@ use super::rope;
 use super::slices::{Gathered, slices};
 use super::timestep::Timestep;
 use crate::attention::Attention;
-use crate::context_parallel::Sequence;
+use crate::context_parallel::{Sequence, Shard};
 use crate::error::Result;
 use crate::weights::{Group, GroupName, Groups, Weights};
 
@@ -71,6 +71,12 @@ impl Transformer {
             linear_dtype: config.linear_dtype,
             ..Self::new(spec, Attention::of(config), tokens).with_head_chunk(heads).with_fused(config.fused.is_on())
         }
+    }
+
+    /// Tokens of the longest slice of a rank's part of the sequence.
+    pub(super) fn longest_slice(&self, shard: Shard) -> i64 {
+        let length = shard.length();
+        self.sequence_chunk.map_or(length, |chunk| shard.part.chunk(chunk).clamp(1, length))
     }
 
     /// Which last products begin with the hidden state, where there are so many tokens in all videos and in each slice of them. Those in 8 bits do not.
@@ -132,13 +138,12 @@ impl Transformer {
         let rope = shard.of(rope::table(spec.attention_head_dim, grid, latents.device())?, 0)?;
 
         // 2. The blocks, which write into the hidden state.
-        let sequence_chunk = self.sequence_chunk.map(|chunk| shard.part.chunk(chunk));
         let [batch, tokens] = [hidden.size()[0], hidden.size()[1]];
-        let slice = sequence_chunk.map_or(tokens, |chunk| chunk.clamp(1, tokens));
+        let slice = self.longest_slice(shard);
         let block = Block {
             spec,
             attention: self.attention,
-            sequence_chunk,
+            slice,
             head_chunk: self.head_chunk,
             fused: self.fused,
             in_products: self.in_products([tokens, slice].map(|tokens| batch * tokens)),

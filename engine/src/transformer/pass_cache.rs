@@ -39,13 +39,19 @@ pub trait PassCache {
     ///
     /// # Errors
     /// libtorch's.
-    fn begin(&mut self, hidden: &Tensor) -> Result<u32>;
+    fn begin(&mut self, _hidden: &Tensor) -> Result<u32> {
+        Ok(0)
+    }
 
     /// Whether that part of every block is left out of this pass.
-    fn leaves_out(&self, part: Part) -> bool;
+    fn leaves_out(&self, _part: Part) -> bool {
+        false
+    }
 
     /// Whether it makes anything of what parts give: else they need not be made by themselves.
-    fn takes_parts(&self) -> bool;
+    fn takes_parts(&self) -> bool {
+        false
+    }
 
     /// After a part of `block` that runs, where the cache takes them: what it gives for the tokens from `start` on, before its gate.
     ///
@@ -54,7 +60,9 @@ pub trait PassCache {
     ///
     /// # Errors
     /// libtorch's.
-    fn after_part(&mut self, block: u32, part: Part, start: i64, given: &Tensor) -> Result<()>;
+    fn after_part(&mut self, _block: u32, _part: Part, _start: i64, _given: &Tensor) -> Result<()> {
+        Ok(())
+    }
 
     /// In place of a part of `block` that is left out: adds to the tokens from `start` on what is kept, times `gate` where it has one.
     ///
@@ -63,22 +71,30 @@ pub trait PassCache {
     ///
     /// # Errors
     /// libtorch's.
-    fn in_place_of_part(&mut self, block: u32, part: Part, start: i64, hidden: &Tensor, gate: Option<&Tensor>) -> Result<()>;
+    fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether it looks at the hidden state after `block`.
-    fn looks_after(&self, block: u32) -> bool;
+    fn looks_after(&self, _block: u32) -> bool {
+        false
+    }
 
     /// After a block where it looks: whether those after it are left out.
     ///
     /// # Errors
     /// libtorch's.
-    fn after_block(&mut self, block: u32, hidden: &Tensor) -> Result<bool>;
+    fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {
+        Ok(false)
+    }
 
     /// After the blocks.
     ///
     /// # Errors
     /// libtorch's.
-    fn end(&mut self, hidden: &Tensor) -> Result<()>;
+    fn end(&mut self, _hidden: &Tensor) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A cache, as a part of a block tells it what it gives.
@@ -124,36 +140,4 @@ impl<'a, C: PassCache> Told<'a, C> {
 #[derive(Debug, Clone, Copy)]
 pub struct NoCache;
 
-impl PassCache for NoCache {
-    fn begin(&mut self, _hidden: &Tensor) -> Result<u32> {
-        Ok(0)
-    }
-
-    fn leaves_out(&self, _part: Part) -> bool {
-        false
-    }
-
-    fn takes_parts(&self) -> bool {
-        false
-    }
-
-    fn after_part(&mut self, _block: u32, _part: Part, _start: i64, _given: &Tensor) -> Result<()> {
-        Ok(())
-    }
-
-    fn in_place_of_part(&mut self, _block: u32, _part: Part, _start: i64, _hidden: &Tensor, _gate: Option<&Tensor>) -> Result<()> {
-        Ok(())
-    }
-
-    fn looks_after(&self, _block: u32) -> bool {
-        false
-    }
-
-    fn after_block(&mut self, _block: u32, _hidden: &Tensor) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn end(&mut self, _hidden: &Tensor) -> Result<()> {
-        Ok(())
-    }
-}
+impl PassCache for NoCache {}

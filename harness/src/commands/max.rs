@@ -233,7 +233,7 @@ impl Ends<'_> {
     fn last_that_runs(&self, fitting: &[Vec<(String, Value)>]) -> Result<Option<RunRecord>, Error> {
         // `fails` and all above do not fit. The last one that does is most often near: it is looked for in steps that double, and then between two of them.
         let (mut fails, mut step, mut found) = (fitting.len(), 1, None);
-        while fails > 0 && found.is_none() {
+        while fails > 0 && found.is_none() && !self.quick.interrupt.is_wanted() {
             let at = fails.saturating_sub(step);
             match self.quick.answer(&fitting[at])?.record {
                 Some(record) => found = Some((at, record)),

@@ -1,7 +1,7 @@
 // What a part of a block gives, times its gate, is added to the hidden state, and with it a vector that was still to be added to each token: the hidden state is read and written once.
 // A warp has a token.
 //
-// hidden = hidden + gate given + left, in fp32 and rounded once.
+// hidden = hidden + gate part + left, in fp32 and rounded once.
 
 #pragma once
 
@@ -16,7 +16,7 @@ struct GateAndResidual {
   const void* left;
   const float* gate;
   // `[rows, channels]`.
-  const void* given;
+  const void* part;
   Rows rows;
 };
 
@@ -24,7 +24,7 @@ template <typename Element>
 KERNEL_FN void gate_and_residual(const GateAndResidual& given, s64 row) {
   const s64 first_number = given.rows.first_number(row);
   Pair<Element>* hidden = reinterpret_cast<Pair<Element>*>(static_cast<Element*>(given.hidden) + first_number);
-  const Pair<Element>* parts = reinterpret_cast<const Pair<Element>*>(static_cast<const Element*>(given.given) + row * given.rows.channels);
+  const Pair<Element>* parts = reinterpret_cast<const Pair<Element>*>(static_cast<const Element*>(given.part) + row * given.rows.channels);
   const Pair<Element>* left = static_cast<const Pair<Element>*>(given.left);
   const Pair<float>* gates = reinterpret_cast<const Pair<float>*>(given.gate);
   each_pair(given.rows.channels / 2, [&](int, s64 place) {
